@@ -1,0 +1,152 @@
+"""What a request is meant for, and how each of the three shapes writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+from ..errors import AddressError, PortError
+
+PREFIX = "/kruise"
+API_PREFIX = "/kruise/api"
+API_HOST_PREFIX = "api."
+ID_HEADER = "e2b-sandbox-id"
+PORT_HEADER = "e2b-sandbox-port"
+ENVD_PORT = 49983
+MAX_PORT = 65535
+
+Scheme: TypeAlias = Literal["https", "http"]
+
+
+class Shape(StrEnum):
+    """The three ways in which a request can carry its target."""
+
+    PRIVATE = "private"
+    """In the path: ``<domain>/kruise/<sandbox id>/<port>/<path>``."""
+    NATIVE = "native"
+    """In the host: ``<port>-<sandbox id>.<domain>/<path>``."""
+    HEADERS = "headers"
+    """In ``E2b-Sandbox-Id`` and ``E2b-Sandbox-Port``; host and path say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxTarget:
+    """This sandbox, this port, this path.
+
+    ``path`` is what the application in the sandbox sees: it begins with ``/`` and keeps the query,
+    undecoded and not normalised.
+    """
+
+    sandbox_id: str
+    port: int
+    path: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiTarget:
+    """A route of the control plane.
+
+    ``path`` is the route without any prefix, query included, for example ``/sandboxes``. ``private`` says
+    whether it came through ``/kruise/api`` (it decides how the reply names the domain).
+    """
+
+    path: str = "/"
+    private: bool = True
+
+
+Target: TypeAlias = SandboxTarget | ApiTarget
+
+
+@dataclass(frozen=True, slots=True)
+class WireAddress:
+    """What stands on the wire: the authority (``Host``), the request target and the routing headers."""
+
+    authority: str
+    target: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_port(port: int) -> int:
+    """Return ``port`` if it can be a TCP port.
+
+    Raises:
+        PortError: it is outside 1 ... 65535.
+    """
+    if not 1 <= port <= MAX_PORT:
+        raise PortError(port)
+    return port
+
+
+def api_url(scheme: Scheme, domain: str) -> str:
+    """The private base URL of the API, for example ``https://your.domain/kruise/api``."""
+    return f"{scheme}://{domain}{API_PREFIX}"
+
+
+def sandbox_host(domain: str, sandbox_id: str, port: int) -> str:
+    """The private address of a sandbox's port without a scheme: ``your.domain/kruise/<sandbox id>/<port>``."""
+    return f"{domain}{PREFIX}/{sandbox_id}/{port}"
+
+
+def sandbox_url(scheme: Scheme, domain: str, sandbox_id: str, port: int) -> str:
+    """The private base URL of a sandbox's port."""
+    return f"{scheme}://{sandbox_host(domain, sandbox_id, port)}"
+
+
+def build(target: Target, domain: str, shape: Shape = Shape.PRIVATE) -> WireAddress:
+    """Write ``target`` in one of the three shapes, so that :func:`~.routing.parse` reads it back.
+
+    An API target has no header shape of its own: natively and with headers it goes to ``api.<domain>``.
+
+    Raises:
+        AddressError: the target cannot be written in that shape: an empty id, an id with characters that
+            a host cannot carry, or an application path that the server would read as a private one.
+        PortError: the port is outside 1 ... 65535.
+    """
+    if isinstance(target, ApiTarget):
+        if shape is Shape.PRIVATE:
+            return WireAddress(domain, API_PREFIX + target.path)
+        return WireAddress(API_HOST_PREFIX + domain, target.path)
+    check_port(target.port)
+    _check_id(target.sandbox_id, shape)
+    if shape is Shape.PRIVATE:
+        return WireAddress(domain, f"{PREFIX}/{target.sandbox_id}/{target.port}{target.path}")
+    if is_private_path(target.path):
+        raise AddressError(
+            f"path {target.path!r} begins with {PREFIX}, which a server reads as a private address; "
+            f"use the private shape for it"
+        )
+    if shape is Shape.NATIVE:
+        return WireAddress(f"{target.port}-{target.sandbox_id}.{domain}", target.path)
+    return WireAddress(domain, target.path, {ID_HEADER: target.sandbox_id, PORT_HEADER: str(target.port)})
+
+
+def is_private_path(target: str) -> bool:
+    """Whether a request target is a private one: its first path segment is exactly ``kruise``.
+
+    Stricter than OpenKruise's manager, which compares the string prefix, so that ``/kruised`` stays an
+    application's own path.
+    """
+    return _is_below(target, PREFIX)
+
+
+def is_private_api_path(target: str) -> bool:
+    """Whether a request target is the private API: its first segments are exactly ``kruise`` and ``api``.
+
+    Stricter than OpenKruise's manager, whose string prefix also catches sandbox ids that begin with ``api``.
+    """
+    return _is_below(target, API_PREFIX)
+
+
+def _is_below(target: str, prefix: str) -> bool:
+    return target.startswith(prefix) and target[len(prefix) : len(prefix) + 1] in ("", "/", "?")
+
+
+def _check_id(sandbox_id: str, shape: Shape) -> None:
+    if not sandbox_id:
+        raise AddressError("the sandbox id is empty")
+    if shape is Shape.PRIVATE and ("/" in sandbox_id or "?" in sandbox_id or sandbox_id == "api"):
+        raise AddressError(f"sandbox id {sandbox_id!r} cannot stand in a private path")
+    if shape is Shape.NATIVE and not all(c.isascii() and (c.isalnum() or c == "-") for c in sandbox_id):
+        raise AddressError(f"sandbox id {sandbox_id!r} cannot stand in a host name (letters, digits, hyphens)")

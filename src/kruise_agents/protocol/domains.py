@@ -1,0 +1,140 @@
+"""Domains: what a user may give as one, and which one a server names in its replies."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ..errors import DomainError
+from .addresses import API_HOST_PREFIX, is_private_path
+
+_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.\-]*://")
+_NOT_IN_A_DOMAIN = (
+    (_SCHEME, "has a scheme"),
+    (re.compile("/"), "has a path"),
+    (re.compile(r"\?"), "has a query"),
+    (re.compile("#"), "has a fragment"),
+    (re.compile("@"), "has a user part"),
+    (re.compile(r"\s"), "has a blank in it"),
+)
+_HOST = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.\-]*[a-zA-Z0-9_])?\.?")
+_BRACKETED = re.compile(r"\[([^\[\]]*)\](?::(.*))?")
+_MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A host, in brackets when it is an IPv6 address, and a port or none. ``str()`` gives ``host[:port]``."""
+
+    host: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        return self.host if self.port is None else f"{self.host}:{self.port}"
+
+
+def parse_domain(text: str) -> Domain:
+    """Read a domain as a user gives it: ``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``.
+
+    Surrounding blanks, trailing slashes and one trailing dot are dropped; the host is lower-cased.
+
+    Raises:
+        DomainError: anything else. The message shows the value and, where one can be guessed, the right form.
+    """
+    value = text.strip().rstrip("/")
+    for mark, what in _NOT_IN_A_DOMAIN:
+        if mark.search(value):
+            raise _wrong(text, what, _without_url_parts(value))
+    if not value:
+        raise DomainError("the domain is empty; give a host, or host:port, such as 'your.domain.com'")
+    return _ipv6(text, value) if value.startswith("[") else _name(text, value)
+
+
+def _ipv6(text: str, value: str) -> Domain:
+    match = _BRACKETED.fullmatch(value)
+    try:
+        address = ipaddress.IPv6Address(match[1]) if match else None
+    except ValueError:
+        address = None
+    if match is None or address is None:
+        raise _wrong(text, "is not an IPv6 address in brackets", None)
+    return Domain(f"[{address}]", _port(text, match[2]))
+
+
+def _name(text: str, value: str) -> Domain:
+    host, colon, port = value.partition(":")
+    if ":" in port:
+        try:
+            suggestion = f"[{ipaddress.IPv6Address(value)}]"
+        except ValueError:
+            suggestion = None
+        raise _wrong(text, "has more than one colon (an IPv6 address stands in brackets)", suggestion)
+    if not _HOST.fullmatch(host) or ".." in host:
+        raise _wrong(text, "is not a host name", None)
+    return Domain(host.removesuffix(".").lower(), _port(text, port if colon else None))
+
+
+def _port(text: str, port: str | None) -> int | None:
+    if port is None:
+        return None
+    if not (port.isascii() and port.isdigit()) or not 1 <= int(port[:6]) <= _MAX_PORT:
+        raise _wrong(text, f"has the port {port!r}, which is not a number from 1 to {_MAX_PORT}", None)
+    return int(port)
+
+
+def _without_url_parts(value: str) -> str:
+    authority = re.split("[/?#]", _SCHEME.sub("", value), maxsplit=1)[0]
+    return re.sub(r"\s+", "", authority.rpartition("@")[2])
+
+
+def _wrong(text: str, what: str, suggestion: str | None) -> DomainError:
+    hint = "give a host, or host:port, such as 'your.domain.com'"
+    if suggestion:
+        with suppress(DomainError):  # the rest may be wrong too; then the general hint stands
+            hint = f"use {str(parse_domain(suggestion))!r}"
+    return DomainError(f"domain {text!r} {what}; {hint}")
+
+
+def domain_for_reply(authority: str, target: str) -> str | None:
+    """The ``domain`` that a server without a fixed one gives in its replies: the one the client used.
+
+    Parameters:
+        authority: the ``Host`` header of the API request, as sent. ``X-Forwarded-Host`` is never used.
+        target: the request target; a private path keeps case and a leading ``api.``, a native one does not.
+
+    Returns:
+        The domain, or None when the header leaves nothing (the API answers 400).
+    """
+    private = is_private_path(target)
+    host, port = _split_port(authority)
+    if not private:
+        host = host.lower().removeprefix(API_HOST_PREFIX)
+    elif (bracketed := _bracket_raw_ipv6(host)) is not None:
+        host = bracketed
+    host = host.removesuffix(".")
+    if not host:
+        return None
+    return f"{host}:{port}" if port else host
+
+
+def _split_port(authority: str) -> tuple[str, str]:
+    if authority.startswith("["):
+        end = authority.find("]")
+        if end != -1 and authority[end + 1 : end + 2] == ":":
+            return authority[: end + 1], authority[end + 2 :]
+        return authority, ""
+    if authority.count(":") == 1:
+        host, _, port = authority.partition(":")
+        return host, port
+    return authority, ""
+
+
+def _bracket_raw_ipv6(host: str) -> str | None:
+    if ":" not in host or host.startswith("["):
+        return None
+    try:
+        return f"[{ipaddress.IPv6Address(host)}]"
+    except ValueError:
+        return None

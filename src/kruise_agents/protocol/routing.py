@@ -1,0 +1,84 @@
+"""Reading a request: which sandbox and port, or which API route, it is meant for.
+
+Works on the raw request target, before any percent-decoding and without normalising ``..`` or ``//``, as
+OpenKruise's manager does. Where its rules are accidents (string prefixes, ``+3000`` as a port, an empty id)
+these are stricter; where they are needlessly strict (``/kruise/<id>/3000?x=1``) these are kinder.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import AddressError
+from .addresses import (
+    API_HOST_PREFIX,
+    API_PREFIX,
+    ENVD_PORT,
+    PREFIX,
+    ApiTarget,
+    SandboxTarget,
+    Target,
+    check_port,
+    is_private_api_path,
+    is_private_path,
+)
+
+_NATIVE_HOST = re.compile(r"(\d+)-([a-zA-Z0-9\-]+)\.")
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+
+
+def parse(
+    authority: str,
+    target: str,
+    sandbox_id: str | None = None,
+    sandbox_port: str | None = None,
+) -> Target:
+    """Say what a request is meant for.
+
+    Order: a private path; the native API host (``api.<domain>``); the routing headers; the native sandbox
+    host.
+
+    Parameters:
+        authority: the ``Host`` header (or HTTP/2 ``:authority``), as sent.
+        target: the raw request target: path and query.
+        sandbox_id: value of ``E2b-Sandbox-Id``; empty counts as absent.
+        sandbox_port: value of ``E2b-Sandbox-Port``; absent or empty means envd's port, 49983.
+
+    Raises:
+        AddressError: the request maps to nothing.
+        PortError: it names a port outside 1 ... 65535.
+    """
+    if is_private_api_path(target):
+        return ApiTarget(_rooted(target[len(API_PREFIX) :]), private=True)
+    if is_private_path(target):
+        return _private_sandbox(target)
+    if not target.startswith("/"):
+        raise AddressError(f"request target {target!r} is not a path")
+    if authority.lower().startswith(API_HOST_PREFIX):
+        return ApiTarget(target, private=False)
+    if sandbox_id:
+        port = _port(sandbox_port, "sandbox port header") if sandbox_port else ENVD_PORT
+        return SandboxTarget(sandbox_id, check_port(port), target)
+    if match := _NATIVE_HOST.match(authority):
+        return SandboxTarget(match[2], check_port(_port(match[1], "port in the host")), target)
+    raise AddressError(f"host {authority!r} names no sandbox and {target!r} is no private path")
+
+
+def _private_sandbox(target: str) -> SandboxTarget:
+    path, mark, query = target[len(PREFIX) + 1 :].partition("?")
+    sandbox_id, _, rest = path.partition("/")
+    port_text, slash, rest = rest.partition("/")
+    if not sandbox_id or not port_text:
+        raise AddressError(f"{target!r} is not {PREFIX}/<sandbox id>/<port>/...")
+    port = check_port(_port(port_text, "port in the path"))
+    return SandboxTarget(sandbox_id, port, f"/{rest if slash else ''}{mark}{query}")
+
+
+def _port(text: str, what: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise AddressError(f"invalid {what} value: {text}")
+    return int(text)
+
+
+def _rooted(path: str) -> str:
+    return path if path.startswith("/") else f"/{path}"
