@@ -1,0 +1,97 @@
+"""What becomes of a configuration: its API URL, its mark, and what it hands on to the next one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..protocol import api_url
+from .domain_rules import same_domain, usable_domain
+from .settings import InheritedApiUrl, Settings, mark, settings_in_force, settings_of
+
+
+def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]:
+    """``ConnectionConfig.__init__``: mark the configuration and derive its API URL from its own domain."""
+    given = _argument_reader(original, "api_url")
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        stated = given(self, *args, **kwargs)
+        settings = settings_in_force()
+        if isinstance(stated, InheritedApiUrl):
+            settings = stated.settings
+            self.api_url = str(self.api_url)
+        if settings is None or self.debug:
+            return
+        if not (stated or self._api_url()):
+            self.api_url = api_url(settings.scheme, usable_domain(self.domain))
+        mark(self, settings)
+
+    return __init__
+
+
+def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
+    """``VolumeConnectionConfig.__init__``: volume contents live below the private API of the same domain."""
+    given = _argument_reader(original, "api_url")
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        settings = settings_in_force()
+        if settings is None or self.debug or given(self, *args, **kwargs) or self._volume_api_url():
+            return
+        self.api_url = api_url(settings.scheme, usable_domain(self.domain))
+
+    return __init__
+
+
+def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """``ConnectionConfig.get_api_params``: never pair one domain's URL with another domain's key."""
+
+    @functools.wraps(original)
+    def get_api_params(self: Any, **opts: Any) -> dict[str, Any]:
+        params = original(self, **opts)
+        if opts.get("api_url"):
+            return params
+        settings = settings_of(self)
+        domain = opts.get("domain")
+        if settings is not None and domain and _leaves_its_domain(self, settings, domain):
+            if not opts.get("api_key"):
+                raise ConfigurationError(
+                    f"domain={domain!r} is given without api_key= on an object of the domain {self.domain!r}, "
+                    f"so the key of {self.domain!r} would go to {domain!r}. Pass api_key= too, or leave domain= out"
+                )
+            params["api_url"] = None
+        elif settings != settings_in_force():
+            params["api_url"] = InheritedApiUrl(params["api_url"], settings)
+        return params
+
+    return get_api_params
+
+
+def _leaves_its_domain(config: Any, settings: Settings, domain: str) -> bool:
+    """Whether ``domain`` is another one than that of ``config``, whose API URL was derived and not stated.
+
+    A note "derived" would be lost after one hop, since the SDK hands resolved URLs on as arguments; the
+    comparison holds after any number of them.
+    """
+    if same_domain(domain, config.domain, settings.scheme):
+        return False
+    try:
+        return bool(config.api_url == api_url(settings.scheme, usable_domain(config.domain)))
+    except ConfigurationError:
+        return False
+
+
+def _argument_reader(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Read one argument of a call by its name: the position of ``api_url`` moved in e2b 2.29.1."""
+    signature = inspect.signature(function)
+
+    def read(*args: Any, **kwargs: Any) -> Any:
+        return signature.bind_partial(*args, **kwargs).arguments.get(name)
+
+    return read

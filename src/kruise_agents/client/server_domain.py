@@ -1,0 +1,58 @@
+"""Which domain counts when a server's answer names another one than the client uses."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from .domain_rules import is_vendor_default, same_domain, usable_domain
+from .notices import ServerDomainWarning, notify
+from .settings import Settings, settings_of
+
+_already_said: set[tuple[str, str]] = set()
+
+
+def wrap_sandbox_base(original: Callable[..., None]) -> Callable[..., None]:
+    """``SandboxBase.__init__``: a sandbox lives at the domain of its configuration."""
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        call = signature.bind_partial(self, *args, **kwargs)
+        config = call.arguments.get("connection_config")
+        settings = settings_of(config)
+        answer = call.arguments.get("sandbox_domain")
+        if settings is not None and isinstance(answer, str) and answer:
+            call.arguments["sandbox_domain"] = _domain_of_sandbox(config, settings, answer)
+        original(*call.args, **call.kwargs)
+
+    return __init__
+
+
+def _domain_of_sandbox(config: Any, settings: Settings, answer: str) -> str:
+    """The configuration's domain, unless it has none of its own or the server's is asked for.
+
+    In the private protocol the API and the sandboxes are on one domain by definition, while a server with a
+    fixed domain cannot know about a port-forward or an ingress in front of it.
+    """
+    if settings.follow_server_domain or is_vendor_default(config.domain):
+        return answer
+    own = usable_domain(config.domain)
+    if not same_domain(own, answer, settings.scheme):
+        _warn_once(own, answer)
+    return own
+
+
+def _warn_once(own: str, answer: str) -> None:
+    if (own, answer) in _already_said:
+        return
+    _already_said.add((own, answer))
+    notify(
+        f"the sandbox-manager names the domain {answer!r} for its sandboxes, but this program uses {own!r}, "
+        f"and addresses them there. To make both agree, change the server (set its --e2b-domain to {own!r}, or "
+        f"leave it out and let proxies keep the Host header) or the client (set E2B_DOMAIN or domain= to "
+        f"{answer!r}). To use what the server says, call patch_e2b(follow_server_domain=True)",
+        ServerDomainWarning,
+    )

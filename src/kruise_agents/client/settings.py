@@ -1,0 +1,60 @@
+"""What a patch was asked for, what is in force, and the mark that a configuration keeps of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..protocol import Scheme
+
+_MARK = "_kruise_agents_settings"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How addresses are built: the scheme, and whose domain counts when a server names another one."""
+
+    scheme: Scheme
+    follow_server_domain: bool = False
+
+
+_in_force: Settings | None = None
+
+
+def settings_in_force() -> Settings | None:
+    """The settings that configurations made now are marked with; None while the SDK is not patched."""
+    return _in_force
+
+
+def put_in_force(settings: Settings | None) -> None:
+    """Change what configurations made from now on are marked with."""
+    global _in_force
+    _in_force = settings
+
+
+def mark(config: Any, settings: Settings) -> None:
+    """Note on a configuration of the SDK how its addresses are built, for its whole life."""
+    setattr(config, _MARK, settings)
+
+
+def settings_of(config: Any) -> Settings | None:
+    """The mark of a configuration; None for one that stays native: built unpatched, or in debug mode."""
+    value = getattr(config, _MARK, None)
+    return value if isinstance(value, Settings) else None
+
+
+class InheritedApiUrl(str):
+    """An API URL on its way from one configuration to the next, with the mark of the one it comes from.
+
+    The SDK hands a resolved URL on as if the user had stated it. Without the mark, a child of an object that
+    was built natively or with the other scheme would keep that URL and take its sandbox addresses from the
+    settings in force now.
+    """
+
+    settings: Settings | None
+
+    def __new__(cls, url: str, settings: Settings | None) -> InheritedApiUrl:
+        """Carry ``url`` together with ``settings``."""
+        carried = super().__new__(cls, url)
+        carried.settings = settings
+        return carried

@@ -1,0 +1,158 @@
+"""The table of what is patched in the SDK, and of what the replacements rely on.
+
+To support another release, or to patch another place, change this table: checking, applying, undoing and the
+tests iterate over it. "Since" and "until" are inclusive releases of the package that the owner comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from .addresses import (
+    replace_get_host,
+    replace_get_sandbox_url,
+    wrap_file_url,
+    wrap_get_mcp_url,
+    wrap_jupyter_url,
+    wrap_stream_url,
+)
+from .configuration import wrap_connection_config, wrap_get_api_params, wrap_volume_config
+from .server_domain import wrap_sandbox_base
+
+E2B = "e2b"
+CODE_INTERPRETER = "e2b-code-interpreter"
+DESKTOP = "e2b-desktop"
+
+
+class Kind(StrEnum):
+    """What stands in a class under a name."""
+
+    FUNCTION = "function"
+    PROPERTY = "property"
+    STATIC_METHOD = "static method"
+    NUMBER = "number"
+    INSTANCE_ATTRIBUTE = "attribute set in __init__"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a replacement needs of the parameters of the original, ``self`` left out.
+
+    A wrapper hands all arguments on and needs only the names that it reads. A replacement that answers by
+    itself knows all parameters: one more, in a new release, would be ignored without a word.
+    """
+
+    names: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    complete: bool = False
+
+    def __str__(self) -> str:
+        shown = [*self.names, *(f"[{name}]" for name in self.optional)]
+        return f"({', '.join(['self', *shown, *([] if self.complete else ['...'])])})"
+
+
+ANY_SIGNATURE = Signature()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A name in a class of an SDK package, in the releases from ``since`` to ``until``."""
+
+    package: str
+    module: str
+    owner: str
+    attribute: str
+    kind: Kind
+    since: str
+    until: str | None = None
+    signature: Signature = ANY_SIGNATURE
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.owner}.{self.attribute}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A place that is patched; ``replace`` makes the replacement out of the SDK's own descriptor."""
+
+    seam: str
+    place: Place
+    replace: Callable[[Any], Any]
+
+
+_CONFIG = ("e2b.connection_config", "ConnectionConfig")
+_VOLUME_CONFIG = ("e2b.volume.connection_config", "VolumeConnectionConfig")
+_SANDBOX = ("e2b.sandbox.main", "SandboxBase")
+_ADDRESS = ("sandbox_id", "sandbox_domain")
+
+
+def _function(owner: tuple[str, str], attribute: str, signature: Signature, since: str, package: str = E2B) -> Place:
+    return Place(package, *owner, attribute, Kind.FUNCTION, since, signature=signature)
+
+
+def _jupyter_url(module: str, owner: str) -> Place:
+    module = f"e2b_code_interpreter.{module}"
+    return Place(CODE_INTERPRETER, module, owner, "_jupyter_url", Kind.PROPERTY, "2.4.1", "2.10.3")
+
+
+TARGETS: tuple[Target, ...] = (
+    Target(
+        "S1b",
+        _function(_CONFIG, "get_api_params", Signature(("**opts",), complete=True), "2.8.0"),
+        wrap_get_api_params,
+    ),
+    Target(
+        "S2",
+        _function(_CONFIG, "get_host", Signature((*_ADDRESS, "port"), complete=True), "2.8.0"),
+        replace_get_host,
+    ),
+    Target(
+        "S3a",
+        _function(_CONFIG, "get_sandbox_url", Signature(_ADDRESS, ("port",), complete=True), "2.8.0"),
+        replace_get_sandbox_url,
+    ),
+    Target(
+        "S3b",
+        _function(_CONFIG, "get_sandbox_direct_url", Signature(_ADDRESS, ("port",), complete=True), "2.25.1"),
+        replace_get_sandbox_url,
+    ),
+    Target("S4", _function(_SANDBOX, "_file_url", ANY_SIGNATURE, "2.8.0"), wrap_file_url),
+    Target("S5", _function(_SANDBOX, "get_mcp_url", Signature(complete=True), "2.8.0"), wrap_get_mcp_url),
+    Target("S7", _jupyter_url("code_interpreter_sync", "Sandbox"), wrap_jupyter_url),
+    Target("S7", _jupyter_url("code_interpreter_async", "AsyncSandbox"), wrap_jupyter_url),
+    Target(
+        "S8",
+        _function(("e2b_desktop.main", "_VNCServer"), "get_url", ANY_SIGNATURE, "2.1.0", DESKTOP),
+        wrap_stream_url,
+    ),
+    Target(
+        "S9",
+        _function(_SANDBOX, "__init__", Signature(("sandbox_domain", "connection_config")), "2.8.0"),
+        wrap_sandbox_base,
+    ),
+    # The constructors of the configurations come last and are undone first, so that nothing is marked while
+    # another target is not in place.
+    Target("S6", _function(_VOLUME_CONFIG, "__init__", Signature(("api_url",)), "2.19.0"), wrap_volume_config),
+    Target("S1", _function(_CONFIG, "__init__", Signature(("api_url",)), "2.8.0"), wrap_connection_config),
+)
+"""What is patched, in the order in which it is applied."""
+
+
+def _relied_on(owner: tuple[str, str], kind: Kind, *attributes: str, since: str = "2.8.0") -> list[Place]:
+    return [Place(E2B, *owner, attribute, kind, since) for attribute in attributes]
+
+
+RELIED_ON: tuple[Place, ...] = (
+    *_relied_on(_CONFIG, Kind.INSTANCE_ATTRIBUTE, "domain", "debug", "api_url", "_sandbox_url"),
+    *_relied_on(_CONFIG, Kind.STATIC_METHOD, "_api_url"),
+    *_relied_on(_CONFIG, Kind.NUMBER, "envd_port"),
+    *_relied_on(_VOLUME_CONFIG, Kind.INSTANCE_ATTRIBUTE, "domain", "debug", "api_url", since="2.19.0"),
+    *_relied_on(_VOLUME_CONFIG, Kind.STATIC_METHOD, "_volume_api_url", since="2.19.0"),
+    *_relied_on(_SANDBOX, Kind.PROPERTY, "sandbox_id", "sandbox_domain", "connection_config", "envd_api_url"),
+    *_relied_on(_SANDBOX, Kind.PROPERTY, "envd_direct_url", since="2.25.1"),
+    *_relied_on(_SANDBOX, Kind.NUMBER, "mcp_port"),
+)
+"""What the replacements read without patching it."""

@@ -1,0 +1,105 @@
+"""Orders of importing and patching, each in a program of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from support.sdk import CODE_INTERPRETER_VERSION
+
+PRIVATE = "https://example.com/kruise/api"
+
+
+def run(program: str) -> str:
+    """Run a program with warnings as errors and give what it printed."""
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_importing_the_patch_does_not_import_the_sdk() -> None:
+    """Some variables are read when ``e2b.api`` is imported; a program may still want to set them."""
+    assert (
+        run(
+            """
+        import sys, kruise_agents, kruise_agents.patch_e2b, kruise_agents.client
+        print([name for name in sys.modules if name.partition(".")[0].startswith("e2b")])
+        """
+        )
+        == "[]"
+    )
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from e2b import Sandbox, ConnectionConfig\nfrom kruise_agents.patch_e2b import patch_e2b\npatch_e2b()",
+        "from kruise_agents.patch_e2b import patch_e2b\npatch_e2b()\nfrom e2b import ConnectionConfig",
+        "from kruise_agents.patch_e2b import patch_e2b\nfrom e2b import ConnectionConfig\npatch_e2b()",
+        "from kruise_agents.patch_e2b import *\npatch_e2b()\nunpatch_e2b()\npatch_e2b()\n"
+        "from e2b import ConnectionConfig",
+        "import kruise_agents.patch_e2b as p\np.patch_e2b(False)\np.patch_e2b(True)\n"
+        "from e2b.connection_config import ConnectionConfig",
+    ],
+)
+def test_any_order_of_import_and_patch_works(program: str) -> None:
+    assert run(f"{program}\nprint(ConnectionConfig().api_url)") == PRIVATE
+
+
+@pytest.mark.skipif(CODE_INTERPRETER_VERSION is None, reason="the code interpreter is not installed")
+@pytest.mark.parametrize("early", [True, False])
+def test_the_code_interpreter_can_be_imported_before_or_after(early: bool) -> None:
+    lines = [
+        "from e2b_code_interpreter import Sandbox",
+        "from kruise_agents.patch_e2b import patch_e2b; patch_e2b(False)",
+    ]
+    program = "\n".join(lines if early else reversed(lines))
+    tail = "from support.sdk import build_sandbox; print(build_sandbox(Sandbox)._jupyter_url)"
+    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})"
+    assert run(f"{path}\n{program}\n{tail}") == "http://example.com/kruise/sbx/49999"
+
+
+def test_without_the_code_interpreter_the_rest_is_patched() -> None:
+    assert (
+        run(
+            """
+        import sys
+        sys.modules["e2b_code_interpreter"] = sys.modules["e2b_desktop"] = None
+        from kruise_agents.patch_e2b import patch_e2b
+        patch_e2b()
+        from e2b import ConnectionConfig
+        print(ConnectionConfig().api_url)
+        """
+        )
+        == PRIVATE
+    )
+
+
+def test_without_the_sdk_the_error_says_what_to_install() -> None:
+    assert (
+        run(
+            """
+        import sys
+        sys.modules["e2b"] = None
+        from kruise_agents.errors import UnsupportedSDKError
+        from kruise_agents.patch_e2b import patch_e2b
+        try:
+            patch_e2b()
+        except UnsupportedSDKError as error:
+            print(error)
+        """
+        )
+        == "the package e2b is not installed; pip install e2b"
+    )

@@ -1,0 +1,96 @@
+"""A key goes to the domain that it was given for, and to no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import e2b
+import pytest
+
+from kruise_agents.errors import ConfigurationError
+from kruise_agents.patch_e2b import patch_e2b
+from support.sdk import build_sandbox, needs_e2b
+
+RESOURCES = [
+    "Sandbox",
+    "AsyncSandbox",
+    "Volume",
+    "AsyncVolume",
+    "Template",
+    "AsyncTemplate",
+    "Secret",
+    "AsyncSecret",
+]
+OTHER = "https://other.example/kruise/api"
+
+
+def again(config: Any, **opts: Any) -> Any:
+    """What an instance call of the SDK does: a new configuration out of the object's own."""
+    return e2b.ConnectionConfig(**config.get_api_params(**opts))
+
+
+def test_the_api_is_at_the_domain_of_the_call() -> None:
+    patch_e2b()
+    config = e2b.ConnectionConfig(domain="other.example", api_key="e2b_11")
+    assert config.api_url == OTHER
+    assert build_sandbox(config=config).envd_api_url == "https://other.example/kruise/sbx/49983"
+
+
+def test_a_domain_given_by_position_counts() -> None:
+    patch_e2b()
+    assert e2b.ConnectionConfig("other.example").api_url == OTHER
+
+
+@needs_e2b("2.44.0", "the E2B client object")
+@pytest.mark.parametrize("resource", RESOURCES)
+def test_a_client_object_reaches_its_own_domain(resource: str) -> None:
+    patch_e2b()
+    client = e2b.E2B(api_key="e2b_11", domain="other.example")
+    params = getattr(client, resource)._resolve_api_params
+    assert e2b.ConnectionConfig(**params()).api_url == OTHER
+    assert e2b.ConnectionConfig(**params(domain="third.example")).api_url == "https://third.example/kruise/api"
+
+
+def test_an_instance_call_with_another_domain_and_its_key_goes_there() -> None:
+    patch_e2b()
+    config = again(e2b.ConnectionConfig(), domain="other.example", api_key="e2b_11")
+    assert (config.api_url, config.api_key) == (OTHER, "e2b_11")
+
+
+@pytest.mark.parametrize("hops", [0, 1, 3])
+def test_an_objects_key_never_goes_to_another_domain(hops: int) -> None:
+    patch_e2b()
+    config = e2b.ConnectionConfig()
+    for _ in range(hops):
+        config = again(config)
+    with pytest.raises(ConfigurationError, match="api_key="):
+        config.get_api_params(domain="other.example")
+    with pytest.raises(ConfigurationError, match=r"'other\.example'.*'example\.com'"):
+        config.get_api_params(domain="other.example", api_url="", api_key="")
+    assert again(config, domain="other.example", api_key="e2b_11").api_url == OTHER
+
+
+@pytest.mark.parametrize("repeated", ["example.com", "EXAMPLE.com/", "example.com:443", None, ""])
+def test_an_objects_own_domain_repeated_changes_nothing(repeated: str | None) -> None:
+    patch_e2b()
+    assert again(e2b.ConnectionConfig(), domain=repeated).api_url == "https://example.com/kruise/api"
+
+
+def test_an_object_with_a_stated_api_url_keeps_it() -> None:
+    patch_e2b()
+    config = e2b.ConnectionConfig(api_url="https://custom.example/v9")
+    assert again(config, domain="other.example").api_url == "https://custom.example/v9"
+    assert again(config, domain="other.example", api_key="e2b_11").api_url == "https://custom.example/v9"
+
+
+def test_an_instance_call_with_a_stated_api_url_goes_there() -> None:
+    patch_e2b()
+    config = again(e2b.ConnectionConfig(), domain="other.example", api_url="https://custom.example/v9")
+    assert config.api_url == "https://custom.example/v9"
+
+
+def test_the_instance_calls_of_a_native_object_are_the_sdks_own() -> None:
+    native = e2b.ConnectionConfig()
+    before = native.get_api_params(domain="other.example")
+    patch_e2b()
+    assert native.get_api_params(domain="other.example") == before

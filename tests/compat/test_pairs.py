@@ -1,0 +1,69 @@
+"""The patch on the oldest and the newest SDK, from the built wheel, with nothing else installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.environments import ROOT, Pair, sdk_environment
+
+WITHOUT_THE_CODE_INTERPRETER = """
+import importlib.metadata, importlib.util
+assert importlib.util.find_spec("e2b_code_interpreter") is None
+assert importlib.util.find_spec("e2b_desktop") is None
+
+from kruise_agents.patch_e2b import patch_e2b
+from support.sdk import SANDBOX_CLASSES, build_sandbox, in_loop, surfaces
+
+for scheme in ("https", "http"):
+    with patch_e2b(scheme == "https"):
+        for cls in SANDBOX_CLASSES:
+            found = in_loop(lambda: surfaces(build_sandbox(cls)))
+            for name, url in found.items():
+                start = "" if name == "host" else f"{scheme}://"
+                assert url.startswith(f"{start}example.com/kruise/"), (name, url)
+assert "kruise" not in build_sandbox().envd_api_url
+"""
+
+
+def run(python: Path, *arguments: str) -> None:
+    """Run Python in an environment of the SDK and show what it printed if it fails."""
+    strange = ("E2B_", "PYTEST_", "PYTHON", "VIRTUAL_ENV", "COV_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+    result = subprocess.run(
+        [str(python), *arguments],
+        cwd=ROOT,
+        env={**environment, "E2B_DOMAIN": "example.com", "PYTHONPATH": str(ROOT / "tests")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        pytest.fail(result.stdout, pytrace=False)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("pair", ["newest", "oldest"])
+def test_every_promise_of_the_patch_holds(pair: Pair) -> None:
+    run(sdk_environment(pair), "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/client")
+
+
+@pytest.mark.timeout(600)
+def test_the_patch_works_without_the_code_interpreter() -> None:
+    run(sdk_environment("core-only"), "-W", "error", "-c", WITHOUT_THE_CODE_INTERPRETER)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("pair", ["newest", "oldest", "core-only"])
+def test_what_is_tested_is_the_installed_wheel(pair: Pair) -> None:
+    run(
+        sdk_environment(pair),
+        "-c",
+        "import sys, pathlib, kruise_agents\n"
+        "assert pathlib.Path(kruise_agents.__file__).is_relative_to(sys.prefix)\n"
+        "assert pathlib.Path(kruise_agents.__file__).with_name('py.typed').exists()",
+    )

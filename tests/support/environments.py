@@ -1,0 +1,145 @@
+"""Client environments: an SDK pair from a lock file, and kruise-agents as the wheel that users get.
+
+They are kept below ``.venvs/`` of the repository, named by what they are made of, so that a change of the sources,
+of a lock file or of the Python makes a new one and everything else is reused. Safe under pytest-xdist, and offline
+once everything has been downloaded.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from uv import find_uv_bin
+
+Pair = Literal["newest", "oldest", "core-only"]
+
+ROOT = Path(__file__).resolve().parents[2]
+_HOME = ROOT / ".venvs"
+_WHEEL_SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
+_LOCKS: dict[Pair, str] = {
+    "newest": "lock/sdk-newest.txt",
+    "oldest": "lock/sdk-oldest.txt",
+    "core-only": "lock/sdk-newest.txt",
+}
+_UNUSED_SECONDS = 3600
+
+
+@functools.cache
+def sdk_environment(pair: Pair) -> Path:
+    """The Python of an environment with an SDK pair, pytest, and the wheel of this tree.
+
+    Parameters:
+        pair: ``newest`` or ``oldest`` supported releases, or ``core-only``: the newest ``e2b`` without the code
+            interpreter.
+    """
+    requirements = _requirements(pair)
+    wheel = built_wheel()
+    key = _digest(requirements, wheel.parent.name, sys.version)
+    environment = _HOME / f"sdk-{pair}-{key}"
+    _make_once(environment, lambda folder: _install(folder, requirements, wheel))
+    return environment / "bin" / "python"
+
+
+@functools.cache
+def built_wheel() -> Path:
+    """The wheel of this tree, built again when its sources have changed."""
+    folder = _HOME / f"wheel-{_digest(*_source_texts())}"
+    _make_once(folder, _build_wheel)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def _requirements(pair: Pair) -> str:
+    text = (ROOT / _LOCKS[pair]).read_text()
+    if pair != "core-only":
+        return text
+    without, removed = re.subn(r"^e2b-code-interpreter==.*(\n[ \t]+.*)*\n", "", text, flags=re.MULTILINE)
+    assert removed == 1
+    return without
+
+
+def _source_texts() -> Iterator[bytes]:
+    for name in _WHEEL_SOURCES:
+        path = ROOT / name
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file() and "__pycache__" not in file.parts:
+                yield str(file.relative_to(ROOT)).encode()
+                yield file.read_bytes()
+
+
+def _build_wheel(folder: Path) -> None:
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
+
+
+def _install(folder: Path, requirements: str, wheel: Path) -> None:
+    uv = find_uv_bin()
+    _run(uv, "venv", "--quiet", "--relocatable", "--allow-existing", "--python", sys.executable, str(folder))
+    lock = folder / "requirements.txt"
+    lock.write_text(requirements)
+    install = (uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"))
+    locked = (*install, "--require-hashes", "--no-deps", "-r", str(lock))
+    try:
+        _run(*locked, "--offline")
+    except RuntimeError:  # something is not in the cache yet
+        _run(*locked)
+    # The pairs decide what the SDK is; the wheel's own ranges must not change it.
+    _run(*install, "--offline", "--no-deps", str(wheel))
+
+
+def _make_once(folder: Path, make: Callable[[Path], None]) -> None:
+    _HOME.mkdir(exist_ok=True)
+    family = folder.name.rpartition("-")[0]
+    with _locked(family):
+        if not folder.exists():
+            made = Path(tempfile.mkdtemp(prefix=".new-", dir=_HOME))
+            try:
+                make(made)
+                made.rename(folder)
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+        os.utime(folder)
+        _remove_unused(family, folder)
+
+
+def _remove_unused(family: str, current: Path) -> None:
+    """Remove earlier makes of the same thing that no run of the last hour has used."""
+    for folder in _HOME.glob(f"{family}-*"):
+        if folder != current and folder.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    with (_HOME / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _run(*command: str) -> None:
+    # Settings of whoever runs the tests, such as another environment, must not redirect these.
+    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{result.stdout}{result.stderr}")
+
+
+def _digest(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(b"%d:" % len(data) + data)
+    return digest.hexdigest()[:12]

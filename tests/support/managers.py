@@ -1,0 +1,144 @@
+"""Real managers for tests: ``kruise-agents serve`` as a program of its own, on a free loopback port."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from kruise_agents.errors import RuntimeUnavailableError
+from kruise_agents.manager.runtime import BubblewrapRuntime
+
+API_KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
+_START_SECONDS = 30
+
+
+@functools.cache
+def available_runtime() -> str:
+    """``bubblewrap`` where this machine permits it, else ``process``; says so in one line."""
+    try:
+        BubblewrapRuntime().check()
+    except RuntimeUnavailableError as error:
+        print(f"tests run with the process runtime: {str(error).splitlines()[0]}", file=sys.stderr)
+        return "process"
+    return "bubblewrap"
+
+
+@dataclass
+class RunningManager:
+    """A manager that serves, and how to reach it."""
+
+    process: subprocess.Popen[str]
+    port: int
+    state_dir: Path
+    log: Path
+    scheme: str = "http"
+    api_key: str = API_KEY
+
+    @property
+    def domain(self) -> str:
+        return f"localhost:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.scheme}://{self.domain}/kruise/api"
+
+    def environment(self) -> dict[str, str]:
+        """What a client program needs in its environment."""
+        return {"E2B_DOMAIN": self.domain, "E2B_API_KEY": self.api_key}
+
+    def api(self, **options: object) -> httpx.Client:
+        """A plain client of the API with the key."""
+        return httpx.Client(base_url=self.api_url, headers={"X-API-Key": self.api_key}, timeout=60, **options)  # type: ignore[arg-type]
+
+    def sandbox_url(self, sandbox_id: str, port: int) -> str:
+        return f"{self.scheme}://{self.domain}/kruise/{sandbox_id}/{port}"
+
+
+@contextlib.contextmanager
+def running_manager(folder: Path, *options: str, runtime: str | None = None) -> Iterator[RunningManager]:
+    """Start ``kruise-agents serve`` with its state below ``folder``; ends it as Ctrl-C does."""
+    log = folder / "manager.log"
+    state_dir = folder / "state"
+    command = serve_command("--port", "0", "--state-dir", str(state_dir), "--log-level", "info")
+    command += ["--runtime", runtime or available_runtime(), *options]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "KRUISE_AGENTS_API_KEY": API_KEY}
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+    try:
+        port = _read_port(process, log)
+        scheme = "https" if "--tls" in options or "--cert" in options else "http"
+        yield RunningManager(process, port, state_dir, log, scheme)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def serve_command(*options: str) -> list[str]:
+    return [sys.executable, "-m", "kruise_agents", "serve", *options]
+
+
+def _read_port(process: subprocess.Popen[str], log: Path) -> int:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("kruise-agents ") and "sandbox-manager on " in line:
+            return int(line.strip().rpartition(":")[2])
+    raise AssertionError(f"the manager ended with code {process.wait()}: {log.read_text()}")
+
+
+def wait_for(condition: object, seconds: float = 10.0, what: str = "the condition") -> None:
+    """Call ``condition`` until it is true.
+
+    Raises:
+        AssertionError: it was not within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds} seconds")
+        time.sleep(0.02)
+
+
+def processes_with(marker: str) -> list[int]:
+    """The ids of all processes whose command line contains ``marker``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if marker in command:
+            found.append(int(entry.name))
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """The ids of all processes below ``pid``, as the host numbers them."""
+    found: list[int] = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in tasks.read_text().split():
+                found += [int(child), *descendants(int(child))]
+    return found
+
+
+def assert_ends(processes: Sequence[int], seconds: float = 5.0) -> None:
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), seconds, "the end of the processes")
