@@ -12,6 +12,9 @@
     │   ├── UnsupportedSDKError       a version or a seam that the patch does not fit
     │   └── PatchConflictError        somebody else patched the same place after us
     └── RuntimeUnavailableError       sandboxes cannot be isolated on this machine as asked
+
+Three more branches grow where only their own floor meets them: ``StartError`` (``manager/sandboxes/program.py``),
+``ConnectError`` (``sandbox/connect/errors.py``) and ``CodeInterpreterError`` (``sandbox/code_interpreter/errors.py``).
 """
 
 from __future__ import annotations

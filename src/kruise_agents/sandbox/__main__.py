@@ -1,0 +1,9 @@
+"""``python -m kruise_agents.sandbox``: started by the manager, inside the sandbox."""
+
+from __future__ import annotations
+
+import sys
+
+from .main import main
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,140 @@
+"""The routes of port 49999 (code interpreter, August 2026, as CI 2.4.1 ... 2.11.5 use them)."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import zmq.asyncio
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from kruise_agents.sandbox.state import SandboxState
+
+from .contexts import Context, Contexts
+from .errors import ContextNotFoundError, InvalidRequestError, KernelError
+from .execution import Execution
+from .launcher import KernelLauncher
+from .requests import CreateContextRequest, ExecuteRequest
+from .streaming import ExecutionStream
+
+__all__ = ["CodeInterpreter"]
+
+KEEPALIVE_HEADER = "e2b-sandbox-id"
+"""Sent by clients since CI 2.9.0, which take keepalives for what they are."""
+CLOSE_SECONDS = 1.0
+"""How long answers may take to say that their kernel was stopped, when everything ends."""
+
+
+class CodeInterpreter:
+    """Runs code in kernels and answers over HTTP.
+
+    ``kernel_folder`` holds sockets and connection files; its name must be short, and it is made if missing.
+
+    Example::
+
+        interpreter = CodeInterpreter(state, Path("/run/kernels"))
+        await interpreter.start()
+        ...  # serve interpreter.app
+        await interpreter.close()
+    """
+
+    def __init__(self, state: SandboxState, kernel_folder: Path) -> None:
+        self._sockets = zmq.asyncio.Context()
+        self._launcher = KernelLauncher(state.python, kernel_folder, self._sockets)
+        self._contexts = Contexts(state, self._launcher)
+        self._executions: set[asyncio.Task[None]] = set()
+        self.app = Starlette(
+            routes=[
+                Route("/health", self._health),
+                Route("/execute", self._execute, methods=["POST"]),
+                Route("/contexts", self._create_context, methods=["POST"]),
+                Route("/contexts", self._list_contexts),
+                Route("/contexts/{id}/restart", self._restart_context, methods=["POST"]),
+                Route("/contexts/{id}", self._remove_context, methods=["DELETE"]),
+            ],
+            middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])],
+            exception_handlers={InvalidRequestError: _unprocessable, ContextNotFoundError: _not_found},
+        )
+        """The ASGI application."""
+
+    async def start(self) -> None:
+        """Begins to start the default Python context; a failure shows in ``/health`` and ``/execute``.
+
+        Raises ConfigurationError when the kernel folder's name is too long.
+        """
+        self._launcher.prepare()
+        self._contexts.default()
+
+    async def close(self) -> None:
+        """Ends every kernel and every answer."""
+        await self._contexts.close()
+        if self._executions:
+            await asyncio.wait(self._executions, timeout=CLOSE_SECONDS)
+            for task in self._executions:
+                task.cancel()
+        self._sockets.destroy(linger=0)
+
+    async def _health(self, request: Request) -> Response:
+        failure = await self._contexts.failure()
+        return JSONResponse("OK") if failure is None else _not_created(failure)
+
+    async def _execute(self, request: Request) -> ASGIApp:
+        order = ExecuteRequest.parse(await request.body())
+        if order.context_id and order.language:
+            return PlainTextResponse("Only one of context_id or language can be provided", status_code=400)
+        try:
+            if order.context_id:
+                context = self._contexts.get(order.context_id)
+            else:
+                context = self._contexts.default(order.language)
+            await context.kernel()
+        except KernelError as error:
+            return _not_created(error)
+        execution = Execution(context, order.code, order.variables)
+        keepalives = KEEPALIVE_HEADER in request.headers
+        return ExecutionStream(execution, self._executions, keepalives=keepalives)
+
+    async def _create_context(self, request: Request) -> Response:
+        order = CreateContextRequest.parse(await request.body())
+        try:
+            context = await self._contexts.create(order.language, order.cwd)
+        except KernelError as error:
+            return _not_created(error)
+        return JSONResponse(_description(context))
+
+    async def _list_contexts(self, request: Request) -> Response:
+        return JSONResponse([_description(context) for context in self._contexts])
+
+    async def _restart_context(self, request: Request) -> Response:
+        context = self._contexts.get(request.path_params["id"])
+        try:
+            await context.restart()
+        except KernelError as error:
+            return PlainTextResponse(f"Failed to restart context {context.id}: {error}", status_code=500)
+        return JSONResponse(None)
+
+    async def _remove_context(self, request: Request) -> Response:
+        await self._contexts.remove(self._contexts.get(request.path_params["id"]))
+        return JSONResponse(None)
+
+
+def _description(context: Context) -> dict[str, str]:
+    return {"id": context.id, "language": context.language, "cwd": context.cwd}
+
+
+def _not_created(failure: BaseException) -> Response:
+    return PlainTextResponse(f"Failed to create context: {failure}", status_code=500)
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(str(error), status_code=404)
+
+
+def _unprocessable(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(str(error), status_code=422)

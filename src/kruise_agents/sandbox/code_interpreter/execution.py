@@ -1,0 +1,187 @@
+"""One execution: from the messages of a kernel to the lines of the answer, and the work around them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Protocol
+
+from .contexts import Context
+from .environment import Changes, assignment, difference, restoration
+from .errors import ContextNotFoundError, KernelEndedError, KernelError
+from .kernels import Kernel
+from .lines import ABORTED, CONTEXT_RESTARTING, END, UNEXPECTED_END, Line, error_line
+from .results import result_fields
+from .wire import Message
+
+__all__ = ["Execution", "Listener", "Transcript"]
+
+FIRST_REPEAT_SECONDS = 3.0
+"""When an interrupt is sent again, in case code swallowed it; the pauses double after that."""
+
+REPLY_SECONDS = 0.2
+"""How long to wait for the reply of a kernel that is idle already."""
+
+
+class Transcript:
+    """The lines for the messages of one request: a state machine without a kernel."""
+
+    def __init__(self) -> None:
+        self.accepted = False
+        """Whether the kernel took the code: from then on an interrupt reaches it."""
+        self.replied = False
+        """Whether the kernel sent its reply, which comes on a channel of its own."""
+        self._idle = False
+        self._failed = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the kernel is done with the request and ready for the next one."""
+        return self._idle and (self.accepted or self.replied)
+
+    def lines(self, message: Message) -> Iterator[Line]:
+        """What ``message`` means to the client; at most one line in this version of the protocol."""
+        content = message.content
+        match message.kind:
+            case "execute_input":
+                self.accepted = True
+                yield {"type": "number_of_executions", "execution_count": content["execution_count"]}
+            case "stream" if content["name"] in ("stdout", "stderr"):
+                yield {"type": content["name"], "text": content["text"], "timestamp": message.date}
+            case "display_data" | "execute_result":
+                main = message.kind == "execute_result"
+                yield {"type": "result", "is_main_result": main, **result_fields(content["data"])}
+            case "error":
+                yield from self._error(content)
+            case "execute_reply":
+                self.replied = True
+                if content["status"] == "error":
+                    yield from self._error(content)
+                elif content["status"] in ("aborted", "abort"):
+                    # Nothing ran, and some kernels do not say that they are idle after that.
+                    self._idle = True
+                    yield ABORTED
+            case "status":
+                self._idle = self._idle or content["execution_state"] == "idle"
+
+    def _error(self, content: Mapping[str, object]) -> Iterator[Line]:
+        if not self._failed:
+            self._failed = True
+            yield error_from(content)
+
+
+def error_from(content: Mapping[str, object]) -> Line:
+    """The line for an exception; the parts of the traceback are joined without anything between them."""
+    traceback = content.get("traceback")
+    return error_line(
+        str(content.get("ename", "")),
+        str(content.get("evalue", "")),
+        "".join(traceback) if isinstance(traceback, list) else "",
+    )
+
+
+class Listener(Protocol):
+    """Who receives the lines."""
+
+    async def write(self, line: Line) -> None:
+        """Takes a line; returns when the next one may come. The last line is ``END``."""
+
+
+class Execution:
+    """Runs code in a context, one execution after another, and tells a listener.
+
+    ``variables`` are environment variables for this code only.
+    """
+
+    def __init__(self, context: Context, code: str, variables: Mapping[str, str]) -> None:
+        self._context = context
+        self._code = code
+        self._variables = variables
+        self._listener: Listener | None = None
+        self._transcript = Transcript()
+        self._abandoned = False
+        self._ended = False
+        self._kernel: Kernel | None = None
+        self._interrupts: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, listener: Listener) -> asyncio.Task[None]:
+        """Begins; the task ends when the kernel is idle again, which may be after the last line."""
+        self._listener = listener
+        self._task = asyncio.create_task(self._run())
+        return self._task
+
+    def abandon(self) -> None:
+        """Nobody listens any more: interrupts the code, or gives up the place in the queue."""
+        self._abandoned = True
+        if self._kernel is not None:
+            if self._transcript.accepted and self._interrupts is None:
+                self._interrupt(FIRST_REPEAT_SECONDS)
+        elif self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        async with self._context.lock:
+            try:
+                kernel = self._kernel = await self._context.kernel()
+                await self._run_in(kernel)
+            except KernelEndedError:
+                await self._say(UNEXPECTED_END if self._context.removed else CONTEXT_RESTARTING)
+                await self._say(END)
+            except (KernelError, ContextNotFoundError) as error:
+                await self._say({**UNEXPECTED_END, "traceback": str(error)})
+                await self._say(END)
+            finally:
+                if self._interrupts is not None:
+                    self._interrupts.cancel()
+
+    async def _run_in(self, kernel: Kernel) -> None:
+        base = self._context.state.environment()
+        problem = await self._set(kernel, difference(kernel.environment, base))
+        kernel.environment = base
+        problem = problem or await self._set(kernel, self._variables)
+        try:
+            if problem is not None:
+                await self._say(problem)
+            elif not self._abandoned:
+                await self._stream(kernel)
+            await self._say(END)
+        finally:
+            # After the last line: the client need not wait for it, the next execution does.
+            await self._set(kernel, restoration(self._variables, base))
+
+    async def _set(self, kernel: Kernel, changes: Changes) -> Line | None:
+        """Sets environment variables; returns the error when one is impossible, a name with ``=`` say."""
+        if not changes:
+            return None
+        reply = await kernel.execute_silently(assignment(changes))
+        return error_from(reply.content) if reply.content["status"] == "error" else None
+
+    async def _stream(self, kernel: Kernel) -> None:
+        with kernel.execute(self._code) as replies:
+            while not self._transcript.finished:
+                await self._pass_on(await replies.next())
+            # Almost always here already. A kernel that is interrupted outside of the code sends none.
+            with suppress(TimeoutError):
+                while not self._transcript.replied:
+                    async with asyncio.timeout(REPLY_SECONDS):
+                        message = await replies.next()
+                    await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
+        for line in self._transcript.lines(message):
+            await self._say(line)
+        if self._abandoned and self._transcript.accepted and self._interrupts is None:
+            self._interrupt(FIRST_REPEAT_SECONDS)
+
+    async def _say(self, line: Line) -> None:
+        if self._listener is not None and not self._abandoned and not self._ended:
+            self._ended = line is END
+            await self._listener.write(line)
+
+    def _interrupt(self, repeat_after: float) -> None:
+        if self._kernel is not None and not self._transcript.finished:
+            self._kernel.interrupt()
+            loop = asyncio.get_running_loop()
+            self._interrupts = loop.call_later(repeat_after, self._interrupt, repeat_after * 2)

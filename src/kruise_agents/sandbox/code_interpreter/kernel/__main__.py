@@ -1,0 +1,20 @@
+"""Starts a kernel: ``python -m kruise_agents.sandbox.code_interpreter.kernel -f <connection file>``.
+
+The server starts this file by its path, because the interpreter of the sandbox need not find this package.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    if not __package__:
+        # Python put this folder first, where its modules would shadow others of the same names.
+        here = Path(__file__).resolve().parent
+        sys.path[:] = [entry for entry in sys.path if entry != str(here)]
+        # Last, so that nothing in the sandbox's own environment is shadowed.
+        if str(here.parents[3]) not in sys.path:
+            sys.path.append(str(here.parents[3]))
+
+    from kruise_agents.sandbox.code_interpreter.kernel.application import main
+
+    main(sys.argv[1:])

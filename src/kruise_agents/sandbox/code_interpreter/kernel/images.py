@@ -1,0 +1,80 @@
+"""Pillow in a kernel: ``show`` is silent, and ``save`` to a path given as text also displays the image.
+
+Programs that draw with Pillow rely on it in E2B's template. Pillow is changed when a program imports it.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+__all__ = ["install"]
+
+MODULE = "PIL.Image"
+
+
+def install() -> None:
+    """Arranges that ``PIL.Image`` is changed as soon as it is loaded."""
+    if MODULE in sys.modules:
+        change(sys.modules[MODULE])
+    else:
+        sys.meta_path.insert(0, _Finder())
+
+
+def change(module: ModuleType) -> None:
+    """Replaces ``show`` and ``save`` of the class ``Image`` in ``module``."""
+    image_class: Any = vars(module)["Image"]
+    save = image_class.save
+
+    @functools.wraps(save)
+    def save_and_display(image: Any, fp: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(fp, str):
+            from IPython.display import display
+
+            display(image)  # type: ignore[no-untyped-call]
+        return save(image, fp, *arguments, **options)
+
+    @functools.wraps(image_class.show)
+    def show_nothing(image: Any, *arguments: Any, **options: Any) -> None:
+        """There is no screen; an image as the last expression of a cell is displayed."""
+
+    image_class.save = save_and_display
+    image_class.show = show_nothing
+
+
+class _Finder(MetaPathFinder):
+    """Finds ``PIL.Image`` once, and steps aside."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != MODULE:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            sys.meta_path.remove(self)
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    """Loads a module as another loader would, and changes it before anybody sees it."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # The module keeps its own loader, which also serves its source and its resources.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        change(module)

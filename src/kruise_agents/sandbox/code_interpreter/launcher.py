@@ -1,0 +1,71 @@
+"""Starting kernels: the command, the environment, and the folder for their sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import zmq.asyncio
+
+from kruise_agents.errors import ConfigurationError
+
+from .errors import KernelStartError
+from .kernels import Kernel
+from .process import KernelProcess
+from .wire import Endpoint
+
+__all__ = ["KernelLauncher"]
+
+PROGRAM = Path(__file__).parent / "kernel" / "__main__.py"
+SOCKET_NAME_BYTES = 107
+"""The longest name that Linux allows for a socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelLauncher:
+    """Starts Python kernels whose sockets lie in one folder."""
+
+    python: Path
+    folder: Path
+    context: zmq.asyncio.Context
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    @property
+    def _profile_folder(self) -> Path:
+        return self.folder / "ipython"
+
+    def prepare(self) -> None:
+        """Makes the folder. Raises ConfigurationError when its name is too long for sockets."""
+        longest = len(os.fsencode(self.folder)) + len("/k999999-5")
+        if longest > SOCKET_NAME_BYTES:
+            raise ConfigurationError(
+                f"kernel folder {self.folder} is too long: the names of sockets in it would have {longest} bytes, "
+                f"and Linux allows {SOCKET_NAME_BYTES}; use a shorter folder"
+            )
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._profile_folder.mkdir(mode=0o700, exist_ok=True)
+
+    async def start(self, environment: Mapping[str, str], cwd: Path) -> Kernel:
+        """Starts a kernel and waits until it is ready. Raises KernelStartError."""
+        endpoint = Endpoint(self.folder / f"k{next(self._numbers)}")
+        command = [str(self.python), str(PROGRAM), "-f", str(endpoint.connection_file)]
+        command += ["--parent", str(os.getpid())]
+        # Without it, IPython's profile would lie in the middle of the user's files.
+        surroundings = {"IPYTHONDIR": str(self._profile_folder), **environment}
+        try:
+            endpoint.write_connection_file()
+            process = KernelProcess.start(command, surroundings, cwd, self.folder)
+        except (OSError, ValueError) as error:
+            endpoint.remove_files()
+            raise KernelStartError(f"the kernel cannot be started: {error}") from error
+        kernel = Kernel(process, endpoint, self.context, environment)
+        try:
+            await kernel.wait_until_ready()
+        except asyncio.CancelledError:
+            await kernel.shutdown()
+            raise
+        return kernel

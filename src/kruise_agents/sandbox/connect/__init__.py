@@ -1,0 +1,25 @@
+"""The Connect protocol, as far as E2B's clients speak it: JSON messages, unary calls, both one-way streams.
+
+``envelope`` frames messages and ``message`` reads them, without a socket; ``service`` serves handlers as an
+ASGI application. Source of the facts: the Connect protocol, version 1.
+"""
+
+from __future__ import annotations
+
+from .call import Call
+from .errors import Code, ConnectError
+from .message import Message
+from .service import ClientStream, ConnectService, Json, Method, ServerStream, Unary
+
+__all__ = [
+    "Call",
+    "ClientStream",
+    "Code",
+    "ConnectError",
+    "ConnectService",
+    "Json",
+    "Message",
+    "Method",
+    "ServerStream",
+    "Unary",
+]

@@ -1,0 +1,73 @@
+"""Request bodies as they come from the ASGI server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.types import Receive
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection; there is nobody to answer."""
+
+
+async def body_chunks(receive: Receive) -> AsyncIterator[bytes]:
+    """The pieces of the body, in order.
+
+    Raises:
+        ClientGoneError: the connection was closed inside the body.
+    """
+    more = True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGoneError
+        if chunk := event.get("body", b""):
+            yield chunk
+        more = event.get("more_body", False)
+
+
+async def whole_body(receive: Receive) -> bytes:
+    """The whole body in memory.
+
+    Raises:
+        ClientGoneError: the connection was closed inside the body.
+    """
+    return b"".join([chunk async for chunk in body_chunks(receive)])
+
+
+@contextlib.asynccontextmanager
+async def gone_while(receive: Receive) -> AsyncIterator[None]:
+    """Interrupt the block when the client closes the connection; to be entered after the body was read.
+
+    Raises:
+        ClientGoneError: it did.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # coroutines run in tasks
+    gone = False
+
+    def interrupt(_: object) -> None:
+        nonlocal gone
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.create_task(_disconnected(receive))
+    watcher.add_done_callback(interrupt)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        raise ClientGoneError from None
+    finally:
+        watcher.remove_done_callback(interrupt)
+        watcher.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,44 @@
+"""What both kinds of answers are made of: content types, JSON, whole HTTP responses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.types import Send
+
+from .errors import ConnectError
+
+UNARY_TYPE = "application/json"
+# Exactly this: e2b 2.63.0 refuses a stream whose type has parameters.
+STREAM_TYPE = "application/connect+json"
+
+_Header = tuple[bytes, bytes]
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encode_json(message: Mapping[str, Any]) -> bytes:
+    """A message on the wire; ASCII only, everything else escaped."""
+    return _encode(message).encode("ascii")
+
+
+async def send_unary(send: Send, message: Mapping[str, Any], status: int = 200) -> None:
+    """A whole response with one JSON object."""
+    await _send(send, status, encode_json(message), (b"content-type", UNARY_TYPE.encode()))
+
+
+async def send_unary_error(send: Send, error: ConnectError, status: int | None = None) -> None:
+    """A whole response with an error; ``status`` replaces the one of the error's code."""
+    await send_unary(send, error.to_json(), status or error.code.http_status)
+
+
+async def send_plain(send: Send, status: int, *headers: _Header) -> None:
+    """A response without a body, for requests that are not of this protocol."""
+    await _send(send, status, b"", *headers)
+
+
+async def _send(send: Send, status: int, body: bytes, *headers: _Header) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,112 @@
+"""One service of named methods as an ASGI application: picks the method, checks the request, hands it on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from . import deadline, streaming, unary
+from .call import Call
+from .errors import Code, ConnectError
+from .message import Message
+from .response import STREAM_TYPE, UNARY_TYPE, send_plain, send_unary_error
+
+Json: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """One message in, one message out."""
+
+    handle: Callable[[Message, Call], Awaitable[Json]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStream:
+    """One message in, any number out. The generator is closed when the client goes or the deadline passes."""
+
+    handle: Callable[[Message, Call], AsyncGenerator[Json, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStream:
+    """Any number of messages in, one out."""
+
+    handle: Callable[[AsyncIterator[Message], Call], Awaitable[Json]]
+
+
+Method: TypeAlias = Unary | ServerStream | ClientStream
+
+
+class ConnectService:
+    """An ASGI application for one service, to be mounted on ``/<package>.<Service>``.
+
+    Args:
+        methods: the handlers by method name.
+        check: called with every call before its handler; raises :class:`ConnectError` to refuse it.
+    """
+
+    def __init__(self, methods: Mapping[str, Method], check: Callable[[Call], object] = lambda call: None) -> None:
+        self._methods = methods
+        self._check = check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        name = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/")
+        method = self._methods.get(name)
+        if method is None:
+            # The status says it to clients that look at nothing else, the code to those that read the body.
+            await send_unary_error(send, ConnectError(Code.UNIMPLEMENTED, f"unknown method {name!r}"), status=404)
+        elif scope["method"] != "POST":
+            await send_plain(send, 405, (b"allow", b"POST"))
+        elif not _speaks(method, headers := Headers(scope=scope)):
+            await send_plain(send, 415, (b"accept-post", _wanted_type(method).encode()))
+        else:
+            await self._answer(method, headers, receive, send)
+
+    async def _answer(self, method: Method, headers: Headers, receive: Receive, send: Send) -> None:
+        streams = not isinstance(method, Unary)
+        try:
+            _require_known_protocol(headers, "connect-content-encoding" if streams else "content-encoding")
+            timeout = deadline.parse_timeout(headers.get(deadline.HEADER))
+            call = Call(headers, asyncio.get_running_loop().time() + timeout if timeout else None)
+            self._check(call)
+        except ConnectError as error:
+            if streams:
+                await streaming.refuse(send, error)
+            else:
+                await send_unary_error(send, error)
+            return
+        match method:
+            case Unary(handle):
+                await unary.answer(handle, call, receive, send)
+            case ServerStream(handle):
+                await streaming.answer_with_stream(handle, call, receive, send)
+            case ClientStream(handle):
+                await streaming.answer_to_stream(handle, call, receive, send)
+
+
+def _wanted_type(method: Method) -> str:
+    return UNARY_TYPE if isinstance(method, Unary) else STREAM_TYPE
+
+
+def _speaks(method: Method, headers: Headers) -> bool:
+    media_type, _, parameters = headers.get("content-type", "").lower().partition(";")
+    charset = parameters.replace(" ", "").replace('"', "")
+    return media_type.strip() == _wanted_type(method) and charset in ("", "charset=utf-8")
+
+
+def _require_known_protocol(headers: Headers, encoding_header: str) -> None:
+    version = headers.get("connect-protocol-version", "1")
+    if version != "1":
+        raise ConnectError(
+            Code.INVALID_ARGUMENT, f"protocol error: Connect-Protocol-Version must be '1', not {version!r}"
+        )
+    encoding = headers.get(encoding_header, "identity")
+    if encoding not in ("", "identity"):
+        raise ConnectError(Code.UNIMPLEMENTED, f"unknown compression {encoding!r}: supported encodings are identity")

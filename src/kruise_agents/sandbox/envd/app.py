@@ -1,0 +1,111 @@
+"""envd put together: routes, access, CORS."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
+
+from ..state import SandboxState
+from .access import AccessTokenMiddleware
+from .download import download
+from .filesystem import FilesystemService
+from .http_errors import HttpError, on_client_gone, on_failure, on_http_error, on_routing_error
+from .paths import PathError, resolve
+from .process import ProcessService
+from .signatures import Operation, SignatureError, verify
+from .upload import upload
+from .users import UnknownUserError, User, Users
+
+_NO_STORE = {"cache-control": "no-store"}
+_EXPOSED_HEADERS = [
+    "Connect-Protocol-Version",
+    "Connect-Timeout-Ms",
+    "Connect-Content-Encoding",
+    "Connect-Accept-Encoding",
+    "Location",
+    "Cache-Control",
+    "X-Content-Type-Options",
+]
+
+
+class Envd:
+    """The agent of one sandbox.
+
+    ``app`` is an ASGI application to be served as port 49983. Its event loop is the one that :meth:`close` is
+    called on.
+    """
+
+    def __init__(self, state: SandboxState) -> None:
+        self._state = state
+        self._users = Users(state)
+        self._processes = ProcessService(state, self._users)
+        app = Starlette(
+            routes=[
+                Mount("/process.Process", self._processes.app()),
+                Mount("/filesystem.Filesystem", FilesystemService(self._users).app()),
+                Route("/files", self._download, methods=["GET"]),
+                Route("/files", self._upload, methods=["POST"]),
+                Route("/health", self._health, methods=["GET"]),
+                Route("/envs", self._variables, methods=["GET"]),
+            ],
+            middleware=[
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=["*"],
+                    allow_methods=["HEAD", "GET", "POST", "PUT", "PATCH", "DELETE"],
+                    allow_headers=["*"],
+                    expose_headers=_EXPOSED_HEADERS,
+                ),
+                Middleware(AccessTokenMiddleware, state=state),
+            ],
+            exception_handlers={
+                HttpError: on_http_error,
+                HTTPException: on_routing_error,
+                ClientDisconnect: on_client_gone,
+                Exception: on_failure,
+            },
+        )
+        app.router.redirect_slashes = False
+        self.app: ASGIApp = app
+
+    async def close(self) -> None:
+        """Kill every process that was started here, with its group, and end their streams."""
+        await self._processes.close()
+
+    async def _health(self, _request: Request) -> Response:
+        return Response(status_code=204, headers=_NO_STORE)
+
+    async def _variables(self, _request: Request) -> Response:
+        return JSONResponse(dict(self._state.variables), headers=_NO_STORE)
+
+    async def _download(self, request: Request) -> Response:
+        user = self._authorized(request, "read")
+        path = request.query_params.get("path", "")
+        try:
+            target = resolve(path, user)
+        except PathError as error:
+            raise HttpError(400, f"error expanding and resolving path '{path}': {error}") from error
+        return download(request, target)
+
+    async def _upload(self, request: Request) -> Response:
+        return JSONResponse(await upload(request, self._authorized(request, "write")))
+
+    def _authorized(self, request: Request, operation: Operation) -> User:
+        query = request.query_params
+        if token := self._state.access_token:
+            try:
+                verify(query, operation, token, request.headers.get("x-access-token"), time.time())
+            except SignatureError as error:
+                raise HttpError(401, str(error)) from error
+        try:
+            return self._users.named(query.get("username"))
+        except UnknownUserError as error:
+            raise HttpError(401, f"error looking up user '{error.name}': {error}") from error

@@ -1,0 +1,172 @@
+"""The service ``filesystem.Filesystem``."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import stat
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..connect import Call, Code, ConnectError, ConnectService, Json, Message, Method, ServerStream, Unary
+from . import folders
+from .entries import entry
+from .listing import walk
+from .paths import PathError, resolve
+from .system_errors import describe, reason
+from .users import User, Users
+
+
+class FilesystemService:
+    """The methods of the service; paths are read for the user that the call names."""
+
+    def __init__(self, users: Users) -> None:
+        self._users = users
+
+    def app(self) -> ConnectService:
+        """The ASGI application, to be mounted on ``/filesystem.Filesystem``."""
+        methods: dict[str, Method] = {
+            "Stat": Unary(self.stat),
+            "ListDir": Unary(self.list_folder),
+            "MakeDir": Unary(self.make_folder),
+            "Move": Unary(self.move),
+            "Remove": Unary(self.remove),
+            "WatchDir": ServerStream(self.watch),
+            "CreateWatcher": Unary(self.unsupported_watcher),
+            "GetWatcherEvents": Unary(self.unsupported_watcher),
+            "RemoveWatcher": Unary(self.unsupported_watcher),
+        }
+        return ConnectService(methods, check=self._users.of_call)
+
+    async def stat(self, request: Message, call: Call) -> Json:
+        """``Stat``."""
+        return {"entry": self._entry(self._path(request, "path", call))}
+
+    async def list_folder(self, request: Message, call: Call) -> Json:
+        """``ListDir``."""
+        path = self._path(request, "path", call)
+        depth = request.uint32("depth") or 1
+        _require_folder(path)
+        # In a thread: a deep tree takes long, and streams must go on meanwhile.
+        return {"entries": await asyncio.to_thread(self._entries_below, path, depth)}
+
+    async def make_folder(self, request: Message, call: Call) -> Json:
+        """``MakeDir``."""
+        path = self._path(request, "path", call)
+        try:
+            mode = _mode(path)
+        except FileNotFoundError:
+            _ensure(Path(path), self._users.of_call(call))
+            return {"entry": self._entry(path)}
+        except OSError as error:
+            raise _internal(f"error getting file info: {describe('stat', path, error)}") from error
+        if stat.S_ISDIR(mode):
+            raise ConnectError(Code.ALREADY_EXISTS, f"directory already exists: {path}")
+        raise ConnectError(Code.INVALID_ARGUMENT, f"path already exists but it is not a directory: {path}")
+
+    async def move(self, request: Message, call: Call) -> Json:
+        """``Move``."""
+        source = self._path(request, "source", call)
+        destination = self._path(request, "destination", call)
+        _ensure(Path(destination).parent, self._users.of_call(call))
+        try:
+            os.rename(source, destination)  # noqa: PTH104  # a plain system call, no file is read
+        except FileNotFoundError as error:
+            text = f"source file not found: {describe('rename', source, error)}"
+            raise ConnectError(Code.NOT_FOUND, text) from error
+        except OSError as error:
+            raise _internal(f"error renaming: rename {source} {destination}: {reason(error)}") from error
+        return {"entry": self._entry(destination)}
+
+    async def remove(self, request: Message, call: Call) -> Json:
+        """``Remove``."""
+        path = self._path(request, "path", call)
+        try:
+            await asyncio.to_thread(_remove, path)
+        except OSError as error:
+            text = f"error removing file or directory: {describe('unlinkat', path, error)}"
+            raise _internal(text) from error
+        return {}
+
+    async def watch(self, _request: Message, _call: Call) -> AsyncGenerator[Json, None]:
+        """``WatchDir``."""
+        _refuse_watching()
+        yield {}
+
+    async def unsupported_watcher(self, _request: Message, _call: Call) -> Json:
+        """``CreateWatcher``, ``GetWatcherEvents``, ``RemoveWatcher``."""
+        _refuse_watching()
+
+    def _path(self, request: Message, field: str, call: Call) -> str:
+        try:
+            return resolve(request.text(field), self._users.of_call(call))
+        except PathError as error:
+            raise ConnectError(Code.INVALID_ARGUMENT, str(error)) from error
+
+    def _entry(self, path: str) -> dict[str, Any]:
+        try:
+            return entry(path, self._users)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            text = f"file not found: {describe('lstat', path, error)}"
+            raise ConnectError(Code.NOT_FOUND, text) from error
+        except OSError as error:
+            raise _internal(f"error getting file info: {describe('lstat', path, error)}") from error
+
+    def _entries_below(self, path: str, depth: int) -> list[dict[str, Any]]:
+        found = []
+        for below in walk(path, depth):
+            try:
+                found.append(entry(below, self._users))
+            except OSError:
+                continue  # it has vanished
+        return found
+
+
+def _mode(path: str) -> int:
+    return Path(path).stat().st_mode
+
+
+def _require_folder(path: str) -> None:
+    try:
+        mode = _mode(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            text = f'cyclic symlink or chain >255 links at "{path}"'
+            raise ConnectError(Code.FAILED_PRECONDITION, text) from error
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            text = f"path not found: {describe('lstat', path, error)}"
+            raise ConnectError(Code.NOT_FOUND, text) from error
+        raise _internal(f"error getting file info: {describe('stat', path, error)}") from error
+    if not stat.S_ISDIR(mode):
+        raise ConnectError(Code.INVALID_ARGUMENT, f"path is not a directory: {path}")
+
+
+def _ensure(folder: Path, user: User) -> None:
+    try:
+        folders.ensure(folder, user)
+    except folders.NotAFolderError as error:
+        raise _internal(str(error)) from error
+    except OSError as error:
+        raise _internal(f"error creating directory: {describe('mkdir', str(folder), error)}") from error
+
+
+def _remove(path: str) -> None:
+    while os.path.lexists(path):
+        try:
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                shutil.rmtree(path)
+            else:
+                Path(path).unlink()
+        except FileNotFoundError:
+            continue  # somebody else removes the same tree
+
+
+def _refuse_watching() -> NoReturn:
+    raise ConnectError(Code.UNIMPLEMENTED, "watching directories is not supported by this sandbox yet")
+
+
+def _internal(text: str) -> ConnectError:
+    return ConnectError(Code.INTERNAL, text)

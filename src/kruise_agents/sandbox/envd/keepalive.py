@@ -1,0 +1,18 @@
+"""How often a silent stream shows that it is alive."""
+
+from __future__ import annotations
+
+import math
+
+from ..connect import Call
+
+_DEFAULT_SECONDS = 90.0
+
+
+def keepalive_interval(call: Call) -> float:
+    """Seconds of silence after which a keepalive is due, from ``Keepalive-Ping-Interval``."""
+    try:
+        seconds = float(call.headers.get("keepalive-ping-interval", ""))
+    except ValueError:
+        return _DEFAULT_SECONDS
+    return seconds if 0 < seconds < math.inf else _DEFAULT_SECONDS

@@ -1,0 +1,79 @@
+"""Metadata of files: ``X-Metadata-<key>`` headers of an upload, kept as extended attributes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Mapping
+
+_HEADER = "x-metadata-"
+_ATTRIBUTE = "user.e2b."
+_MAX_KEY_BYTES = 246
+_MAX_TOTAL_BYTES = 4096
+_UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES}
+
+
+class MetadataError(ValueError):
+    """Metadata that cannot be stored."""
+
+
+def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The metadata that a request carries; keys are lower-cased.
+
+    Raises:
+        MetadataError: something is not printable ASCII, or too long.
+    """
+    metadata = {
+        name.lower().removeprefix(_HEADER): value for name, value in headers if name.lower().startswith(_HEADER)
+    }
+    for key, value in metadata.items():
+        if not key:
+            raise MetadataError("metadata key must not be empty")
+        if not _printable(key):
+            raise MetadataError(f"metadata key {key!r} must be printable ASCII")
+        if not _printable(value):
+            raise MetadataError(f"metadata value of {key!r} must be printable ASCII")
+        if len(key) > _MAX_KEY_BYTES:
+            raise MetadataError(f"metadata key {key!r} is longer than {_MAX_KEY_BYTES} bytes")
+    total = sum(len(_ATTRIBUTE) + len(key) + len(value) for key, value in metadata.items())
+    if total > _MAX_TOTAL_BYTES:
+        raise MetadataError(f"metadata of {total} bytes is larger than {_MAX_TOTAL_BYTES} bytes")
+    return metadata
+
+
+def replace(descriptor: int, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Make ``metadata`` the whole metadata of an open file.
+
+    Returns:
+        What the file now has: nothing where the file system has no such attributes.
+    """
+    try:
+        for name in os.listxattr(descriptor):
+            if name.startswith(_ATTRIBUTE) and name.removeprefix(_ATTRIBUTE) not in metadata:
+                os.removexattr(descriptor, name)
+        for key, value in metadata.items():
+            os.setxattr(descriptor, _ATTRIBUTE + key, value.encode("ascii"))
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return {}
+        raise
+    return dict(metadata)
+
+
+def read(path: str) -> dict[str, str]:
+    """The metadata of a file, also that set by other programs; values that are not UTF-8 are left out."""
+    metadata = {}
+    try:
+        for name in os.listxattr(path):
+            if name.startswith(_ATTRIBUTE):
+                try:
+                    metadata[name.removeprefix(_ATTRIBUTE)] = os.getxattr(path, name).decode()
+                except UnicodeDecodeError:
+                    continue
+    except OSError:
+        return {}  # no such attributes here, or the file has just gone
+    return metadata
+
+
+def _printable(text: str) -> bool:
+    return text.isascii() and text.isprintable()

@@ -1,0 +1,45 @@
+"""How the paths of requests are read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePosixPath
+
+from .users import User
+
+
+class PathError(ValueError):
+    """A path that cannot be expanded."""
+
+
+def resolve(path: str, user: User) -> str:
+    """The absolute path that a request means.
+
+    Empty is the home; ``~`` and relative paths lead below it; absolute paths stay as they are given. Links are not
+    followed.
+
+    Raises:
+        PathError: another user's home (``~bob``), or a NUL character.
+    """
+    if "\0" in path:
+        raise PathError(f"failed to expand path {path!r} for user '{user.name}': invalid argument")
+    if path.startswith("/"):
+        return path
+    if path.startswith("~"):
+        head, _, path = path.partition("/")
+        if head != "~":
+            raise PathError(
+                f"failed to expand path '{head + '/' + path if path else head}' for user '{user.name}':"
+                " cannot expand user-specific home dir"
+            )
+    return os.path.normpath(f"{user.home}/{path}")
+
+
+def base_name(path: str) -> str:
+    """The last component; trailing slashes do not count."""
+    return PurePosixPath(path).name or "/"
+
+
+def displayable(name: str) -> str:
+    """A name as it can be sent in JSON: bytes that are not UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")

@@ -1,0 +1,45 @@
+"""``ProcessEvent`` messages, as they go out inside ``StartResponse`` and ``ConnectResponse``."""
+
+from __future__ import annotations
+
+import signal
+from base64 import b64encode
+from typing import Literal
+
+from ...connect import Json
+
+OutputKind = Literal["stdout", "stderr", "pty"]
+
+KEEPALIVE: Json = {"event": {"keepalive": {}}}
+
+
+def start(pid: int) -> Json:
+    """The first event of every stream."""
+    return {"event": {"start": {"pid": pid}}}
+
+
+def data(kind: OutputKind, content: bytes) -> Json:
+    """A piece of output."""
+    return {"event": {"data": {kind: b64encode(content).decode("ascii")}}}
+
+
+def end(returncode: int) -> Json:
+    """The last event of every stream.
+
+    Args:
+        returncode: the exit code, or the negative number of the signal that ended the process.
+    """
+    if returncode >= 0:
+        status = f"exit status {returncode}"
+        event = {"exitCode": returncode, "exited": True, "status": status}
+        failed = returncode != 0
+    else:
+        status = f"signal: {_signal_text(-returncode)}"
+        event = {"exitCode": -1, "exited": False, "status": status}
+        failed = True
+    return {"event": {"end": event | {"error": status} if failed else event}}
+
+
+def _signal_text(number: int) -> str:
+    """``killed``, ``terminated``: the names that Go gives to signals, which are the C library's in lower case."""
+    return (signal.strsignal(number) or f"signal {number}").lower()

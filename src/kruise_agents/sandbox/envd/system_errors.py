@@ -1,0 +1,13 @@
+"""Texts of operating-system errors."""
+
+from __future__ import annotations
+
+
+def describe(action: str, path: str, error: OSError) -> str:
+    """``stat /x: no such file or directory``, the form in which envd's clients know these texts."""
+    return f"{action} {path}: {reason(error)}"
+
+
+def reason(error: OSError) -> str:
+    """``no such file or directory``."""
+    return (error.strerror or str(error)).lower()

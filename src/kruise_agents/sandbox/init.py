@@ -1,0 +1,90 @@
+"""The first process of a sandbox that has no pid namespace.
+
+With namespaces the kernel gives orphans to pid 1 and ends everything with it. Without, this process does both: it is
+the reaper of every descendant, and when the sandbox ends, or the manager does, it ends all of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_DEADLINE_SECONDS = 1.0
+
+
+def supervise(run: Callable[[], int]) -> int:
+    """Fork, call ``run`` in the child, and return its exit code once no descendant is left.
+
+    SIGTERM and SIGINT are passed on to the child; the end of the process that started us counts as SIGTERM.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    child = os.fork()
+    if child == 0:
+        os._exit(run())
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        os.kill(child, number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGINT, pass_on)
+    code = _reap_until(child)
+    _end_descendants()
+    return code
+
+
+def _reap_until(child: int) -> int:
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == child:
+            return os.waitstatus_to_exitcode(status)
+
+
+def _end_descendants() -> None:
+    """SIGKILL every descendant, again until none is left: new ones may be forked between two looks.
+
+    Gives up after a second; what is left then sits in the kernel and cannot be ended by anybody.
+    """
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while (found := _descendants(os.getpid())) and time.monotonic() < deadline:
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        _reap()
+        time.sleep(0.001)  # they end in their own time; there is nothing to wait on for grandchildren
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in tasks.read_text().split()]
+        except OSError:
+            continue  # that thread or process has just ended
+        for child in children:
+            found += [child, *_descendants(child)]
+    return found
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,94 @@
+"""The program that runs inside a sandbox: puts envd, the code interpreter and the relay on their sockets.
+
+The manager makes the listening Unix sockets and hands them over as file descriptors. Their paths do not exist inside
+the sandbox, so programs in it cannot connect to them, and connections that come before this program is up wait in the
+listen queue instead of failing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..serving import Server
+from .control import control_app
+from .envd import Envd
+from .init import supervise
+from .relay import Relay
+from .state import SandboxState
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run until SIGTERM. Returns the exit code."""
+    options = _parser().parse_args(arguments)
+    return supervise(lambda: _run(options)) if options.own_init else _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Every program started here inherits these, and a manager under nohup ignores signals that a terminal needs.
+    os.umask(0o022)
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(_serve(options, SandboxState(options.user, options.home, options.path, options.python)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m kruise_agents.sandbox", description=__doc__)
+    parser.add_argument("--user", required=True, help="name of the only user")
+    parser.add_argument("--home", required=True, type=Path, help="the user's home folder")
+    parser.add_argument("--path", required=True, help="PATH of every program")
+    parser.add_argument("--python", required=True, type=Path, help="interpreter for kernels")
+    parser.add_argument("--control-fd", required=True, type=int)
+    parser.add_argument("--envd-fd", required=True, type=int)
+    parser.add_argument("--relay-fd", required=True, type=int)
+    parser.add_argument("--code-interpreter-fd", type=int, help="left out: no code interpreter here")
+    parser.add_argument("--own-init", action="store_true", help="no pid namespace around us: reap and end all")
+    return parser
+
+
+async def _serve(options: argparse.Namespace, state: SandboxState) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    envd = Envd(state)
+    relay = Relay(_listener(options.relay_fd))
+    servers = [Server(envd.app, [_listener(options.envd_fd)])]
+    # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:
+        interpreter = None
+        if options.code_interpreter_fd is not None:
+            # Only sandboxes that have one pay for the import.
+            from .code_interpreter import CodeInterpreter
+
+            interpreter = CodeInterpreter(state, Path(kernels))
+            servers.append(Server(interpreter.app, [_listener(options.code_interpreter_fd)]))
+        control = Server(control_app(state), [_listener(options.control_fd)])
+        try:
+            for server in servers:
+                await server.start()
+            await relay.start()
+            if interpreter is not None:
+                await interpreter.start()
+            await control.start()
+            await stop.wait()
+        finally:
+            await relay.close()
+            await envd.close()
+            if interpreter is not None:
+                await interpreter.close()
+            for server in [control, *servers]:
+                await server.stop(grace=0)
+
+
+def _listener(descriptor: int) -> socket.socket:
+    return socket.socket(fileno=descriptor)

@@ -1,0 +1,82 @@
+"""The way from outside to any port of the sandbox's own loopback.
+
+The manager connects to the relay's Unix socket, writes the port as two bytes (big endian) and reads one byte:
+``OPEN`` when a program listens there, ``CLOSED`` when none does. After ``OPEN`` the bytes of both sides are passed
+on as they are. The relay dials loopback only; there is no way to name another host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+OPEN = b"\x01"
+CLOSED = b"\x00"
+_CHUNK = 256 * 1024
+_LOOPBACKS = ("127.0.0.1", "::1")
+
+
+class Relay:
+    """Accepts on an already listening Unix socket until :meth:`close`."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener, limit=_CHUNK)
+
+    async def close(self) -> None:
+        """Stop accepting and cut every connection."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            # A peer that goes away in the middle is the normal end of a relayed connection.
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                await _relay(reader, writer)
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+
+async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    port = int.from_bytes(await reader.readexactly(2), "big")
+    dialled = await _dial(port)
+    if dialled is None:
+        writer.write(CLOSED)
+        await writer.drain()
+        return
+    inner_reader, inner_writer = dialled
+    try:
+        writer.write(OPEN)
+        await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+    finally:
+        inner_writer.close()
+
+
+async def _dial(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    for host in _LOOPBACKS:
+        try:
+            return await asyncio.open_connection(host, port, limit=_CHUNK)
+        except OSError:
+            continue  # not on this loopback address; the caller learns it when none answers
+    return None
+
+
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(_CHUNK):
+        sink.write(data)
+        await sink.drain()
+    with contextlib.suppress(OSError):  # the other direction may have closed the socket already
+        sink.write_eof()

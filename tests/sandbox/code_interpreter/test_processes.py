@@ -1,0 +1,55 @@
+"""What the two processes of a sandbox load, and where a kernel may live."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kruise_agents.errors import ConfigurationError
+from kruise_agents.sandbox.code_interpreter import CodeInterpreter
+from kruise_agents.sandbox.state import SandboxState
+
+
+def loaded_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split())
+
+
+def test_the_server_loads_nothing_of_a_kernel() -> None:
+    heavy = {"IPython", "ipykernel", "jupyter_client", "traitlets", "tornado"}
+    assert loaded_by("kruise_agents.sandbox.code_interpreter.app") & heavy == set()
+
+
+def test_a_kernel_loads_nothing_of_the_server() -> None:
+    assert loaded_by("kruise_agents.sandbox.code_interpreter.kernel.application") & {"starlette"} == set()
+
+
+def test_a_kernel_starts_in_an_environment_that_does_not_know_this_package(tmp_path: Path, serve: object) -> None:
+    """As in a sandbox: an environment of its own, with the packages of ours behind it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "layer"], check=True)
+    (site,) = (tmp_path / "layer").glob("lib/python*/site-packages")
+    packages = [entry for entry in sys.path if entry.endswith("site-packages")]
+    (site / "below.pth").write_text("\n".join(packages))
+    with serve(str(tmp_path / "layer" / "bin" / "python")) as served:  # type: ignore[operator]
+        sandbox = served.sandbox()
+        assert sandbox.run_code("import sys; sys.prefix").text == str(tmp_path / "layer")
+        paths = sandbox.run_code("[p for p in sys.path if p]").results[0].json
+        assert paths.index(str(site)) < paths.index(packages[0])
+
+
+def test_a_folder_with_a_long_name_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    state = SandboxState(username="user", home=tmp_path, path="/bin", python=Path(sys.executable))
+    interpreter = CodeInterpreter(state, tmp_path / ("x" * 100))
+
+    async def start() -> None:
+        try:
+            await interpreter.start()
+        finally:
+            await interpreter.close()
+
+    with pytest.raises(ConfigurationError, match="too long"):
+        asyncio.run(start())

@@ -1,0 +1,202 @@
+"""What ``run_code`` of the SDK promises, on a real kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from e2b_code_interpreter import Context, Sandbox
+
+
+def test_state_is_kept_between_cells(sandbox: Sandbox) -> None:
+    sandbox.run_code("kept = 20")
+    execution = sandbox.run_code("print('a')\nkept + 1")
+    assert execution.text == "21"
+    assert "".join(execution.logs.stdout) == "a\n"
+    assert execution.error is None
+
+
+def test_the_async_sdk_gets_the_same(served: Any) -> None:
+    async def run() -> Any:
+        return await served.async_sandbox().run_code("1 + 1")
+
+    assert asyncio.run(run()).text == "2"
+
+
+def test_output_arrives_in_order_while_the_code_runs(sandbox: Sandbox, context: Context) -> None:
+    code = (
+        "import sys\nsys.stdout.write('a'); sys.stdout.flush(); sys.stdout.write('bc\\n'); sys.stdout.flush()\n"
+        "print('e', file=sys.stderr)\n'last'"
+    )
+    seen: list[tuple[str, str]] = []
+    execution = sandbox.run_code(
+        code,
+        context=context,
+        on_stdout=lambda message: seen.append(("stdout", message.line)),
+        on_stderr=lambda message: seen.append(("stderr", message.line)),
+        on_result=lambda result: seen.append(("result", str(result.text))),
+    )
+    assert seen == [("stdout", "a"), ("stdout", "bc\n"), ("stderr", "e\n"), ("result", "last")]
+    assert execution.logs.stdout == ["a", "bc\n"]
+    assert execution.logs.stderr == ["e\n"]
+
+
+def test_two_prints_are_one_message(sandbox: Sandbox, context: Context) -> None:
+    assert sandbox.run_code("print('a'); print('b')", context=context).logs.stdout == ["a\nb\n"]
+
+
+def test_output_comes_before_the_code_is_done(sandbox: Sandbox, context: Context, tmp_path: Any) -> None:
+    """The code waits for a file that is made when its first output arrives."""
+    gate = tmp_path / "gate"
+    code = (
+        "import os, time\nprint('first', flush=True)\nend = time.monotonic() + 20\n"
+        f"while not os.path.exists({str(gate)!r}) and time.monotonic() < end: time.sleep(0.01)\n"
+        f"print('seen', os.path.exists({str(gate)!r}))"
+    )
+    execution = sandbox.run_code(code, context=context, on_stdout=lambda message: gate.touch())
+    assert "".join(execution.logs.stdout) == "first\nseen True\n"
+
+
+@pytest.mark.parametrize("code", ["x = 5", "None", "x = 1; y = 3", "exit()"])
+def test_no_value_is_no_result(sandbox: Sandbox, code: str) -> None:
+    execution = sandbox.run_code(code)
+    assert execution.results == []
+    assert execution.error is None
+    assert sandbox.run_code("1").text == "1"
+
+
+def test_an_error_has_name_value_and_traceback_without_colours(sandbox: Sandbox, context: Context) -> None:
+    sandbox.run_code("1", context=context)
+    error = sandbox.run_code("xyz", context=context).error
+    assert error is not None
+    assert (error.name, error.value) == ("NameError", "name 'xyz' is not defined")
+    assert error.traceback.startswith("-" * 75 + "NameError ")
+    assert "Traceback (most recent call last)Cell In[2], line 1\n----> 1 xyz\n" in error.traceback
+    assert "\x1b" not in error.traceback
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "value"),
+    [
+        ("def f(:", "SyntaxError", None),
+        ("input()", "StdinNotImplementedError", None),
+        ("raise SystemExit(3)", "SystemExit", "3"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt", ""),
+    ],
+)
+def test_exceptions_end_the_cell_and_not_the_kernel(sandbox: Sandbox, code: str, name: str, value: str | None) -> None:
+    sandbox.run_code("survivor = 'here'")
+    error = sandbox.run_code(code).error
+    assert error is not None
+    assert error.name == name
+    assert value is None or error.value == value
+    assert sandbox.run_code("survivor").text == "here"
+
+
+def test_each_execution_counts_one(sandbox: Sandbox, context: Context) -> None:
+    counts = [
+        sandbox.run_code("1", context=context, envs={"A": "1"}).execution_count,
+        sandbox.run_code("nope", context=context).execution_count,
+        sandbox.run_code("1", context=context).execution_count,
+    ]
+    assert counts == [1, 2, 3]
+
+
+def test_top_level_await_magics_and_indented_cells_work(sandbox: Sandbox) -> None:
+    assert sandbox.run_code("import asyncio\nawait asyncio.sleep(0, 'awaited')").text == "awaited"
+    assert "".join(sandbox.run_code("!echo from a shell").logs.stdout) == "from a shell\r\n"
+    assert "".join(sandbox.run_code("%%bash\necho one\necho two").logs.stdout) == "one\ntwo\n"
+    assert sandbox.run_code("    y = 1\n    y + 1").text == "2"
+    assert sandbox.run_code("%cd /\nimport os\nos.getcwd()").text == "/"
+
+
+def test_the_name_space_holds_nothing_of_ours(sandbox: Sandbox, context: Context) -> None:
+    execution = sandbox.run_code("sorted(n for n in dir() if not n.startswith('_'))", context=context)
+    assert execution.results[0].json == ["In", "Out", "exit", "get_ipython", "open", "quit"]
+
+
+def test_a_module_in_the_working_directory_can_be_imported(sandbox: Sandbox, served: Any) -> None:
+    (served.state.home / "mine.py").write_text("value = 7")
+    context = sandbox.create_code_context()
+    assert sandbox.run_code("import mine; mine.value", context=context).text == "7"
+
+
+def test_nothing_of_the_servers_environment_leaks_in(
+    sandbox: Sandbox, served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KA_SECRET_OF_THE_SERVER", "1")
+    context = sandbox.create_code_context()
+    environment = sandbox.run_code("import os\ndict(os.environ)", context=context).results[0].json
+    assert environment is not None
+    assert "KA_SECRET_OF_THE_SERVER" not in environment
+    assert environment["HOME"] == str(served.state.home)
+    assert (environment["USER"], environment["PATH"]) == ("user", served.state.path)
+
+
+def test_home_holds_nothing_of_ours(sandbox: Sandbox, served: Any) -> None:
+    sandbox.run_code("1")
+    assert not (served.state.home / ".ipython").exists()
+
+
+def test_fifty_megabytes_of_output_arrive_complete(sandbox: Sandbox, context: Context) -> None:
+    length = 0
+
+    def count(message: Any) -> None:
+        nonlocal length
+        length += len(message.line)
+
+    sandbox.run_code("for _ in range(500_000): print('x' * 99)", context=context, on_stdout=count)
+    assert length == 50_000_000
+
+
+def test_nothing_is_dropped_while_a_client_does_not_read(served: Any, until: Callable[..., Any]) -> None:
+    """Far more than all queues and buffers on the way hold: in the end the code itself has to wait."""
+    progress = served.state.home / "progress"
+    code = (
+        "for i in range(400):\n    display({'text/html': f'{i} ' + 'x' * 100_000}, raw=True)\n"
+        f"    with open({str(progress)!r}, 'w') as file: print(i, file=file)"
+    )
+    last_change = (time.monotonic(), "")
+
+    def stands_still() -> bool:
+        nonlocal last_change
+        now, text = time.monotonic(), progress.read_text() if progress.exists() else ""
+        if text != last_change[1]:
+            last_change = (now, text)
+        return bool(text) and now - last_change[0] > 0.5
+
+    with served.client() as client, client.stream("POST", "/execute", json={"code": code}) as response:
+        lines = response.iter_lines()
+        next(lines)
+        until(stands_still, "the code waits for the client")
+        assert int(progress.read_text()) < 399
+        results = [json.loads(line) for line in lines]
+    assert [int(one["html"].split()[0]) for one in results if one["type"] == "result"] == list(range(400))
+
+
+def test_output_of_a_thread_after_the_end_of_its_cell_belongs_to_nobody(sandbox: Sandbox) -> None:
+    code = (
+        "import threading\nstop = threading.Event()\n"
+        "def chatter():\n    while not stop.wait(0.001): print('x' * 100, flush=True)\n"
+        "thread = threading.Thread(target=chatter)\nthread.start()"
+    )
+    sandbox.run_code(code)
+    execution = sandbox.run_code("import time\ntime.sleep(1)\nstop.set()\nthread.join()\n'quiet'")
+    assert execution.text == "quiet"
+
+
+def test_unusual_characters_arrive_unchanged(sandbox: Sandbox) -> None:
+    text = "é \u2028 \x85 \x0b 中 \U0001f600"
+    assert "".join(sandbox.run_code(f"print({text!a})").logs.stdout) == text + "\n"
+
+
+def test_data_behind_a_result_is_the_bytes_that_were_displayed(sandbox: Sandbox) -> None:
+    code = "from IPython.display import Image\nImage(data=b'\\x89PNG\\r\\n\\x1a\\n' + bytes(20), format='png')"
+    png = sandbox.run_code(code).results[0].png
+    assert png is not None
+    assert base64.b64decode(png).startswith(b"\x89PNG")

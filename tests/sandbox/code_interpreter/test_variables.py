@@ -1,0 +1,55 @@
+"""Environment variables of a call and of the sandbox, in a real kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from e2b_code_interpreter import Context, Sandbox
+
+READ = "import os\nprint(os.environ.get('KA_VAR'), end='')"
+
+
+def read(sandbox: Sandbox, context: Context, **options: Any) -> str:
+    return "".join(sandbox.run_code(READ, context=context, **options).logs.stdout)
+
+
+@pytest.mark.parametrize("value", ["", "plain", 'it\'s "quoted"', "two\nlines", "\\", "{é}"])
+def test_a_variable_of_a_call_lasts_for_the_call(sandbox: Sandbox, context: Context, value: str) -> None:
+    assert read(sandbox, context, envs={"KA_VAR": value}) == value
+    assert read(sandbox, context) == "None"
+
+
+def test_variables_do_not_move_line_numbers(sandbox: Sandbox, context: Context) -> None:
+    error = sandbox.run_code("1\nnope", context=context, envs={"KA_VAR": "x"}).error
+    assert error is not None
+    assert "line 2" in error.traceback
+
+
+def test_a_variable_goes_back_after_an_error(sandbox: Sandbox, context: Context) -> None:
+    sandbox.run_code("nope", context=context, envs={"KA_VAR": "x"})
+    assert read(sandbox, context) == "None"
+
+
+def test_an_impossible_name_is_an_error_of_the_execution(sandbox: Sandbox, context: Context) -> None:
+    error = sandbox.run_code("1", context=context, envs={"A=B": "x"}).error
+    assert error is not None
+    assert error.name in ("ValueError", "OSError")
+    assert sandbox.run_code("1", context=context).text == "1"
+
+
+def test_variables_of_the_sandbox_reach_kernels_that_run_already(
+    sandbox: Sandbox, context: Context, served: Any
+) -> None:
+    """A sandbox waits in a pool, with a kernel, before anybody knows its variables."""
+    try:
+        served.state.variables = {"KA_VAR": "global"}
+        assert read(sandbox, context) == "global"
+        assert read(sandbox, context, envs={"KA_VAR": "call"}) == "call"
+        assert read(sandbox, context) == "global"
+        sandbox.restart_code_context(context)
+        assert read(sandbox, context) == "global"
+    finally:
+        served.state.variables = {}
+    assert read(sandbox, context) == "None"
+    assert sandbox.run_code("1", context=context).execution_count == 5 - 2

@@ -1,0 +1,175 @@
+"""Downloads: whole, in part, and from files whose size is a lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from e2b import FileNotFoundException, InvalidArgumentException, Sandbox
+
+
+def get(served: Any, path: str | None, **headers: str) -> httpx.Response:
+    query = {} if path is None else {"path": path}
+    merged = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.get(served.url + "/files", params=query, headers=merged)
+
+
+def test_every_format_of_the_sdk(sandbox: Sandbox) -> None:
+    sandbox.files.write("f", "täxt")
+    assert sandbox.files.read("f") == "täxt"
+    assert bytes(sandbox.files.read("f", format="bytes")) == "täxt".encode()
+    assert b"".join(sandbox.files.read("f", format="stream")) == "täxt".encode()
+
+
+@pytest.mark.parametrize("size", [0, 1, 262_143, 262_144, 262_145, 5_000_000])
+def test_every_size_arrives_whole(size: int, served_envd: Any) -> None:
+    content = os.urandom(size)
+    (served_envd.home / "f").write_bytes(content)
+    reply = get(served_envd, "f")
+    assert hashlib.sha256(reply.content).digest() == hashlib.sha256(content).digest()
+
+
+def test_files_of_unknown_size_are_read_to_their_end(sandbox: Sandbox) -> None:
+    assert len(sandbox.files.read("/proc/sys/kernel/random/boot_id")) == 37
+    assert "Name:" in sandbox.files.read("/proc/self/status")
+
+
+def test_a_pipe_without_a_writer_is_empty(sandbox: Sandbox, served_envd: Any) -> None:
+    os.mkfifo(served_envd.home / "pipe")
+    assert sandbox.files.read("pipe") == ""
+
+
+def test_errors_name_the_path(served_envd: Any, sandbox: Sandbox) -> None:
+    home = served_envd.home
+    (home / "file").write_text("x")
+    for path, status, message in [
+        ("none", 404, f"path '{home}/none' does not exist"),
+        (None, 400, f"path '{home}' is a directory"),
+        ("", 400, f"path '{home}' is a directory"),
+        (
+            "~bob/x",
+            400,
+            "error expanding and resolving path '~bob/x': failed to expand path '~bob/x' for user 'user':"
+            " cannot expand user-specific home dir",
+        ),
+        ("file/x", 500, f"error opening file '{home}/file/x': open {home}/file/x: not a directory"),
+    ]:
+        reply = get(served_envd, path)
+        assert (reply.status_code, reply.json()) == (status, {"code": status, "message": message})
+    with pytest.raises(FileNotFoundException):
+        sandbox.files.read("none")
+    with pytest.raises(InvalidArgumentException):
+        sandbox.files.read(".")
+    assert get(served_envd, "a\0b").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "content_type"),
+    [
+        ("a.txt", b"x", "text/plain; charset=utf-8"),
+        ("a.json", b"{}", "application/json"),
+        ("a.png", b"x", "image/png"),
+        ("a.tar.gz", b"x", "application/gzip"),
+        ("noext", b"plain text\n", "text/plain; charset=utf-8"),
+        ("noext2", b"\0\1\2", "application/octet-stream"),
+    ],
+)
+def test_the_type_is_guessed(name: str, content: bytes, content_type: str, served_envd: Any) -> None:
+    (served_envd.home / name).write_bytes(content)
+    assert get(served_envd, name).headers["content-type"] == content_type
+
+
+@pytest.mark.parametrize(
+    ("name", "disposition"),
+    [
+        ("a.txt", "inline; filename=a.txt"),
+        ("a b.txt", 'inline; filename="a b.txt"'),
+        ('q".txt', 'inline; filename="q\\".txt"'),
+        ("ü.txt", "inline; filename*=utf-8''%C3%BC.txt"),
+    ],
+)
+def test_the_name_is_in_the_headers(name: str, disposition: str, served_envd: Any) -> None:
+    (served_envd.home / name).write_bytes(b"x")
+    reply = get(served_envd, name)
+    assert reply.headers["content-disposition"] == disposition
+    assert "Accept-Encoding" in reply.headers["vary"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "content", "content_range"),
+    [
+        ("bytes=0-3", b"0123", "bytes 0-3/10"),
+        ("bytes=4-", b"456789", "bytes 4-9/10"),
+        ("bytes=-3", b"789", "bytes 7-9/10"),
+        ("bytes=-100", b"0123456789", "bytes 0-9/10"),
+        ("bytes=8-100", b"89", "bytes 8-9/10"),
+    ],
+)
+def test_a_range_is_a_part(wanted: str, content: bytes, content_range: str, served_envd: Any) -> None:
+    (served_envd.home / "f").write_bytes(b"0123456789")
+    reply = get(served_envd, "f", range=wanted)
+    assert (reply.status_code, reply.content) == (206, content)
+    assert reply.headers["content-range"] == content_range
+
+
+@pytest.mark.parametrize("wanted", ["bytes=5-2", "bytes=-", "lines=1-2", "bytes=0-1,4-5", "nonsense"])
+def test_ranges_that_are_none_give_everything(wanted: str, served_envd: Any) -> None:
+    (served_envd.home / "f").write_bytes(b"0123456789")
+    reply = get(served_envd, "f", range=wanted)
+    assert (reply.status_code, reply.content) == (200, b"0123456789")
+    assert reply.headers["accept-ranges"] == "bytes"
+
+
+@pytest.mark.parametrize("wanted", ["bytes=10-", "bytes=-0"])
+def test_a_range_behind_the_end_is_416(wanted: str, served_envd: Any) -> None:
+    (served_envd.home / "f").write_bytes(b"0123456789")
+    reply = get(served_envd, "f", range=wanted)
+    assert (reply.status_code, reply.headers["content-range"]) == (416, "bytes */10")
+
+
+def test_conditions_look_at_the_time_of_change(served_envd: Any) -> None:
+    (served_envd.home / "f").write_bytes(b"0123456789")
+    date = get(served_envd, "f").headers["last-modified"]
+    old = "Thu, 01 Jan 1970 00:00:00 GMT"
+    assert get(served_envd, "f", if_modified_since=date).status_code == 304
+    assert get(served_envd, "f", if_modified_since=old).status_code == 200
+    assert get(served_envd, "f", range="bytes=0-1", if_range=date).status_code == 206
+    assert get(served_envd, "f", range="bytes=0-1", if_range=old).status_code == 200
+
+
+def test_clients_that_take_no_plain_content_are_refused(served_envd: Any) -> None:
+    (served_envd.home / "f").write_bytes(b"x")
+    for accepted in ("gzip, identity;q=0", "identity;q=x"):
+        reply = get(served_envd, "f", accept_encoding=accepted)
+        assert reply.status_code == 406
+        assert reply.json()["message"].startswith("error parsing Accept-Encoding: ")
+    assert get(served_envd, "f", accept_encoding="gzip;q=0, *;q=0.5").status_code == 200
+
+
+def test_a_client_that_goes_lets_go_of_the_file(
+    served_envd: Any, wait_until: Callable[..., None], tmp_path: Path
+) -> None:
+    big = tmp_path / "big"
+    with big.open("wb") as file:
+        file.truncate(1 << 30)
+    with socket.create_connection(("127.0.0.1", served_envd.port)) as connection:
+        connection.sendall(f"GET /files?path={big} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        connection.recv(1000)
+        assert open_files(big) == 1
+    wait_until(lambda: open_files(big) == 0)
+
+
+def open_files(path: Path) -> int:
+    count = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            count += descriptor.readlink() == path
+        except OSError:
+            continue
+    return count
