@@ -24,7 +24,7 @@ from typing import Literal
 
 from uv import find_uv_bin
 
-Pair = Literal["newest", "oldest", "core-only"]
+Pair = Literal["newest", "oldest", "core-only", "local"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _HOME = ROOT / ".venvs"
@@ -33,17 +33,18 @@ _LOCKS: dict[Pair, str] = {
     "newest": "lock/sdk-newest.txt",
     "oldest": "lock/sdk-oldest.txt",
     "core-only": "lock/sdk-newest.txt",
+    "local": "lock/local.txt",
 }
 _UNUSED_SECONDS = 3600
 
 
 @functools.cache
 def sdk_environment(pair: Pair) -> Path:
-    """The Python of an environment with an SDK pair, pytest, and the wheel of this tree.
+    """The Python of an environment with an SDK pair and the wheel of this tree.
 
     Parameters:
         pair: ``newest`` or ``oldest`` supported releases, or ``core-only``: the newest ``e2b`` without the code
-            interpreter.
+            interpreter, each with pytest; or ``local``: what ``pip install 'kruise-agents[local]'`` gives.
     """
     requirements = _requirements(pair)
     wheel = built_wheel()

@@ -1,0 +1,27 @@
+"""The command ``kruise-agents``."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+EXIT_USAGE = 2
+"""A setting cannot work; nothing was started. Also what click uses."""
+EXIT_RUNTIME = 3
+"""Sandboxes cannot be isolated on this machine as asked."""
+
+
+def main() -> None:
+    """Entry point of the command; ends the process with its exit code."""
+    try:
+        import click  # noqa: F401 - only to find out whether the extra is installed
+    except ModuleNotFoundError:
+        print(
+            "kruise-agents: the command needs the extra 'local': pip install 'kruise-agents[local]'",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_USAGE)
+    from .commands import cli
+
+    cli()

@@ -1,0 +1,69 @@
+"""What ``serve`` says when it is ready: where it listens, what isolates sandboxes, and the lines to paste."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import __version__
+
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+_LOOPBACK = (None, "127.0.0.1", "::1", "localhost")
+_ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """Everything that the lines depend on.
+
+    Parameters:
+        scheme: ``http`` or ``https``.
+        host: the address that is listened on, or None: loopback.
+        port: the port that is listened on.
+        domain: what the operator says that clients call this manager, or None.
+        runtime: one line on what isolates sandboxes.
+        api_key: the key that was made, or None: the operator gave one, which is not repeated.
+        authority: the CA file that clients must trust, or None.
+    """
+
+    scheme: str
+    host: str | None
+    port: int
+    domain: str | None
+    runtime: str
+    api_key: str | None
+    authority: Path | None
+
+    def text(self) -> str:
+        """The lines, without a final newline."""
+        lines = [
+            f"kruise-agents {__version__}: sandbox-manager on {self.scheme}://{self.client_domain()}",
+            self.runtime,
+        ]
+        if self.host not in _LOOPBACK:
+            lines.append(f"listening on {self.host}: everybody who can reach it and has the key can run code here")
+        lines += ["", "Point an E2B program at it:", "", f"  export E2B_DOMAIN={self.client_domain()}"]
+        if self.api_key:
+            lines.append(f"  export E2B_API_KEY={self.api_key}")
+        else:
+            lines.append("  export E2B_API_KEY=...   # the key that you gave")
+        if self.authority:
+            lines.append(f"  export SSL_CERT_FILE={self.authority}   # trusts this manager, and then only this")
+        call = "patch_e2b()" if self.scheme == "https" else "patch_e2b(False)"
+        lines += [
+            "",
+            "  from kruise_agents.patch_e2b import patch_e2b",
+            f"  {call}",
+            "",
+            "Ctrl-C ends it and all sandboxes.",
+        ]
+        return "\n".join(lines)
+
+    def client_domain(self) -> str:
+        """What belongs in ``E2B_DOMAIN``."""
+        if self.domain:
+            return self.domain
+        host = "localhost" if self.host in (*_LOOPBACK, *_ANY) else str(self.host)
+        if ":" in host:
+            host = f"[{host}]"
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"

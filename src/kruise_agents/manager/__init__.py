@@ -1,0 +1,1 @@
+"""The embedded sandbox-manager: control plane, gateway and the runtimes that sandboxes run in."""

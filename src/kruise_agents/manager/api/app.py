@@ -1,0 +1,44 @@
+"""The control plane put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from ..sandboxes.registry import Sandboxes
+from ..sandboxes.templates import Templates
+from .auth import RequireKey
+from .errors import ApiError, on_api_error, on_crash, on_http_error
+from .sandboxes import SandboxRoutes
+from .templates import TemplateRoutes
+from .unsupported import unsupported_routes
+
+
+def create_api(sandboxes: Sandboxes, templates: Templates, keys: Sequence[str]) -> Starlette:
+    """The API as an ASGI application whose routes have no prefix.
+
+    Parameters:
+        keys: the API keys that may call it.
+    """
+    app = Starlette(
+        routes=[
+            Route("/health", _health, methods=["GET"]),
+            *unsupported_routes(),
+            *SandboxRoutes(sandboxes, templates).routes(),
+            *TemplateRoutes(templates).routes(),
+        ],
+        middleware=[Middleware(RequireKey, keys=keys)],
+        exception_handlers={ApiError: on_api_error, HTTPException: on_http_error, Exception: on_crash},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _health(request: Request) -> Response:
+    return PlainTextResponse("OK")

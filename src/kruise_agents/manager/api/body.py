@@ -1,0 +1,111 @@
+"""Reading request bodies: every complaint names the field, what stood there, and what should."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+
+from .errors import ApiError
+
+_MAX_BYTES = 4 * 1024 * 1024
+
+
+class Fields:
+    """The members of a JSON object, each read with the type that it must have. ``null`` counts as absent."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def text(self, name: str) -> str:
+        """A string that must be there.
+
+        Raises:
+            ApiError: 400, naming the field (as for every method here).
+        """
+        value = self._values.get(name)
+        if value is None:
+            raise ApiError(400, f"field '{name}' is missing; it must be a string")
+        if not isinstance(value, str):
+            raise self._wrong(name, "a string")
+        return value
+
+    def integer(self, name: str) -> int | None:
+        """A whole number, or None."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._wrong(name, "a whole number")
+        return value
+
+    def flag(self, name: str) -> bool | None:
+        """``true`` or ``false``, or None."""
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
+    def texts(self, name: str) -> dict[str, str]:
+        """An object of strings, empty when absent."""
+        value = self._values.get(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self._wrong(name, "an object of strings")
+        for key, one in value.items():
+            if not isinstance(one, str):
+                raise ApiError(400, f"field '{name}.{key}' must be a string, got {_shown(one)}")
+        return value
+
+    def object(self, name: str) -> Fields:
+        """A nested object, empty when absent."""
+        value = self._values.get(name)
+        if value is None:
+            return Fields({})
+        if not isinstance(value, dict):
+            raise self._wrong(name, "an object")
+        return Fields(value)
+
+    def refuse(self, name: str, why: str) -> None:
+        """Refuse a field that asks for something this manager cannot do; absent and empty values pass."""
+        value = self._values.get(name)
+        if value not in (None, False, [], {}, ""):
+            raise ApiError(400, f"field '{name}' is not supported by this manager: {why}")
+
+    def names(self) -> list[str]:
+        """The names of all members that are not ``null``."""
+        return [name for name, value in self._values.items() if value is not None]
+
+    def _wrong(self, name: str, wanted: str) -> ApiError:
+        return ApiError(400, f"field '{name}' must be {wanted}, got {_shown(self._values[name])}")
+
+
+async def read_fields(request: Request) -> Fields:
+    """The request's JSON object; an empty body counts as ``{}``.
+
+    Raises:
+        ApiError: 400 when it is not a JSON object, 413 when it is larger than 4 MiB.
+    """
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > _MAX_BYTES:
+            raise ApiError(413, f"the request body is larger than {_MAX_BYTES} bytes")
+    if not data.strip():
+        return Fields({})
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise ApiError(400, f"Error when parsing request: the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ApiError(400, f"Error when parsing request: the body must be a JSON object, got {_shown(value)}")
+    return Fields(value)
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

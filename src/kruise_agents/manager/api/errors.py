@@ -1,0 +1,48 @@
+"""Errors of the API: one exception, one body, ``{"code": <status>, "message": "..."}``.
+
+The SDK parses exactly this on every status that it knows (e2b 2.8.0 ... 2.63.0); anything else is a KeyError there.
+"""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+
+class ApiError(Exception):
+    """Answer the request with ``status`` and ``message``."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+def sandbox_not_found(sandbox_id: str) -> ApiError:
+    """Unknown, ended, or somebody else's: nobody is told which."""
+    return ApiError(404, f"Sandbox \"{sandbox_id}\" doesn't exist or you don't have access to it")
+
+
+def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """The body that every error of the API has."""
+    return JSONResponse({"code": status, "message": message}, status_code=status, headers=headers)
+
+
+async def on_api_error(request: Request, error: Exception) -> Response:
+    """Handler for :class:`ApiError`."""
+    assert isinstance(error, ApiError)
+    return error_response(error.status, error.message)
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Handler for what the router raises: unknown paths and wrong methods."""
+    assert isinstance(error, HTTPException)
+    what = f"{request.method} {request.url.path}"
+    message = {404: f"no such route: {what}", 405: f"method not allowed: {what}"}.get(error.status_code, error.detail)
+    return error_response(error.status_code, message, dict(error.headers or {}))
+
+
+async def on_crash(request: Request, error: Exception) -> Response:
+    """Handler for what should not happen; the server logs it with its traceback."""
+    return error_response(500, "Internal Server Error")

@@ -1,0 +1,112 @@
+"""Sandboxes and templates as the SDK reads them. Required keys of every SDK release are always there."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ..sandboxes.model import Sandbox
+from ..sandboxes.templates import Template, Templates
+
+ENVD_VERSION = "0.6.13"
+"""The last public envd; opens every gate of e2b 2.8.0 ... 2.63.0."""
+
+_CLIENT_ID = "6532622b"
+
+
+def timestamp(moment: datetime) -> str:
+    """ISO 8601 in UTC with microseconds, as ``2026-01-31T10:00:00.123456Z``."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def sandbox_reply(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
+    """The answer to create and connect."""
+    return {
+        "templateID": sandbox.template.name,
+        "sandboxID": sandbox.id,
+        "clientID": _CLIENT_ID,
+        "alias": sandbox.template.name,
+        "envdVersion": ENVD_VERSION,
+        "envdAccessToken": sandbox.access_token,
+        "trafficAccessToken": None,
+        "domain": domain,
+    }
+
+
+def sandbox_listed(sandbox: Sandbox) -> dict[str, Any]:
+    """One entry of a list."""
+    return {
+        "templateID": sandbox.template.name,
+        "sandboxID": sandbox.id,
+        "clientID": _CLIENT_ID,
+        "alias": sandbox.template.name,
+        "startedAt": timestamp(sandbox.started_at),
+        "endAt": timestamp(sandbox.end_at),
+        "cpuCount": sandbox.template.cpu_count,
+        "memoryMB": sandbox.template.memory_mb,
+        "diskSizeMB": sandbox.template.disk_size_mb,
+        "state": "running",
+        "envdVersion": ENVD_VERSION,
+        "metadata": dict(sandbox.metadata),
+    }
+
+
+def sandbox_detail(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
+    """The answer to get."""
+    return {
+        **sandbox_listed(sandbox),
+        "envdAccessToken": sandbox.access_token,
+        "domain": domain,
+        "lifecycle": {"autoResume": False, "onTimeout": "kill"},
+    }
+
+
+def template_listed(template: Template, templates: Templates) -> dict[str, Any]:
+    """One entry of a list of templates."""
+    created = timestamp(templates.created_at)
+    return {
+        "templateID": template.name,
+        "buildID": template.build_id,
+        "cpuCount": template.cpu_count,
+        "memoryMB": template.memory_mb,
+        "diskSizeMB": template.disk_size_mb,
+        "public": True,
+        "aliases": [template.name],
+        "names": [template.name],
+        "createdAt": created,
+        "updatedAt": created,
+        "createdBy": None,
+        "lastSpawnedAt": None,
+        "spawnCount": 0,
+        "buildCount": 1,
+        "envdVersion": ENVD_VERSION,
+        "buildStatus": "ready",
+    }
+
+
+def template_detail(template: Template, templates: Templates) -> dict[str, Any]:
+    """The answer to get for a template, with its one build."""
+    created = timestamp(templates.created_at)
+    build = {
+        "buildID": template.build_id,
+        "status": "ready",
+        "createdAt": created,
+        "updatedAt": created,
+        "finishedAt": created,
+        "cpuCount": template.cpu_count,
+        "memoryMB": template.memory_mb,
+        "diskSizeMB": template.disk_size_mb,
+        "envdVersion": ENVD_VERSION,
+    }
+    listed = template_listed(template, templates)
+    kept = (
+        "templateID",
+        "public",
+        "aliases",
+        "names",
+        "createdAt",
+        "updatedAt",
+        "lastSpawnedAt",
+        "spawnCount",
+    )
+    return {**{key: listed[key] for key in kept}, "builds": [build]}

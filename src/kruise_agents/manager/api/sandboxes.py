@@ -1,0 +1,171 @@
+"""Sandboxes over REST: create, connect, get, list, kill, timeout."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ..sandboxes.model import Sandbox
+from ..sandboxes.program import StartError
+from ..sandboxes.registry import Sandboxes
+from ..sandboxes.templates import Template, Templates
+from .body import Fields, read_fields
+from .errors import ApiError, sandbox_not_found
+from .listing import page, read_query
+from .replies import sandbox_detail, sandbox_listed, sandbox_reply
+
+DEFAULT_TIMEOUT = 300
+MAX_TIMEOUT = 2_592_000
+_RESERVED_METADATA = ("e2b.agents.kruise.io/", "agents.kruise.io/")
+
+logger = logging.getLogger(__name__)
+
+
+class SandboxRoutes:
+    """The handlers, over the sandboxes and templates of one manager."""
+
+    def __init__(self, sandboxes: Sandboxes, templates: Templates) -> None:
+        self._sandboxes = sandboxes
+        self._templates = templates
+
+    def routes(self) -> list[Route]:
+        """Their routes. Create and connect exist twice: e2b up to 2.50.0 calls v1, from 2.51.0 on v2."""
+        one = "/sandboxes/{sandbox_id}"
+        return [
+            Route("/sandboxes", self.create, methods=["POST"]),
+            Route("/v2/sandboxes", self.create, methods=["POST"]),
+            Route("/sandboxes", self.list, methods=["GET"]),
+            Route("/v2/sandboxes", self.list, methods=["GET"]),
+            Route(one, self.get, methods=["GET"]),
+            Route(one, self.kill, methods=["DELETE"]),
+            Route(f"{one}/connect", self.connect, methods=["POST"]),
+            Route(f"/v2{one}/connect", self.connect, methods=["POST"]),
+            Route(f"{one}/timeout", self.set_timeout, methods=["POST"]),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        """Make a sandbox: 201 when it answers."""
+        fields = await read_fields(request)
+        _refuse_unsupported(fields)
+        timeout = _positive_timeout(fields)
+        metadata = _metadata(fields)
+        variables = _variables(fields)
+        secure = fields.flag("secure") is not False
+        template = self._template(fields.text("templateID"))
+        domain = request.state.domain
+        try:
+            sandbox = await self._sandboxes.create(
+                template, seconds=timeout, secure=secure, metadata=metadata, variables=variables
+            )
+        except (StartError, OSError) as error:
+            logger.exception("no sandbox could be made")
+            raise ApiError(500, f"the sandbox could not be started: {error}") from error
+        return JSONResponse(sandbox_reply(sandbox, domain), status_code=201)
+
+    async def connect(self, request: Request) -> Response:
+        """Join a running sandbox; its life is only ever prolonged."""
+        fields = await read_fields(request)
+        timeout = _positive_timeout(fields)
+        sandbox = self._running(request)
+        self._sandboxes.extend(sandbox, timeout)
+        return JSONResponse(sandbox_reply(sandbox, request.state.domain))
+
+    async def get(self, request: Request) -> Response:
+        """One sandbox in full."""
+        return JSONResponse(sandbox_detail(self._running(request), request.state.domain))
+
+    async def list(self, request: Request) -> Response:
+        """One page of sandboxes, newest first unless asked otherwise."""
+        query = read_query(request.query_params)
+        shown, token = page(self._sandboxes.all_running(), query)
+        headers = {"X-Total-Running": str(len(self._sandboxes.all_running()))} if "running" in query.states else {}
+        if token is not None:
+            headers["X-Next-Token"] = token
+        return JSONResponse([sandbox_listed(sandbox) for sandbox in shown], headers=headers)
+
+    async def kill(self, request: Request) -> Response:
+        """End a sandbox: 204 when everything in it has ended."""
+        sandbox_id = request.path_params["sandbox_id"]
+        if not await self._sandboxes.kill(sandbox_id):
+            raise sandbox_not_found(sandbox_id)
+        return Response(status_code=204)
+
+    async def set_timeout(self, request: Request) -> Response:
+        """Set the end time, sooner or later than before; 0 ends the sandbox now."""
+        timeout = (await read_fields(request)).integer("timeout")
+        if timeout is None:
+            raise ApiError(400, "field 'timeout' is missing; it must be a whole number of seconds")
+        sandbox = self._running(request)
+        if timeout <= 0:
+            await self._sandboxes.kill(sandbox.id)
+        else:
+            self._sandboxes.set_timeout(sandbox, min(timeout, MAX_TIMEOUT))
+        return Response(status_code=204)
+
+    def _running(self, request: Request) -> Sandbox:
+        sandbox_id = request.path_params["sandbox_id"]
+        sandbox = self._sandboxes.running(sandbox_id)
+        if sandbox is None:
+            raise sandbox_not_found(sandbox_id)
+        return sandbox
+
+    def _template(self, reference: str) -> Template:
+        template = self._templates.find(reference)
+        if template is None:
+            names = ", ".join(one.name for one in self._templates.all())
+            raise ApiError(404, f"template '{reference}' not found; this manager has: {names}")
+        return template
+
+
+def _positive_timeout(fields: Fields) -> int:
+    timeout = fields.integer("timeout")
+    if timeout is None:
+        return DEFAULT_TIMEOUT
+    if timeout <= 0:
+        raise ApiError(400, f"Timeout must be greater than 0, got {timeout}")
+    if timeout > MAX_TIMEOUT:
+        raise ApiError(400, f"Timeout cannot be greater than {MAX_TIMEOUT // 3600} hours, got {timeout} seconds")
+    return timeout
+
+
+def _metadata(fields: Fields) -> dict[str, str]:
+    metadata = fields.texts("metadata")
+    for key in metadata:
+        if key.startswith(_RESERVED_METADATA):
+            raise ApiError(
+                400,
+                f"metadata key '{key}' is not supported by this manager: it is an extension of OpenKruise",
+            )
+    return metadata
+
+
+def _variables(fields: Fields) -> dict[str, str]:
+    variables = fields.texts("envVars")
+    for name, value in variables.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ApiError(400, f"field 'envVars.{name}' cannot be an environment variable")
+    return variables
+
+
+def _refuse_unsupported(fields: Fields) -> None:
+    """Refuse what would be silently ignored otherwise and changes what the sandbox may do or how long it lives."""
+    fields.refuse("autoPause", "sandboxes cannot be paused yet; they end at their time")
+    if fields.object("autoResume").flag("enabled"):
+        raise ApiError(
+            400, "field 'autoResume.enabled' is not supported by this manager: sandboxes cannot be paused yet"
+        )
+    if fields.flag("autoPauseMemory") is False:
+        raise ApiError(400, "autoPauseMemory=false only applies when autoPause is true.")
+    fields.flag("allow_internet_access")  # either value is fine: no sandbox reaches the internet here
+    network = fields.object("network")
+    if network.flag("allowPublicTraffic") is False:
+        raise ApiError(400, "field 'network.allowPublicTraffic' false is not supported by this manager yet")
+    for name in network.names():
+        if name not in ("allowPublicTraffic", "denyOut"):
+            network.refuse(name, "there is no network access to the outside that it could change")
+    fields.refuse("volumeMounts", "there are no volumes yet")
+    fields.refuse("iam", "there is no identity provider")
+    fields.refuse("mcp", "there is no MCP gateway")

@@ -1,0 +1,60 @@
+"""Routes that the SDK calls and this manager does not serve yet: each says so by name, instead of a bare 404.
+
+501 is never retried by the SDK and never read as a missing sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .errors import ApiError
+
+_ONE = "/sandboxes/{sandbox_id}"
+_ROUTES: list[tuple[str, str, list[str]]] = [
+    ("pausing a sandbox", f"{_ONE}/pause", ["POST"]),
+    ("resuming a sandbox", f"{_ONE}/resume", ["POST"]),
+    ("refreshing a sandbox", f"{_ONE}/refreshes", ["POST"]),
+    ("sandbox metrics", f"{_ONE}/metrics", ["GET"]),
+    ("sandbox metrics", "/sandboxes/metrics", ["GET"]),
+    ("sandbox logs", f"{_ONE}/logs", ["GET"]),
+    ("sandbox logs", f"/v2{_ONE}/logs", ["GET"]),
+    ("network rules", f"{_ONE}/network", ["PUT"]),
+    ("snapshots", f"{_ONE}/snapshots", ["POST"]),
+    ("snapshots", "/snapshots", ["GET"]),
+    ("forking a sandbox", f"{_ONE}/fork", ["POST"]),
+    ("deleting a template or snapshot", "/templates/{template_id}", ["DELETE"]),
+    ("changing a template", "/templates/{template_id}", ["PATCH", "POST"]),
+    ("changing a template", "/v2/templates/{template_id}", ["PATCH"]),
+    ("template builds", "/templates", ["POST"]),
+    ("template builds", "/v2/templates", ["POST"]),
+    ("template builds", "/v3/templates", ["POST"]),
+    ("template builds", "/templates/{template_id}/files/{hash}", ["GET"]),
+    ("template builds", "/v2/templates/{template_id}/builds/{build_id}", ["POST"]),
+    ("template builds", "/templates/{template_id}/builds/{build_id}/{what}", ["GET"]),
+    ("template tags", "/templates/tags", ["POST", "DELETE"]),
+    ("volumes", "/volumes", ["GET", "POST"]),
+    ("volumes", "/volumes/{volume_id}", ["GET", "DELETE"]),
+    ("volumes", "/volumecontent/{rest:path}", ["GET", "POST", "PUT", "PATCH", "DELETE"]),
+    ("secrets", "/secrets", ["GET", "POST"]),
+    ("secrets", "/secrets/{secret_id}", ["GET", "POST", "DELETE"]),
+    ("teams", "/teams", ["GET"]),
+    ("API keys over REST", "/api-keys", ["GET", "POST"]),
+    ("API keys over REST", "/api-keys/{rest:path}", ["GET", "PATCH", "DELETE"]),
+    ("traffic access tokens", f"{_ONE}/traffic-access-token", ["POST"]),
+]
+
+
+def unsupported_routes() -> list[Route]:
+    """One route for each; they go before the served ones, whose patterns are wider."""
+    return [Route(path, _refusal(feature), methods=methods) for feature, path, methods in _ROUTES]
+
+
+def _refusal(feature: str) -> Callable[[Request], Awaitable[Response]]:
+    async def refuse(request: Request) -> Response:
+        raise ApiError(501, f"{feature}: not supported by this manager yet")
+
+    return refuse

@@ -1,0 +1,40 @@
+"""A local certificate authority for ``--tls`` without a certificate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..protocol import Domain
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCertificate:
+    """Files of a certificate made here. ``authority`` is what clients must trust."""
+
+    certificate: Path
+    private_key: Path
+    authority: Path
+
+
+def make_certificate(folder: Path, domain: Domain) -> LocalCertificate:
+    """Make a certificate authority and a certificate for ``domain``, ``*.domain`` and the loopback names.
+
+    The authority's key is not kept, so nobody can sign more with it.
+
+    Parameters:
+        folder: where the PEM files go; made when it is not there.
+    """
+    import trustme  # slow to import, and only needed here
+
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority = trustme.CA(organization_name="kruise-agents local authority")
+    host = domain.host.strip("[]")
+    names = dict.fromkeys([host, *([] if ":" in host else [f"*.{host}"]), "localhost", "127.0.0.1", "::1"])
+    server = authority.issue_cert(*names)
+    made = LocalCertificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
+    made.certificate.write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
+    made.private_key.touch(mode=0o600)
+    made.private_key.write_bytes(server.private_key_pem.bytes())
+    authority.cert_pem.write_to_path(str(made.authority))
+    return made

@@ -1,0 +1,47 @@
+"""What the data plane answers when a request does not reach a sandbox's port.
+
+E2B's bodies, because the SDK looks for the words ``was not found`` and ``port is not open`` in them (e2b 2.53.1 and
+later); status 502, because only that makes ``is_running()`` answer False. Requests that map to nothing get the texts of
+OpenKruise's manager.
+"""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+
+def sandbox_not_found(sandbox_id: str) -> Response:
+    """Unknown, killed, past its end, or not running."""
+    return _json(502, sandboxId=sandbox_id, message="The sandbox was not found")
+
+
+def port_not_open(sandbox_id: str, port: int) -> Response:
+    """The sandbox runs and nothing listens there."""
+    message = "The sandbox is running but port is not open"
+    return _json(502, sandboxId=sandbox_id, message=message, port=port)
+
+
+def bad_answer(sandbox_id: str, port: int, cause: str) -> Response:
+    """Something listens there and does not speak HTTP/1.1."""
+    message = f"The program on that port did not answer as an HTTP server: {cause}"
+    return _json(502, sandboxId=sandbox_id, message=message, port=port)
+
+
+def reserved_route(path: str) -> Response:
+    """A route of envd that only the manager may call."""
+    message = "This endpoint is reserved for the E2B control plane and is not reachable through the sandbox URL"
+    return JSONResponse({"message": message, "path": path, "code": 404}, status_code=404)
+
+
+def invalid_port(port: int) -> Response:
+    """A port that cannot exist."""
+    return PlainTextResponse(f"API Error: invalid sandbox port: {port}", status_code=400)
+
+
+def unmappable(url: str) -> Response:
+    """A request that names neither a sandbox nor the API."""
+    return PlainTextResponse(f"API Error: failed to map request to sandbox, URL={url}", status_code=500)
+
+
+def _json(status: int, **fields: object) -> Response:
+    return JSONResponse({**fields, "code": status}, status_code=status)

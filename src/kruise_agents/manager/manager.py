@@ -1,0 +1,128 @@
+"""A whole manager: settings in, a running server out, and nothing left behind at its end."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import ssl
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..errors import ConfigurationError
+from ..serving import Server
+from .api import create_api
+from .app import ManagerApp
+from .gateway import Gateway
+from .http_protocol import GuardedHttpProtocol, OrdinaryEnds
+from .listening import bind
+from .runtime import BubblewrapRuntime, ProcessRuntime, Runtime
+from .sandboxes.model import now
+from .sandboxes.registry import Sandboxes
+from .sandboxes.templates import Templates
+from .settings import Settings
+
+
+class Manager:
+    """An embedded sandbox-manager, an asynchronous context manager: serves inside the block.
+
+    Raises (on entering):
+        ConfigurationError: a setting cannot work: port in use, state folder in use, wrong certificate.
+        RuntimeUnavailableError: sandboxes cannot be run as asked on this machine.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if not settings.api_keys or not all(settings.api_keys):
+            raise ConfigurationError("a manager needs at least one API key, and none may be empty")
+        self._settings = settings
+        self._lock: int | None = None
+        self._server: Server | None = None
+        self._sandboxes: Sandboxes | None = None
+        self.port = settings.port
+        self.runtime: Runtime | None = None
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        listeners = bind(settings.host, settings.port)
+        try:
+            self.port = listeners[0].getsockname()[1]
+            self._lock = _lock(settings.state_dir)
+            self.runtime = _runtime(settings)
+            self.runtime.check()
+            folder = settings.state_dir / "sandboxes"
+            # Left over by a manager that was killed; their processes ended with it.
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            self._sandboxes = Sandboxes(self.runtime, folder)
+            templates = Templates(now())
+            app = ManagerApp(
+                create_api(self._sandboxes, templates, settings.api_keys),
+                Gateway(self._sandboxes.running),
+                settings.domain,
+            )
+            self._server = Server(app, listeners, http=GuardedHttpProtocol, **_tls(settings))
+            logging.getLogger("uvicorn.error").addFilter(OrdinaryEnds())
+            await self._server.start()
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            self._release()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._sandboxes is not None
+        assert self._server is not None
+        # Sandboxes first: that ends the streams which the server would wait for.
+        await self._sandboxes.close()
+        await self._server.stop()
+        shutil.rmtree(self._settings.state_dir / "sandboxes", ignore_errors=True)
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _runtime(settings: Settings) -> Runtime:
+    if settings.runtime == BubblewrapRuntime.name:
+        return BubblewrapRuntime(settings.state_dir)
+    if settings.runtime == ProcessRuntime.name:
+        return ProcessRuntime()
+    raise ConfigurationError(f"unknown runtime {settings.runtime!r}; it is 'bubblewrap' or 'process'")
+
+
+def _lock(state_dir: Path) -> int:
+    """Make the state folder ours until the returned descriptor is closed or this process ends."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the state folder {state_dir} cannot be used: {error.strerror}; choose another with --state-dir"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise ConfigurationError(
+            f"another manager uses the state folder {state_dir}; stop it, or choose another with --state-dir"
+        ) from error
+    return descriptor
+
+
+def _tls(settings: Settings) -> dict[str, object]:
+    if settings.certificate is None:
+        return {}
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certificate, settings.private_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"the certificate {settings.certificate} with the key {settings.private_key} cannot be used: {error}"
+        ) from error
+    return {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.private_key}

@@ -1,0 +1,12 @@
+"""How a sandbox's program is started and what is around it: ``bubblewrap`` (default) or ``process``."""
+
+from __future__ import annotations
+
+from .base import LaunchPlan, Layout, Runtime
+from .bubblewrap import BubblewrapRuntime
+from .process import ProcessRuntime
+
+__all__ = ["RUNTIMES", "BubblewrapRuntime", "LaunchPlan", "Layout", "ProcessRuntime", "Runtime"]
+
+RUNTIMES: dict[str, type[Runtime]] = {"bubblewrap": BubblewrapRuntime, "process": ProcessRuntime}
+"""Every runtime by the name that ``--runtime`` takes."""

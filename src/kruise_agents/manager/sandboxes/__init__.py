@@ -1,0 +1,1 @@
+"""Sandboxes as the manager knows them: records, states, deadlines, and the processes behind them."""

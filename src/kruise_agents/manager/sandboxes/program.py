@@ -1,0 +1,184 @@
+"""The running program of one sandbox: started, set up over its control socket, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...errors import KruiseAgentsError
+from ..http_client import exchange
+from ..runtime import Layout, Runtime
+from ..runtime.program import fill_home
+from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
+
+START_SECONDS = 30
+_END_SECONDS = 1.0
+_LOG_LINES = 20
+
+logger = logging.getLogger(__name__)
+
+
+class StartError(KruiseAgentsError):
+    """A sandbox's program ended, or did not answer, before it was ready."""
+
+
+class SandboxProgram:
+    """Everything of one sandbox that exists outside the manager: processes, sockets, folders.
+
+    Parameters:
+        layout: where its folders go; they must not exist yet.
+        runtime: what runs it.
+        code_interpreter: whether port 49999 is served.
+    """
+
+    def __init__(self, layout: Layout, runtime: Runtime, *, code_interpreter: bool) -> None:
+        self.layout = layout
+        self.served_ports = frozenset(
+            port for port in SERVED_PORTS if code_interpreter or port != CODE_INTERPRETER_PORT
+        )
+        self._runtime = runtime
+        self._process: subprocess.Popen[bytes] | None = None
+        self._inner: int | None = None
+
+    async def start(self, access_token: str | None, variables: Mapping[str, str]) -> None:
+        """Start the program and wait until every port answers.
+
+        Raises:
+            StartError: it ended or stayed silent for :data:`START_SECONDS`; the message carries its last output.
+        """
+        self._launch()
+        body = json.dumps({"accessToken": access_token, "envVars": dict(variables)}).encode()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                status, answer = await exchange(await connect(self.layout.sockets, CONTROL), "POST", "/init", body)
+        except TimeoutError:
+            raise StartError(self._story(f"did not answer within {START_SECONDS} seconds")) from None
+        except OSError as error:
+            raise StartError(self._story("ended before it was ready")) from error
+        if status != 204:
+            raise StartError(self._story(f"answered {status} to its settings: {answer.decode(errors='replace')}"))
+
+    async def connect(self, port: int) -> socket.socket:
+        """Connect to a port of the sandbox.
+
+        Raises:
+            PortClosedError: nothing listens there.
+            OSError: the sandbox's program is gone.
+        """
+        return await connect_port(self.layout.sockets, port, self.served_ports)
+
+    async def ended(self) -> None:
+        """Wait until the program has ended, by itself or not."""
+        assert self._process is not None
+        descriptor = os.pidfd_open(self._process.pid)
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+        loop.add_reader(descriptor, done.set)
+        try:
+            await done.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._process.wait()
+
+    async def end(self) -> None:
+        """End every process of the sandbox and remove its folders. May be called at any time, also twice."""
+        if self._process is not None and self._process.poll() is None:
+            self._signal_end()
+            try:
+                await asyncio.wait_for(self.ended(), _END_SECONDS)
+            except TimeoutError:
+                logger.warning("sandbox program %d did not end; killing it", self._process.pid)
+                self._process.kill()
+                await self.ended()
+        if self._inner is not None:
+            os.close(self._inner)
+            self._inner = None
+        await asyncio.to_thread(_remove, self.layout.root)
+
+    def _launch(self) -> None:
+        self.layout.make()
+        fill_home(self.layout.home)
+        names = [CONTROL, RELAY, *(SERVED_PORTS[port] for port in sorted(self.served_ports))]
+        listeners = {name: listen(self.layout.sockets, name) for name in names}
+        info_read, info_write = os.pipe()
+        ours = {info_write}
+        try:
+            plan = self._runtime.plan(self.layout, info_write)
+            ours.update(plan.descriptors)
+            argv = [*plan.argv]
+            for name, listener in listeners.items():
+                argv += [f"--{name}-fd", str(listener.fileno())]
+            with self.layout.log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    argv,
+                    env=dict(plan.env),
+                    cwd=plan.cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[*plan.descriptors, *(listener.fileno() for listener in listeners.values())],
+                    start_new_session=True,
+                )
+            while ours:
+                os.close(ours.pop())
+            if plan.reports_child:
+                self._inner = _inner_process(info_read)
+        finally:
+            for descriptor in (info_read, *ours):
+                os.close(descriptor)
+            for listener in listeners.values():
+                listener.close()
+
+    def _signal_end(self) -> None:
+        """With namespaces: kill their first process, which ends all at once. Without: ask the init process to."""
+        assert self._process is not None
+        if self._inner is None:
+            self._process.terminate()
+            return
+        try:
+            signal.pidfd_send_signal(self._inner, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # ended between our look and now
+
+    def _story(self, what: str) -> str:
+        code = self._process.poll() if self._process else None
+        ended = f" (exit code {code})" if code is not None else ""
+        lines = self.layout.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        return "\n".join([f"the sandbox's program {what}{ended}; its last output:", *lines])
+
+
+def _inner_process(info: int) -> int | None:
+    """A handle on the first process inside the namespaces, or None when the runtime failed before it made one."""
+    text = b""
+    while piece := os.read(info, 4096):
+        text += piece
+    if not text:
+        return None
+    try:
+        return os.pidfd_open(json.loads(text)["child-pid"])
+    except ProcessLookupError:
+        return None
+
+
+def _remove(folder: Path) -> None:
+    """Remove a tree in which a program may have taken its own permissions away."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        for parent, names, _ in os.walk(folder):
+            for name in names:
+                path = Path(parent) / name
+                if not path.is_symlink():  # a link may lead out of the sandbox's folders
+                    path.chmod(0o700)
+        shutil.rmtree(folder)

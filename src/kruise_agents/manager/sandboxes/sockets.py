@@ -1,0 +1,96 @@
+"""The Unix sockets between the manager and one sandbox.
+
+The manager makes and binds the listening sockets and hands them to the sandbox's program. A Unix socket's path may have
+107 bytes only, and a state folder may be anywhere, so both sides name it through the open folder in ``/proc/self/fd``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...protocol.addresses import ENVD_PORT
+
+CODE_INTERPRETER_PORT = 49999
+CONTROL = "control"
+RELAY = "relay"
+SERVED_PORTS = {ENVD_PORT: "envd", CODE_INTERPRETER_PORT: "code-interpreter"}
+"""Ports that have a socket of their own; every other port goes through the relay."""
+
+_BACKLOG = 512
+_RELAY_OPEN = b"\x01"
+_RELAY_CLOSED = b"\x00"
+
+
+class PortClosedError(Exception):
+    """Nothing in the sandbox listens on that port."""
+
+
+def listen(folder: Path, name: str) -> socket.socket:
+    """Make the listening socket ``name`` in ``folder``. The descriptor can be inherited."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _short(folder, name) as path:
+        listener.bind(path)
+    listener.listen(_BACKLOG)
+    listener.set_inheritable(True)
+    return listener
+
+
+async def connect(folder: Path, name: str) -> socket.socket:
+    """Connect to the socket ``name`` in ``folder``.
+
+    Raises:
+        OSError: the sandbox's program is gone.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        with _short(folder, name) as path:
+            await asyncio.get_running_loop().sock_connect(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def connect_port(folder: Path, port: int, served: frozenset[int]) -> socket.socket:
+    """Connect to a port of the sandbox, whatever serves it.
+
+    Parameters:
+        folder: the sandbox's socket folder.
+        port: the TCP port that the request names.
+        served: which of :data:`SERVED_PORTS` this sandbox has.
+
+    Raises:
+        PortClosedError: nothing listens there.
+        OSError: the sandbox's program is gone.
+    """
+    if port in served:
+        return await connect(folder, SERVED_PORTS[port])
+    connection = await connect(folder, RELAY)
+    try:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(connection, port.to_bytes(2, "big"))
+        answer = await loop.sock_recv(connection, 1)
+    except BaseException:
+        connection.close()
+        raise
+    if answer == _RELAY_OPEN:
+        return connection
+    connection.close()
+    if answer == _RELAY_CLOSED:
+        raise PortClosedError(port)
+    raise ConnectionResetError("the sandbox's relay closed the connection")
+
+
+@contextmanager
+def _short(folder: Path, name: str) -> Iterator[str]:
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)

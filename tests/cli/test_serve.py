@@ -1,0 +1,166 @@
+"""``kruise-agents serve`` as a person and a script meet it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kruise_agents.patch_e2b import patch_e2b
+from support.managers import available_runtime, descendants, processes_with, running_manager, serve_command
+
+
+@contextlib.contextmanager
+def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A manager without a given key, and what it printed when it was ready."""
+    command = serve_command("--state-dir", str(folder / "state"), "--runtime", available_runtime(), *options)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        text = ""
+        for line in process.stdout:
+            text += line
+            if "Ctrl-C" in line:
+                break
+        try:
+            yield process, text
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.stdout.read()
+            process.wait(20)
+
+
+def refused(folder: Path, *options: str) -> tuple[int, str]:
+    command = serve_command("--state-dir", str(folder / "state"), "--runtime", available_runtime(), *options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr
+
+
+def test_the_printed_lines_are_all_that_a_program_needs(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0") as (_, text):
+        exported = dict(re.findall(r"export (E2B_\w+)=(\S+)", text))
+        assert re.fullmatch(r"e2b_[0-9a-f]{40}", exported["E2B_API_KEY"])
+        assert "patch_e2b(False)" in text
+        program = Path(__file__).parents[2] / "examples" / "hello.py"
+        done = subprocess.run(
+            [sys.executable, str(program)], env=os.environ | exported, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert "hello world" in done.stdout
+
+
+def test_port_zero_prints_the_port_and_listens_on_both_loopback_addresses(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0") as (_, text):
+        match = re.search(r"http://localhost:(\d+)", text)
+        assert match is not None
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{match[1]}/kruise/api/health").status_code == 200
+
+
+def test_a_given_key_is_not_repeated(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0", "--api-key", "my-own-secret") as (_, text):
+        assert "my-own-secret" not in text
+        match = re.search(r"E2B_DOMAIN=(\S+)", text)
+        assert match is not None
+        answer = httpx.get(f"http://{match[1]}/kruise/api/templates", headers={"X-API-Key": "my-own-secret"})
+        assert answer.status_code == 200
+
+
+def test_ctrl_c_ends_everything_within_two_seconds(tmp_path: Path) -> None:
+    from e2b_code_interpreter import Sandbox
+
+    with running_manager(tmp_path) as manager, patch_e2b(False):
+        options = {"domain": manager.domain, "api_key": manager.api_key}
+        for _ in range(3):
+            sandbox = Sandbox.create(**options)
+            sandbox.commands.run("sleep 971236", background=True)
+        assert len(processes_with("sleep 971236")) >= 3
+        started = descendants(manager.process.pid)
+        before = time.monotonic()
+        manager.process.send_signal(signal.SIGINT)
+        code = manager.process.wait(20)
+        took = time.monotonic() - before
+    assert code == 0
+    assert processes_with("sleep 971236") == []
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    assert not (manager.state_dir / "sandboxes").exists()
+    assert took < 2
+
+
+def test_tls_makes_a_local_authority_and_says_how_to_trust_it(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0", "--tls") as (_, text):
+        found = dict(re.findall(r"export (E2B_DOMAIN|SSL_CERT_FILE)=(\S+)", text))
+        assert "patch_e2b()" in text
+        health = f"https://{found['E2B_DOMAIN']}/kruise/api/health"
+        trusting = ssl.create_default_context(cafile=found["SSL_CERT_FILE"])
+        assert httpx.get(health, verify=trusting).text == "OK"
+        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+            httpx.get(health)
+
+
+def test_the_private_key_of_the_certificate_is_for_its_owner_only(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0", "--tls"):
+        assert (tmp_path / "state" / "tls" / "server.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_port_in_use_is_named_with_a_way_on(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        code, text = refused(tmp_path, "--port", str(port))
+    assert code == 2
+    assert f"127.0.0.1:{port} is in use by another program" in text
+    assert "--port" in text
+    assert "Traceback" not in text
+
+
+def test_a_state_folder_in_use_is_named(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0"):
+        code, text = refused(tmp_path, "--port", "0")
+    assert code == 2
+    assert f"another manager uses the state folder {tmp_path}/state" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--domain", "https://your.domain/x"], "'https://your.domain/x' has a scheme; use 'your.domain'"),
+        (["--cert", "server.pem"], "--cert and --key go together"),
+        (["--tls", "--cert", "no.pem", "--key", "no.key"], "the certificate no.pem with the key no.key cannot be used"),
+        (["--host", "no such host"], "cannot listen on host 'no such host'"),
+        (["--host", "203.0.113.7"], "cannot listen on 203.0.113.7:0"),
+        (["--port", "70000"], "70000 is not in the range"),
+        (["--runtime", "docker"], "'docker' is not one of"),
+        (["--api-key", ""], "needs at least one API key, and none may be empty"),
+    ],
+)
+def test_a_wrong_option_is_named_and_nothing_starts(options: list[str], text: str, tmp_path: Path) -> None:
+    code, errors = refused(tmp_path, "--port", "0", *options)
+    assert code == 2
+    assert text in errors
+    assert "Traceback" not in errors
+
+
+def test_help_teaches(tmp_path: Path) -> None:
+    done = subprocess.run(serve_command("--help"), capture_output=True, text=True, check=True)
+    for option in ("--host", "--port", "--domain", "--tls", "--cert", "--key", "--api-key", "--runtime", "--state-dir"):
+        assert option in done.stdout
+    assert "Examples:" in done.stdout
+
+
+def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise ModuleNotFoundError(\"No module named 'click'\")\n")
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(serve_command(), env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'kruise-agents[local]'" in done.stderr

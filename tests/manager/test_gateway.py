@@ -1,0 +1,295 @@
+"""The data plane: every shape of address, streams both ways, and what a client sees when something is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from e2b_code_interpreter import Sandbox
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from kruise_agents.protocol import SandboxTarget, Shape, build
+from support.managers import RunningManager, wait_for
+
+CHAT = Subprotocol("chat")
+Serve = Callable[[str, int], str]
+
+
+@pytest.mark.parametrize("shape", list(Shape))
+def test_every_shape_reaches_the_same_port_with_the_path_untouched(
+    shape: Shape, manager: RunningManager, sandbox: Sandbox, web: str
+) -> None:
+    path = "/a%2Fb/..//c?x=1&y=%20"
+    wire = build(SandboxTarget(sandbox.sandbox_id, 3000, path), manager.domain, shape)
+    status, _, body = raw_request(manager, f"GET {wire.target} HTTP/1.1", Host=wire.authority, **dict(wire.headers))
+    assert status == 200
+    seen = json.loads(body)
+    assert seen["target"] == path
+    assert ["host", wire.authority] in seen["headers"]
+
+
+def test_a_private_path_without_a_slash_reaches_the_root(manager: RunningManager, sandbox: Sandbox, web: str) -> None:
+    answer = httpx.get(f"{web}?x=1")
+    assert answer.json()["target"] == "/?x=1"
+
+
+def test_headers_that_belong_to_one_connection_do_not_travel(web: str) -> None:
+    sent = {"Connection": "close, X-Private", "X-Private": "1", "TE": "trailers", "Upgrade": "h2c", "X-Kept": "yes"}
+    names = {name.lower() for name, _ in httpx.get(web, headers=sent).json()["headers"]}
+    assert "x-kept" in names
+    assert names.isdisjoint({"x-private", "te", "upgrade"})
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PATCH", "DELETE"])
+def test_any_method_is_passed_on(method: str, web: str) -> None:
+    answer = httpx.request(method, f"{web}/seen")
+    assert answer.status_code == 200
+    if method != "HEAD":
+        assert answer.json()["method"] == method
+
+
+def test_a_large_upload_and_download_leave_the_manager_flat(manager: RunningManager, web: str) -> None:
+    megabytes = 192
+    chunk = b"u" * (1 << 20)
+    httpx.get(f"{web}/megabytes?8")
+    before = resident_kilobytes(manager)
+
+    def body() -> Iterator[bytes]:
+        for _ in range(megabytes):
+            yield chunk
+
+    uploaded = httpx.post(f"{web}/upload", content=body(), timeout=60).json()
+    assert uploaded["chunked"] is True
+    assert uploaded["size"] == megabytes << 20
+    assert uploaded["sha256"] == hashlib.sha256(chunk * megabytes).hexdigest()
+
+    received = 0
+    with httpx.stream("GET", f"{web}/megabytes?{megabytes}", timeout=60) as answer:
+        for piece in answer.iter_raw():
+            received += len(piece)
+    assert received == megabytes << 20
+    assert resident_kilobytes(manager) - before < 48 * 1024
+
+
+def test_a_body_with_a_length_keeps_its_length(web: str) -> None:
+    answer = httpx.put(f"{web}/upload", content=b"twelve bytes").json()
+    assert (answer["size"], answer["chunked"]) == (12, False)
+
+
+def test_a_response_arrives_piece_by_piece(sandbox: Sandbox, web: str) -> None:
+    with httpx.stream("GET", f"{web}/drip", timeout=20) as answer:
+        pieces = answer.iter_raw()
+        assert next(pieces) == b"first"  # the server waits for the file before it sends more
+        sandbox.files.write("go", "")
+        assert b"".join(pieces) == b"second"
+
+
+def test_a_request_body_arrives_before_it_is_complete(sandbox: Sandbox, web: str) -> None:
+    def body() -> Iterator[bytes]:
+        yield b"first"
+        wait_for(lambda: sandbox.files.exists("first-bytes"), what="the first bytes in the sandbox")
+        yield b"second"
+
+    assert httpx.post(f"{web}/first-bytes", content=body()).json()["size"] == 11
+
+
+def test_an_upload_that_is_cut_off_half_way_leaves_no_file_and_the_old_one_as_it_was(
+    sandbox: Sandbox, manager: RunningManager
+) -> None:
+    sandbox.files.write("old.txt", "as it was")
+    for name in ("new.txt", "old.txt"):
+        url = httpx.URL(sandbox.upload_url(name))
+        head = f"POST {url.raw_path.decode()} HTTP/1.1\r\nHost: {manager.domain}\r\n"
+        head += "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 100000\r\n\r\n"
+        part = '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+        with socket.create_connection(("127.0.0.1", manager.port), timeout=20) as connection:
+            connection.sendall((head + part + "half of it").encode())
+    # What came in one connection is handled before what comes in a later one is answered.
+    sandbox.files.write("marker.txt", "")
+    assert sandbox.files.exists("new.txt") is False
+    assert sandbox.files.read("old.txt") == "as it was"
+
+
+def test_a_client_that_leaves_is_noticed_in_the_sandbox(sandbox: Sandbox, web: str) -> None:
+    with httpx.stream("GET", f"{web}/endless", timeout=20) as answer:
+        next(answer.iter_raw())
+    wait_for(lambda: sandbox.files.exists("gone"), what="the end of the connection in the sandbox")
+
+
+def test_a_response_that_breaks_off_breaks_off_for_the_client_too(web: str) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(f"{web}/cut")
+
+
+def test_a_kill_cuts_running_streams_and_the_next_request_finds_no_sandbox(sandbox: Sandbox, web: str) -> None:
+    with httpx.stream("GET", f"{web}/drip", timeout=20) as answer:
+        pieces = answer.iter_raw()
+        assert next(pieces) == b"first"
+        assert sandbox.kill() is True
+        with pytest.raises(httpx.RemoteProtocolError):
+            next(pieces)
+    after = httpx.get(web)
+    assert (after.status_code, after.json()["message"]) == (502, "The sandbox was not found")
+    assert sandbox.is_running() is False
+
+
+def test_an_unknown_sandbox_is_a_502_that_the_sdk_understands(manager: RunningManager) -> None:
+    answer = httpx.get(manager.sandbox_url("inobody", 49983) + "/health")
+    assert answer.status_code == 502
+    assert answer.json() == {"sandboxId": "inobody", "message": "The sandbox was not found", "code": 502}
+
+
+def test_a_closed_port_is_a_502_that_names_the_port(manager: RunningManager, sandbox: Sandbox) -> None:
+    answer = httpx.get(manager.sandbox_url(sandbox.sandbox_id, 4444))
+    assert answer.status_code == 502
+    assert answer.json() == {
+        "sandboxId": sandbox.sandbox_id,
+        "message": "The sandbox is running but port is not open",
+        "port": 4444,
+        "code": 502,
+    }
+
+
+def test_a_port_that_speaks_no_http_is_a_502_that_says_so(sandbox: Sandbox, manager: RunningManager) -> None:
+    program = "import socket; s = socket.create_server(('127.0.0.1', 3001)); print('up', flush=True)\n"
+    program += "while True:\n  c, _ = s.accept(); c.sendall(b'220 mail ready\\r\\n'); c.recv(1000); c.close()"
+    sandbox.files.write("mail.py", program)
+    sandbox.commands.run("exec python mail.py > mail.log", background=True)
+    wait_for(lambda: sandbox.files.exists("mail.log") and "up" in sandbox.files.read("mail.log"))
+    answer = httpx.get(manager.sandbox_url(sandbox.sandbox_id, 3001))
+    assert answer.status_code == 502
+    assert "did not answer as an HTTP server" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "text"),
+    [
+        ("/kruise/sb1/abc/x", 500, "API Error: failed to map request to sandbox, URL=http://{host}/kruise/sb1/abc/x"),
+        ("/kruise", 500, "API Error: failed to map request to sandbox, URL=http://{host}/kruise"),
+        ("/sandboxes", 500, "API Error: failed to map request to sandbox, URL=http://{host}/sandboxes"),
+        ("/kruise/sb1/65536/x", 400, "API Error: invalid sandbox port: 65536"),
+        ("/kruise/sb1/0/x", 400, "API Error: invalid sandbox port: 0"),
+    ],
+)
+def test_a_path_that_maps_to_nothing_says_so(target: str, status: int, text: str, manager: RunningManager) -> None:
+    answer = httpx.get(f"http://{manager.domain}{target}")
+    assert (answer.status_code, answer.text) == (status, text.format(host=manager.domain))
+
+
+def test_routes_of_envd_for_the_manager_are_closed_from_outside(sandbox: Sandbox, manager: RunningManager) -> None:
+    answer = httpx.post(manager.sandbox_url(sandbox.sandbox_id, 49983) + "/init", json={"accessToken": "mine"})
+    assert answer.status_code == 404
+    assert "reserved for the E2B control plane" in answer.json()["message"]
+
+
+def test_redirects_and_cookies_stay_below_the_prefix(sandbox: Sandbox, web: str) -> None:
+    answer = httpx.get(f"{web}/redirect")
+    prefix = f"/kruise/{sandbox.sandbox_id}/3000"
+    assert answer.headers["location"] == f"{prefix}/login?next=/"
+    assert answer.headers["set-cookie"] == f"session=1; Path={prefix}/; HttpOnly"
+
+
+def test_redirects_and_cookies_are_untouched_on_native_hosts(
+    manager: RunningManager, sandbox: Sandbox, web: str
+) -> None:
+    wire = build(SandboxTarget(sandbox.sandbox_id, 3000, "/redirect"), "d.example", Shape.NATIVE)
+    _, headers, _ = raw_request(manager, f"GET {wire.target} HTTP/1.1", Host=wire.authority)
+    assert headers["location"] == "/login?next=/"
+    assert headers["set-cookie"] == "session=1; Path=/; HttpOnly"
+
+
+def test_an_oversized_header_is_refused_with_a_text(manager: RunningManager) -> None:
+    answer = httpx.get(f"{manager.api_url}/v2/sandboxes", headers={"X-Large": "x" * 70_000})
+    assert answer.status_code == 431
+    assert answer.text == "the request line and headers are larger than 65536 bytes together"
+
+
+def test_a_head_that_never_ends_is_refused(manager: RunningManager) -> None:
+    with socket.create_connection(("127.0.0.1", manager.port), timeout=20) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nX-Large: ")
+        answer = b""
+        try:
+            for _ in range(100):
+                connection.sendall(b"x" * 4096)
+            answer = connection.recv(4096)
+        except ConnectionError:
+            answer = answer or b"HTTP/1.1 431 (connection cut before it could be read)"
+    assert answer.startswith(b"HTTP/1.1 431")
+
+
+def test_what_is_no_http_is_refused_with_a_text(manager: RunningManager) -> None:
+    with socket.create_connection(("127.0.0.1", manager.port), timeout=20) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.endswith(b"this is not a well-formed HTTP/1.1 request")
+
+
+class TestWebSocket:
+    @pytest.fixture
+    def url(self, sandbox: Sandbox, serve: Serve) -> str:
+        return serve("ws.py", 3002).replace("http://", "ws://")
+
+    def test_messages_headers_and_subprotocol_pass(self, url: str) -> None:
+        with connect(f"{url}/chat?x=1", additional_headers={"X-Mark": "m"}, subprotocols=[CHAT]) as client:
+            assert client.recv() == "/chat?x=1 m chat"
+            client.send("text ✓")
+            assert client.recv() == "text ✓"
+            client.send(b"\x00\xff" * 300_000)
+            assert client.recv() == b"\x00\xff" * 300_000
+
+    def test_the_close_code_and_reason_of_the_application_reach_the_client(self, url: str) -> None:
+        with connect(url, subprotocols=[CHAT]) as client:
+            client.recv()
+            client.send("close")
+            with pytest.raises(ConnectionClosedError) as closed:
+                client.recv()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4321, "as asked")
+
+    def test_a_refused_handshake_reaches_the_client_as_it_is(self, url: str) -> None:
+        with pytest.raises(InvalidStatus) as refused, connect(f"{url}/forbidden"):
+            pass
+        assert refused.value.response.status_code == 403
+        assert refused.value.response.body == b"not you\n"
+
+    def test_an_unknown_sandbox_refuses_the_handshake(self, manager: RunningManager) -> None:
+        url = manager.sandbox_url("inobody", 3000).replace("http://", "ws://")
+        with pytest.raises(InvalidStatus) as refused, connect(url):
+            pass
+        assert refused.value.response.status_code == 502
+
+    def test_a_kill_closes_the_connection(self, url: str, sandbox: Sandbox) -> None:
+        with connect(url, subprotocols=[CHAT]) as client:
+            client.recv()
+            sandbox.kill()
+            with pytest.raises(ConnectionClosedError):
+                client.recv()
+
+
+def raw_request(manager: RunningManager, request_line: str, **headers: str) -> tuple[int, httpx.Headers, bytes]:
+    """One request whose target and headers no client library touches."""
+    lines = [request_line, *(f"{name}: {value}" for name, value in headers.items()), "Connection: close", "", ""]
+    with socket.create_connection(("127.0.0.1", manager.port), timeout=20) as connection:
+        connection.sendall("\r\n".join(lines).encode("latin-1"))
+        data = b""
+        while piece := connection.recv(65536):
+            data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    status_line, *header_lines = head.decode("latin-1").split("\r\n")
+    parsed = httpx.Headers([tuple(line.split(": ", 1)) for line in header_lines])  # type: ignore[misc]
+    return int(status_line.split()[1]), parsed, body
+
+
+def resident_kilobytes(manager: RunningManager) -> int:
+    for line in Path(f"/proc/{manager.process.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise AssertionError("no VmRSS line")

