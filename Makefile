@@ -12,7 +12,7 @@ demo: .venv/local.stamp
 	@$(BIN)/python scripts/demo.py
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check

@@ -1,0 +1,162 @@
+"""Runs inside a network namespace of its own: names, certificates, a manager, and one client program.
+
+usage: stage.py <way> <work folder> <python of the client> <arguments of the client program ...>
+
+The real ports (443, 80, 7788) are bound and the names resolve through a real DNS server, exactly as the README tells a
+user to set things up; nothing leaves the namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+from dnslib import AAAA, QTYPE, RCODE, RR, A
+from dnslib.server import BaseResolver, DNSLogger, DNSRecord, DNSServer
+
+KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
+IN_CLUSTER = "sandbox-manager.sandbox-system.svc.cluster.local"
+PROGRAM = Path(__file__).parent / "programs" / "walk.py"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One of the README's ways to connect."""
+
+    e2b_domain: str
+    access: str
+    manager_port: int
+    names: tuple[str, ...] = ()
+    certificate_for: str | None = None
+    forward: tuple[int, int] | None = None
+
+
+WAYS = {
+    "native": Way("your.domain", "native", 443, ("*.your.domain",), certificate_for="*.your.domain"),
+    "private-https": Way("your.domain", "https", 443, ("your.domain",), certificate_for="your.domain"),
+    "in-cluster": Way(IN_CLUSTER, "http", 80, (IN_CLUSTER,)),
+    "in-cluster-7788": Way(f"{IN_CLUSTER}:7788", "http", 7788, (IN_CLUSTER,)),
+    "port-forward": Way("localhost", "http", 7788, forward=(80, 7788)),
+}
+
+
+class Names(BaseResolver):
+    """Answers 127.0.0.1 for the given names, where ``*.`` stands for one label, and nothing else."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def resolve(self, request: DNSRecord, handler: object) -> DNSRecord:
+        reply = request.reply()
+        asked = str(request.q.qname).rstrip(".")
+        if not any(self._is(asked, name) for name in self._names):
+            reply.header.rcode = RCODE.NXDOMAIN
+        elif request.q.qtype == QTYPE.A:
+            reply.add_answer(RR(request.q.qname, QTYPE.A, rdata=A("127.0.0.1"), ttl=5))
+        elif request.q.qtype == QTYPE.AAAA:
+            reply.add_answer(RR(request.q.qname, QTYPE.AAAA, rdata=AAAA("::1"), ttl=5))
+        return reply
+
+    @staticmethod
+    def _is(asked: str, name: str) -> bool:
+        if not name.startswith("*."):
+            return asked == name
+        first, _, rest = asked.partition(".")
+        return bool(first) and rest == name[2:]
+
+
+def main() -> int:
+    way, folder, python, runtime = WAYS[sys.argv[1]], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PYTHONFAULTHANDLER": "1",
+        "E2B_DOMAIN": way.e2b_domain,
+        "E2B_API_KEY": KEY,
+    }
+    options = ["--port", str(way.manager_port), "--state-dir", str(folder / "state"), "--runtime", runtime]
+    options += ["--log-level", "info"]
+    if way.certificate_for:
+        options += make_certificate(way.certificate_for, folder)
+        environment["SSL_CERT_FILE"] = str(folder / "ca.pem")
+    with contextlib.ExitStack() as stack:
+        if way.names:
+            stack.enter_context(serving_names(way.names))
+        if way.forward:
+            stack.enter_context(forwarding(*way.forward))
+        stack.enter_context(serving(options, folder))
+        client = subprocess.run([python, str(PROGRAM), sys.argv[5], way.access], env=environment, check=False)
+    return client.returncode
+
+
+def make_certificate(name: str, folder: Path) -> list[str]:
+    """A certificate for exactly one name, from a CA that only ``SSL_CERT_FILE`` knows."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert(name)
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    (folder / "server.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(str(folder / "server.key"))
+    return ["--cert", str(folder / "server.pem"), "--key", str(folder / "server.key")]
+
+
+@contextlib.contextmanager
+def serving_names(names: tuple[str, ...]) -> Iterator[None]:
+    server = DNSServer(Names(names), address="127.0.0.1", port=53, logger=DNSLogger("-request,-reply"))
+    server.start_thread()
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def forwarding(source: int, destination: int) -> Iterator[None]:
+    """What ``kubectl port-forward services/sandbox-manager 80:7788`` does."""
+    loop = asyncio.new_event_loop()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", destination)
+        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
+
+    loop.run_until_complete(asyncio.start_server(accept, "127.0.0.1", source))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+@contextlib.contextmanager
+def serving(options: list[str], folder: Path) -> Iterator[None]:
+    command = [sys.executable, "-m", "kruise_agents", "serve", *options]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "KRUISE_AGENTS_API_KEY": KEY}
+    manager = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert manager.stdout is not None
+    try:
+        if not any("Ctrl-C" in line for line in manager.stdout):
+            raise SystemExit(f"the manager ended with code {manager.wait()}")
+        yield
+    finally:
+        manager.terminate()
+        manager.wait(20)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
