@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from kruise_agents.patch_e2b import patch_e2b
-from support.managers import available_runtime, descendants, processes_with, running_manager, serve_command
+from support.managers import available_runtime, descendants, processes_with, running_manager, serve_command, wait_for
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def test_ctrl_c_ends_everything_within_two_seconds(tmp_path: Path) -> None:
         for _ in range(3):
             sandbox = Sandbox.create(**options)
             sandbox.commands.run("sleep 971236", background=True)
-        assert len(processes_with("sleep 971236")) >= 3
+        wait_for(lambda: len(processes_with("sleep 971236")) >= 3, what="three sleeping programs")
         started = descendants(manager.process.pid)
         before = time.monotonic()
         manager.process.send_signal(signal.SIGINT)
