@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,10 +43,22 @@ def sandbox(manager: RunningManager, patched: None) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def serve(sandbox: Sandbox) -> Callable[[str, int], str]:
-    """Runs one of programs/ in the sandbox and waits until it listens; gives its URL."""
+def port() -> int:
+    """A port for a program in the sandbox; free on the host too, where sandboxes may share its ports.
 
-    def serve_program(name: str, port: int) -> str:
+    Below the range from which outgoing connections take theirs, or one of those might have it a moment later.
+    """
+    while True:
+        candidate = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", candidate)):
+            return candidate
+
+
+@pytest.fixture
+def serve(sandbox: Sandbox, port: int) -> Callable[[str], str]:
+    """Runs one of programs/ in the sandbox on ``port`` and waits until it listens; gives its URL."""
+
+    def serve_program(name: str) -> str:
         sandbox.files.write(name, (PROGRAMS / name).read_text())
         sandbox.commands.run(f"exec python {name} {port} > {name}.log 2>&1", background=True, timeout=0)
         url = f"http://{sandbox.get_host(port)}"
@@ -54,6 +69,6 @@ def serve(sandbox: Sandbox) -> Callable[[str, int], str]:
 
 
 @pytest.fixture
-def web(serve: Callable[[str, int], str]) -> str:
-    """Base URL of programs/web.py, running in the sandbox on port 3000."""
-    return serve("web.py", 3000)
+def web(serve: Callable[[str], str]) -> str:
+    """Base URL of programs/web.py, running in the sandbox."""
+    return serve("web.py")

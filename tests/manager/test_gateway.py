@@ -19,15 +19,15 @@ from kruise_agents.protocol import SandboxTarget, Shape, build
 from support.managers import RunningManager, wait_for
 
 CHAT = Subprotocol("chat")
-Serve = Callable[[str, int], str]
+Serve = Callable[[str], str]
 
 
 @pytest.mark.parametrize("shape", list(Shape))
 def test_every_shape_reaches_the_same_port_with_the_path_untouched(
-    shape: Shape, manager: RunningManager, sandbox: Sandbox, web: str
+    shape: Shape, manager: RunningManager, sandbox: Sandbox, web: str, port: int
 ) -> None:
     path = "/a%2Fb/..//c?x=1&y=%20"
-    wire = build(SandboxTarget(sandbox.sandbox_id, 3000, path), manager.domain, shape)
+    wire = build(SandboxTarget(sandbox.sandbox_id, port, path), manager.domain, shape)
     status, _, body = raw_request(manager, f"GET {wire.target} HTTP/1.1", Host=wire.authority, **dict(wire.headers))
     assert status == 200
     seen = json.loads(body)
@@ -146,24 +146,24 @@ def test_an_unknown_sandbox_is_a_502_that_the_sdk_understands(manager: RunningMa
     assert answer.json() == {"sandboxId": "inobody", "message": "The sandbox was not found", "code": 502}
 
 
-def test_a_closed_port_is_a_502_that_names_the_port(manager: RunningManager, sandbox: Sandbox) -> None:
-    answer = httpx.get(manager.sandbox_url(sandbox.sandbox_id, 4444))
+def test_a_closed_port_is_a_502_that_names_the_port(manager: RunningManager, sandbox: Sandbox, port: int) -> None:
+    answer = httpx.get(manager.sandbox_url(sandbox.sandbox_id, port))
     assert answer.status_code == 502
     assert answer.json() == {
         "sandboxId": sandbox.sandbox_id,
         "message": "The sandbox is running but port is not open",
-        "port": 4444,
+        "port": port,
         "code": 502,
     }
 
 
-def test_a_port_that_speaks_no_http_is_a_502_that_says_so(sandbox: Sandbox, manager: RunningManager) -> None:
-    program = "import socket; s = socket.create_server(('127.0.0.1', 3001)); print('up', flush=True)\n"
+def test_a_port_that_speaks_no_http_is_a_502_that_says_so(sandbox: Sandbox, manager: RunningManager, port: int) -> None:
+    program = f"import socket; s = socket.create_server(('127.0.0.1', {port})); print('up', flush=True)\n"
     program += "while True:\n  c, _ = s.accept(); c.sendall(b'220 mail ready\\r\\n'); c.recv(1000); c.close()"
     sandbox.files.write("mail.py", program)
     sandbox.commands.run("exec python mail.py > mail.log", background=True)
     wait_for(lambda: sandbox.files.exists("mail.log") and "up" in sandbox.files.read("mail.log"))
-    answer = httpx.get(manager.sandbox_url(sandbox.sandbox_id, 3001))
+    answer = httpx.get(manager.sandbox_url(sandbox.sandbox_id, port))
     assert answer.status_code == 502
     assert "did not answer as an HTTP server" in answer.json()["message"]
 
@@ -189,17 +189,17 @@ def test_routes_of_envd_for_the_manager_are_closed_from_outside(sandbox: Sandbox
     assert "reserved for the E2B control plane" in answer.json()["message"]
 
 
-def test_redirects_and_cookies_stay_below_the_prefix(sandbox: Sandbox, web: str) -> None:
+def test_redirects_and_cookies_stay_below_the_prefix(sandbox: Sandbox, web: str, port: int) -> None:
     answer = httpx.get(f"{web}/redirect")
-    prefix = f"/kruise/{sandbox.sandbox_id}/3000"
+    prefix = f"/kruise/{sandbox.sandbox_id}/{port}"
     assert answer.headers["location"] == f"{prefix}/login?next=/"
     assert answer.headers["set-cookie"] == f"session=1; Path={prefix}/; HttpOnly"
 
 
 def test_redirects_and_cookies_are_untouched_on_native_hosts(
-    manager: RunningManager, sandbox: Sandbox, web: str
+    manager: RunningManager, sandbox: Sandbox, web: str, port: int
 ) -> None:
-    wire = build(SandboxTarget(sandbox.sandbox_id, 3000, "/redirect"), "d.example", Shape.NATIVE)
+    wire = build(SandboxTarget(sandbox.sandbox_id, port, "/redirect"), "d.example", Shape.NATIVE)
     _, headers, _ = raw_request(manager, f"GET {wire.target} HTTP/1.1", Host=wire.authority)
     assert headers["location"] == "/login?next=/"
     assert headers["set-cookie"] == "session=1; Path=/; HttpOnly"
@@ -235,7 +235,7 @@ def test_what_is_no_http_is_refused_with_a_text(manager: RunningManager) -> None
 class TestWebSocket:
     @pytest.fixture
     def url(self, sandbox: Sandbox, serve: Serve) -> str:
-        return serve("ws.py", 3002).replace("http://", "ws://")
+        return serve("ws.py").replace("http://", "ws://")
 
     def test_messages_headers_and_subprotocol_pass(self, url: str) -> None:
         with connect(f"{url}/chat?x=1", additional_headers={"X-Mark": "m"}, subprotocols=[CHAT]) as client:
