@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -130,6 +131,23 @@ def served_envd(tmp_path: Path) -> Iterator[ServedEnvd]:
 @pytest.fixture
 def sandbox(served_envd: ServedEnvd) -> Sandbox:
     return served_envd.sandbox()
+
+
+@pytest.fixture
+def locked(served_envd: ServedEnvd) -> Iterator[Path]:
+    """A folder that the program may not look into, also when the tests run as root."""
+    with tempfile.TemporaryDirectory() as outer:
+        Path(outer).chmod(0o755)
+        folder = Path(outer) / "locked"
+        folder.mkdir(mode=0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o700)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -17,6 +17,7 @@ from types import FrameType
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _DEADLINE_SECONDS = 1.0
+_PATIENCE_SECONDS = 0.5
 
 
 def supervise(run: Callable[[], int]) -> int:
@@ -28,13 +29,22 @@ def supervise(run: Callable[[], int]) -> int:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     child = os.fork()
     if child == 0:
-        os._exit(run())
+        # Without its supervisor the program ends too, and takes along what it has started.
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        code = run()
+        _end_descendants()
+        os._exit(code)
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         os.kill(child, number)
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE_SECONDS)
+
+    def lose_patience(_number: int, _frame: FrameType | None) -> None:
+        os.kill(child, signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, pass_on)
+    signal.signal(signal.SIGALRM, lose_patience)
     code = _reap_until(child)
     _end_descendants()
     return code

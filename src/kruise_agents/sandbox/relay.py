@@ -14,6 +14,7 @@ import socket
 OPEN = b"\x01"
 CLOSED = b"\x00"
 _CHUNK = 256 * 1024
+_BACKLOG = 4096
 _LOOPBACKS = ("127.0.0.1", "::1")
 
 
@@ -27,7 +28,8 @@ class Relay:
 
     async def start(self) -> None:
         """Begin to accept."""
-        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener, limit=_CHUNK)
+        # Not start_unix_server: since Python 3.13 it looks for the socket's path, which does not exist in here.
+        self._server = await asyncio.start_server(self._accept, sock=self._listener, limit=_CHUNK, backlog=_BACKLOG)
 
     async def close(self) -> None:
         """Stop accepting and cut every connection."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -109,6 +110,20 @@ def test_a_kernel_that_is_killed_while_idle_is_replaced(
     os.kill(pid, signal.SIGKILL)
     until(lambda: not Path(f"/proc/{pid}").exists(), "the killed kernel is reaped")
     assert pid_of(sandbox, context) != pid
+
+
+def test_a_kernel_starts_also_after_its_folder_was_removed(served: Any, sandbox: Sandbox, context: Context) -> None:
+    """As ``rm -rf /tmp/*`` in a sandbox does."""
+    shutil.rmtree(served.kernel_folder)
+    assert sandbox.run_code("1", context=context).text == "1"
+    sandbox.run_code("import os; os._exit(1)", context=context)
+    assert sandbox.run_code("1", context=context).execution_count == 1
+    shutil.rmtree(served.kernel_folder)
+    sandbox.restart_code_context(context)
+    assert sandbox.run_code("2", context=context).text == "2"
+    shutil.rmtree(served.kernel_folder)
+    assert sandbox.run_code("3", context=sandbox.create_code_context()).text == "3"
+    assert served.kernel_folder.stat().st_mode & 0o7777 == 0o700
 
 
 def test_every_context_can_be_restarted_at_once_and_again(sandbox: Sandbox, context: Context) -> None:

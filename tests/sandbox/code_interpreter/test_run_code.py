@@ -70,6 +70,35 @@ def test_no_value_is_no_result(sandbox: Sandbox, code: str) -> None:
     assert sandbox.run_code("1").text == "1"
 
 
+@pytest.mark.parametrize("end", ["exit()", "quit()", "exit", "exit(True)", "raise SystemExit(3)"])
+def test_the_kernel_goes_on_after(end: str, sandbox: Sandbox, context: Context) -> None:
+    pid = sandbox.run_code("import os; os.getpid()", context=context).text
+    execution = sandbox.run_code(f"kept = 7\n{end}\nprint('the rest')", context=context)
+    raised = end.startswith("raise")
+    assert (execution.error.name if execution.error else None) == ("SystemExit" if raised else None)
+    assert execution.results == []
+    assert "".join(execution.logs.stdout) == ("" if raised else "the rest\n")
+    # A kernel that is about to end takes one more cell within a tenth of a second.
+    assert sandbox.run_code("import time; time.sleep(0.3); kept", context=context).text == "7"
+    assert sandbox.run_code("os.getpid()", context=context).text == pid
+
+
+def test_lone_surrogates_are_replaced_and_the_rest_arrives(sandbox: Sandbox, context: Context) -> None:
+    code = (
+        "print('before')\nprint('a\\ud83d')\nprint('b\\udcff')\nimport sys\nprint('c\\udfff', file=sys.stderr)\n"
+        "display({'text/html': 'd\\ud83d', 'application/json': {'\\ud83d': ['\\ud83d', '😀']}}, raw=True)\n"
+        "print('after 😀')\nraise ValueError('e\\ud83d')"
+    )
+    execution = sandbox.run_code(code, context=context)
+    assert "".join(execution.logs.stdout) == "before\na\ufffd\nb\ufffd\nafter 😀\n"
+    assert "".join(execution.logs.stderr) == "c\ufffd\n"
+    (result,) = execution.results
+    assert (result.html, result.json) == ("d\ufffd", {"\ufffd": ["\ufffd", "😀"]})
+    assert execution.error is not None
+    assert execution.error.value == "e\ufffd"
+    assert sandbox.run_code("1", context=context).text == "1"
+
+
 def test_an_error_has_name_value_and_traceback_without_colours(sandbox: Sandbox, context: Context) -> None:
     sandbox.run_code("1", context=context)
     error = sandbox.run_code("xyz", context=context).error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
 import stat
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,10 @@ from kruise_agents.sandbox.envd.entries import permissions, timestamp
 
 
 def call(served: Any, method: str, **request: Any) -> httpx.Response:
-    return httpx.post(f"{served.url}/filesystem.Filesystem/{method}", json=request)
+    # Not httpx's own encoding, which leaves out the escapes that lone surrogates need.
+    headers = {"content-type": "application/json"}
+    content = json.dumps(request)
+    return httpx.post(f"{served.url}/filesystem.Filesystem/{method}", content=content, headers=headers)
 
 
 def error(served: Any, method: str, **request: Any) -> tuple[str, str]:
@@ -173,6 +178,48 @@ def test_list_errors(tree: Path, served_envd: Any, sandbox: Sandbox) -> None:
         sandbox.files.list("tree/file1.txt")
 
 
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(locked: Path, served_envd: Any) -> None:
+    assert error(served_envd, "ListDir", path=str(locked)) == (
+        "permission_denied",
+        f"error reading directory: open {locked}: permission denied",
+    )
+    code, message = error(served_envd, "ListDir", path=f"{locked}/below")
+    assert (code, message) == ("permission_denied", f"error getting file info: stat {locked}/below: permission denied")
+    below = call(served_envd, "ListDir", path=str(locked.parent), depth=2).json()["entries"]
+    assert [entry["path"] for entry in below] == [str(locked)]
+
+
+@pytest.fixture
+def deep_trees(served_envd: Any) -> Iterator[None]:
+    """``short``: many levels, in paths that Linux takes; ``long``: deeper than a path can be written."""
+    for name, levels, folder in (("short", 1200, "d"), ("long", 1500, "d" * 20)):
+        (served_envd.home / name).mkdir()
+        descriptor = os.open(served_envd.home / name, os.O_RDONLY)
+        for _ in range(levels):
+            os.mkdir(folder, dir_fd=descriptor)
+            outer, descriptor = descriptor, os.open(folder, os.O_RDONLY, dir_fd=descriptor)
+            os.close(outer)
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+        os.close(descriptor)
+    yield
+    # pytest could not remove them, and would fail in every later run.
+    subprocess.run(["rm", "-rf", served_envd.home / "short", served_envd.home / "long"], check=True)
+
+
+@pytest.mark.usefixtures("deep_trees")
+def test_deep_trees_are_listed_and_removed(sandbox: Sandbox, served_envd: Any) -> None:
+    (served_envd.home / "short/beside").touch()
+    found = sandbox.files.list("short", depth=2000)
+    assert len(found) == 1202
+    assert found[0].name == "beside"
+    assert found[-1].name == "file"
+    # What is below the longest path that Linux allows cannot be named, and is left out.
+    assert 100 < len(sandbox.files.list("long", depth=2000)) < 250
+    for name in ("short", "long"):
+        sandbox.files.remove(name)
+    assert list(served_envd.home.iterdir()) == []
+
+
 def test_stat_errors(served_envd: Any, sandbox: Sandbox) -> None:
     (served_envd.home / "file").write_text("x")
     for path in ("none", "file/below"):
@@ -188,7 +235,7 @@ def test_paths_are_read_from_home(path: str, below: str, served_envd: Any) -> No
     assert call(served_envd, "Stat", path=path).json()["entry"]["path"] == f"{served_envd.home}{below}"
 
 
-@pytest.mark.parametrize("path", ["~bob", "a\0b"])
+@pytest.mark.parametrize("path", ["~bob", "a\0b", "a\ud83d", "/tmp/\udcff"])
 def test_paths_that_cannot_be_read_are_invalid(path: str, served_envd: Any) -> None:
     code, message = error(served_envd, "Stat", path=path)
     assert code == "invalid_argument"
@@ -216,6 +263,18 @@ def test_folders_are_made_once(sandbox: Sandbox, served_envd: Any) -> None:
         "internal",
         f"error getting file info: stat {home}/file/x: not a directory",
     )
+
+
+@pytest.mark.parametrize("path", ["dangling", "dangling/"])
+def test_a_link_to_nothing_is_no_folder(path: str, served_envd: Any) -> None:
+    home = served_envd.home
+    (home / "dangling").symlink_to("nothing")
+    assert error(served_envd, "MakeDir", path=f"{home}/{path}") == (
+        "invalid_argument",
+        f"path already exists but it is not a directory: {home}/{path}",
+    )
+    assert error(served_envd, "MakeDir", path="dangling/below") == ("internal", f"path is a file: {home}/dangling")
+    assert not (home / "nothing").exists()
 
 
 def test_a_rename_replaces_files_and_makes_parents(sandbox: Sandbox, served_envd: Any) -> None:
@@ -265,6 +324,39 @@ def test_remove_takes_links_and_not_what_they_lead_to(sandbox: Sandbox, served_e
         sandbox.files.remove("link")
         assert not (served_envd.home / "link").is_symlink()
     assert (served_envd.home / "folder").exists()
+
+
+@pytest.mark.parametrize("ending", ["/", "//"])
+def test_a_trailing_slash_does_not_follow_a_link(ending: str, sandbox: Sandbox, served_envd: Any) -> None:
+    home = served_envd.home
+    (home / "folder").mkdir()
+    (home / "folder/kept").touch()
+    for name in ("link", "other"):
+        (home / name).symlink_to("folder")
+    sandbox.files.remove(f"{home}/link{ending}")
+    sandbox.files.rename(f"{home}/other{ending}", f"{home}/renamed")
+    assert sorted(one.name for one in home.iterdir()) == ["folder", "renamed"]
+    assert (home / "renamed").is_symlink()
+    assert (home / "folder/kept").exists()
+    with pytest.raises(SandboxException, match="error renaming: "):
+        sandbox.files.rename(f"{home}/folder/kept", f"{home}/renamed{ending}")
+    sandbox.files.remove(f"{home}/folder{ending}")
+    assert not (home / "folder").exists()
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_remove_refuses_names_of_no_entry(name: str, served_envd: Any) -> None:
+    """They would lead through a link, and could not be removed themselves in the end."""
+    (served_envd.home / "folder/inner").mkdir(parents=True)
+    path = f"{served_envd.home}/folder/inner/{name}"
+    message = f"error removing file or directory: unlinkat {path}: invalid argument"
+    assert error(served_envd, "Remove", path=path) == ("internal", message)
+    assert (served_envd.home / "folder/inner").exists()
+
+
+def test_remove_says_what_it_cannot_remove(locked: Path, served_envd: Any) -> None:
+    message = f"error removing file or directory: unlinkat {locked}: permission denied"
+    assert error(served_envd, "Remove", path=str(locked)) == ("internal", message)
 
 
 def test_remove_takes_sockets_too(sandbox: Sandbox, served_envd: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,9 +158,22 @@ def test_the_folder_is_home_unless_named(sandbox: Sandbox, served_envd: Any, tmp
 def test_a_missing_folder_is_named(sandbox: Sandbox, served_envd: Any) -> None:
     with pytest.raises(InvalidArgumentException, match=f"cwd '{served_envd.home}/none' does not exist"):
         sandbox.commands.run("pwd", cwd="none")
+    with pytest.raises(InvalidArgumentException, match=f"cwd '{served_envd.home}/{'x' * 300}': file name too long"):
+        sandbox.commands.run("pwd", cwd="x" * 300)
     (served_envd.home / "file").write_text("x")
     with pytest.raises(InvalidArgumentException, match="error starting process '/bin/bash': "):
         sandbox.commands.run("pwd", cwd="file")
+
+
+def test_a_folder_that_cannot_be_reached_or_written_down_is_no_working_directory(
+    locked: Path, served_envd: Any
+) -> None:
+    for cwd, code, text in [
+        (f"{locked}/below", "permission_denied", f"cwd '{locked}/below': permission denied"),
+        ("a\ud83d", "invalid_argument", r"failed to expand path 'a\ud83d' for user 'user': invalid argument"),
+    ]:
+        request = {"process": {"cmd": "pwd", "cwd": cwd}}
+        assert start(served_envd, request)[-1] == (2, {"error": {"code": code, "message": text}})
 
 
 def test_files_of_commands_are_0644_and_only_three_descriptors_are_open(sandbox: Sandbox, served_envd: Any) -> None:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import select
 import socket
 import tempfile
 from collections.abc import Callable
@@ -44,6 +45,33 @@ def test_any_name_is_a_name(name: str, sandbox: Sandbox, served_envd: Any) -> No
     assert sandbox.files.read(name) == "x"
 
 
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_is_neither_file_nor_device_is_refused_at_once(
+    kind: str, sandbox: Sandbox, served_envd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody may be at the other end, and the rest of the sandbox must not wait for them."""
+    monkeypatch.chdir(served_envd.home)
+    with socket.socket(socket.AF_UNIX) as listener:
+        os.mkfifo("pipe")
+        listener.bind("socket")
+        with pytest.raises(InvalidArgumentException, match=f"path is not a regular file: {served_envd.home}/{kind}"):
+            sandbox.files.write(kind, "x", request_timeout=5)
+
+
+def test_a_reader_of_a_pipe_is_left_alone(sandbox: Sandbox, served_envd: Any) -> None:
+    pipe = served_envd.home / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(InvalidArgumentException, match="path is not a regular file"):
+            sandbox.files.write("pipe", "x")
+        with select.epoll() as poll:
+            poll.register(reader, select.EPOLLIN)
+            assert poll.poll(0) == [], "the pipe was opened and closed"
+    finally:
+        os.close(reader)
+
+
 def test_several_files_come_back_in_order(sandbox: Sandbox) -> None:
     names = [f"many/{number}" for number in range(30)]
     written = sandbox.files.write_files([WriteEntry(path=name, data=name) for name in names])
@@ -62,6 +90,29 @@ def test_several_files_in_one_form_carry_their_paths_as_filenames(served_envd: A
     ]
     assert (served_envd.home / "x/2").read_bytes() == b"two"
     assert not (served_envd.home / "ignored").exists()
+
+
+def test_filenames_of_a_form_keep_their_control_characters(sandbox: Sandbox, served_envd: Any) -> None:
+    names = [
+        "tab\there",
+        "new\nline",
+        "return\rhere",
+        "escape\x1b",
+        "unit\x1f",
+        'a "b"',
+        "back\\slash",
+        "100%",
+        "%20",
+        "%7F",
+    ]
+    sandbox.files.write_files([WriteEntry(path=name, data=name) for name in names])
+    assert {one.name for one in served_envd.home.iterdir()} == set(names)
+
+
+def test_a_nul_in_the_filename_of_a_form_is_refused(served_envd: Any) -> None:
+    reply = httpx.post(served_envd.url + "/files", files=[("file", ("a\0b", b"x"))])
+    assert reply.status_code == 400
+    assert list(served_envd.home.iterdir()) == []
 
 
 def test_more_parts_than_frameworks_usually_allow(served_envd: Any) -> None:
@@ -169,6 +220,42 @@ def test_a_form_that_is_cut_off_changes_nothing(served_envd: Any) -> None:
         while connection.recv(1000):
             pass
     assert (served_envd.home / "f").read_text() == "old"
+
+
+_PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\ncontent'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"--b\r\n", _PART[:-9], _PART, _PART + b"\r\n--b", _PART + b"\r\n--b\r\n", _PART + b"\r\n--b-"],
+    ids=["empty", "no part", "in the headers", "in the content", "in a boundary", "at a part", "in the closing one"],
+)
+def test_a_form_without_its_closing_boundary_is_refused(body: bytes, served_envd: Any) -> None:
+    """The body is complete, as its length says, but the form in it is not."""
+    before = unnamed_files()
+    (served_envd.home / "f").write_text("old")
+    reply = post(served_envd, None, body, content_type="multipart/form-data; boundary=b")
+    assert reply.status_code == 400
+    assert reply.json()["message"] == "error parsing multipart form: it ended early, before its closing boundary"
+    assert (served_envd.home / "f").read_text() == "old"
+    assert unnamed_files() <= before
+
+
+@pytest.mark.parametrize(
+    "ending", [b"\r\n--b--\r\n", b"\r\n--b--", b"\r\n--b--\r\nepilogue"], ids=["line", "end", "epilogue"]
+)
+def test_a_closed_form_may_end_in_several_ways(ending: bytes, served_envd: Any) -> None:
+    reply = post(served_envd, None, _PART + ending, content_type="multipart/form-data; boundary=b")
+    assert reply.status_code == 200
+    assert (served_envd.home / "f").read_text() == "content"
+
+
+@pytest.mark.parametrize("length", [4500, 60_000])
+def test_a_path_that_is_too_long_is_named_as_the_cause(length: int, served_envd: Any) -> None:
+    reply = httpx.post(served_envd.url + "/files", files=[("file", ("d/" * (length // 2), b"x"))])
+    assert reply.status_code == 400
+    assert "Maximum header size exceeded" in reply.json()["message"]
+    assert "a path may have 4095 bytes" in reply.json()["message"]
 
 
 @pytest.mark.parametrize(

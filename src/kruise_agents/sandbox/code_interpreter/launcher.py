@@ -46,8 +46,7 @@ class KernelLauncher:
                 f"kernel folder {self.folder} is too long: the names of sockets in it would have {longest} bytes, "
                 f"and Linux allows {SOCKET_NAME_BYTES}; use a shorter folder"
             )
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._profile_folder.mkdir(mode=0o700, exist_ok=True)
+        self._make_folders()
 
     async def start(self, environment: Mapping[str, str], cwd: Path) -> Kernel:
         """Starts a kernel and waits until it is ready. Raises KernelStartError."""
@@ -57,6 +56,7 @@ class KernelLauncher:
         # Without it, IPython's profile would lie in the middle of the user's files.
         surroundings = {"IPYTHONDIR": str(self._profile_folder), **environment}
         try:
+            self._make_folders()  # code in the sandbox may have emptied /tmp
             endpoint.write_connection_file()
             process = KernelProcess.start(command, surroundings, cwd, self.folder)
         except (OSError, ValueError) as error:
@@ -69,3 +69,7 @@ class KernelLauncher:
             await kernel.shutdown()
             raise
         return kernel
+
+    def _make_folders(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._profile_folder.mkdir(mode=0o700, exist_ok=True)

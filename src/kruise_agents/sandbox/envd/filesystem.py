@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import shutil
 import stat
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -15,7 +14,8 @@ from ..connect import Call, Code, ConnectError, ConnectService, Json, Message, M
 from . import folders
 from .entries import entry
 from .listing import walk
-from .paths import PathError, resolve
+from .paths import PathError, resolve, without_trailing_slashes
+from .removal import remove
 from .system_errors import describe, reason
 from .users import User, Users
 
@@ -50,8 +50,11 @@ class FilesystemService:
         path = self._path(request, "path", call)
         depth = request.uint32("depth") or 1
         _require_folder(path)
-        # In a thread: a deep tree takes long, and streams must go on meanwhile.
-        return {"entries": await asyncio.to_thread(self._entries_below, path, depth)}
+        try:
+            # In a thread: a deep tree takes long, and streams must go on meanwhile.
+            return {"entries": await asyncio.to_thread(self._entries_below, path, depth)}
+        except OSError as error:
+            raise _denied_or_internal(f"error reading directory: {describe('open', path, error)}", error) from error
 
     async def make_folder(self, request: Message, call: Call) -> Json:
         """``MakeDir``."""
@@ -59,8 +62,10 @@ class FilesystemService:
         try:
             mode = _mode(path)
         except FileNotFoundError:
-            _ensure(Path(path), self._users.of_call(call))
-            return {"entry": self._entry(path)}
+            if not _is_link(path):
+                _ensure(Path(path), self._users.of_call(call))
+                return {"entry": self._entry(path)}
+            mode = stat.S_IFLNK  # it leads nowhere
         except OSError as error:
             raise _internal(f"error getting file info: {describe('stat', path, error)}") from error
         if stat.S_ISDIR(mode):
@@ -69,7 +74,8 @@ class FilesystemService:
 
     async def move(self, request: Message, call: Call) -> Json:
         """``Move``."""
-        source = self._path(request, "source", call)
+        # A trailing slash would have Linux refuse a link to a folder, instead of moving it.
+        source = without_trailing_slashes(self._path(request, "source", call))
         destination = self._path(request, "destination", call)
         _ensure(Path(destination).parent, self._users.of_call(call))
         try:
@@ -85,7 +91,7 @@ class FilesystemService:
         """``Remove``."""
         path = self._path(request, "path", call)
         try:
-            await asyncio.to_thread(_remove, path)
+            await asyncio.to_thread(remove, path)
         except OSError as error:
             text = f"error removing file or directory: {describe('unlinkat', path, error)}"
             raise _internal(text) from error
@@ -129,6 +135,10 @@ def _mode(path: str) -> int:
     return Path(path).stat().st_mode
 
 
+def _is_link(path: str) -> bool:
+    return Path(without_trailing_slashes(path)).is_symlink()
+
+
 def _require_folder(path: str) -> None:
     try:
         mode = _mode(path)
@@ -139,7 +149,7 @@ def _require_folder(path: str) -> None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             text = f"path not found: {describe('lstat', path, error)}"
             raise ConnectError(Code.NOT_FOUND, text) from error
-        raise _internal(f"error getting file info: {describe('stat', path, error)}") from error
+        raise _denied_or_internal(f"error getting file info: {describe('stat', path, error)}", error) from error
     if not stat.S_ISDIR(mode):
         raise ConnectError(Code.INVALID_ARGUMENT, f"path is not a directory: {path}")
 
@@ -153,19 +163,12 @@ def _ensure(folder: Path, user: User) -> None:
         raise _internal(f"error creating directory: {describe('mkdir', str(folder), error)}") from error
 
 
-def _remove(path: str) -> None:
-    while os.path.lexists(path):
-        try:
-            if stat.S_ISDIR(os.lstat(path).st_mode):
-                shutil.rmtree(path)
-            else:
-                Path(path).unlink()
-        except FileNotFoundError:
-            continue  # somebody else removes the same tree
-
-
 def _refuse_watching() -> NoReturn:
     raise ConnectError(Code.UNIMPLEMENTED, "watching directories is not supported by this sandbox yet")
+
+
+def _denied_or_internal(text: str, error: OSError) -> ConnectError:
+    return ConnectError(Code.PERMISSION_DENIED if isinstance(error, PermissionError) else Code.INTERNAL, text)
 
 
 def _internal(text: str) -> ConnectError:

@@ -42,5 +42,7 @@ def ensure(folder: Path, user: User) -> None:
         try:
             new.mkdir(FOLDER_MODE)
         except FileExistsError:
+            if not new.is_dir():  # a link to nothing
+                raise NotAFolderError(str(new)) from None
             continue  # somebody else was faster
         user.own(new)

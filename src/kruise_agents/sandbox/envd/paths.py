@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import PurePosixPath
 
 from .users import User
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class PathError(ValueError):
@@ -19,9 +22,9 @@ def resolve(path: str, user: User) -> str:
     followed.
 
     Raises:
-        PathError: another user's home (``~bob``), or a NUL character.
+        PathError: another user's home (``~bob``), a NUL character, or half a character (a lone surrogate).
     """
-    if "\0" in path:
+    if "\0" in path or _SURROGATE.search(path):
         raise PathError(f"failed to expand path {path!r} for user '{user.name}': invalid argument")
     if path.startswith("/"):
         return path
@@ -33,6 +36,11 @@ def resolve(path: str, user: User) -> str:
                 " cannot expand user-specific home dir"
             )
     return os.path.normpath(f"{user.home}/{path}")
+
+
+def without_trailing_slashes(path: str) -> str:
+    """The path of an entry itself: with a slash behind it, the system follows a link."""
+    return path.rstrip("/") or "/"
 
 
 def base_name(path: str) -> str:

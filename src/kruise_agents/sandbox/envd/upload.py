@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -19,6 +20,9 @@ from .paths import PathError, resolve
 from .spool import Spool
 from .users import User
 from .writing import no_space, write_file
+
+# What httpx escapes in a filename, beside the backslash, which the parser reads.
+_ESCAPE = re.compile("%(22|0[0-9A-F]|1[0-9AC-F])")
 
 _Written = list[dict[str, Any]]
 
@@ -76,19 +80,54 @@ async def _upload_parts(request: Request, user: User, attributes: dict[str, str]
 
 async def _parse(request: Request) -> FormData:
     # The parser keeps each part as `Spool` does: a mebibyte in memory, more in a file without a name.
-    parser = MultiPartParser(request.headers, _content(request), max_files=math.inf, max_fields=math.inf)
+    parser = _FormParser(request.headers, _content(request))
     try:
         with _full_disk_is_507(request):
             return await parser.parse()
     except MultiPartException as error:
-        raise HttpError(400, f"error parsing multipart form: {error.message}") from error
+        raise HttpError(400, f"error parsing multipart form: {_reason(error)}") from error
+
+
+class _FormParser(MultiPartParser):
+    """Refuses a form that is not complete: a body may have all of its length and end in the middle of one."""
+
+    def __init__(self, headers: Headers, content: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(headers, self._whole(content), max_files=math.inf, max_fields=math.inf)
+        self._closed = False
+
+    def on_end(self) -> None:
+        self._closed = True
+
+    async def _whole(self, content: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in content:
+            yield chunk
+        # Raised here and not after parsing, so that the parser closes its files.
+        if not self._closed:
+            raise MultiPartException("it ended early, before its closing boundary")
+
+
+def _reason(error: MultiPartException) -> str:
+    """What was wrong with a form; the message names no cause when that is its syntax."""
+    text = f"{error.message} {error.__cause__ or ''}".strip()
+    if "header size" in text:
+        text += ", probably by the filename: a path may have 4095 bytes"
+    return text
 
 
 def _filename(part: UploadFile | str) -> str:
     name = part.filename if isinstance(part, UploadFile) else None
     if not name:
         raise HttpError(400, "error parsing multipart form: a file needs a filename or the path query parameter")
-    return name.replace("%22", '"')  # the only escape of httpx that the parser leaves
+    return _unescaped(name)
+
+
+def _unescaped(name: str) -> str:
+    """A filename of a form without the escapes of httpx: ``%22`` for a quote, ``%0A`` for a line's end ...
+
+    httpx leaves a percent sign alone, so a name that really has one of these in it cannot be told from an escaped
+    one, and loses it. Such a name needs the ``path`` parameter, which has no second meaning.
+    """
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)
 
 
 async def _spooled(part: UploadFile | str) -> Spool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from .system_errors import describe
 from .users import User
 
 _FILE_MODE = 0o644
+# Non-blocking, for named pipes that take the place of a file: nobody may be at the other end.
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -30,8 +33,9 @@ async def write_file(path: str, spool: Spool, user: User, attributes: Mapping[st
     """
     try:
         folders.ensure(Path(path).parent, user)
+        _refuse_pipes(path)
         _require_space(path, spool.size)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FILE_MODE)
+        descriptor = os.open(path, _FLAGS, _FILE_MODE)
     except folders.NotAFolderError as error:
         raise HttpError(500, f"error ensuring directories: {error}") from error
     except IsADirectoryError:
@@ -58,6 +62,16 @@ async def write_file(path: str, spool: Spool, user: User, attributes: Mapping[st
 def no_space(size: int) -> HttpError:
     """The error for a disk that is too full for ``size`` bytes."""
     return HttpError(507, f"attempted to write {size} bytes: not enough disk space available")
+
+
+def _refuse_pipes(path: str) -> None:
+    """Named pipes and sockets, before they are opened: a reader of a pipe would take that for its end."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  # a plain system call
+    except FileNotFoundError:
+        return
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        raise HttpError(400, f"path is not a regular file: {path}")
 
 
 def _require_space(path: str, size: int) -> None:

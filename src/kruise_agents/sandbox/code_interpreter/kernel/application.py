@@ -15,7 +15,7 @@ from ipykernel.kernelapp import IPKernelApp
 from tornado.ioloop import IOLoop
 from traitlets.config import Config
 
-from . import formatters, images
+from . import formatters, images, packing
 
 __all__ = ["KernelApplication", "main"]
 
@@ -62,6 +62,10 @@ def main(arguments: Sequence[str]) -> None:
     application: Any = KernelApplication.instance(config=configuration(options.parent))
     with without_debugger():
         application.initialize(["-f", options.connection_file])
+    application.session.pack = packing.tolerant(application.session.pack)
+    # What exit() and quit() call: in a sandbox the kernel goes on. Not a class of our own with this method, because
+    # programs recognise a kernel by the name of the shell's class.
+    application.shell.ask_exit = lambda: None
     formatters.install(application.shell)
     images.install()
     application.start()

@@ -9,6 +9,7 @@ from typing import Any
 from ...connect import Code, ConnectError, Json, Message
 from ...state import SandboxState
 from ..paths import PathError, resolve
+from ..system_errors import reason
 from ..users import User
 from .process import Process
 from .spawn import SpawnError, spawn
@@ -21,7 +22,8 @@ def start_process(
     """Start what a ``StartRequest`` describes.
 
     Raises:
-        ConnectError: ``invalid_argument``: the working directory is missing, or nothing can be started.
+        ConnectError: ``invalid_argument``: the working directory is missing, or nothing can be started;
+            ``permission_denied``: the way to the working directory is closed.
     """
     wanted = request.message("process")
     if wanted is None:
@@ -61,6 +63,12 @@ def _folder(cwd: str, user: User) -> str:
         folder = resolve(cwd, user)
     except PathError as error:
         raise ConnectError(Code.INVALID_ARGUMENT, str(error)) from error
-    if not Path(folder).exists():
-        raise ConnectError(Code.INVALID_ARGUMENT, f"cwd '{folder}' does not exist")
+    try:
+        Path(folder).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConnectError(Code.INVALID_ARGUMENT, f"cwd '{folder}' does not exist") from None
+    except PermissionError as error:
+        raise ConnectError(Code.PERMISSION_DENIED, f"cwd '{folder}': {reason(error)}") from error
+    except OSError as error:
+        raise ConnectError(Code.INVALID_ARGUMENT, f"cwd '{folder}': {reason(error)}") from error
     return folder
