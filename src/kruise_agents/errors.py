@@ -11,7 +11,11 @@
     ├── PatchError                    the SDK cannot be patched; nothing was changed
     │   ├── UnsupportedSDKError       a version or a seam that the patch does not fit
     │   └── PatchConflictError        somebody else patched the same place after us
-    └── RuntimeUnavailableError       sandboxes cannot be isolated on this machine as asked
+    ├── UnsupportedByManagerError     the manager is too old for a call, which was not sent
+    ├── RuntimeUnavailableError       sandboxes cannot be isolated on this machine as asked
+    └── TrafficAccessTokenError       a protected sandbox's token cannot be had (also a RuntimeError; traffic_errors.py)
+        ├── TrafficAccessTokenExpired         ... and the one at hand has expired; nothing was sent
+        └── TrafficAccessTokenRefreshError    ... because the manager did not give a new one
 
 Three more branches grow where only their own floor meets them: ``StartError`` (``manager/sandboxes/program.py``),
 ``ConnectError`` (``sandbox/connect/errors.py``) and ``CodeInterpreterError`` (``sandbox/code_interpreter/errors.py``).
@@ -29,6 +33,7 @@ __all__ = [
     "PatchError",
     "PortError",
     "RuntimeUnavailableError",
+    "UnsupportedByManagerError",
     "UnsupportedSDKError",
 ]
 
@@ -74,6 +79,15 @@ class UnsupportedSDKError(PatchError):
 
 class PatchConflictError(PatchError):
     """A patched place holds something that is neither the SDK's nor ours."""
+
+
+class UnsupportedByManagerError(KruiseAgentsError):
+    """A call that an old sandbox-manager would misread or carry out only in part; it was not sent.
+
+    It is no exception of the SDK's, because those stand for answers of a server, and programs handle them as such:
+    a ``NotFoundException`` would say that a sandbox is gone, a ``SandboxException`` invites another try. Nothing
+    was asked here, and asking again does not help until the manager is upgraded.
+    """
 
 
 class RuntimeUnavailableError(KruiseAgentsError):

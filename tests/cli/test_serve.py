@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import socket
 import ssl
@@ -114,6 +115,63 @@ def test_the_private_key_of_the_certificate_is_for_its_owner_only(tmp_path: Path
         assert (tmp_path / "state" / "tls" / "server.key").stat().st_mode & 0o077 == 0
 
 
+def test_a_second_start_that_is_refused_leaves_the_trust_of_the_first(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0", "--tls"):
+        before = (tmp_path / "state" / "tls" / "ca.pem").read_bytes()
+        assert refused(tmp_path, "--port", "0", "--tls")[0] == 2
+        assert (tmp_path / "state" / "tls" / "ca.pem").read_bytes() == before
+
+
+def test_a_state_folder_with_blanks_can_be_pasted_and_a_relative_one_works(tmp_path: Path) -> None:
+    command = serve_command("--port", "0", "--tls", "--state-dir", "my state", "--runtime", available_runtime())
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        text = ""
+        while "Ctrl-C" not in text:
+            text += process.stdout.readline()
+        exports = dict(line.split()[1].partition("=")[::2] for line in text.splitlines() if "E2B_" in line)
+        (trust,) = (shlex.split(line, comments=True)[1] for line in text.splitlines() if "SSL_CERT_FILE" in line)
+        name, _, authority = trust.partition("=")
+        url = f"https://{exports['E2B_DOMAIN']}/kruise/api/sandboxes"
+        key = {"X-API-Key": exports["E2B_API_KEY"]}
+        context = ssl.create_default_context(cafile=authority)
+        answer = httpx.post(url, headers=key, json={"templateID": "base"}, verify=context, timeout=60)
+        process.terminate()
+        process.stdout.read()
+    assert (name, authority) == ("SSL_CERT_FILE", f"{tmp_path}/my state/tls/ca.pem")
+    assert answer.status_code == 201, answer.text
+
+
+def test_the_certificate_also_names_the_host_that_is_listened_on(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0", "--tls", "--host", "127.0.0.2") as (_, text):
+        found = dict(re.findall(r"export (E2B_DOMAIN|SSL_CERT_FILE)=(\S+)", text))
+        assert found["E2B_DOMAIN"].startswith("127.0.0.2:")
+        trusting = ssl.create_default_context(cafile=found["SSL_CERT_FILE"])
+        assert httpx.get(f"https://{found['E2B_DOMAIN']}/kruise/api/health", verify=trusting).text == "OK"
+
+
+@pytest.mark.parametrize("options", [[], ["--tls"]])
+def test_a_state_folder_that_cannot_be_made_is_named(options: list[str], tmp_path: Path) -> None:
+    code, text = refused(tmp_path, "--port", "0", "--state-dir", "/proc/nothing", *options)
+    assert code == 2
+    assert "the state folder /proc/nothing cannot be used" in text
+
+
+def test_a_key_with_a_blank_in_it_is_one_key(tmp_path: Path) -> None:
+    command = serve_command("--port", "0", "--state-dir", str(tmp_path / "state"), "--runtime", available_runtime())
+    environment = os.environ | {"KRUISE_AGENTS_API_KEY": "a b"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        text = ""
+        while "Ctrl-C" not in text:
+            text += process.stdout.readline()
+        url = re.sub(r"(?s).*E2B_DOMAIN=(\S+).*", r"http://\1/kruise/api/templates", text)
+        statuses = [httpx.get(url, headers={"X-API-Key": key}).status_code for key in ("a b", "a", "b")]
+        process.terminate()
+        process.stdout.read()
+    assert statuses == [200, 401, 401]
+
+
 def test_a_port_in_use_is_named_with_a_way_on(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
@@ -158,9 +216,12 @@ def test_help_teaches(tmp_path: Path) -> None:
     assert "Examples:" in done.stdout
 
 
-def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "click.py").write_text("raise ModuleNotFoundError(\"No module named 'click'\")\n")
+@pytest.mark.parametrize("module", ["click", "uvicorn"])
+def test_without_the_extra_the_command_says_what_to_install(module: str, tmp_path: Path) -> None:
+    text = f"raise ModuleNotFoundError(\"No module named '{module}'\", name='{module}')\n"
+    (tmp_path / f"{module}.py").write_text(text)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(serve_command(), env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
+    assert f"{module} is missing" in done.stderr
     assert "pip install 'kruise-agents[local]'" in done.stderr

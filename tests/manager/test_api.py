@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from e2b import Sandbox as CoreSandbox
 from e2b_code_interpreter import Sandbox
 
-from support.managers import RunningManager, assert_ends, processes_with, wait_for
+from support.managers import RunningManager, assert_ends, available_runtime, processes_with, wait_for
 
 Create = Callable[..., dict[str, Any]]
 
@@ -141,6 +142,7 @@ def test_kill_ends_everything_before_it_answers(manager: RunningManager, patched
     assert sandbox.kill() is False
 
 
+@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="pkill would find the programs of other sandboxes too")
 def test_a_sandbox_whose_program_dies_is_gone(manager: RunningManager, sandbox: Sandbox, api: httpx.Client) -> None:
     sandbox.commands.run("pkill -9 -f kruise_agents.sandbox; sleep 5", background=True)
     wait_for(lambda: api.get(f"/sandboxes/{sandbox.sandbox_id}").status_code == 404, what="the end of the sandbox")
@@ -209,6 +211,7 @@ class TestList:
             ({"state": "frozen"}, "'frozen'"),
             ({"order": "up"}, "up"),
             ({"nextToken": "%%%"}, "next token"),
+            ({"nextToken": "ÿ"}, "next token"),
             ({"nextToken": "bm90aGluZw"}, "next token"),
             ({"startedAfter": "yesterday"}, "'yesterday'"),
             ({"template": "base:v1"}, "tags are not supported"),
@@ -234,6 +237,7 @@ class TestBadInput:
             ({"templateID": "base", "metadata": {"k": 1}}, "field 'metadata.k' must be a string, got 1"),
             ({"templateID": "base", "metadata": []}, "field 'metadata' must be an object of strings, got []"),
             ({"templateID": "base", "envVars": {"A=B": "x"}}, "field 'envVars.A=B' cannot be"),
+            ({"templateID": "base", "envVars": {"A": "x" * 140_000}}, "programs can be given 131072 at most"),
             ({"templateID": "base", "secure": "yes"}, "field 'secure' must be true or false"),
             ({"templateID": "base", "autoPause": True}, "field 'autoPause' is not supported"),
             ({"templateID": "base", "autoResume": {"enabled": True}}, "field 'autoResume.enabled' is not supported"),
@@ -252,7 +256,9 @@ class TestBadInput:
         assert set(answer.json()) == {"code", "message"}
         assert text in answer.json()["message"]
 
-    @pytest.mark.parametrize("data", [b"{", b"[1]", b'"x"', b"\xff\xfe"])
+    @pytest.mark.parametrize(
+        "data", [b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"templateID":"\\ud800"}'], ids=range(6)
+    )
     def test_malformed_json_is_a_400_that_says_so(self, data: bytes, api: httpx.Client) -> None:
         answer = api.post("/sandboxes", content=data)
         assert answer.status_code == 400
@@ -300,6 +306,26 @@ class TestBadInput:
         answer = api.request(method, path)
         assert answer.status_code == 501
         assert "not supported by this manager yet" in answer.json()["message"]
+
+
+def test_a_limit_of_thousands_of_digits_counts_as_the_largest(api: httpx.Client) -> None:
+    assert api.get("/v2/sandboxes", params={"limit": "9" * 5000}).status_code == 200
+
+
+def test_a_client_that_leaves_during_create_leaves_no_sandbox(manager: RunningManager, api: httpx.Client) -> None:
+    mark = uuid.uuid4().hex
+
+    def listed() -> list[Any]:
+        return list(api.get("/v2/sandboxes", params={"metadata": f"mark={mark}"}).json())
+
+    body = f'{{"templateID":"base","metadata":{{"mark":"{mark}"}}}}'
+    head = f"POST /kruise/api/v2/sandboxes HTTP/1.1\r\nHost: {manager.domain}\r\nX-API-Key: {manager.api_key}\r\n"
+    before = len(list((manager.state_dir / "sandboxes").iterdir()))
+    with socket.create_connection(("127.0.0.1", manager.port), timeout=20) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        wait_for(lambda: len(list((manager.state_dir / "sandboxes").iterdir())) > before, what="a sandbox being made")
+    wait_for(lambda: len(list((manager.state_dir / "sandboxes").iterdir())) == before, what="the end of it")
+    assert listed() == []
 
 
 class TestAccess:
@@ -361,3 +387,10 @@ def test_a_hundred_and_more_requests_at_once_are_all_answered(manager: RunningMa
         started = time.monotonic()
         statuses = list(pool.map(lambda _: api.get("/v2/sandboxes").status_code, range(128)))
     assert statuses == [200] * 128, f"after {time.monotonic() - started:.1f} s"
+
+
+def test_volume_contents_which_carry_a_token_and_no_key_say_that_they_are_not_there(manager: RunningManager) -> None:
+    headers = {"Authorization": "Bearer volume-token"}
+    answer = httpx.get(f"{manager.api_url}/volumecontent/v/dir?path=/", headers=headers)
+    assert answer.status_code == 501
+    assert "volumes: not supported" in answer.json()["message"]

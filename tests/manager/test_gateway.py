@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import socket
@@ -232,6 +233,54 @@ def test_what_is_no_http_is_refused_with_a_text(manager: RunningManager) -> None
     assert answer.endswith(b"this is not a well-formed HTTP/1.1 request")
 
 
+def test_naming_content_length_in_connection_does_not_drop_the_body(web: str) -> None:
+    headers = {"Connection": "close, content-length, host"}
+    answer = httpx.post(f"{web}/upload", content=b"hello", headers=headers)
+    assert (answer.status_code, answer.json()["size"]) == (200, 5)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_request_needs_exactly_one_host(count: int, manager: RunningManager) -> None:
+    hosts = "\r\nHost: a" * count
+    status, _, body = raw_request(manager, f"GET /kruise/sb1/3000/ HTTP/1.1{hosts}")
+    assert status == 400
+    assert body.decode() == f"API Error: a request needs one Host header, this one has {count}"
+
+
+def test_a_304_with_a_length_keeps_the_connection_usable(web: str) -> None:
+    with httpx.Client() as client:
+        assert client.get(f"{web}/not_modified").status_code == 304
+        assert client.get(f"{web}/seen").status_code == 200
+
+
+@pytest.mark.parametrize("status", [600, 999])
+def test_a_status_that_does_not_exist_is_a_502_that_names_it(status: int, web: str) -> None:
+    answer = httpx.get(f"{web}/status?{status}")
+    assert answer.status_code == 502
+    assert f"it answered with the status {status}" in answer.json()["message"]
+
+
+def test_chunks_win_over_a_length_in_the_same_response(web: str) -> None:
+    assert httpx.get(f"{web}/both_framings").text == "hello world"
+
+
+def test_a_large_response_head_passes(web: str) -> None:
+    answer = httpx.get(f"{web}/large_head")
+    assert (answer.text, len(answer.headers["x-large-29"])) == ("ok", 3000)
+
+
+def test_a_burst_of_connections_is_answered_truly(manager: RunningManager, sandbox: Sandbox, port: int) -> None:
+    url = manager.sandbox_url(sandbox.sandbox_id, port)
+
+    async def burst() -> list[str]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(limits=limits, timeout=60) as client:
+            answers = await asyncio.gather(*(client.get(url) for _ in range(300)))
+        return [answer.json()["message"] for answer in answers]
+
+    assert set(asyncio.run(burst())) == {"The sandbox is running but port is not open"}
+
+
 class TestWebSocket:
     @pytest.fixture
     def url(self, sandbox: Sandbox, serve: Serve) -> str:
@@ -259,6 +308,35 @@ class TestWebSocket:
             pass
         assert refused.value.response.status_code == 403
         assert refused.value.response.body == b"not you\n"
+
+    def test_headers_of_the_applications_handshake_reach_the_client(self, url: str) -> None:
+        with connect(url, subprotocols=[CHAT]) as client:
+            assert client.response is not None
+            assert client.response.headers["X-App"] == "mine"
+
+    def test_a_redirect_of_the_handshake_stays_below_the_prefix(self, url: str, sandbox: Sandbox, port: int) -> None:
+        target = httpx.URL(url.replace("ws://", "http://"))
+        request = "GET {path}/redirect HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        request += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", target.port or 80), timeout=20) as connection:
+            connection.sendall(request.format(path=target.path, host=target.netloc.decode()).encode())
+            answer = connection.recv(4096).decode()
+        assert answer.startswith("HTTP/1.1 302")
+        assert f"location: /kruise/{sandbox.sandbox_id}/{port}/elsewhere" in answer.lower()
+
+    def test_a_message_of_many_megabytes_passes_both_ways(self, url: str) -> None:
+        message = b"m" * (20 << 20)
+        with connect(url, subprotocols=[CHAT], max_size=None) as client:
+            client.recv()
+            client.send(message)
+            assert client.recv() == message
+
+    @pytest.mark.parametrize("headers", [{"Cookie": "q" * 10_000}, {f"X-{n}": "1" for n in range(150)}])
+    def test_a_handshake_that_is_too_large_is_refused_with_a_text(self, url: str, headers: dict[str, str]) -> None:
+        with pytest.raises(InvalidStatus) as refused, connect(url, additional_headers=headers):
+            pass
+        assert refused.value.response.status_code == 431
+        assert b"a WebSocket handshake may have" in (refused.value.response.body or b"")
 
     def test_an_unknown_sandbox_refuses_the_handshake(self, manager: RunningManager) -> None:
         url = manager.sandbox_url("inobody", 3000).replace("http://", "ws://")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,6 +153,30 @@ class TestIsolation:
         assert output(sandbox, "python probe.py") == "looked\n"
         assert "No such file" in output(sandbox, "ls /sys")
 
+    def test_no_user_namespace_and_so_no_mount_can_be_made(self, sandbox: Sandbox) -> None:
+        answer = output(sandbox, "unshare -UrmC sh -c 'mkdir -p /tmp/c; mount -t cgroup2 c /tmp/c && echo mounted'")
+        assert "unshare failed" in answer
+        assert "mounted" not in answer
+
+    def test_a_state_folder_that_sandboxes_would_see_is_refused(self) -> None:
+        command = serve_command("--port", "0", "--state-dir", f"{sys.prefix}/state")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert f"the state folder {sys.prefix}/state lies in" in done.stderr
+        shutil.rmtree(f"{sys.prefix}/state")
+
+    def test_a_killed_bwrap_leaves_no_folder(self, sandbox: Sandbox, manager: RunningManager) -> None:
+        folder = manager.state_dir / "sandboxes" / sandbox.sandbox_id
+        loop = "i=0; while :; do i=$((i+1)); mkdir -p d/$i; echo > d/$i/f; done"
+        sandbox.commands.run(loop, background=True)
+        wait_for(lambda: (folder / "home" / "d" / "10").exists())
+        for pid in descendants(manager.process.pid):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/fd/1").readlink() == folder / "log":
+                    os.kill(pid, signal.SIGKILL)
+                    break
+        wait_for(lambda: not folder.exists(), what="the end of the sandbox's folder")
+
     def test_the_network_ends_at_the_sandboxs_loopback(self, sandbox: Sandbox) -> None:
         assert [line.split(":")[0].strip() for line in output(sandbox, "tail -n +3 /proc/net/dev").splitlines()] == [
             "lo"
@@ -217,6 +245,16 @@ class TestProcessRuntime:
         sandbox.kill()
         assert not Path(f"/proc/{orphan}").exists()
 
+    def test_a_program_that_does_not_stop_takes_nothing_along_into_life(
+        self, bare: RunningManager, patched: None
+    ) -> None:
+        sandbox = Sandbox.create(domain=bare.domain, api_key=bare.api_key)
+        sandbox.commands.run("sleep 971237", background=True)
+        wait_for(lambda: processes_with("sleep 971237"))
+        sandbox.commands.run("kill -STOP $PPID", background=True, request_timeout=5)
+        assert sandbox.kill() is True
+        assert processes_with("sleep 971237") == []
+
     def test_the_manager_says_that_nothing_is_isolated(self, tmp_path: Path) -> None:
         command = serve_command("--port", "0", "--runtime", "process", "--state-dir", str(tmp_path / "state"))
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -224,6 +262,36 @@ class TestProcessRuntime:
             lines = [process.stdout.readline() for _ in range(2)]
             process.terminate()
         assert "NO isolation" in lines[1]
+
+
+DEEP = "python -c \"import os\nfor i in range(1500): os.mkdir('a'); os.chdir('a')\""
+
+
+def test_a_tree_of_any_depth_goes_with_its_sandbox(sandbox: Sandbox, manager: RunningManager) -> None:
+    sandbox.commands.run(DEEP)
+    assert sandbox.kill() is True
+    assert not (manager.state_dir / "sandboxes" / sandbox.sandbox_id).exists()
+
+
+def test_a_manager_starts_over_what_a_killed_one_left(tmp_path: Path) -> None:
+    left = tmp_path / "state" / "sandboxes" / "iold" / "home"
+    left.mkdir(parents=True)
+    subprocess.run(["/bin/sh", "-c", DEEP.replace("python", sys.executable, 1)], cwd=left, check=True)
+    (left / "read-only").mkdir()
+    (left / "read-only" / "file").touch()
+    (left / "read-only").chmod(0o555)
+    with running_manager(tmp_path) as manager:
+        assert list((manager.state_dir / "sandboxes").iterdir()) == []
+
+
+def test_pkill_python_does_not_end_the_sandbox(sandbox: Sandbox) -> None:
+    sandbox.files.write("work", "1")
+    if available_runtime() != "bubblewrap":
+        pytest.skip("without isolation pkill would look for python on the whole machine")
+    sandbox.run_code("1")
+    sandbox.commands.run("pkill python; true")
+    assert sandbox.files.read("work") == "1"
+    wait_for(lambda: sandbox.run_code("1 + 1").text == "2", 20, "a new kernel")
 
 
 def test_a_missing_bwrap_is_named_with_the_ways_on(tmp_path: Path) -> None:
@@ -240,7 +308,11 @@ def test_a_missing_bwrap_is_named_with_the_ways_on(tmp_path: Path) -> None:
 
 def test_forbidden_namespaces_are_named_with_the_cause_and_never_replaced(tmp_path: Path) -> None:
     fake = tmp_path / "bwrap"
-    fake.write_text("#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n")
+    fake.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = --help ] && exec echo --disable-userns\n'
+        "echo 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n"
+    )
     fake.chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}
     command = serve_command("--port", "0", "--state-dir", str(tmp_path / "state"))

@@ -15,13 +15,14 @@ EXIT_RUNTIME = 3
 def main() -> None:
     """Entry point of the command; ends the process with its exit code."""
     try:
-        import click  # noqa: F401 - only to find out whether the extra is installed
-    except ModuleNotFoundError:
+        from .commands import cli
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__package__.partition(".")[0]):
+            raise
         print(
-            "kruise-agents: the command needs the extra 'local': pip install 'kruise-agents[local]'",
+            f"kruise-agents: {error.name} is missing; the command needs the extra 'local': "
+            "pip install 'kruise-agents[local]'",
             file=sys.stderr,
         )
         sys.exit(EXIT_USAGE)
-    from .commands import cli
-
     cli()

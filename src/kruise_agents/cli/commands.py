@@ -14,14 +14,15 @@ import click
 
 from .. import __version__
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
-from ..manager.certificates import LocalCertificate, make_certificate
 from ..manager.manager import Manager
 from ..manager.runtime import RUNTIMES
 from ..manager.settings import DEFAULT_PORT, Settings
-from ..protocol import Domain, parse_domain
+from ..manager.traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
+from ..protocol import parse_domain
 from . import EXIT_RUNTIME, EXIT_USAGE
 from .greeting import Greeting
 
+_KEY_VARIABLE = "KRUISE_AGENTS_API_KEY"
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -44,10 +45,8 @@ def cli() -> None:
     "--api-key",
     "api_keys",
     multiple=True,
-    envvar="KRUISE_AGENTS_API_KEY",
-    show_envvar=True,
     help="Key that clients must send; may be given more than once. Others can read options in the process list, "
-    "so prefer the environment variable.  [default: a new one, shown at start]",
+    f"so prefer the environment variable {_KEY_VARIABLE} (one key).  [default: a new one, shown at start]",
 )
 @click.option(
     "--runtime",
@@ -61,6 +60,24 @@ def cli() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for sandboxes and certificates.  [default: $XDG_STATE_HOME/kruise-agents]",
 )
+@click.option(
+    "--traffic-access-token-validity",
+    "token_validity",
+    type=click.IntRange(min=1, max=DEFAULT_VALIDITY),
+    default=DEFAULT_VALIDITY,
+    metavar="SECONDS",
+    help="How long the traffic access tokens of protected sandboxes are valid.  [default: 100 years]",
+)
+@click.option(
+    "--traffic-access-token-clock-skew",
+    "token_clock_skew",
+    type=click.FloatRange(min=0),
+    default=DEFAULT_CLOCK_SKEW,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long they are still accepted after that.",
+)
+@click.option("--v1-only", is_flag=True, help="Answer as older sandbox-managers, which lack the v2 routes. For tests.")
 @click.option("--log-level", type=click.Choice(_LEVELS), default="warning", show_default=True)
 def serve(
     host: str | None,
@@ -72,6 +89,9 @@ def serve(
     api_keys: tuple[str, ...],
     runtime: str,
     state_dir: Path | None,
+    token_validity: int,
+    token_clock_skew: float,
+    v1_only: bool,
     log_level: str,
 ) -> None:
     """Run an embedded sandbox-manager until Ctrl-C, which ends its sandboxes too.
@@ -82,42 +102,42 @@ def serve(
     Examples:
       kruise-agents serve
       kruise-agents serve --port 0 --runtime process
-      kruise-agents serve --tls --domain sandboxes.example.com --port 8443
+      kruise-agents serve --tls --port 8443 --domain sandboxes.example.com:8443
     """
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     # Its "error" logger is also what it says every ordinary thing on.
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, getattr(logging, log_level.upper())))
-    state = state_dir or _default_state_dir()
     try:
         if (cert is None) != (key is None):
             raise ConfigurationError(
                 "--cert and --key go together: give both, or only --tls for a certificate made here"
             )
-        named = parse_domain(domain) if domain else None
-        own = None
-        if tls and cert is None:
-            own = make_certificate(state / "tls", named or Domain("localhost"))
-            cert, key = own.certificate, own.private_key
+        # Read here and not by click, which would split it at blanks.
+        given = api_keys or tuple(filter(None, [os.environ.get(_KEY_VARIABLE)]))
         settings = Settings(
-            state_dir=state,
-            api_keys=api_keys or (f"e2b_{secrets.token_hex(20)}",),
+            state_dir=state_dir or _default_state_dir(),
+            api_keys=given or (f"e2b_{secrets.token_hex(20)}",),
             host=host,
             port=port,
-            domain=str(named) if named else None,
+            domain=str(parse_domain(domain)) if domain else None,
             runtime=runtime,
+            tls=tls or cert is not None,
             certificate=cert,
             private_key=key,
+            v1_only=v1_only,
+            traffic_token_validity=token_validity,
+            traffic_token_clock_skew=token_clock_skew,
         )
-        asyncio.run(_serve(settings, own, shown_key=None if api_keys else settings.api_keys[0]))
+        asyncio.run(_serve(settings, shown_key=None if given else settings.api_keys[0]))
     except RuntimeUnavailableError as error:
         _fail(error, EXIT_RUNTIME)
     except KruiseAgentsError as error:
         _fail(error, EXIT_USAGE)
 
 
-async def _serve(settings: Settings, own: LocalCertificate | None, shown_key: str | None) -> None:
+async def _serve(settings: Settings, shown_key: str | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -125,13 +145,13 @@ async def _serve(settings: Settings, own: LocalCertificate | None, shown_key: st
     async with Manager(settings) as manager:
         assert manager.runtime is not None
         greeting = Greeting(
-            scheme="https" if settings.certificate else "http",
+            scheme="https" if settings.tls else "http",
             host=settings.host,
             port=manager.port,
             domain=settings.domain,
             runtime=manager.runtime.summary,
             api_key=shown_key,
-            authority=own.authority if own else None,
+            authority=manager.authority,
         )
         click.echo(greeting.text())
         await stop.wait()

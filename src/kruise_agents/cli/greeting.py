@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Greeting:
     def text(self) -> str:
         """The lines, without a final newline."""
         lines = [
-            f"kruise-agents {__version__}: sandbox-manager on {self.scheme}://{self.client_domain()}",
+            f"kruise-agents {__version__}: sandbox-manager on {self.scheme}://{self._listening()}",
             self.runtime,
         ]
         if self.host not in _LOOPBACK:
@@ -48,7 +49,8 @@ class Greeting:
         else:
             lines.append("  export E2B_API_KEY=...   # the key that you gave")
         if self.authority:
-            lines.append(f"  export SSL_CERT_FILE={self.authority}   # trusts this manager, and then only this")
+            trusted = shlex.quote(str(self.authority))
+            lines.append(f"  export SSL_CERT_FILE={trusted}   # trusts this manager, and then only this")
         call = "patch_e2b()" if self.scheme == "https" else "patch_e2b(False)"
         lines += [
             "",
@@ -61,8 +63,9 @@ class Greeting:
 
     def client_domain(self) -> str:
         """What belongs in ``E2B_DOMAIN``."""
-        if self.domain:
-            return self.domain
+        return self.domain or self._listening()
+
+    def _listening(self) -> str:
         host = "localhost" if self.host in (*_LOOPBACK, *_ANY) else str(self.host)
         if ":" in host:
             host = f"[{host}]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import unquote
 
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import AddressError, PortError
@@ -33,8 +34,13 @@ class ManagerApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or one WebSocket connection."""
         headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
-        authority = _header(headers, "host") or ""
         raw = _raw_target(scope)
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) != 1:
+            message = f"API Error: a request needs one Host header, this one has {len(hosts)}"
+            await answer(PlainTextResponse(message, status_code=400), scope, receive, send)
+            return
+        authority = hosts[0].decode("latin-1")
         try:
             target = parse(authority, raw, _header(headers, ID_HEADER), _header(headers, PORT_HEADER))
         except PortError as error:
@@ -60,7 +66,7 @@ class ManagerApp:
             path=unquote(path),
             raw_path=path.encode("latin-1"),
             query_string=query.encode("latin-1"),
-            state={**scope.get("state", {}), "domain": domain},
+            state={**scope.get("state", {}), "domain": domain, "private": target.private},
         )
         await self._api(inner, receive, send)
 

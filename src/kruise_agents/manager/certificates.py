@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from ..protocol import Domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class LocalCertificate:
     authority: Path
 
 
-def make_certificate(folder: Path, domain: Domain) -> LocalCertificate:
-    """Make a certificate authority and a certificate for ``domain``, ``*.domain`` and the loopback names.
+def make_certificate(folder: Path, hosts: Sequence[str]) -> LocalCertificate:
+    """Make a certificate authority and a certificate for ``hosts``, ``*.<host>`` and the loopback names.
 
     The authority's key is not kept, so nobody can sign more with it.
 
@@ -29,8 +29,8 @@ def make_certificate(folder: Path, domain: Domain) -> LocalCertificate:
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority = trustme.CA(organization_name="kruise-agents local authority")
-    host = domain.host.strip("[]")
-    names = dict.fromkeys([host, *([] if ":" in host else [f"*.{host}"]), "localhost", "127.0.0.1", "::1"])
+    names = dict.fromkeys(name for host in hosts for name in _names(host.strip("[]")))
+    names |= dict.fromkeys(["localhost", "127.0.0.1", "::1"])
     server = authority.issue_cert(*names)
     made = LocalCertificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
     made.certificate.write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
@@ -38,3 +38,11 @@ def make_certificate(folder: Path, domain: Domain) -> LocalCertificate:
     made.private_key.write_bytes(server.private_key_pem.bytes())
     authority.cert_pem.write_to_path(str(made.authority))
     return made
+
+
+def _names(host: str) -> list[str]:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return [host, f"*.{host}"]
+    return [host]

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable
 import h11
 
 _CHUNK = 256 * 1024
+_MAX_HEAD_BYTES = 256 * 1024
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -24,7 +25,7 @@ class Exchange:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._connection = h11.Connection(h11.CLIENT)
+        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
 
     @classmethod
     async def on(cls, connection: socket.socket) -> Exchange:

@@ -10,6 +10,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from .gateway.http import ResponseCutError
 
 MAX_HEAD_BYTES = 64 * 1024
+MAX_HANDSHAKE_LINE_BYTES = 8000
+MAX_HANDSHAKE_HEADERS = 120
 
 
 class GuardedHttpProtocol(HttpToolsProtocol):
@@ -40,6 +42,19 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Hook of the parser: what comes next is another head."""
         super().on_message_complete()
         self._in_head = True
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hook of uvicorn: what reads the handshake next would never answer one that is too large for it."""
+        longest = max(len(name) + len(value) for name, value in self.headers)
+        if longest > MAX_HANDSHAKE_LINE_BYTES or len(self.headers) > MAX_HANDSHAKE_HEADERS:
+            self._refuse(
+                431,
+                "Request Header Fields Too Large",
+                f"a WebSocket handshake may have {MAX_HANDSHAKE_HEADERS} headers, "
+                f"each of {MAX_HANDSHAKE_LINE_BYTES} bytes at most",
+            )
+        else:
+            super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
         """Hook of uvicorn for everything that is no HTTP request."""

@@ -5,24 +5,29 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ..errors import ConfigurationError
+from ..protocol import parse_domain
 from ..serving import Server
 from .api import create_api
 from .app import ManagerApp
+from .certificates import LocalCertificate, make_certificate
 from .gateway import Gateway
+from .gateway.websocket import MAX_MESSAGE_BYTES
 from .http_protocol import GuardedHttpProtocol, OrdinaryEnds
 from .listening import bind
 from .runtime import BubblewrapRuntime, ProcessRuntime, Runtime
+from .sandboxes.folders import remove_tree
 from .sandboxes.model import now
 from .sandboxes.registry import Sandboxes
 from .sandboxes.templates import Templates
 from .settings import Settings
+from .traffic_tokens import TrafficTokens
 
 
 class Manager:
@@ -34,14 +39,16 @@ class Manager:
     """
 
     def __init__(self, settings: Settings) -> None:
-        if not settings.api_keys or not all(settings.api_keys):
+        if not settings.api_keys or not all(key.strip() for key in settings.api_keys):
             raise ConfigurationError("a manager needs at least one API key, and none may be empty")
-        self._settings = settings
+        self._settings = replace(settings, state_dir=settings.state_dir.absolute())
         self._lock: int | None = None
         self._server: Server | None = None
         self._sandboxes: Sandboxes | None = None
         self.port = settings.port
         self.runtime: Runtime | None = None
+        self.authority: Path | None = None
+        """The CA file that clients must trust, when the certificate was made here."""
 
     async def __aenter__(self) -> Self:
         settings = self._settings
@@ -53,16 +60,23 @@ class Manager:
             self.runtime.check()
             folder = settings.state_dir / "sandboxes"
             # Left over by a manager that was killed; their processes ended with it.
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o700)
-            self._sandboxes = Sandboxes(self.runtime, folder)
+            _make_empty(folder)
+            tokens = TrafficTokens(settings.traffic_token_validity, settings.traffic_token_clock_skew)
+            self._sandboxes = Sandboxes(self.runtime, folder, tokens)
             templates = Templates(now())
             app = ManagerApp(
-                create_api(self._sandboxes, templates, settings.api_keys),
-                Gateway(self._sandboxes.running),
+                create_api(self._sandboxes, templates, settings.api_keys, v1_only=settings.v1_only),
+                Gateway(self._sandboxes.running, tokens),
                 settings.domain,
             )
-            self._server = Server(app, listeners, http=GuardedHttpProtocol, **_tls(settings))
+            tls: dict[str, object] = {}
+            if settings.certificate is not None:
+                tls = _tls(settings.certificate, settings.private_key)
+            elif settings.tls:
+                own = _own_certificate(settings)
+                self.authority = own.authority
+                tls = _tls(own.certificate, own.private_key)
+            self._server = Server(app, listeners, http=GuardedHttpProtocol, ws_max_size=MAX_MESSAGE_BYTES, **tls)
             logging.getLogger("uvicorn.error").addFilter(OrdinaryEnds())
             await self._server.start()
         except BaseException:
@@ -80,13 +94,22 @@ class Manager:
         # Sandboxes first: that ends the streams which the server would wait for.
         await self._sandboxes.close()
         await self._server.stop()
-        shutil.rmtree(self._settings.state_dir / "sandboxes", ignore_errors=True)
+        remove_tree(self._settings.state_dir / "sandboxes")
         self._release()
 
     def _release(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _make_empty(folder: Path) -> None:
+    if not remove_tree(folder):
+        raise ConfigurationError(
+            f"{folder}, left over from another run, cannot be removed; remove it, or choose another state folder "
+            f"with --state-dir"
+        )
+    folder.mkdir(mode=0o700)
 
 
 def _runtime(settings: Settings) -> Runtime:
@@ -116,13 +139,17 @@ def _lock(state_dir: Path) -> int:
     return descriptor
 
 
-def _tls(settings: Settings) -> dict[str, object]:
-    if settings.certificate is None:
-        return {}
+def _own_certificate(settings: Settings) -> LocalCertificate:
+    domain = parse_domain(settings.domain).host if settings.domain else "localhost"
+    names = [domain] if settings.host in (None, "0.0.0.0", "::") else [domain, str(settings.host)]  # noqa: S104
+    return make_certificate(settings.state_dir / "tls", names)
+
+
+def _tls(certificate: Path, private_key: Path | None) -> dict[str, object]:
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certificate, settings.private_key)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
-            f"the certificate {settings.certificate} with the key {settings.private_key} cannot be used: {error}"
+            f"the certificate {certificate} with the key {private_key} cannot be used: {error}"
         ) from error
-    return {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.private_key}
+    return {"ssl_certfile": certificate, "ssl_keyfile": private_key}

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
+
 DEFAULT_PORT = 7788
 
 
@@ -20,8 +22,12 @@ class Settings:
         port: port to listen on; 0: any free one.
         domain: what replies name as the domain, or None: the host that each client used.
         runtime: a name from :data:`.runtime.RUNTIMES`.
-        certificate: PEM file with the server's certificate and its chain, or None: plain http.
+        tls: serve https.
+        certificate: PEM file with the server's certificate and its chain, or None: with ``tls`` one is made.
         private_key: PEM file with the certificate's key.
+        v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
+        traffic_token_validity: seconds from the issue of a traffic access token to its end.
+        traffic_token_clock_skew: seconds for which its times are still accepted too early and too late.
     """
 
     state_dir: Path
@@ -30,5 +36,9 @@ class Settings:
     port: int = DEFAULT_PORT
     domain: str | None = None
     runtime: str = "bubblewrap"
+    tls: bool = False
     certificate: Path | None = None
     private_key: Path | None = None
+    v1_only: bool = False
+    traffic_token_validity: int = DEFAULT_VALIDITY
+    traffic_token_clock_skew: float = DEFAULT_CLOCK_SKEW

@@ -77,6 +77,32 @@ class Web(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def get_not_modified(self):
+        self.send_response(304)
+        self.send_header("Content-Length", "1234")
+        self.end_headers()
+
+    def get_status(self):
+        self.send_response(int(urlsplit(self.path).query))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def get_both_framings(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"b\r\nhello world\r\n0\r\n\r\n")
+
+    def get_large_head(self):
+        self.send_response(200)
+        for number in range(30):
+            self.send_header(f"X-Large-{number}", "x" * 3000)
+            self.flush_headers()
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
     def reply(self, value):
         data = json.dumps(value).encode()
         self.send_response(200)

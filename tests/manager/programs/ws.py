@@ -10,9 +10,18 @@ from websockets.asyncio.server import serve
 def check(connection, request):
     if request.path == "/forbidden":
         return connection.respond(http.HTTPStatus.FORBIDDEN, "not you\n")
+    if request.path == "/redirect":
+        answer = connection.respond(http.HTTPStatus.FOUND, "")
+        answer.headers["Location"] = "/elsewhere"
+        return answer
     if request.path == "/ready":
         return connection.respond(http.HTTPStatus.OK, "ready\n")
     return None
+
+
+def mark(connection, request, response):
+    response.headers["X-App"] = "mine"
+    return response
 
 
 async def echo(connection):
@@ -26,7 +35,7 @@ async def echo(connection):
 
 
 async def main():
-    options = {"process_request": check, "subprotocols": ["chat", "other"], "max_size": None}
+    options = {"process_request": check, "process_response": mark, "subprotocols": ["chat", "other"], "max_size": None}
     async with serve(echo, "127.0.0.1", int(sys.argv[1]), **options):
         await asyncio.get_running_loop().create_future()
 

@@ -18,23 +18,29 @@ from .errors import ApiError, on_api_error, on_crash, on_http_error
 from .sandboxes import SandboxRoutes
 from .templates import TemplateRoutes
 from .unsupported import unsupported_routes
+from .v1_only import V1Only, on_missing
 
 
-def create_api(sandboxes: Sandboxes, templates: Templates, keys: Sequence[str]) -> Starlette:
+def create_api(sandboxes: Sandboxes, templates: Templates, keys: Sequence[str], *, v1_only: bool = False) -> Starlette:
     """The API as an ASGI application whose routes have no prefix.
 
     Parameters:
         keys: the API keys that may call it.
+        v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
     """
     app = Starlette(
         routes=[
             Route("/health", _health, methods=["GET"]),
             *unsupported_routes(),
-            *SandboxRoutes(sandboxes, templates).routes(),
+            *SandboxRoutes(sandboxes, templates, v1_only=v1_only).routes(),
             *TemplateRoutes(templates).routes(),
         ],
-        middleware=[Middleware(RequireKey, keys=keys)],
-        exception_handlers={ApiError: on_api_error, HTTPException: on_http_error, Exception: on_crash},
+        middleware=[*([Middleware(V1Only)] if v1_only else []), Middleware(RequireKey, keys=keys)],
+        exception_handlers={
+            ApiError: on_api_error,
+            HTTPException: on_missing if v1_only else on_http_error,
+            Exception: on_crash,
+        },
     )
     app.router.redirect_slashes = False
     return app

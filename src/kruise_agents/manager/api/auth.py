@@ -7,33 +7,47 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ...protocol.keys import decode_key
 from .errors import error_response
 
 _PUBLIC = frozenset({"/health"})
+_BEARER_ROUTES = "/volumecontent/"
+"""Volume contents carry a volume's token instead of the key; not served yet, and the route says so."""
 _HEADER = b"x-api-key"
 
 
 class RequireKey:
     """ASGI middleware that answers 401 unless the request carries one of ``keys``.
 
-    Every key is compared, each in constant time, so that the time of an answer tells nothing.
+    Each key has two spellings, raw and encoded (``protocol/keys.py``). Every key is compared, each in constant
+    time, so that the time of an answer tells nothing.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
-        self._keys = [key.encode() for key in keys]
+        self._keys = [raw_key(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["path"] in _PUBLIC:
+        if scope["path"] in _PUBLIC or scope["path"].startswith(_BEARER_ROUTES):
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == _HEADER), None)
         if given is None:
             message = "Invalid API Key: the header X-API-Key is missing; set E2B_API_KEY or pass api_key="
-        elif not sum(hmac.compare_digest(given, key) for key in self._keys):
+        elif not self._knows(raw_key(given)):
             message = "Invalid API Key: this manager does not know the key that was sent"
         else:
             await self._app(scope, receive, send)
             return
         await error_response(401, message)(scope, receive, send)
+
+    def _knows(self, raw: bytes) -> bool:
+        # An encoded empty key is empty, and nobody's.
+        return bool(raw) and bool(sum(hmac.compare_digest(raw, key) for key in self._keys))
+
+
+def raw_key(given: bytes) -> bytes:
+    """The raw spelling of a key, whichever of the two it came in."""
+    decoded = decode_key(given.decode("latin-1"))
+    return given if decoded is None else decoded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -76,6 +77,11 @@ class Fields:
         if value not in (None, False, [], {}, ""):
             raise ApiError(400, f"field '{name}' is not supported by this manager: {why}")
 
+    def digest(self) -> bytes:
+        """The same for two objects that say the same, however they were written."""
+        text = json.dumps(self._values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
     def names(self) -> list[str]:
         """The names of all members that are not ``null``."""
         return [name for name, value in self._values.items() if value is not None]
@@ -99,7 +105,8 @@ async def read_fields(request: Request) -> Fields:
         return Fields({})
     try:
         value = json.loads(data)
-    except ValueError as error:
+        json.dumps(value, ensure_ascii=False).encode()  # half a character can be written in JSON, and is no text
+    except (ValueError, RecursionError) as error:
         raise ApiError(400, f"Error when parsing request: the body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ApiError(400, f"Error when parsing request: the body must be a JSON object, got {_shown(value)}")

@@ -9,14 +9,26 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+DO_NOT_RETRY = {"Should-Retry": "false"}
+"""For answers that leave open what was done: e2b 2.60.0 and later never repeat such a request, creates included."""
+
 
 class ApiError(Exception):
-    """Answer the request with ``status`` and ``message``."""
+    """Answer the request with ``status`` and ``message``.
 
-    def __init__(self, status: int, message: str) -> None:
+    Parameters:
+        error_code: what kind of error it is, for programs.
+        headers: headers of the answer.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, error_code: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.error_code = error_code
+        self.headers = headers
 
 
 def sandbox_not_found(sandbox_id: str) -> ApiError:
@@ -24,15 +36,18 @@ def sandbox_not_found(sandbox_id: str) -> ApiError:
     return ApiError(404, f"Sandbox \"{sandbox_id}\" doesn't exist or you don't have access to it")
 
 
-def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+def error_response(
+    status: int, message: str, headers: dict[str, str] | None = None, error_code: str | None = None
+) -> Response:
     """The body that every error of the API has."""
-    return JSONResponse({"code": status, "message": message}, status_code=status, headers=headers)
+    body = {"code": status, "message": message, **({"error_code": error_code} if error_code else {})}
+    return JSONResponse(body, status_code=status, headers=headers)
 
 
 async def on_api_error(request: Request, error: Exception) -> Response:
     """Handler for :class:`ApiError`."""
     assert isinstance(error, ApiError)
-    return error_response(error.status, error.message)
+    return error_response(error.status, error.message, error.headers, error.error_code)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
@@ -45,4 +60,4 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 async def on_crash(request: Request, error: Exception) -> Response:
     """Handler for what should not happen; the server logs it with its traceback."""
-    return error_response(500, "Internal Server Error")
+    return error_response(500, "Internal Server Error", DO_NOT_RETRY)

@@ -13,12 +13,15 @@ from ..sandboxes.program import StartError
 from ..sandboxes.registry import Sandboxes
 from ..sandboxes.templates import Template, Templates
 from .body import Fields, read_fields
-from .errors import ApiError, sandbox_not_found
+from .errors import DO_NOT_RETRY, ApiError, sandbox_not_found
+from .idempotency import IdempotentCreates
 from .listing import page, read_query
 from .replies import sandbox_detail, sandbox_listed, sandbox_reply
+from .traffic_tokens import TrafficTokenRoutes, new_token_fields
 
 DEFAULT_TIMEOUT = 300
 MAX_TIMEOUT = 2_592_000
+MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
 _RESERVED_METADATA = ("e2b.agents.kruise.io/", "agents.kruise.io/")
 
 logger = logging.getLogger(__name__)
@@ -27,9 +30,11 @@ logger = logging.getLogger(__name__)
 class SandboxRoutes:
     """The handlers, over the sandboxes and templates of one manager."""
 
-    def __init__(self, sandboxes: Sandboxes, templates: Templates) -> None:
+    def __init__(self, sandboxes: Sandboxes, templates: Templates, *, v1_only: bool = False) -> None:
         self._sandboxes = sandboxes
         self._templates = templates
+        self._v1_only = v1_only
+        self._creates = IdempotentCreates()
 
     def routes(self) -> list[Route]:
         """Their routes. Create and connect exist twice: e2b up to 2.50.0 calls v1, from 2.51.0 on v2."""
@@ -44,11 +49,15 @@ class SandboxRoutes:
             Route(f"{one}/connect", self.connect, methods=["POST"]),
             Route(f"/v2{one}/connect", self.connect, methods=["POST"]),
             Route(f"{one}/timeout", self.set_timeout, methods=["POST"]),
+            *TrafficTokenRoutes(self._sandboxes).routes(),
         ]
 
     async def create(self, request: Request) -> Response:
-        """Make a sandbox: 201 when it answers."""
+        """Make a sandbox: 201 when it answers; the same one for the same idempotency key."""
         fields = await read_fields(request)
+        return await self._creates.answer(request.headers, fields, lambda: self._create(request, fields))
+
+    async def _create(self, request: Request, fields: Fields) -> Response:
         _refuse_unsupported(fields)
         timeout = _positive_timeout(fields)
         metadata = _metadata(fields)
@@ -62,12 +71,18 @@ class SandboxRoutes:
             )
         except (StartError, OSError) as error:
             logger.exception("no sandbox could be made")
-            raise ApiError(500, f"the sandbox could not be started: {error}") from error
-        return JSONResponse(sandbox_reply(sandbox, domain), status_code=201)
+            raise ApiError(500, f"the sandbox could not be started: {error}", headers=DO_NOT_RETRY) from error
+        if "idempotency-key" not in request.headers and await request.is_disconnected():
+            # Nobody has learned its id, and nobody can ask for it again.
+            await self._sandboxes.kill(sandbox.id)
+        reply = {**sandbox_reply(sandbox, domain), **new_token_fields(self._sandboxes, sandbox)}
+        return JSONResponse(reply, status_code=201)
 
     async def connect(self, request: Request) -> Response:
         """Join a running sandbox; its life is only ever prolonged."""
         fields = await read_fields(request)
+        if self._v1_only and fields.integer("timeout") is None:
+            raise ApiError(400, f"timeout should between 0 and {MAX_TIMEOUT}")
         timeout = _positive_timeout(fields)
         sandbox = self._running(request)
         self._sandboxes.extend(sandbox, timeout)
@@ -147,6 +162,11 @@ def _variables(fields: Fields) -> dict[str, str]:
     for name, value in variables.items():
         if not name or "=" in name or "\0" in name + value:
             raise ApiError(400, f"field 'envVars.{name}' cannot be an environment variable")
+        size = len(name.encode()) + len(value.encode()) + 2
+        if size > MAX_VARIABLE_BYTES:
+            raise ApiError(
+                400, f"field 'envVars.{name}' has {size} bytes; programs can be given {MAX_VARIABLE_BYTES} at most"
+            )
     return variables
 
 

@@ -44,7 +44,6 @@ _ROUTES: list[tuple[str, str, list[str]]] = [
     ("teams", "/teams", ["GET"]),
     ("API keys over REST", "/api-keys", ["GET", "POST"]),
     ("API keys over REST", "/api-keys/{rest:path}", ["GET", "PATCH", "DELETE"]),
-    ("traffic access tokens", f"{_ONE}/traffic-access-token", ["POST"]),
 ]
 
 

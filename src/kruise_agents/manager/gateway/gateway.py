@@ -11,8 +11,10 @@ from ...protocol import SandboxTarget
 from ...protocol.addresses import ENVD_PORT, PREFIX, is_private_path
 from ..sandboxes.model import Sandbox
 from ..sandboxes.sockets import PortClosedError
+from ..traffic_tokens import TrafficTokens
 from . import errors
 from .http import forward_http
+from .traffic_tokens import refusal, take_tokens
 from .websocket import forward_websocket
 
 _RESERVED = frozenset({"/init", "/freeze", "/unfreeze", "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"})
@@ -25,10 +27,12 @@ class Gateway:
 
     Parameters:
         lookup: gives the running sandbox of an id, from memory, or None.
+        tokens: who issued the traffic access tokens of protected sandboxes.
     """
 
-    def __init__(self, lookup: Lookup) -> None:
+    def __init__(self, lookup: Lookup, tokens: TrafficTokens) -> None:
         self._lookup = lookup
+        self._tokens = tokens
 
     async def serve(self, target: SandboxTarget, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward one request, or one WebSocket connection, to its end."""
@@ -39,6 +43,10 @@ class Gateway:
         sandbox = self._lookup(target.sandbox_id)
         if sandbox is None:
             await answer(errors.sandbox_not_found(target.sandbox_id), scope, receive, send)
+            return
+        tokens, scope = take_tokens(scope)
+        if (refused := refusal(sandbox, tokens, self._tokens)) is not None:
+            await answer(refused, scope, receive, send)
             return
         try:
             connection = await sandbox.program.connect(target.port)

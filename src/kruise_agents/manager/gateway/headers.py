@@ -20,6 +20,8 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+# RFC 9110 forbids naming these in Connection; a client that does must not change what a body is or whom it is for.
+_NEVER_OF_ONE_CONNECTION = frozenset({b"content-length", b"host", b"set-cookie", b"cookie", b"authorization"})
 _HANDSHAKE = frozenset(
     {
         b"host",
@@ -30,20 +32,31 @@ _HANDSHAKE = frozenset(
         b"sec-websocket-version",
     }
 )
-_COOKIE_PATH = re.compile(rb"(;\s*path\s*=\s*)([^;]*)", re.IGNORECASE)
+_COOKIE_PATH = re.compile(rb"(;\s*path\s*=\s*\"?)([^;\"]*)", re.IGNORECASE)
 
 
 def forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """``headers`` without those that belong to one connection only (RFC 9110, section 7.6.1)."""
     found = list(headers)
     named = {token.strip().lower() for name, value in found if name == b"connection" for token in value.split(b",")}
-    dropped = _HOP_BY_HOP | named
+    dropped = _HOP_BY_HOP | (named - _NEVER_OF_ONE_CONNECTION)
     return [(name, value) for name, value in found if name not in dropped]
 
 
 def handshake_forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The headers of a WebSocket handshake that are not part of the handshake itself."""
     return [(name, value) for name, value in forwarded(headers) if name not in _HANDSHAKE]
+
+
+def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> Headers:
+    """The headers of a response, names in lower case, whose body is framed anew.
+
+    A length that does not count beside ``Transfer-Encoding: chunked``, or that speaks of a body which a 304 has not,
+    is left out.
+    """
+    lowered = [(name.lower(), value) for name, value in headers]
+    unframed = status == 304 or any(name == b"transfer-encoding" for name, _ in lowered)
+    return [pair for pair in forwarded(lowered) if not (unframed and pair[0] == b"content-length")]
 
 
 def request_framing(headers: Headers) -> bytes | None:

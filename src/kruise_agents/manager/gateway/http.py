@@ -10,7 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from ...protocol import SandboxTarget
 from ..http_client import Exchange
-from .headers import below_prefix, forwarded, request_framing
+from .headers import below_prefix, forwarded, request_framing, response_forwarded
+
+_STATUSES = range(200, 600)
 
 
 async def forward_http(
@@ -47,7 +49,9 @@ async def forward_http(
         await exchange.send_head(scope["method"], target.path.encode("latin-1"), headers)
         upload = asyncio.create_task(_upload(exchange, receive))
         head = await exchange.receive_head()
-        answer = forwarded((name.lower(), value) for name, value in head.headers)
+        if head.status_code not in _STATUSES:
+            return f"it answered with the status {head.status_code}"
+        answer = response_forwarded(head.headers, head.status_code)
         if prefix:
             answer = below_prefix(answer, prefix, authority)
         begun = True

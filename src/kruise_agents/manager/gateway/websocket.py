@@ -9,17 +9,18 @@ import socket
 from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
 from ...protocol import SandboxTarget
-from .headers import forwarded, handshake_forwarded
+from .headers import Headers, below_prefix, handshake_forwarded, response_forwarded
 
 _NORMAL = 1000
 _GOING_AWAY = 1001
 _NO_CODE = 1005
 _BROKEN = frozenset({1006, 1015})
 _BAD_GATEWAY = 1014
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class _Connect(connect):
@@ -43,7 +44,7 @@ async def forward_websocket(
 
     Parameters:
         connection: a connected socket; closed at the end.
-        prefix: not used; a handshake has no header that names a path.
+        prefix: what path routing took off the path, or nothing.
 
     Returns:
         Why the application could not be asked, else None.
@@ -59,20 +60,29 @@ async def forward_websocket(
             compression=None,
             proxy=None,
             ping_interval=None,
-            max_size=_MAX_MESSAGE_BYTES,
+            max_size=MAX_MESSAGE_BYTES,
         )
     except InvalidStatus as refusal:
         answer = refusal.response
-        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.raw_items()]
-        await send({"type": "websocket.http.response.start", "status": answer.status_code, "headers": forwarded(raw)})
+        kept = _answered(answer, prefix, scope)
+        await send({"type": "websocket.http.response.start", "status": answer.status_code, "headers": kept})
         await send({"type": "websocket.http.response.body", "body": bytes(answer.body or b"")})
         return None
     except (InvalidHandshake, InvalidMessage, OSError, TimeoutError) as error:
         return str(error)
     await receive()  # websocket.connect
-    await send({"type": "websocket.accept", "subprotocol": application.subprotocol})
+    assert application.response is not None  # the handshake is over
+    kept = handshake_forwarded(_answered(application.response, prefix, scope))
+    await send({"type": "websocket.accept", "subprotocol": application.subprotocol, "headers": kept})
     await _pass_messages(application, receive, send)
     return None
+
+
+def _answered(answer: Response, prefix: bytes, scope: Scope) -> Headers:
+    """The headers of the application's answer to the handshake, for the client."""
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.raw_items()]
+    kept = response_forwarded(raw, answer.status_code)
+    return below_prefix(kept, prefix, _authority(scope).encode("latin-1")) if prefix else kept
 
 
 def _passed_on(code: int | None) -> int:

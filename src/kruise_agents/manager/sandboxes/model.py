@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import string
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from ..traffic_tokens import PROTECT_KEY
 from .program import SandboxProgram
 from .templates import Template
 
@@ -36,6 +38,12 @@ class Sandbox:
     started_at: datetime
     end_at: datetime
     state: State = State.STARTING
+    uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def protected(self) -> bool:
+        """Whether its ports need a traffic access token."""
+        return self.metadata.get(PROTECT_KEY) == "true"
 
 
 def new_sandbox_id() -> str:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 
 from ...errors import KruiseAgentsError
 from ..http_client import exchange
 from ..runtime import Layout, Runtime
 from ..runtime.program import fill_home
+from .folders import remove_tree
 from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
 
 START_SECONDS = 30
@@ -79,13 +79,9 @@ class SandboxProgram:
         """Wait until the program has ended, by itself or not."""
         assert self._process is not None
         descriptor = os.pidfd_open(self._process.pid)
-        loop = asyncio.get_running_loop()
-        done = asyncio.Event()
-        loop.add_reader(descriptor, done.set)
         try:
-            await done.wait()
+            await _readable(descriptor)
         finally:
-            loop.remove_reader(descriptor)
             os.close(descriptor)
         self._process.wait()
 
@@ -100,9 +96,13 @@ class SandboxProgram:
                 self._process.kill()
                 await self.ended()
         if self._inner is not None:
+            # When bwrap itself was killed, what it started may live for another moment, and write.
+            self._signal_end()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(_readable(self._inner), _END_SECONDS)
             os.close(self._inner)
             self._inner = None
-        await asyncio.to_thread(_remove, self.layout.root)
+        await asyncio.to_thread(remove_tree, self.layout.root)
 
     def _launch(self) -> None:
         self.layout.make()
@@ -156,6 +156,17 @@ class SandboxProgram:
         return "\n".join([f"the sandbox's program {what}{ended}; its last output:", *lines])
 
 
+async def _readable(descriptor: int) -> None:
+    """Return when ``descriptor`` can be read; a process descriptor can when the process has ended."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+    loop.add_reader(descriptor, done.set)
+    try:
+        await done.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
 def _inner_process(info: int) -> int | None:
     """A handle on the first process inside the namespaces, or None when the runtime failed before it made one."""
     text = b""
@@ -167,18 +178,3 @@ def _inner_process(info: int) -> int | None:
         return os.pidfd_open(json.loads(text)["child-pid"])
     except ProcessLookupError:
         return None
-
-
-def _remove(folder: Path) -> None:
-    """Remove a tree in which a program may have taken its own permissions away."""
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
-    except PermissionError:
-        for parent, names, _ in os.walk(folder):
-            for name in names:
-                path = Path(parent) / name
-                if not path.is_symlink():  # a link may lead out of the sandbox's folders
-                    path.chmod(0o700)
-        shutil.rmtree(folder)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from ..runtime import Layout, Runtime
+from ..traffic_tokens import TrafficTokens
 from .model import Sandbox, State, new_access_token, new_sandbox_id, now
 from .program import SandboxProgram, StartError
 from .templates import Template
@@ -22,9 +23,11 @@ class Sandboxes:
     Parameters:
         runtime: what runs them.
         folder: where their folders go; it exists.
+        traffic_tokens: who signs for them, or None: an issuer of their own.
     """
 
-    def __init__(self, runtime: Runtime, folder: Path) -> None:
+    def __init__(self, runtime: Runtime, folder: Path, traffic_tokens: TrafficTokens | None = None) -> None:
+        self.traffic_tokens = traffic_tokens or TrafficTokens()
         self._runtime = runtime
         self._folder = folder
         self._known: dict[str, Sandbox] = {}
@@ -68,7 +71,7 @@ class Sandboxes:
         try:
             await program.start(token, {**variables, **_internal_variables(sandbox)})
         except BaseException:
-            # A client that hung up in the middle must not leave half a sandbox either.
+            # Whatever ended the start, nothing half-made stays.
             await asyncio.shield(self._end(sandbox))
             raise
         if sandbox.state is State.ENDING:
@@ -103,7 +106,10 @@ class Sandboxes:
 
     async def close(self) -> None:
         """End every sandbox, also those that are just being made, and make no more."""
-        await asyncio.gather(*(self._end(sandbox) for sandbox in list(self._known.values())))
+        ends = (self._end(sandbox) for sandbox in list(self._known.values()))
+        for failure in await asyncio.gather(*ends, return_exceptions=True):
+            if failure is not None:
+                logger.error("a sandbox did not end well", exc_info=failure)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,9 @@ RELAY = "relay"
 SERVED_PORTS = {ENVD_PORT: "envd", CODE_INTERPRETER_PORT: "code-interpreter"}
 """Ports that have a socket of their own; every other port goes through the relay."""
 
-_BACKLOG = 512
+_BACKLOG = 4096
+_CONNECT_SECONDS = 30.0
+_RETRY_SECONDS = 0.005
 _RELAY_OPEN = b"\x01"
 _RELAY_CLOSED = b"\x00"
 
@@ -50,11 +53,25 @@ async def connect(folder: Path, name: str) -> socket.socket:
     try:
         connection.setblocking(False)
         with _short(folder, name) as path:
-            await asyncio.get_running_loop().sock_connect(connection, path)
+            await _connect_when_there_is_room(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+async def _connect_when_there_is_room(connection: socket.socket, path: str) -> None:
+    """A Unix socket whose listen queue is full refuses at once, and offers nothing to wait on."""
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    while True:
+        try:
+            connection.connect(path)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 async def connect_port(folder: Path, port: int, served: frozenset[int]) -> socket.socket:

@@ -1,0 +1,139 @@
+"""Traffic access tokens: JWTs that open the ports of one protected sandbox, signed and checked by this manager.
+
+What a gateway of OpenKruise takes from an identity provider by OIDC, the manager is itself: issuer, key and verifier.
+The checks are the gateway's: a known ``kid``, the one asymmetric algorithm of the key, the issuer, the times with a
+leeway, a subject, and the sandbox. Nothing here writes a token anywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+PROTECT_KEY = "security.agents.kruise.io/enable-jwt-auth"
+"""The metadata key that makes a sandbox protected, when its value is exactly ``true``."""
+
+DEFAULT_VALIDITY = 100 * 365 * 86_400
+DEFAULT_CLOCK_SKEW = 60.0
+
+_ALGORITHM = "EdDSA"
+_ISSUER = "https://kruise-agents.invalid"
+_MAX_BYTES = 64 * 1024
+_CLAIMS = ["iss", "sub", "exp", "iat", "nbf", "sandbox"]
+
+
+class TokenRefusedError(Exception):
+    """Missing, malformed, expired, or not signed by this manager."""
+
+
+class ForeignTokenError(TokenRefusedError):
+    """A valid token of another sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficToken:
+    """A token and the moment, in UTC and whole seconds, from which it opens nothing."""
+
+    value: str = field(repr=False)
+    expires_at: datetime
+
+
+class TrafficTokens:
+    """Issues and checks the tokens of one manager. Every token stays valid until its own end.
+
+    The key is made with the first token, and with it comes the import of the cryptography that most managers
+    never need. It is kept in memory only, as the sandboxes are.
+
+    Parameters:
+        validity: seconds from issue to expiry.
+        clock_skew: seconds by which the clock that a token was made with may be off.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        validity: int = DEFAULT_VALIDITY,
+        clock_skew: float = DEFAULT_CLOCK_SKEW,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._validity = validity
+        self._clock_skew = clock_skew
+        self._clock = clock
+        self._kid = secrets.token_hex(8)
+
+    def issue(self, sandbox_id: str, sandbox_uid: str) -> TrafficToken:
+        """A new token for one sandbox."""
+        import jwt  # 0.15 s
+
+        issued = int(self._clock())
+        expires = issued + self._validity
+        payload = {
+            "iss": _ISSUER,
+            "sub": f"sandbox:{sandbox_id}",
+            "iat": issued,
+            "nbf": issued,
+            "exp": expires,
+            "jti": secrets.token_hex(8),
+            "sandbox": {"sandboxId": sandbox_id, "sandboxUid": sandbox_uid},
+        }
+        value = jwt.encode(payload, self._key, algorithm=_ALGORITHM, headers={"kid": self._kid})
+        return TrafficToken(value, datetime.fromtimestamp(expires, UTC))
+
+    def check(self, token: str, sandbox_id: str, sandbox_uid: str) -> None:
+        """Return when ``token`` opens this sandbox now.
+
+        Raises:
+            ForeignTokenError: it is one of this manager's, for another sandbox.
+            TokenRefusedError: it is not valid at all.
+        """
+        claims = self._verified(token)
+        self._check_times(claims)
+        if not isinstance(claims["sub"], str) or not claims["sub"]:
+            raise TokenRefusedError("no subject")
+        sandbox = claims["sandbox"]
+        if not isinstance(sandbox, dict):
+            raise TokenRefusedError("the claim 'sandbox' is no object")
+        if (sandbox.get("sandboxId"), sandbox.get("sandboxUid")) != (sandbox_id, sandbox_uid):
+            raise ForeignTokenError("issued for another sandbox")
+
+    @functools.cached_property
+    def _key(self) -> Ed25519PrivateKey:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        return Ed25519PrivateKey.generate()
+
+    def _verified(self, token: str) -> dict[str, Any]:
+        """The claims of a token whose signature and issuer are ours; its times are not looked at."""
+        import jwt
+
+        if len(token) > _MAX_BYTES:
+            raise TokenRefusedError(f"longer than {_MAX_BYTES} bytes")
+        try:
+            if jwt.get_unverified_header(token).get("kid") != self._kid:
+                raise TokenRefusedError("not signed with a key of this manager")
+            # Times by our own clock below; PyJWT would ask the system's.
+            options: Any = {"require": _CLAIMS, "verify_exp": False, "verify_iat": False, "verify_nbf": False}
+            claims: dict[str, Any] = jwt.decode(
+                token, self._key.public_key(), algorithms=[_ALGORITHM], issuer=_ISSUER, options=options
+            )
+        except jwt.PyJWTError as error:
+            raise TokenRefusedError(str(error)) from None
+        return claims
+
+    def _check_times(self, claims: dict[str, Any]) -> None:
+        for name in ("exp", "iat", "nbf"):
+            if not isinstance(claims[name], int | float) or isinstance(claims[name], bool):
+                raise TokenRefusedError(f"the claim {name!r} is no number")
+        now = self._clock()
+        if claims["exp"] + self._clock_skew <= now:
+            raise TokenRefusedError("expired")
+        if max(claims["iat"], claims["nbf"]) - self._clock_skew > now:
+            raise TokenRefusedError("not valid yet")
