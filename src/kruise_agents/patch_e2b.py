@@ -16,13 +16,16 @@ Importing this module does not import ``e2b``; calling :func:`patch_e2b` does.
 from __future__ import annotations
 
 from .client.notices import ServerDomainWarning, UntestedSDKWarning
-from .client.patchset import Patch, close_all_levels, open_level
-from .client.settings import Settings
+from .client.patchset import Patch, PatchSet
+from .client.settings import Settings, put_in_force
+from .client.targets import RELIED_ON, TARGETS
 
 __all__ = ["Patch", "ServerDomainWarning", "UntestedSDKWarning", "patch_e2b", "unpatch_e2b"]
 
+_patch_set = PatchSet(TARGETS, RELIED_ON, put_in_force)
 
-def patch_e2b(https: bool = True, *, follow_server_domain: bool = False) -> Patch:
+
+def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_server_domain: bool = False) -> Patch:
     """Make every address that the SDK builds follow the private protocol.
 
     The API is at ``<scheme>://<domain>/kruise/api`` and the ports of a sandbox are at
@@ -36,6 +39,8 @@ def patch_e2b(https: bool = True, *, follow_server_domain: bool = False) -> Patc
 
     Parameters:
         https: the scheme: https, or plain http when false.
+        validate_key: e2b 2.25.0 ... 2.45.1 refuse keys that are not ``e2b_<hex>``. True leaves their check as it
+            is; otherwise every key passes. Other releases have no such check, and there it changes nothing.
         follow_server_domain: whether sandboxes are addressed at the domain that the server names in its
             answers when it differs from the one the client uses. Otherwise the client's counts, with one
             :class:`ServerDomainWarning` for each pair of domains.
@@ -50,7 +55,7 @@ def patch_e2b(https: bool = True, *, follow_server_domain: bool = False) -> Patc
     While patched, making a configuration without a usable domain raises ``MissingDomainError`` or
     ``DomainError`` (``kruise_agents.errors``), before any request.
     """
-    return open_level(Settings("https" if https else "http", follow_server_domain))
+    return _patch_set.open(Settings("https" if https else "http", follow_server_domain, bool(validate_key)))
 
 
 def unpatch_e2b() -> None:
@@ -59,4 +64,4 @@ def unpatch_e2b() -> None:
     Raises:
         PatchConflictError: somebody else replaced a patched place after us; nothing was changed.
     """
-    close_all_levels()
+    _patch_set.close_all()

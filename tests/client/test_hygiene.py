@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -12,24 +14,26 @@ import e2b
 import pytest
 
 from kruise_agents.client import patchset
-from kruise_agents.client.compat import import_sdk, installed_targets
-from kruise_agents.errors import PatchConflictError
-from kruise_agents.patch_e2b import patch_e2b, unpatch_e2b
+from kruise_agents.client.compat import Owner, import_sdk, installed_targets
+from kruise_agents.client.patchset import PatchSet
+from kruise_agents.client.targets import E2B, Kind, Place, Target
+from kruise_agents.errors import PatchConflictError, UnsupportedSDKError
+from kruise_agents.patch_e2b import _patch_set, patch_e2b, unpatch_e2b
 from support.sdk import build_sandbox, surfaces
 
-Slots = dict[tuple[type, str], Any]
+Slots = dict[tuple[Owner, str], Any]
 
 
-def owners() -> list[type]:
+def owners() -> list[Owner]:
     return [installed.owner for installed in installed_targets(import_sdk())]
 
 
-def contents(classes: list[type]) -> Slots:
+def contents(classes: list[Owner]) -> Slots:
     """The raw descriptors of the classes: what ``getattr`` would hide is compared too."""
     return {(owner, name): value for owner in classes for name, value in vars(owner).items()}
 
 
-def assert_untouched(before: Slots, classes: list[type]) -> None:
+def assert_untouched(before: Slots, classes: list[Owner]) -> None:
     after = contents(classes)
     assert after.keys() == before.keys()
     assert [key for key in before if after[key] is not before[key]] == []
@@ -48,8 +52,8 @@ def test_closing_restores_the_identical_objects() -> None:
         assert_untouched(before, classes)
 
 
-def installed_targets_of_patch() -> set[tuple[type, str]]:
-    return {(slot.owner, slot.attribute) for slot in patchset._slots}
+def installed_targets_of_patch() -> set[tuple[Owner, str]]:
+    return {(slot.owner, slot.attribute) for slot in _patch_set.slots}
 
 
 def test_patching_changes_nothing_but_the_table_says() -> None:
@@ -199,6 +203,60 @@ def test_an_object_that_outlives_the_patch_keeps_what_it_computed() -> None:
         sandbox = build_sandbox()
     assert sandbox.envd_api_url == "https://example.com/kruise/sbx/49983"
     assert sandbox.get_host(1) == "1-sbx.example.com"
+
+
+def tag(original: Any) -> Any:
+    @functools.wraps(original)
+    def tagged(*args: Any, **kwargs: Any) -> Any:
+        return f"{original(*args, **kwargs)} by {in_force[-1]}"
+
+    return tagged
+
+
+in_force: list[str | None] = []
+OTHER_TARGETS = (
+    Target("T1", Place(E2B, "e2b.sandbox.main", "SandboxBase", "download_url", Kind.FUNCTION, "2.8.0"), tag),
+    Target("T2", Place(E2B, "e2b.sandbox.signature", None, "get_signature", Kind.FUNCTION, "2.8.0"), tag),
+)
+RELIED_ON_TOO = (Place(E2B, "e2b.connection_config", "ConnectionConfig", "api_url", Kind.INSTANCE_ATTRIBUTE, "2.8.0"),)
+
+
+@pytest.mark.parametrize("first", ["ours", "other"])
+@pytest.mark.parametrize("first_closed", ["ours", "other"])
+def test_two_patches_with_tables_of_their_own_come_and_go_in_any_order(first: str, first_closed: str) -> None:
+    other_set: PatchSet[str] = PatchSet(OTHER_TARGETS, RELIED_ON_TOO, in_force.append)
+    classes: list[Owner] = [*owners(), sys.modules["e2b.sandbox.signature"]]
+    before = contents(classes)
+    opened = {}
+    for name in ["ours", "other"] if first == "ours" else ["other", "ours"]:
+        opened[name] = patch_e2b() if name == "ours" else other_set.open("them")
+    url = build_sandbox().download_url("/a")
+    assert url.startswith("https://example.com/kruise/sbx/49983/files?path=%2Fa")
+    assert url.endswith(" by them")
+    second = other_set.open("us")
+    assert build_sandbox().download_url("/a").endswith(" by us")
+    second.close()
+    opened[first_closed].close()
+    url = build_sandbox().download_url("/a")
+    assert (url.endswith(" by them"), "/kruise/" in url) == (first_closed == "ours", first_closed != "ours")
+    for handle in opened.values():
+        handle.close()
+    assert_untouched(before, classes)
+    assert in_force[-1] is None
+
+
+def test_a_global_name_of_a_module_is_patched_checked_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("e2b.sandbox.signature")
+    original = vars(module)["get_signature"]
+    patches: PatchSet[str] = PatchSet(OTHER_TARGETS[1:], (), in_force.append)
+    with patches.open("x"):
+        assert [str(slot) for slot in patches.slots] == ["e2b.sandbox.signature.get_signature"]
+        assert vars(module)["get_signature"] is not original
+    assert vars(module)["get_signature"] is original
+    monkeypatch.delattr(module, "get_signature")
+    expected = r"T2 e2b\.sandbox\.signature\.get_signature: expected a function \(\.\.\.\); found nothing .* module"
+    with pytest.raises(UnsupportedSDKError, match=expected):
+        patches.open("x")
 
 
 def run_threads(*bodies: Any) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import e2b
+import e2b.api
 import pytest
+from packaging.version import Version
 
 from kruise_agents.errors import ConfigurationError
+from kruise_agents.keys import encode_key
 from kruise_agents.patch_e2b import patch_e2b
-from support.sdk import build_sandbox, needs_e2b
+from support.recorder import Recorder
+from support.sdk import E2B_VERSION, build_sandbox, needs_e2b
 
 RESOURCES = [
     "Sandbox",
@@ -94,3 +99,51 @@ def test_the_instance_calls_of_a_native_object_are_the_sdks_own() -> None:
     before = native.get_api_params(domain="other.example")
     patch_e2b()
     assert native.get_api_params(domain="other.example") == before
+
+
+KEYS = ["some-api-key", "550e8400-e29b-41d4-a716-446655440000", "e2b_abc123", encode_key("some-api-key")]
+CHECKED = Version("2.25.0") <= E2B_VERSION <= Version("2.45.1")
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_any_key_reaches_the_server_as_it_is(key: str, asynchronous: bool) -> None:
+    patch_e2b(False)
+    with Recorder() as server:
+        if asynchronous:
+            asyncio.run(e2b.AsyncSandbox.create(domain=server.domain, api_key=key))
+        else:
+            e2b.Sandbox.create(domain=server.domain, api_key=key)
+        assert {request.api_key for request in server.requests} == {key}
+
+
+@pytest.mark.skipif(not CHECKED, reason="this e2b does not check the form of keys")
+def test_the_sdks_own_check_stays_when_asked_for_and_comes_back_after_the_patch() -> None:
+    original = vars(e2b.api)["validate_api_key"]
+
+    def is_refused() -> bool:
+        try:
+            e2b.Sandbox.create(domain="localhost:1", api_key="some-api-key", request_timeout=0.1)
+        except e2b.AuthenticationException:
+            return True
+        except Exception:
+            return False
+        raise AssertionError("there is no server")
+
+    with patch_e2b(False, validate_key=True):
+        assert is_refused()
+        with patch_e2b(False, validate_key=False):
+            assert not is_refused()
+        assert is_refused()
+    assert is_refused()
+    assert vars(e2b.api)["validate_api_key"] is original
+
+
+@pytest.mark.skipif(CHECKED, reason="this e2b checks the form of keys")
+@pytest.mark.parametrize("validate_key", [None, False, True])
+def test_elsewhere_the_choice_changes_nothing_and_creates_nothing(validate_key: bool | None) -> None:
+    before = {**vars(e2b.api)}
+    with patch_e2b(True, validate_key):
+        assert vars(e2b.api).keys() == before.keys()
+        assert vars(e2b.api).get("validate_api_key") is before.get("validate_api_key")
+    assert {**vars(e2b.api)} == before

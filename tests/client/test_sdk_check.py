@@ -11,10 +11,11 @@ from typing import Any
 import e2b
 import e2b.sandbox.main
 import pytest
+from packaging.version import Version
 
 from kruise_agents.client import compat
 from kruise_agents.client.compat import WINDOWS, Window
-from kruise_agents.client.targets import TARGETS
+from kruise_agents.client.targets import TARGETS, Place
 from kruise_agents.errors import UnsupportedSDKError
 from kruise_agents.patch_e2b import UntestedSDKWarning, patch_e2b
 
@@ -24,10 +25,10 @@ Config = e2b.ConnectionConfig
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let a package be of another version."""
-    real = importlib.metadata.version
+    real = compat.installed_release
 
     def pretend(package: str, version: str) -> None:
-        monkeypatch.setattr(importlib.metadata, "version", lambda name: version if name == package else real(name))
+        monkeypatch.setattr(compat, "installed_release", lambda name: version if name == package else real(name))
 
     return pretend
 
@@ -81,7 +82,7 @@ def test_an_older_sdk_is_refused(package: str, version: str, pretend: Any) -> No
     assert f"{package} {version} is older than every supported release" in refuse()
 
 
-SEAMS = ["S1", "S1b", "S2", "S3a", "S3b", "S4", "S5", "S6", "S9"]
+SEAMS = ["S1", "S1b", "S2", "S3a", "S3b", "S4", "S5", "S6", "S9", "K1", "B1"]
 ANY_SIGNATURE_FITS = ["S4"]  # the replacement hands every argument on, whatever they are
 
 
@@ -94,8 +95,9 @@ def test_a_seam_that_is_not_as_expected_is_named(seam: str, fault: str, monkeypa
     (target,) = (target for target in TARGETS if target.seam == seam)
     place = target.place
     module = sys.modules.get(place.module)
-    if module is None or place.attribute not in vars(owner := getattr(module, place.owner)):
-        pytest.skip(f"{place} came with {place.package} {place.since}")
+    if module is None or not exists(place):
+        pytest.skip(f"{place} is in {place.package} {place.since} ... {place.until or ''}")
+    owner = getattr(module, place.owner) if place.owner else module
     if fault == "missing":
         monkeypatch.delattr(owner, place.attribute)
     elif fault == "other kind":
@@ -103,6 +105,11 @@ def test_a_seam_that_is_not_as_expected_is_named(seam: str, fault: str, monkeypa
     else:
         monkeypatch.setattr(owner, place.attribute, lambda self, something: None)
     assert f"{seam} {place}: expected a function" in refuse()
+
+
+def exists(place: Place) -> bool:
+    installed = Version(importlib.metadata.version(place.package))
+    return Version(place.since) <= installed and (place.until is None or installed <= Version(place.until))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +162,7 @@ def test_a_package_without_metadata_is_refused(monkeypatch: pytest.MonkeyPatch) 
     def nothing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(importlib.metadata, "version", nothing)
+    monkeypatch.setattr(compat, "installed_release", nothing)
     assert "e2b is there but has no package metadata" in refuse()
 
 

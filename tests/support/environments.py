@@ -20,51 +20,44 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 from uv import find_uv_bin
-
-Pair = Literal["newest", "oldest", "core-only", "local"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _HOME = ROOT / ".venvs"
 _WHEEL_SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
-_LOCKS: dict[Pair, str] = {
-    "newest": "lock/sdk-newest.txt",
-    "oldest": "lock/sdk-oldest.txt",
-    "core-only": "lock/sdk-newest.txt",
-    "local": "lock/local.txt",
-}
+_LOCKS = {"core-only": "sdk-newest", "local": "local"}
 _UNUSED_SECONDS = 3600
 
 
 @functools.cache
-def sdk_environment(pair: Pair) -> Path:
+def sdk_environment(pair: str) -> Path:
     """The Python of an environment with an SDK pair and the wheel of this tree.
 
     Parameters:
-        pair: ``newest`` or ``oldest`` supported releases, or ``core-only``: the newest ``e2b`` without the code
-            interpreter, each with pytest; or ``local``: what ``pip install 'kruise-agents[local]'`` gives.
+        pair: what stands between ``lock/sdk-`` and ``.txt``, such as ``newest`` or ``oldest``; or ``core-only``:
+            the newest ``e2b`` without the code interpreter, each with pytest; or ``local``: what
+            ``pip install 'kruise-agents[local]'`` gives.
     """
     requirements = _requirements(pair)
     wheel = built_wheel()
-    key = _digest(requirements, wheel.parent.name, sys.version)
+    key = digest(requirements, wheel.parent.name, sys.version)
     environment = _HOME / f"sdk-{pair}-{key}"
-    _make_once(environment, lambda folder: _install(folder, requirements, wheel))
+    make_once(environment, lambda folder: _install(folder, requirements, wheel))
     return environment / "bin" / "python"
 
 
 @functools.cache
 def built_wheel() -> Path:
     """The wheel of this tree, built again when its sources have changed."""
-    folder = _HOME / f"wheel-{_digest(*_source_texts())}"
-    _make_once(folder, _build_wheel)
+    folder = _HOME / f"wheel-{digest(*_source_texts())}"
+    make_once(folder, _build_wheel)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
-def _requirements(pair: Pair) -> str:
-    text = (ROOT / _LOCKS[pair]).read_text()
+def _requirements(pair: str) -> str:
+    text = (ROOT / "lock" / f"{_LOCKS.get(pair, f'sdk-{pair}')}.txt").read_text()
     if pair != "core-only":
         return text
     without, removed = re.subn(r"^e2b-code-interpreter==.*(\n[ \t]+.*)*\n", "", text, flags=re.MULTILINE)
@@ -83,25 +76,26 @@ def _source_texts() -> Iterator[bytes]:
 
 
 def _build_wheel(folder: Path) -> None:
-    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
+    run_tool(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
 
 
 def _install(folder: Path, requirements: str, wheel: Path) -> None:
     uv = find_uv_bin()
-    _run(uv, "venv", "--quiet", "--relocatable", "--allow-existing", "--python", sys.executable, str(folder))
+    run_tool(uv, "venv", "--quiet", "--relocatable", "--allow-existing", "--python", sys.executable, str(folder))
     lock = folder / "requirements.txt"
     lock.write_text(requirements)
     install = (uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"))
     locked = (*install, "--require-hashes", "--no-deps", "-r", str(lock))
     try:
-        _run(*locked, "--offline")
+        run_tool(*locked, "--offline")
     except RuntimeError:  # something is not in the cache yet
-        _run(*locked)
+        run_tool(*locked)
     # The pairs decide what the SDK is; the wheel's own ranges must not change it.
-    _run(*install, "--offline", "--no-deps", str(wheel))
+    run_tool(*install, "--offline", "--no-deps", str(wheel))
 
 
-def _make_once(folder: Path, make: Callable[[Path], None]) -> None:
+def make_once(folder: Path, make: Callable[[Path], None]) -> None:
+    """Let ``make`` fill a folder below ``.venvs/`` unless it is there; its name is what it is made of."""
     _HOME.mkdir(exist_ok=True)
     family = folder.name.rpartition("-")[0]
     with _locked(family):
@@ -130,7 +124,8 @@ def _locked(name: str) -> Iterator[None]:
         yield
 
 
-def _run(*command: str) -> None:
+def run_tool(*command: str) -> None:
+    """Run a program; what it printed is in the error when it fails."""
     # Settings of whoever runs the tests, such as another environment, must not redirect these.
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -138,7 +133,8 @@ def _run(*command: str) -> None:
         raise RuntimeError(f"{' '.join(command)} failed:\n{result.stdout}{result.stderr}")
 
 
-def _digest(*parts: str | bytes) -> str:
+def digest(*parts: str | bytes) -> str:
+    """Twelve digits that stand for the parts and their borders."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 import types
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from packaging.version import Version
 
 from ..errors import UnsupportedSDKError
 from .notices import UntestedSDKWarning, notify
-from .targets import CODE_INTERPRETER, DESKTOP, E2B, RELIED_ON, TARGETS, Kind, Place, Signature, Target
+from .targets import ADDRESSES, CODE_INTERPRETER, DESKTOP, E2B, Kind, Place, Table, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,23 @@ _TYPES: dict[Kind, type] = {
 _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
+Owner = type | types.ModuleType
+"""What holds a place: a class, or a module for a global name."""
+
+
 @dataclass(frozen=True, slots=True)
 class InstalledTarget:
-    """A target of the table together with the class that it is in."""
+    """A target of the table together with what holds it."""
 
     target: Target
-    owner: type
+    owner: Owner
 
 
-def import_sdk() -> dict[str, Version]:
+def import_sdk(table: Table = ADDRESSES) -> dict[str, Version]:
     """Import every module that has a target, and give the versions of the packages that are installed.
+
+    Parameters:
+        table: which patch this is for.
 
     Raises:
         UnsupportedSDKError: ``e2b`` is missing, or a package is older than its window.
@@ -61,43 +69,44 @@ def import_sdk() -> dict[str, Version]:
     versions = {window.package: version for window in WINDOWS if (version := _installed_version(window)) is not None}
     if E2B not in versions:
         raise UnsupportedSDKError("the package e2b is not installed; pip install e2b")
-    for place in _places(versions):
+    for place in _places(table, versions):
         _module(place)
     return versions
 
 
-def installed_targets(versions: dict[str, Version]) -> list[InstalledTarget]:
+def installed_targets(versions: dict[str, Version], table: Table = ADDRESSES) -> list[InstalledTarget]:
     """Find the targets of the installed SDK, in the order in which they are applied, and check every one.
 
-    Must be called while the SDK is not patched. An SDK that is newer than the tested window and still fits
-    gives one :class:`UntestedSDKWarning`.
+    Must be called while this table is not applied; another one may be. An SDK that is newer than the tested
+    window and still fits gives one :class:`UntestedSDKWarning`.
 
     Parameters:
         versions: what :func:`import_sdk` gave.
+        table: which patch this is for.
 
     Raises:
         UnsupportedSDKError: a place is not what the patch expects. The message names packages, versions,
             place, what was expected and what was found.
     """
-    owners: dict[Place, type] = {}
+    owners: dict[Place, Owner] = {}
     drifts = []
-    for place in _places(versions):
+    for place in _places(table, versions):
         found = _examine(place)
         if isinstance(found, str):
-            drifts.append(f"{_label(place)}: expected {_expected(place)}; found {found}")
+            drifts.append(f"{_label(place, table)}: expected {_expected(place)}; found {found}")
         else:
             owners[place] = found
     if drifts:
         raise UnsupportedSDKError("\n  ".join([f"cannot patch {_describe(versions)}; nothing was changed.", *drifts]))
     _warn_if_untested(versions)
-    return [InstalledTarget(target, owners[target.place]) for target in TARGETS if target.place in owners]
+    return [InstalledTarget(target, owners[target.place]) for target in table.targets if target.place in owners]
 
 
 def _installed_version(window: Window) -> Version | None:
     if importlib.util.find_spec(window.package.replace("-", "_")) is None:
         return None
     try:
-        version = Version(importlib.metadata.version(window.package))
+        version = Version(installed_release(window.package))
     except importlib.metadata.PackageNotFoundError:
         raise UnsupportedSDKError(
             f"{window.package} is there but has no package metadata, so its version is unknown; "
@@ -110,9 +119,19 @@ def _installed_version(window: Window) -> Version | None:
     return version
 
 
-def _places(versions: dict[str, Version]) -> list[Place]:
-    places = (*(target.place for target in TARGETS), *RELIED_ON)
-    return [place for place in places if _exists_in(place, versions.get(place.package))]
+def installed_release(package: str) -> str:
+    """``importlib.metadata.version`` without parsing the whole description, which takes longer than all else here.
+
+    Raises:
+        PackageNotFoundError: the package has no metadata.
+    """
+    distribution = importlib.metadata.distribution(package)
+    match = re.search(r"^Version: *(\S+)", distribution.read_text("METADATA") or "", re.MULTILINE)
+    return match[1] if match else distribution.version
+
+
+def _places(table: Table, versions: dict[str, Version]) -> list[Place]:
+    return [place for place in table.places if _exists_in(place, versions.get(place.package))]
 
 
 def _exists_in(place: Place, version: Version | None) -> bool:
@@ -141,21 +160,25 @@ def _describe(versions: dict[str, Version]) -> str:
     )
 
 
-def _label(place: Place) -> str:
-    return " ".join([*(target.seam for target in TARGETS if target.place == place), str(place)])
+def _label(place: Place, table: Table) -> str:
+    return " ".join([*(target.seam for target in table.targets if target.place == place), str(place)])
 
 
 def _expected(place: Place) -> str:
     article = "an" if place.kind is Kind.INSTANCE_ATTRIBUTE else "a"
-    signature = f" {place.signature}" if place.kind is Kind.FUNCTION else ""
+    signature = ""
+    if place.kind is Kind.FUNCTION:
+        signature = f" {place.signature.shown(of_method=place.owner is not None)}"
     return f"{article} {place.kind}{signature}"
 
 
-def _examine(place: Place) -> type | str:
-    """The class that holds the place, or what was found instead of what is expected."""
+def _examine(place: Place) -> Owner | str:
+    """What holds the place, or what was found instead of what is expected."""
     module = _module(place)
     if module is None:
         return f"no module {place.module}"
+    if place.owner is None:
+        return _misfit(module, place) or module
     owner = vars(module).get(place.owner)
     if not isinstance(owner, type):
         return f"no class {place.owner} in {place.module}"
@@ -172,13 +195,13 @@ def _module(place: Place) -> types.ModuleType | None:
         return None
 
 
-def _misfit(owner: type, place: Place) -> str | None:
+def _misfit(owner: Owner, place: Place) -> str | None:
     if place.attribute not in vars(owner):
-        return "nothing of that name in the class"
+        return f"nothing of that name in the {'module' if place.owner is None else 'class'}"
     found = vars(owner)[place.attribute]
     if not isinstance(found, _TYPES[place.kind]) or (isinstance(found, property) and found.fget is None):
         return f"a {type(found).__name__}"
-    if isinstance(found, types.FunctionType) and not _fits(inspect.signature(found), place.signature):
+    if isinstance(found, types.FunctionType) and not _fits(found, place):
         return f"a function {inspect.signature(found)}"
     return None
 
@@ -190,12 +213,15 @@ def _misfit_of_instances(owner: type, place: Place) -> str | None:
     """
     if "__slots__" in vars(owner):
         return "a class with __slots__"
-    code = getattr(vars(owner).get("__init__"), "__code__", None)
+    constructor = vars(owner).get("__init__")
+    # Another patch of ours may stand there; what it wraps is the SDK's own.
+    code = getattr(inspect.unwrap(constructor) if callable(constructor) else None, "__code__", None)
     return None if code is not None and place.attribute in code.co_names else "an __init__ without it"
 
 
-def _fits(found: inspect.Signature, wanted: Signature) -> bool:
-    parameters = list(found.parameters.values())[1:]
+def _fits(found: types.FunctionType, place: Place) -> bool:
+    wanted = place.signature
+    parameters = list(inspect.signature(found).parameters.values())[0 if place.owner is None else 1 :]
     names = tuple(_STARS.get(parameter.kind, "") + parameter.name for parameter in parameters)
     if not wanted.complete:
         return set(wanted.names) <= set(names)

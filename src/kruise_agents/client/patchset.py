@@ -1,22 +1,25 @@
-"""Putting the replacements into the SDK, all or none, and taking them out again, exactly."""
+"""Putting replacements into the SDK, all or none, and taking them out again, exactly."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..errors import PatchConflictError
-from .compat import InstalledTarget, import_sdk, installed_targets
-from .settings import Settings, put_in_force
+from .compat import InstalledTarget, Owner, import_sdk, installed_targets
+from .targets import Place, Table, Target
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One replaced name: the SDK's own descriptor and ours."""
 
-    owner: type
+    owner: Owner
     attribute: str
     original: Any
     replacement: Any
@@ -32,7 +35,9 @@ class Slot:
         return held is not self.replacement and held is not self.original
 
     def __str__(self) -> str:
-        return f"{self.owner.__module__}.{self.owner.__qualname__}.{self.attribute}"
+        if isinstance(self.owner, type):
+            return f"{self.owner.__module__}.{self.owner.__qualname__}.{self.attribute}"
+        return f"{self.owner.__name__}.{self.attribute}"
 
 
 class Patch:
@@ -41,7 +46,8 @@ class Patch:
     The SDK is native again after the last close. Dropping a handle does not close it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, patch_set: PatchSet[Any], settings: object) -> None:
+        self._patch_set = patch_set
         self._settings = settings
 
     def __repr__(self) -> str:
@@ -50,7 +56,7 @@ class Patch:
     @property
     def closed(self) -> bool:
         """Whether this level no longer counts."""
-        return self not in _levels
+        return not self._patch_set.counts(self)
 
     def close(self) -> None:
         """Take this level away; closing twice is harmless.
@@ -63,8 +69,7 @@ class Patch:
             PatchConflictError: somebody else replaced a patched place after us. Nothing was changed; undo
                 that first, then close again.
         """
-        with _lock:
-            _keep([level for level in _levels if level is not self])
+        self._patch_set.close(self)
 
     def __enter__(self) -> Patch:
         return self
@@ -79,76 +84,111 @@ class Patch:
 
 
 _lock = threading.Lock()
-_levels: list[Patch] = []
-_slots: list[Slot] = []
 
 
-def open_level(settings: Settings) -> Patch:
-    """Patch the SDK, or change the settings of a patched one, until the returned level is closed.
+class PatchSet(Generic[Settings]):
+    """What is put into the SDK together, and the levels that were opened on it.
 
-    Raises:
-        UnsupportedSDKError: the SDK is not one that the patch fits; nothing was changed.
+    Instances are independent of each other: one can be opened, switched and undone while another stays in
+    force, in any order. For that their tables must have no target in common.
+
+    Parameters:
+        targets: what is patched, in the order in which it is applied; undone in the reverse order.
+        relied_on: what the replacements read without patching it.
+        put_in_force: called with the settings of the newest open level, and with None while there is none.
     """
-    level = Patch(settings)
-    # Outside our lock: importing waits for import locks, and who holds one may be waiting for ours.
-    versions = import_sdk()
-    with _lock:
-        if not _slots:
-            _apply(installed_targets(versions), settings)
-        _levels.append(level)
-        put_in_force(settings)
-    return level
 
+    def __init__(
+        self,
+        targets: tuple[Target, ...],
+        relied_on: tuple[Place, ...],
+        put_in_force: Callable[[Settings | None], None],
+    ) -> None:
+        self._table = Table(targets, relied_on)
+        self._put_in_force = put_in_force
+        self._levels: list[Patch] = []
+        self._slots: list[Slot] = []
 
-def close_all_levels() -> None:
-    """Restore the SDK, whatever is still open.
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """What is replaced now."""
+        return tuple(self._slots)
 
-    Raises:
-        PatchConflictError: as :meth:`Patch.close`.
-    """
-    with _lock:
-        _keep([])
+    def counts(self, level: Patch) -> bool:
+        """Whether a level is still open."""
+        return level in self._levels
 
+    def open(self, settings: Settings) -> Patch:
+        """Patch the SDK, or change the settings of a patched one, until the returned level is closed.
 
-def _apply(targets: list[InstalledTarget], settings: Settings) -> None:
-    filled: list[Slot] = []
-    put_in_force(settings)
-    try:
-        for target in targets:
-            slot = _slot(target)
-            # Noted first: an interrupt just after the write must not leave it behind.
-            filled.append(slot)
-            slot.fill()
-    except BaseException:
-        put_in_force(None)
-        for slot in reversed(filled):
+        Raises:
+            UnsupportedSDKError: the SDK is not one that the patch fits; nothing was changed.
+        """
+        level = Patch(self, settings)
+        # Outside our lock: importing waits for import locks, and who holds one may be waiting for ours.
+        versions = import_sdk(self._table)
+        with _lock:
+            if not self._slots:
+                self._apply(installed_targets(versions, self._table), settings)
+            self._levels.append(level)
+            self._put_in_force(settings)
+        return level
+
+    def close(self, level: Patch) -> None:
+        """Take one level away; a closed one is left alone.
+
+        Raises:
+            PatchConflictError: as :meth:`Patch.close`.
+        """
+        with _lock:
+            self._keep([other for other in self._levels if other is not level])
+
+    def close_all(self) -> None:
+        """Restore the SDK, whatever is still open.
+
+        Raises:
+            PatchConflictError: as :meth:`Patch.close`.
+        """
+        with _lock:
+            self._keep([])
+
+    def _apply(self, targets: list[InstalledTarget], settings: Settings) -> None:
+        filled: list[Slot] = []
+        self._put_in_force(settings)
+        try:
+            for target in targets:
+                slot = _slot(target)
+                # Noted first: an interrupt just after the write must not leave it behind.
+                filled.append(slot)
+                slot.fill()
+        except BaseException:
+            self._put_in_force(None)
+            for slot in reversed(filled):
+                slot.restore()
+            raise
+        self._slots.extend(filled)
+
+    def _keep(self, levels: list[Patch]) -> None:
+        if levels:
+            self._put_in_force(levels[-1]._settings)  # type: ignore[arg-type]  # every level of a set has its type
+        elif self._slots:
+            self._undo()
+        self._levels[:] = levels
+
+    def _undo(self) -> None:
+        foreign = [str(slot) for slot in self._slots if slot.is_foreign()]
+        if foreign:
+            raise PatchConflictError(
+                f"somebody else replaced {', '.join(foreign)} after our patch; undoing ours would undo theirs, "
+                f"so nothing was changed. Undo that patch first, then close again"
+            )
+        self._put_in_force(None)
+        for slot in reversed(self._slots):
             slot.restore()
-        raise
-    _slots.extend(filled)
+        self._slots.clear()
 
 
 def _slot(installed: InstalledTarget) -> Slot:
-    place = installed.target.place
-    original = vars(installed.owner)[place.attribute]
-    return Slot(installed.owner, place.attribute, original, installed.target.replace(original))
-
-
-def _keep(levels: list[Patch]) -> None:
-    if levels:
-        put_in_force(levels[-1]._settings)
-    elif _slots:
-        _undo()
-    _levels[:] = levels
-
-
-def _undo() -> None:
-    foreign = [str(slot) for slot in _slots if slot.is_foreign()]
-    if foreign:
-        raise PatchConflictError(
-            f"somebody else replaced {', '.join(foreign)} after patch_e2b(); undoing ours would undo theirs, "
-            f"so nothing was changed. Undo that patch first, then close again"
-        )
-    put_in_force(None)
-    for slot in reversed(_slots):
-        slot.restore()
-    _slots.clear()
+    attribute = installed.target.place.attribute
+    original = vars(installed.owner)[attribute]
+    return Slot(installed.owner, attribute, original, installed.target.replace(original))

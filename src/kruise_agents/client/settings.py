@@ -12,10 +12,15 @@ _MARK = "_kruise_agents_settings"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How addresses are built: the scheme, and whose domain counts when a server names another one."""
+    """What a patch was asked for.
+
+    The scheme of addresses; whose domain counts when a server names another one; whether the SDK's own check of
+    the form of API keys stays (e2b 2.25.0 ... 2.45.1).
+    """
 
     scheme: Scheme
     follow_server_domain: bool = False
+    validate_key: bool = False
 
 
 _in_force: Settings | None = None

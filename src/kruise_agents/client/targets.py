@@ -19,6 +19,7 @@ from .addresses import (
     wrap_jupyter_url,
     wrap_stream_url,
 )
+from .api_client import wrap_api_client, wrap_validate_api_key
 from .configuration import wrap_connection_config, wrap_get_api_params, wrap_volume_config
 from .server_domain import wrap_sandbox_base
 
@@ -28,7 +29,7 @@ DESKTOP = "e2b-desktop"
 
 
 class Kind(StrEnum):
-    """What stands in a class under a name."""
+    """What stands under a name in a class, or in a module."""
 
     FUNCTION = "function"
     PROPERTY = "property"
@@ -39,7 +40,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a replacement needs of the parameters of the original, ``self`` left out.
+    """What a replacement needs of the parameters of the original, the ``self`` of a method left out.
 
     A wrapper hands all arguments on and needs only the names that it reads. A replacement that answers by
     itself knows all parameters: one more, in a new release, would be ignored without a word.
@@ -49,9 +50,11 @@ class Signature:
     optional: tuple[str, ...] = ()
     complete: bool = False
 
-    def __str__(self) -> str:
-        shown = [*self.names, *(f"[{name}]" for name in self.optional)]
-        return f"({', '.join(['self', *shown, *([] if self.complete else ['...'])])})"
+    def shown(self, *, of_method: bool) -> str:
+        """The parameters as an error message shows them."""
+        optional = [f"[{name}]" for name in self.optional]
+        others = [] if self.complete else ["..."]
+        return f"({', '.join([*(['self'] if of_method else []), *self.names, *optional, *others])})"
 
 
 ANY_SIGNATURE = Signature()
@@ -59,11 +62,14 @@ ANY_SIGNATURE = Signature()
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A name in a class of an SDK package, in the releases from ``since`` to ``until``."""
+    """A name in a class of an SDK package, in the releases from ``since`` to ``until``.
+
+    Without an ``owner`` it is a global name of the module itself.
+    """
 
     package: str
     module: str
-    owner: str
+    owner: str | None
     attribute: str
     kind: Kind
     since: str
@@ -71,7 +77,7 @@ class Place:
     signature: Signature = ANY_SIGNATURE
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.owner}.{self.attribute}"
+        return ".".join(part for part in (self.module, self.owner, self.attribute) if part is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,19 @@ class Target:
     seam: str
     place: Place
     replace: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What one patch changes, in the order in which it is applied, and what it reads without changing it."""
+
+    targets: tuple[Target, ...]
+    relied_on: tuple[Place, ...] = ()
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Every place that has to be as expected."""
+        return (*(target.place for target in self.targets), *self.relied_on)
 
 
 _CONFIG = ("e2b.connection_config", "ConnectionConfig")
@@ -133,6 +152,16 @@ TARGETS: tuple[Target, ...] = (
         _function(_SANDBOX, "__init__", Signature(("sandbox_domain", "connection_config")), "2.8.0"),
         wrap_sandbox_base,
     ),
+    Target(
+        "K1",
+        Place(E2B, "e2b.api", None, "validate_api_key", Kind.FUNCTION, "2.25.0", "2.45.1", Signature(("api_key",))),
+        wrap_validate_api_key,
+    ),
+    Target(
+        "B1",
+        _function(("e2b.api", "ApiClient"), "__init__", Signature(("config", "transport")), "2.51.0"),
+        wrap_api_client,
+    ),
     # The constructors of the configurations come last and are undone first, so that nothing is marked while
     # another target is not in place.
     Target("S6", _function(_VOLUME_CONFIG, "__init__", Signature(("api_url",)), "2.19.0"), wrap_volume_config),
@@ -156,3 +185,6 @@ RELIED_ON: tuple[Place, ...] = (
     *_relied_on(_SANDBOX, Kind.NUMBER, "mcp_port"),
 )
 """What the replacements read without patching it."""
+
+ADDRESSES = Table(TARGETS, RELIED_ON)
+"""The table of ``patch_e2b``."""

@@ -1,0 +1,41 @@
+"""What becomes of the SDK's REST client: the bridge to older managers, and keys of any form."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from .settings import settings_in_force, settings_of
+
+
+def wrap_validate_api_key(original: Callable[..., None]) -> Callable[..., None]:
+    """``e2b.api.validate_api_key``: every key passes unless the check was asked for. It sees no configuration."""
+
+    @functools.wraps(original)
+    def validate_api_key(*args: Any, **kwargs: Any) -> None:
+        settings = settings_in_force()
+        if settings is None or settings.validate_key:
+            original(*args, **kwargs)
+
+    return validate_api_key
+
+
+def wrap_api_client(original: Callable[..., None]) -> Callable[..., None]:
+    """``ApiClient.__init__``: requests of a marked configuration go over the bridge."""
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        call = signature.bind(self, *args, **kwargs)
+        config = call.arguments["config"]
+        transport = call.arguments.get("transport")
+        if transport is not None and settings_of(config) is not None:
+            # Only now: it brings httpx, and patching itself should cost next to nothing.
+            from .bridge import bridged
+
+            call.arguments["transport"] = bridged(transport, config.api_url)
+        original(*call.args, **call.kwargs)
+
+    return __init__

@@ -1,0 +1,136 @@
+"""Who holds the token of a sandbox object, for threads or for tasks: one refresh at a time, shared by all who wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .traffic_errors import TrafficAccessTokenRefreshError
+from .traffic_state import TokenState, TrafficAccessToken
+
+HEADER = "e2b-traffic-access-token"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The server's answer to a refresh."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class SyncTokens:
+    """The holder of a ``Sandbox``; also a request hook of its httpx clients.
+
+    Parameters:
+        fetch: asks the server for a new token.
+    """
+
+    def __init__(self, state: TokenState, fetch: Callable[[], Answer]) -> None:
+        self.state = state
+        self._fetch = fetch
+        self._lock = threading.Lock()
+
+    def __call__(self, request: Any) -> None:
+        """Put the current token on an httpx request that is about to be sent."""
+        if (token := self.current()) is not None:
+            request.headers[HEADER] = token
+
+    def current(self) -> str | None:
+        """The token for a request that is sent now, refreshed first when it is due.
+
+        Raises:
+            TrafficAccessTokenExpired: there is no valid one, so nothing must be sent.
+        """
+        if self.state.due:
+            with self._lock:
+                if self.state.due:
+                    self._refresh()
+        return self.state.to_send()
+
+    def refresh(self, force: bool) -> TrafficAccessToken:
+        """The newest token; ``force`` fetches one whatever the schedule and the backoff say."""
+        if not force:
+            self.current()
+            return self.state.to_show()
+        seen = self.state.attempts
+        with self._lock:
+            if self.state.attempts == seen:
+                self._refresh()
+        return self.state.to_show()
+
+    def _refresh(self) -> None:
+        try:
+            answer = self._fetch()
+        except Exception as error:
+            self.state.failed(_unanswered(error))
+        else:
+            self.state.answered(answer.status, answer.headers, answer.body)
+
+
+class AsyncTokens:
+    """The holder of an ``AsyncSandbox``; also a request hook of its httpx clients.
+
+    Parameters:
+        fetch: asks the server for a new token.
+    """
+
+    def __init__(self, state: TokenState, fetch: Callable[[], Awaitable[Answer]]) -> None:
+        self.state = state
+        self._fetch = fetch
+        # An asyncio lock belongs to one loop, an object of the SDK does not.
+        self._locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
+
+    async def __call__(self, request: Any) -> None:
+        """Put the current token on an httpx request that is about to be sent."""
+        if (token := await self.current()) is not None:
+            request.headers[HEADER] = token
+
+    async def current(self) -> str | None:
+        """The token for a request that is sent now, refreshed first when it is due.
+
+        Raises:
+            TrafficAccessTokenExpired: there is no valid one, so nothing must be sent.
+        """
+        if self.state.due:
+            async with self._lock():
+                if self.state.due:
+                    await self._refresh()
+        return self.state.to_send()
+
+    async def refresh(self, force: bool) -> TrafficAccessToken:
+        """The newest token; ``force`` fetches one whatever the schedule and the backoff say."""
+        if not force:
+            await self.current()
+            return self.state.to_show()
+        seen = self.state.attempts
+        async with self._lock():
+            if self.state.attempts == seen:
+                await self._refresh()
+        return self.state.to_show()
+
+    async def _refresh(self) -> None:
+        # A cancellation is no Exception: it passes through and counts as nothing.
+        try:
+            answer = await self._fetch()
+        except Exception as error:
+            self.state.failed(_unanswered(error))
+        else:
+            self.state.answered(answer.status, answer.headers, answer.body)
+
+    def _lock(self) -> asyncio.Lock:
+        return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+
+Tokens = SyncTokens | AsyncTokens
+
+
+def _unanswered(error: Exception) -> TrafficAccessTokenRefreshError:
+    failure = TrafficAccessTokenRefreshError(f"traffic access token refresh got no answer: {type(error).__name__}")
+    failure.__cause__ = error
+    return failure

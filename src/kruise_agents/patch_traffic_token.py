@@ -1,0 +1,74 @@
+"""Make the E2B SDK carry the traffic access token of protected sandboxes, and refresh it in time.
+
+::
+
+    from kruise_agents.patch_e2b import patch_e2b
+    from kruise_agents.patch_traffic_token import patch_traffic_access_token
+    from e2b_code_interpreter import Sandbox
+
+    patch_e2b()
+    patch_traffic_access_token()
+
+    with Sandbox.create(metadata={"security.agents.kruise.io/enable-jwt-auth": "true"}) as sbx:
+        sbx.run_code("print('hello world')")
+
+Importing this module does not import ``e2b``; calling :func:`patch_traffic_access_token` does.
+"""
+
+from __future__ import annotations
+
+from .client.patchset import Patch, PatchSet
+from .client.traffic_errors import (
+    TrafficAccessTokenError,
+    TrafficAccessTokenExpired,
+    TrafficAccessTokenRefreshError,
+)
+from .client.traffic_state import TrafficAccessToken
+from .client.traffic_targets import RELIED_ON, TARGETS, put_in_force
+
+__all__ = [
+    "Patch",
+    "TrafficAccessToken",
+    "TrafficAccessTokenError",
+    "TrafficAccessTokenExpired",
+    "TrafficAccessTokenRefreshError",
+    "patch_traffic_access_token",
+    "unpatch_traffic_access_token",
+]
+
+_patch_set = PatchSet(TARGETS, RELIED_ON, put_in_force)
+
+
+def patch_traffic_access_token() -> Patch:
+    """Send the current traffic access token with every request to a port of a protected sandbox.
+
+    Files, commands, PTYs, watches and code carry it, sync and async; requests to the API never do. A token is
+    refreshed ahead of its end by the request that finds it due; an expired one is never sent. Objects that were made
+    by ``connect``, whose answer has no token, ask once whether the sandbox is protected, and fetch one with their
+    first request. ``sandbox.traffic_access_token`` is the newest token, for requests that the program makes itself,
+    and ``sandbox.refresh_traffic_access_token(force=False)`` brings it up to date.
+
+    Opaque tokens, which are no JWT, are left to the SDK, and so is debug mode. Objects built before the call stay as
+    they were. Works with and without ``patch_e2b()``, in any order.
+
+    Returns:
+        A handle that can be ignored; its ``close()``, or leaving it as a context manager, undoes the call. Sandbox
+        objects that were built until then must not be used further.
+
+    Raises:
+        UnsupportedSDKError: the SDK is missing, too old, or has changed in a place that the patch needs. Nothing was
+            changed.
+
+    While patched, a request to a protected sandbox for which there is no valid token raises
+    :class:`TrafficAccessTokenExpired`, and nothing is sent.
+    """
+    return _patch_set.open("traffic access tokens")
+
+
+def unpatch_traffic_access_token() -> None:
+    """Undo every call of :func:`patch_traffic_access_token` whose handle is still open.
+
+    Raises:
+        PatchConflictError: somebody else replaced a patched place after us; nothing was changed.
+    """
+    _patch_set.close_all()

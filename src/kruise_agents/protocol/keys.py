@@ -1,0 +1,53 @@
+"""API keys in the form that every SDK accepts: reversible, no protection, as secret as the key itself.
+
+e2b 2.25.0 ... 2.45.1 refuse a key that is not ``e2b_`` and lower-case hex digits. OpenKruise's keys are any text,
+so its manager takes this form as a second spelling of each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+
+_PREFIX = "e2b_"
+_MAGIC = "6f6b616701"
+"""``okag`` and the version, 01."""
+_CHECKSUM_CONTEXT = b"openkruise-agents/e2b-key-compat/v1"
+_CHECKSUM_BYTES = 8
+_MAX_BYTES = 1_073_741_806
+_ENCODED = re.compile(rf"{_PREFIX}{_MAGIC}(?P<length>[0-9a-f]{{8}})(?P<body>[0-9a-f]*)(?P<checksum>[0-9a-f]{{16}})")
+
+
+def encode_key(raw: str | bytes) -> str:
+    """The encoded form of a key: 38 characters and two for each byte.
+
+    Parameters:
+        raw: the key; text counts as UTF-8.
+
+    Raises:
+        ValueError: the key is longer than the form has room for, or text with half a surrogate pair.
+    """
+    data = raw.encode() if isinstance(raw, str) else raw
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"a key of {len(data)} bytes is too long to encode; at most {_MAX_BYTES}")
+    return f"{_PREFIX}{_MAGIC}{len(data):08x}{data.hex()}{_checksum(data).hex()}"
+
+
+def decode_key(key: str) -> bytes | None:
+    """The raw bytes of an encoded key; None when ``key`` is not one, and so is a raw key itself.
+
+    A key that only looks similar is no error: an E2B key is ``e2b_`` and hex digits as well.
+    """
+    match = _ENCODED.fullmatch(key)
+    if match is None:
+        return None
+    length = int(match["length"], 16)
+    if length > _MAX_BYTES or len(match["body"]) != 2 * length:
+        return None
+    data = bytes.fromhex(match["body"])
+    return data if hmac.compare_digest(_checksum(data), bytes.fromhex(match["checksum"])) else None
+
+
+def _checksum(data: bytes) -> bytes:
+    return hashlib.sha256(_CHECKSUM_CONTEXT + data).digest()[:_CHECKSUM_BYTES]
