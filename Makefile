@@ -5,7 +5,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test lint format lock wheel clean
+SDK_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/sdk-*.in))
+
+.PHONY: demo test compat bench-patch drift lint format lock wheel clean FORCE
 .DELETE_ON_ERROR:
 
 demo: .venv/local.stamp
@@ -13,6 +15,19 @@ demo: .venv/local.stamp
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+# Every supported release of the SDK against the embedded manager; writes docs/compatibility.md. Goes on where it was
+# stopped. ARGS="--only 2.63.0" runs one release, ARGS="--workers 8" more at once.
+compat: .venv/dev.stamp
+	PYTHONPATH=tests $(BIN)/python scripts/compat.py $(ARGS)
+
+# What the patch costs and gains; writes docs/benchmarks/patch.md.
+bench-patch: .venv/dev.stamp
+	$(BIN)/python benchmarks/patch.py
+
+# Whether the newest SDK, pre-releases included, still has every place that is patched.
+drift: .venv/dev.stamp
+	@$(BIN)/python scripts/drift.py
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check
@@ -26,12 +41,13 @@ format: .venv/dev.stamp
 wheel: .venv/dev.stamp
 	$(BIN)/python -m hatchling build -t wheel -d dist
 
-# Newest versions into lock/; the two SDK pairs are what tests/compat installs.
-lock: .venv/dev.stamp
+# Newest versions into lock/; sdk-*.in are the SDK pairs whose tests `make test` runs, see tests/compat/test_pairs.py.
+lock: .venv/dev.stamp $(SDK_LOCKS)
 	$(UV_LOCK) --upgrade pyproject.toml --extra local --extra data --group test --group lint --group build -o lock/dev.txt
 	$(UV_LOCK) --upgrade -c lock/dev.txt pyproject.toml --extra local --group build -o lock/local.txt
-	$(UV_LOCK) --upgrade lock/sdk-newest.in -o lock/sdk-newest.txt
-	$(UV_LOCK) --upgrade lock/sdk-oldest.in -o lock/sdk-oldest.txt
+
+lock/sdk-%.txt: lock/sdk-%.in .venv/dev.stamp FORCE
+	$(UV_LOCK) --upgrade $< -o $@
 
 clean:
 	rm -rf .venv .venvs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,235 @@
+"""What the patch costs and gains, measured side by side in one run. `make bench-patch` writes docs/benchmarks/patch.md.
+
+Everything runs in a network namespace with a DNS server and two managers, one with TLS on port 443 (native protocol
+and private protocol over https) and one without on port 80 (private protocol over http). Three client programs, one
+for each way, are told in turn what to do next, so that whatever the machine does besides hits all of them alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "integration")]
+
+WAYS = ("native https", "private https", "private http")
+ROUNDS = 12
+REQUESTS = 40
+SANDBOXES = 10
+COMMANDS = 300
+KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["inside"]:
+        return inside(Path(sys.argv[2]))
+    if sys.argv[1:2] == ["client"]:
+        return client(sys.argv[2])
+    from support.namespaces import in_network_namespace
+
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "inside", folder]
+        return subprocess.run(in_network_namespace(command, Path(folder)), check=False).returncode
+
+
+def inside(folder: Path) -> int:
+    """The part that runs in the namespace: servers, clients, figures."""
+    import trustme
+    from stage import serving_names
+
+    authority = trustme.CA()
+    certificate = authority.issue_cert("your.domain", "*.your.domain")
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    (folder / "server.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(str(folder / "server.key"))
+    tls = ["--cert", str(folder / "server.pem"), "--key", str(folder / "server.key")]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(serving_names(("your.domain", "*.your.domain")))
+        for port, options in ((443, tls), (80, [])):
+            state = folder / f"state-{port}"
+            stack.enter_context(manager("--port", str(port), "--state-dir", str(state), *options))
+        clients = {way: stack.enter_context(client_program(way, folder)) for way in WAYS}
+        figures = measure(clients)
+    report(figures)
+    return 0
+
+
+@contextlib.contextmanager
+def manager(*options: str) -> Iterator[None]:
+    command = [sys.executable, "-m", "kruise_agents", "serve", *options]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/", "KRUISE_AGENTS_API_KEY": KEY}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        if not any("Ctrl-C" in line for line in process.stdout):
+            raise SystemExit("the manager ended")
+        yield
+        process.terminate()
+
+
+class Client:
+    """A client program and the line by which it is told what to do."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def ask(self, what: str) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+@contextlib.contextmanager
+def client_program(way: str, folder: Path) -> Iterator[Client]:
+    environment = os.environ | {"E2B_DOMAIN": "your.domain", "E2B_API_KEY": KEY}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the cost of compiling our modules is paid once
+    if "https" in way:
+        environment["SSL_CERT_FILE"] = str(folder / "ca.pem")
+    command = [sys.executable, __file__, "client", way]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        yield Client(process)
+        process.stdin.close()
+
+
+def measure(clients: dict[str, Client]) -> dict[str, Any]:
+    figures: dict[str, Any] = {"patch": clients["private http"].ask("patch")}
+    figures["addresses"] = {way: clients[way].ask("addresses") for way in WAYS}
+    for one in clients.values():
+        one.ask("create 1")
+        one.ask("requests")  # connections are opened, code is warm
+    rounds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(ROUNDS):
+        for way in WAYS:
+            rounds[way] += clients[way].ask("requests")
+    figures["requests"] = {way: statistics.median(times) for way, times in rounds.items()}
+    for way in WAYS:
+        clients[way].ask(f"create {SANDBOXES - 1}")
+    storms: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(3):
+        for way in WAYS:
+            storms[way].append(clients[way].ask("storm"))
+    figures["storm"] = {way: statistics.median(times) for way, times in storms.items()}
+    for one in clients.values():
+        one.ask("kill")
+    return figures
+
+
+def report(figures: dict[str, Any]) -> None:
+    from importlib.metadata import version
+
+    import e2b_code_interpreter  # noqa: F401 - the version below is of the pair that was measured
+
+    requests, storm, addresses, patch = (figures[name] for name in ("requests", "storm", "addresses", "patch"))
+    cpus = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "unknown")
+    over_https, over_http = (requests[way] / requests["native https"] for way in WAYS[1:])
+    faster_https, faster_http = (storm["native https"] / storm[way] for way in WAYS[1:])
+    lines = [
+        "# What the patch costs and gains",
+        "",
+        f"`make bench-patch`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({processor}), Python "
+        f"{sys.version.split()[0]}, e2b {version('e2b')}. All figures are of one run, the ways taking turns.",
+        "",
+        "| what | figure | target |",
+        "|---|---|---|",
+        f"| `patch_e2b()` after the SDK is imported | {patch['milliseconds']:.2f} ms | below 5 ms |",
+        f"| modules that it imports beyond our own and the SDK's | {', '.join(patch['modules']) or 'none'} | |",
+        "",
+        "| | " + " | ".join(WAYS) + " |",
+        "|---|---|---|---|",
+        row("building a configuration and a sandbox URL, µs", addresses, "{:.1f}"),
+        row(f"`files.exists`, median of {ROUNDS * REQUESTS}, ms", {k: v * 1e3 for k, v in requests.items()}, "{:.2f}"),
+        row(f"{COMMANDS} commands at once over {SANDBOXES} sandboxes, s", storm, "{:.2f}"),
+        "",
+        f"A request through the patch takes {over_https:.3f} of the time of the same request without it over https "
+        f"(target: within 2 %), and {over_http:.3f} over http.",
+        f"{COMMANDS} commands at once take {1 / faster_http:.2f} of the time of the native protocol with TLS over the "
+        f"private one with http (target: a third), and {1 / faster_https:.2f} with https.",
+        "",
+    ]
+    target = ROOT / "docs" / "benchmarks" / "patch.md"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+def row(name: str, values: dict[str, float], form: str) -> str:
+    return f"| {name} | " + " | ".join(form.format(values[way]) for way in WAYS) + " |"
+
+
+def client(way: str) -> int:
+    """A program of a user, patched or not; obeys the lines on its standard input."""
+    import e2b_code_interpreter  # noqa: F401 - imported before the patch, whose own cost is measured
+    from e2b import AsyncSandbox, ConnectionConfig, Sandbox
+
+    before = set(sys.modules)
+    started = time.perf_counter()
+    if way != "native https":
+        from kruise_agents.patch_e2b import patch_e2b
+
+        patch_e2b(way == "private https")
+    took = time.perf_counter() - started
+    ours = ("kruise_agents", "e2b")
+    modules = sorted({name.split(".")[0] for name in set(sys.modules) - before} - set(ours))
+    sandboxes: list[Any] = []
+
+    def do(what: str, *arguments: str) -> Any:
+        if what == "patch":
+            return {"milliseconds": took * 1e3, "modules": modules}
+        if what == "addresses":
+            return addresses()
+        if what == "create":
+            sandboxes.extend(Sandbox.create() for _ in range(int(arguments[0])))
+        elif what == "requests":
+            return [timed(lambda: sandboxes[0].files.exists("/nothing")) for _ in range(REQUESTS)]
+        elif what == "storm":
+            return asyncio_storm(AsyncSandbox, [one.sandbox_id for one in sandboxes])
+        elif what == "kill":
+            for one in sandboxes:
+                one.kill()
+        return None
+
+    def addresses() -> float:
+        times = []
+        for _ in range(2000):
+            times.append(timed(lambda: ConnectionConfig().get_sandbox_url("i0123", "your.domain")))
+        return statistics.median(times) * 1e6
+
+    for line in sys.stdin:
+        print(json.dumps(do(*line.split())), flush=True)
+    os._exit(0)
+
+
+def asyncio_storm(sandbox_class: Any, ids: list[str]) -> float:
+    import asyncio
+
+    async def storm() -> float:
+        sandboxes = [await sandbox_class.connect(sandbox_id) for sandbox_id in ids]
+        started = time.perf_counter()
+        await asyncio.gather(*(sandboxes[i % len(sandboxes)].commands.run("true") for i in range(COMMANDS)))
+        return time.perf_counter() - started
+
+    return asyncio.run(storm())
+
+
+def timed(call: Any) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The results of the matrix as a page of the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from support.matrix import Cell
+from support.releases import BrokenPair, Releases
+
+NOT_THERE = "-"
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "API": ("create", "API", "kill"),
+    "files": ("files",),
+    "commands": ("commands",),
+    "run_code": ("run_code",),
+    "get_host": ("get_host",),
+    "file URLs": ("download_url", "upload_url"),
+    "MCP": ("get_mcp_url",),
+    "connect": ("connect",),
+    "templates": ("templates",),
+    "build upload": ("upload of a build",),
+    "snapshots": ("snapshots",),
+    "volumes": ("volumes", "volume contents"),
+    "secrets": ("secrets",),
+    "E2B()": ("E2B client",),
+    "E2B() of CI": ("E2B client of the code interpreter",),
+    "wire": ("wire",),
+}
+INTRODUCTION = """\
+# Compatibility
+
+Written by `make compat` on {day} ({machine}); not edited by hand. {total} programs, {passed} of them without a fault.
+
+Every release of e2b since 2.8.0 runs with `patch_e2b` against the embedded sandbox-manager: alone, and with the oldest
+and the newest e2b-code-interpreter (CI) that works with it without any patch; each over https and plain http, with the
+sync and the async classes. `ok` means that all of these passed.
+
+| Word | Meaning |
+|---|---|
+| ok | used for real, in every combination of the row |
+| - | this release does not have it |
+| native: ... | it fails without any patch, too, and not because of us |
+| **red** | it does not work; the reasons are below the table |
+
+| Column | What is done |
+|---|---|
+| API | create, list, info, time-out, running, kill |
+| files | write, read, list and exists: the HTTP and the RPC side of envd |
+| commands | a command with variables, and one in the background |
+| run_code | code in a kernel; its state is there after a connect |
+| get_host | a page from a server in the sandbox |
+| file URLs | `download_url` and `upload_url`, signed, used; refused without the signature |
+| MCP | a page from a server at `get_mcp_url()` |
+| connect | objects rebuilt from an id, by the class and by the object: files, commands, code, addresses |
+| templates | a build is asked for; an alias is looked up |
+| build upload | the file of a build goes to the URL that the server gave, byte for byte |
+| snapshots, volumes, secrets | the address of each request at the wire; what the manager answers does not count |
+| E2B() | the classes of the client object of e2b, with no domain in the environment |
+| E2B() of CI | the same of the code interpreter |
+| wire | of {requests} requests, seen by a recording proxy, each is for the one domain and below `/kruise/` |
+
+"""
+
+
+def page(releases: Releases, cells: Sequence[Cell], broken: Mapping[BrokenPair, bool], machine: str, day: date) -> str:
+    """The whole page in Markdown.
+
+    Parameters:
+        broken: the pairs that are listed as broken without any patch, and whether they were found to be.
+    """
+    passed = sum(cell.passed for cell in cells)
+    requests = sum(cell.requests for cell in cells)
+    text = INTRODUCTION.format(day=day, machine=machine, total=len(cells), passed=passed, requests=requests)
+    head = ["e2b", "CI", *COLUMNS]
+    lines = [_row(head), _row(["---"] * len(head))]
+    for release in reversed(releases.e2b):
+        mine = [cell for cell in cells if cell.pair.e2b == release]
+        native = {} if releases.working_code_interpreters(release) else {"run_code": "native: no CI works"}
+        found = [native.get(column) or _cell(column, mine) for column in COLUMNS]
+        lines.append(_row([release, _pairs(mine), *found]))
+    return text + "\n".join(lines) + "\n" + _reasons(cells) + _broken(broken)
+
+
+def _pairs(cells: Sequence[Cell]) -> str:
+    versions = dict.fromkeys(cell.pair.code_interpreter for cell in cells if cell.pair.code_interpreter)
+    return ", ".join(versions) or "none"
+
+
+def _cell(column: str, cells: Sequence[Cell]) -> str:
+    found = [
+        results[surface]
+        for cell in cells
+        for results in cell.results.values()
+        for surface in COLUMNS[column]
+        if surface in results
+    ]
+    without_sandbox = any(results["create"] != "ok" for cell in cells for results in cell.results.values())
+    if without_sandbox or any(one != "ok" for one in found):
+        return "**red**"
+    return "ok" if found else NOT_THERE
+
+
+def _reasons(cells: Sequence[Cell]) -> str:
+    lines = [
+        f"- {cell.pair}, {cell.scheme}, {mode}, {surface}: {' '.join(found.split())}"
+        for cell in cells
+        for mode, results in cell.results.items()
+        for surface, found in results.items()
+        if found != "ok"
+    ]
+    return "\n## Red cells\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _broken(broken: Mapping[BrokenPair, bool]) -> str:
+    lines = [
+        "",
+        "## Pairs that do not work without any patch",
+        "",
+        "Their metadata permits some of them. Files and commands work there; running code does not. `patch_e2b` does "
+        "not refuse them.",
+        "",
+        _row(["e2b", "CI", "native: what it says", "still so"]),
+        _row(["---"] * 4),
+        *(
+            _row([one.pair.e2b, str(one.pair.code_interpreter), f"`{one.says}`", "yes" if fails else "**no**"])
+            for one, fails in broken.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(values: Sequence[str]) -> str:
+    return f"| {' | '.join(values)} |"

@@ -1,0 +1,96 @@
+"""`make drift`: whether the newest SDK, pre-releases included, still has every place that the patch needs.
+
+Installs e2b, e2b-code-interpreter and e2b-desktop into a throw-away environment, looks at them there, and prints the
+table of places row by row. Ends with code 0 if all of them stand, else with 1.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packaging.version import Version
+
+    from kruise_agents.client.targets import Place
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("e2b", "e2b-code-interpreter", "e2b-desktop")
+LOOK = "--look"
+
+
+def main() -> int:
+    """Make the environment, and look from inside of it."""
+    from uv import find_uv_bin
+
+    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    with tempfile.TemporaryDirectory(prefix="kruise-agents-drift-") as folder:
+        python = str(Path(folder, "bin", "python"))
+        uv = find_uv_bin()
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], env=environment, check=True)
+        install = [uv, "pip", "install", "--quiet", "--prerelease", "allow", "--refresh", "--python", python, *PACKAGES]
+        subprocess.run(install, env=environment, check=True)
+        command = [python, __file__, LOOK]
+        return subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT / "src")}, check=False).returncode
+
+
+def look(packages: Sequence[str] = PACKAGES) -> int:
+    """Print the table for the SDK that is installed here.
+
+    Parameters:
+        packages: what has to be installed.
+    """
+    from kruise_agents.client import traffic_targets
+    from kruise_agents.client.compat import WINDOWS, import_sdk
+    from kruise_agents.client.targets import ADDRESSES, Table
+
+    started = time.monotonic()
+    tables = {
+        "patch_e2b": ADDRESSES,
+        "patch_traffic_access_token": Table(traffic_targets.TARGETS, traffic_targets.RELIED_ON),
+    }
+    versions = import_sdk()
+    for window in WINDOWS:
+        print(f"{window.package} {versions.get(window.package, 'is missing')} (tested: {window})")
+    counts: Counter[str] = Counter()
+    for name, table in tables.items():
+        print(f"\n{name}")
+        rows = [(target.seam, target.place) for target in table.targets]
+        for seam, place in [*rows, *(("read", place) for place in table.relied_on)]:
+            state, reason = examine(place, versions)
+            counts[state] += 1
+            print(f"  {state:<10} {seam:<5} {place}{reason}")
+    total = ", ".join(f"{count} {state}" for state, count in counts.items())
+    print(f"\n{total}; looked at in {time.monotonic() - started:.1f} s")
+    incomplete = any(package not in versions for package in packages)
+    return 1 if counts["drifted"] or counts["missing"] or incomplete else 0
+
+
+def examine(place: Place, versions: dict[str, Version]) -> tuple[str, str]:
+    """One row: its state, and for a place that is not as expected what was found."""
+    from kruise_agents.client.compat import installed_targets
+    from kruise_agents.client.targets import Table, Target
+    from kruise_agents.errors import UnsupportedSDKError
+
+    alone = Table((Target("", place, lambda original: original),))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the SDK is newer than the tested one is why we are here
+            found = installed_targets(versions, alone)
+    except UnsupportedSDKError as error:
+        reason = str(error).rpartition(": expected ")[2]
+        missing = "found no module" in reason or "found no class" in reason or "found nothing" in reason
+        return ("missing" if missing else "drifted"), f": expected {reason}"
+    return ("installed", "") if found else ("not needed", " (another release has it)")
+
+
+if __name__ == "__main__":
+    sys.exit(look() if sys.argv[1:] == [LOOK] else main())

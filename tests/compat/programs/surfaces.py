@@ -1,0 +1,326 @@
+"""Every surface of the SDK that is installed, used for real, sync and async.
+
+usage: surfaces.py https|http
+
+Runs in an environment of the matrix, with the domain and the key in its environment, and prints one JSON object:
+mode -> {"results": surface -> "ok" or what went wrong, "addresses": surface -> requests that it must have sent}.
+A surface that the release does not have is left out. One that the manager may refuse by name counts by its address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from packaging.version import Version
+
+from kruise_agents.patch_e2b import patch_e2b
+from support.recorder import Recorder
+
+SCHEME = sys.argv[1]
+patch_e2b(SCHEME == "https")
+
+import e2b  # noqa: E402 - the order that users are shown
+
+SDK: Any = e2b
+if CODE_INTERPRETER := importlib.util.find_spec("e2b_code_interpreter") is not None:
+    import e2b_code_interpreter
+
+    SDK = e2b_code_interpreter
+
+RELEASE = Version(importlib.metadata.version("e2b"))
+SERVERS = """
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+servers = [ThreadingHTTPServer(("127.0.0.1", port), SimpleHTTPRequestHandler) for port in (3000, 50005)]
+threads = [threading.Thread(target=server.serve_forever) for server in servers]
+for thread in threads: thread.start()
+"""
+UPLOAD_TARGET = "/bucket/a%20b/c.tar.gz?X-Amz-Signature=0%2F1%2B2%3D&X-Amz-Date=20260101T000000Z&x=%7E"
+
+
+class Walk:
+    """One mode's way through the surfaces: the classes, the sandbox, and what came out."""
+
+    def __init__(self, asynchronous: bool) -> None:
+        self.prefix = "Async" if asynchronous else ""
+        self.mark = f"{'async' if asynchronous else 'sync'}-{SCHEME}-{os.getpid()}"
+        self.results: dict[str, str] = {}
+        self.addresses: dict[str, list[str]] = {}
+        self.sbx: Any = None
+
+    def cls(self, name: str, owner: Any = None) -> Any:
+        """``Sandbox``, ``Volume`` ... of this mode."""
+        owner = owner or (SDK if name == "Sandbox" else e2b)
+        return getattr(owner, self.prefix + name)
+
+    async def send(self, surface: str, request: str, value: Callable[[], Any], refusals: str = "501") -> None:
+        """Call something that the manager may refuse; the address of its request is what counts.
+
+        Parameters:
+            refusals: the status codes that a refusal may have.
+        """
+        self.addresses.setdefault(surface, []).append(request)
+        try:
+            await done(value())
+        except Exception as error:
+            if not re.search(rf"\b({refusals})\b", str(error)):
+                raise
+
+
+SURFACES: list[tuple[str, Version, Callable[[Walk], Awaitable[None]]]] = []
+
+
+def surface(name: str, since: str = "2.8.0", when: bool = True) -> Callable[[Any], Any]:
+    """Note a function as the check of a surface."""
+
+    def note(check: Any) -> Any:
+        if when and Version(since) <= RELEASE:
+            SURFACES.append((name, Version(since), check))
+        return check
+
+    return note
+
+
+@surface("files")
+async def files(walk: Walk) -> None:
+    await done(walk.sbx.files.write("www/page.txt", "written by the SDK"))
+    await done(walk.sbx.files.write("www/mcp", "the MCP server"))
+    await done(walk.sbx.files.write("www/serve.py", SERVERS))
+    expect(await done(walk.sbx.files.read("www/page.txt")), "written by the SDK")
+    expect(sorted(entry.name for entry in await done(walk.sbx.files.list("www"))), ["mcp", "page.txt", "serve.py"])
+    expect(await done(walk.sbx.files.exists("www/none")), False)
+
+
+@surface("commands")
+async def commands(walk: Walk) -> None:
+    result = await done(walk.sbx.commands.run("echo $GREETING", envs={"GREETING": "hello"}))
+    expect((result.stdout, result.exit_code), ("hello\n", 0))
+    await done(walk.sbx.commands.run("cd www && exec python3 serve.py", background=True))
+
+
+@surface("run_code", when=CODE_INTERPRETER)
+async def run_code(walk: Walk) -> None:
+    execution = await done(walk.sbx.run_code("x = 40\nprint('hello world')\nx + 2"))
+    expect((execution.text, execution.logs.stdout), ("42", ["hello world\n"]))
+
+
+@surface("get_host")
+async def get_host(walk: Walk) -> None:
+    page = await eventually(f"{SCHEME}://{walk.sbx.get_host(3000)}/page.txt")
+    expect(page.text, "written by the SDK")
+
+
+@surface("get_mcp_url")
+async def get_mcp_url(walk: Walk) -> None:
+    expect((await eventually(walk.sbx.get_mcp_url())).text, "the MCP server")
+
+
+@surface("download_url")
+async def download_url(walk: Walk) -> None:
+    answer = httpx.get(await done(walk.sbx.download_url("www/page.txt", use_signature_expiration=60)))
+    expect((answer.status_code, answer.text), (200, "written by the SDK"))
+    expect(httpx.get(answer.url.copy_remove_param("signature")).status_code, 401)
+
+
+@surface("upload_url")
+async def upload_url(walk: Walk) -> None:
+    url = await done(walk.sbx.upload_url("uploaded.txt"))
+    expect(httpx.post(url, files={"file": b"by URL"}).status_code, 200)
+    expect(await done(walk.sbx.files.read("uploaded.txt")), "by URL")
+
+
+@surface("API")
+async def api(walk: Walk) -> None:
+    sandboxes = walk.cls("Sandbox")
+    identifier = walk.sbx.sandbox_id
+    listed = await done(sandboxes.list(query=e2b.SandboxQuery(metadata={"walk": walk.mark})).next_items())
+    expect([one.sandbox_id for one in listed], [identifier])
+    expect((await done(walk.sbx.get_info())).metadata, {"walk": walk.mark})
+    expect((await done(sandboxes.get_info(identifier))).sandbox_id, identifier)
+    await done(walk.sbx.set_timeout(120))
+    await done(sandboxes.set_timeout(identifier, 180))
+    expect(await done(walk.sbx.is_running()), True)
+
+
+@surface("connect")
+async def connect(walk: Walk) -> None:
+    again = await done(walk.cls("Sandbox").connect(walk.sbx.sandbox_id))
+    await use_again(walk, again)
+    await use_again(walk, await done(again.connect()))
+
+
+@surface("templates")
+async def templates(walk: Walk) -> None:
+    template = walk.cls("Template")
+    build = template(file_context_path=tempfile.gettempdir()).from_base_image()
+    await walk.send("templates", "POST /kruise/api/v3/templates", lambda: template.build_in_background(build, "matrix"))
+    if hasattr(template, "alias_exists"):
+        expect(await done(template.alias_exists("code-interpreter")), True)
+
+
+@surface("upload of a build", when=SCHEME == "http")
+async def upload_of_a_build(walk: Walk) -> None:
+    """A file goes to the very URL that the server gave, which lies outside the manager."""
+    template = walk.cls("Template")
+    with tempfile.TemporaryDirectory() as folder, _Store() as store, _Builder(store) as builder:
+        Path(folder, "a.txt").write_text("content")
+        build = template(file_context_path=folder).from_base_image().copy("a.txt", "/a.txt")
+        options = {"domain": builder.domain, "api_key": os.environ["E2B_API_KEY"]}
+        await done(template.build_in_background(build, "matrix", **options))
+    expect([(one.method, one.target) for one in store.requests], [("PUT", UPLOAD_TARGET)])
+    expect([target for target in builder.targets if not target.startswith("/kruise/api/")], [])
+
+
+@surface("snapshots", "2.14.0")
+async def snapshots(walk: Walk) -> None:
+    request = f"POST /kruise/api/sandboxes/{walk.sbx.sandbox_id}/snapshots"
+    await walk.send("snapshots", request, walk.sbx.create_snapshot)
+
+
+@surface("volumes", "2.19.0")
+async def volumes(walk: Walk) -> None:
+    volume = walk.cls("Volume")
+    await walk.send("volumes", "POST /kruise/api/volumes", lambda: volume.create("matrix"))
+    await walk.send("volumes", "GET /kruise/api/volumes", volume.list)
+
+
+@surface("volume contents", "2.19.0")
+async def volume_contents(walk: Walk) -> None:
+    volume = walk.cls("Volume")("no-such-volume", "matrix", "token")
+    request = "PUT /kruise/api/volumecontent/no-such-volume/file"
+    await walk.send("volume contents", request, lambda: volume.write_file("/a", "text"), "401|404|501")
+
+
+@surface("secrets", "2.43.0")
+async def secrets(walk: Walk) -> None:
+    secret = walk.cls("Secret")
+    await walk.send("secrets", "GET /kruise/api/secrets", lambda: secret.list().next_items())
+
+
+@surface("E2B client", "2.44.0")
+async def client_of_e2b(walk: Walk) -> None:
+    await use_client(walk, e2b)
+
+
+@surface("E2B client of the code interpreter", "2.44.0", CODE_INTERPRETER and hasattr(SDK, "E2B"))
+async def client_of_the_code_interpreter(walk: Walk) -> None:
+    await use_client(walk, SDK)
+
+
+async def use_client(walk: Walk, package: Any) -> None:
+    """The classes of a client go where the client says, whatever the environment says."""
+    client = package.E2B(domain=os.environ["E2B_DOMAIN"], api_key=os.environ["E2B_API_KEY"])
+    domain = os.environ.pop("E2B_DOMAIN")
+    try:
+        again = await done(walk.cls("Sandbox", client).connect(walk.sbx.sandbox_id))
+        expect(await done(again.files.read("www/page.txt")), "written by the SDK")
+        expect((await done(again.commands.run("echo on"))).stdout, "on\n")
+        expect(await done(walk.cls("Template", client).alias_exists("code-interpreter")), True)
+        volume = walk.cls("Volume", client)
+        surface_name = "E2B client" if package is e2b else "E2B client of the code interpreter"
+        await walk.send(surface_name, "GET /kruise/api/volumes", volume.list)
+    finally:
+        os.environ["E2B_DOMAIN"] = domain
+
+
+async def use_again(walk: Walk, again: Any) -> None:
+    """An object rebuilt from an id reaches everything that the first one reaches."""
+    expect(await done(again.files.read("www/page.txt")), "written by the SDK")
+    expect((await done(again.commands.run("echo on"))).stdout, "on\n")
+    expect(again.get_host(3000), walk.sbx.get_host(3000))
+    expect(httpx.get(await done(again.download_url("www/page.txt"))).status_code, 200)
+    if hasattr(again, "run_code"):
+        expect((await done(again.run_code("x"))).text, "40")
+
+
+class _Store(Recorder):
+    """Takes what is put into it."""
+
+    def _answer_to(self, method: str, target: str) -> tuple[int, object]:
+        return 200, None
+
+
+class _Builder(Recorder):
+    """Answers what a template build asks for; files belong into the store."""
+
+    def __init__(self, store: Recorder) -> None:
+        super().__init__()
+        self._store = store
+
+    def _answer_to(self, method: str, target: str) -> tuple[int, object]:
+        if "/files/" in target:
+            return 201, {"present": False, "url": f"http://{self._store.domain}{UPLOAD_TARGET}"}
+        if target.endswith("/v3/templates"):
+            names = {"aliases": ["matrix"], "names": ["matrix"], "tags": [], "public": False}
+            return 202, {"templateID": "t", "buildID": "b", **names}
+        return 202, None
+
+
+async def done(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+async def eventually(url: str) -> httpx.Response:
+    """A server started a moment ago answers in its own time."""
+    deadline = time.monotonic() + 30
+    while (answer := httpx.get(url)).status_code != 200:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never answered: {answer.status_code} {answer.text}")
+        await asyncio.sleep(0.05)
+    return answer
+
+
+def expect(found: object, wanted: object) -> None:
+    if found != wanted:
+        raise AssertionError(f"found {found!r}, wanted {wanted!r}")
+
+
+async def walk_through(asynchronous: bool) -> dict[str, Any]:
+    walk = Walk(asynchronous)
+    try:
+        walk.sbx = await done(walk.cls("Sandbox").create(metadata={"walk": walk.mark}, timeout=170))
+    except Exception:
+        return {"results": {"create": reason()}, "addresses": {}}
+    walk.results["create"] = "ok"
+    for name, _, check in SURFACES:
+        try:
+            await check(walk)
+            walk.results[name] = "ok"
+        except Exception:
+            walk.results[name] = reason()
+    try:
+        expect(await done(walk.sbx.kill()), True)
+        expect(await done(walk.sbx.is_running()), False)
+        walk.results["kill"] = "ok"
+    except Exception:
+        walk.results["kill"] = reason()
+    return {"results": walk.results, "addresses": walk.addresses}
+
+
+def reason() -> str:
+    """The exception being handled, and the line of this file that it came from."""
+    _, error, trace = sys.exc_info()
+    lines = [frame.lineno for frame in traceback.extract_tb(trace) if frame.filename == __file__]
+    return f"{type(error).__name__}: {error} (line {lines[-1] if lines else '?'})"
+
+
+if __name__ == "__main__":
+    found = {mode: asyncio.run(walk_through(mode == "async")) for mode in ("sync", "async")}
+    print(json.dumps(found), flush=True)
+    # pyqwest now and then aborts the interpreter while it shuts down after asynchronous calls over TLS, also without
+    # the patch. Everything was checked before.
+    os._exit(0)

@@ -1,0 +1,60 @@
+"""Every surface of the SDK at the wire, on three generations of it; `make compat` does the same on every release."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from support.environments import ROOT, sdk_environment
+from support.managers import RunningManager, running_manager
+from support.matrix import PROGRAMS, judge
+from support.wire import WireRecorder
+
+
+@pytest.fixture(scope="module")
+def managers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunningManager]]:
+    with ExitStack() as stack:
+        yield {
+            "http": stack.enter_context(running_manager(tmp_path_factory.mktemp("http"))),
+            "https": stack.enter_context(running_manager(tmp_path_factory.mktemp("https"), "--tls")),
+        }
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scheme", ["https", "http"])
+@pytest.mark.parametrize("pair", ["oldest", "2.38", "newest"])
+def test_every_surface_works_and_no_request_leaves_the_prefix(
+    pair: str, scheme: str, managers: dict[str, RunningManager]
+) -> None:
+    manager = managers[scheme]
+    tls = manager.state_dir / "tls" if scheme == "https" else None
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT / "tests")}
+    if tls is not None:
+        environment["SSL_CERT_FILE"] = str(tls / "ca.pem")
+    with WireRecorder(manager.port, tls) as wire:
+        environment |= {"E2B_DOMAIN": wire.domain, "E2B_API_KEY": manager.api_key}
+        command = [str(sdk_environment(pair)), str(PROGRAMS / "surfaces.py"), scheme]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    results = judge(done.stdout or done.stderr, wire)
+    assert {mode: wrong(found) for mode, found in results.items()} == {"sync": {}, "async": {}}
+
+
+def wrong(results: dict[str, str]) -> dict[str, str]:
+    return {surface: found for surface, found in results.items() if found != "ok"}
+
+
+def test_a_request_outside_of_the_prefix_is_seen(managers: dict[str, RunningManager]) -> None:
+    manager = managers["http"]
+    with WireRecorder(manager.port) as wire:
+        httpx.get(f"http://{wire.domain}/kruise/api/health")
+        httpx.get(f"http://{wire.domain}/health")
+        httpx.get(f"http://{wire.domain}/kruise/api/health", headers={"Host": "api.example.com"})
+    assert [str(one) for one in wire.outside("/kruise/")] == [
+        f"GET {wire.domain}/health",
+        "GET api.example.com/kruise/api/health",
+    ]
