@@ -211,6 +211,12 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
         yield running
 
 
+def holds(manager: RunningManager, folder: Path) -> bool:
+    """Whether a kernel of this manager has its connection file in ``folder``."""
+    wait_for(lambda: any(folder.glob("k*.json")) or not folder.exists())
+    return any(pid in descendants(manager.process.pid) for pid in processes_with(str(folder)))
+
+
 class TestProcessRuntime:
     """The runtime without isolation, which works on every machine."""
 
@@ -248,12 +254,15 @@ class TestProcessRuntime:
     def test_a_program_that_does_not_stop_takes_nothing_along_into_life(
         self, bare: RunningManager, patched: None
     ) -> None:
+        before = set(Path("/tmp").glob("k-*"))
         sandbox = Sandbox.create(domain=bare.domain, api_key=bare.api_key)
+        (kernels,) = {folder for folder in set(Path("/tmp").glob("k-*")) - before if holds(bare, folder)}
         sandbox.commands.run("sleep 971237", background=True)
         wait_for(lambda: processes_with("sleep 971237"))
         sandbox.commands.run("kill -STOP $PPID", background=True, request_timeout=5)
         assert sandbox.kill() is True
         assert processes_with("sleep 971237") == []
+        assert not kernels.exists()
 
     def test_the_manager_says_that_nothing_is_isolated(self, tmp_path: Path) -> None:
         command = serve_command("--port", "0", "--runtime", "process", "--state-dir", str(tmp_path / "state"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ctypes
+import functools
 import logging
 import os
 import signal
@@ -31,17 +32,22 @@ _PR_SET_NAME = 15
 def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM. Returns the exit code."""
     options = _parser().parse_args(arguments)
-    return supervise(lambda: _run(options)) if options.own_init else _run(options)
+    # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
+    # Made here, so that with an init process of our own it goes also when the program had to be killed.
+    with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:
+        run = functools.partial(_run, options, Path(kernels))
+        return supervise(run) if options.own_init else run()
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, kernels: Path) -> int:
     _call_ourselves(b"envd")
     # Every program started here inherits these, and a manager under nohup ignores signals that a terminal needs.
     os.umask(0o022)
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(_serve(options, SandboxState(options.user, options.home, options.path, options.python)))
+    state = SandboxState(options.user, options.home, options.path, options.python)
+    asyncio.run(_serve(options, state, kernels))
     return 0
 
 
@@ -59,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _serve(options: argparse.Namespace, state: SandboxState) -> None:
+async def _serve(options: argparse.Namespace, state: SandboxState, kernels: Path) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -67,31 +73,29 @@ async def _serve(options: argparse.Namespace, state: SandboxState) -> None:
     envd = Envd(state)
     relay = Relay(_listener(options.relay_fd))
     servers = [Server(envd.app, [_listener(options.envd_fd)])]
-    # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
-    with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:
-        interpreter = None
-        if options.code_interpreter_fd is not None:
-            # Only sandboxes that have one pay for the import.
-            from .code_interpreter import CodeInterpreter
+    interpreter = None
+    if options.code_interpreter_fd is not None:
+        # Only sandboxes that have one pay for the import.
+        from .code_interpreter import CodeInterpreter
 
-            interpreter = CodeInterpreter(state, Path(kernels))
-            servers.append(Server(interpreter.app, [_listener(options.code_interpreter_fd)]))
-        control = Server(control_app(state), [_listener(options.control_fd)])
-        try:
-            for server in servers:
-                await server.start()
-            await relay.start()
-            if interpreter is not None:
-                await interpreter.start()
-            await control.start()
-            await stop.wait()
-        finally:
-            await relay.close()
-            await envd.close()
-            if interpreter is not None:
-                await interpreter.close()
-            for server in [control, *servers]:
-                await server.stop(grace=0)
+        interpreter = CodeInterpreter(state, kernels)
+        servers.append(Server(interpreter.app, [_listener(options.code_interpreter_fd)]))
+    control = Server(control_app(state), [_listener(options.control_fd)])
+    try:
+        for server in servers:
+            await server.start()
+        await relay.start()
+        if interpreter is not None:
+            await interpreter.start()
+        await control.start()
+        await stop.wait()
+    finally:
+        await relay.close()
+        await envd.close()
+        if interpreter is not None:
+            await interpreter.close()
+        for server in [control, *servers]:
+            await server.stop(grace=0)
 
 
 def _call_ourselves(name: bytes) -> None:
