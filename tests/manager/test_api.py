@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -384,9 +383,8 @@ def test_a_hundred_and_more_requests_at_once_are_all_answered(manager: RunningMa
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(32) as pool:
-        started = time.monotonic()
         statuses = list(pool.map(lambda _: api.get("/v2/sandboxes").status_code, range(128)))
-    assert statuses == [200] * 128, f"after {time.monotonic() - started:.1f} s"
+    assert statuses == [200] * 128
 
 
 def test_volume_contents_which_carry_a_token_and_no_key_say_that_they_are_not_there(manager: RunningManager) -> None:

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -186,10 +185,8 @@ def test_commands_go_first_when_memory_runs_out(sandbox: Sandbox) -> None:
 
 
 def test_a_timeout_kills_the_process(sandbox: Sandbox, wait_until: Callable[..., None]) -> None:
-    begun = time.monotonic()
     with pytest.raises(TimeoutException):
-        sandbox.commands.run("sleep 60", timeout=0.5)
-    assert time.monotonic() - begun < 10
+        sandbox.commands.run("sleep 6000", timeout=0.5)
     wait_until(lambda: sandbox.commands.list() == [])
 
 
