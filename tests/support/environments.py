@@ -60,8 +60,8 @@ def _requirements(pair: str) -> str:
     text = (ROOT / "lock" / f"{_LOCKS.get(pair, f'sdk-{pair}')}.txt").read_text()
     if pair != "core-only":
         return text
-    without, removed = re.subn(r"^e2b-code-interpreter==.*(\n[ \t]+.*)*\n", "", text, flags=re.MULTILINE)
-    assert removed == 1
+    without, removed = re.subn(r"^e2b-(code-interpreter|desktop)==.*(\n[ \t]+.*)*\n", "", text, flags=re.MULTILINE)
+    assert removed == 2
     return without
 
 

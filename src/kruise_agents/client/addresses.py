@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from ..protocol import Scheme, sandbox_host, sandbox_url
 from .domain_rules import usable_domain
@@ -99,9 +100,26 @@ def wrap_stream_url(original: Callable[..., str]) -> Callable[..., str]:
     def get_url(self: Any, *args: Any, **kwargs: Any) -> str:
         url = original(self, *args, **kwargs)
         settings = settings_of(getattr(self, _VNC_DESKTOP).connection_config)
-        return url if settings is None else _with_scheme(settings.scheme, url)
+        return url if settings is None else _with_socket_below_prefix(_with_scheme(settings.scheme, url))
 
     return get_url
+
+
+def _with_socket_below_prefix(url: str) -> str:
+    """Tell the page of a desktop's stream where its WebSocket is.
+
+    noVNC 1.3 opens ``/websockify`` at the root of the page's host unless its URL says otherwise. With a host it takes
+    the path from the root in later releases too, where it would begin at the page without one.
+    """
+    address = urlsplit(url)
+    host = address.hostname or ""
+    socket = {
+        "host": f"[{host}]" if ":" in host else host,
+        "port": address.port or (443 if address.scheme == "https" else 80),
+        "encrypt": int(address.scheme == "https"),
+        "path": f"{address.path.rpartition('/')[0].lstrip('/')}/websockify",
+    }
+    return f"{url}{'&' if address.query else '?'}{urlencode(socket, safe='/[]:')}"
 
 
 def _with_scheme(scheme: Scheme, url: str) -> str:

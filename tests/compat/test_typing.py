@@ -1,0 +1,29 @@
+"""A user's type checker sees the public names as typed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+from kruise_agents.keys import decode_key, encode_key
+from kruise_agents.patch_e2b import Patch, patch_e2b, unpatch_e2b
+from kruise_agents.patch_traffic_token import patch_traffic_access_token
+
+with patch_e2b(False, follow_server_domain=True) as patch:
+    handle: Patch = patch
+    closed: bool = handle.closed
+patch_e2b(https=True, validate_key=False).close()
+unpatch_e2b()
+patch_traffic_access_token()
+key: str = encode_key("raw")
+patch_e2b("http")  # type: ignore[arg-type]  # unused, and so an error, if it were not typed
+"""
+
+
+def test_a_users_program_is_checked_strictly(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
