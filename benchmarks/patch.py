@@ -130,8 +130,6 @@ def measure(clients: dict[str, Client]) -> dict[str, Any]:
 def report(figures: dict[str, Any]) -> None:
     from importlib.metadata import version
 
-    import e2b_code_interpreter  # noqa: F401 - the version below is of the pair that was measured
-
     requests, storm, addresses, patch = (figures[name] for name in ("requests", "storm", "addresses", "patch"))
     cpus = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "unknown")

@@ -67,7 +67,7 @@ class SyncTokens:
     def _refresh(self) -> None:
         try:
             answer = self._fetch()
-        except Exception as error:
+        except Exception as error:  # whatever it was, no token came; the cause goes along
             self.state.failed(_unanswered(error))
         else:
             self.state.answered(answer.status, answer.headers, answer.body)
@@ -118,7 +118,7 @@ class AsyncTokens:
         # A cancellation is no Exception: it passes through and counts as nothing.
         try:
             answer = await self._fetch()
-        except Exception as error:
+        except Exception as error:  # whatever it was, no token came; the cause goes along
             self.state.failed(_unanswered(error))
         else:
             self.state.answered(answer.status, answer.headers, answer.body)

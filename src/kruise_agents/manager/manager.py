@@ -141,7 +141,7 @@ def _lock(state_dir: Path) -> int:
 
 def _own_certificate(settings: Settings) -> LocalCertificate:
     domain = parse_domain(settings.domain).host if settings.domain else "localhost"
-    names = [domain] if settings.host in (None, "0.0.0.0", "::") else [domain, str(settings.host)]  # noqa: S104
+    names = [domain] if settings.host in (None, "0.0.0.0", "::") else [domain, str(settings.host)]  # noqa: S104 - compared with
     return make_certificate(settings.state_dir / "tls", names)
 
 

@@ -14,6 +14,8 @@ from .model import Sandbox, State, new_access_token, new_sandbox_id, now
 from .program import SandboxProgram, StartError
 from .templates import Template
 
+_CLOSE_SECONDS = 5.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -110,9 +112,11 @@ class Sandboxes:
         for failure in await asyncio.gather(*ends, return_exceptions=True):
             if failure is not None:
                 logger.error("a sandbox did not end well", exc_info=failure)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Those that were ending already finish what they do, and every watcher sees its program end.
+        if self._tasks:
+            _, stuck = await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
+            for task in stuck:
+                task.cancel()
 
     def _expire(self, sandbox: Sandbox) -> None:
         logger.info("sandbox %s has reached its end time", sandbox.id)

@@ -57,7 +57,7 @@ async def answer_with_stream(
                     await reply.message(message)
     except ClientGoneError:
         return
-    except Exception as error:
+    except Exception as error:  # the client's stream must end with an error frame in every case
         failure = as_connect_error(error, call)
     await reply.end(failure)
 
@@ -76,7 +76,7 @@ async def answer_to_stream(
             await reply.message(await handle(_messages(receive), call))
     except ClientGoneError:
         return
-    except Exception as error:
+    except Exception as error:  # the client's stream must end with an error frame in every case
         failure = as_connect_error(error, call)
     await reply.end(failure)
 

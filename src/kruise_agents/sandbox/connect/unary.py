@@ -27,7 +27,7 @@ async def answer(
         return
     except ConnectError as error:
         await send_unary_error(send, error)
-    except Exception as error:
+    except Exception as error:  # the client must get an answer in every case
         await send_unary_error(send, as_connect_error(error, call))
     else:
         await send_unary(send, reply)

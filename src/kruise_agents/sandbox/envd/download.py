@@ -60,7 +60,7 @@ class _FileResponse(StreamingResponse):
     """Sends pieces of a file as the client takes them, and closes it."""
 
     def __init__(self, file: io.FileIO, first: bytes, rest: int | None, **how: object) -> None:
-        super().__init__(_pieces(file, first, rest), **how)  # type: ignore[arg-type]
+        super().__init__(_pieces(file, first, rest), **how)  # type: ignore[arg-type]  # status and headers, passed on
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
