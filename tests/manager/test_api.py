@@ -143,7 +143,7 @@ def test_kill_ends_everything_before_it_answers(manager: RunningManager, patched
 
 @pytest.mark.skipif(available_runtime() != "bubblewrap", reason="pkill would find the programs of other sandboxes too")
 def test_a_sandbox_whose_program_dies_is_gone(manager: RunningManager, sandbox: Sandbox, api: httpx.Client) -> None:
-    sandbox.commands.run("pkill -9 -f kruise_agents.sandbox; sleep 5", background=True)
+    sandbox.commands.run("pkill -9 -f kruise_agents.sandbox; sleep 5", background=True, user="root")
     wait_for(lambda: api.get(f"/sandboxes/{sandbox.sandbox_id}").status_code == 404, what="the end of the sandbox")
 
 

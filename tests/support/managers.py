@@ -33,6 +33,16 @@ def available_runtime() -> str:
     return "bubblewrap"
 
 
+@functools.cache
+def one_user_because() -> str | None:
+    """Why sandboxes have one user on this machine; None where they have several."""
+    if available_runtime() != "bubblewrap":
+        return "this machine permits no namespaces"
+    runtime = BubblewrapRuntime()
+    runtime.check()
+    return runtime.one_user_because
+
+
 @dataclass
 class RunningManager:
     """A manager that serves, and how to reach it."""
@@ -65,12 +75,21 @@ class RunningManager:
 
 
 @contextlib.contextmanager
-def running_manager(folder: Path, *options: str, runtime: str | None = None) -> Iterator[RunningManager]:
-    """Start ``kruise-agents serve`` with its state below ``folder``; ends it as Ctrl-C does."""
+def running_manager(
+    folder: Path, *options: str, runtime: str | None = None, prelude: str = ""
+) -> Iterator[RunningManager]:
+    """Start ``kruise-agents serve`` with its state below ``folder``; ends it as Ctrl-C does.
+
+    Parameters:
+        prelude: Python that its process runs first.
+    """
     log = folder / "manager.log"
     state_dir = folder / "state"
     command = serve_command("--port", "0", "--state-dir", str(state_dir), "--log-level", "info")
     command += ["--runtime", runtime or available_runtime(), *options]
+    if prelude:
+        program = f"{prelude}\nfrom kruise_agents.cli import main\nmain()"
+        command[1:3] = ["-c", program]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "KRUISE_AGENTS_API_KEY": API_KEY}
     with log.open("w") as errors:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)

@@ -150,6 +150,7 @@ async def _serve(settings: Settings, shown_key: str | None) -> None:
             port=manager.port,
             domain=settings.domain,
             runtime=manager.runtime.summary,
+            one_user_because=manager.runtime.one_user_because,
             api_key=shown_key,
             authority=manager.authority,
         )

@@ -23,6 +23,7 @@ class Greeting:
         port: the port that is listened on.
         domain: what the operator says that clients call this manager, or None.
         runtime: one line on what isolates sandboxes.
+        one_user_because: why they have one user, or None: they have several.
         api_key: the key that was made, or None: the operator gave one, which is not repeated.
         authority: the CA file that clients must trust, or None.
     """
@@ -32,6 +33,7 @@ class Greeting:
     port: int
     domain: str | None
     runtime: str
+    one_user_because: str | None
     api_key: str | None
     authority: Path | None
 
@@ -41,6 +43,8 @@ class Greeting:
             f"kruise-agents {__version__}: sandbox-manager on {self.scheme}://{self._listening()}",
             self.runtime,
         ]
+        if self.one_user_because:
+            lines.append(f"sandboxes have one user, who is also their root: {self.one_user_because}")
         if self.host not in _LOOPBACK:
             lines.append(f"listening on {self.host}: everybody who can reach it and has the key can run code here")
         lines += ["", "Point an E2B program at it:", "", f"  export E2B_DOMAIN={self.client_domain()}"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .. import __version__
 from ..errors import ConfigurationError
 from ..protocol import parse_domain
 from ..serving import Server
@@ -22,7 +23,6 @@ from .gateway.websocket import MAX_MESSAGE_BYTES
 from .http_protocol import GuardedHttpProtocol, OrdinaryEnds
 from .listening import bind
 from .runtime import BubblewrapRuntime, ProcessRuntime, Runtime
-from .sandboxes.folders import remove_tree
 from .sandboxes.model import now
 from .sandboxes.registry import Sandboxes
 from .sandboxes.templates import Templates
@@ -60,12 +60,18 @@ class Manager:
             self.runtime.check()
             folder = settings.state_dir / "sandboxes"
             # Left over by a manager that was killed; their processes ended with it.
-            _make_empty(folder)
+            _make_empty(folder, self.runtime)
             tokens = TrafficTokens(settings.traffic_token_validity, settings.traffic_token_clock_skew)
             self._sandboxes = Sandboxes(self.runtime, folder, tokens)
             templates = Templates(now())
             app = ManagerApp(
-                create_api(self._sandboxes, templates, settings.api_keys, v1_only=settings.v1_only),
+                create_api(
+                    self._sandboxes,
+                    templates,
+                    settings.api_keys,
+                    health=_health(self.runtime),
+                    v1_only=settings.v1_only,
+                ),
                 Gateway(self._sandboxes.running, tokens),
                 settings.domain,
             )
@@ -91,10 +97,11 @@ class Manager:
     ) -> None:
         assert self._sandboxes is not None
         assert self._server is not None
+        assert self.runtime is not None
         # Sandboxes first: that ends the streams which the server would wait for.
         await self._sandboxes.close()
         await self._server.stop()
-        remove_tree(self._settings.state_dir / "sandboxes")
+        self.runtime.remove(self._settings.state_dir / "sandboxes")
         self._release()
 
     def _release(self) -> None:
@@ -103,13 +110,19 @@ class Manager:
             self._lock = None
 
 
-def _make_empty(folder: Path) -> None:
-    if not remove_tree(folder):
+def _make_empty(folder: Path, runtime: Runtime) -> None:
+    if not runtime.remove(folder):
         raise ConfigurationError(
             f"{folder}, left over from another run, cannot be removed; remove it, or choose another state folder "
             f"with --state-dir"
         )
     folder.mkdir(mode=0o700)
+
+
+def _health(runtime: Runtime) -> dict[str, str]:
+    """What everybody may know, for nobody has to show a key; why there is one user may name a folder."""
+    users = "one" if runtime.one_user_because else "several"
+    return {"version": __version__, "runtime": runtime.name, "users": users}
 
 
 def _runtime(settings: Settings) -> Runtime:

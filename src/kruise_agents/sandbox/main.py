@@ -25,6 +25,8 @@ from .envd import Envd
 from .init import supervise
 from .relay import Relay
 from .state import SandboxState
+from .sudo import SudoServer
+from .user_namespace import become_root_of_sandbox
 
 _PR_SET_NAME = 15
 
@@ -32,6 +34,8 @@ _PR_SET_NAME = 15
 def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM. Returns the exit code."""
     options = _parser().parse_args(arguments)
+    if options.several_users:
+        become_root_of_sandbox(options.home)
     # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
     # Made here, so that with an init process of our own it goes also when the program had to be killed.
     with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:
@@ -46,15 +50,16 @@ def _run(options: argparse.Namespace, kernels: Path) -> int:
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    state = SandboxState(options.user, options.home, options.path, options.python)
+    state = SandboxState(options.user, options.home, options.path, options.python, several_users=options.several_users)
     asyncio.run(_serve(options, state, kernels))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kruise_agents.sandbox", description=__doc__)
-    parser.add_argument("--user", required=True, help="name of the only user")
+    parser.add_argument("--user", required=True, help="name of the default user")
     parser.add_argument("--home", required=True, type=Path, help="the user's home folder")
+    parser.add_argument("--several-users", action="store_true", help="started in a namespace with ids for them")
     parser.add_argument("--path", required=True, help="PATH of every program")
     parser.add_argument("--python", required=True, type=Path, help="interpreter for kernels")
     parser.add_argument("--control-fd", required=True, type=int)
@@ -80,17 +85,22 @@ async def _serve(options: argparse.Namespace, state: SandboxState, kernels: Path
 
         interpreter = CodeInterpreter(state, kernels)
         servers.append(Server(interpreter.app, [_listener(options.code_interpreter_fd)]))
+    sudo = SudoServer(state) if state.several_users else None
     control = Server(control_app(state), [_listener(options.control_fd)])
     try:
         for server in servers:
             await server.start()
         await relay.start()
+        if sudo is not None:
+            sudo.start()
         if interpreter is not None:
             await interpreter.start()
         await control.start()
         await stop.wait()
     finally:
         await relay.close()
+        if sudo is not None:
+            await sudo.close()
         await envd.close()
         if interpreter is not None:
             await interpreter.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,25 +18,35 @@ class SandboxState:
     """
 
     username: str
-    """The only user that programs run as (``user``)."""
+    """The user that programs run as where nothing else is asked for (``user``)."""
     home: Path
     """That user's home, an absolute path; relative paths and ``~`` lead below it."""
     path: str
     """``PATH`` of every program."""
     python: Path
     """The interpreter for kernels and for ``python`` on ``PATH``."""
+    several_users: bool = False
+    """Whether this program is root among users of its own. If not, everything runs as the one user that it is."""
 
     access_token: str | None = None
     """What ``X-Access-Token`` must equal; None means that nobody is asked."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """The sandbox's environment variables: those of the create call, then the internal ones."""
 
-    def environment(self) -> dict[str, str]:
-        """The whole environment of a program started here, before the variables of a single call."""
+    def environment(self, username: str | None = None, home: Path | None = None) -> dict[str, str]:
+        """The whole environment of a program started here, before the variables of a single call.
+
+        Parameters:
+            username: whom it runs as; None: as this program itself, which is what kernels do.
+            home: that user's.
+        """
+        if username is None:
+            own = pwd.getpwuid(os.getuid()) if self.several_users else None
+            username, home = (own.pw_name, Path(own.pw_dir)) if own else (self.username, self.home)
         return {
             "PATH": self.path,
-            "HOME": str(self.home),
-            "USER": self.username,
-            "LOGNAME": self.username,
+            "HOME": str(home),
+            "USER": username,
+            "LOGNAME": username,
             **self.variables,
         }

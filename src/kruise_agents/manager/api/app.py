@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from ..sandboxes.registry import Sandboxes
 from ..sandboxes.templates import Templates
@@ -21,16 +22,24 @@ from .unsupported import unsupported_routes
 from .v1_only import V1Only, on_missing
 
 
-def create_api(sandboxes: Sandboxes, templates: Templates, keys: Sequence[str], *, v1_only: bool = False) -> Starlette:
+def create_api(
+    sandboxes: Sandboxes,
+    templates: Templates,
+    keys: Sequence[str],
+    *,
+    health: Mapping[str, str],
+    v1_only: bool = False,
+) -> Starlette:
     """The API as an ASGI application whose routes have no prefix.
 
     Parameters:
         keys: the API keys that may call it.
+        health: what ``GET /health`` tells those who accept JSON.
         v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
     """
     app = Starlette(
         routes=[
-            Route("/health", _health, methods=["GET"]),
+            Route("/health", _Health(health), methods=["GET"]),
             *unsupported_routes(),
             *SandboxRoutes(sandboxes, templates, v1_only=v1_only).routes(),
             *TemplateRoutes(templates).routes(),
@@ -46,5 +55,13 @@ def create_api(sandboxes: Sandboxes, templates: Templates, keys: Sequence[str], 
     return app
 
 
-async def _health(request: Request) -> Response:
-    return PlainTextResponse("OK")
+class _Health:
+    """``GET /health``: the text ``OK`` as OpenKruise's manager says it; with ``Accept: application/json`` a report."""
+
+    def __init__(self, report: Mapping[str, str]) -> None:
+        self._report = {"status": "OK", **report}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        accepted = Request(scope).headers.get("accept", "")
+        response = JSONResponse(self._report) if "application/json" in accepted else PlainTextResponse("OK")
+        await response(scope, receive, send)

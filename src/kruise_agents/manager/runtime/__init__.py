@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .base import LaunchPlan, Layout, Runtime
+from .base import Launched, Runtime
 from .bubblewrap import BubblewrapRuntime
+from .layout import Layout
 from .process import ProcessRuntime
 
-__all__ = ["RUNTIMES", "BubblewrapRuntime", "LaunchPlan", "Layout", "ProcessRuntime", "Runtime"]
+__all__ = ["RUNTIMES", "BubblewrapRuntime", "Launched", "Layout", "ProcessRuntime", "Runtime"]
 
 RUNTIMES: dict[str, type[Runtime]] = {"bubblewrap": BubblewrapRuntime, "process": ProcessRuntime}
 """Every runtime by the name that ``--runtime`` takes."""

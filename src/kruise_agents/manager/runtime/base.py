@@ -1,62 +1,27 @@
-"""What every runtime is asked: can you work here, and how is this sandbox's program started."""
+"""What every runtime is asked: can you work here, start this sandbox's program, remove what it leaves."""
 
 from __future__ import annotations
 
+import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-USERNAME = "user"
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The folders of one sandbox on the host."""
-
-    root: Path
-
-    @property
-    def home(self) -> Path:
-        """Becomes the user's home."""
-        return self.root / "home"
-
-    @property
-    def tmp(self) -> Path:
-        """Becomes ``/tmp``; on disk, as in E2B's sandboxes."""
-        return self.root / "tmp"
-
-    @property
-    def sockets(self) -> Path:
-        """Holds the Unix sockets; never visible inside the sandbox."""
-        return self.root / "sockets"
-
-    @property
-    def log(self) -> Path:
-        """Output of the sandbox's program itself, for finding out why it did not start."""
-        return self.root / "log"
-
-    def make(self) -> None:
-        """Create the folders, readable by this user only."""
-        self.root.mkdir(mode=0o700)
-        for folder in (self.home, self.tmp, self.sockets):
-            folder.mkdir(mode=0o700)
-        self.home.chmod(0o755)
-        self.tmp.chmod(0o1777)
+from .folders import remove_tree
+from .layout import Layout
+from .program import fill_home
 
 
 @dataclass(frozen=True, slots=True)
-class LaunchPlan:
-    """How to start the program of one sandbox."""
+class Launched:
+    """A started program."""
 
-    argv: Sequence[str]
-    env: Mapping[str, str]
-    cwd: Path
-    descriptors: Sequence[int] = ()
-    """What the process must inherit; the caller closes its own copies after the start."""
-    reports_child: bool = False
-    """Whether the runtime writes to ``info_fd`` which process ends everything when it ends."""
+    process: subprocess.Popen[bytes]
+    first_pid: int | None
+    """The first process inside the namespaces, which ends all when it ends. None: ``process`` itself does, or the
+    runtime failed before it made one."""
 
 
 class Runtime(ABC):
@@ -65,22 +30,42 @@ class Runtime(ABC):
     name: str
     summary: str
     """What it holds back, in one line, for the start of the manager."""
+    one_user_because: str | None = None
+    """Why its sandboxes have one user instead of ``root``, ``user`` and others; None where they have several."""
 
     @abstractmethod
     def check(self) -> None:
-        """Find out whether this runtime works on this machine.
+        """Find out whether and how this runtime works on this machine. Called once, before anything else.
 
         Raises:
             RuntimeUnavailableError: it does not; the message names the cause and the ways on.
         """
 
-    @abstractmethod
-    def plan(self, layout: Layout, info_fd: int) -> LaunchPlan:
-        """How to start the program of the sandbox in ``layout``.
+    def prepare(self, layout: Layout) -> None:
+        """Make the folders of a new sandbox, with everything that it has from the start."""
+        layout.make()
+        fill_home(layout.home)
 
-        The socket options of the program (``--envd-fd`` and the like) are appended to ``argv`` by the caller.
+    @abstractmethod
+    def launch(
+        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes]
+    ) -> Launched:
+        """Start the program of the sandbox in ``layout``.
 
         Parameters:
-            layout: the sandbox's folders; they exist.
-            info_fd: an inheritable pipe end to which the runtime may write ``{"child-pid": ...}``.
+            layout: the sandbox's folders, prepared.
+            arguments: of the program, beside those that the runtime adds.
+            descriptors: what it inherits, by the same numbers.
+            output: where its standard output and error go.
+
+        Raises:
+            OSError: it could not be started; nothing is left running.
         """
+
+    def remove(self, folder: Path) -> bool:
+        """Remove a folder with everything that sandboxes left in it.
+
+        Returns:
+            Whether it is gone; if not, the log says why.
+        """
+        return remove_tree(folder)

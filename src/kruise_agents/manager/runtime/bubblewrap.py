@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib.util
+import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from ...errors import ConfigurationError, RuntimeUnavailableError
-from .base import SYSTEM_PATH, USERNAME, LaunchPlan, Layout, Runtime
+from .base import Launched, Runtime
+from .folders import remove_tree
+from .identities import Identities, NoIdentitiesError, find_identities
+from .layout import SYSTEM_PATH, USERNAME, Layout
 from .program import program_argv, readable_folders
-from .system_files import BOUND_FROM_HOST, SystemFiles
+from .system_files import BOUND_FROM_HOST, fill_root
 
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
 _USER_ID = "1000"
 _PROBE_SECONDS = 20
 _SYSTEM_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_READ_INSIDE = ("uvicorn", "zmq", "ipykernel")
+# What the program needs until it has given itself the rights of the sandbox's own root.
+_FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_RESOURCE")
+_REAL_SUDO = Path("/usr/bin/sudo")
+"""Of the host; it cannot work in a sandbox, so that ours lies over it."""
+_OWN_SETTINGS = ("/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_unprivileged_port_start")
+"""Kernel settings of the sandbox's own namespaces, which that program writes once."""
+
+logger = logging.getLogger(__name__)
 
 
 class BubblewrapRuntime(Runtime):
@@ -39,46 +57,155 @@ class BubblewrapRuntime(Runtime):
     def __init__(self, state_dir: Path | None = None) -> None:
         if state_dir is not None:
             _refuse_visible(state_dir)
-        self._system_files = SystemFiles(state_dir / "etc") if state_dir else None
+        self._identities: Identities | None = None
 
     def check(self) -> None:
-        """See :meth:`.base.Runtime.check`: starts ``true`` in the namespaces that a sandbox needs."""
-        argv = [find_bwrap(), *_namespaces(), *_system_mounts(), "--", "true"]
-        try:
-            done = subprocess.run(
-                argv,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=_PROBE_SECONDS,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise _unavailable(str(error)) from error
-        if done.returncode != 0:
-            raise _unavailable(done.stderr.strip() or f"bwrap ended with code {done.returncode}")
+        """See :meth:`.base.Runtime.check`: starts a program in the namespaces that a sandbox needs.
 
-    def plan(self, layout: Layout, info_fd: int) -> LaunchPlan:
-        """See :meth:`.base.Runtime.plan`."""
-        if self._system_files is None:
-            raise ValueError("a runtime made without a state folder can only check")
-        options = [
-            *("--info-fd", str(info_fd)),
-            *_namespaces(),
-            *_system_mounts(),
-            *self._system_files.mounts(),
-            *("--bind", str(layout.tmp), "/tmp"),  # noqa: S108 - the sandbox's own
-            *("--bind", str(layout.home), HOME),
+        First with several users; where that is not possible, :attr:`one_user_because` says why, and with one.
+        """
+        find_bwrap()
+        try:
+            self._identities = find_identities()
+            self._try(_first_step())
+        except (NoIdentitiesError, OSError) as error:
+            self._identities, self.one_user_because = None, str(error)
+        else:
+            return
+        try:
+            self._try(["true"])
+        except OSError as error:
+            raise _unavailable(str(error)) from error
+        logger.info("sandboxes have one user: %s", self.one_user_because)
+
+    def prepare(self, layout: Layout) -> None:
+        """See :meth:`.base.Runtime.prepare`."""
+        super().prepare(layout)
+        fill_root(layout.rootfs, readable_folders())
+
+    def launch(
+        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes]
+    ) -> Launched:
+        """See :meth:`.base.Runtime.launch`."""
+        command = [*program_argv(HOME, several_users=self._identities is not None), *arguments]
+        options = self._options("--bind", str(layout.rootfs), "/")
+        if _REAL_SUDO.is_file():
+            options += ["--ro-bind", str(layout.home / ".local/bin/sudo"), str(_REAL_SUDO.resolve())]
+        return _start(options, command, self._identities, descriptors, output)
+
+    def remove(self, folder: Path) -> bool:
+        """See :meth:`.base.Runtime.remove`: what belongs to other ids can be removed in their namespace only."""
+        if self._identities is not None and self._identities.helpers and folder.exists():
+            rights = ("--cap-drop", "ALL", "--cap-add", "CAP_DAC_OVERRIDE", "--cap-add", "CAP_FOWNER")
+            options = [*("--unshare-user", "--uid", "0", "--gid", "0"), *rights, *("--bind", "/", "/")]
+            try:
+                _run(options, ["rm", "-rf", "--", str(folder)], self._identities)
+            except OSError as error:
+                logger.warning("%s could not be removed as its owners: %s", folder, error)
+        return remove_tree(folder)
+
+    def _try(self, command: Sequence[str]) -> None:
+        _run(self._options("--tmpfs", "/", "--dir", HOME), command, self._identities)
+
+    def _options(self, *root: str) -> list[str]:
+        return [
+            *_namespaces(self._identities),
+            *root,
+            *_system_mounts(self._identities),
             *_python_mounts(),
-            *("--remount-ro", "/"),
             "--clearenv",
             *("--setenv", "LANG", "C.UTF-8", "--setenv", "PATH", SYSTEM_PATH),
             *("--chdir", HOME),
         ]
+
+
+def _first_step() -> list[str]:
+    """A command that goes the way of a sandbox's program and says whether its users can read what they need."""
+    specs = [importlib.util.find_spec(module) for module in _READ_INSIDE]
+    needed = [spec.origin for spec in specs if spec is not None and spec.origin is not None]
+    return [sys.executable, "-I", "-m", "kruise_agents.sandbox.user_namespace", sys.executable, __file__, *needed]
+
+
+def _run(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> None:
+    """Run a command in namespaces to its end.
+
+    Raises:
+        OSError: it could not be started, did not end, or failed; the text says why.
+    """
+    with tempfile.TemporaryFile() as output:
+        process = _start(options, command, identities, (), output).process
+        try:
+            code = process.wait(_PROBE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise OSError(f"{command[0]} did not end within {_PROBE_SECONDS} seconds") from None
+        if code != 0:
+            output.seek(0)
+            said = output.read().decode(errors="replace").strip()
+            raise OSError(said or f"{command[0]} ended with code {code}")
+
+
+def _start(
+    options: Sequence[str],
+    command: Sequence[str],
+    identities: Identities | None,
+    descriptors: Sequence[int],
+    output: IO[bytes],
+) -> Launched:
+    """Start ``bwrap``, wait for its namespaces, and map the ids into them.
+
+    Raises:
+        OSError: one of these failed; nothing is left running.
+    """
+    with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_over:
+        info_read, info_write = _pipe(kept, handed_over)
+        options = ["--info-fd", str(info_write), *options]
+        inherited = [info_write, *descriptors]
+        gate_write = None
+        if identities is not None:
+            gate_write, gate_read = reversed(_pipe(handed_over, kept))
+            options = ["--userns-block-fd", str(gate_read), *options]
+            inherited.append(gate_read)
         # Not on the command line, where `ps` in the sandbox would show the host's folders.
         hidden = _in_memory("\0".join(options).encode())
-        argv = [find_bwrap(), "--args", str(hidden), "--", *program_argv(HOME)]
-        return LaunchPlan(argv, {}, cwd=Path("/"), descriptors=(hidden, info_fd), reports_child=True)
+        handed_over.callback(os.close, hidden)
+        process = subprocess.Popen(
+            [find_bwrap(), "--args", str(hidden), "--", *command],
+            env={},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[*inherited, hidden],
+            start_new_session=True,
+        )
+        handed_over.close()
+        first = _first_process(info_read)
+        if identities is not None and gate_write is not None and first is not None:
+            try:
+                identities.give_to(first)
+                os.write(gate_write, b"x")
+            except OSError:
+                process.kill()
+                process.wait()
+                raise
+    return Launched(process, first)
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    read, write = os.pipe()
+    reader.callback(os.close, read)
+    writer.callback(os.close, write)
+    return read, write
+
+
+def _first_process(info: int) -> int | None:
+    """What ``bwrap`` says of the first process inside, or None when it failed before it made one."""
+    text = b""
+    while piece := os.read(info, 4096):
+        text += piece
+    return int(json.loads(text)["child-pid"]) if text else None
 
 
 def _in_memory(data: bytes) -> int:
@@ -89,21 +216,25 @@ def _in_memory(data: bytes) -> int:
     return descriptor
 
 
-def _namespaces() -> list[str]:
-    return [
-        *("--unshare-user", "--uid", _USER_ID, "--gid", _USER_ID),
-        *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
+def _namespaces(identities: Identities | None) -> list[str]:
+    options = [
+        *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
         *("--hostname", HOST_NAME),
         # As root bwrap would keep every capability inside the user namespace.
         *("--cap-drop", "ALL"),
-        # A user namespace made inside would bring capabilities back, enough to mount the host's control groups.
-        "--disable-userns",
         "--die-with-parent",
         "--new-session",
     ]
+    # A user namespace made inside would bring capabilities back, enough to mount the host's control groups. With
+    # several users the program itself sees to that, after it has made the one that it needs.
+    if identities is None:
+        return [*options, "--uid", _USER_ID, "--gid", _USER_ID, "--disable-userns"]
+    for capability in _FIRST_CAPABILITIES:
+        options += ["--cap-add", f"CAP_{capability}"]
+    return [*options, "--uid", "0", "--gid", "0"]
 
 
-def _system_mounts() -> Iterator[str]:
+def _system_mounts(identities: Identities | None) -> Iterator[str]:
     yield from ("--ro-bind", "/usr", "/usr")
     for name in _SYSTEM_FOLDERS:
         folder = Path("/") / name
@@ -111,11 +242,20 @@ def _system_mounts() -> Iterator[str]:
             yield from ("--symlink", str(folder.readlink()), str(folder))
         elif folder.is_dir():
             yield from ("--ro-bind", str(folder), str(folder))
-    yield from ("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run")
+    yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm")  # noqa: S108 - its own
     yield from _kernel_settings_mounts()
-    yield from ("--dir", "/var", "--symlink", "/tmp", "/var/tmp")  # noqa: S108 - the sandbox's own
+    if identities is not None:
+        for setting in _OWN_SETTINGS:
+            yield from ("--bind", setting, setting)
     for path in BOUND_FROM_HOST:
+        yield from _way_to(Path(path))
         yield from ("--ro-bind-try", path, path)
+
+
+def _way_to(mounted: Path) -> Iterator[str]:
+    """The folders above a mount, open to every user; left to itself, ``bwrap`` makes them for their owner only."""
+    for folder in reversed(mounted.parents[:-1]):
+        yield from ("--perms", "0755", "--dir", str(folder))
 
 
 def _kernel_settings_mounts() -> Iterator[str]:
@@ -134,12 +274,14 @@ def _kernel_settings_mounts() -> Iterator[str]:
 def _python_mounts() -> Iterator[str]:
     folders = readable_folders()
     for folder in folders:
+        yield from _way_to(folder)
         yield from ("--ro-bind", str(folder), str(folder))
     # A virtual environment's interpreter may be a chain of links through folders that nobody should see whole.
     link = Path(sys.executable)
     while link.is_symlink():
         target = Path(os.path.normpath(link.parent / link.readlink()))
         if not any(link.is_relative_to(folder) for folder in (*folders, Path("/usr"))):
+            yield from _way_to(link)
             yield from ("--symlink", str(target), str(link))
         link = target
 

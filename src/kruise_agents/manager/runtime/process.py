@@ -5,7 +5,12 @@ For machines that forbid namespaces. It must be asked for by name.
 
 from __future__ import annotations
 
-from .base import LaunchPlan, Layout, Runtime
+import subprocess
+from collections.abc import Sequence
+from typing import IO
+
+from .base import Launched, Runtime
+from .layout import Layout
 from .program import program_argv
 
 
@@ -17,11 +22,23 @@ class ProcessRuntime(Runtime):
         "runtime process: NO isolation. Code in a sandbox can do everything that you can do on this machine; "
         "all sandboxes share its ports and files"
     )
+    one_user_because = "the process runtime runs everything as the user who runs the manager"
 
     def check(self) -> None:
         """Processes always work."""
 
-    def plan(self, layout: Layout, info_fd: int) -> LaunchPlan:
-        """See :meth:`.base.Runtime.plan`; the program is its own init process."""
-        argv = [*program_argv(str(layout.home)), "--own-init"]
-        return LaunchPlan(argv, {"LANG": "C.UTF-8", "TMPDIR": str(layout.tmp)}, cwd=layout.home)
+    def launch(
+        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes]
+    ) -> Launched:
+        """See :meth:`.base.Runtime.launch`; the program is its own init process."""
+        process = subprocess.Popen(
+            [*program_argv(str(layout.home)), "--own-init", *arguments],
+            env={"LANG": "C.UTF-8", "TMPDIR": str(layout.tmp)},
+            cwd=layout.home,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
+        return Launched(process, None)

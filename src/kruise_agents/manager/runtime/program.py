@@ -7,6 +7,7 @@ interpreter (the ``data`` extra, for example) can be imported.
 
 from __future__ import annotations
 
+import shlex
 import site
 import sys
 import sysconfig
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import kruise_agents
 
-from .base import SYSTEM_PATH, USERNAME
+from .layout import SYSTEM_PATH, USERNAME
 
 _PROFILE = """\
 # Read by login shells. The user's own programs come first.
@@ -27,13 +28,18 @@ _PIP = """\
 #!/bin/sh
 exec "$(dirname "$(readlink -f "$0")")/python" -m pip "$@"
 """
+_SUDO = """\
+#!/bin/sh
+exec {python} -I -S {client} "$@"
+"""
 
 
-def program_argv(home: str) -> list[str]:
+def program_argv(home: str, *, several_users: bool = False) -> list[str]:
     """The command line of the sandbox's program, as seen from where it runs.
 
     Parameters:
         home: the home folder as the program sees it.
+        several_users: whether it starts as the only user, or becomes the sandbox's root and starts programs as others.
     """
     return [
         sys.executable,
@@ -48,6 +54,7 @@ def program_argv(home: str) -> list[str]:
         f"{home}/.local/bin:{SYSTEM_PATH}",
         "--python",
         f"{home}/.local/bin/python",
+        *(["--several-users"] if several_users else []),
     ]
 
 
@@ -72,7 +79,7 @@ def readable_folders() -> list[Path]:
 
 
 def fill_home(home: Path) -> None:
-    """Put the login profile and the thin virtual environment into an empty home folder.
+    """Put the login profile, ``sudo`` and the thin virtual environment into an empty home folder.
 
     Nothing in it depends on where the folder lies, so it can be moved, mounted elsewhere or copied.
     """
@@ -92,5 +99,10 @@ def fill_home(home: Path) -> None:
     for name in ("pip", "pip3"):
         (binaries / name).write_text(_PIP, encoding="utf-8")
         (binaries / name).chmod(0o755)
+    client = Path(kruise_agents.__file__).parent / "sandbox" / "sudo" / "client.py"
+    (binaries / "sudo").write_text(
+        _SUDO.format(python=shlex.quote(str(base)), client=shlex.quote(str(client))), encoding="utf-8"
+    )
+    (binaries / "sudo").chmod(0o755)
     lines = [f"import site; site.addsitedir({folder!r})" for folder in site.getsitepackages()]
     (packages / "_manager_packages.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
-"""The few files below ``/etc`` that programs in a sandbox expect; nothing else of the host's ``/etc`` is visible."""
+"""What a sandbox's file tree has beside the host's system folders: its own ``/etc`` and the usual empty folders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from .base import SYSTEM_PATH
+from .layout import SYSTEM_PATH
 
 BOUND_FROM_HOST = (
     "/etc/alternatives",
@@ -26,11 +26,14 @@ BOUND_FROM_HOST = (
 )
 """What is the host's own, readable by everybody there, and mounted read-only where it exists."""
 
-_GENERATED = {
-    "group": "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n",
+_ETC = {
+    "environment": "",
+    "group": "root:x:0:\nsudo:x:27:user\nuser:x:1000:\nnogroup:x:65534:\n",
     "hostname": "e2b.local\n",
     "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 e2b.local e2b\n",
-    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+    "nsswitch.conf": (
+        "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n"
+    ),
     "passwd": (
         "root:x:0:0:root:/root:/bin/bash\n"
         "user:x:1000:1000:user:/home/user:/bin/bash\n"
@@ -38,19 +41,40 @@ _GENERATED = {
     ),
     "profile": (f"export PATH=\"${{PATH:-{SYSTEM_PATH}}}\"\nexport SHELL=/bin/bash\nPS1='\\w $ '\numask 022\n"),
     "resolv.conf": "nameserver 8.8.8.8\n",
+    "shadow": "root::19000:0:99999:7:::\nuser::19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n",
+    # For `su` of root; passwords mean nothing here.
+    "pam.d/other": "".join(f"{kind} sufficient pam_permit.so\n" for kind in ("auth", "account", "session")),
+}
+_FOLDERS = {
+    "code": 0o777,
+    "etc/pam.d": 0o755,
+    "home": 0o755,
+    "opt": 0o755,
+    "root": 0o700,
+    "run": 0o755,
+    "srv": 0o755,
+    "var": 0o755,
+    "var/cache": 0o755,
+    "var/lib": 0o755,
+    "var/log": 0o755,
+    "var/tmp": 0o1777,
 }
 
 
-class SystemFiles:
-    """Generated files, written once for a manager and mounted read-only into each of its sandboxes."""
+def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
+    """Put the generated files and folders into a new sandbox's file tree.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters:
+        mounted: folders of the host that every user must be able to reach, at the same place.
+    """
+    for name, mode in _FOLDERS.items():
+        folder = rootfs / name
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in _GENERATED.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        self._folder = folder
-
-    def mounts(self) -> Iterator[str]:
-        """The ``bwrap`` arguments that put them below ``/etc``."""
-        for name in _GENERATED:
-            yield from ("--ro-bind", str(self._folder / name), f"/etc/{name}")
+        folder.chmod(mode)
+    for name, text in _ETC.items():
+        file = rootfs / "etc" / name
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o640 if name == "shadow" else 0o644)
+    # An interpreter below root's home on the host lies there in a sandbox as well.
+    if any(folder.is_relative_to("/root") for folder in mounted):
+        (rootfs / "root").chmod(0o711)

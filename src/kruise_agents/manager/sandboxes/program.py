@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from ...errors import KruiseAgentsError
 from ..http_client import exchange
 from ..runtime import Layout, Runtime
-from ..runtime.program import fill_home
-from .folders import remove_tree
 from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
 
 START_SECONDS = 30
@@ -54,7 +52,10 @@ class SandboxProgram:
         Raises:
             StartError: it ended or stayed silent for :data:`START_SECONDS`; the message carries its last output.
         """
-        self._launch()
+        try:
+            self._launch()
+        except OSError as error:
+            raise StartError(f"the sandbox's program could not be started: {error}") from error
         body = json.dumps({"accessToken": access_token, "envVars": dict(variables)}).encode()
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -102,39 +103,24 @@ class SandboxProgram:
                 await asyncio.wait_for(_readable(self._inner), _END_SECONDS)
             os.close(self._inner)
             self._inner = None
-        await asyncio.to_thread(remove_tree, self.layout.root)
+        await asyncio.to_thread(self._runtime.remove, self.layout.root)
 
     def _launch(self) -> None:
-        self.layout.make()
-        fill_home(self.layout.home)
+        self._runtime.prepare(self.layout)
         names = [CONTROL, RELAY, *(SERVED_PORTS[port] for port in sorted(self.served_ports))]
         listeners = {name: listen(self.layout.sockets, name) for name in names}
-        info_read, info_write = os.pipe()
-        ours = {info_write}
+        arguments: list[str] = []
+        for name, listener in listeners.items():
+            arguments += [f"--{name}-fd", str(listener.fileno())]
         try:
-            plan = self._runtime.plan(self.layout, info_write)
-            ours.update(plan.descriptors)
-            argv = [*plan.argv]
-            for name, listener in listeners.items():
-                argv += [f"--{name}-fd", str(listener.fileno())]
             with self.layout.log.open("wb") as log:
-                self._process = subprocess.Popen(
-                    argv,
-                    env=dict(plan.env),
-                    cwd=plan.cwd,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=[*plan.descriptors, *(listener.fileno() for listener in listeners.values())],
-                    start_new_session=True,
-                )
-            while ours:
-                os.close(ours.pop())
-            if plan.reports_child:
-                self._inner = _inner_process(info_read)
+                descriptors = [listener.fileno() for listener in listeners.values()]
+                launched = self._runtime.launch(self.layout, arguments, descriptors, log)
+            self._process = launched.process
+            if launched.first_pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    self._inner = os.pidfd_open(launched.first_pid)
         finally:
-            for descriptor in (info_read, *ours):
-                os.close(descriptor)
             for listener in listeners.values():
                 listener.close()
 
@@ -165,16 +151,3 @@ async def _readable(descriptor: int) -> None:
         await done.wait()
     finally:
         loop.remove_reader(descriptor)
-
-
-def _inner_process(info: int) -> int | None:
-    """A handle on the first process inside the namespaces, or None when the runtime failed before it made one."""
-    text = b""
-    while piece := os.read(info, 4096):
-        text += piece
-    if not text:
-        return None
-    try:
-        return os.pidfd_open(json.loads(text)["child-pid"])
-    except ProcessLookupError:
-        return None

@@ -1,7 +1,4 @@
-"""Who a request acts as, and who owns what it makes.
-
-One sandbox has one user; everything that depends on there being only one is in this file.
-"""
+"""Who a request acts as, and who owns what it makes."""
 
 from __future__ import annotations
 
@@ -17,6 +14,9 @@ from pathlib import Path
 
 from ..connect import Call, Code, ConnectError
 from ..state import SandboxState
+
+_PASSWORD_FILE = Path("/etc/passwd")
+_GROUP_FILE = Path("/etc/group")
 
 
 class UnknownUserError(Exception):
@@ -45,6 +45,11 @@ class User:
         with contextlib.suppress(PermissionError):
             os.chown(target, self.uid, self.gid)
 
+    @property
+    def groups(self) -> list[int]:
+        """The ids of all groups that the user is in."""
+        return os.getgrouplist(self.name, self.gid)
+
 
 class Users:
     """Finds users by name."""
@@ -55,12 +60,21 @@ class Users:
     def named(self, name: str | None) -> User:
         """The user with this name; without one, the default user.
 
+        Where there is only one user, ``root`` means that one too, so that programs which ask for it work.
+
         Raises:
             UnknownUserError: there is no such user.
         """
-        if name and name != self._state.username:
-            raise UnknownUserError(name)
-        return User(self._state.username, os.getuid(), os.getgid(), self._state.home)
+        name = name or self._state.username
+        if not self._state.several_users:
+            if name not in (self._state.username, "root"):
+                raise UnknownUserError(name)
+            return User(self._state.username, os.getuid(), os.getgid(), self._state.home)
+        try:
+            found = pwd.getpwnam(name)
+        except (KeyError, ValueError):
+            raise UnknownUserError(name) from None
+        return User(name, found.pw_uid, found.pw_gid, Path(found.pw_dir))
 
     def of_call(self, call: Call) -> User:
         """The user that an RPC names in ``Authorization: Basic``; the password is not looked at.
@@ -75,12 +89,15 @@ class Users:
 
     def owner_name(self, uid: int) -> str:
         """The name of a file's owner, or its number as text."""
-        # The program runs as the sandbox's user, whatever the password file calls it.
-        return self._state.username if uid == os.getuid() else _user_name(uid)
+        if not self._state.several_users and uid == os.getuid():
+            return self._state.username  # whatever the host's password file calls it
+        return _user_name(uid, _version(_PASSWORD_FILE))
 
     def group_name(self, gid: int) -> str:
         """The name of a file's group, or its number as text."""
-        return self._state.username if gid == os.getgid() else _group_name(gid)
+        if not self._state.several_users and gid == os.getgid():
+            return self._state.username
+        return _group_name(gid, _version(_GROUP_FILE))
 
 
 def _basic_username(header: str) -> str | None:
@@ -94,8 +111,15 @@ def _basic_username(header: str) -> str | None:
     return decoded.partition(":")[0]
 
 
+def _version(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 @functools.lru_cache(maxsize=64)
-def _user_name(uid: int) -> str:
+def _user_name(uid: int, _version: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -103,7 +127,7 @@ def _user_name(uid: int) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _group_name(gid: int) -> str:
+def _group_name(gid: int, _version: int) -> str:
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:

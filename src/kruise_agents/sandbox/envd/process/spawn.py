@@ -8,6 +8,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..users import User
+from .identity import start_as
+
 _UMASK = 0o022
 # What makes a shell answer with 127 or 126, or run a script that has no first line.
 _LEFT_TO_THE_SHELL = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC}
@@ -21,7 +24,7 @@ class SpawnError(Exception):
 
 
 def spawn(
-    command: Sequence[str], environment: Mapping[str, str], folder: str, *, with_stdin: bool
+    command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, with_stdin: bool
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, with pipes for its output and, if asked for, its input.
 
@@ -31,12 +34,12 @@ def spawn(
     stdin = subprocess.PIPE if with_stdin else subprocess.DEVNULL
     try:
         try:
-            process = popen(command, environment, folder, stdin=stdin, output=subprocess.PIPE)
+            process = popen(command, environment, folder, user, stdin=stdin, output=subprocess.PIPE)
         except OSError as error:
             if error.errno not in _LEFT_TO_THE_SHELL:
                 raise
             shell = [*_SHELL, *command]
-            process = popen(shell, environment, folder, stdin=stdin, output=subprocess.PIPE)
+            process = popen(shell, environment, folder, user, stdin=stdin, output=subprocess.PIPE)
     except (OSError, ValueError) as error:
         raise SpawnError(str(error)) from error
     with contextlib.suppress(OSError):
@@ -45,17 +48,21 @@ def spawn(
 
 
 def popen(
-    command: Sequence[str], environment: Mapping[str, str], folder: str, *, stdin: int, output: int
+    command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, stdin: int, output: int
 ) -> subprocess.Popen[bytes]:
     """``subprocess.Popen`` with what every program here has in common."""
-    return subprocess.Popen(
-        command,
-        bufsize=0,
-        env=environment,
-        cwd=folder,
-        stdin=stdin,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,
-        umask=_UMASK,
+    return start_as(
+        user,
+        lambda identity: subprocess.Popen(
+            command,
+            bufsize=0,
+            env=environment,
+            cwd=folder,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            umask=_UMASK,
+            **identity,
+        ),
     )

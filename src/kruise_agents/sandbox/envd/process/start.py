@@ -30,7 +30,7 @@ def start_process(
         raise ConnectError(Code.INVALID_ARGUMENT, "a process to start is required")
     command = [wanted.text("cmd"), *wanted.texts("args")]
     variables = wanted.text_map("envs")
-    environment = {**state.environment(), **variables}
+    environment = {**state.environment(user.name, user.home), **variables}
     folder = _folder(wanted.text("cwd"), user)
     config: dict[str, Any] = {"cmd": command[0], "args": command[1:], "envs": variables}
     if (cwd := wanted.optional_text("cwd")) is not None:
@@ -39,9 +39,9 @@ def start_process(
     pty = request.message("pty")
     try:
         if pty is not None:
-            popen, descriptor = spawn_in_terminal(command, environment, folder, window_size(pty))
+            popen, descriptor = spawn_in_terminal(command, environment, folder, window_size(pty), user)
             return Process(popen, config, tag, on_end, descriptor)
-        popen = spawn(command, environment, folder, with_stdin=request.flag("stdin", True))
+        popen = spawn(command, environment, folder, user, with_stdin=request.flag("stdin", True))
         return Process(popen, config, tag, on_end)
     except SpawnError as error:
         text = (

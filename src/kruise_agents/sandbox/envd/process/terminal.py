@@ -12,6 +12,7 @@ import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..users import User
 from .spawn import SpawnError, popen
 
 # A session leader that opens a terminal by its name gets it as its controlling terminal. The shell does so and
@@ -35,7 +36,7 @@ def resize(descriptor: int, size: Size) -> None:
 
 
 def spawn_in_terminal(
-    command: Sequence[str], environment: Mapping[str, str], folder: str, size: Size
+    command: Sequence[str], environment: Mapping[str, str], folder: str, size: Size, user: User
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start a program in a terminal of its own.
 
@@ -53,9 +54,10 @@ def spawn_in_terminal(
         on_failure.callback(os.close, operated_by)
         try:
             resize(operated_by, size)
+            user.own(used_in)
             shell = [*_SHELL, os.ttyname(used_in), *command]
             # The child has it open from its first moment: a terminal that nobody has open reports its end.
-            process = popen(shell, environment, folder, stdin=used_in, output=used_in)
+            process = popen(shell, environment, folder, user, stdin=used_in, output=used_in)
         except (OSError, ValueError) as error:
             raise SpawnError(str(error)) from error
         finally:

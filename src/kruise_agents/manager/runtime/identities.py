@@ -1,0 +1,101 @@
+"""Which of the host's ids stand for the users of a sandbox.
+
+A user namespace needs a range of ids that belong to nobody on the host. Root may take one; others get theirs from
+``/etc/subuid`` and ``/etc/subgid`` through ``newuidmap`` and ``newgidmap`` (package ``uidmap``).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+COUNT = 65535
+"""How many ids a sandbox has: 0 to 65534, the kernel's own ``nobody`` included."""
+_ROOTS_RANGE = 0x6FFF0000
+"""The last block of the range that systemd's documentation sets aside for containers."""
+_KINDS = ("uid", "gid")
+
+
+class NoIdentitiesError(Exception):
+    """This machine has no ids to give away; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """The ids of the outer one of a sandbox's two user namespaces.
+
+    There, 0 is the manager's own user, who alone may reach the folders that are mounted; 1 and up are the range. The
+    inner namespace, where everything runs, has the range only: nothing in a sandbox is the manager's user.
+    """
+
+    uid_start: int
+    gid_start: int
+    helpers: bool
+    """Whether ``newuidmap`` and ``newgidmap`` have to write the maps."""
+
+    def give_to(self, pid: int) -> None:
+        """Map the ids into the user namespace of a process that waits for them.
+
+        Raises:
+            OSError: the kernel, or a helper, refused; the text says which and why.
+        """
+        for kind, own, start in (("uid", os.geteuid(), self.uid_start), ("gid", os.getegid(), self.gid_start)):
+            if not self.helpers:
+                Path(f"/proc/{pid}/{kind}_map").write_text(f"0 {own} 1\n1 {start} {COUNT}\n", encoding="ascii")
+                continue
+            command = [f"new{kind}map", str(pid), "0", str(own), "1", "1", str(start), str(COUNT)]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise OSError(f"{command[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+
+
+def find_identities() -> Identities:
+    """A range of ids that the manager may use for sandboxes.
+
+    Raises:
+        NoIdentitiesError: there is none.
+    """
+    if os.geteuid() == 0:
+        for kind in _KINDS:
+            if not _is_mapped(kind, _ROOTS_RANGE):
+                raise NoIdentitiesError(
+                    f"this container's {kind} map (/proc/self/{kind}_map) has no ids from {_ROOTS_RANGE} on"
+                )
+        return Identities(_ROOTS_RANGE, _ROOTS_RANGE, helpers=False)
+    for kind in _KINDS:
+        if shutil.which(f"new{kind}map") is None:
+            raise NoIdentitiesError(f"new{kind}map is not installed (system package `uidmap`)")
+    return Identities(_subordinate("uid"), _subordinate("gid"), helpers=True)
+
+
+def _is_mapped(kind: str, first: int) -> bool:
+    for line in Path(f"/proc/self/{kind}_map").read_text(encoding="ascii").splitlines():
+        start, _, count = (int(field) for field in line.split())
+        if start <= first and first + COUNT <= start + count:
+            return True
+    return False
+
+
+def _subordinate(kind: str) -> int:
+    """The first id of this user's range in ``/etc/subuid`` or ``/etc/subgid``."""
+    table = Path(f"/etc/sub{kind}")
+    own_id = os.getuid()
+    try:
+        owners = {str(own_id), pwd.getpwuid(own_id).pw_name}
+    except KeyError:
+        owners = {str(own_id)}
+    try:
+        lines = table.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise NoIdentitiesError(f"{table} cannot be read: {error.strerror}") from error
+    for line in lines:
+        fields = line.split(":")
+        if len(fields) == 3 and fields[0] in owners and fields[1].isdigit() and fields[2].isdigit():
+            start, count = int(fields[1]), int(fields[2])
+            if count >= COUNT:
+                return start
+    raise NoIdentitiesError(f"{table} gives {'/'.join(sorted(owners))} no range of {COUNT} ids")

@@ -1,0 +1,217 @@
+"""The ``sudo`` command. Standard library only and started with ``-I -S``, because every call pays for what it imports.
+
+Where a sandbox has one user there is nobody to ask, and the command is executed as it is.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import getopt
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import termios
+import tty
+from types import FrameType
+from typing import Any, NoReturn
+
+SOCKET = "/run/kruise-agents/sudo"
+"""Where the sandbox's program listens."""
+_SHORT = "+AbEeHhiKklnPSsVvu:g:p:C:D:R:T:r:t:h"
+_LONG = (
+    "askpass background preserve-env set-home help login remove-timestamp reset-timestamp list non-interactive "
+    "preserve-groups stdin shell version validate user= group= prompt= close-from= chdir= chroot= command-timeout="
+)
+_USAGE = "usage: sudo [-EHins] [-u user] [-D directory] [VAR=value] [command [argument ...]]"
+_KEPT_VARIABLES = ("TERM", "COLORTERM", "LANG", "LANGUAGE", "DISPLAY", "TZ")
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_PIECE = 65536
+
+
+def main(arguments: list[str]) -> int:
+    """Run one ``sudo`` command line. Returns its exit code."""
+    try:
+        request = _request(arguments)
+    except (getopt.GetoptError, ValueError) as error:
+        sys.stderr.write(f"sudo: {error}\n{_USAGE}\n")
+        return 1
+    if isinstance(request, str):
+        print(request, end="")
+        return 0
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(SOCKET)
+    except (FileNotFoundError, ConnectionRefusedError):
+        _execute(request)
+    with connection:
+        return _Session(connection, request).run()
+
+
+def _request(arguments: list[str]) -> dict[str, Any] | str:
+    """What to ask for, or a text that is the whole answer."""
+    long = _LONG.split()
+    # Both forms of this one exist, and getopt knows one.
+    listed = [a.removeprefix("--preserve-env=") for a in arguments if a.startswith("--preserve-env=")]
+    options, rest = getopt.getopt([a for a in arguments if not a.startswith("--preserve-env=")], _SHORT, long)
+    given = dict(options)
+    names = {name for name, _ in options}
+    if names & {"-h", "--help"}:
+        return _USAGE + "\n"
+    if names & {"-V", "--version"}:
+        return "sudo of a kruise-agents sandbox\n"
+    if names & {"-e", "-R", "--chroot", "-r", "-t"}:
+        raise ValueError("editing files, chroot and SELinux are not supported here")
+    variables = {}
+    while rest and "=" in rest[0] and not rest[0].startswith(("=", "/")):
+        name, _, value = rest.pop(0).partition("=")
+        variables[name] = value
+    login, shell = bool(names & {"-i", "--login"}), bool(names & {"-s", "--shell"})
+    if names & {"-l", "--list"}:
+        return "(ALL : ALL) NOPASSWD: ALL\n"
+    if not rest and not login and not shell:
+        if names & {"-v", "-k", "-K", "--validate", "--reset-timestamp", "--remove-timestamp"}:
+            return ""
+        raise ValueError("a command is required")
+    kept = {name: os.environ[name] for name in os.environ if name in _KEPT_VARIABLES or name.startswith("LC_")}
+    if names & {"-E", "--preserve-env"}:
+        kept = {name: value for name, value in os.environ.items() if name not in ("PATH", "HOME", "USER", "LOGNAME")}
+    for name in ",".join(listed).split(","):
+        if name in os.environ:
+            kept[name] = os.environ[name]
+    return {
+        "command": rest,
+        "login": login,
+        "shell": shell,
+        "user": given.get("-u", given.get("--user", "root")),
+        "variables": {**kept, **variables},
+        "folder": given.get("-D", given.get("--chdir")),
+        "background": bool(names & {"-b", "--background"}),
+        "set": sorted(variables),
+    }
+
+
+def _execute(request: dict[str, Any]) -> NoReturn:
+    command = request["command"]
+    if request["login"] or request["shell"]:
+        import shlex
+
+        command = [
+            "/bin/bash",
+            *(["-l"] if request["login"] else []),
+            *(["-c", shlex.join(command)] if command else []),
+        ]
+    try:
+        if request["folder"]:
+            os.chdir(request["folder"])
+        os.execvpe(command[0], command, {**os.environ, **request["variables"]})  # noqa: S606 - what it is for
+    except OSError as error:
+        sys.stderr.write(f"sudo: {command[0]}: {'command not found' if error.errno == 2 else error.strerror}\n")
+        sys.exit(1)
+
+
+class _Session:
+    """One command that the sandbox's program runs for us."""
+
+    def __init__(self, connection: socket.socket, request: dict[str, Any]) -> None:
+        self._connection = connection
+        self._request = request
+        self._answers = b""
+        self._operated_by: int | None = None
+
+    def run(self) -> int:
+        for number in _PASSED_ON:
+            signal.signal(number, self._pass_on)
+        files = [0, 1, 2]
+        used_in = None
+        if os.isatty(0) and os.isatty(1):
+            self._operated_by, used_in = os.openpty()
+            self._copy_size()
+            signal.signal(signal.SIGWINCH, self._copy_size)
+            self._request["terminal"] = os.ttyname(used_in)
+            files = [used_in if os.isatty(number) else number for number in files]
+        self._send(files)
+        if used_in is not None:
+            os.close(used_in)
+        return self._wait()
+
+    def _send(self, files: list[int]) -> None:
+        # In a file of its own: arguments and variables may be longer than what fits into one message.
+        payload = os.memfd_create("request")
+        os.write(payload, json.dumps(self._request).encode(errors="surrogateescape"))
+        here = os.open(".", os.O_PATH)
+        sent = array.array("i", [payload, here, *files])
+        self._connection.sendmsg([b"r"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, sent)])
+        os.close(payload)
+        os.close(here)
+
+    def _wait(self) -> int:
+        if self._operated_by is None:
+            while (code := self._answered()) is None:
+                pass
+            return code
+        before = termios.tcgetattr(0)
+        try:
+            tty.setraw(0, termios.TCSADRAIN)  # keeps what was typed already
+            return self._relay(self._operated_by)
+        finally:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+    def _relay(self, terminal: int) -> int:
+        watched = [0, terminal, self._connection.fileno()]
+        code = None
+        while True:
+            ready, _, _ = select.select(watched, [], [], None if code is None else 0)
+            if code is not None and terminal not in ready:
+                return code
+            if terminal in ready and not _copy(terminal, 1):
+                watched.remove(terminal)
+            if 0 in ready and not _copy(0, terminal):
+                watched.remove(0)
+            if self._connection.fileno() in ready:
+                code = self._answered()
+                if code is not None:
+                    watched = [number for number in watched if number == terminal]
+
+    def _answered(self) -> int | None:
+        """The exit code, once it has come; errors are written."""
+        piece = self._connection.recv(_PIECE)
+        self._answers += piece
+        if piece and not self._answers.endswith(b"\n"):
+            return None
+        if not self._answers:
+            sys.stderr.write("sudo: the sandbox's agent has ended\n")
+            return 1
+        answer = json.loads(self._answers)
+        if "error" in answer:
+            sys.stderr.write(f"sudo: {answer['error']}\n")
+            return 1
+        return int(answer["code"])
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        self._connection.send(bytes([number]))
+
+    def _copy_size(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        assert self._operated_by is not None
+        size = fcntl.ioctl(0, termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+        fcntl.ioctl(self._operated_by, termios.TIOCSWINSZ, size)
+
+
+def _copy(source: int, target: int) -> bool:
+    try:
+        piece = os.read(source, _PIECE)
+    except OSError:
+        return False  # the other side of the terminal was closed
+    while piece:
+        piece = piece[os.write(target, piece) :]
+        if not piece:
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

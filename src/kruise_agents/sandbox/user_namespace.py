@@ -1,0 +1,152 @@
+"""The step from the manager's user to the sandbox's own ``root``, taken before anything else happens.
+
+bubblewrap builds the sandbox's file tree in a user namespace where 0 is the manager's user, because only that user can
+reach every folder that is mounted. This step enters a second one, which has the other ids only, and keeps few
+capabilities: enough to be ``root`` among the sandbox's users, none that reaches the tree or the network from above.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+COUNT = 65535
+"""How many ids the range has, as the manager maps them."""
+USER_ID = 1000
+"""Of the default user."""
+
+_CLONE_NEWUSER = 0x10000000
+_PR_SET_DUMPABLE = 4
+_PR_CAPBSET_DROP = 24
+_CAPABILITY_VERSION_3 = 0x20080522
+_LAST_CAPABILITY_FILE = Path("/proc/sys/kernel/cap_last_cap")
+# chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service, sys_chroot, sys_ptrace: over the
+# sandbox's own users, files and processes.
+_KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 18, 19)
+_NESTED_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
+_LOWEST_OPEN_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+_ROOTS = ("/", "/etc", "/home", "/opt", "/root", "/run", "/tmp", "/var")  # noqa: S108 - the sandbox's own
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_root_of_sandbox(home: Path) -> None:
+    """Enter the inner user namespace as its ``root`` and hand the file tree over to its users.
+
+    Must be called by a process with a single thread. What belongs to the manager's user is given to ``root``, and what
+    lies in ``home`` to the default user.
+
+    Raises:
+        OSError: the kernel refused a step.
+    """
+    for folder in _ROOTS:
+        _give(Path(folder), 0, whole=folder != "/", leave=home)
+    _give(home, USER_ID, whole=True)
+    # One more namespace, the inner one; its limit also counts what would be made below it.
+    _NESTED_NAMESPACES.write_text("1", encoding="ascii")
+    _LOWEST_OPEN_PORT.write_text("0", encoding="ascii")
+    _enter()
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    _keep_capabilities()
+    # Changing ids made /proc/self belong to somebody outside.
+    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+def _give(path: Path, inner: int, *, whole: bool, leave: Path | None = None) -> None:
+    if path == leave:
+        return
+    outer = inner + 1
+    try:
+        if path.lstat().st_uid == 0:
+            os.lchown(path, outer, outer)
+        if whole and path.is_dir() and not path.is_symlink():
+            for child in path.iterdir():
+                _give(child, inner, whole=True, leave=leave)
+    except OSError as error:
+        # A folder of the host, mounted here, stays as it is; and not every tree has every folder.
+        if error.errno not in (errno.EROFS, errno.ENOENT, errno.EPERM, errno.EACCES):
+            raise
+
+
+def _enter() -> None:
+    """Unshare; the map has to come from a process that stayed outside."""
+    me = os.getpid()
+    ready_read, ready_write = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        _map_ids(me, ready_read, ready_write)
+    os.close(ready_read)
+    if _libc.unshare(_CLONE_NEWUSER) != 0:
+        number = ctypes.get_errno()
+        os.close(ready_write)
+        os.waitpid(helper, 0)
+        raise OSError(number, f"no user namespace for the sandbox's users: {os.strerror(number)}")
+    os.write(ready_write, b"x")
+    os.close(ready_write)
+    _, status = os.waitpid(helper, 0)
+    if status != 0:
+        raise OSError(errno.EPERM, "the ids of the sandbox's users could not be mapped")
+
+
+def _map_ids(pid: int, ready_read: int, ready_write: int) -> None:
+    """In the helper: wait until the namespace exists, write its maps, and end."""
+    code = 1
+    try:
+        os.close(ready_write)
+        if os.read(ready_read, 1):
+            for kind in ("uid", "gid"):
+                Path(f"/proc/{pid}/{kind}_map").write_text(f"0 1 {COUNT}\n", encoding="ascii")
+            code = 0
+    except OSError as error:
+        sys.stderr.write(f"mapping the ids of the sandbox's users: {error}\n")
+    finally:
+        os._exit(code)
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapabilitySets(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+def _keep_capabilities() -> None:
+    """Give up every capability but :data:`_KEPT`, for this process and all that it starts."""
+    for capability in range(int(_LAST_CAPABILITY_FILE.read_text(encoding="ascii")) + 1):
+        if capability not in _KEPT:
+            _check(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), "capability bounding set")
+    kept = sum(1 << capability for capability in _KEPT)
+    sets = (_CapabilitySets * 2)(_CapabilitySets(kept, kept, 0), _CapabilitySets(0, 0, 0))
+    header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(ctypes.byref(header), sets), "capabilities")
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Try it: become root, then the default user, and find out whether that user can read what a sandbox runs.
+
+    The arguments are files that must be readable.
+    """
+    become_root_of_sandbox(Path("/home/user"))
+    os.setresgid(USER_ID, USER_ID, USER_ID)
+    os.setresuid(USER_ID, USER_ID, USER_ID)
+    for name in arguments:
+        if not os.access(name, os.R_OK):
+            sys.stderr.write(f"{name} is not readable for other users than its owner\n")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
