@@ -28,6 +28,8 @@ from .state import SandboxState
 from .sudo import SudoServer
 from .user_namespace import become_root_of_sandbox
 
+ENVD_PORT = 49983
+CODE_INTERPRETER_PORT = 49999
 _PR_SET_NAME = 15
 
 
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--envd-fd", required=True, type=int)
     parser.add_argument("--relay-fd", required=True, type=int)
     parser.add_argument("--code-interpreter-fd", type=int, help="left out: no code interpreter here")
+    parser.add_argument("--isolated", action="store_true", help="the file tree and the loopback network are our own")
     parser.add_argument("--own-init", action="store_true", help="no pid namespace around us: reap and end all")
     return parser
 
@@ -77,16 +80,17 @@ async def _serve(options: argparse.Namespace, state: SandboxState, kernels: Path
         loop.add_signal_handler(number, stop.set)
     envd = Envd(state)
     relay = Relay(_listener(options.relay_fd))
-    servers = [Server(envd.app, [_listener(options.envd_fd)])]
+    servers = [Server(envd.app, _listeners(options.envd_fd, ENVD_PORT, options))]
     interpreter = None
     if options.code_interpreter_fd is not None:
         # Only sandboxes that have one pay for the import.
         from .code_interpreter import CodeInterpreter
 
         interpreter = CodeInterpreter(state, kernels)
-        servers.append(Server(interpreter.app, [_listener(options.code_interpreter_fd)]))
+        listeners = _listeners(options.code_interpreter_fd, CODE_INTERPRETER_PORT, options)
+        servers.append(Server(interpreter.app, listeners))
     sudo = SudoServer(state) if state.several_users else None
-    control = Server(control_app(state), [_listener(options.control_fd)])
+    control = Server(control_app(state, Path("/") if options.isolated else None), [_listener(options.control_fd)])
     try:
         for server in servers:
             await server.start()
@@ -115,3 +119,10 @@ def _call_ourselves(name: bytes) -> None:
 
 def _listener(descriptor: int) -> socket.socket:
     return socket.socket(fileno=descriptor)
+
+
+def _listeners(descriptor: int, port: int, options: argparse.Namespace) -> list[socket.socket]:
+    """The manager's socket, and where the loopback network is ours the port that programs in here expect."""
+    if not options.isolated:
+        return [_listener(descriptor)]
+    return [_listener(descriptor), socket.create_server(("127.0.0.1", port))]

@@ -34,6 +34,7 @@ _READ_INSIDE = ("uvicorn", "zmq", "ipykernel")
 _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_RESOURCE")
 _REAL_SUDO = Path("/usr/bin/sudo")
 """Of the host; it cannot work in a sandbox, so that ours lies over it."""
+_PROCESSORS = Path("/sys/devices/system/cpu")
 _OWN_SETTINGS = ("/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_unprivileged_port_start")
 """Kernel settings of the sandbox's own namespaces, which that program writes once."""
 
@@ -87,7 +88,7 @@ class BubblewrapRuntime(Runtime):
         self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes]
     ) -> Launched:
         """See :meth:`.base.Runtime.launch`."""
-        command = [*program_argv(HOME, several_users=self._identities is not None), *arguments]
+        command = [*program_argv(HOME, several_users=self._identities is not None), "--isolated", *arguments]
         options = self._options("--bind", str(layout.rootfs), "/")
         if _REAL_SUDO.is_file():
             options += ["--ro-bind", str(layout.home / ".local/bin/sudo"), str(_REAL_SUDO.resolve())]
@@ -244,6 +245,9 @@ def _system_mounts(identities: Identities | None) -> Iterator[str]:
             yield from ("--ro-bind", str(folder), str(folder))
     yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm")  # noqa: S108 - its own
     yield from _kernel_settings_mounts()
+    # What programs look up of the machine; nothing else of /sys, which also holds the host's control groups.
+    yield from _way_to(_PROCESSORS)
+    yield from ("--ro-bind-try", str(_PROCESSORS), str(_PROCESSORS))
     if identities is not None:
         for setting in _OWN_SETTINGS:
             yield from ("--bind", setting, setting)

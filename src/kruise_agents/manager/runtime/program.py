@@ -19,6 +19,9 @@ from .layout import SYSTEM_PATH, USERNAME
 
 _PROFILE = """\
 # Read by login shells. The user's own programs come first.
+if [ -n "$BASH_VERSION" ] && [ -f "$HOME/.bashrc" ]; then
+    . "$HOME/.bashrc"
+fi
 case ":$PATH:" in
     *":$HOME/.local/bin:"*) ;;
     *) PATH="$HOME/.local/bin:$PATH" ;;
@@ -84,6 +87,7 @@ def fill_home(home: Path) -> None:
     Nothing in it depends on where the folder lies, so it can be moved, mounted elsewhere or copied.
     """
     (home / ".profile").write_text(_PROFILE, encoding="utf-8")
+    (home / ".bashrc").write_text("# Read by login shells too, through ~/.profile.\n", encoding="utf-8")
     local = home / ".local"
     binaries = local / "bin"
     packages = local / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
