@@ -6,9 +6,8 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..connect import Call, Code, ConnectError, ConnectService, Json, Message, Method, ServerStream, Unary
 from . import folders
@@ -18,6 +17,7 @@ from .paths import PathError, resolve, without_trailing_slashes
 from .removal import remove
 from .system_errors import describe, reason
 from .users import User, Users
+from .watch import WatchService
 
 
 class FilesystemService:
@@ -25,6 +25,13 @@ class FilesystemService:
 
     def __init__(self, users: Users) -> None:
         self._users = users
+        self._watches = WatchService(
+            lambda request, call: self._path(request, "path", call), lambda path: entry(path, users)
+        )
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._watches.close()
 
     def app(self) -> ConnectService:
         """The ASGI application, to be mounted on ``/filesystem.Filesystem``."""
@@ -34,10 +41,10 @@ class FilesystemService:
             "MakeDir": Unary(self.make_folder),
             "Move": Unary(self.move),
             "Remove": Unary(self.remove),
-            "WatchDir": ServerStream(self.watch),
-            "CreateWatcher": Unary(self.unsupported_watcher),
-            "GetWatcherEvents": Unary(self.unsupported_watcher),
-            "RemoveWatcher": Unary(self.unsupported_watcher),
+            "WatchDir": ServerStream(self._watches.watch),
+            "CreateWatcher": Unary(self._watches.create),
+            "GetWatcherEvents": Unary(self._watches.events),
+            "RemoveWatcher": Unary(self._watches.remove),
         }
         return ConnectService(methods, check=self._users.of_call)
 
@@ -97,15 +104,6 @@ class FilesystemService:
             raise _internal(text) from error
         return {}
 
-    async def watch(self, _request: Message, _call: Call) -> AsyncGenerator[Json, None]:
-        """``WatchDir``."""
-        _refuse_watching()
-        yield {}
-
-    async def unsupported_watcher(self, _request: Message, _call: Call) -> Json:
-        """``CreateWatcher``, ``GetWatcherEvents``, ``RemoveWatcher``."""
-        _refuse_watching()
-
     def _path(self, request: Message, field: str, call: Call) -> str:
         try:
             return resolve(request.text(field), self._users.of_call(call))
@@ -161,10 +159,6 @@ def _ensure(folder: Path, user: User) -> None:
         raise _internal(str(error)) from error
     except OSError as error:
         raise _internal(f"error creating directory: {describe('mkdir', str(folder), error)}") from error
-
-
-def _refuse_watching() -> NoReturn:
-    raise ConnectError(Code.UNIMPLEMENTED, "watching directories is not supported by this sandbox yet")
 
 
 def _denied_or_internal(text: str, error: OSError) -> ConnectError:

@@ -1,0 +1,7 @@
+"""Watching folders: what inotify reports, as envd's events."""
+
+from __future__ import annotations
+
+from .service import WatchService
+
+__all__ = ["WatchService"]

@@ -1,0 +1,94 @@
+"""The kernel's interface, as it is: watch descriptors and records."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MODIFY = 0x2
+ATTRIB = 0x4
+MOVED_FROM = 0x40
+MOVED_TO = 0x80
+CREATE = 0x100
+DELETE = 0x200
+DELETE_SELF = 0x400
+MOVE_SELF = 0x800
+UNMOUNT = 0x2000
+OVERFLOW = 0x4000
+IGNORED = 0x8000
+ONLY_FOLDERS = 0x1000000
+DONT_FOLLOW = 0x2000000
+IS_FOLDER = 0x40000000
+
+_WATCHED = MODIFY | ATTRIB | MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF | ONLY_FOLDERS
+_HEADER = struct.Struct("iIII")
+_BUFFER = 256 * 1024
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record; ``name`` is empty when it is about the watched folder itself."""
+
+    descriptor: int
+    mask: int
+    cookie: int
+    name: str
+
+
+class Inotify:
+    """One inotify instance.
+
+    Raises:
+        OSError: EMFILE when this user has as many instances as the system permits.
+    """
+
+    def __init__(self) -> None:
+        self.fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+
+    def add(self, path: str, *, follow: bool) -> int:
+        """Watch a folder; the same folder has the same descriptor.
+
+        Raises:
+            OSError: it is not there or no folder; ENOSPC when there are as many watches as the system permits.
+        """
+        mask = _WATCHED if follow else _WATCHED | DONT_FOLLOW
+        return _checked(_libc.inotify_add_watch(self.fd, os.fsencode(path), ctypes.c_uint32(mask)))
+
+    def remove(self, descriptor: int) -> None:
+        """Watch no more; a descriptor that the kernel has dropped already is no error."""
+        _libc.inotify_rm_watch(self.fd, descriptor)
+
+    def read(self) -> list[Record]:
+        """Everything that has happened until now."""
+        records: list[Record] = []
+        while True:
+            try:
+                data = os.read(self.fd, _BUFFER)
+            except BlockingIOError:
+                return records
+            records += _parse(data)
+
+    def close(self) -> None:
+        """Give the instance back."""
+        os.close(self.fd)
+
+
+def _parse(data: bytes) -> Iterator[Record]:
+    offset = 0
+    while offset < len(data):
+        descriptor, mask, cookie, length = _HEADER.unpack_from(data, offset)
+        offset += _HEADER.size
+        yield Record(descriptor, mask, cookie, os.fsdecode(data[offset : offset + length].rstrip(b"\0")))
+        offset += length
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno() or errno.EIO
+        raise OSError(number, os.strerror(number))
+    return result

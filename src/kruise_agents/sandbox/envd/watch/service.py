@@ -1,0 +1,124 @@
+"""``WatchDir`` and the polled watchers of ``filesystem.Filesystem``."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import secrets
+import stat
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+from ...connect import Call, Code, ConnectError, Json, Message
+from ..keepalive import keepalive_interval
+from ..system_errors import describe, reason
+from .source import SharedInotify
+from .watch import Watch, is_limit, too_many
+
+_NETWORK_FILE_SYSTEMS = {0x6969, 0xFF534D42, 0xFE534D42, 0x517B, 0x65735546}  # NFS, CIFS, SMB2, SMB, FUSE
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class WatchService:
+    """Watches folders for clients that stay connected and for those that come back to ask.
+
+    Args:
+        path_of: reads the ``path`` of a request.
+        entry_of: makes ``EntryInfo`` of a path; raises OSError where there is nothing.
+    """
+
+    def __init__(self, path_of: Callable[[Message, Call], str], entry_of: Callable[[str], dict[str, Any]]) -> None:
+        self._path_of = path_of
+        self._entry_of = entry_of
+        self._source = SharedInotify()
+        self._polled: dict[str, Watch] = {}
+
+    def close(self) -> None:
+        """End everything."""
+        self._polled.clear()
+        self._source.close_all()
+
+    async def watch(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
+        """``WatchDir``: ``start`` when the watch is armed, then each event as it comes."""
+        watch = self._open(request, call)
+        interval = keepalive_interval(call)
+        try:
+            yield {"start": {}}
+            while True:
+                try:
+                    async with asyncio.timeout(interval):
+                        await watch.arrived()
+                except TimeoutError:
+                    yield {"keepalive": {}}
+                    continue
+                for event in watch.take():
+                    yield {"filesystem": event}
+        finally:
+            self._source.close(watch)
+
+    async def create(self, request: Message, call: Call) -> Json:
+        """``CreateWatcher``."""
+        watch = self._open(request, call)
+        watcher_id = f"w{secrets.token_hex(10)}"
+        self._polled[watcher_id] = watch
+        return {"watcherId": watcher_id}
+
+    async def events(self, request: Message, _call: Call) -> Json:
+        """``GetWatcherEvents``: everything that happened before this call was made."""
+        watch = self._find(request)
+        self._source.drain()
+        return {"events": watch.take()}
+
+    async def remove(self, request: Message, _call: Call) -> Json:
+        """``RemoveWatcher``."""
+        watch = self._find(request)
+        del self._polled[request.text("watcherId")]
+        self._source.close(watch)
+        return {}
+
+    def _find(self, request: Message) -> Watch:
+        watcher_id = request.text("watcherId")
+        try:
+            return self._polled[watcher_id]
+        except KeyError:
+            raise ConnectError(Code.NOT_FOUND, f"watcher with id {watcher_id} not found") from None
+
+    def _open(self, request: Message, call: Call) -> Watch:
+        path = self._path_of(request, call)
+        try:
+            is_folder = stat.S_ISDIR(Path(path).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            text = f"path {path} not found: {describe('stat', path, error)}"
+            raise ConnectError(Code.NOT_FOUND, text) from error
+        except OSError as error:
+            raise ConnectError(Code.INTERNAL, f"error statting path {path}: {reason(error)}") from error
+        if not is_folder:
+            raise ConnectError(Code.INVALID_ARGUMENT, f"path {path} not a directory: only directories can be watched")
+        if not request.flag("allowNetworkMounts", False) and _file_system(path) in _NETWORK_FILE_SYSTEMS:
+            raise ConnectError(Code.INVALID_ARGUMENT, f"cannot watch path on network filesystem: {path}")
+        try:
+            return self._source.open(
+                path,
+                recursive=request.flag("recursive", False),
+                describe=self._entry if request.flag("includeEntry", False) else None,
+            )
+        except OSError as error:
+            if is_limit(error):
+                raise too_many(error) from error
+            raise ConnectError(Code.INTERNAL, f"error watching path {path}: {reason(error)}") from error
+
+    def _entry(self, path: str) -> dict[str, Any] | None:
+        try:
+            return self._entry_of(path)
+        except OSError:
+            return None
+
+
+def _file_system(path: str) -> int | None:
+    """The type of the file system that a path is on, as ``statfs(2)`` numbers it; None when the kernel does not say."""
+    answer = ctypes.create_string_buffer(512)
+    if _libc.statfs(os.fsencode(path), answer) != 0:
+        return None
+    return ctypes.c_long.from_buffer(answer).value & 0xFFFFFFFF

@@ -1,0 +1,101 @@
+"""The inotify instance of a sandbox, shared by all of its watches.
+
+One, because the system counts instances per user of the host, and all sandboxes of a manager count as one user: with
+one for each watch, a hundred sandboxes would run out of them. It exists while there are watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from ...connect import Code, ConnectError
+from . import inotify
+from .inotify import Inotify, Record
+from .watch import Describe, Watch
+
+
+class SharedInotify:
+    """Hands each record to the watches that have attached its folder. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._instance: Inotify | None = None
+        self._attached: dict[int, set[Watch]] = {}
+        self._records: deque[Record] = deque()
+        self._watches: set[Watch] = set()
+
+    def open(self, path: str, *, recursive: bool, describe: Describe | None) -> Watch:
+        """Begin to watch; every change from now on is reported.
+
+        Raises:
+            OSError: see :meth:`Watch.start`.
+        """
+        if self._instance is None:
+            self._instance = Inotify()
+            asyncio.get_running_loop().add_reader(self._instance.fd, self.drain)
+        # What happened before belongs to the other watches only.
+        self.drain()
+        watch = Watch(self, path, recursive=recursive, describe=describe)
+        self._watches.add(watch)
+        try:
+            watch.start()
+        except OSError:
+            self.close(watch)
+            raise
+        return watch
+
+    def close(self, watch: Watch) -> None:
+        """End a watch."""
+        watch.stop()
+        self._watches.discard(watch)
+        if not self._watches and self._instance is not None:
+            asyncio.get_running_loop().remove_reader(self._instance.fd)
+            self._instance.close()
+            self._instance = None
+            self._records.clear()
+
+    def close_all(self) -> None:
+        """End every watch."""
+        for watch in list(self._watches):
+            self.close(watch)
+
+    def drain(self) -> None:
+        """Hand out everything that has happened until now."""
+        self.peek()
+        while self._records:
+            record = self._records.popleft()
+            if record.mask & inotify.OVERFLOW:
+                for watch in self._watches:
+                    watch.fail(
+                        ConnectError(Code.INTERNAL, "more happened than the system could remember; events were lost")
+                    )
+                continue
+            for watch in list(self._attached.get(record.descriptor, ())):
+                watch.handle(record)
+            if record.mask & inotify.IGNORED:
+                self._attached.pop(record.descriptor, None)
+
+    def peek(self) -> Iterable[Record]:
+        """See :class:`.watch.Source`."""
+        if self._instance is not None:
+            self._records.extend(self._instance.read())
+        return self._records
+
+    def attach(self, watch: Watch, path: str, *, follow: bool) -> int:
+        """See :class:`.watch.Source`."""
+        assert self._instance is not None
+        descriptor = self._instance.add(path, follow=follow)
+        self._attached.setdefault(descriptor, set()).add(watch)
+        return descriptor
+
+    def detach(self, watch: Watch, descriptor: int) -> None:
+        """See :class:`.watch.Source`."""
+        watches = self._attached.get(descriptor)
+        if watches is None:
+            return
+        watches.discard(watch)
+        if not watches:
+            del self._attached[descriptor]
+            if self._instance is not None:
+                self._instance.remove(descriptor)
