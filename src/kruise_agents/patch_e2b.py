@@ -15,14 +15,12 @@ Importing this module does not import ``e2b``; calling :func:`patch_e2b` does.
 
 from __future__ import annotations
 
+from .client.address_patch import ADDRESS_PATCH
 from .client.notices import ServerDomainWarning, UntestedSDKWarning
-from .client.patchset import Patch, PatchSet
-from .client.settings import Settings, put_in_force
-from .client.targets import RELIED_ON, TARGETS
+from .client.patchset import Patch
+from .client.settings import Settings
 
 __all__ = ["Patch", "ServerDomainWarning", "UntestedSDKWarning", "patch_e2b", "unpatch_e2b"]
-
-_patch_set = PatchSet(TARGETS, RELIED_ON, put_in_force)
 
 
 def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_server_domain: bool = False) -> Patch:
@@ -51,11 +49,14 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
     Raises:
         UnsupportedSDKError: the SDK is missing, older than e2b 2.8.0 or e2b-code-interpreter 2.4.1, or has
             changed in a place that the patch needs. Nothing was changed.
+        TypeError: ``https`` is neither true nor false.
 
     While patched, making a configuration without a usable domain raises ``MissingDomainError`` or
     ``DomainError`` (``kruise_agents.errors``), before any request.
     """
-    return _patch_set.open(Settings("https" if https else "http", follow_server_domain, bool(validate_key)))
+    if not isinstance(https, bool):
+        raise TypeError(f"patch_e2b(https) takes True (https) or False (plain http), not {https!r}")
+    return ADDRESS_PATCH.open(Settings("https" if https else "http", follow_server_domain, bool(validate_key)))
 
 
 def unpatch_e2b() -> None:
@@ -64,4 +65,4 @@ def unpatch_e2b() -> None:
     Raises:
         PatchConflictError: somebody else replaced a patched place after us; nothing was changed.
     """
-    _patch_set.close_all()
+    ADDRESS_PATCH.close_all()

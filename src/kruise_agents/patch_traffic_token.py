@@ -17,14 +17,14 @@ Importing this module does not import ``e2b``; calling :func:`patch_traffic_acce
 
 from __future__ import annotations
 
-from .client.patchset import Patch, PatchSet
+from .client.patchset import Patch
 from .client.traffic_errors import (
     TrafficAccessTokenError,
     TrafficAccessTokenExpired,
     TrafficAccessTokenRefreshError,
 )
+from .client.traffic_patch import TRAFFIC_PATCH
 from .client.traffic_state import TrafficAccessToken
-from .client.traffic_targets import RELIED_ON, TARGETS, put_in_force
 
 __all__ = [
     "Patch",
@@ -35,8 +35,6 @@ __all__ = [
     "patch_traffic_access_token",
     "unpatch_traffic_access_token",
 ]
-
-_patch_set = PatchSet(TARGETS, RELIED_ON, put_in_force)
 
 
 def patch_traffic_access_token() -> Patch:
@@ -62,7 +60,7 @@ def patch_traffic_access_token() -> Patch:
     While patched, a request to a protected sandbox for which there is no valid token raises
     :class:`TrafficAccessTokenExpired`, and nothing is sent.
     """
-    return _patch_set.open("traffic access tokens")
+    return TRAFFIC_PATCH.open("traffic access tokens")
 
 
 def unpatch_traffic_access_token() -> None:
@@ -71,4 +69,4 @@ def unpatch_traffic_access_token() -> None:
     Raises:
         PatchConflictError: somebody else replaced a patched place after us; nothing was changed.
     """
-    _patch_set.close_all()
+    TRAFFIC_PATCH.close_all()

@@ -84,3 +84,10 @@ def test_a_domain_that_is_set_after_the_patch_counts_everywhere(monkeypatch: pyt
     patch_e2b()
     monkeypatch.setenv("E2B_DOMAIN", "late.example")
     assert all("late.example/kruise" in url for url in surfaces(build_sandbox()).values())
+
+
+def test_a_blank_domain_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E2B_DOMAIN", "  ")
+    patch_e2b()
+    with pytest.raises(MissingDomainError, match="E2B_DOMAIN"):
+        e2b.ConnectionConfig()

@@ -14,11 +14,12 @@ import e2b
 import pytest
 
 from kruise_agents.client import patchset
+from kruise_agents.client.address_patch import ADDRESS_PATCH
 from kruise_agents.client.compat import Owner, import_sdk, installed_targets
 from kruise_agents.client.patchset import PatchSet
 from kruise_agents.client.targets import E2B, Kind, Place, Target
 from kruise_agents.errors import PatchConflictError, UnsupportedSDKError
-from kruise_agents.patch_e2b import _patch_set, patch_e2b, unpatch_e2b
+from kruise_agents.patch_e2b import patch_e2b, unpatch_e2b
 from support.sdk import build_sandbox, surfaces
 
 Slots = dict[tuple[Owner, str], Any]
@@ -53,7 +54,7 @@ def test_closing_restores_the_identical_objects() -> None:
 
 
 def installed_targets_of_patch() -> set[tuple[Owner, str]]:
-    return {(slot.owner, slot.attribute) for slot in _patch_set.slots}
+    return {(slot.owner, slot.attribute) for slot in ADDRESS_PATCH.slots}
 
 
 def test_patching_changes_nothing_but_the_table_says() -> None:
@@ -316,3 +317,36 @@ def test_threads_that_switch_the_scheme_never_mix_it_in_one_object() -> None:
 
     with patch_e2b():
         run_threads(switch, switch, build, build)
+
+
+@pytest.mark.parametrize("https", [None, "http", "false", 1])
+def test_a_scheme_is_true_or_false(https: Any) -> None:
+    with pytest.raises(TypeError, match="True"):
+        patch_e2b(https)
+    assert not ADDRESS_PATCH.slots
+
+
+def fail_with_a_foreign_patch(config: Any) -> None:
+    with patch_e2b():
+        config.get_host = lambda *_: "theirs"
+        raise KeyError("the program's own")
+
+
+def test_an_exception_of_a_block_is_not_hidden_by_a_conflict() -> None:
+    config: Any = e2b.ConnectionConfig
+    with pytest.raises(KeyError) as caught:
+        fail_with_a_foreign_patch(config)
+    assert "could not be undone" in caught.value.__notes__[0]
+    (ours,) = (slot.replacement for slot in ADDRESS_PATCH.slots if slot.attribute == "get_host")
+    config.get_host = ours
+    unpatch_e2b()
+    assert not ADDRESS_PATCH.slots
+
+
+def test_a_subclass_that_overrides_the_host_is_heard() -> None:
+    class Elsewhere(e2b.ConnectionConfig):
+        def get_host(self, sandbox_id: str, sandbox_domain: str | None, port: int) -> str:
+            return f"elsewhere.example/{port}"
+
+    patch_e2b()
+    assert Elsewhere().get_sandbox_url("sbx", "example.com") == "https://elsewhere.example/49983"

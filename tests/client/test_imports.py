@@ -103,3 +103,34 @@ def test_without_the_sdk_the_error_says_what_to_install() -> None:
         )
         == "the package e2b is not installed; pip install e2b"
     )
+
+
+IMPORTED_ANEW = """
+import sys, e2b
+from kruise_agents.patch_e2b import patch_e2b
+first = patch_e2b()
+old = e2b.ConnectionConfig
+{again}
+second = patch_e2b()
+import e2b
+assert e2b.connection_config.ConnectionConfig(domain="example.com").api_url == "https://example.com/kruise/api"
+assert old(domain="example.com").api_url == "https://example.com/kruise/api"
+second.close()
+first.close()
+assert first.closed and second.closed
+for config in (old, e2b.connection_config.ConnectionConfig):
+    assert config(domain="example.com").api_url == "https://api.example.com"
+"""
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "for name in [name for name in sys.modules if name.partition('.')[0] == 'e2b']: del sys.modules[name]",
+        "import importlib, e2b.connection_config; importlib.reload(e2b.connection_config)",
+        "import importlib, kruise_agents.patch_e2b as p; patch_e2b = importlib.reload(p).patch_e2b",
+    ],
+    ids=["deleted", "reloaded", "patch reloaded"],
+)
+def test_modules_that_are_imported_anew_are_patched_too(again: str) -> None:
+    run(IMPORTED_ANEW.format(again=again))

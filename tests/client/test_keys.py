@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from typing import Any
 
 import e2b
@@ -11,7 +13,7 @@ import pytest
 from packaging.version import Version
 
 from kruise_agents.errors import ConfigurationError
-from kruise_agents.keys import encode_key
+from kruise_agents.keys import decode_key, encode_key
 from kruise_agents.patch_e2b import patch_e2b
 from support.recorder import Recorder
 from support.sdk import E2B_VERSION, build_sandbox, needs_e2b
@@ -53,7 +55,50 @@ def test_a_client_object_reaches_its_own_domain(resource: str) -> None:
     client = e2b.E2B(api_key="e2b_11", domain="other.example")
     params = getattr(client, resource)._resolve_api_params
     assert e2b.ConnectionConfig(**params()).api_url == OTHER
-    assert e2b.ConnectionConfig(**params(domain="third.example")).api_url == "https://third.example/kruise/api"
+    third = params(domain="third.example", api_key="e2b_22")
+    assert e2b.ConnectionConfig(**third).api_url == "https://third.example/kruise/api"
+    with pytest.raises(ConfigurationError, match=r"whose key would go to 'third\.example'"):
+        params(domain="third.example")
+    assert params(domain="OTHER.example.")["api_key"] == "e2b_11"
+
+
+@needs_e2b("2.44.0", "the E2B client object")
+def test_a_clients_key_for_the_domain_of_the_environment_stays_there() -> None:
+    patch_e2b()
+    params = e2b.E2B(api_key="e2b_11").Sandbox._resolve_api_params
+    assert params(domain="example.com")["api_key"] == "e2b_11"
+    with pytest.raises(ConfigurationError, match=r"a list of the domain 'example\.com'"):
+        params(domain="third.example")
+
+
+@needs_e2b("2.44.0", "options of a page")
+def test_a_lists_key_stays_at_its_domain() -> None:
+    patch_e2b()
+    pages = e2b.Sandbox.list(api_key="e2b_11", domain="other.example")
+    with pytest.raises(ConfigurationError, match=r"whose key would go to 'third\.example'"):
+        pages.next_items(domain="third.example")
+
+
+def test_an_objects_headers_never_go_to_another_domain() -> None:
+    patch_e2b()
+    config = e2b.ConnectionConfig(headers={"Authorization": "secret of example.com"})
+    kept = config.get_api_params()
+    left = config.get_api_params(domain="third.example", api_key="e2b_22", headers={"X-Mine": "1"})
+    assert kept["headers"]["Authorization"] == "secret of example.com"
+    assert left["headers"] == {"X-Mine": "1"}
+
+
+def test_what_an_object_hands_on_can_be_copied_and_pickled() -> None:
+    native = e2b.ConnectionConfig()
+    patch_e2b()
+    for params in (native.get_api_params(), pickle.loads(pickle.dumps(native.get_api_params()))):
+        assert e2b.ConnectionConfig(**copy.deepcopy(params)).api_url == native.api_url
+
+
+@pytest.mark.parametrize("key", ["ключ", " led by a blank", "two\nlines"])
+def test_a_key_that_cannot_travel_in_a_header_goes_in_its_other_form(key: str) -> None:
+    patch_e2b()
+    assert decode_key(e2b.ConnectionConfig(api_key=key).api_key) == key.encode()
 
 
 def test_an_instance_call_with_another_domain_and_its_key_goes_there() -> None:

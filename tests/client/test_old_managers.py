@@ -126,8 +126,22 @@ def test_bodies_keep_what_they_say() -> None:
         ({"iam": {}}, "iam"),
         ({"mcp": {}}, "mcp"),
         ({"network": {"allowOut": [], "rules": {}, "egressProxy": None}}, "network.rules"),
+        ({"network": {"allowPublicTraffic": False}}, "network.allowPublicTraffic: false"),
+        ({"autoResume": {"enabled": True}}, "autoResume"),
+        ({"somethingNew": 1}, "somethingNew"),
     ],
 )
 def test_a_meaning_that_would_be_dropped_is_refused(fields: dict[str, object], named: str) -> None:
     with pytest.raises(UnsupportedByManagerError, match=rf"ignore {named}, so nothing was sent"):
         v1_body("/sandboxes", json.dumps(fields).encode())
+
+
+def test_values_that_ask_for_what_happens_anyway_are_passed_on() -> None:
+    fields = {
+        "templateID": "base",
+        "autoResume": {"enabled": False},
+        "autoPauseMemory": True,
+        "iam": None,
+        "network": {"allowOut": ["1.1.1.1"], "allowPublicTraffic": True, "rules": None},
+    }
+    assert json.loads(v1_body("/sandboxes", json.dumps(fields).encode()))["network"]["allowOut"] == ["1.1.1.1"]

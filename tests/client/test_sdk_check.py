@@ -48,6 +48,7 @@ def newer_than_tested(monkeypatch: pytest.MonkeyPatch) -> str:
     window = Window("e2b", "2.0.0", "2.7.9")
     others = [other for other in WINDOWS if other.package != "e2b"]
     monkeypatch.setattr(compat, "WINDOWS", (window, *others))
+    monkeypatch.setattr(compat, "_already_said", set())
     return f"e2b {importlib.metadata.version('e2b')} (tested: 2.0.0 ... 2.7.9)"
 
 

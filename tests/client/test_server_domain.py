@@ -7,7 +7,6 @@ import warnings
 import e2b
 import pytest
 
-from kruise_agents.errors import DomainError
 from kruise_agents.patch_e2b import ServerDomainWarning, patch_e2b
 from support.sdk import SANDBOX_CLASSES, build_sandbox, class_name, in_loop, surfaces
 
@@ -62,13 +61,26 @@ def test_the_server_is_followed_when_asked_for() -> None:
     assert sandbox.connection_config.api_url == "https://example.com/kruise/api"
 
 
-def test_a_server_that_names_no_domain_at_all_does_no_harm_unless_it_is_followed() -> None:
+def test_a_server_that_names_no_domain_at_all_does_no_harm() -> None:
     patch_e2b()
     with pytest.warns(ServerDomainWarning):
         assert build_sandbox(answer="not a domain").get_host(1) == "example.com/kruise/sbx/1"
+
+
+@pytest.mark.parametrize("answer", ["neither a domain", "https://bad.example", "e2b.app"])
+def test_a_server_whose_domain_cannot_be_followed_loses_no_sandbox(answer: str) -> None:
+    """It exists already when its answer is read."""
     patch_e2b(follow_server_domain=True)
-    with pytest.raises(DomainError, match="not a domain"):
-        build_sandbox(answer="not a domain")
+    with pytest.warns(ServerDomainWarning, match="cannot be followed, so 'example.com' is used"):
+        assert build_sandbox(answer=answer).get_host(1) == "example.com/kruise/sbx/1"
+
+
+def test_a_filter_that_makes_errors_of_warnings_loses_no_sandbox(caplog: pytest.LogCaptureFixture) -> None:
+    patch_e2b()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert build_sandbox(answer="strict.example").get_host(1) == "example.com/kruise/sbx/1"
+    assert "'strict.example'" in caplog.text
 
 
 def test_the_servers_domain_is_used_when_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,7 +238,7 @@ def test_a_failed_refresh_waits_and_the_old_token_is_used_meanwhile(server: Serv
     assert len(server.refreshes) == 1
 
 
-@pytest.mark.parametrize("status", [404, 503])
+@pytest.mark.parametrize("status", [401, 503])
 def test_an_expired_token_is_never_sent(server: Server, act: Any, status: int) -> None:
     server.created, server.refusal = jwt(-1, "created"), status
 
@@ -263,6 +263,22 @@ def test_an_expired_token_is_never_sent(server: Server, act: Any, status: int) -
     act(scenario)
     assert server.data == []
     assert len(server.refreshes) == 1, "the backoff holds the others back"
+
+
+def test_a_sandbox_that_is_gone_is_told_by_the_manager(server: Server, act: Any) -> None:
+    """The refresh says 404: the request itself goes without a token, and its answer is what the SDK knows."""
+    server.created, server.refusal = jwt(-1, "created"), 404
+
+    async def scenario(cls: Any, do: Any) -> None:
+        sandbox = await do(cls.create())
+        await do(sandbox.files.write("/a", "x"))
+        assert await do(sandbox.is_running())
+        with pytest.raises(TrafficAccessTokenExpired):
+            await do(sandbox.refresh_traffic_access_token())
+
+    act(scenario)
+    assert len(server.data) == 2
+    assert {request.token for request in server.data} == {None}
 
 
 def test_connect_asks_once_and_the_first_request_fetches_a_token(server: Server, act: Any) -> None:

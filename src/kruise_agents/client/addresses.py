@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from ..protocol import Scheme, sandbox_host, sandbox_url
+from ..protocol import Scheme, sandbox_host
 from .domain_rules import usable_domain
 from .settings import settings_of
 
@@ -40,8 +40,10 @@ def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
             return original(self, sandbox_id, sandbox_domain, **native)
         if self._sandbox_url:
             return str(self._sandbox_url)
-        domain = usable_domain(sandbox_domain or self.domain)
-        return sandbox_url(settings.scheme, domain, sandbox_id, self.envd_port if port is None else port)
+        # Through get_host, as the SDK does, so that a subclass which overrides that one is heard.
+        return (
+            f"{settings.scheme}://{self.get_host(sandbox_id, sandbox_domain, self.envd_port if port is None else port)}"
+        )
 
     return get_sandbox_url
 

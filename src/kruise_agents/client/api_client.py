@@ -30,12 +30,22 @@ def wrap_api_client(original: Callable[..., None]) -> Callable[..., None]:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         call = signature.bind(self, *args, **kwargs)
         config = call.arguments["config"]
-        transport = call.arguments.get("transport")
-        if transport is not None and settings_of(config) is not None:
+        if settings_of(config) is not None:
             # Only now: it brings httpx, and patching itself should cost next to nothing.
             from .bridge import bridged
 
-            call.arguments["transport"] = bridged(transport, config.api_url)
+            if call.arguments.get("transport") is not None:
+                call.arguments["transport"] = bridged(call.arguments["transport"], config.api_url)
+            # e2b 2.28.2 ... 2.37.1
+            for name in ("transport_factory", "async_transport_factory"):
+                if (make := call.arguments.get(name)) is not None:
+                    call.arguments[name] = functools.partial(_bridged, make, config.api_url)
         original(*call.args, **call.kwargs)
 
     return __init__
+
+
+def _bridged(make: Callable[[], Any], api_url: str) -> Any:
+    from .bridge import bridged
+
+    return bridged(make(), api_url)

@@ -105,6 +105,7 @@ class Bridge:
         Gives an answer to hand on instead when that could not be found out.
         """
         known = self._known.get(self._api)
+        doubt = ""
         if known is None:
             response = yield self._probe(request)
             if response.status_code == _TOO_MANY_REQUESTS or response.is_server_error:
@@ -113,10 +114,16 @@ class Bridge:
                 known = Generation.V1_ONLY
                 if response.status_code == httpx.codes.METHOD_NOT_ALLOWED:
                     self._known[self._api] = known
+                else:
+                    doubt = (
+                        f" – or there is none at all at that address, which answered {response.status_code} with a "
+                        f"text: check E2B_DOMAIN, and what stands in front of the manager"
+                    )
         if known is Generation.V1_ONLY:
             raise UnsupportedByManagerError(
                 f"{feature}: the sandbox-manager at {self._api} has no v2 routes, and one that old takes "
                 f"{request.method} {request.url.path} for another call, so it was not sent. It needs a newer manager"
+                f"{doubt}"
             )
         return None
 

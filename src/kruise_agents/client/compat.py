@@ -103,8 +103,9 @@ def installed_targets(versions: dict[str, Version], table: Table = ADDRESSES) ->
 
 
 def _installed_version(window: Window) -> Version | None:
-    if importlib.util.find_spec(window.package.replace("-", "_")) is None:
-        return None
+    spec = importlib.util.find_spec(window.package.replace("-", "_"))
+    if spec is None or spec.origin is None:
+        return None  # a folder of that name without a package in it is nothing either
     try:
         version = Version(installed_release(window.package))
     except importlib.metadata.PackageNotFoundError:
@@ -144,12 +145,17 @@ def _warn_if_untested(versions: dict[str, Version]) -> None:
     newer = [
         window for window in WINDOWS if window.package in versions and versions[window.package] > Version(window.newest)
     ]
-    if newer:
+    said = _describe(versions)
+    if newer and said not in _already_said:
         notify(
-            f"{_describe(versions)}: newer than what kruise-agents was tested with. All places to patch look as "
+            f"{said}: newer than what kruise-agents was tested with. All places to patch look as "
             f"expected, so they are patched; look for a newer kruise-agents",
             UntestedSDKWarning,
         )
+        _already_said.add(said)
+
+
+_already_said: set[str] = set()
 
 
 def _describe(versions: dict[str, Version]) -> str:

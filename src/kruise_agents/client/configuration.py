@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConfigurationError
 from ..protocol import api_url
+from ..protocol.keys import encode_key
 from .domain_rules import same_domain, usable_domain
 from .settings import InheritedApiUrl, Settings, mark, settings_in_force, settings_of
+
+# What can stand in a header as it is. Every sandbox-manager takes the other form of a key as well.
+_TRAVELS = re.compile(r"[!-~]+(?: +[!-~]+)*")
 
 
 def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]:
@@ -27,6 +33,8 @@ def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]
             self.api_url = str(self.api_url)
         if settings is None or self.debug:
             return
+        if self.api_key and not _TRAVELS.fullmatch(self.api_key):
+            self.api_key = encode_key(self.api_key)
         if not (stated or self._api_url()):
             self.api_url = api_url(settings.scheme, usable_domain(self.domain))
         mark(self, settings)
@@ -66,11 +74,32 @@ def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[...
                     f"so the key of {self.domain!r} would go to {domain!r}. Pass api_key= too, or leave domain= out"
                 )
             params["api_url"] = None
+            # The object's own headers may carry secrets of its domain; what the call gives goes along.
+            params["headers"] = {**(opts.get("headers") or {}), **(opts.get("api_headers") or {})}
         elif settings != settings_in_force():
             params["api_url"] = InheritedApiUrl(params["api_url"], settings)
         return params
 
     return get_api_params
+
+
+def wrap_merge_api_params(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``merge_api_params``: a client object, or a list, never sends its key to another domain than its own."""
+
+    @functools.wraps(original)
+    def merge_api_params(bound_params: Any, params: Any) -> Any:
+        settings = settings_in_force()
+        bound, given = bound_params or {}, params.get("domain")
+        if settings is not None and given and bound.get("api_key") and not params.get("api_key"):
+            own = bound.get("domain") or os.environ.get("E2B_DOMAIN") or ""
+            if not bound.get("api_url") and not params.get("api_url") and not same_domain(given, own, settings.scheme):
+                raise ConfigurationError(
+                    f"domain={given!r} is given without api_key= on a client or a list of the domain {own!r}, whose "
+                    f"key would go to {given!r}. Pass api_key= too, or leave domain= out"
+                )
+        return original(bound_params, params)
+
+    return merge_api_params
 
 
 def _leaves_its_domain(config: Any, settings: Settings, domain: str) -> bool:

@@ -19,7 +19,7 @@ def is_vendor_default(text: str) -> bool:
     Raises:
         DomainError: ``text`` is not a domain.
     """
-    return parse_domain(text).host in VENDOR_DEFAULTS
+    return not text.strip() or parse_domain(text).host in VENDOR_DEFAULTS
 
 
 def usable_domain(text: str) -> str:
@@ -29,10 +29,10 @@ def usable_domain(text: str) -> str:
         DomainError: ``text`` is not a domain.
         MissingDomainError: it is only the SDK's default.
     """
-    domain = parse_domain(text)
-    if domain.host in VENDOR_DEFAULTS:
+    domain = parse_domain(text) if text.strip() else None
+    if domain is None or domain.host in VENDOR_DEFAULTS:
         raise MissingDomainError(
-            f"no domain of your own: the SDK falls back to {str(domain)!r}, which does not speak the private "
+            f"no domain of your own: the SDK falls back to {str(domain or text)!r}, which does not speak the private "
             f"protocol. Set the environment variable E2B_DOMAIN, or pass domain=, to the domain of your "
             f"sandbox-manager, such as 'your.domain.com' or 'localhost:8080'"
         )

@@ -38,7 +38,28 @@ _NAMES = {
     "tags": "template tags",
     "traffic-access-token": "traffic access tokens over the native protocol",
 }
-_ALLOWED_NETWORK = frozenset({"allowOut", "denyOut"})
+_READ = frozenset(
+    {
+        "templateID",
+        "timeout",
+        "autoPause",
+        "allow_internet_access",
+        "metadata",
+        "envVars",
+        "volumeMounts",
+        "network.allowOut",
+        "network.denyOut",
+    }
+)
+"""Fields of a create or a connect that an older manager looks at."""
+_SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
+    "secure": (True, False),  # stated below
+    "autoPauseMemory": (True,),
+    "autoResume": ({"enabled": False},),
+    "memory": (True,),
+    "network.allowPublicTraffic": (True,),
+}
+"""Values of other fields that ask for what an older manager does anyway."""
 
 
 def v1_path(method: str, path: str) -> str | None:
@@ -72,15 +93,11 @@ def v1_body(path: str, body: bytes) -> bytes:
 
 
 def _lost(fields: dict[str, Any]) -> Iterator[str]:
-    for name in ("memory", "autoPauseMemory"):
-        if fields.get(name) is False:
-            yield f"{name}: false"
-    for name in ("iam", "mcp"):
-        if fields.get(name) is not None:
-            yield name
-    for name, value in (fields.get("network") or {}).items():
-        if name not in _ALLOWED_NETWORK and value is not None:
-            yield f"network.{name}"
+    network = fields.get("network") or {}
+    everything = {**fields, "network": None, **{f"network.{name}": value for name, value in network.items()}}
+    for name, value in everything.items():
+        if name not in _READ and value not in (None, *_SAYS_NOTHING.get(name, ())):
+            yield f"{name}: false" if value is False else name
 
 
 def misread(method: str, path: str, *, private: bool) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +33,21 @@ class Slot:
 
     def is_foreign(self) -> bool:
         held = vars(self.owner).get(self.attribute)
-        return held is not self.replacement and held is not self.original
+        return held is not self.replacement and held is not self.original and not self.is_reloaded()
+
+    def is_reloaded(self) -> bool:
+        """Whether the SDK's module was executed again, which puts its own function back in place of ours."""
+        held = vars(self.owner).get(self.attribute)
+        if isinstance(self.owner, type) or held is self.replacement or held is self.original:
+            return False
+        code = getattr(held, "__code__", None)
+        return code is not None and code.co_filename == self.original.__code__.co_filename
+
+    def is_current(self) -> bool:
+        """Whether the owner still is what a program gets that imports it now."""
+        if not isinstance(self.owner, type):
+            return sys.modules.get(self.owner.__name__) is self.owner and not self.is_reloaded()
+        return vars(sys.modules.get(self.owner.__module__, sys)).get(self.owner.__name__) is self.owner
 
     def __str__(self) -> str:
         if isinstance(self.owner, type):
@@ -80,7 +95,12 @@ class Patch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except PatchConflictError as conflict:
+            if error is None:
+                raise
+            error.add_note(f"while this was raised, the patch could not be undone: {conflict}")
 
 
 _lock = threading.Lock()
@@ -128,8 +148,8 @@ class PatchSet(Generic[Settings]):
         # Outside our lock: importing waits for import locks, and who holds one may be waiting for ours.
         versions = import_sdk(self._table)
         with _lock:
-            if not self._slots:
-                self._apply(installed_targets(versions, self._table), settings)
+            if not self._slots or not all(slot.is_current() for slot in self._slots):
+                self._apply(self._unpatched(installed_targets(versions, self._table)), settings)
             self._levels.append(level)
             self._put_in_force(settings)
         return level
@@ -152,6 +172,12 @@ class PatchSet(Generic[Settings]):
         with _lock:
             self._keep([])
 
+    def _unpatched(self, targets: list[InstalledTarget]) -> list[InstalledTarget]:
+        """Those that are not replaced yet: all of them, or those of modules that were imported anew."""
+        self._slots = [slot for slot in self._slots if not slot.is_reloaded()]
+        replaced = {(id(slot.owner), slot.attribute) for slot in self._slots}
+        return [one for one in targets if (id(one.owner), one.target.place.attribute) not in replaced]
+
     def _apply(self, targets: list[InstalledTarget], settings: Settings) -> None:
         filled: list[Slot] = []
         self._put_in_force(settings)
@@ -162,7 +188,7 @@ class PatchSet(Generic[Settings]):
                 filled.append(slot)
                 slot.fill()
         except BaseException:
-            self._put_in_force(None)
+            self._put_in_force(self._levels[-1]._settings if self._levels else None)  # type: ignore[arg-type]
             for slot in reversed(filled):
                 slot.restore()
             raise

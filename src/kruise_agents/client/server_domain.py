@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import ConfigurationError
 from .domain_rules import is_vendor_default, same_domain, usable_domain
 from .notices import ServerDomainWarning, notify
 from .settings import Settings, settings_of
@@ -37,22 +39,34 @@ def _domain_of_sandbox(config: Any, settings: Settings, answer: str) -> str:
     In the private protocol the API and the sandboxes are on one domain by definition, while a server with a
     fixed domain cannot know about a port-forward or an ingress in front of it.
     """
-    if settings.follow_server_domain or is_vendor_default(config.domain):
+    if is_vendor_default(config.domain):
         return answer
     own = usable_domain(config.domain)
-    if not same_domain(own, answer, settings.scheme):
-        _warn_once(own, answer)
-    return own
-
-
-def _warn_once(own: str, answer: str) -> None:
-    if (own, answer) in _already_said:
-        return
-    _already_said.add((own, answer))
-    notify(
+    if same_domain(own, answer, settings.scheme):
+        return own
+    if settings.follow_server_domain:
+        try:
+            return usable_domain(answer)
+        except ConfigurationError as error:
+            _warn_once(own, answer, f"the sandbox-manager's domain cannot be followed, so {own!r} is used: {error}")
+            return own
+    _warn_once(
+        own,
+        answer,
         f"the sandbox-manager names the domain {answer!r} for its sandboxes, but this program uses {own!r}, "
         f"and addresses them there. To make both agree, change the server (set its --e2b-domain to {own!r}, or "
         f"leave it out and let proxies keep the Host header) or the client (set E2B_DOMAIN or domain= to "
         f"{answer!r}). To use what the server says, call patch_e2b(follow_server_domain=True)",
-        ServerDomainWarning,
     )
+    return own
+
+
+def _warn_once(own: str, answer: str, message: str) -> None:
+    if (own, answer) in _already_said:
+        return
+    _already_said.add((own, answer))
+    try:
+        notify(message, ServerDomainWarning)
+    except ServerDomainWarning:
+        # A filter makes errors of warnings. The sandbox exists by now, and an error would lose it.
+        logging.getLogger("kruise_agents").warning(message)

@@ -63,3 +63,7 @@ class InheritedApiUrl(str):
         carried = super().__new__(cls, url)
         carried.settings = settings
         return carried
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles keep both."""
+        return type(self), (str(self), self.settings)

@@ -20,7 +20,7 @@ from .addresses import (
     wrap_stream_url,
 )
 from .api_client import wrap_api_client, wrap_validate_api_key
-from .configuration import wrap_connection_config, wrap_get_api_params, wrap_volume_config
+from .configuration import wrap_connection_config, wrap_get_api_params, wrap_merge_api_params, wrap_volume_config
 from .server_domain import wrap_sandbox_base
 
 E2B = "e2b"
@@ -105,6 +105,7 @@ class Table:
 _CONFIG = ("e2b.connection_config", "ConnectionConfig")
 _VOLUME_CONFIG = ("e2b.volume.connection_config", "VolumeConnectionConfig")
 _SANDBOX = ("e2b.sandbox.main", "SandboxBase")
+_MERGED = Signature(("bound_params", "params"), complete=True)
 _ADDRESS = ("sandbox_id", "sandbox_domain")
 
 
@@ -159,8 +160,22 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target(
         "B1",
-        _function(("e2b.api", "ApiClient"), "__init__", Signature(("config", "transport")), "2.51.0"),
+        _function(("e2b.api", "ApiClient"), "__init__", Signature(("config", "transport")), "2.8.0"),
         wrap_api_client,
+    ),
+    *(
+        Target(
+            "S10",
+            Place(E2B, module, None, "merge_api_params", Kind.FUNCTION, "2.44.0", signature=_MERGED),
+            wrap_merge_api_params,
+        )
+        for module in (
+            "e2b.connection_config",
+            "e2b.sandbox_sync.paginator",
+            "e2b.sandbox_async.paginator",
+            "e2b.secret.secret_sync",
+            "e2b.secret.secret_async",
+        )
     ),
     # The constructors of the configurations come last and are undone first, so that nothing is marked while
     # another target is not in place.

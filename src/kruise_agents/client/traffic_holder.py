@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from .traffic_errors import TrafficAccessTokenRefreshError
-from .traffic_state import TokenState, TrafficAccessToken
+from .traffic_state import SEND_NONE, TokenState, TrafficAccessToken
 
 HEADER = "e2b-traffic-access-token"
+
+
+def put_token(headers: MutableMapping[str, str], token: str | None) -> None:
+    """Put what :meth:`TokenState.to_send` gave on the headers of a request; no expired token stays on them."""
+    if token == SEND_NONE:
+        headers.pop(HEADER, None)
+    elif token is not None:
+        headers[HEADER] = token
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +46,7 @@ class SyncTokens:
 
     def __call__(self, request: Any) -> None:
         """Put the current token on an httpx request that is about to be sent."""
-        if (token := self.current()) is not None:
-            request.headers[HEADER] = token
+        put_token(request.headers, self.current())
 
     def current(self) -> str | None:
         """The token for a request that is sent now, refreshed first when it is due.
@@ -88,8 +95,7 @@ class AsyncTokens:
 
     async def __call__(self, request: Any) -> None:
         """Put the current token on an httpx request that is about to be sent."""
-        if (token := await self.current()) is not None:
-            request.headers[HEADER] = token
+        put_token(request.headers, await self.current())
 
     async def current(self) -> str | None:
         """The token for a request that is sent now, refreshed first when it is due.

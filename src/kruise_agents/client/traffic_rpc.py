@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from .traffic_holder import HEADER, AsyncTokens, SyncTokens
+from .traffic_holder import AsyncTokens, SyncTokens, put_token
 from .traffic_objects import SandboxHeaders
 
 Stream = Any
@@ -106,12 +106,15 @@ def _async_tokens(client: Any) -> AsyncTokens | None:
 
 
 def _with(token: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-    return kwargs if token is None else {**kwargs, "headers": {**(kwargs.get("headers") or {}), HEADER: token}}
+    if token is None:
+        return kwargs
+    headers = dict(kwargs.get("headers") or {})
+    put_token(headers, token)
+    return {**kwargs, "headers": headers}
 
 
 def _put(token: str | None, ctx: Any) -> None:
-    if token is not None:
-        ctx.request_headers[HEADER] = token
+    put_token(ctx.request_headers, token)
 
 
 def _stream(tokens: AsyncTokens, start: Callable[[str | None], Stream]) -> Stream:

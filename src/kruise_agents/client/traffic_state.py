@@ -13,6 +13,9 @@ from .traffic_response import read_fresh_token
 from .traffic_schedule import backoff, read_claims, refresh_time
 
 _NEVER = float("-inf")
+_GONE = 404
+SEND_NONE = ""
+"""Instead of a token: the sandbox is gone, and the answer to the request itself says so best."""
 
 
 class TrafficAccessToken(str):
@@ -84,7 +87,7 @@ class TokenState:
             self._held = Held("")
 
     def to_send(self) -> str | None:
-        """The token for a request that is sent now; None where that is the SDK's business.
+        """The token for a request that is sent now; None where that is the SDK's business, or :data:`SEND_NONE`.
 
         Raises:
             TrafficAccessTokenExpired: there is no valid one.
@@ -93,6 +96,8 @@ class TokenState:
         if held is None:
             return None
         if self._clock() >= held.exp:
+            if self._error is not None and self._error.status_code == _GONE:
+                return SEND_NONE
             raise TrafficAccessTokenExpired from self._error
         return held.value
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from ..errors import DomainError
 from .addresses import API_HOST_PREFIX, is_private_path
 
-_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.\-]*://")
+# The second and third: what becomes of a scheme when a colon or a slash is forgotten.
+_SCHEME = re.compile(r"^(?:[a-zA-Z][a-zA-Z0-9+.\-]*:/{1,2}|(?:https?|wss?)(?::(?=[^0-9])|//)|//)")
 _NOT_IN_A_DOMAIN = (
     (_SCHEME, "has a scheme"),
     (re.compile("/"), "has a path"),
@@ -21,6 +22,7 @@ _NOT_IN_A_DOMAIN = (
 )
 _HOST = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.\-]*[a-zA-Z0-9_])?\.?")
 _BRACKETED = re.compile(r"\[([^\[\]]*)\](?::(.*))?")
+_PORT = re.compile("[1-9][0-9]{0,4}")
 _MAX_PORT = 65535
 
 
@@ -58,6 +60,8 @@ def _ipv6(text: str, value: str) -> Domain:
         address = ipaddress.IPv6Address(match[1]) if match else None
     except ValueError:
         address = None
+    if address is not None and address.scope_id is not None:
+        raise _wrong(text, "has an IPv6 zone, which an address of the web cannot carry", None)
     if match is None or address is None:
         raise _wrong(text, "is not an IPv6 address in brackets", None)
     return Domain(f"[{address}]", _port(text, match[2]))
@@ -72,16 +76,25 @@ def _name(text: str, value: str) -> Domain:
             suggestion = None
         raise _wrong(text, "has more than one colon (an IPv6 address stands in brackets)", suggestion)
     if not _HOST.fullmatch(host) or ".." in host:
-        raise _wrong(text, "is not a host name", None)
+        raise _wrong(text, "is not a host name", _in_ascii(host, colon + port))
     return Domain(host.removesuffix(".").lower(), _port(text, port if colon else None))
 
 
 def _port(text: str, port: str | None) -> int | None:
     if port is None:
         return None
-    if not (port.isascii() and port.isdigit()) or not 1 <= int(port[:6]) <= _MAX_PORT:
+    if not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
         raise _wrong(text, f"has the port {port!r}, which is not a number from 1 to {_MAX_PORT}", None)
     return int(port)
+
+
+def _in_ascii(host: str, rest: str) -> str | None:
+    """The form in which DNS has an international name; None where there is none."""
+    try:
+        ascii_host = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return None
+    return ascii_host + rest if ascii_host != host and _HOST.fullmatch(ascii_host) else None
 
 
 def _without_url_parts(value: str) -> str:
