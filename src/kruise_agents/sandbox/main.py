@@ -13,6 +13,7 @@ import ctypes
 import functools
 import logging
 import os
+import resource
 import signal
 import socket
 import tempfile
@@ -31,6 +32,7 @@ from .user_namespace import become_root_of_sandbox
 ENVD_PORT = 49983
 CODE_INTERPRETER_PORT = 49999
 _PR_SET_NAME = 15
+_DESCRIPTORS = 65536
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,6 +51,7 @@ def _run(options: argparse.Namespace, kernels: Path) -> int:
     _call_ourselves(b"envd")
     # Every program started here inherits these, and a manager under nohup ignores signals that a terminal needs.
     os.umask(0o022)
+    _allow_many_descriptors()
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -110,6 +113,14 @@ async def _serve(options: argparse.Namespace, state: SandboxState, kernels: Path
             await interpreter.close()
         for server in [control, *servers]:
             await server.stop(grace=0)
+
+
+def _allow_many_descriptors() -> None:
+    """Each process takes three to four, and login shells are commonly given 1024; more is for programs that ask."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _call_ourselves(name: bytes) -> None:

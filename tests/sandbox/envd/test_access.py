@@ -10,6 +10,7 @@ import pytest
 from e2b import AuthenticationException, Sandbox
 
 from kruise_agents.sandbox.envd.signatures import SignatureError, sign, verify
+from kruise_agents.serving import Server
 
 TOKEN = "0123456789abcdef" * 4
 JSON_ERROR = "application/json; charset=utf-8"
@@ -82,6 +83,21 @@ def test_unsigned_requests_are_refused(
     assert reply.json() == {"code": 401, "message": message}
 
 
+def test_the_body_of_an_expired_request_is_exactly_this(secured: Any) -> None:
+    """SDKs and their tests compare it whole."""
+    query = {"path": "f", "signature": sign("f", "read", "", TOKEN, "1"), "signature_expiration": "1"}
+    reply = httpx.get(secured.url + "/files", params=query)
+    assert reply.content == b'{"code":401,"message":"signature is already expired"}'
+
+
+def test_a_signature_without_a_path_is_one_for_the_empty_path(secured: Any) -> None:
+    form = {"file": ("f", b"x")}
+    assert httpx.post(secured.url + "/files", params={"signature": sign("", "write", "", TOKEN)}, files=form).is_success
+    assert (secured.home / "f").read_text() == "x"
+    query = {"signature": sign("f", "write", "", TOKEN)}
+    assert httpx.post(secured.url + "/files", params=query, files=form).status_code == 401
+
+
 def test_the_token_opens_everything(secured: Any) -> None:
     sandbox = secured.sandbox(TOKEN)
     sandbox.files.write("f", "x")
@@ -134,7 +150,7 @@ def test_the_users_name_may_be_given(sandbox: Sandbox) -> None:
     assert sandbox.commands.run("cat f", user="user").stdout == "x"
 
 
-@pytest.mark.parametrize("user", ["root", "nobody"])
+@pytest.mark.parametrize("user", ["nobody", "no such user"])
 def test_other_users_do_not_exist_here(user: str, sandbox: Sandbox) -> None:
     for call in (
         lambda: sandbox.commands.run("true", user=user),
@@ -176,3 +192,19 @@ def test_browsers_may_come_from_anywhere(secured: Any) -> None:
     assert "x-access-token" in preflight.headers["access-control-allow-headers"]
     reply = httpx.get(secured.url + "/envs", headers={"origin": "https://app.example"})
     assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (401, "*")
+    exposed = reply.headers["access-control-expose-headers"].lower()
+    for name in ("location", "cache-control", "x-content-type-options", "connect-content-encoding"):
+        assert name in exposed
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET", "POST", "PUT", "PATCH", "DELETE"])
+def test_browsers_may_use_every_method(method: str, served_envd: Any) -> None:
+    asked = {"origin": "https://app.example", "access-control-request-method": method}
+    preflight = httpx.options(served_envd.url + "/files", headers=asked)
+    assert preflight.status_code == 200
+    assert method in preflight.headers["access-control-allow-methods"]
+
+
+def test_connections_may_rest_for_640_seconds() -> None:
+    """What the SDK's connection pools count on; a server that closes first races with their reuse."""
+    assert Server(None, []).config.timeout_keep_alive >= 640

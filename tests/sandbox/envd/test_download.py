@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import socket
@@ -143,13 +144,88 @@ def test_conditions_look_at_the_time_of_change(served_envd: Any) -> None:
     assert get(served_envd, "f", range="bytes=0-1", if_range=old).status_code == 200
 
 
-def test_clients_that_take_no_plain_content_are_refused(served_envd: Any) -> None:
+def raw(served: Any, path: str, **headers: str) -> tuple[httpx.Response, bytes]:
+    """A response and its body as it was on the wire."""
+    merged = {name.replace("_", "-"): value for name, value in headers.items()}
+    with httpx.stream("GET", served.url + "/files", params={"path": path}, headers=merged) as reply:
+        return reply, b"".join(reply.iter_raw())
+
+
+@pytest.mark.parametrize("accepted", ["gzip", "GZIP;q=0.5", "gzip, identity;q=0", "br, *;q=0.1, identity;q=0"])
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_content_is_compressed_for_those_who_ask_for_that(accepted: str, size: int, served_envd: Any) -> None:
+    content = (b"line\n" * 600_000)[:size]
+    (served_envd.home / "f.txt").write_bytes(content)
+    reply, body = raw(served_envd, "f.txt", accept_encoding=accepted)
+    assert (reply.status_code, reply.headers["content-encoding"]) == (200, "gzip")
+    assert gzip.decompress(body) == content
+    assert len(body) < max(100, size // 10)
+    assert "content-length" not in reply.headers
+    assert "accept-ranges" not in reply.headers
+    assert reply.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_the_sdk_gets_compressed_content(sandbox: Sandbox) -> None:
+    sandbox.files.write("f", "täxt" * 1000)
+    assert sandbox.files.read("f", gzip=True) == "täxt" * 1000
+    assert len(sandbox.files.read("/proc/sys/kernel/random/boot_id", gzip=True)) == 37
+
+
+@pytest.mark.parametrize(
+    "accepted", ["", "*", "gzip, deflate", "gzip, deflate, br, zstd", "identity", "br", "gzip;q=0", "gzip, identity"]
+)
+def test_everybody_else_gets_it_as_it_is(accepted: str, served_envd: Any) -> None:
+    (served_envd.home / "f").write_bytes(b"x" * 1000)
+    reply, body = raw(served_envd, "f", accept_encoding=accepted)
+    assert (reply.status_code, body) == (200, b"x" * 1000)
+    assert "content-encoding" not in reply.headers
+
+
+def test_parts_and_conditions_are_those_of_the_content_as_it_is(served_envd: Any) -> None:
+    (served_envd.home / "f").write_bytes(b"0123456789")
+    reply, body = raw(served_envd, "f", accept_encoding="gzip", range="bytes=2-3")
+    assert (reply.status_code, body) == (206, b"23")
+    date = reply.headers["last-modified"]
+    assert raw(served_envd, "f", accept_encoding="gzip", if_modified_since=date)[0].status_code == 304
+    assert "content-encoding" not in raw(served_envd, "f", accept_encoding="gzip", if_none_match='"x"')[0].headers
+
+
+@pytest.mark.parametrize(
+    ("accepted", "cause"),
+    [
+        ("identity;q=0", "no acceptable encoding, supported: identity, gzip"),
+        ("*;q=0", "no acceptable encoding, supported: identity, gzip"),
+        ("br, gzip;q=0, identity;q=0", "no acceptable encoding, supported: identity, gzip"),
+        ("gzip;q=x", "invalid quality value 'x'"),
+        ("gzip;q=2", "invalid quality value '2'"),
+        ("gzip;q=nan", "invalid quality value 'nan'"),
+    ],
+)
+def test_clients_that_take_nothing_we_have_are_refused(accepted: str, cause: str, served_envd: Any) -> None:
     (served_envd.home / "f").write_bytes(b"x")
-    for accepted in ("gzip, identity;q=0", "identity;q=x"):
-        reply = get(served_envd, "f", accept_encoding=accepted)
-        assert reply.status_code == 406
-        assert reply.json()["message"].startswith("error parsing Accept-Encoding: ")
-    assert get(served_envd, "f", accept_encoding="gzip;q=0, *;q=0.5").status_code == 200
+    reply = get(served_envd, "f", accept_encoding=accepted)
+    assert (reply.status_code, reply.json()["message"]) == (406, f"error parsing Accept-Encoding: {cause}")
+
+
+def test_only_the_head_may_be_asked_for(served_envd: Any) -> None:
+    (served_envd.home / "f.txt").write_bytes(b"0123456789")
+    with httpx.Client(base_url=served_envd.url, timeout=10) as client:
+        reply = client.head("/files", params={"path": "f.txt"})
+        assert (reply.status_code, reply.headers["content-length"], reply.content) == (200, "10", b"")
+        assert client.head("/files", params={"path": "/dev/zero"}).status_code == 200
+        assert client.get("/files", params={"path": "f.txt"}).content == b"0123456789"
+    assert open_files(Path("/dev/zero")) == 0
+
+
+def test_an_endless_file_ends_with_its_reader(served_envd: Any, wait_until: Callable[..., None]) -> None:
+    for accepted in ("identity", "gzip"):
+        with httpx.stream(
+            "GET", served_envd.url + "/files", params={"path": "/dev/zero"}, headers={"accept-encoding": accepted}
+        ) as reply:
+            pieces = reply.iter_raw()
+            assert len(next(pieces)) > 0
+            assert open_files(Path("/dev/zero")) == 1
+        wait_until(lambda: open_files(Path("/dev/zero")) == 0)
 
 
 def test_a_client_that_goes_lets_go_of_the_file(

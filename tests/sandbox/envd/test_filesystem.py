@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -365,15 +364,3 @@ def test_remove_takes_sockets_too(sandbox: Sandbox, served_envd: Any, monkeypatc
         listener.bind("s")
         sandbox.files.remove("s")
     assert not (served_envd.home / "s").exists()
-
-
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        lambda sandbox: sandbox.files.watch_dir("."),
-        lambda sandbox: sandbox.files.watch_dir(".", recursive=True),
-    ],
-)
-def test_watching_says_that_it_is_missing(attempt: Callable[[Sandbox], object], sandbox: Sandbox) -> None:
-    with pytest.raises(SandboxException, match=re.compile("unimplemented.*watching directories", re.IGNORECASE)):
-        attempt(sandbox)

@@ -74,3 +74,16 @@ def test_bad_metadata_is_refused_before_anything_is_written(header: tuple[str, s
     assert reply.status_code == 400
     assert reply.json()["message"].startswith("invalid metadata: ")
     assert not (served_envd.home / "f").exists()
+
+
+def test_more_than_the_file_system_takes_is_said_so(served_envd: Any) -> None:
+    """ext4 has a block of 4096 bytes for all attributes of a file; others have room for what the limits allow."""
+    reply = httpx.post(served_envd.url + "/files", files={"file": ("f", b"x")}, headers={"x-metadata-k": "v" * 4086})
+    file = served_envd.home / "f"
+    try:
+        os.setxattr(file, "user.e2b.k", b"v" * 4086)
+    except OSError:
+        message = f"not enough space for the metadata of {file} on its file system"
+        assert (reply.status_code, reply.json()["message"]) == (507, message)
+    else:
+        assert reply.json()[0]["metadata"] == {"k": "v" * 4086}

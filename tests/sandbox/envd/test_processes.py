@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import os
+import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,12 @@ from typing import Any
 import httpx
 import pytest
 from e2b import CommandExitException, InvalidArgumentException, NotFoundException, Sandbox, TimeoutException
+from starlette.datastructures import Headers
 
+from kruise_agents.sandbox.connect import Call
 from kruise_agents.sandbox.connect.envelope import Envelope, EnvelopeDecoder
+from kruise_agents.sandbox.envd.keepalive import keepalive_interval
+from kruise_agents.sandbox.envd.process import registry
 
 STREAM = {"content-type": "application/connect+json"}
 
@@ -74,6 +79,33 @@ def test_the_end_says_how(command: str, end: dict[str, Any], served_envd: Any) -
     frames = start(served_envd, shell(command))
     assert end_of(frames) == end
     assert set(frames[0][1]["event"]) == {"start"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("HUP", "hangup"), ("INT", "interrupt"), ("ILL", "illegal instruction")),
+        *(("ABRT", "aborted"), ("BUS", "bus error"), ("FPE", "floating point exception")),
+        *(("SEGV", "segmentation fault"), ("PIPE", "broken pipe"), ("ALRM", "alarm clock")),
+        *(("USR1", "user defined signal 1"), ("XCPU", "CPU time limit exceeded"), ("IO", "I/O possible")),
+        *(("SYS", "bad system call"), ("RTMIN", "signal 34"), ("RTMAX", "signal 64")),
+    ],
+)
+def test_every_signal_has_the_name_that_go_gives_it(name: str, text: str, served_envd: Any) -> None:
+    frames = start(served_envd, shell(f"ulimit -c 0; kill -{name} $$; sleep 60"))
+    status = f"signal: {text}"
+    assert end_of(frames) == {"exitCode": -1, "exited": False, "status": status, "error": status}
+
+
+@pytest.mark.skipif(
+    not Path("/proc/sys/kernel/core_pattern").read_text().startswith("core")
+    or resource.getrlimit(resource.RLIMIT_CORE)[1] == 0,
+    reason="core dumps are not written into the working directory here",
+)
+def test_a_core_dump_is_told(served_envd: Any) -> None:
+    frames = start(served_envd, shell("ulimit -c $(ulimit -H -c); kill -SEGV $$"))
+    assert end_of(frames)["status"] == "signal: segmentation fault (core dumped)"
+    assert [one.name.partition(".")[0] for one in served_envd.home.iterdir()] == ["core"]
 
 
 def test_the_sdk_raises_for_a_code_that_is_not_zero(sandbox: Sandbox) -> None:
@@ -336,6 +368,45 @@ def test_connecting_right_after_the_end_still_tells_the_end(sandbox: Sandbox) ->
     assert raised.value.exit_code == 5
     with pytest.raises(NotFoundException, match="process with pid 999999999 not found"):
         sandbox.commands.connect(999999999)
+
+
+def test_the_end_is_remembered_for_a_while_only(
+    sandbox: Sandbox, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert registry._REMEMBERED_SECONDS == 30
+    monkeypatch.setattr(registry, "_REMEMBERED_SECONDS", 0.05)
+    handle = sandbox.commands.run("true", background=True)
+    assert handle.wait().exit_code == 0
+
+    def forgotten() -> bool:
+        try:
+            sandbox.commands.connect(handle.pid).wait()
+        except NotFoundException:
+            return True
+        return False
+
+    wait_until(forgotten)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [({"keepalive-ping-interval": "50"}, 50.0), ({"keepalive-ping-interval": "0.5"}, 0.5)]
+    + [({"keepalive-ping-interval": value}, 90.0) for value in ("", "0", "-1", "often", "inf", "nan")]
+    + [({}, 90.0)],
+)
+def test_the_interval_of_keepalives_is_the_clients_or_90_seconds(header: dict[str, str], seconds: float) -> None:
+    assert keepalive_interval(Call(Headers(header), None)) == seconds
+
+
+def test_messages_may_come_in_chunks(served_envd: Any) -> None:
+    """Without a length, as SDKs from 2.35 on send streams."""
+    url = f"{served_envd.url}/process.Process"
+    assert httpx.post(
+        f"{url}/List", content=iter([b"{", b"}"]), headers={"content-type": "application/json"}
+    ).json() == {"processes": []}
+    body = Envelope(0, json.dumps(shell("echo x")).encode()).encode()
+    reply = httpx.post(f"{url}/Start", content=(bytes([byte]) for byte in body), headers=STREAM)
+    assert b'"exitCode":0' in reply.content
 
 
 def test_silence_is_filled_with_keepalives(served_envd: Any) -> None:

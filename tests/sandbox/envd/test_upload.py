@@ -10,6 +10,7 @@ import select
 import socket
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,15 @@ def test_a_large_file_arrives_whole(sandbox: Sandbox, served_envd: Any) -> None:
     sandbox.files.write("zipped", content, gzip=True)
     for name in ("form", "raw", "zipped"):
         assert hashlib.sha256((served_envd.home / name).read_bytes()).digest() == wanted
+
+
+def test_writers_of_one_file_take_turns(served_envd: Any) -> None:
+    contents = [bytes([number]) * 30_000_000 for number in range(6)]
+    (served_envd.home / "link").symlink_to("f")
+    with ThreadPoolExecutor(6) as pool:
+        replies = pool.map(lambda content: post(served_envd, "link" if content[0] % 2 else "f", content), contents)
+        assert [reply.status_code for reply in replies] == [200] * 6
+    assert (served_envd.home / "f").read_bytes() in contents
 
 
 def test_chunked_bodies_work(served_envd: Any) -> None:

@@ -33,9 +33,10 @@ async def send_unary_error(send: Send, error: ConnectError, status: int | None =
     await send_unary(send, error.to_json(), status or error.code.http_status)
 
 
-async def send_plain(send: Send, status: int, *headers: _Header) -> None:
-    """A response without a body, for requests that are not of this protocol."""
-    await _send(send, status, b"", *headers)
+async def send_plain(send: Send, status: int, text: str, *headers: _Header) -> None:
+    """A response in plain text, for requests that are not of this protocol."""
+    body = f"{text}\n".encode("ascii", "backslashreplace")
+    await _send(send, status, body, (b"content-type", b"text/plain; charset=utf-8"), *headers)
 
 
 async def _send(send: Send, status: int, body: bytes, *headers: _Header) -> None:

@@ -63,9 +63,11 @@ class ConnectService:
             # The status says it to clients that look at nothing else, the code to those that read the body.
             await send_unary_error(send, ConnectError(Code.UNIMPLEMENTED, f"unknown method {name!r}"), status=404)
         elif scope["method"] != "POST":
-            await send_plain(send, 405, (b"allow", b"POST"))
+            await send_plain(send, 405, f"{scope['method']} is not allowed here, only POST", (b"allow", b"POST"))
         elif not _speaks(method, headers := Headers(scope=scope)):
-            await send_plain(send, 415, (b"accept-post", _wanted_type(method).encode()))
+            wanted = _wanted_type(method)
+            text = f"unsupported content type {headers.get('content-type', '')!r}, expected {wanted}"
+            await send_plain(send, 415, text, (b"accept-post", wanted.encode()))
         else:
             await self._answer(method, headers, receive, send)
 

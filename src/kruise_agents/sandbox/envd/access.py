@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..state import SandboxState
 from .http_errors import error_response
 
-_FREE = {("GET", "/health"), ("GET", "/files"), ("POST", "/files")}
+_FREE = {(method, path) for method in ("GET", "HEAD") for path in ("/health", "/files")} | {("POST", "/files")}
 _MESSAGE = "unauthorized access, please provide a valid access token or method signing if supported"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,9 +17,11 @@ from starlette.types import ASGIApp
 
 from ..state import SandboxState
 from .access import AccessTokenMiddleware
+from .compose import compose
 from .download import download
 from .filesystem import FilesystemService
 from .http_errors import HttpError, on_client_gone, on_failure, on_http_error, on_routing_error
+from .metrics import Metrics
 from .paths import PathError, resolve
 from .process import ProcessService
 from .signatures import Operation, SignatureError, verify
@@ -47,13 +51,17 @@ class Envd:
         self._state = state
         self._users = Users(state)
         self._processes = ProcessService(state, self._users)
+        self._filesystem = FilesystemService(self._users)
+        self._metrics = Metrics([state.home, Path("/tmp")])  # noqa: S108 - the sandbox's own
         app = Starlette(
             routes=[
                 Mount("/process.Process", self._processes.app()),
-                Mount("/filesystem.Filesystem", FilesystemService(self._users).app()),
+                Mount("/filesystem.Filesystem", self._filesystem.app()),
                 Route("/files", self._download, methods=["GET"]),
                 Route("/files", self._upload, methods=["POST"]),
+                Route("/files/compose", self._compose, methods=["POST"]),
                 Route("/health", self._health, methods=["GET"]),
+                Route("/metrics", self._measurements, methods=["GET"]),
                 Route("/envs", self._variables, methods=["GET"]),
             ],
             middleware=[
@@ -77,7 +85,8 @@ class Envd:
         self.app: ASGIApp = app
 
     async def close(self) -> None:
-        """Kill every process that was started here, with its group, and end their streams."""
+        """End every watch; kill every process that was started here, with its group, and end their streams."""
+        self._filesystem.close()
         await self._processes.close()
 
     async def _health(self, _request: Request) -> Response:
@@ -85,6 +94,10 @@ class Envd:
 
     async def _variables(self, _request: Request) -> Response:
         return JSONResponse(dict(self._state.variables), headers=_NO_STORE)
+
+    async def _measurements(self, _request: Request) -> Response:
+        # In a thread: the kernel walks through the memory of every process.
+        return JSONResponse(await asyncio.to_thread(self._metrics.measure), headers=_NO_STORE)
 
     async def _download(self, request: Request) -> Response:
         user = self._authorized(request, "read")
@@ -98,6 +111,9 @@ class Envd:
     async def _upload(self, request: Request) -> Response:
         return JSONResponse(await upload(request, self._authorized(request, "write")))
 
+    async def _compose(self, request: Request) -> Response:
+        return JSONResponse(await compose(request, self._user))
+
     def _authorized(self, request: Request, operation: Operation) -> User:
         query = request.query_params
         if token := self._state.access_token:
@@ -105,7 +121,10 @@ class Envd:
                 verify(query, operation, token, request.headers.get("x-access-token"), time.time())
             except SignatureError as error:
                 raise HttpError(401, str(error)) from error
+        return self._user(query.get("username"))
+
+    def _user(self, name: str | None) -> User:
         try:
-            return self._users.named(query.get("username"))
+            return self._users.named(name)
         except UnknownUserError as error:
             raise HttpError(401, f"error looking up user '{error.name}': {error}") from error

@@ -17,10 +17,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..connect.body import ClientGoneError, gone_while
+from .compression import gzipped
 from .content_type import content_type
+from .encoding import Coding, NotAcceptableError, chosen_coding
 from .http_errors import HttpError
 from .paths import base_name
-from .ranges import UnsatisfiableRangeError, not_modified, requested_range
+from .ranges import CONDITIONS, UnsatisfiableRangeError, not_modified, requested_range
 from .system_errors import describe
 
 _CHUNK = 256 * 1024
@@ -36,10 +38,15 @@ def download(request: Request, path: str) -> Response:
     Raises:
         HttpError: there is no such file, or it cannot be read.
     """
-    _require_identity(request.headers.get("accept-encoding", ""))
+    try:
+        coding = chosen_coding(request.headers.get("accept-encoding", ""))
+    except NotAcceptableError as error:
+        raise HttpError(406, f"error parsing Accept-Encoding: {error}") from error
+    if coding == "gzip" and any(name in request.headers for name in CONDITIONS):
+        coding = "identity"  # parts and times are those of the content as it is
     opened = _open(path)
     try:
-        return _answer(request, opened)
+        return _answer(request, opened, coding)
     except BaseException as error:
         opened.file.close()
         if isinstance(error, OSError):
@@ -59,12 +66,17 @@ class _Opened:
 class _FileResponse(StreamingResponse):
     """Sends pieces of a file as the client takes them, and closes it."""
 
-    def __init__(self, file: io.FileIO, first: bytes, rest: int | None, **how: object) -> None:
-        super().__init__(_pieces(file, first, rest), **how)  # type: ignore[arg-type]  # status and headers, passed on
+    def __init__(self, file: io.FileIO, pieces: AsyncIterator[bytes], **how: object) -> None:
+        super().__init__(pieces, **how)  # type: ignore[arg-type]  # status and headers, passed on
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._file, contextlib.suppress(ClientGoneError):
+            if scope["method"] == "HEAD":
+                # The server drops what follows, but it may have no end.
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": b""})
+                return
             async with gone_while(receive):
                 await self.stream_response(send)
 
@@ -97,7 +109,7 @@ def _open(path: str) -> _Opened:
     return _Opened(path, file, int(facts.st_mtime), facts.st_size if stat.S_ISREG(facts.st_mode) else 0)
 
 
-def _answer(request: Request, opened: _Opened) -> Response:
+def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
     file, name = opened.file, base_name(opened.path)
     headers = {
         "content-disposition": _disposition(name),
@@ -106,7 +118,7 @@ def _answer(request: Request, opened: _Opened) -> Response:
     }
     if not opened.size:
         first = file.read(_CHUNK) or b""
-        return _FileResponse(file, first, None, headers=headers, media_type=content_type(name, first))
+        return _whole(file, first, coding, headers, content_type(name, first))
     headers["accept-ranges"] = "bytes"
     if not_modified(request.headers, opened.modified):
         file.close()
@@ -117,6 +129,8 @@ def _answer(request: Request, opened: _Opened) -> Response:
         file.close()
         return Response(status_code=416, headers=headers | {"content-range": f"bytes */{opened.size}"})
     media_type = content_type(name, os.pread(file.fileno(), 512, 0))
+    if coding == "gzip":
+        return _whole(file, file.read(_CHUNK) or b"", coding, headers, media_type)
     length = opened.size
     if part is not None:
         length = part.length
@@ -127,12 +141,21 @@ def _answer(request: Request, opened: _Opened) -> Response:
     first = file.read(min(length, _CHUNK)) or b""
     return _FileResponse(
         file,
-        first,
-        length - len(first),
+        _pieces(file, first, length - len(first)),
         status_code=206 if part else 200,
         headers=headers,
         media_type=media_type,
     )
+
+
+def _whole(file: io.FileIO, first: bytes, coding: Coding, headers: dict[str, str], media_type: str) -> Response:
+    """The content to its end, of whatever length it turns out to be."""
+    pieces = _pieces(file, first, None)
+    if coding == "gzip":
+        headers = {name: value for name, value in headers.items() if name != "accept-ranges"}
+        headers["content-encoding"] = coding
+        pieces = gzipped(pieces)
+    return _FileResponse(file, pieces, headers=headers, media_type=media_type)
 
 
 def _disposition(name: str) -> str:
@@ -141,16 +164,3 @@ def _disposition(name: str) -> str:
         quoted = name if plain else '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
         return f"inline; filename={quoted}"
     return f"inline; filename*=utf-8''{quote(os.fsencode(name), safe='')}"
-
-
-def _require_identity(accepted: str) -> None:
-    """Content goes out as it is; refuse the rare client that forbids that."""
-    for item in accepted.lower().split(","):
-        coding, _, parameters = item.partition(";")
-        weight = parameters.replace(" ", "").removeprefix("q=") or "1"
-        try:
-            forbidden = float(weight) == 0
-        except ValueError:
-            raise HttpError(406, f"error parsing Accept-Encoding: invalid quality value {weight!r}") from None
-        if forbidden and coding.strip() == "identity":
-            raise HttpError(406, "error parsing Accept-Encoding: no acceptable encoding, supported: identity")

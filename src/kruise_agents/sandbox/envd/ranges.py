@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
+CONDITIONS = ("range", "if-range", "if-modified-since", "if-unmodified-since", "if-match", "if-none-match")
+"""Headers that ask for a part of the content, or for all of it only sometimes."""
+
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 

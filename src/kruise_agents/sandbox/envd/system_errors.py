@@ -1,6 +1,11 @@
-"""Texts of operating-system errors."""
+"""The wording of operating-system errors."""
 
 from __future__ import annotations
+
+import errno
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The disk is full, of content or of files; or the quota of its owner is."""
 
 
 def describe(action: str, path: str, error: OSError) -> str:

@@ -2,66 +2,81 @@
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
-from . import folders, metadata
+from . import folders, metadata, space
 from .http_errors import HttpError
 from .paths import base_name, displayable
-from .spool import Spool
-from .system_errors import describe
+from .spool import Piece
+from .system_errors import NO_SPACE, describe
 from .users import User
 
 _FILE_MODE = 0o644
 # Non-blocking, for named pipes that take the place of a file: nobody may be at the other end.
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
-async def write_file(path: str, spool: Spool, user: User, attributes: Mapping[str, str]) -> dict[str, Any]:
+async def write_file(path: str, content: Piece, user: User, attributes: Mapping[str, str]) -> dict[str, Any]:
     """Create or overwrite a file; the item of the response.
 
     The order (open with truncation, change of owner, content, metadata) is the one that watchers of the folder
-    see as events.
+    see as events. Several writers of one file take turns, so that it never is a mixture.
 
     Raises:
         HttpError: it cannot be written.
     """
+    async with _turns.setdefault(os.path.realpath(path), asyncio.Lock()):  # noqa: ASYNC240  # a few system calls
+        return await _write(path, content, user, attributes)
+
+
+async def _write(path: str, content: Piece, user: User, attributes: Mapping[str, str]) -> dict[str, Any]:
     try:
         folders.ensure(Path(path).parent, user)
         _refuse_pipes(path)
-        _require_space(path, spool.size)
+        space.require_for_file(path, content.size)
         descriptor = os.open(path, _FLAGS, _FILE_MODE)
     except folders.NotAFolderError as error:
         raise HttpError(500, f"error ensuring directories: {error}") from error
     except IsADirectoryError:
         raise HttpError(400, f"path is a directory: {path}") from None
     except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise _inodes(0) from error
+        if error.errno in NO_SPACE:
+            raise space.full(path, content.size) from error
         raise HttpError(500, f"error opening file: {describe('open', path, error)}") from error
     try:
         user.own(descriptor)
-        await spool.copy_to(descriptor)
-        stored = metadata.replace(descriptor, attributes)
+        await content.copy_to(descriptor)
+        stored = _tagged(path, descriptor, attributes)
     except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise no_space(spool.size) from error
+        if error.errno in NO_SPACE:
+            raise space.no_space(content.size) from error
         raise HttpError(500, f"error writing file: {describe('write', path, error)}") from error
     finally:
         os.close(descriptor)
-    written: dict[str, Any] = {"path": displayable(path), "name": displayable(base_name(path)), "type": "file"}
-    # Only when there is some: SDKs before 2.28 know the three keys above and fail on any other.
-    return {**written, "metadata": stored} if stored else written
+    # Only when there is some: SDKs before 2.28 know the three keys of a file and fail on any other.
+    return {**described(path), "metadata": stored} if stored else described(path)
 
 
-def no_space(size: int) -> HttpError:
-    """The error for a disk that is too full for ``size`` bytes."""
-    return HttpError(507, f"attempted to write {size} bytes: not enough disk space available")
+def _tagged(path: str, descriptor: int, attributes: Mapping[str, str]) -> dict[str, str]:
+    try:
+        return metadata.replace(descriptor, attributes)
+    except OSError as error:
+        if error.errno in NO_SPACE:  # ext4 has one block for all attributes of a file, and needs a part of it itself
+            raise HttpError(507, f"not enough space for the metadata of {path} on its file system") from error
+        raise
+
+
+def described(path: str) -> dict[str, Any]:
+    """A file in a response of ``/files``."""
+    return {"path": displayable(path), "name": displayable(base_name(path)), "type": "file"}
 
 
 def _refuse_pipes(path: str) -> None:
@@ -72,15 +87,3 @@ def _refuse_pipes(path: str) -> None:
         return
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
         raise HttpError(400, f"path is not a regular file: {path}")
-
-
-def _require_space(path: str, size: int) -> None:
-    disk = os.statvfs(Path(path).parent)
-    if disk.f_bavail * disk.f_frsize < size:
-        raise no_space(size)
-    if disk.f_files and not disk.f_favail and not os.path.lexists(path):
-        raise _inodes(0)
-
-
-def _inodes(available: int) -> HttpError:
-    return HttpError(507, f"not enough inodes available: {available}")

@@ -23,23 +23,31 @@ def data(kind: OutputKind, content: bytes) -> Json:
     return {"event": {"data": {kind: b64encode(content).decode("ascii")}}}
 
 
-def end(returncode: int) -> Json:
+def end(returncode: int, *, dumped: bool = False) -> Json:
     """The last event of every stream.
 
     Args:
         returncode: the exit code, or the negative number of the signal that ended the process.
+        dumped: whether it left a core dump.
     """
     if returncode >= 0:
         status = f"exit status {returncode}"
         event = {"exitCode": returncode, "exited": True, "status": status}
         failed = returncode != 0
     else:
-        status = f"signal: {_signal_text(-returncode)}"
+        status = f"signal: {_signal_text(-returncode)}{' (core dumped)' if dumped else ''}"
         event = {"exitCode": -1, "exited": False, "status": status}
         failed = True
     return {"event": {"end": event | {"error": status} if failed else event}}
 
 
 def _signal_text(number: int) -> str:
-    """``killed``, ``terminated``: the names that Go gives to signals, which are the C library's in lower case."""
-    return (signal.strsignal(number) or f"signal {number}").lower()
+    """``killed``, ``terminated``: the names that Go gives to signals.
+
+    They are those of the C library, in lower case as far as they begin with a word (``CPU time limit exceeded``,
+    ``I/O possible``); real-time signals have a number only.
+    """
+    text = signal.strsignal(number)
+    if text is None or number >= signal.SIGRTMIN:
+        return f"signal {number}"
+    return text if text.startswith(("CPU ", "I/O ")) else text[0].lower() + text[1:]

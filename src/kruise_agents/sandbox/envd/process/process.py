@@ -59,6 +59,7 @@ class Process:
         self._subscriptions: list[Subscription] = []
         self._paused = False
         self._signalled = False
+        self._dumped = False
         self._ended = self._loop.create_future()
         self._deadline: asyncio.TimerHandle | None = None
         self._pidfd = os.pidfd_open(self.pid)
@@ -158,6 +159,9 @@ class Process:
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
+        # Popen keeps nothing of this.
+        facts = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        self._dumped = facts is not None and facts.si_code == os.CLD_DUMPED
         self._popen.poll()
         if self._signalled:
             self._stop_reading()
@@ -176,7 +180,7 @@ class Process:
         if self._deadline is not None:
             self._deadline.cancel()
         self._close_descriptors()
-        event = events.end(self._popen.returncode)
+        event = events.end(self._popen.returncode, dumped=self._dumped)
         for subscription in self._subscriptions:
             subscription.complete(event)
         self._on_end(self, event)

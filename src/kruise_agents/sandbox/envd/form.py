@@ -1,0 +1,156 @@
+"""The files in a ``multipart/form-data`` body."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser
+
+from .spool import Piece, Spool
+
+_PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))', re.DOTALL)
+# A backslash before anything else is one: browsers send it as it is, httpx doubles it.
+_QUOTED = re.compile(r'\\(["\\])')
+# What httpx escapes in a filename, beside the backslash.
+_ESCAPE = re.compile("%(22|0[0-9A-F]|1[0-9AC-F])")
+_FIELD = "file"
+
+
+class FormError(ValueError):
+    """A body that is no complete form."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """One part named ``file``."""
+
+    filename: str | None
+    """The whole of it, slashes included; None when the part has none."""
+    content: Piece
+
+
+async def read_form(content_type: str, content: AsyncIterable[bytes], spool: Spool) -> list[FilePart]:
+    """The files of a form, in its order; parts of other names are left out.
+
+    Args:
+        content_type: of the request; names the boundary.
+        content: the body.
+        spool: takes the files' content, one behind the other.
+
+    Raises:
+        FormError: the form is broken, or ends early: a body may have all of its length and end in the middle of one.
+        OSError: there is no space.
+    """
+    reader = _Reader(_boundary(content_type), spool)
+    async for chunk in content:
+        reader.read(chunk)
+        await spool.make_room()
+    reader.finish()
+    await spool.finish()
+    return reader.parts
+
+
+class _Reader:
+    def __init__(self, boundary: str, spool: Spool) -> None:
+        self.parts: list[FilePart] = []
+        self._spool = spool
+        self._closed = False
+        self._header_name = bytearray()
+        self._header_value = bytearray()
+        self._disposition = ""
+        self._wanted = False
+        self._filename: str | None = None
+        self._start = 0
+        try:
+            self._parser = MultipartParser(
+                boundary.encode("latin-1"),
+                {
+                    "on_part_begin": self._begin_part,
+                    "on_header_field": self._take_header_name,
+                    "on_header_value": self._take_header_value,
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._end_headers,
+                    "on_part_data": self._take_data,
+                    "on_part_end": self._end_part,
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise FormError(str(error)) from error
+
+    def read(self, chunk: bytes) -> None:
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise FormError(_reason(error)) from error
+
+    def finish(self) -> None:
+        if not self._closed:
+            raise FormError("it ended early, before its closing boundary")
+
+    def _begin_part(self) -> None:
+        self._disposition = ""
+
+    def _take_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _take_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _end_header(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value.decode("utf-8", "surrogateescape")
+        self._header_name.clear()
+        self._header_value.clear()
+
+    def _end_headers(self) -> None:
+        parameters = _parameters(self._disposition)
+        self._wanted = parameters.get("name") == _FIELD
+        self._filename = _unescaped(parameters["filename"]) if parameters.get("filename") else None
+        self._start = self._spool.size
+
+    def _take_data(self, data: bytes, start: int, end: int) -> None:
+        if self._wanted:
+            self._spool.append(memoryview(data)[start:end])
+
+    def _end_part(self) -> None:
+        if self._wanted:
+            content = Piece(self._spool, self._start, self._spool.size)
+            self.parts.append(FilePart(self._filename, content))
+
+    def _end(self) -> None:
+        self._closed = True
+
+
+def _boundary(content_type: str) -> str:
+    boundary = _parameters(content_type).get("boundary")
+    if not boundary:
+        raise FormError("the Content-Type has no boundary")
+    return boundary
+
+
+def _parameters(header: str) -> dict[str, str]:
+    """The parameters of a header of the form ``word; name=value; name="value"``, names in lower case."""
+    return {
+        name.lower(): _QUOTED.sub(r"\1", quoted) if quoted else plain
+        for name, quoted, plain in _PARAMETER.findall(header)
+    }
+
+
+def _unescaped(name: str) -> str:
+    """A filename without the escapes of httpx: ``%22`` for a quote, ``%0A`` for a line's end ...
+
+    httpx leaves a percent sign alone, so a name that really has one of these in it cannot be told from an escaped
+    one, and loses it. Such a name needs the ``path`` parameter, which has no second meaning.
+    """
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)
+
+
+def _reason(error: FormParserError) -> str:
+    text = f"Invalid multipart data. {error}"
+    if "header size" in text:
+        text += ", probably by the filename: a path may have 4095 bytes"
+    return text

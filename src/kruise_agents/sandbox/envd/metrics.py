@@ -1,0 +1,144 @@
+"""``GET /metrics``: what this sandbox uses.
+
+Source of the names: envd 0.6.13. There they are those of a virtual machine. Here they are measured on the processes of
+the sandbox alone, whatever else runs on the machine:
+
+=================  ====================================================================================================
+``cpu_count``      processors that the sandbox may run on
+``cpu_used_pct``   share of all of those that its processes used since the last request, 0 ... 100; processes that have
+                   ended are counted with whoever waited for them
+``mem_total``      memory of the machine: a sandbox has no limit of its own
+``mem_used``       anonymous and shared memory of its processes, each page divided among those who share it
+``mem_cache``      pages of files that its processes have mapped (programs and libraries), divided likewise
+``disk_total``     size of the file systems that hold the user's home and ``/tmp``
+``disk_used``      what is taken of these, by whomever
+=================  ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_MIB = 1024 * 1024
+_ROLLUP = re.compile(r"^(Pss|Pss_File):\s+(\d+) kB$", re.MULTILINE)
+_MEM_TOTAL = re.compile(r"^MemTotal:\s+(\d+) kB$", re.MULTILINE)
+
+
+class Metrics:
+    """Measures the sandbox of this program.
+
+    Args:
+        root: the first process of the sandbox; all that descend from it count. The default is the parent of this
+            program, which is the one that adopts orphans.
+        disks: folders whose file systems count.
+    """
+
+    def __init__(self, disks: Sequence[Path], root: int | None = None) -> None:
+        self._root = os.getppid() if root is None else root
+        self._disks = disks
+        self._last = (time.monotonic(), _processor_seconds(_family(self._root)))
+
+    def measure(self) -> dict[str, Any]:
+        """The body of a response; sizes in bytes, unless their name says MiB."""
+        family = _family(self._root)
+        cores = len(os.sched_getaffinity(0))
+        used, cache = _memory(process.pid for process in family)
+        total = _total_memory()
+        disk_used, disk_total = _disk(self._disks)
+        return {
+            "ts": int(time.time()),
+            "cpu_count": cores,
+            "cpu_used_pct": self._share(_processor_seconds(family), cores),
+            "mem_total_mib": total // _MIB,
+            "mem_used_mib": used // _MIB,
+            "mem_total": total,
+            "mem_used": used,
+            "mem_cache": cache,
+            "disk_used": disk_used,
+            "disk_total": disk_total,
+        }
+
+    def _share(self, seconds: float, cores: int) -> float:
+        now = time.monotonic()
+        (then, before), self._last = self._last, (now, seconds)
+        # Less than before when a process ended that nobody waits for.
+        return round(100 * max(0.0, seconds - before) / (max(now - then, 1e-3) * cores), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    pid: int
+    ticks: int
+    """Of its own and of the descendants that it has waited for."""
+
+
+def _family(root: int) -> list[_Process]:
+    """A process and all that descend from it."""
+    processes = {}
+    children = defaultdict(list)
+    for folder in os.scandir("/proc"):
+        if not folder.name.isdigit():
+            continue
+        try:
+            facts = Path(folder.path, "stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        pid = int(folder.name)
+        processes[pid] = _Process(pid, sum(map(int, facts[11:15])))
+        children[int(facts[1])].append(pid)
+    found, waiting = [], [root]
+    while waiting:
+        pid = waiting.pop()
+        if pid in processes:
+            found.append(processes[pid])
+        waiting += children[pid]
+    return found
+
+
+def _processor_seconds(family: Iterable[_Process]) -> float:
+    return sum(process.ticks for process in family) / _TICK
+
+
+def _memory(pids: Iterable[int]) -> tuple[int, int]:
+    used = cache = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has just ended
+            own, files = _memory_of(Path("/proc", str(pid)))
+            used += own
+            cache += files
+    return used, cache
+
+
+def _memory_of(folder: Path) -> tuple[int, int]:
+    """Bytes of a process that are its own, and that are of files."""
+    try:
+        shares = {
+            name: int(kilobytes) * 1024 for name, kilobytes in _ROLLUP.findall((folder / "smaps_rollup").read_text())
+        }
+        return shares["Pss"] - shares["Pss_File"], shares["Pss_File"]
+    except (OSError, KeyError):
+        # A kernel without these, or a process that we may not look into: whole pages, whoever shares them.
+        _, resident, shared, *_ = map(int, (folder / "statm").read_text().split())
+        return (resident - shared) * _PAGE, shared * _PAGE
+
+
+def _total_memory() -> int:
+    found = _MEM_TOTAL.search(Path("/proc/meminfo").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def _disk(folders: Iterable[Path]) -> tuple[int, int]:
+    file_systems = {folder.stat().st_dev: os.statvfs(folder) for folder in folders}
+    used = sum((facts.f_blocks - facts.f_bfree) * facts.f_frsize for facts in file_systems.values())
+    return used, sum(facts.f_blocks * facts.f_frsize for facts in file_systems.values())
