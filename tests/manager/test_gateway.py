@@ -331,12 +331,18 @@ class TestWebSocket:
             client.send(message)
             assert client.recv() == message
 
-    @pytest.mark.parametrize("headers", [{"Cookie": "q" * 10_000}, {f"X-{n}": "1" for n in range(150)}])
+    @pytest.mark.parametrize("headers", [{"Cookie": "q" * 70_000}, {f"X-{n}": "1" for n in range(300)}])
     def test_a_handshake_that_is_too_large_is_refused_with_a_text(self, url: str, headers: dict[str, str]) -> None:
         with pytest.raises(InvalidStatus) as refused, connect(url, additional_headers=headers):
             pass
         assert refused.value.response.status_code == 431
-        assert b"a WebSocket handshake may have" in (refused.value.response.body or b"")
+        assert b"the request" in (refused.value.response.body or b"")
+
+    def test_what_is_too_large_for_the_application_is_refused_by_the_application(self, url: str) -> None:
+        with pytest.raises(InvalidStatus) as refused, connect(url, additional_headers={"Cookie": "q" * 10_000}):
+            pass
+        assert refused.value.response.status_code == 431
+        assert b"Failed to open a WebSocket connection" in (refused.value.response.body or b"")
 
     def test_an_unknown_sandbox_refuses_the_handshake(self, manager: RunningManager) -> None:
         url = manager.sandbox_url("inobody", 3000).replace("http://", "ws://")

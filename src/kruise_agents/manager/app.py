@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import unquote
 
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import AddressError, PortError
@@ -14,7 +13,6 @@ from ..protocol.addresses import ID_HEADER, PORT_HEADER
 from .api.errors import error_response
 from .gateway import Gateway
 from .gateway.errors import invalid_port, unmappable
-from .gateway.gateway import answer
 
 
 class ManagerApp:
@@ -32,21 +30,16 @@ class ManagerApp:
         self._domain = domain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request or one WebSocket connection."""
+        """Serve one request."""
         headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         raw = _raw_target(scope)
-        hosts = [value for name, value in headers if name == b"host"]
-        if len(hosts) != 1:
-            message = f"API Error: a request needs one Host header, this one has {len(hosts)}"
-            await answer(PlainTextResponse(message, status_code=400), scope, receive, send)
-            return
-        authority = hosts[0].decode("latin-1")
+        authority = _header(headers, "host") or ""
         try:
             target = parse(authority, raw, _header(headers, ID_HEADER), _header(headers, PORT_HEADER))
         except PortError as error:
-            await answer(invalid_port(error.port), scope, receive, send)
+            await invalid_port(error.port)(scope, receive, send)
         except AddressError:
-            await answer(unmappable(f"{scope['scheme']}://{authority}{raw}"), scope, receive, send)
+            await unmappable(f"{scope['scheme']}://{authority}{raw}")(scope, receive, send)
         else:
             if isinstance(target, ApiTarget):
                 await self._serve_api(target, authority, raw, scope, receive, send)
@@ -58,7 +51,7 @@ class ManagerApp:
     ) -> None:
         domain = self._domain or domain_for_reply(authority, raw)
         if domain is None:
-            await answer(error_response(400, "cannot resolve sandbox domain: empty host"), scope, receive, send)
+            await error_response(400, "cannot resolve sandbox domain: empty host")(scope, receive, send)
             return
         path, _, query = target.path.partition("?")
         inner = dict(scope)

@@ -13,6 +13,8 @@ import h11
 
 _CHUNK = 256 * 1024
 _MAX_HEAD_BYTES = 256 * 1024
+_MAX_INTERIM = 32
+_SWITCHING = 101
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -48,18 +50,21 @@ class Exchange:
         """Say that the body is complete."""
         await self._send(h11.EndOfMessage())
 
-    async def receive_head(self) -> h11.Response:
-        """The response's status and headers; interim (1xx) responses are passed over.
+    async def receive_head(self) -> h11.Response | h11.InformationalResponse:
+        """The response's status and headers; interim (1xx) responses are passed over, but for the answer to an upgrade.
 
         Raises:
             h11.RemoteProtocolError: the other side does not speak HTTP/1.1, or closed the stream.
         """
-        while True:
+        for _ in range(_MAX_INTERIM):
             event = await self._next()
             if isinstance(event, h11.Response):
                 return event
             if not isinstance(event, h11.InformationalResponse):
                 raise h11.RemoteProtocolError("the connection was closed before a response came")
+            if event.status_code == _SWITCHING:  # h11 lets it pass only where an upgrade was asked for
+                return event
+        raise h11.RemoteProtocolError(f"more than {_MAX_INTERIM} interim responses")
 
     async def receive_body(self) -> AsyncIterator[bytes]:
         """The pieces of the response's body, as they come.
@@ -71,6 +76,10 @@ class Exchange:
             yield bytes(event.data)
         if not isinstance(event, h11.EndOfMessage):
             raise h11.RemoteProtocolError("the connection was closed in the middle of the body")
+
+    def switched(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+        """The stream after ``101 Switching Protocols``, and what of the new protocol was read already."""
+        return self._reader, self._writer, self._connection.trailing_data[0]
 
     def abort(self) -> None:
         """Close the stream at once; whoever waits on it gets an error."""

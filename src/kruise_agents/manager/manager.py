@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import ssl
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from .. import __version__
 from ..errors import ConfigurationError
@@ -18,9 +17,8 @@ from ..serving import Server
 from .api import create_api
 from .app import ManagerApp
 from .certificates import LocalCertificate, make_certificate
+from .front import front_server
 from .gateway import Gateway
-from .gateway.websocket import MAX_MESSAGE_BYTES
-from .http_protocol import GuardedHttpProtocol, OrdinaryEnds
 from .listening import bind
 from .runtime import BubblewrapRuntime, ProcessRuntime, Runtime
 from .sandboxes.model import now
@@ -75,15 +73,14 @@ class Manager:
                 Gateway(self._sandboxes.running, tokens),
                 settings.domain,
             )
-            tls: dict[str, object] = {}
+            tls: dict[str, Any] = {}
             if settings.certificate is not None:
                 tls = _tls(settings.certificate, settings.private_key)
             elif settings.tls:
                 own = _own_certificate(settings)
                 self.authority = own.authority
                 tls = _tls(own.certificate, own.private_key)
-            self._server = Server(app, listeners, http=GuardedHttpProtocol, ws_max_size=MAX_MESSAGE_BYTES, **tls)
-            logging.getLogger("uvicorn.error").addFilter(OrdinaryEnds())
+            self._server = front_server(app, listeners, **tls)
             await self._server.start()
         except BaseException:
             for listener in listeners:
@@ -158,7 +155,7 @@ def _own_certificate(settings: Settings) -> LocalCertificate:
     return make_certificate(settings.state_dir / "tls", names)
 
 
-def _tls(certificate: Path, private_key: Path | None) -> dict[str, object]:
+def _tls(certificate: Path, private_key: Path | None) -> dict[str, Any]:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
     except (OSError, ssl.SSLError) as error:

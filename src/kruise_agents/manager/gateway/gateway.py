@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ...protocol import SandboxTarget
@@ -13,9 +12,8 @@ from ..sandboxes.model import Sandbox
 from ..sandboxes.sockets import PortClosedError
 from ..traffic_tokens import TrafficTokens
 from . import errors
-from .http import forward_http
+from .http import forward
 from .traffic_tokens import refusal, take_tokens
-from .websocket import forward_websocket
 
 _RESERVED = frozenset({"/init", "/freeze", "/unfreeze", "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"})
 
@@ -35,36 +33,35 @@ class Gateway:
         self._tokens = tokens
 
     async def serve(self, target: SandboxTarget, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward one request, or one WebSocket connection, to its end."""
+        """Forward one request to its end; that of a WebSocket handshake is the end of the connection."""
         path = target.path.partition("?")[0]
         if target.port == ENVD_PORT and path in _RESERVED:
-            await answer(errors.reserved_route(path), scope, receive, send)
+            await errors.reserved_route(path)(scope, receive, send)
             return
         sandbox = self._lookup(target.sandbox_id)
         if sandbox is None:
-            await answer(errors.sandbox_not_found(target.sandbox_id), scope, receive, send)
+            await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
             return
         tokens, scope = take_tokens(scope)
         if (refused := refusal(sandbox, tokens, self._tokens)) is not None:
-            await answer(refused, scope, receive, send)
+            await refused(scope, receive, send)
             return
         try:
             connection = await sandbox.program.connect(target.port)
         except PortClosedError:
-            await answer(errors.port_not_open(target.sandbox_id, target.port), scope, receive, send)
+            await errors.port_not_open(target.sandbox_id, target.port)(scope, receive, send)
             return
         except OSError:
             # Its program ended a moment ago; the registry will know in another.
-            await answer(errors.sandbox_not_found(target.sandbox_id), scope, receive, send)
+            await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
             return
-        forward = forward_websocket if scope["type"] == "websocket" else forward_http
         cause = await forward(connection, target, _prefix(target, scope), scope, receive, send)
         if cause is None:
             return
         if self._lookup(target.sandbox_id) is not sandbox:
-            await answer(errors.sandbox_not_found(target.sandbox_id), scope, receive, send)
+            await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
             return
-        await answer(errors.bad_answer(target.sandbox_id, target.port, cause), scope, receive, send)
+        await errors.bad_answer(target.sandbox_id, target.port, cause)(scope, receive, send)
 
 
 def _prefix(target: SandboxTarget, scope: Scope) -> bytes:
@@ -72,8 +69,3 @@ def _prefix(target: SandboxTarget, scope: Scope) -> bytes:
     if not is_private_path(scope["raw_path"].decode("latin-1")):
         return b""
     return f"{PREFIX}/{target.sandbox_id}/{target.port}".encode("latin-1")
-
-
-async def answer(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send a response of our own, also to a WebSocket handshake that was not accepted."""
-    await response(scope, receive, send)

@@ -22,16 +22,8 @@ _HOP_BY_HOP = frozenset(
 )
 # RFC 9110 forbids naming these in Connection; a client that does must not change what a body is or whom it is for.
 _NEVER_OF_ONE_CONNECTION = frozenset({b"content-length", b"host", b"set-cookie", b"cookie", b"authorization"})
-_HANDSHAKE = frozenset(
-    {
-        b"host",
-        b"sec-websocket-accept",
-        b"sec-websocket-extensions",
-        b"sec-websocket-key",
-        b"sec-websocket-protocol",
-        b"sec-websocket-version",
-    }
-)
+_UPGRADE = [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _COOKIE_PATH = re.compile(rb"(;\s*path\s*=\s*\"?)([^;\"]*)", re.IGNORECASE)
 
 
@@ -44,18 +36,28 @@ def forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def handshake_forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """The headers of a WebSocket handshake that are not part of the handshake itself."""
-    return [(name, value) for name, value in forwarded(headers) if name not in _HANDSHAKE]
+    """The headers of a WebSocket handshake, or of its acceptance, which asks for the same on the next hop."""
+    return [*forwarded((name.lower(), value) for name, value in headers), *_UPGRADE]
+
+
+def accepts_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a ``101 Switching Protocols`` switches to what was asked for."""
+    return [value.strip().lower() for name, value in headers if name.lower() == b"upgrade"] == [b"websocket"]
+
+
+def unsendable(headers: Headers) -> str | None:
+    """The name of the first header whose value has a control character, which no server may send."""
+    return next((name.decode("latin-1") for name, value in headers if _CONTROL.search(value)), None)
 
 
 def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> Headers:
     """The headers of a response, names in lower case, whose body is framed anew.
 
-    A length that does not count beside ``Transfer-Encoding: chunked``, or that speaks of a body which a 304 has not,
-    is left out.
+    A length that does not count beside ``Transfer-Encoding: chunked``, or that speaks of a body which a 204 or a 304
+    has not, is left out.
     """
     lowered = [(name.lower(), value) for name, value in headers]
-    unframed = status == 304 or any(name == b"transfer-encoding" for name, _ in lowered)
+    unframed = status in (204, 304) or any(name == b"transfer-encoding" for name, _ in lowered)
     return [pair for pair in forwarded(lowered) if not (unframed and pair[0] == b"content-length")]
 
 

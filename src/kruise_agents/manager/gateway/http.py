@@ -1,8 +1,9 @@
-"""Forwarding one HTTP request: body and response as streams, disconnects of either side passed on."""
+"""Forwarding one request: body and response as streams, disconnects of either side passed on."""
 
 from __future__ import annotations
 
 import asyncio
+import http
 import socket
 
 import h11
@@ -10,12 +11,22 @@ from starlette.types import Receive, Scope, Send
 
 from ...protocol import SandboxTarget
 from ..http_client import Exchange
-from .headers import below_prefix, forwarded, request_framing, response_forwarded
+from .headers import (
+    Headers,
+    accepts_websocket,
+    below_prefix,
+    forwarded,
+    handshake_forwarded,
+    request_framing,
+    response_forwarded,
+    unsendable,
+)
+from .tunnel import TAKE_OVER, Stream, join
 
 _STATUSES = range(200, 600)
 
 
-async def forward_http(
+async def forward(
     connection: socket.socket,
     target: SandboxTarget,
     prefix: bytes,
@@ -26,7 +37,8 @@ async def forward_http(
     """Send the request to the other end of ``connection`` and its response back, neither held in memory.
 
     When the client goes away the connection is cut, which is how a sandbox learns of it. When the sandbox goes away
-    after the response has begun, the client's connection is cut, as a server of that port would have done.
+    after the response has begun, the client's connection is cut, as a server of that port would have done. A WebSocket
+    handshake that the application accepts ends in a tunnel.
 
     Parameters:
         connection: a connected socket; closed at the end.
@@ -39,28 +51,26 @@ async def forward_http(
         ResponseCutError: the sandbox went away in the middle of its response.
     """
     exchange = await Exchange.on(connection)
-    headers = forwarded(scope["headers"])
-    authority = next((value for name, value in headers if name == b"host"), b"")
-    if request_framing(headers) is None and _is_chunked(scope):
-        headers.append((b"transfer-encoding", b"chunked"))
     upload: asyncio.Task[bool] | None = None
     begun = False
     try:
-        await exchange.send_head(scope["method"], target.path.encode("latin-1"), headers)
+        await exchange.send_head(scope["method"], target.path.encode("latin-1"), _request_headers(scope))
         upload = asyncio.create_task(_upload(exchange, receive))
         head = await exchange.receive_head()
-        if head.status_code not in _STATUSES:
-            return f"it answered with the status {head.status_code}"
-        answer = response_forwarded(head.headers, head.status_code)
-        if prefix:
-            answer = below_prefix(answer, prefix, authority)
+        answer, cause = _answer_headers(head, prefix, scope)
+        if cause is not None:
+            return cause
         begun = True
+        if isinstance(head, h11.InformationalResponse):
+            upload.cancel()
+            await _tunnel(exchange, answer, scope)
+            return None
         await send({"type": "http.response.start", "status": head.status_code, "headers": answer})
         async for piece in exchange.receive_body():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
     except (h11.RemoteProtocolError, h11.LocalProtocolError, OSError) as error:
-        if upload is not None and upload.done() and upload.result():
+        if upload is not None and upload.done() and not upload.cancelled() and upload.result():
             return None  # the client left first; nobody waits for an answer
         if begun:
             raise ResponseCutError(str(error)) from error
@@ -76,8 +86,46 @@ class ResponseCutError(Exception):
     """The sandbox went away in the middle of a response; the server cuts the client's connection."""
 
 
-def _is_chunked(scope: Scope) -> bool:
-    return any(name == b"transfer-encoding" for name, _ in scope["headers"])
+def _request_headers(scope: Scope) -> Headers:
+    if _is_handshake(scope):
+        return handshake_forwarded(scope["headers"])
+    headers = forwarded(scope["headers"])
+    if request_framing(headers) is None and any(name == b"transfer-encoding" for name, _ in scope["headers"]):
+        headers.append((b"transfer-encoding", b"chunked"))
+    return headers
+
+
+def _answer_headers(
+    head: h11.Response | h11.InformationalResponse, prefix: bytes, scope: Scope
+) -> tuple[Headers, str | None]:
+    """The headers for the client, and why the answer cannot be passed on, or None."""
+    if isinstance(head, h11.InformationalResponse):
+        answer = handshake_forwarded(head.headers)
+        if not accepts_websocket(head.headers):
+            return answer, "it switched to another protocol than the one that was asked for"
+    else:
+        answer = response_forwarded(head.headers, head.status_code)
+        if head.status_code not in _STATUSES:
+            return answer, f"it answered with the status {head.status_code}"
+    if (name := unsendable(answer)) is not None:
+        return answer, f"its header {name} has a control character"
+    if prefix:
+        authority = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        answer = below_prefix(answer, prefix, authority)
+    return answer, None
+
+
+def _is_handshake(scope: Scope) -> bool:
+    return TAKE_OVER in scope.get("extensions", {})
+
+
+async def _tunnel(exchange: Exchange, answer: Headers, scope: Scope) -> None:
+    reader, writer, trailing = exchange.switched()
+    client: Stream = scope["extensions"][TAKE_OVER]()
+    lines = [b"HTTP/1.1 101 " + http.HTTPStatus.SWITCHING_PROTOCOLS.phrase.encode()]
+    lines += [b"%b: %b" % header for header in answer]
+    client.writer.write(b"\r\n".join([*lines, b"", trailing]))
+    await join(client, Stream(reader, writer))
 
 
 async def _upload(exchange: Exchange, receive: Receive) -> bool:

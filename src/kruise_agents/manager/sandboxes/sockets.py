@@ -91,8 +91,12 @@ async def connect_port(folder: Path, port: int, served: frozenset[int]) -> socke
     connection = await connect(folder, RELAY)
     try:
         loop = asyncio.get_running_loop()
-        await loop.sock_sendall(connection, port.to_bytes(2, "big"))
-        answer = await loop.sock_recv(connection, 1)
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            await loop.sock_sendall(connection, port.to_bytes(2, "big"))
+            answer = await loop.sock_recv(connection, 1)
+    except TimeoutError:
+        connection.close()
+        raise PortClosedError(port) from None  # it listens, perhaps, and does not accept
     except BaseException:
         connection.close()
         raise
