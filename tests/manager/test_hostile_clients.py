@@ -123,7 +123,9 @@ def test_a_request_line_that_is_not_http_is_refused(line: bytes, front: Front) -
     assert (front.arrivals, front.api_calls) == ([], [])
 
 
-@pytest.mark.parametrize("host", [b"a b", b"d.example/kruise", b"u@d.example", b"d.example?x", b"d.ex\xc3\xa4mple", b"a\\b"])
+@pytest.mark.parametrize(
+    "host", [b"a b", b"d.example/kruise", b"u@d.example", b"d.example?x", b"d.ex\xc3\xa4mple", b"a\\b"]
+)
 def test_a_host_that_is_no_host_is_refused(host: bytes, front: Front) -> None:
     assert status_of(front.ask(b"GET /kruise/sb1/3000/ HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")) == 400
 
@@ -189,7 +191,9 @@ def test_chunk_extensions_and_trailers_end_at_the_gateway(front: Front) -> None:
     assert dict(arrival.headers)[b"host"] == b"d.example"
 
 
-@pytest.mark.parametrize("flood", [b"5;" + b"x" * 200_000, b"0\r\n" + b"x: y\r\n" * 40_000, b"0\r\nx: " + b"y" * 200_000])
+@pytest.mark.parametrize(
+    "flood", [b"5;" + b"x" * 200_000, b"0\r\n" + b"x: y\r\n" * 40_000, b"0\r\nx: " + b"y" * 200_000]
+)
 def test_endless_chunk_extensions_and_trailers_are_cut(flood: bytes, front: Front) -> None:
     head = b"POST /kruise/sb1/3000/x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HOST + b"\r\n"
     with front.connect() as connection:
@@ -203,7 +207,9 @@ class TestOneRequestAtATime:
     def test_requests_that_follow_each_other_are_answered_in_order(self, front: Front) -> None:
         with front.connect() as connection:
             for number in range(3):
-                connection.sendall(b"POST /kruise/sb1/3000/%d HTTP/1.1\r\nContent-Length: 2\r\n%b\r\nab" % (number, HOST))
+                connection.sendall(
+                    b"POST /kruise/sb1/3000/%d HTTP/1.1\r\nContent-Length: 2\r\n%b\r\nab" % (number, HOST)
+                )
                 assert status_of(read_until(connection, b"ok")) == 200
         assert [arrival.request_line for arrival in front.arrivals] == [
             b"POST /%d HTTP/1.1" % number for number in range(3)
@@ -331,7 +337,9 @@ HANDSHAKE = (
     b"GET /kruise/sb1/3001/ws HTTP/1.1\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n"
     b"Sec-WebSocket-Key: x\r\n" + HOST + b"\r\n"
 )
-ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: y\r\n\r\n"
+ACCEPTED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: y\r\n\r\n"
+)
 
 
 PATHS = {

@@ -43,6 +43,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._expected = _Expected.HEAD
         self._head: RequestHead | None = None
+        self._head_begun = False
         self._waiting = bytearray()
         self._body_left: int | None = 0
         self._unread = 0
@@ -145,14 +146,15 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         return False
 
     def _take_head(self, data: bytes) -> None:
-        if not self._waiting:
-            data = data.lstrip(b"\r\n")  # RFC 9112, section 2.2
-            if not data:
-                return
+        if not self._head_begun:
+            self._head_begun = True
             self._unset_keepalive_if_required()
             self._expire(self.head_seconds, self._too_slow)
         checked = len(self._waiting)
         self._waiting += data
+        while self._waiting.startswith(b"\r\n"):  # RFC 9112, section 2.2
+            del self._waiting[:2]
+            checked = 0
         end = self._waiting.find(b"\r\n\r\n", max(checked - 3, 0)) + 4
         try:
             if end >= 4 and end <= MAX_HEAD_BYTES:
@@ -166,6 +168,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self._refuse(431 if b"\r\n" in self._waiting else 414, _TOO_LARGE)
 
     def _begin(self, head: RequestHead, rest: bytes) -> None:
+        self._head_begun = False
         self._waiting.clear()
         self._never_mind()
         self._head = head
