@@ -118,7 +118,7 @@ def test_nothing_gets_through_that_another_parser_does_not_read_there(
     wait_for(lambda: all(arrival.ended for arrival in front.arrivals), what="the end of every forwarded request")
 
     api = [("api", path) for _, path in front.api_calls]
-    assert is_prefix([where for where in api], [where for where, _ in expected if where[0] == "api"])
+    assert is_prefix(list(api), [where for where, _ in expected if where[0] == "api"])
     into = [(where, body) for where, body in expected if where[0] == "sandbox"]
     assert len(front.arrivals) <= len(into)
     for arrival, (where, body) in zip(front.arrivals, into, strict=False):

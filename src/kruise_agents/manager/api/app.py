@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from ..sandboxes.registry import Sandboxes
 from ..sandboxes.templates import Templates
 from .auth import RequireKey
+from .description import document
 from .errors import ApiError, on_api_error, on_crash, on_http_error
 from .sandboxes import SandboxRoutes
 from .templates import TemplateRoutes
@@ -37,13 +39,19 @@ def create_api(
         health: what ``GET /health`` tells those who accept JSON.
         v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
     """
+    refused = unsupported_routes()
+    routes = [
+        Route("/health", _Health(health), methods=["GET"]),
+        *refused,
+        *SandboxRoutes(sandboxes, templates, v1_only=v1_only).routes(),
+        *TemplateRoutes(templates).routes(),
+    ]
+    if not v1_only:
+        description = _Description()
+        routes.append(Route("/openapi.json", description, methods=["GET"]))
+        description.document = document(routes, refused)
     app = Starlette(
-        routes=[
-            Route("/health", _Health(health), methods=["GET"]),
-            *unsupported_routes(),
-            *SandboxRoutes(sandboxes, templates, v1_only=v1_only).routes(),
-            *TemplateRoutes(templates).routes(),
-        ],
+        routes=routes,
         middleware=[*([Middleware(V1Only)] if v1_only else []), Middleware(RequireKey, keys=keys)],
         exception_handlers={
             ApiError: on_api_error,
@@ -53,6 +61,16 @@ def create_api(
     )
     app.router.redirect_slashes = False
     return app
+
+
+class _Description:
+    """``GET /openapi.json``: what is served here, for everybody; there is no secret in it."""
+
+    def __init__(self) -> None:
+        self.document: dict[str, Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await JSONResponse(self.document)(scope, receive, send)
 
 
 class _Health:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ...protocol.keys import decode_key
 from .errors import error_response
 
-_PUBLIC = frozenset({"/health"})
+_PUBLIC = frozenset({"/health", "/openapi.json"})
 _BEARER_ROUTES = "/volumecontent/"
 """Volume contents carry a volume's token instead of the key; not served yet, and the route says so."""
 _HEADER = b"x-api-key"

@@ -49,7 +49,7 @@ _ROUTES: list[tuple[str, str, list[str]]] = [
 
 def unsupported_routes() -> list[Route]:
     """One route for each; they go before the served ones, whose patterns are wider."""
-    return [Route(path, _refusal(feature), methods=methods) for feature, path, methods in _ROUTES]
+    return [Route(path, _refusal(feature), methods=methods, name=feature) for feature, path, methods in _ROUTES]
 
 
 def _refusal(feature: str) -> Callable[[Request], Awaitable[Response]]:

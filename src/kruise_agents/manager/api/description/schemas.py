@@ -1,0 +1,121 @@
+"""What goes through the API, as JSON Schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string"}
+_NUMBER: Schema = {"type": "integer"}
+_FLAG: Schema = {"type": "boolean"}
+_TIME: Schema = {"type": "string", "format": "date-time"}
+_TEXTS: Schema = {"type": "object", "additionalProperties": _TEXT}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
+    return {"type": "object", "required": sorted(required), "properties": {**required, **(optional or {})}}
+
+
+def array_of(name: str) -> Schema:
+    """A list of one of :data:`SCHEMAS`."""
+    return {"type": "array", "items": reference(name)}
+
+
+def reference(name: str) -> Schema:
+    """One of :data:`SCHEMAS`, by name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_LISTED: dict[str, Schema] = {
+    "templateID": _TEXT,
+    "sandboxID": _TEXT,
+    "clientID": _TEXT,
+    "alias": _TEXT,
+    "startedAt": _TIME,
+    "endAt": _TIME,
+    "cpuCount": _NUMBER,
+    "memoryMB": _NUMBER,
+    "diskSizeMB": _NUMBER,
+    "state": {"enum": ["running", "paused"]},
+    "envdVersion": _TEXT,
+    "metadata": _TEXTS,
+}
+_TEMPLATE: dict[str, Schema] = {
+    "templateID": _TEXT,
+    "public": _FLAG,
+    "aliases": {"type": "array", "items": _TEXT},
+    "names": {"type": "array", "items": _TEXT},
+    "createdAt": _TIME,
+    "updatedAt": _TIME,
+    "lastSpawnedAt": _or_null(_TIME),
+    "spawnCount": _NUMBER,
+}
+_SIZES: dict[str, Schema] = {
+    "buildID": {"type": "string", "format": "uuid"},
+    "cpuCount": _NUMBER,
+    "memoryMB": _NUMBER,
+    "diskSizeMB": _NUMBER,
+    "envdVersion": _TEXT,
+}
+
+SCHEMAS: dict[str, Schema] = {
+    "Error": _object({"code": _NUMBER, "message": _TEXT}, {"error_code": _TEXT}),
+    "Health": _object(
+        {"status": {"const": "OK"}, "version": _TEXT, "runtime": _TEXT, "users": {"enum": ["one", "several"]}}
+    ),
+    "NewSandbox": _object(
+        {"templateID": {**_TEXT, "examples": ["base"]}},
+        {
+            "timeout": _or_null({"type": "integer", "minimum": 1, "description": "seconds until its end"}),
+            "metadata": _or_null(_TEXTS),
+            "envVars": _or_null(_TEXTS),
+            "secure": _or_null({**_FLAG, "description": "whether envd asks for an access token; true unless false"}),
+            "allow_internet_access": _or_null(_FLAG),
+        },
+    ),
+    "Connect": _object({}, {"timeout": _or_null({"type": "integer", "minimum": 1, "description": "seconds from now"})}),
+    "Timeout": _object({"timeout": {"type": "integer", "description": "seconds from now; 0 or less ends it"}}),
+    "Sandbox": _object(
+        {
+            "templateID": _TEXT,
+            "sandboxID": _TEXT,
+            "clientID": _TEXT,
+            "alias": _TEXT,
+            "envdVersion": _TEXT,
+            "envdAccessToken": _or_null(_TEXT),
+            "trafficAccessToken": _or_null(_TEXT),
+            "domain": _or_null(_TEXT),
+        },
+        {"trafficAccessTokenExpiration": _TIME},
+    ),
+    "ListedSandbox": _object(_LISTED),
+    "SandboxDetail": _object(
+        {
+            **_LISTED,
+            "envdAccessToken": _or_null(_TEXT),
+            "domain": _or_null(_TEXT),
+            "lifecycle": _object({"autoResume": _FLAG, "onTimeout": {"enum": ["kill", "pause"]}}),
+        }
+    ),
+    "TrafficToken": _object({"trafficAccessToken": _TEXT, "trafficAccessTokenExpiration": _TIME}),
+    "ListedTemplate": _object(
+        {
+            **_TEMPLATE,
+            **_SIZES,
+            "createdBy": {"type": "null"},
+            "buildCount": _NUMBER,
+            "buildStatus": {"const": "ready"},
+        }
+    ),
+    "TemplateDetail": _object({**_TEMPLATE, "builds": array_of("Build")}),
+    "Build": _object(
+        {**_SIZES, "status": {"const": "ready"}, "createdAt": _TIME, "updatedAt": _TIME, "finishedAt": _TIME}
+    ),
+    "TemplateAlias": _object({"templateID": _TEXT, "public": _FLAG}),
+    "TemplateTag": _object({"tag": _TEXT, "buildID": _TEXT, "createdAt": _TIME}),
+}
