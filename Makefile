@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command "make lock"
 
-SDK_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/sdk-*.in))
+OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 
 .PHONY: demo test compat bench-patch drift lint format lock wheel clean FORCE
 .DELETE_ON_ERROR:
@@ -41,12 +41,13 @@ format: .venv/dev.stamp
 wheel: .venv/dev.stamp
 	$(BIN)/python -m hatchling build -t wheel -d dist
 
-# Newest versions into lock/; sdk-*.in are the SDK pairs whose tests `make test` runs, see tests/compat/test_pairs.py.
-lock: .venv/dev.stamp $(SDK_LOCKS)
+# Newest versions into lock/; *.in are environments of their own, below .venvs/: the SDK pairs whose tests
+# `make test` runs (tests/compat/test_pairs.py), and tools that must not mix with them.
+lock: .venv/dev.stamp $(OTHER_LOCKS)
 	$(UV_LOCK) --upgrade pyproject.toml --extra local --extra data --group test --group lint --group build -o lock/dev.txt
 	$(UV_LOCK) --upgrade -c lock/dev.txt pyproject.toml --extra local --group build -o lock/local.txt
 
-lock/sdk-%.txt: lock/sdk-%.in .venv/dev.stamp FORCE
+lock/%.txt: lock/%.in .venv/dev.stamp FORCE
 	$(UV_LOCK) --upgrade $< -o $@
 
 clean:

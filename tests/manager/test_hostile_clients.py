@@ -173,6 +173,12 @@ def test_a_body_whose_chunks_are_malformed_is_refused_and_what_follows_it_is_not
     assert all(arrival.sandbox_id == "sb1" and arrival.body is None for arrival in front.arrivals)
 
 
+def test_a_malformed_body_after_an_expectation_ends_the_request_in_the_sandbox(front: Front) -> None:
+    head = b"POST /kruise/sb1/3000/x HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n" + HOST
+    assert status_of(front.ask(head + b"\r\nzz\r\n")) == 400
+    wait_for(lambda: all(arrival.ended for arrival in front.arrivals), what="the end of the request in the sandbox")
+
+
 def test_chunk_extensions_and_trailers_end_at_the_gateway(front: Front) -> None:
     trailers = b"E2b-Sandbox-Id: sb2\r\nX-API-Key: k\r\nHost: other\r\n"
     with front.connect() as connection:

@@ -56,6 +56,15 @@ def built_wheel() -> Path:
     return wheel
 
 
+@functools.cache
+def tool_environment(name: str) -> Path:
+    """The folder of programs of an environment made from ``lock/<name>.txt``, with nothing of this project in it."""
+    requirements = (ROOT / "lock" / f"{name}.txt").read_text()
+    environment = _HOME / f"tool-{name}-{digest(requirements, sys.version)}"
+    make_once(environment, lambda folder: _install(folder, requirements, None))
+    return environment / "bin"
+
+
 def _requirements(pair: str) -> str:
     text = (ROOT / "lock" / f"{_LOCKS.get(pair, f'sdk-{pair}')}.txt").read_text()
     if pair != "core-only":
@@ -79,7 +88,7 @@ def _build_wheel(folder: Path) -> None:
     run_tool(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
 
 
-def _install(folder: Path, requirements: str, wheel: Path) -> None:
+def _install(folder: Path, requirements: str, wheel: Path | None) -> None:
     uv = find_uv_bin()
     run_tool(uv, "venv", "--quiet", "--relocatable", "--allow-existing", "--python", sys.executable, str(folder))
     lock = folder / "requirements.txt"
@@ -90,8 +99,9 @@ def _install(folder: Path, requirements: str, wheel: Path) -> None:
         run_tool(*locked, "--offline")
     except RuntimeError:  # something is not in the cache yet
         run_tool(*locked)
-    # The pairs decide what the SDK is; the wheel's own ranges must not change it.
-    run_tool(*install, "--offline", "--no-deps", str(wheel))
+    if wheel is not None:
+        # The pairs decide what the SDK is; the wheel's own ranges must not change it.
+        run_tool(*install, "--offline", "--no-deps", str(wheel))
 
 
 def make_once(folder: Path, make: Callable[[Path], None]) -> None:

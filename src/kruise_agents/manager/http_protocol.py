@@ -234,6 +234,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._never_mind()
         if self._expected is not _Expected.HEAD:
             self.cycle.disconnected = True
+            self.cycle.waiting_for_100_continue = False
             self.cycle.message_event.set()
             if self.cycle.response_started:
                 self.transport.abort()

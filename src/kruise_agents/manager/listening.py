@@ -53,11 +53,20 @@ def _bind_one(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _notice_dead_peers(listener)
         listener.bind(address)
     except OSError as error:
         listener.close()
         raise _explained(host, port, error) from error
     return listener
+
+
+def _notice_dead_peers(listener: socket.socket) -> None:
+    """Every connection inherits it: one whose other end has vanished without a word ends after some two minutes."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
 def _explained(host: str, port: int, error: OSError) -> ConfigurationError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from typing import Any
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from .errors import ApiError
 
 _MAX_BYTES = 4 * 1024 * 1024
+BODY_SECONDS = 60.0
 
 
 class Fields:
@@ -94,13 +96,14 @@ async def read_fields(request: Request) -> Fields:
     """The request's JSON object; an empty body counts as ``{}``.
 
     Raises:
-        ApiError: 400 when it is not a JSON object, 413 when it is larger than 4 MiB.
+        ApiError: 400 when it is not a JSON object, 408 when it takes longer than :data:`BODY_SECONDS` to arrive, 413
+            when it is larger than 4 MiB.
     """
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > _MAX_BYTES:
-            raise ApiError(413, f"the request body is larger than {_MAX_BYTES} bytes")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            data = await _read(request)
+    except TimeoutError:
+        raise ApiError(408, f"the request body did not arrive within {BODY_SECONDS:g} seconds") from None
     if not data.strip():
         return Fields({})
     try:
@@ -111,6 +114,15 @@ async def read_fields(request: Request) -> Fields:
     if not isinstance(value, dict):
         raise ApiError(400, f"Error when parsing request: the body must be a JSON object, got {_shown(value)}")
     return Fields(value)
+
+
+async def _read(request: Request) -> bytes:
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > _MAX_BYTES:
+            raise ApiError(413, f"the request body is larger than {_MAX_BYTES} bytes")
+    return bytes(data)
 
 
 def _shown(value: object) -> str:

@@ -134,6 +134,14 @@ async def _upload(exchange: Exchange, receive: Receive) -> bool:
     Returns:
         True: this ends only when the client has left (or when the task is cancelled).
     """
+    try:
+        return await _pass_body(exchange, receive)
+    except Exception:
+        exchange.abort()  # or the response would be waited for
+        raise
+
+
+async def _pass_body(exchange: Exchange, receive: Receive) -> bool:
     taking = True
     while True:
         message = await receive()

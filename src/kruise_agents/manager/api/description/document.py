@@ -82,7 +82,8 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
 
 
 def _refusals(operation: Operation) -> list[int]:
-    return sorted({*operation.refusals, *([] if operation.public else [401])})
+    reads_a_body = [408, 413] if operation.body is not None else []
+    return sorted({*operation.refusals, *reads_a_body, *([] if operation.public else [401])})
 
 
 def _parameter(name: str, place: str, schema: Schema) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class Operation:
     Parameters:
         summary: a short sentence.
         answers: what a success sends, by status; None: nothing.
-        refusals: statuses of errors, beside those that every operation has.
+        refusals: statuses of errors, beside those of a missing key and of a body that cannot be read.
         body: the request's JSON; an empty body counts as ``{}``.
         query: query parameters.
         headers: request headers that matter.
@@ -38,7 +38,7 @@ class Operation:
 _CREATE = Operation(
     "Make a sandbox",
     {201: reference("Sandbox")},
-    refusals=(400, 404, 409, 413, 422, 500),
+    refusals=(400, 404, 409, 422, 500),
     body=reference("NewSandbox"),
     headers={"Idempotency-Key": {"type": "string", "pattern": "^[a-z0-9-]{1,255}$"}},
 )
@@ -59,7 +59,7 @@ _LIST = Operation(
 _CONNECT = Operation(
     "Join a running sandbox; its life is only ever prolonged",
     {200: reference("Sandbox")},
-    refusals=(400, 404, 413),
+    refusals=(400, 404),
     body=reference("Connect"),
 )
 _LIST_TEMPLATES = Operation("List templates, by name", {200: array_of("ListedTemplate")})
@@ -80,7 +80,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/sandboxes/{sandbox_id}/timeout"): Operation(
         "Set the end time, sooner or later than before",
         {204: None},
-        refusals=(400, 404, 413),
+        refusals=(400, 404),
         body=reference("Timeout"),
     ),
     ("POST", "/sandboxes/{sandbox_id}/traffic-access-token"): Operation(
