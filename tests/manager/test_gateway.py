@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from kruise_agents.protocol import SandboxTarget, Shape, build
-from support.managers import RunningManager, wait_for
+from support.managers import RunningManager, running_manager, wait_for
 
 CHAT = Subprotocol("chat")
 Serve = Callable[[str], str]
@@ -356,6 +357,30 @@ class TestWebSocket:
             sandbox.kill()
             with pytest.raises(ConnectionClosedError):
                 client.recv()
+
+
+def test_a_kill_closes_a_websocket_over_tls_too(tmp_path: Path, patched: None) -> None:
+    with running_manager(tmp_path, "--tls") as manager:
+        context = ssl.create_default_context(cafile=str(manager.state_dir / "tls" / "ca.pem"))
+        with httpx.Client(base_url=manager.api_url, headers={"X-API-Key": manager.api_key}, verify=context) as api:
+            sandbox_id = api.post("/sandboxes", json={"templateID": "base", "secure": False}).json()["sandboxID"]
+            program = (Path(__file__).parent / "programs" / "ws.py").read_text()
+            envd = f"{manager.sandbox_url(sandbox_id, 49983)}"
+            api.post(f"{envd}/files?path=ws.py", files={"file": program}).raise_for_status()
+            start = {"process": {"cmd": "python", "args": ["ws.py", "23456"]}}
+            body = json.dumps(start).encode()
+            framed = b"\0" + len(body).to_bytes(4, "big") + body
+            headers = {"Content-Type": "application/connect+json", "Connect-Protocol-Version": "1"}
+            with api.stream("POST", f"{envd}/process.Process/Start", content=framed, headers=headers):
+                url = manager.sandbox_url(sandbox_id, 23456)
+                wait_for(lambda: api.get(f"{url}/ready").status_code != 502, 20, "ws.py listening")
+                with connect(url.replace("https://", "wss://"), ssl=context, subprotocols=[CHAT]) as client:
+                    client.recv()
+                    client.send("over TLS")
+                    assert client.recv() == "over TLS"
+                    assert api.delete(f"/sandboxes/{sandbox_id}").status_code == 204
+                    with pytest.raises(ConnectionClosedError):
+                        client.recv(timeout=5)
 
 
 def raw_request(manager: RunningManager, request_line: str, **headers: str) -> tuple[int, httpx.Headers, bytes]:

@@ -28,6 +28,7 @@ def front(shared_front: Front) -> Iterator[Front]:
     shared_front.arrivals.clear()
     shared_front.api_calls.clear()
     shared_front.answers.clear()
+    shared_front.stops_reading.clear()
     yield shared_front
     # Whatever a test has sent: the front serves the next one.
     assert b"200 OK" in shared_front.ask(
@@ -328,15 +329,39 @@ class TestUpgrades:
         assert (b"upgrade", b"websocket") in sent
         assert (b"sec-websocket-key", b"x") in sent
 
-    def test_a_client_that_stops_reading_stops_the_sandbox_and_costs_no_memory(self, front: Front) -> None:
-        front.answers[3001] = [ACCEPTED, *[b"\x82\x7e\xff\xff" + b"z" * 65535] * 2000]
-        with front.connect() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.sendall(HANDSHAKE)
-            read_until(connection, b"\r\n\r\n")
-            ended = front.arrivals[0]
-            assert not ended.ended
-        wait_for(lambda: ended.ended, what="the end of the tunnel in the sandbox")
+
+@pytest.mark.parametrize("switched", [True, False])
+def test_a_client_that_stops_reading_stops_the_sandbox_instead_of_filling_the_manager(
+    switched: bool, front: Front
+) -> None:
+    front.answers[3001] = [ACCEPTED if switched else b"HTTP/1.1 200 OK\r\n\r\n", *[b"z" * 65536] * 2000]
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", front.port))
+        connection.sendall(HANDSHAKE if switched else b"GET /kruise/sb1/3001/ HTTP/1.1\r\n" + HOST + b"\r\n")
+        wait_for(lambda: front.arrivals and front.arrivals[0].sent > 500_000, what="what fits into all buffers")
+        arrival = front.arrivals[0]
+        for _ in range(100):  # while others are served, nothing more is taken
+            assert b"200 OK" in front.ask(b"GET /kruise/sb1/3000/ HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+        assert arrival.sent < 20_000_000
+        assert not arrival.ended
+    wait_for(lambda: arrival.ended, what="the end in the sandbox")
+
+
+@pytest.mark.parametrize("flood", [b"\x89\x80\0\0\0\0", b"\x00\x80\0\0\0\0", b"\x8a\x80\0\0\0\0", b"\xff"])
+def test_floods_of_frames_are_stopped_by_the_application_that_does_not_read_them(flood: bytes, front: Front) -> None:
+    front.answers[3001] = [ACCEPTED]
+    front.stops_reading.add(3001)
+    with front.connect() as connection:
+        connection.settimeout(0.5)
+        connection.sendall(HANDSHAKE)
+        read_until(connection, b"\r\n\r\n")
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 200_000_000:
+                sent += connection.send(flood * 10_000)
+        assert sent < 50_000_000
+        assert b"200 OK" in front.ask(b"GET /kruise/sb1/3000/ HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
 
 
 HANDSHAKE = (

@@ -36,6 +36,7 @@ class Arrival:
     sandbox_id: str
     port: int
     data: bytearray = field(default_factory=bytearray)
+    sent: int = 0
     ended: bool = False
 
     @property
@@ -79,6 +80,8 @@ class Front:
     api_calls: list[tuple[str, str]] = field(default_factory=list)
     answers: dict[int, list[bytes]] = field(default_factory=dict)
     connections: set[Any] = field(default_factory=set)
+    stops_reading: set[int] = field(default_factory=set)
+    """Ports whose applications read nothing after the head."""
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
@@ -128,6 +131,8 @@ def running_front(*, head_seconds: float = 30.0, stall_seconds: float = 30.0) ->
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for _ in range(3):  # what was cut is closed in the next turns of the loop
+            await asyncio.sleep(0)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -192,8 +197,11 @@ class _Program:
             for piece in [OK] if script is None else script:
                 writer.write(piece)
                 await writer.drain()
+                arrival.sent += len(piece)
             if script is not None and script and script[-1] == b"":
                 return  # an empty piece at the end: the application leaves
+            if port in self._front.stops_reading:
+                await asyncio.Event().wait()
             while piece := await reader.read(65536):
                 arrival.data += piece
         except ConnectionError:

@@ -60,11 +60,11 @@ async def join(one: Stream, other: Stream) -> None:
     except TimeoutError:
         pass  # cut below, as everything that has not ended by then
     finally:
+        for stream in (one, other):
+            stream.writer.transport.abort()
         for direction in directions:
             direction.cancel()
         await asyncio.gather(*directions, return_exceptions=True)
-        for stream in (one, other):
-            stream.writer.transport.abort()
 
 
 async def _copy(source: Stream, sink: Stream) -> None:
@@ -77,3 +77,5 @@ async def _copy(source: Stream, sink: Stream) -> None:
     with contextlib.suppress(OSError):
         if sink.writer.can_write_eof():
             sink.writer.write_eof()
+        else:  # TLS knows no end of one direction
+            sink.writer.close()
