@@ -330,6 +330,16 @@ class TestUpgrades:
         assert (b"sec-websocket-key", b"x") in sent
 
 
+def test_what_comes_before_the_answer_to_a_handshake_is_limited(front: Front) -> None:
+    front.answers[3001] = []  # never answers
+    with front.connect() as connection:
+        connection.sendall(HANDSHAKE)
+        wait_for(lambda: front.arrivals, what="the handshake in the sandbox")
+        for _ in range(100):
+            connection.sendall(b"z" * 10_000)  # is taken and dropped, so that the end is noticed
+    wait_for(lambda: front.arrivals[0].ended, what="the end in the sandbox")
+
+
 @pytest.mark.parametrize("switched", [True, False])
 def test_a_client_that_stops_reading_stops_the_sandbox_instead_of_filling_the_manager(
     switched: bool, front: Front

@@ -192,7 +192,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def _hold(self, data: bytes) -> None:
         self._waiting += data
-        if len(self._waiting) > MAX_HEAD_BYTES and not self._head_is_handshake():
+        if len(self._waiting) > MAX_HEAD_BYTES:
             self._answer_and_close()
 
     def _release(self) -> None:
@@ -200,9 +200,6 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._waiting.clear()
         if held:
             self.data_received(held)
-
-    def _head_is_handshake(self) -> bool:
-        return self._head is not None and self._head.handshake
 
     def _answer_and_close(self) -> None:
         """What came behind the request is lost, so this is the last answer (RFC 9112, section 9.3.2)."""
@@ -216,9 +213,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Give the connection to whoever serves the current request; nothing here acts on it any more.
 
         Raises:
-            ConnectionResetError: the client has left.
+            ConnectionResetError: the client has left, or sent so much before the answer that not all of it was kept.
         """
-        if self.transport.is_closing():
+        if self._deaf or self.transport.is_closing():
             raise ConnectionResetError("the client has left")
         self._deaf = True
         self._never_mind()
