@@ -21,6 +21,7 @@ from kruise_agents.manager.app import ManagerApp
 from kruise_agents.manager.front import front_server
 from kruise_agents.manager.gateway import Gateway
 from kruise_agents.manager.http_protocol import GuardedHttpProtocol
+from kruise_agents.manager.listening import bind
 from kruise_agents.manager.sandboxes.sockets import PortClosedError
 from kruise_agents.manager.traffic_tokens import TrafficTokens
 
@@ -115,7 +116,7 @@ def running_front(*, head_seconds: float = 30.0, stall_seconds: float = 30.0) ->
     """A front in a thread of its own, with shorter patience than a manager has."""
     limits = {"head_seconds": head_seconds, "stall_seconds": stall_seconds}
     protocol = type("QuickProtocol", (GuardedHttpProtocol,), limits)
-    listener = socket.create_server(("127.0.0.1", 0))
+    (listener,) = bind("127.0.0.1", 0)
     front = Front(listener.getsockname()[1], protocol)
     ready, stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
