@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from e2b import CommandExitException, InvalidArgumentException, NotFoundException, Sandbox, TimeoutException
+from e2b.sandbox.commands.command_handle import PtySize
 from starlette.datastructures import Headers
 
 from kruise_agents.sandbox.connect import Call
@@ -213,7 +214,16 @@ def test_files_of_commands_are_0644_and_only_three_descriptors_are_open(sandbox:
 
 
 def test_commands_go_first_when_memory_runs_out(sandbox: Sandbox) -> None:
-    assert sandbox.commands.run("sleep 0.01; cat /proc/self/oom_score_adj").stdout == "100\n"
+    """Also those that a shell starts in its first moment, and in terminals; this process, which serves, does not."""
+    own = Path("/proc/self/oom_score_adj").read_text().strip()
+    for _ in range(20):
+        assert sandbox.commands.run("(cat /proc/self/oom_score_adj)").stdout == "100\n"
+    terminal = sandbox.pty.create(PtySize(rows=24, cols=80), timeout=20)
+    sandbox.pty.send_stdin(terminal.pid, b"cat /proc/self/oom_score_adj; exit\n")
+    shown: list[bytes] = []
+    terminal.wait(on_pty=shown.append)
+    assert b"100\r\n" in b"".join(shown)
+    assert Path("/proc/self/oom_score_adj").read_text().strip() == own
 
 
 def test_a_timeout_kills_the_process(sandbox: Sandbox, wait_until: Callable[..., None]) -> None:
@@ -247,6 +257,15 @@ def test_kill_ends_a_command(sandbox: Sandbox) -> None:
     assert not alive(handle.pid)
     assert sandbox.commands.kill(handle.pid) is False
     assert sandbox.commands.kill(2**30) is False
+
+
+def test_kill_returns_when_the_process_is_gone(sandbox: Sandbox) -> None:
+    for _ in range(20):
+        handle = sandbox.commands.run("exec sleep 600", background=True)
+        assert sandbox.commands.kill(handle.pid) is True
+        assert not alive(handle.pid)
+        assert sandbox.commands.kill(handle.pid) is False
+        assert sandbox.commands.list() == []
 
 
 def test_kill_does_not_wait_for_others_that_hold_the_pipes(sandbox: Sandbox, wait_until: Callable[..., None]) -> None:

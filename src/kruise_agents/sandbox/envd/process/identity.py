@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
 from ..users import User
+from .memory import commands_go_first
 
 _PR_SET_DUMPABLE = 4
 # setgroups, setresgid, setresuid
@@ -45,12 +46,13 @@ def start_as(user: User, start: Start) -> subprocess.Popen[bytes]:
     Raises:
         OSError: this process may not do that, or what ``start`` raises.
     """
-    if user.uid == os.getuid():
-        return start({})
-    groups = user.groups
-    if _SYSTEM_CALLS is None:
-        return start({"user": user.uid, "group": user.gid, "extra_groups": groups})
-    return _thread().submit(_start_here, user.uid, user.gid, groups, start).result()
+    with commands_go_first():
+        if user.uid == os.getuid():
+            return start({})
+        groups = user.groups
+        if _SYSTEM_CALLS is None:
+            return start({"user": user.uid, "group": user.gid, "extra_groups": groups})
+        return _thread().submit(_start_here, user.uid, user.gid, groups, start).result()
 
 
 @functools.cache

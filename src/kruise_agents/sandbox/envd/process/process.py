@@ -105,6 +105,11 @@ class Process:
         else:
             signal.pidfd_send_signal(self._pidfd, number)
 
+    async def ended(self, seconds: float) -> bool:
+        """Wait for the end event, ``seconds`` at most; whether it came."""
+        done, _ = await asyncio.wait([self._ended], timeout=seconds)
+        return bool(done)
+
     def resize(self, size: terminal.Size) -> bool:
         """Set the size of the terminal's window; False if there is no terminal."""
         if self._terminal_descriptor is None:

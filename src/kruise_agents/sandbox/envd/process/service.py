@@ -30,6 +30,7 @@ from .start import start_process, window_size
 
 _SIGNALS = {"SIGNAL_SIGKILL": int(signal.SIGKILL), "SIGNAL_SIGTERM": int(signal.SIGTERM)}
 _CLOSE_SECONDS = 5.0
+_KILL_SECONDS = 5.0
 
 
 class ProcessService:
@@ -118,7 +119,7 @@ class ProcessService:
         return {}
 
     async def send_signal(self, request: Message, _call: Call) -> Json:
-        """``SendSignal``."""
+        """``SendSignal``. SIGKILL is answered when the process is gone, unless the kernel takes its time."""
         process = self._registry.find(request.message("process"))
         number = request.enum("signal", _SIGNALS)
         if number not in _SIGNALS.values() or isinstance(number, str):
@@ -127,6 +128,8 @@ class ProcessService:
             process.send_signal(number)
         except ProcessLookupError:
             raise ConnectError(Code.NOT_FOUND, f"process with pid {process.pid} not found") from None
+        if number == signal.SIGKILL:
+            await process.ended(_KILL_SECONDS)
         return {}
 
     async def update(self, request: Message, _call: Call) -> Json:

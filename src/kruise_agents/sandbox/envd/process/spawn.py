@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from ..users import User
 from .identity import start_as
@@ -15,8 +13,6 @@ _UMASK = 0o022
 # What makes a shell answer with 127 or 126, or run a script that has no first line.
 _LEFT_TO_THE_SHELL = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC}
 _SHELL = ("/bin/sh", "-c", 'exec "$0" "$@"')
-# Commands go before the agent when memory runs out.
-_OOM_SCORE = "100"
 
 
 class SpawnError(Exception):
@@ -34,17 +30,13 @@ def spawn(
     stdin = subprocess.PIPE if with_stdin else subprocess.DEVNULL
     try:
         try:
-            process = popen(command, environment, folder, user, stdin=stdin, output=subprocess.PIPE)
+            return popen(command, environment, folder, user, stdin=stdin, output=subprocess.PIPE)
         except OSError as error:
             if error.errno not in _LEFT_TO_THE_SHELL:
                 raise
-            shell = [*_SHELL, *command]
-            process = popen(shell, environment, folder, user, stdin=stdin, output=subprocess.PIPE)
+            return popen([*_SHELL, *command], environment, folder, user, stdin=stdin, output=subprocess.PIPE)
     except (OSError, ValueError) as error:
         raise SpawnError(str(error)) from error
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{process.pid}/oom_score_adj").write_text(_OOM_SCORE)
-    return process
 
 
 def popen(
