@@ -1,0 +1,203 @@
+"""Commands and terminals of a whole sandbox, through the manager."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from e2b import CommandExitException
+from e2b.sandbox.commands.command_handle import PtySize
+from e2b_code_interpreter import AsyncSandbox, Sandbox
+
+from support.managers import RunningManager, available_runtime, wait_for
+
+isolated = pytest.mark.skipif(
+    available_runtime() != "bubblewrap", reason="this machine permits no namespaces; process ids are the host's"
+)
+
+
+class Screen:
+    """What a terminal has shown."""
+
+    def __init__(self, sandbox: Sandbox, rows: int = 24, columns: int = 80, **variables: str) -> None:
+        self._pty = sandbox.pty
+        self.handle = sandbox.pty.create(PtySize(rows, columns), envs=variables, timeout=60)
+        self._events = iter(self.handle)
+        self._shown = b""
+
+    def type(self, keys: str) -> None:
+        self._pty.send_stdin(self.handle.pid, keys.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        self._pty.resize(self.handle.pid, PtySize(rows, columns))
+
+    def read_until(self, text: str) -> None:
+        while text.encode() not in self._shown:
+            self._shown += next(self._events)[2] or b""
+        self._shown = self._shown.partition(text.encode())[2]
+
+
+def test_five_hundred_commands_in_a_row(sandbox: Sandbox) -> None:
+    for number in range(500):
+        result = sandbox.commands.run(f"echo {number}; echo {-number} >&2")
+        assert (result.stdout, result.stderr) == (f"{number}\n", f"{-number}\n")
+    assert sandbox.commands.list() == []
+
+
+def test_a_hundred_commands_at_once(sandbox: Sandbox) -> None:
+    with ThreadPoolExecutor(100) as pool:
+        found = list(pool.map(lambda number: sandbox.commands.run(f"echo {number}", timeout=0).stdout, range(100)))
+    assert found == [f"{number}\n" for number in range(100)]
+    assert sandbox.commands.list() == []
+
+
+def test_a_hundred_commands_at_once_in_one_event_loop(manager: RunningManager, sandbox: Sandbox) -> None:
+    async def run() -> list[str]:
+        same = await AsyncSandbox.connect(sandbox.sandbox_id, domain=manager.domain, api_key=manager.api_key)
+        running = (same.commands.run(f"read x; echo {number}", timeout=0) for number in range(100))
+        return [result.stdout for result in await asyncio.gather(*running)]
+
+    # Without stdin: `read` ends at once.
+    assert asyncio.run(run()) == [f"{number}\n" for number in range(100)]
+
+
+@isolated
+def test_no_process_is_left_and_no_zombie(sandbox: Sandbox) -> None:
+    """Also of what was killed, of orphans, and of what ended while nobody listened."""
+    before = processes(sandbox)
+    sandbox.commands.run("(sleep 0.01 &) ; true")
+    sandbox.commands.run("setsid sleep 0.01 >/dev/null 2>&1 & ")
+    for _ in range(5):
+        handle = sandbox.commands.run("sleep 600", background=True)
+        handle.disconnect()
+        assert sandbox.commands.kill(handle.pid)
+        assert gone(sandbox, handle.pid)
+    handle = sandbox.commands.run("exit 3", background=True)
+    with contextlib.suppress(CommandExitException):
+        handle.wait()
+    assert gone(sandbox, handle.pid)
+    wait_for(lambda: processes(sandbox) == before, what="the end of the orphans")
+
+
+def gone(sandbox: Sandbox, pid: int) -> bool:
+    return sandbox.commands.run(f"kill -0 {pid} 2>/dev/null || echo gone", user="root").stdout == "gone\n"
+
+
+def processes(sandbox: Sandbox) -> list[str]:
+    """State and name of everything that runs, without the looking itself."""
+    lines = sandbox.commands.run("ps -e -o stat=,comm=,args=").stdout.splitlines()
+    return sorted(line.split()[0][0] + " " + line.split()[1] for line in lines if "ps -e" not in line)
+
+
+def test_several_listeners_of_a_background_command_get_the_same(sandbox: Sandbox) -> None:
+    first = sandbox.commands.run("read; seq 20000; read; exit 4", background=True, stdin=True, timeout=0)
+    handles = [first] + [sandbox.commands.connect(first.pid, timeout=0) for _ in range(4)]
+    ends: list[tuple[int, list[str]]] = []
+
+    def listen(handle: Any) -> None:
+        with pytest.raises(CommandExitException) as raised:
+            handle.wait()
+        ends.append((raised.value.exit_code, raised.value.stdout.split()))
+
+    threads = [threading.Thread(target=listen, args=(handle,)) for handle in handles]
+    for thread in threads:
+        thread.start()
+    sandbox.commands.send_stdin(first.pid, "\n\n")
+    for thread in threads:
+        thread.join(60)
+    assert ends == [(4, [str(number) for number in range(1, 20001)])] * 5
+
+
+def test_a_background_command_outlives_its_client(manager: RunningManager, sandbox: Sandbox) -> None:
+    handle = sandbox.commands.run("read x; echo got $x", background=True, stdin=True, timeout=0)
+    handle.disconnect()
+    other = Sandbox.connect(sandbox.sandbox_id, domain=manager.domain, api_key=manager.api_key)
+    joined = other.commands.connect(handle.pid, timeout=0)
+    other.commands.send_stdin(handle.pid, "it\n")
+    assert joined.wait().stdout == "got it\n"
+
+
+@pytest.mark.skipif(shutil.which("less") is None, reason="less is not installed here")
+def test_less_follows_the_window(sandbox: Sandbox) -> None:
+    sandbox.files.write("lines", "".join(f"line {number}.\n" for number in range(1, 201)))
+    screen = Screen(sandbox, LESS="")
+    screen.type("less lines; echo left-$((1+1))\n")
+    screen.read_until("\x1b[?1049h")
+    screen.read_until("line 23.")
+    screen.resize(50, 100)
+    screen.type("r")  # less may miss the signal just before it waits for a key
+    screen.read_until("line 49.")
+    screen.type("G")
+    screen.read_until("line 200.")
+    screen.type("q")
+    screen.read_until("\x1b[?1049l")
+    screen.read_until("left-2\r\n")
+    screen.type("exit\n")
+    assert screen.handle.wait().exit_code == 0
+
+
+@isolated
+@pytest.mark.skipif(shutil.which("top") is None, reason="top is not installed here")
+def test_top_shows_the_sandbox_alone(sandbox: Sandbox) -> None:
+    screen = Screen(sandbox, 40, 120)
+    screen.type("top; echo left-$((1+1))\n")
+    screen.read_until("PID")
+    screen.read_until("envd")
+    screen.resize(20, 60)
+    screen.read_until("PID")
+    screen.type("q")
+    screen.read_until("left-2\r\n")
+    screen.type("exit 7\n")
+    with pytest.raises(CommandExitException) as raised:
+        screen.handle.wait()
+    assert raised.value.exit_code == 7
+
+
+def test_a_terminal_has_job_control_colours_and_control_keys(sandbox: Sandbox) -> None:
+    screen = Screen(sandbox)
+    screen.type("test -t 0 && test -t 1 && tput setaf 1 && echo red-$((1+1))\n")
+    screen.read_until("\x1b[31mred-2\r\n")
+    screen.type("sleep 600\n")
+    screen.read_until("sleep 600\r\n")
+    screen.type("\x1a")
+    screen.read_until("Stopped")
+    screen.type("kill %1; wait; echo next-$((1+1))\n")
+    screen.read_until("next-2\r\n")
+    screen.type("cat\n")
+    screen.read_until("cat\r\n")
+    screen.type("typed\n\x04")
+    screen.read_until("typed\r\ntyped\r\n")
+    screen.type("sh -c 'echo ready-$((1+1)); exec sleep 600'\n")
+    screen.read_until("ready-2\r\n")
+    screen.type("\x03")
+    screen.type("echo code-$?; exit\n")
+    screen.read_until("code-130\r\n")
+    assert screen.handle.wait().exit_code == 0
+
+
+def test_variables_of_the_sandbox_and_of_the_call(manager: RunningManager, patched: None) -> None:
+    odd = "a = 'b'\n\"c\" $HOME \\ ü"
+    variables = {"FOR_ALL": "sandbox", "ODD": odd, "EMPTY": "", "E2B_SANDBOX": "no"}
+    with Sandbox.create(envs=variables, domain=manager.domain, api_key=manager.api_key) as sandbox:
+        show = 'printf "%s|%s|%s|%s|%s" "$FOR_ALL" "$ODD" "${EMPTY-unset}" "$E2B_SANDBOX" "$CALL"'
+        assert sandbox.commands.run(show).stdout == f"sandbox|{odd}||true|"
+        called = sandbox.commands.run(show, envs={"FOR_ALL": "call", "CALL": "x", "E2B_SANDBOX": "y"})
+        assert called.stdout == f"call|{odd}||y|x"
+        assert sandbox.commands.run(show, user="root").stdout == f"sandbox|{odd}||true|"
+        screen = Screen(sandbox, FOR_ALL="terminal")
+        screen.type('echo "=$FOR_ALL=$E2B_SANDBOX="; exit\n')
+        screen.read_until("=terminal=true=\r\n")
+        assert screen.handle.wait().exit_code == 0
+
+
+def test_thousands_of_variables_and_long_ones(sandbox: Sandbox) -> None:
+    variables = {f"V{number}": str(number) for number in range(5000)}
+    assert sandbox.commands.run("echo $V0 $V4999; env | grep -c ^V", envs=variables).stdout == "0 4999\n5000\n"
+    assert sandbox.commands.run("echo ${#LONG}", envs={"LONG": "x" * 130_000}).stdout == "130000\n"
+    with pytest.raises(Exception, match="Argument list too long"):
+        sandbox.commands.run("true", envs={"TOO_LONG": "x" * 200_000})
