@@ -29,7 +29,7 @@ _LAST_CAPABILITY_FILE = Path("/proc/sys/kernel/cap_last_cap")
 _KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 18, 19)
 _NESTED_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 _LOWEST_OPEN_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-_ROOTS = ("/", "/etc", "/home", "/opt", "/root", "/run", "/tmp", "/var")  # noqa: S108 - the sandbox's own
+_ROOTS = ("/", "/code", "/etc", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var")  # noqa: S108 - the sandbox's own
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

@@ -81,13 +81,18 @@ def readable_folders() -> list[Path]:
     return folders
 
 
+def fill_login_files(home: Path) -> None:
+    """What a login shell reads, for any user's home."""
+    (home / ".profile").write_text(_PROFILE, encoding="utf-8")
+    (home / ".bashrc").write_text("# Read by login shells too, through ~/.profile.\n", encoding="utf-8")
+
+
 def fill_home(home: Path) -> None:
     """Put the login profile, ``sudo`` and the thin virtual environment into an empty home folder.
 
     Nothing in it depends on where the folder lies, so it can be moved, mounted elsewhere or copied.
     """
-    (home / ".profile").write_text(_PROFILE, encoding="utf-8")
-    (home / ".bashrc").write_text("# Read by login shells too, through ~/.profile.\n", encoding="utf-8")
+    fill_login_files(home)
     local = home / ".local"
     binaries = local / "bin"
     packages = local / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"

@@ -6,16 +6,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .layout import SYSTEM_PATH
+from .program import fill_login_files
 
 BOUND_FROM_HOST = (
     "/etc/alternatives",
     "/etc/ca-certificates",
+    "/etc/debian_version",
     "/etc/fonts",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
     "/etc/localtime",
     "/etc/mime.types",
+    "/etc/os-release",
     "/etc/pki/ca-trust",
     "/etc/pki/tls/certs",
     "/etc/protocols",
@@ -28,7 +31,7 @@ BOUND_FROM_HOST = (
 
 _ETC = {
     "environment": "",
-    "group": "root:x:0:\nsudo:x:27:user\nuser:x:1000:\nnogroup:x:65534:\n",
+    "group": "root:x:0:\ntty:x:5:\nsudo:x:27:user\nusers:x:100:\nuser:x:1000:\nnogroup:x:65534:\n",
     "hostname": "e2b.local\n",
     "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 e2b.local e2b\n",
     "nsswitch.conf": (
@@ -48,10 +51,14 @@ _ETC = {
 _FOLDERS = {
     "code": 0o777,
     "etc/pam.d": 0o755,
+    "etc/skel": 0o755,
     "home": 0o755,
+    "media": 0o755,
+    "mnt": 0o755,
     "opt": 0o755,
     "root": 0o700,
     "run": 0o755,
+    "run/lock": 0o1777,
     "srv": 0o755,
     "var": 0o755,
     "var/cache": 0o755,
@@ -59,6 +66,9 @@ _FOLDERS = {
     "var/log": 0o755,
     "var/tmp": 0o1777,
 }
+
+
+_LINKS = {"var/lock": "/run/lock", "var/run": "/run"}
 
 
 def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
@@ -75,6 +85,10 @@ def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
         file = rootfs / "etc" / name
         file.write_text(text, encoding="utf-8")
         file.chmod(0o640 if name == "shadow" else 0o644)
+    for name, target in _LINKS.items():
+        (rootfs / name).symlink_to(target)
+    for home in (rootfs / "etc" / "skel", rootfs / "root"):
+        fill_login_files(home)
     # An interpreter below root's home on the host lies there in a sandbox as well.
     if any(folder.is_relative_to("/root") for folder in mounted):
         (rootfs / "root").chmod(0o711)
