@@ -13,9 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
-from e2b import Sandbox
+from e2b import Sandbox, SandboxException
 
 from kruise_agents.sandbox.connect.envelope import Envelope, EnvelopeDecoder
+from support.managers import available_runtime
 
 STREAM = {"content-type": "application/connect+json"}
 PROCESS = "/process.Process"
@@ -257,6 +258,29 @@ def test_a_move_to_another_file_system_is_refused(served_envd: Any) -> None:
         message = f"error renaming: rename {home}/f {elsewhere}/f: invalid cross-device link"
         assert reply.json() == {"code": "internal", "message": message}
         assert (home / "f").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/proc/self/mem", "error writing file: write /proc/self/mem: input/output error"),
+        ("/proc/self/nosuch", "error opening file: open /proc/self/nosuch: no such file or directory"),
+        ("/dev/full", "attempted to write 1 bytes: not enough disk space available"),
+    ],
+)
+def test_files_of_the_kernel_are_refused_by_the_kernel(path: str, text: str, served_envd: Any) -> None:
+    reply = httpx.post(served_envd.url + "/files", params={"path": path}, files={"file": b"x"})
+    assert reply.json()["message"] == text
+
+
+def test_a_path_through_a_link_that_may_not_be_read(remote: Sandbox) -> None:
+    """``/proc/1`` is not the sandbox's own."""
+    if available_runtime() != "bubblewrap":
+        pytest.skip("here it is the host's")
+    for action in (lambda: remote.files.write("/proc/1/root/x", "1"), lambda: remote.files.read("/proc/1/root/x")):
+        with pytest.raises(SandboxException, match=r"500: error opening file.*permission denied"):
+            action()
+    assert [entry.name for entry in remote.files.list("/proc/1", depth=1) if entry.name == "status"] == ["status"]
 
 
 def test_what_may_not_be_read_or_written_is_named(locked: Any, served_envd: Any) -> None:

@@ -17,6 +17,8 @@ import pytest
 from e2b import InvalidArgumentException, NotFoundException, Sandbox, SandboxException
 from e2b.sandbox.filesystem.watch_handle import FilesystemEventType
 
+from kruise_agents.sandbox.envd.watch.source import SharedInotify
+
 Wait = Callable[[Callable[[], bool]], None]
 
 
@@ -288,6 +290,130 @@ def test_a_burst_by_many_writers_in_many_new_folders(home: Path, watch: Callable
     assert len(created) == len(set(created)), "an event came twice"
     assert set(created) == expected
     assert {name for kind, name in events if kind == "WRITE"} == {name for name in expected if "/" in name}
+
+
+class TestWhatIsToldLate:
+    """Several changes that are told together; the first names are no longer true then."""
+
+    def test_what_was_made_in_a_folder_before_its_rename_is_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+
+        def change() -> None:
+            (tmp_path / "a/b/c").mkdir(parents=True)
+            (tmp_path / "a/b/c/early").touch()
+            (tmp_path / "a").rename(tmp_path / "z")
+
+        def later() -> None:
+            (tmp_path / "z/b/c/late").touch()
+
+        assert created(tmp_path, change, later) == [["a/b", "z", "z/b/c", "z/b/c/early"], ["z/b/c/late"]]
+
+    def test_what_was_made_in_a_folder_that_is_renamed_at_once_is_told(self, tmp_path: Path) -> None:
+        def change() -> None:
+            (tmp_path / "a/b").mkdir(parents=True)
+            (tmp_path / "a/b/f").touch()
+            (tmp_path / "a").rename(tmp_path / "z")
+
+        assert created(tmp_path, change) == [["a", "z", "z/b", "z/b/f"]]
+
+    def test_what_is_renamed_and_then_removed_is_forgotten(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+
+        def change() -> None:
+            (tmp_path / "a/b").mkdir()
+            (tmp_path / "a/b").rename(tmp_path / "a/c")
+            (tmp_path / "a/c").rmdir()
+            (tmp_path / "a").rename(tmp_path / "z")
+            (tmp_path / "z/b").mkdir()
+
+        assert created(tmp_path, change) == [["a/b", "a/c", "z", "z/b"]]
+
+
+def created(folder: Path, *changes: Callable[[], None]) -> list[list[str]]:
+    """The names of CREATE events after each change."""
+
+    async def run() -> list[list[str]]:
+        source = SharedInotify()
+        watch = await source.open(str(folder), recursive=True, describe=None)
+        found = []
+        for change in changes:
+            change()
+            source.drain()
+            found.append([event["name"] for event in watch.take() if event["type"] == "EVENT_TYPE_CREATE"])
+        source.close_all()
+        return found
+
+    return asyncio.run(run())
+
+
+class TestALargeTree:
+    @pytest.fixture(autouse=True)
+    def turns_of_one_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("kruise_agents.sandbox.envd.watch.watch._TURN_SECONDS", 0.0)
+
+    @pytest.fixture
+    def tree(self, tmp_path: Path) -> Path:
+        for number in range(200):
+            (tmp_path / "/".join(f"{number:03}")).mkdir(parents=True)
+        return tmp_path
+
+    def test_others_get_their_turn_while_it_is_being_armed(self, tree: Path) -> None:
+        async def arm() -> int:
+            source = SharedInotify()
+            arming = asyncio.create_task(source.open(str(tree), recursive=True, describe=None))
+            turns = 0
+            while not arming.done():
+                turns += 1
+                await asyncio.sleep(0)
+            source.close_all()
+            return turns
+
+        assert asyncio.run(arm()) > 200
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_folders_that_move_meanwhile_are_watched_where_they_are(self, seed: int, tree: Path) -> None:
+        chance = random.Random(seed)
+
+        async def arm() -> set[str]:
+            source = SharedInotify()
+            arming = asyncio.create_task(source.open(str(tree), recursive=True, describe=None))
+            while not arming.done():
+                move_something(tree, chance)
+                await asyncio.sleep(0)
+            watch = arming.result()
+            source.drain()
+            watch.take()
+            for folder in folders(tree):
+                (folder / "f").touch()
+            source.drain()
+            found = {event["name"] for event in watch.take()}
+            source.close_all()
+            return found
+
+        assert asyncio.run(arm()) == {str((folder / "f").relative_to(tree)) for folder in folders(tree)}
+
+    def test_a_client_that_goes_meanwhile_leaves_nothing(self, tree: Path) -> None:
+        async def arm() -> int:
+            before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a plain system call
+            arming = asyncio.create_task(SharedInotify().open(str(tree), recursive=True, describe=None))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            arming.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await arming
+            return len(os.listdir("/proc/self/fd")) - before  # noqa: PTH208 - a plain system call
+
+        assert asyncio.run(arm()) == 0
+
+
+def folders(tree: Path) -> list[Path]:
+    return [Path(folder) for folder, _, _ in os.walk(tree)]
+
+
+def move_something(tree: Path, chance: random.Random) -> None:
+    source, target = chance.sample(folders(tree)[1:], 2)
+    with contextlib.suppress(OSError):  # below itself
+        source.rename(target / f"moved-{chance.random()}")
 
 
 def test_the_watched_folder_itself(home: Path, watch: Callable[..., Watched]) -> None:

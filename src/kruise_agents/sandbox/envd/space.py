@@ -77,12 +77,13 @@ def require_for_body(length: int, target: str | None) -> None:
 
 
 def _disk(path: str) -> tuple[int, os.statvfs_result] | None:
-    """The file system on which a path is or will be; None for what is on none, like a device."""
+    """The file system on which a path is or will be; None for what is on none, like a device or ``/proc``."""
     for place in (Path(path), *Path(path).parents):
         try:
             facts = place.stat()
             if stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):
-                return facts.st_dev, os.statvfs(place)
+                disk = os.statvfs(place)
+                return (facts.st_dev, disk) if disk.f_blocks else None
         except FileNotFoundError:
             continue
         except OSError:

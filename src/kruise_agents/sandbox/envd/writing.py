@@ -33,8 +33,16 @@ async def write_file(path: str, content: Piece, user: User, attributes: Mapping[
     Raises:
         HttpError: it cannot be written.
     """
-    async with _turns.setdefault(os.path.realpath(path), asyncio.Lock()):  # noqa: ASYNC240  # a few system calls
+    async with _turns.setdefault(_place(path), asyncio.Lock()):
         return await _write(path, content, user, attributes)
+
+
+def _place(path: str) -> str:
+    """The same for every spelling of a path; as it is where links may not be read, as in others' ``/proc``."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return path
 
 
 async def _write(path: str, content: Piece, user: User, attributes: Mapping[str, str]) -> dict[str, Any]:

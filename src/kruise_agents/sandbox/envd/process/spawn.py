@@ -6,6 +6,7 @@ import errno
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from ..system_errors import reason
 from ..users import User
 from .identity import start_as
 
@@ -35,7 +36,9 @@ def spawn(
             if error.errno not in _LEFT_TO_THE_SHELL:
                 raise
             return popen([*_SHELL, *command], environment, folder, user, stdin=stdin, output=subprocess.PIPE)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise SpawnError(f"{error.filename}: {reason(error)}" if error.filename else reason(error)) from error
+    except ValueError as error:
         raise SpawnError(str(error)) from error
 
 

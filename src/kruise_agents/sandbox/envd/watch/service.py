@@ -42,7 +42,7 @@ class WatchService:
 
     async def watch(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
         """``WatchDir``: ``start`` when the watch is armed, then each event as it comes."""
-        watch = self._open(request, call)
+        watch = await self._open(request, call)
         interval = keepalive_interval(call)
         try:
             yield {"start": {}}
@@ -60,7 +60,7 @@ class WatchService:
 
     async def create(self, request: Message, call: Call) -> Json:
         """``CreateWatcher``."""
-        watch = self._open(request, call)
+        watch = await self._open(request, call)
         watcher_id = f"w{secrets.token_hex(10)}"
         self._polled[watcher_id] = watch
         return {"watcherId": watcher_id}
@@ -85,21 +85,13 @@ class WatchService:
         except KeyError:
             raise ConnectError(Code.NOT_FOUND, f"watcher with id {watcher_id} not found") from None
 
-    def _open(self, request: Message, call: Call) -> Watch:
+    async def _open(self, request: Message, call: Call) -> Watch:
         path = self._path_of(request, call)
-        try:
-            is_folder = stat.S_ISDIR(Path(path).stat().st_mode)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            text = f"path {path} not found: {describe('stat', path, error)}"
-            raise ConnectError(Code.NOT_FOUND, text) from error
-        except OSError as error:
-            raise ConnectError(Code.INTERNAL, f"error statting path {path}: {reason(error)}") from error
-        if not is_folder:
-            raise ConnectError(Code.INVALID_ARGUMENT, f"path {path} not a directory: only directories can be watched")
+        _require_folder(path)
         if not request.flag("allowNetworkMounts", False) and _file_system(path) in _NETWORK_FILE_SYSTEMS:
             raise ConnectError(Code.INVALID_ARGUMENT, f"cannot watch path on network filesystem: {path}")
         try:
-            return self._source.open(
+            return await self._source.open(
                 path,
                 recursive=request.flag("recursive", False),
                 describe=self._entry if request.flag("includeEntry", False) else None,
@@ -114,6 +106,17 @@ class WatchService:
             return self._entry_of(path)
         except OSError:
             return None
+
+
+def _require_folder(path: str) -> None:
+    try:
+        is_folder = stat.S_ISDIR(Path(path).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConnectError(Code.NOT_FOUND, f"path {path} not found: {describe('stat', path, error)}") from error
+    except OSError as error:
+        raise ConnectError(Code.INTERNAL, f"error statting path {path}: {reason(error)}") from error
+    if not is_folder:
+        raise ConnectError(Code.INVALID_ARGUMENT, f"path {path} not a directory: only directories can be watched")
 
 
 def _file_system(path: str) -> int | None:

@@ -25,8 +25,8 @@ class SharedInotify:
         self._records: deque[Record] = deque()
         self._watches: set[Watch] = set()
 
-    def open(self, path: str, *, recursive: bool, describe: Describe | None) -> Watch:
-        """Begin to watch; every change from now on is reported.
+    async def open(self, path: str, *, recursive: bool, describe: Describe | None) -> Watch:
+        """Begin to watch; every change after the return is reported, some before it may be.
 
         Raises:
             OSError: see :meth:`Watch.start`.
@@ -39,8 +39,8 @@ class SharedInotify:
         watch = Watch(self, path, recursive=recursive, describe=describe)
         self._watches.add(watch)
         try:
-            watch.start()
-        except OSError:
+            await watch.start()
+        except BaseException:
             self.close(watch)
             raise
         return watch

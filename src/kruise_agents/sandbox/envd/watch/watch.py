@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ Event = dict[str, Any]
 Describe = Callable[[str], "dict[str, Any] | None"]
 """``EntryInfo`` of a path, or None when there is nothing any more."""
 
+_TURN_SECONDS = 0.01
+
 # In the order in which operations of one record are reported.
 _EVENTS = (
     (inotify.CREATE | inotify.MOVED_TO, "EVENT_TYPE_CREATE"),
@@ -35,6 +38,8 @@ _EVENTS = (
 )
 _WITHOUT_ENTRY = ("EVENT_TYPE_REMOVE", "EVENT_TYPE_RENAME")
 _APPEARED = inotify.CREATE | inotify.MOVED_TO
+_VANISHED = inotify.DELETE | inotify.MOVED_FROM
+_CONTENT = ""
 
 
 class Source(Protocol):
@@ -75,22 +80,24 @@ class Watch:
         self._folders: dict[int, _Folder] = {}
         self._at: dict[str, int] = {}
         self._leaving: dict[int, str] = {}
+        self._missed: dict[int, dict[str, bool]] = {}
         self._waiting: deque[Event] = deque()
         self._arrived = asyncio.Event()
 
-    def start(self) -> None:
-        """Arm it.
+    async def start(self) -> None:
+        """Arm it; others get their turn meanwhile, for a tree may have a hundred thousand folders.
 
         Raises:
-            OSError: the folder cannot be watched, or there are too many watches; nothing stays armed then.
+            OSError: the folder cannot be watched, or there are too many watches.
         """
-        try:
-            self._attach(ROOT)
-            if self._recursive:
-                self._look_below(ROOT, is_new=False)
-        except OSError:
-            self.stop()
-            raise
+        self._attach(ROOT)
+        if not self._recursive:
+            return
+        turn_ends = time.monotonic() + _TURN_SECONDS
+        for _ in self._spread(ROOT, is_new=False):
+            if time.monotonic() > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = time.monotonic() + _TURN_SECONDS
 
     def stop(self) -> None:
         """Watch no more."""
@@ -133,7 +140,8 @@ class Watch:
         if not (self._recursive and record.mask & inotify.IS_FOLDER):
             self._report(record.mask, relative)
             return
-        if record.mask & inotify.MOVED_FROM and relative in self._at:
+        missed_new = record.mask & _VANISHED and self._missed.get(record.descriptor, {}).pop(record.name, False)
+        if record.mask & inotify.MOVED_FROM and (relative in self._at or missed_new):
             self._leaving[record.cookie] = relative
         self._report(record.mask, relative)
         if record.mask & _APPEARED:
@@ -155,38 +163,63 @@ class Watch:
 
     def _appeared(self, relative: str, record: Record) -> None:
         came_from = self._leaving.pop(record.cookie, None) if record.cookie else None
-        if came_from in self._at and self._is_at(relative, came_from):
-            self._moved(came_from, relative)
-        elif relative not in self._at or not self._is_at(relative, relative):
-            try:
+        try:
+            if came_from in self._at and self._is_at(relative, came_from):
+                self._moved(came_from, relative)
+            elif relative not in self._at or not self._is_at(relative, relative):
                 # What was moved in from outside is not new, only here.
                 self._attach_tree(relative, is_new=record.mask & inotify.CREATE != 0 or came_from is not None)
-            except OSError as error:
-                self.fail(too_many(error))
+        except OSError as error:
+            self.fail(too_many(error))
 
     def _moved(self, old: str, new: str) -> None:
-        for relative in [one for one in self._at if one == old or one.startswith(old + "/")]:
-            descriptor = self._at.pop(relative)
-            moved = new + relative[len(old) :]
-            self._folders[descriptor].relative = moved
-            self._at[moved] = descriptor
+        moved = [one for one in self._at if one == old or one.startswith(old + "/")]
+        descriptors = [self._at.pop(relative) for relative in moved]
+        for relative, descriptor in zip(moved, descriptors, strict=True):
+            self._folders[descriptor].relative = new + relative[len(old) :]
+            self._at[self._folders[descriptor].relative] = descriptor
+        for descriptor in descriptors:
+            self._catch_up(descriptor)
+
+    def _catch_up(self, descriptor: int) -> None:
+        """Attach what could not be reached by a folder's old name, after it was told the new one."""
+        for name, is_new in self._missed.pop(descriptor, {}).items():
+            relative = self._folders[descriptor].relative
+            if name == _CONTENT:
+                for _ in self._spread(relative, is_new=is_new):
+                    pass
+            else:
+                self._attach_tree(_join(relative, name), is_new=is_new)
 
     def _attach_tree(self, relative: str, *, is_new: bool) -> None:
         """Attach a folder and those below.
 
         Raises:
-            OSError: there are too many watches. A folder that cannot be read or has vanished is left out.
+            OSError: there are too many watches.
         """
-        try:
-            self._attach(relative)
-        except OSError as error:
-            if is_limit(error):
-                raise
-            return
-        self._look_below(relative, is_new=is_new)
+        if self._attach_if_there(relative, is_new=is_new) is not None:
+            for _ in self._spread(relative, is_new=is_new):
+                pass
 
-    def _look_below(self, relative: str, *, is_new: bool) -> None:
-        """Attach the folders in a folder that was just attached; report what came into a new one too early to be seen.
+    def _spread(self, relative: str, *, is_new: bool) -> Iterator[None]:
+        """Attach every folder below one that was just attached, a folder with each step.
+
+        Between the steps any of them may get another name, or leave: what is left to do is kept by descriptors.
+
+        Raises:
+            OSError: there are too many watches.
+        """
+        left = [self._at[relative]]
+        while left:
+            folder = self._folders.get(left.pop())
+            if folder is not None:
+                below = self._look_into(folder.relative, is_new=is_new)
+                found = [self._attach_if_there(one, is_new=is_new) for one in below]
+                left += [descriptor for descriptor in reversed(found) if descriptor is not None]
+            yield
+
+    def _look_into(self, relative: str, *, is_new: bool) -> list[str]:
+        """The folders in a folder; reports what came into a new one too early to be seen.
 
         The kernel reports what is made from then on. An entry whose first waiting record is its creation will be
         reported, and attached, by that; for all others this is the only chance.
@@ -195,9 +228,10 @@ class Watch:
         try:
             with os.scandir(self._absolute(relative)) as entries:
                 # Their content before the records: what is written in between has one of those.
-                found = sorted(((one, _has_content(one)) for one in entries), key=lambda pair: pair[0].name)
+                found = sorted(((one, is_new and _has_content(one)) for one in entries), key=lambda pair: pair[0].name)
         except OSError:
-            return
+            self._missed.setdefault(descriptor, {})[_CONTENT] = is_new
+            return []
         first: dict[str, int] = {}
         written = set()
         for record in self._source.peek():
@@ -205,6 +239,7 @@ class Watch:
                 first.setdefault(record.name, record.mask)
                 if record.mask & inotify.MODIFY:
                     written.add(record.name)
+        folders = []
         for one, has_content in found:
             if first.get(one.name, 0) & _APPEARED:
                 continue
@@ -214,9 +249,28 @@ class Watch:
                 if has_content and one.name not in written:
                     self._report(inotify.MODIFY, name)
             if one.is_dir(follow_symlinks=False):
-                self._attach_tree(name, is_new=is_new)
+                folders.append(name)
+        return folders
 
-    def _attach(self, relative: str) -> None:
+    def _attach_if_there(self, relative: str, *, is_new: bool) -> int | None:
+        """Attach a folder, unless it cannot be read or has vanished: None.
+
+        The one above may just have got another name; then this one is noted for when that is told.
+
+        Raises:
+            OSError: there are too many watches.
+        """
+        try:
+            return self._attach(relative)
+        except OSError as error:
+            if is_limit(error):
+                raise
+            above, _, name = relative.rpartition("/")
+            if (descriptor := self._at.get(above or ROOT)) is not None:
+                self._missed.setdefault(descriptor, {})[name] = is_new
+            return None
+
+    def _attach(self, relative: str) -> int:
         path = self._absolute(relative)
         descriptor = self._source.attach(self, path, follow=relative == ROOT)
         own = os.stat(path)  # noqa: PTH116 - a plain system call
@@ -225,6 +279,7 @@ class Watch:
             self._at.pop(known.relative, None)
         self._folders[descriptor] = _Folder(relative, (own.st_dev, own.st_ino))
         self._at[relative] = descriptor
+        return descriptor
 
     def _detach_tree(self, relative: str) -> None:
         for one in [one for one in self._at if one == relative or one.startswith(relative + "/")]:
@@ -233,6 +288,7 @@ class Watch:
             self._source.detach(self, descriptor)
 
     def _forget(self, descriptor: int) -> None:
+        self._missed.pop(descriptor, None)
         folder = self._folders.pop(descriptor, None)
         if folder is not None and self._at.get(folder.relative) == descriptor:
             del self._at[folder.relative]
