@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import random
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from e2b import CommandExitException
+from e2b import CommandExitException, SandboxException
 from e2b.sandbox.commands.command_handle import PtySize
 from e2b_code_interpreter import AsyncSandbox, Sandbox
 
@@ -201,3 +203,72 @@ def test_thousands_of_variables_and_long_ones(sandbox: Sandbox) -> None:
     assert sandbox.commands.run("echo ${#LONG}", envs={"LONG": "x" * 130_000}).stdout == "130000\n"
     with pytest.raises(Exception, match="Argument list too long"):
         sandbox.commands.run("true", envs={"TOO_LONG": "x" * 200_000})
+
+
+@isolated
+def test_killing_everything_but_envd_costs_what_was_killed_and_nothing_else(sandbox: Sandbox) -> None:
+    """The kernel too; the servers of commands, files, ports and sudo are all in envd."""
+    sandbox.files.write("kept", "1")
+    sandbox.run_code("x = 1")
+    running = sandbox.commands.run("sleep 600", background=True, timeout=0)
+    terminal = sandbox.pty.create(PtySize(24, 80), timeout=0)
+    kill_all = "for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p -gt 2 ] && [ $p != $$ ] && kill -9 $p; done; true"
+    sandbox.commands.run(kill_all, user="root")
+    for handle in (running, terminal):
+        with pytest.raises(CommandExitException) as raised:
+            handle.wait()
+        assert raised.value.error == "signal: killed"
+    assert sandbox.commands.list() == []
+    assert sandbox.commands.run("sudo cat kept").stdout == "1"
+    wait_for(lambda: sandbox.run_code("1 + 1").text == "2", 20, "a new kernel")
+
+
+def test_hundreds_of_changes_at_once_below_one_folder_never_mix(sandbox: Sandbox) -> None:
+    """Each call does all of what it is asked, or says why not."""
+
+    def change(number: int) -> set[str]:
+        chance = random.Random(number)
+        said = set()
+        for _ in range(30):
+            one, other = (f"t/{chance.randrange(4)}/{chance.randrange(3)}" for _ in range(2))
+            action = chance.choice(
+                [
+                    lambda: sandbox.files.make_dir(one),  # noqa: B023 - called at once
+                    lambda: sandbox.files.rename(one, other),  # noqa: B023
+                    lambda: sandbox.files.remove(one),  # noqa: B023
+                    lambda: sandbox.files.write(f"{one}/f", "x" * 1000),  # noqa: B023
+                ]
+            )
+            try:
+                action()
+            except SandboxException as error:
+                said.add(str(error))
+        return said
+
+    with ThreadPoolExecutor(8) as pool:
+        said = set().union(*pool.map(change, range(8)))
+    sizes = [entry.size for entry in sandbox.files.list("t", depth=9) if entry.name == "f"]
+    assert set(sizes) <= {1000}
+    reasons = ("directory not empty", "no such file or directory", "invalid argument")
+    assert [text for text in said if not text.endswith(reasons)] == []
+
+
+def test_a_listener_at_the_moment_of_the_end_gets_the_end(sandbox: Sandbox) -> None:
+    def once(number: int) -> None:
+        first = sandbox.commands.run(f"sleep 0.0{number % 4}; echo out; exit 7", background=True, timeout=60)
+        for handle in [sandbox.commands.connect(first.pid, timeout=60) for _ in range(3)] + [first]:
+            with pytest.raises(CommandExitException) as raised:
+                handle.wait()
+            assert raised.value.exit_code == 7
+            assert raised.value.stdout in ({"out\n"} if handle is first else {"out\n", ""})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(once, range(80)))
+
+
+def test_binary_input_waits_for_its_reader_and_arrives_whole(sandbox: Sandbox) -> None:
+    data = random.Random(1).randbytes(4_000_000)
+    handle = sandbox.commands.run("read -r; sha256sum", background=True, stdin=True, timeout=0)
+    sandbox.commands.send_stdin(handle.pid, b"\n" + data)
+    sandbox.commands.close_stdin(handle.pid)
+    assert handle.wait().stdout.split()[0] == hashlib.sha256(data).hexdigest()
