@@ -108,6 +108,18 @@ def test_input_may_be_streamed(sandbox: Sandbox) -> None:
     assert handle.wait().stdout == "".join(lines)
 
 
+def test_silence_in_streamed_input_may_be_filled(sandbox: Sandbox, served_envd: Any) -> None:
+    handle = sandbox.commands.run("cat", background=True, stdin=True)
+    data = [{"data": {"input": {"stdin": base64.b64encode(text).decode()}}} for text in (b"one ", b"two")]
+    messages = [{"keepalive": {}}, {"start": {"process": {"pid": handle.pid}}}, {"keepalive": {}}, *data]
+    body = b"".join(Envelope(0, json.dumps(message).encode()).encode() for message in [*messages, {"keepalive": {}}])
+    headers = {"content-type": "application/connect+json"}
+    reply = httpx.post(f"{served_envd.url}/process.Process/StreamInput", content=body, headers=headers)
+    assert reply.content == Envelope(0, b"{}").encode() + Envelope(2, b"{}").encode()
+    sandbox.commands.close_stdin(handle.pid)
+    assert handle.wait().stdout == "one two"
+
+
 def test_streamed_input_needs_its_process(served_envd: Any) -> None:
     def answer(*messages: dict[str, Any]) -> dict[str, Any]:
         body = b"".join(Envelope(0, json.dumps(message).encode()).encode() for message in messages)
