@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from e2b import CommandExitException, SandboxException
+from e2b import CommandExitException, SandboxException, TimeoutException
 from e2b.sandbox.commands.command_handle import PtySize
 from e2b_code_interpreter import AsyncSandbox, Sandbox
 
-from support.managers import RunningManager, available_runtime, wait_for
+from support.managers import RunningManager, available_runtime, processes_with, wait_for
 
 isolated = pytest.mark.skipif(
     available_runtime() != "bubblewrap", reason="this machine permits no namespaces; process ids are the host's"
@@ -180,6 +180,35 @@ def test_a_terminal_has_job_control_colours_and_control_keys(sandbox: Sandbox) -
     screen.type("echo code-$?; exit\n")
     screen.read_until("code-130\r\n")
     assert screen.handle.wait().exit_code == 0
+
+
+def test_each_time_out_has_its_own_meaning(sandbox: Sandbox) -> None:
+    """That of ``run`` ends the process, that of ``connect`` the listening, that of a request only the request."""
+    with pytest.raises(TimeoutException):
+        sandbox.commands.run("sleep 600", timeout=0.5)
+    wait_for(lambda: sandbox.commands.list() == [])
+    handle = sandbox.commands.run("sleep 2; head -c 1000001 | wc -c", background=True, stdin=True, timeout=0)
+    with pytest.raises(TimeoutException):
+        sandbox.commands.connect(handle.pid, timeout=0.3).wait()
+    with pytest.raises(TimeoutException):
+        sandbox.commands.send_stdin(handle.pid, "x" * 1_000_000, request_timeout=0.3)
+    assert [process.pid for process in sandbox.commands.list()] == [handle.pid]
+    assert handle.kill()
+
+
+@isolated
+def test_whatever_hides_from_signals_ends_with_the_sandbox(manager: RunningManager, patched: None) -> None:
+    with Sandbox.create(domain=manager.domain, api_key=manager.api_key) as sandbox:
+        stubborn = "sh -c 'trap \"\" TERM INT HUP; while :; do sleep 971250; done'"
+        sandbox.commands.run(f"nohup setsid {stubborn} >/dev/null 2>&1 & disown", background=True, timeout=0)
+        sandbox.commands.run("sleep 971251 & kill -STOP $!; kill -STOP $$", background=True, timeout=0)
+        sandbox.commands.run("setsid sleep 971252 >/dev/null 2>&1 &", user="root")
+        terminal = sandbox.pty.create(PtySize(24, 80), timeout=0)
+        sandbox.pty.send_stdin(terminal.pid, b"sleep 971253 & sudo sleep 971254\n")
+        for number in range(5):
+            wait_for(lambda number=number: processes_with(f"sleep 97125{number}"))
+        sandbox.kill()
+        assert processes_with("sleep 97125") == []
 
 
 def test_variables_of_the_sandbox_and_of_the_call(manager: RunningManager, patched: None) -> None:
