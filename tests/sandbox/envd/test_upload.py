@@ -118,7 +118,7 @@ def test_a_nul_in_the_filename_of_a_form_is_refused(served_envd: Any) -> None:
 
 def test_more_parts_than_frameworks_usually_allow(served_envd: Any) -> None:
     parts = [("file", (f"f{number}", b"x")) for number in range(1500)]
-    assert len(httpx.post(served_envd.url + "/files", files=parts).json()) == 1500
+    assert len(httpx.post(served_envd.url + "/files", files=parts, timeout=60).json()) == 1500
 
 
 def test_a_large_file_arrives_whole(sandbox: Sandbox, served_envd: Any) -> None:
