@@ -1,4 +1,4 @@
-"""Client environments: an SDK pair from a lock file, and kruise-agents as the wheel that users get.
+"""Client environments: an SDK pair or somebody else's client from a lock file, and kruise-agents as users get it.
 
 They are kept below ``.venvs/`` of the repository, named by what they are made of, so that a change of the sources,
 of a lock file or of the Python makes a new one and everything else is reused. Safe under pytest-xdist, and offline
@@ -39,12 +39,17 @@ def sdk_environment(pair: str) -> Path:
             the newest ``e2b`` without the code interpreter, each with pytest; or ``local``: what
             ``pip install 'kruise-agents[local]'`` gives.
     """
-    requirements = _requirements(pair)
-    wheel = built_wheel()
-    key = digest(requirements, wheel.parent.name, sys.version)
-    environment = _HOME / f"sdk-{pair}-{key}"
-    make_once(environment, lambda folder: _install(folder, requirements, wheel))
-    return environment / "bin" / "python"
+    return _environment(f"sdk-{pair}", _requirements(pair))
+
+
+@functools.cache
+def client_environment(name: str) -> Path:
+    """The Python of an environment with a client that others wrote, pytest and the wheel of this tree.
+
+    Parameters:
+        name: what stands between ``lock/client-`` and ``.txt``.
+    """
+    return _environment(f"client-{name}", (ROOT / "lock" / f"client-{name}.txt").read_text())
 
 
 @functools.cache
@@ -63,6 +68,13 @@ def tool_environment(name: str) -> Path:
     environment = _HOME / f"tool-{name}-{digest(requirements, sys.version)}"
     make_once(environment, lambda folder: _install(folder, requirements, None))
     return environment / "bin"
+
+
+def _environment(family: str, requirements: str) -> Path:
+    wheel = built_wheel()
+    environment = _HOME / f"{family}-{digest(requirements, wheel.parent.name, sys.version)}"
+    make_once(environment, lambda folder: _install(folder, requirements, wheel))
+    return environment / "bin" / "python"
 
 
 def _requirements(pair: str) -> str:
