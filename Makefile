@@ -46,6 +46,7 @@ wheel: .venv/dev.stamp
 lock: .venv/dev.stamp $(OTHER_LOCKS)
 	$(UV_LOCK) --upgrade pyproject.toml --extra local --extra data --group test --group lint --group build -o lock/dev.txt
 	$(UV_LOCK) --upgrade -c lock/dev.txt pyproject.toml --extra local --group build -o lock/local.txt
+	cd tests/clients/javascript && npm update --package-lock-only --omit-lockfile-registry-resolved
 
 lock/%.txt: lock/%.in .venv/dev.stamp FORCE
 	$(UV_LOCK) --upgrade $< -o $@

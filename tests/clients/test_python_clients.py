@@ -1,29 +1,52 @@
-"""Clients that others wrote, from their own packages, in environments of their own, through `patch_e2b(False)`."""
+"""Clients that others wrote, from their own packages, in environments of their own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from support.environments import client_environment
-from support.managers import RunningManager
+from support.environments import ROOT, client_environment
+from support.managers import RunningManager, available_runtime, one_user_because
+from support.namespaces import in_network_namespace
 
 PROGRAMS = Path(__file__).parent / "programs"
+STAGE = ROOT / "tests" / "integration" / "stage.py"
+
+pytestmark = [
+    pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces"),
+    pytest.mark.timeout(300),
+]
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("client", "program"), [("smolagents", "smolagents_executor.py"), ("openai-agents", "openai_agents_sandbox.py")]
 )
-def test_what_the_client_does_works(client: str, program: str, manager: RunningManager, tmp_path: Path) -> None:
+def test_what_the_client_does_works_with_the_patch(
+    client: str, program: str, manager: RunningManager, tmp_path: Path
+) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ACCESS": "http"}
+    environment |= {"ONE_USER": one_user_because() or ""} | manager.environment()
+    run(tests_of(client, program), environment)
+
+
+def test_ports_that_openai_agents_exposes_are_reached_natively(tmp_path: Path) -> None:
+    stage = [sys.executable, str(STAGE), "native", str(tmp_path), "bubblewrap", "env", "ONE_USER="]
+    command = [*stage, *tests_of("openai-agents", "openai_agents_sandbox.py", "-k", "exposed")]
+    run(in_network_namespace(command, tmp_path), dict(os.environ))
+
+
+def tests_of(client: str, program: str, *options: str) -> list[str]:
     python = client_environment(client)
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", str(PROGRAMS / program)]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ACCESS": "http"} | manager.environment()
+    return [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", str(PROGRAMS / program), *options]
+
+
+def run(command: list[str], environment: dict[str, str]) -> None:
     done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode:
         pytest.fail(done.stdout, pytrace=False)

@@ -1,6 +1,8 @@
 """Runs inside a network namespace of its own: names, certificates, a manager, and one client program.
 
-usage: stage.py <way> <work folder> <python of the client> <arguments of the client program ...>
+usage: stage.py <way> <work folder> <runtime> <command of the client program ...>
+
+The client program finds in `ACCESS` how it has to speak: native, https or http.
 
 The real ports (443, 80, 7788) are bound and the names resolve through a real DNS server, exactly as the README tells a
 user to set things up; nothing leaves the namespace.
@@ -24,7 +26,6 @@ from dnslib.server import BaseResolver, DNSLogger, DNSRecord, DNSServer
 
 KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
 IN_CLUSTER = "sandbox-manager.sandbox-system.svc.cluster.local"
-PROGRAM = Path(__file__).parent / "programs" / "walk.py"
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,12 @@ class Names(BaseResolver):
 
 
 def main() -> int:
-    way, folder, python, runtime = WAYS[sys.argv[1]], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+    way, folder, runtime, command = WAYS[sys.argv[1]], Path(sys.argv[2]), sys.argv[3], sys.argv[4:]
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "PYTHONFAULTHANDLER": "1",
+        "ACCESS": way.access,
         "E2B_DOMAIN": way.e2b_domain,
         "E2B_API_KEY": KEY,
     }
@@ -86,14 +88,14 @@ def main() -> int:
     options += ["--log-level", "info"]
     if way.certificate_for:
         options += make_certificate(way.certificate_for, folder)
-        environment["SSL_CERT_FILE"] = str(folder / "ca.pem")
+        environment |= dict.fromkeys(("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), str(folder / "ca.pem"))
     with contextlib.ExitStack() as stack:
         if way.names:
             stack.enter_context(serving_names(way.names))
         if way.forward:
             stack.enter_context(forwarding(*way.forward))
         stack.enter_context(serving(options, folder))
-        client = subprocess.run([python, str(PROGRAM), sys.argv[5], way.access], env=environment, check=False)
+        client = subprocess.run(command, env=environment, check=False)
     return client.returncode
 
 

@@ -13,6 +13,7 @@ from support.managers import available_runtime
 from support.namespaces import in_network_namespace
 
 STAGE = Path(__file__).parent / "stage.py"
+PROGRAM = Path(__file__).parent / "programs" / "walk.py"
 
 pytestmark = pytest.mark.skipif(
     available_runtime() != "bubblewrap",
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize("pair", ["newest", "oldest"])
 @pytest.mark.parametrize("way", ["native", "private-https", "in-cluster", "in-cluster-7788", "port-forward"])
 def test_a_program_of_the_readme_runs(way: str, pair: str, mode: str, tmp_path: Path) -> None:
-    client = str(sdk_environment(pair))
-    command = [sys.executable, str(STAGE), way, str(tmp_path), client, "bubblewrap", mode]
+    client = [str(sdk_environment(pair)), str(PROGRAM), mode]
+    command = [sys.executable, str(STAGE), way, str(tmp_path), "bubblewrap", *client]
     done = subprocess.run(
         in_network_namespace(command, tmp_path), capture_output=True, text=True, timeout=120, check=False
     )

@@ -24,7 +24,7 @@ from pathlib import Path
 from uv import find_uv_bin
 
 ROOT = Path(__file__).resolve().parents[2]
-_HOME = ROOT / ".venvs"
+VENVS = ROOT / ".venvs"
 _WHEEL_SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
 _LOCKS = {"core-only": "sdk-newest", "local": "local"}
 _UNUSED_SECONDS = 3600
@@ -55,7 +55,7 @@ def client_environment(name: str) -> Path:
 @functools.cache
 def built_wheel() -> Path:
     """The wheel of this tree, built again when its sources have changed."""
-    folder = _HOME / f"wheel-{digest(*_source_texts())}"
+    folder = VENVS / f"wheel-{digest(*_source_texts())}"
     make_once(folder, _build_wheel)
     (wheel,) = folder.glob("*.whl")
     return wheel
@@ -72,7 +72,7 @@ def tool_environment(name: str) -> Path:
 
 def _environment(family: str, requirements: str) -> Path:
     wheel = built_wheel()
-    environment = _HOME / f"{family}-{digest(requirements, wheel.parent.name, sys.version)}"
+    environment = VENVS / f"{family}-{digest(requirements, wheel.parent.name, sys.version)}"
     make_once(environment, lambda folder: _install(folder, requirements, wheel))
     return environment / "bin" / "python"
 
@@ -118,11 +118,11 @@ def _install(folder: Path, requirements: str, wheel: Path | None) -> None:
 
 def make_once(folder: Path, make: Callable[[Path], None]) -> None:
     """Let ``make`` fill a folder below ``.venvs/`` unless it is there; its name is what it is made of."""
-    _HOME.mkdir(exist_ok=True)
+    VENVS.mkdir(exist_ok=True)
     family = folder.name.rpartition("-")[0]
     with _locked(family):
         if not folder.exists():
-            made = Path(tempfile.mkdtemp(prefix=".new-", dir=_HOME))
+            made = Path(tempfile.mkdtemp(prefix=".new-", dir=VENVS))
             try:
                 make(made)
                 made.rename(folder)
@@ -134,14 +134,14 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> None:
 
 def _remove_unused(family: str, current: Path) -> None:
     """Remove earlier makes of the same thing that no run of the last hour has used."""
-    for folder in _HOME.glob(f"{family}-*"):
+    for folder in VENVS.glob(f"{family}-*"):
         if folder != current and folder.stat().st_mtime < time.time() - _UNUSED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def _locked(name: str) -> Iterator[None]:
-    with (_HOME / f"{name}.lock").open("w") as file:
+    with (VENVS / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

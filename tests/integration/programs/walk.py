@@ -1,6 +1,6 @@
 """What the README lets a user do, once, with the SDK that is installed: sync or async.
 
-usage: walk.py sync|async native|https|http
+usage: ACCESS=native|https|http walk.py sync|async
 
 Runs in a client environment (the SDK and kruise-agents without extras) and ends with code 0 when all of it held.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-MODE, ACCESS = sys.argv[1:]
+MODE, ACCESS = sys.argv[1], os.environ["ACCESS"]
 
 if ACCESS != "native":
     from kruise_agents.patch_e2b import patch_e2b

@@ -1,0 +1,54 @@
+"""The SDK's JavaScript edition, through the native protocol and through the routing headers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.environments import ROOT
+from support.javascript import PROGRAMS, javascript_packages, no_node_because
+from support.managers import RunningManager, available_runtime, one_user_because
+from support.namespaces import in_network_namespace
+
+STAGE = ROOT / "tests" / "integration" / "stage.py"
+
+pytestmark = [
+    pytest.mark.skipif(no_node_because() is not None, reason=f"JavaScript cannot be run: {no_node_because()}"),
+    pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces"),
+    pytest.mark.timeout(300),
+]
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> list[str]:
+    """A command that runs all programs, from a folder in which they find their packages."""
+    folder = tmp_path / "programs"
+    shutil.copytree(PROGRAMS, folder)
+    (folder / "node_modules").symlink_to(javascript_packages())
+    # A call that the SDK sees refused leaves its timer behind, which would keep Node for a minute (e2b 2.51.0).
+    return ["node", "--test", "--test-force-exit", f"{folder}/"]
+
+
+def test_its_programs_run_with_routing_headers(programs: list[str], manager: RunningManager, tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ONE_USER": one_user_because() or ""}
+    environment |= {"E2B_API_URL": manager.api_url, "E2B_SANDBOX_URL": f"http://{manager.domain}"}
+    run(programs, environment | {"E2B_API_KEY": manager.api_key})
+
+
+def test_its_programs_run_natively(programs: list[str], tmp_path: Path) -> None:
+    one_user = "the namespace of the test has one user"
+    command = [sys.executable, str(STAGE), "native", str(tmp_path), "bubblewrap", "env", f"ONE_USER={one_user}"]
+    run(in_network_namespace([*command, *programs], tmp_path), dict(os.environ))
+
+
+def run(command: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode or "\n# pass 0\n" in done.stdout:
+        pytest.fail(done.stdout, pytrace=False)
