@@ -7,7 +7,7 @@ UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 
-.PHONY: demo test compat bench-patch drift lint format lock wheel clean FORCE
+.PHONY: demo test compat bench-patch bench-sandbox drift lint format lock wheel clean FORCE
 .DELETE_ON_ERROR:
 
 demo: .venv/local.stamp
@@ -24,6 +24,11 @@ compat: .venv/dev.stamp
 # What the patch costs and gains; writes docs/benchmarks/patch.md.
 bench-patch: .venv/dev.stamp
 	$(BIN)/python benchmarks/patch.py
+
+# What a sandbox costs, beside a plain kernel, subprocess.run and nginx; writes docs/benchmarks/sandbox.md.
+# The part with nginx needs `apt-get install nginx-light curl`.
+bench-sandbox: .venv/dev.stamp
+	$(BIN)/python benchmarks/sandbox.py
 
 # Whether the newest SDK, pre-releases included, still has every place that is patched.
 drift: .venv/dev.stamp

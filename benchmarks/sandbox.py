@@ -1,0 +1,450 @@
+"""What a sandbox costs, side by side with what it is made of. `make bench-sandbox` writes docs/benchmarks/sandbox.md.
+
+One manager, one sandbox, and in the same program the plain things: a Jupyter kernel with its own client,
+`subprocess.run`, nginx. The sides take turns, call by call, so that whatever the machine does besides hits them alike.
+The same call is also made one floor lower at a time (through the gateway without the SDK; into the sandbox without the
+gateway), which shows where the time goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from e2b_code_interpreter import Sandbox
+from jupyter_client.manager import KernelManager
+
+from kruise_agents.patch_e2b import patch_e2b
+
+ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs" / "benchmarks" / "sandbox.md"
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support.managers import RunningManager, descendants, running_manager, wait_for  # noqa: E402
+
+CALLS = 300
+WARM_UP = 20
+TRANSFERS = 7
+TRANSFER_BYTES = 256 * 1024 * 1024
+IDLE_SECONDS = 60
+ENVD, INTERPRETER = 49983, 49999
+
+Call = Callable[[], object]
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        manager = stack.enter_context(running_manager(folder))
+        stack.enter_context(patch_e2b(False))
+        sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key, timeout=3600)
+        floors = Floors(manager, sandbox)
+        report = [*heading(), *idle(manager, sandbox)]
+        report += calls(folder, floors)
+        report += transfers(folder, floors)
+        sandbox.kill()
+    DOCUMENT.write_text("\n".join(report) + "\n")
+    print("\n".join(report))
+    return 0
+
+
+def heading() -> list[str]:
+    cpus = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "unknown")
+    load = os.getloadavg()[0]
+    return [
+        "# What a sandbox costs",
+        "",
+        f"`make bench-sandbox`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({processor}), "
+        f"Python {sys.version.split()[0]}, e2b {version('e2b')}, load at the start {load:.1f}. All figures are of one "
+        "run, the sides taking turns.",
+        "",
+    ]
+
+
+@dataclass
+class Floors:
+    """The ways into one sandbox, from the SDK downwards."""
+
+    manager: RunningManager
+    sandbox: Sandbox
+
+    def __post_init__(self) -> None:
+        self.headers = {"X-Access-Token": self.sandbox._envd_access_token or ""}
+        self._gateway = http.client.HTTPConnection("127.0.0.1", self.manager.port)
+
+    @property
+    def sockets(self) -> Path:
+        return self.manager.state_dir / "sandboxes" / self.sandbox.sandbox_id / "sockets"
+
+    @property
+    def program(self) -> int:
+        """The process that is envd and the code interpreter."""
+        return next(pid for pid in descendants(self.manager.process.pid) if comm(pid) == "envd")
+
+    def path(self, port: int, path: str) -> str:
+        return f"/kruise/{self.sandbox.sandbox_id}/{port}{path}"
+
+    def through_gateway(self, port: int, path: str, body: bytes, content_type: str) -> bytes:
+        """One request on a connection that is kept, as the SDK keeps it."""
+        return exchange(self._gateway, self.path(port, path), body, self.headers | {"Content-Type": content_type})
+
+    def into_sandbox(self, name: str, path: str, body: bytes, content_type: str) -> bytes:
+        """One request on a new connection to the sandbox's Unix socket, as the gateway makes it."""
+        connection = UnixConnection(self.sockets / name)
+        try:
+            return exchange(connection, path, body, self.headers | {"Content-Type": content_type})
+        finally:
+            connection.close()
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("sandbox")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))
+
+
+def exchange(connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+    connection.request("POST", path, body, headers)
+    answer = connection.getresponse()
+    data = answer.read()
+    if answer.status != 200:
+        raise RuntimeError(f"{path}: {answer.status} {data!r}")
+    return data
+
+
+# What one call costs
+
+
+def calls(folder: Path, floors: Floors) -> list[str]:
+    with plain_kernel(folder) as kernel:
+        code = take_turns(
+            {
+                "plain `jupyter_client`": lambda: run_in(kernel),
+                "into the sandbox": lambda: floors.into_sandbox("code-interpreter", "/execute", ONE_AND_ONE, JSON),
+                "through the gateway": lambda: floors.through_gateway(INTERPRETER, "/execute", ONE_AND_ONE, JSON),
+                "`run_code`": lambda: floors.sandbox.run_code("1+1"),
+            }
+        )
+    with home_like(floors.sandbox) as home:
+        command = take_turns(
+            {
+                "plain `subprocess.run`": lambda: run_here(home),
+                "into the sandbox": lambda: floors.into_sandbox("envd", START, TRUE, CONNECT),
+                "through the gateway": lambda: floors.through_gateway(ENVD, START, TRUE, CONNECT),
+                "`commands.run`": lambda: floors.sandbox.commands.run("true"),
+            }
+        )
+    return [
+        f'## `run_code("1+1")`, {CALLS} calls each',
+        "",
+        *call_table(code),
+        *verdict("`run_code`", code, 1.5, "jupyter_client to a plain kernel"),
+        "",
+        f'## `commands.run("true")`, {CALLS} calls each',
+        "",
+        *call_table(command),
+        *verdict("`commands.run`", command, 3.0, "`subprocess.run` of the same `/bin/bash -l -c true`"),
+        "",
+        "'Into the sandbox' is a plain HTTP request on the Unix socket that the gateway uses: the work of envd or the",
+        "code interpreter, with the process or the kernel that does it. 'Through the gateway' adds the manager, the",
+        "last line the SDK.",
+        "",
+    ]
+
+
+JSON = "application/json"
+CONNECT = "application/connect+json"
+START = "/process.Process/Start"
+ONE_AND_ONE = json.dumps({"code": "1+1"}).encode()
+
+
+def enveloped(message: dict[str, Any]) -> bytes:
+    data = json.dumps(message).encode()
+    return b"\0" + len(data).to_bytes(4, "big") + data
+
+
+TRUE = enveloped({"process": {"cmd": "/bin/bash", "args": ["-l", "-c", "true"]}, "stdin": False})
+
+
+def take_turns(sides: dict[str, Call]) -> dict[str, list[float]]:
+    """Milliseconds of each call of each side."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(WARM_UP + CALLS):
+        for name, call in sides.items():
+            took = timed(call) * 1e3
+            if number >= WARM_UP:
+                times[name].append(took)
+    return times
+
+
+@contextlib.contextmanager
+def plain_kernel(folder: Path) -> Iterator[Any]:
+    """A kernel as `jupyter_client` starts it, over the same kind of sockets as the sandbox's."""
+    kernels = KernelManager(transport="ipc", connection_file=str(folder / "plain.json"))
+    kernels.start_kernel()
+    client = kernels.blocking_client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
+    try:
+        yield client
+    finally:
+        client.stop_channels()
+        kernels.shutdown_kernel(now=True)
+
+
+def run_in(client: Any) -> None:
+    """What `run_code` does: send, and read until the kernel has answered and is idle."""
+    request = client.execute("1+1")
+    while True:
+        message = client.get_iopub_msg(timeout=10)
+        if message["parent_header"].get("msg_id") != request:
+            continue
+        if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+            break
+    client.get_shell_msg(timeout=10)
+
+
+@contextlib.contextmanager
+def home_like(sandbox: Sandbox) -> Iterator[Path]:
+    """A home folder with the sandbox's profile, as a login shell reads it."""
+    with tempfile.TemporaryDirectory() as name:
+        for file in (".profile", ".bashrc"):
+            if sandbox.files.exists(file):
+                Path(name, file).write_text(sandbox.files.read(file))
+        yield Path(name)
+
+
+def run_here(home: Path) -> None:
+    environment = {
+        "HOME": str(home),
+        "USER": "user",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+    subprocess.run(["/bin/bash", "-l", "-c", "true"], env=environment, capture_output=True, check=True)
+
+
+def call_table(sides: dict[str, list[float]]) -> list[str]:
+    rows = ["| | median, ms | 90 %, ms | 99 %, ms | share of the whole |", "|---|---|---|---|---|"]
+    before, whole = 0.0, statistics.median(list(sides.values())[-1])
+    for number, (name, times) in enumerate(sides.items()):
+        hundredths = statistics.quantiles(times, n=100)
+        median = statistics.median(times)
+        share = "" if number == 0 else f"{(median - before) / whole:.0%}"
+        before = 0.0 if number == 0 else median
+        rows.append(f"| {name} | {median:.2f} | {hundredths[89]:.2f} | {hundredths[98]:.2f} | {share} |")
+    return rows
+
+
+def verdict(name: str, sides: dict[str, list[float]], target: float, against: str) -> list[str]:
+    plain, *_, whole = (statistics.median(times) for times in sides.values())
+    return ["", f"{name} takes **{whole / plain:.2f}** times as long as {against} (target: at most {target:g})."]
+
+
+# What a large file costs
+
+
+def transfers(folder: Path, floors: Floors) -> list[str]:
+    if shutil.which("nginx") is None or shutil.which("curl") is None:
+        return [
+            "## 256 MB up and down",
+            "",
+            "Not measured: nginx or curl is not installed (apt-get install nginx-light curl).",
+        ]
+    source = folder / "source.bin"
+    with source.open("wb") as file:
+        for _ in range(TRANSFER_BYTES // 2**20):
+            file.write(os.urandom(2**20))
+    peaks = Peaks({"manager": floors.manager.process.pid, "envd": floors.program})
+    base = f"http://127.0.0.1:{floors.manager.port}{floors.path(ENVD, '/files?path=large.bin')}"
+    token = ["-H", f"X-Access-Token: {floors.headers['X-Access-Token']}"]
+    binary = ["-H", "Content-Type: application/octet-stream"]
+    with nginx(folder) as plain:
+        sides = {
+            "up": {
+                "nginx": lambda: curl("-T", str(source), f"{plain}/large.bin"),
+                "sandbox": lambda: curl("-X", "POST", *token, *binary, "-T", str(source), base),
+                "sandbox, by the SDK": lambda: sdk_up(floors.sandbox, source),
+            },
+            "down": {
+                "nginx": lambda: curl(f"{plain}/large.bin"),
+                "sandbox": lambda: curl(*token, base),
+                "sandbox, by the SDK": lambda: sdk_down(floors.sandbox),
+            },
+        }
+        rates = {way: {name: rate(call) for name, call in ways.items()} for way, ways in interleaved(sides).items()}
+    lines = [f"## {TRANSFER_BYTES >> 20} MB up and down, median of {TRANSFERS}", ""]
+    lines += ["| | up, MB/s | down, MB/s |", "|---|---|---|"]
+    lines += [f"| {name} | {rates['up'][name]:.0f} | {rates['down'][name]:.0f} |" for name in sides["up"]]
+    up, down = (rates[way]["sandbox"] / rates[way]["nginx"] for way in ("up", "down"))
+    lines += [
+        "",
+        f"A sandbox takes a file **{up:.2f}** times as fast as nginx and gives it **{down:.2f}** times as fast, "
+        f"with curl on both sides (target: at least 0.5). Memory at its highest meanwhile: {peaks.grown()}.",
+    ]
+    return lines
+
+
+def interleaved(sides: dict[str, dict[str, Call]]) -> dict[str, dict[str, list[float]]]:
+    times: dict[str, dict[str, list[float]]] = {way: {name: [] for name in ways} for way, ways in sides.items()}
+    for _ in range(TRANSFERS):
+        for way, ways in sides.items():
+            for name, call in ways.items():
+                times[way][name].append(timed(call))
+    return times
+
+
+def rate(times: list[float]) -> float:
+    return TRANSFER_BYTES / 1e6 / statistics.median(times)
+
+
+def curl(*arguments: str) -> None:
+    subprocess.run(["curl", "--silent", "--show-error", "--fail", "--output", "/dev/null", *arguments], check=True)
+
+
+def sdk_up(sandbox: Sandbox, source: Path) -> None:
+    with source.open("rb") as file:
+        sandbox.files.write("large.bin", file)
+
+
+def sdk_down(sandbox: Sandbox) -> None:
+    size = sum(len(piece) for piece in sandbox.files.read("large.bin", format="stream"))
+    if size != TRANSFER_BYTES:
+        raise RuntimeError(f"{size} bytes came")
+
+
+@contextlib.contextmanager
+def nginx(folder: Path) -> Iterator[str]:
+    """nginx that serves and takes files of a folder, with its usual settings."""
+    root = folder / "nginx"
+    for name in ("www", "temp"):
+        (root / name).mkdir(parents=True)
+        (root / name).chmod(0o777)
+    folder.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    temporary = " ".join(
+        f"{kind}_temp_path {root}/temp/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (root / "nginx.conf").write_text(
+        f"pid {root}/pid; error_log {root}/error.log; worker_processes 2; events {{}}\n"
+        f"http {{ access_log off; sendfile on; client_max_body_size 0; {temporary}\n"
+        f"server {{ listen 127.0.0.1:{port}; location / {{ root {root}/www; dav_methods PUT DELETE; }} }} }}\n"
+    )
+    command = ["nginx", "-c", str(root / "nginx.conf"), "-e", str(root / "error.log"), "-g", "daemon off;"]
+    with subprocess.Popen(command) as process:
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 10, "nginx listening")
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+class Peaks:
+    """How much the memory of processes grew beyond what they had, at its highest."""
+
+    def __init__(self, processes: dict[str, int]) -> None:
+        self._processes = processes
+        for pid in processes.values():
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew
+        self._before = {name: status(pid, "VmRSS") for name, pid in processes.items()}
+
+    def grown(self) -> str:
+        peaks = {name: status(pid, "VmHWM") for name, pid in self._processes.items()}
+        return ", ".join(f"{name} {self._before[name]:.0f} to {peak:.0f} MB" for name, peak in peaks.items())
+
+
+# What doing nothing costs
+
+
+def idle(manager: RunningManager, sandbox: Sandbox) -> list[str]:
+    """Measured first: there is one sandbox, which has run one cell."""
+    sandbox.run_code("1+1")
+    processes = descendants(manager.process.pid)
+    before = {pid: processor_seconds(pid) for pid in processes}
+    own_before = processor_seconds(manager.process.pid)
+    time.sleep(IDLE_SECONDS)
+    lines = [f"## One idle sandbox with a Python kernel, over {IDLE_SECONDS} s", ""]
+    lines += ["| process | PSS, MB | of its own (private), MB | processor, ms |", "|---|---|---|---|"]
+    total = own = spent = 0.0
+    for pid in processes:
+        shared, private = proportional(pid), private_memory(pid)
+        seconds = processor_seconds(pid) - before[pid]
+        total, own, spent = total + shared, own + private, spent + seconds
+        lines.append(f"| {role(pid)} | {shared:.1f} | {private:.1f} | {seconds * 1e3:.0f} |")
+    lines.append(f"| **the sandbox** | **{total:.1f}** | **{own:.1f}** | **{spent * 1e3:.0f}** |")
+    served = processor_seconds(manager.process.pid) - own_before
+    pid = manager.process.pid
+    lines += [
+        f"| the manager | {proportional(pid):.1f} | {private_memory(pid):.1f} | {served * 1e3:.0f} |",
+        "",
+        f"The sandbox has **{total:.1f} MB** (PSS; target: 40 MB or less). Pages that several processes share are "
+        "divided among them: each further sandbox is cheaper than the first.",
+        "",
+    ]
+    return lines
+
+
+def role(pid: int) -> str:
+    name = comm(pid)
+    if name == "envd":
+        return "envd and code interpreter"
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return "kernel" if "kernel" in command else name
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def proportional(pid: int) -> float:
+    return rollup(pid, "Pss")
+
+
+def private_memory(pid: int) -> float:
+    return rollup(pid, "Private_Clean") + rollup(pid, "Private_Dirty")
+
+
+def rollup(pid: int, field: str) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
+
+
+def status(pid: int, field: str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
+
+
+def processor_seconds(pid: int) -> float:
+    # Nanoseconds; the ticks of /proc/<pid>/stat are too coarse for a process that sleeps.
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
+
+def timed(call: Call) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())
