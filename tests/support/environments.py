@@ -65,7 +65,7 @@ def built_wheel() -> Path:
 def tool_environment(name: str) -> Path:
     """The folder of programs of an environment made from ``lock/<name>.txt``, with nothing of this project in it."""
     requirements = (ROOT / "lock" / f"{name}.txt").read_text()
-    environment = _HOME / f"tool-{name}-{digest(requirements, sys.version)}"
+    environment = VENVS / f"tool-{name}-{digest(requirements, sys.version)}"
     make_once(environment, lambda folder: _install(folder, requirements, None))
     return environment / "bin"
 
