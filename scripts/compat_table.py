@@ -23,8 +23,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "snapshots": ("snapshots",),
     "volumes": ("volumes", "volume contents"),
     "secrets": ("secrets",),
+    "desktop stream": ("desktop stream",),
     "E2B()": ("E2B client",),
-    "E2B() of CI": ("E2B client of the code interpreter",),
+    "of CI": ("E2B client of the code interpreter",),
+    "of desktop": ("E2B client of the desktop",),
     "wire": ("wire",),
 }
 INTRODUCTION = """\
@@ -33,8 +35,8 @@ INTRODUCTION = """\
 Written by `make compat` on {day} ({machine}); not edited by hand. {total} programs, {passed} of them without a fault.
 
 Every release of e2b since 2.8.0 runs with `patch_e2b` against the embedded sandbox-manager: alone, and with the oldest
-and the newest e2b-code-interpreter (CI) that works with it without any patch; each over https and plain http, with the
-sync and the async classes. `ok` means that all of these passed.
+and the newest e2b-code-interpreter (CI) and e2b-desktop that work with it without any patch; each over https and plain
+http, with the sync and the async classes (a desktop has sync ones only). `ok` means that all of these passed.
 
 | Word | Meaning |
 |---|---|
@@ -56,8 +58,9 @@ sync and the async classes. `ok` means that all of these passed.
 | templates | a build is asked for; an alias is looked up |
 | build upload | the file of a build goes to the URL that the server gave, byte for byte |
 | snapshots, volumes, secrets | the address of each request at the wire; what the manager answers does not count |
-| E2B() | the classes of the client object of e2b, with no domain in the environment |
-| E2B() of CI | the same of the code interpreter |
+| desktop stream | the page at the desktop's stream URL, and the WebSocket that noVNC opens for that URL |
+| E2B() | the client object of e2b, with no domain in the environment: sandboxes, templates, volumes, secrets |
+| of CI, of desktop | the same of the code interpreter and of the desktop, where they have one of their own |
 | wire | of {requests} requests, seen by a recording proxy, each is for the one domain and below `/kruise/` |
 
 """
@@ -72,18 +75,18 @@ def page(releases: Releases, cells: Sequence[Cell], broken: Mapping[BrokenPair, 
     passed = sum(cell.passed for cell in cells)
     requests = sum(cell.requests for cell in cells)
     text = INTRODUCTION.format(day=day, machine=machine, total=len(cells), passed=passed, requests=requests)
-    head = ["e2b", "CI", *COLUMNS]
+    head = ["e2b", "CI", "desktop", *COLUMNS]
     lines = [_row(head), _row(["---"] * len(head))]
     for release in reversed(releases.e2b):
         mine = [cell for cell in cells if cell.pair.e2b == release]
         native = {} if releases.working_code_interpreters(release) else {"run_code": "native: no CI works"}
         found = [native.get(column) or _cell(column, mine) for column in COLUMNS]
-        lines.append(_row([release, _pairs(mine), *found]))
+        lines.append(_row([release, _versions(mine, "code_interpreter"), _versions(mine, "desktop"), *found]))
     return text + "\n".join(lines) + "\n" + _reasons(cells) + _broken(broken)
 
 
-def _pairs(cells: Sequence[Cell]) -> str:
-    versions = dict.fromkeys(cell.pair.code_interpreter for cell in cells if cell.pair.code_interpreter)
+def _versions(cells: Sequence[Cell], package: str) -> str:
+    versions = dict.fromkeys(version for cell in cells if (version := getattr(cell.pair, package)))
     return ", ".join(versions) or "none"
 
 

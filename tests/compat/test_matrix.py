@@ -36,22 +36,25 @@ def row_of(page: str, release: str) -> list[str]:
 
 
 def test_the_list_ends_where_the_window_of_the_patch_ends(releases: Releases) -> None:
-    listed = {"e2b": releases.e2b, "e2b-code-interpreter": list(releases.code_interpreter)}
-    for window in WINDOWS:
-        if window.package in listed:
-            versions = listed[window.package]
-            assert [versions[0], versions[-1]] == [window.oldest, window.newest]
-            assert list(versions) == sorted(set(versions), key=Version)
+    for window, listed in zip(WINDOWS, (releases.e2b, releases.code_interpreter, releases.desktop), strict=True):
+        versions = list(listed)
+        assert [versions[0], versions[-1]] == [window.oldest, window.newest]
+        assert versions == sorted(set(versions), key=Version)
 
 
 @pytest.mark.parametrize(
-    ("release", "code_interpreters"),
-    [("2.8.0", ["2.4.1", "2.6.0"]), ("2.38.0", []), ("2.52.0", ["2.10.1"]), ("2.63.0", ["2.10.1", "2.11.5"])],
+    ("release", "others"),
+    [
+        ("2.8.0", [("2.4.1", "2.1.0"), ("2.6.0", "2.1.0")]),
+        ("2.38.0", [(None, "2.1.0"), (None, "2.4.0")]),
+        ("2.52.0", [("2.10.1", "2.1.0"), ("2.10.1", "2.7.2")]),
+        ("2.63.0", [("2.10.1", "2.1.0"), ("2.11.5", "2.7.2")]),
+    ],
 )
 def test_a_release_is_run_alone_and_with_both_ends_of_what_works_with_it(
-    release: str, code_interpreters: list[str], releases: Releases
+    release: str, others: list[tuple[str | None, str]], releases: Releases
 ) -> None:
-    assert releases.pairs(release) == [Pair(release), *(Pair(release, one) for one in code_interpreters)]
+    assert releases.pairs(release) == [Pair(release), *(Pair(release, *ones) for ones in others)]
 
 
 def test_no_pair_is_listed_as_working_and_as_broken(releases: Releases) -> None:
@@ -63,17 +66,17 @@ def test_one_fault_in_one_mode_makes_the_cell_red_and_says_why(releases: Release
     bad = GOOD | {"files": "AssertionError: found 1,\nwanted 2"}
     cells = [
         Cell(Pair("2.63.0"), "https", {"sync": GOOD, "async": GOOD}, 5),
-        Cell(Pair("2.63.0", "2.11.5"), "http", {"sync": GOOD, "async": bad}, 5),
+        Cell(Pair("2.63.0", "2.11.5", "2.7.2"), "http", {"sync": GOOD, "async": bad}, 5),
     ]
     page = text_of_page(releases, cells)
-    assert row_of(page, "2.63.0")[:5] == ["2.63.0", "2.11.5", "ok", "**red**", "-"]
-    assert "- 2.63.0 + 2.11.5, http, async, files: AssertionError: found 1, wanted 2\n" in page
+    assert row_of(page, "2.63.0")[:6] == ["2.63.0", "2.11.5", "2.7.2", "ok", "**red**", "-"]
+    assert "- 2.63.0 + 2.11.5 + desktop 2.7.2, http, async, files: AssertionError: found 1, wanted 2\n" in page
     assert "2 programs, 1 of them without a fault" in page
 
 
 def test_a_sandbox_that_could_not_be_made_is_red_throughout(releases: Releases) -> None:
     cells = [Cell(Pair("2.63.0"), "https", {"sync": {"create": "401", "wire": "ok"}}, 1)]
-    assert set(row_of(text_of_page(releases, cells), "2.63.0")[2:]) == {"**red**"}
+    assert set(row_of(text_of_page(releases, cells), "2.63.0")[3:]) == {"**red**"}
 
 
 def test_a_release_without_a_code_interpreter_is_not_blamed_on_the_patch(releases: Releases) -> None:

@@ -14,13 +14,15 @@ DATA = Path(__file__).resolve().parents[1] / "compat" / "releases.toml"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One e2b, alone or with one e2b-code-interpreter."""
+    """One e2b, alone or with one e2b-code-interpreter and one e2b-desktop."""
 
     e2b: str
     code_interpreter: str | None = None
+    desktop: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.e2b} alone" if self.code_interpreter is None else f"{self.e2b} + {self.code_interpreter}"
+        others = [self.code_interpreter, self.desktop and f"desktop {self.desktop}"]
+        return " + ".join([self.e2b, *filter(None, others)]) if any(others) else f"{self.e2b} alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +39,18 @@ class Releases:
 
     e2b: tuple[str, ...]
     code_interpreter: dict[str, list[list[str]]]
+    desktop: dict[str, list[list[str]]]
     broken: tuple[BrokenPair, ...]
 
     def working_code_interpreters(self, e2b: str) -> list[str]:
         """The releases of the code interpreter that work with one of e2b, oldest first."""
-        return [version for version, ranges in self.code_interpreter.items() if any(_in(e2b, one) for one in ranges)]
+        return _working(self.code_interpreter, e2b)
 
     def pairs(self, e2b: str) -> list[Pair]:
-        """What is run for one release: e2b alone, and with the oldest and the newest working code interpreter."""
-        working = self.working_code_interpreters(e2b)
-        return [Pair(e2b), *(Pair(e2b, version) for version in dict.fromkeys([*working[:1], *working[-1:]]))]
+        """What is run for one release: e2b alone, with the oldest of all that works with it, and with the newest."""
+        working = (_working(self.code_interpreter, e2b), _working(self.desktop, e2b))
+        oldest, newest = (Pair(e2b, *(one[end] if one else None for one in working)) for end in (0, -1))
+        return list(dict.fromkeys([Pair(e2b), oldest, newest]))
 
 
 def read_releases() -> Releases:
@@ -55,7 +59,8 @@ def read_releases() -> Releases:
     releases = tuple(data["e2b"])
     return Releases(
         releases,
-        dict(sorted(data["code_interpreter"].items(), key=lambda item: Version(item[0]))),
+        _sorted(data["code_interpreter"]),
+        _sorted(data["desktop"]),
         tuple(one for entry in data["broken"] for one in _broken(entry, releases)),
     )
 
@@ -64,6 +69,14 @@ def _broken(entry: dict[str, Any], releases: tuple[str, ...]) -> list[BrokenPair
     return [
         BrokenPair(Pair(e2b, entry["code_interpreter"]), entry["says"]) for e2b in releases if _in(e2b, entry["e2b"])
     ]
+
+
+def _sorted(package: dict[str, list[list[str]]]) -> dict[str, list[list[str]]]:
+    return dict(sorted(package.items(), key=lambda item: Version(item[0])))
+
+
+def _working(package: dict[str, list[list[str]]], e2b: str) -> list[str]:
+    return [version for version, ranges in package.items() if any(_in(e2b, one) for one in ranges)]
 
 
 def _in(version: str, ends: list[str]) -> bool:

@@ -1,7 +1,7 @@
 """Environments of the SDK matrix: one for each e2b, and one folder for each code interpreter to put on its path.
 
-A code interpreter needs nothing that e2b does not bring, so a pair is an environment and a folder, and 111 installs
-make every pair. They are kept below ``.venvs/`` and hard-linked to the cache of uv; what is there is never asked for
+A code interpreter and a desktop need nothing that e2b does not bring (pillow and requests, which a desktop asks for, it
+does not import), so a pair is an environment and folders, and some 115 installs make every pair. They are kept below ``.venvs/`` and hard-linked to the cache of uv; what is there is never asked for
 again, so that a second run is offline.
 """
 
@@ -26,16 +26,18 @@ def python_of(pair: Pair) -> Path:
 
 
 def import_path_of(pair: Pair) -> list[Path]:
-    """What ``PYTHONPATH`` needs for the pair: kruise-agents as the built wheel, and the code interpreter."""
+    """What ``PYTHONPATH`` needs for the pair: kruise-agents as the built wheel, code interpreter and desktop."""
     wheel = built_wheel()
     unpacked = ROOT / ".venvs" / f"unpacked-{digest(wheel.parent.name)}"
     make_once(unpacked, lambda made: _install_into(made, str(wheel)))
-    if pair.code_interpreter is None:
-        return [unpacked]
-    requirement = f"e2b-code-interpreter=={pair.code_interpreter}"
-    folder = ROOT / ".venvs" / f"ci-{pair.code_interpreter}-{_PYTHON}"
-    make_once(folder, lambda made: _install_into(made, requirement))
-    return [unpacked, folder]
+    others = {"e2b-code-interpreter": pair.code_interpreter, "e2b-desktop": pair.desktop}
+    return [unpacked, *(_folder_of(package, version) for package, version in others.items() if version)]
+
+
+def _folder_of(package: str, version: str) -> Path:
+    folder = ROOT / ".venvs" / f"{package}-{version}-{_PYTHON}"
+    make_once(folder, lambda made: _install_into(made, f"{package}=={version}"))
+    return folder
 
 
 def _make_environment(folder: Path, requirement: str) -> None:

@@ -105,7 +105,9 @@ class WireRecorder:
         method, target = (parts[0], parts[1]) if len(parts) == 3 else ("?", first)
         self.requests.append(WireRequest(method, target, headers.get("host", "")))
         writer.write(head)
-        if headers.get("transfer-encoding", "").lower() == "chunked":
+        if "upgrade" in headers:
+            await _copy(reader, writer)  # a WebSocket: no more requests on this connection
+        elif headers.get("transfer-encoding", "").lower() == "chunked":
             await _copy_chunks(reader, writer)
         else:
             await _copy_exactly(int(headers.get("content-length", "0")), reader, writer)

@@ -10,12 +10,16 @@ A surface that the release does not have is left out. One that the manager may r
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib.metadata
 import importlib.util
 import inspect
 import json
 import os
 import re
+import secrets
+import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -23,6 +27,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 from packaging.version import Version
@@ -41,11 +46,34 @@ if CODE_INTERPRETER := importlib.util.find_spec("e2b_code_interpreter") is not N
 
     SDK = e2b_code_interpreter
 
+DESKTOP: Any = None
+if importlib.util.find_spec("e2b_desktop") is not None:
+    import e2b_desktop.main
+
+    DESKTOP = e2b_desktop
+
 RELEASE = Version(importlib.metadata.version("e2b"))
 SERVERS = """
-import threading
+import base64, hashlib, threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-servers = [ThreadingHTTPServer(("127.0.0.1", port), SimpleHTTPRequestHandler) for port in (3000, 50005)]
+
+class Desktop(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        if self.path != "/websockify":
+            return super().do_GET()
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+        self.end_headers()
+        self.wfile.write(bytes([0x82, 12]) + b"RFB 003.008\\n")
+        self.close_connection = True
+
+handlers = {3000: SimpleHTTPRequestHandler, 50005: SimpleHTTPRequestHandler, 6080: Desktop}
+servers = [ThreadingHTTPServer(("127.0.0.1", port), handler) for port, handler in handlers.items()]
 threads = [threading.Thread(target=server.serve_forever) for server in servers]
 for thread in threads: thread.start()
 """
@@ -99,9 +127,11 @@ def surface(name: str, since: str = "2.8.0", when: bool = True) -> Callable[[Any
 async def files(walk: Walk) -> None:
     await done(walk.sbx.files.write("www/page.txt", "written by the SDK"))
     await done(walk.sbx.files.write("www/mcp", "the MCP server"))
+    await done(walk.sbx.files.write("www/vnc.html", "the page of the desktop"))
     await done(walk.sbx.files.write("www/serve.py", SERVERS))
     expect(await done(walk.sbx.files.read("www/page.txt")), "written by the SDK")
-    expect(sorted(entry.name for entry in await done(walk.sbx.files.list("www"))), ["mcp", "page.txt", "serve.py"])
+    names = sorted(entry.name for entry in await done(walk.sbx.files.list("www")))
+    expect(names, ["mcp", "page.txt", "serve.py", "vnc.html"])
     expect(await done(walk.sbx.files.exists("www/none")), False)
 
 
@@ -127,6 +157,14 @@ async def get_host(walk: Walk) -> None:
 @surface("get_mcp_url")
 async def get_mcp_url(walk: Walk) -> None:
     expect((await eventually(walk.sbx.get_mcp_url())).text, "the MCP server")
+
+
+@surface("desktop stream", when=DESKTOP is not None)
+async def desktop_stream(walk: Walk) -> None:
+    """The page of a desktop and its WebSocket. There is a sync class only."""
+    url = DESKTOP.main._VNCServer(DESKTOP.Sandbox.connect(walk.sbx.sandbox_id)).get_url()
+    expect((await eventually(url)).text, "the page of the desktop")
+    expect(first_words_of_socket(url), b"RFB 003.008\n")
 
 
 @surface("download_url")
@@ -206,33 +244,45 @@ async def volume_contents(walk: Walk) -> None:
 
 
 @surface("secrets", "2.43.0")
-async def secrets(walk: Walk) -> None:
-    secret = walk.cls("Secret")
-    await walk.send("secrets", "GET /kruise/api/secrets", lambda: secret.list().next_items())
+async def secret(walk: Walk) -> None:
+    await walk.send("secrets", "GET /kruise/api/secrets", lambda: walk.cls("Secret").list().next_items())
 
 
 @surface("E2B client", "2.44.0")
 async def client_of_e2b(walk: Walk) -> None:
-    await use_client(walk, e2b)
+    await use_client(walk, "E2B client", e2b)
 
 
-@surface("E2B client of the code interpreter", "2.44.0", CODE_INTERPRETER and hasattr(SDK, "E2B"))
+def of_its_own(package: Any) -> bool:
+    """Whether ``E2B`` is not just that of e2b, which a star import gives earlier packages under the same name."""
+    return getattr(package, "E2B", None) not in (None, getattr(e2b, "E2B", None))
+
+
+@surface("E2B client of the code interpreter", "2.44.0", CODE_INTERPRETER and of_its_own(SDK))
 async def client_of_the_code_interpreter(walk: Walk) -> None:
-    await use_client(walk, SDK)
+    await use_client(walk, "E2B client of the code interpreter", SDK)
 
 
-async def use_client(walk: Walk, package: Any) -> None:
+@surface("E2B client of the desktop", "2.44.0", DESKTOP is not None and of_its_own(DESKTOP))
+async def client_of_the_desktop(walk: Walk) -> None:
+    await use_client(walk, "E2B client of the desktop", DESKTOP)
+
+
+async def use_client(walk: Walk, name: str, package: Any) -> None:
     """The classes of a client go where the client says, whatever the environment says."""
     client = package.E2B(domain=os.environ["E2B_DOMAIN"], api_key=os.environ["E2B_API_KEY"])
+    sandboxes = client.Sandbox if package is DESKTOP else walk.cls("Sandbox", client)
     domain = os.environ.pop("E2B_DOMAIN")
     try:
-        again = await done(walk.cls("Sandbox", client).connect(walk.sbx.sandbox_id))
+        again = await done(sandboxes.connect(walk.sbx.sandbox_id))
         expect(await done(again.files.read("www/page.txt")), "written by the SDK")
         expect((await done(again.commands.run("echo on"))).stdout, "on\n")
+        if hasattr(again, "run_code"):
+            expect((await done(again.run_code("x"))).text, "40")
         expect(await done(walk.cls("Template", client).alias_exists("code-interpreter")), True)
-        volume = walk.cls("Volume", client)
-        surface_name = "E2B client" if package is e2b else "E2B client of the code interpreter"
-        await walk.send(surface_name, "GET /kruise/api/volumes", volume.list)
+        volume, secret = walk.cls("Volume", client), walk.cls("Secret", client)
+        await walk.send(name, "GET /kruise/api/volumes", volume.list)
+        await walk.send(name, "GET /kruise/api/secrets", lambda: secret.list().next_items())
     finally:
         os.environ["E2B_DOMAIN"] = domain
 
@@ -245,6 +295,32 @@ async def use_again(walk: Walk, again: Any) -> None:
     expect(httpx.get(await done(again.download_url("www/page.txt"))).status_code, 200)
     if hasattr(again, "run_code"):
         expect((await done(again.run_code("x"))).text, "40")
+
+
+def first_words_of_socket(url: str) -> bytes:
+    """What is heard on the WebSocket that noVNC's page opens when it has this URL."""
+    query = dict(parse_qsl(urlsplit(url).query))
+    address = (query["host"], int(query["port"]))
+    head = [
+        f"GET /{query['path']} HTTP/1.1",
+        f"Host: {query['host']}:{query['port']}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {base64.b64encode(secrets.token_bytes(16)).decode()}",
+    ]
+    with socket.create_connection(address, timeout=30) as plain:
+        encrypted = query["encrypt"] == "1"
+        connection = ssl.create_default_context().wrap_socket(plain, server_hostname=address[0]) if encrypted else plain
+        with connection, connection.makefile("rwb") as stream:
+            stream.write("\r\n".join([*head, "", ""]).encode())
+            stream.flush()
+            first = stream.readline()
+            if b" 101 " not in first:
+                raise AssertionError(f"the WebSocket was refused: {first!r}")
+            while stream.readline() != b"\r\n":
+                pass
+            return stream.read(14)[2:]
 
 
 class _Store(Recorder):
