@@ -1,8 +1,8 @@
 """Environments of the SDK matrix: one for each e2b, and one folder for each code interpreter to put on its path.
 
-A code interpreter and a desktop need nothing that e2b does not bring (pillow and requests, which a desktop asks for, it
-does not import), so a pair is an environment and folders, and some 115 installs make every pair. They are kept below ``.venvs/`` and hard-linked to the cache of uv; what is there is never asked for
-again, so that a second run is offline.
+Code interpreter and desktop import nothing that e2b does not bring, so a pair is an environment and two folders, and
+some 115 installs make every pair. They are kept below ``.venvs/`` and hard-linked to the cache of uv; what is there is
+never asked for again, so that a second run is offline.
 """
 
 from __future__ import annotations

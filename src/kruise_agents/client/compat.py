@@ -194,6 +194,9 @@ def _examine(place: Place) -> Owner | str:
 
 def _module(place: Place) -> types.ModuleType | None:
     try:
+        # The modules of the SDK import each other in circles. Threads that enter the circle at different modules wait
+        # for each other; all of them, ours and the program's, come in by the package.
+        importlib.import_module(place.module.partition(".")[0])
         return importlib.import_module(place.module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place.module}.".startswith(f"{error.name}."):

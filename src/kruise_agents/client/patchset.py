@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -103,7 +104,11 @@ class Patch:
             error.add_note(f"while this was raised, the patch could not be undone: {conflict}")
 
 
-_lock = threading.Lock()
+# Reentrant, because a signal handler or a finalizer may undo a patch while its thread is in the middle of another call.
+_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    # A fork waits until the patch is whole: its child has one thread, and nobody else to finish it or to unlock.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 class PatchSet(Generic[Settings]):

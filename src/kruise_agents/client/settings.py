@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ConfigurationError
 from ..protocol import Scheme
 
 _MARK = "_kruise_agents_settings"
@@ -21,6 +22,29 @@ class Settings:
     scheme: Scheme
     follow_server_domain: bool = False
     validate_key: bool = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Settings:
+        """Nothing in it can change, and a copy within the process needs no check."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle may be read where the SDK is native; see :func:`_arrive`."""
+        return _arrive, (self.scheme, self.follow_server_domain, self.validate_key)
+
+
+def _arrive(scheme: Scheme, follow_server_domain: bool, validate_key: bool) -> Settings:
+    """Read the mark of a pickled configuration.
+
+    Raises:
+        ConfigurationError: the SDK of this process is not patched. The configuration would keep its API URL and
+            look for its sandboxes at native addresses.
+    """
+    if _in_force is None:
+        raise ConfigurationError(
+            "this configuration was made under patch_e2b() and pickled, and the SDK of the process that reads it "
+            "is not patched: call patch_e2b() in this process first"
+        )
+    return Settings(scheme, follow_server_domain, validate_key)
 
 
 _in_force: Settings | None = None
