@@ -258,6 +258,21 @@ def test_the_sdks_retries_of_one_create_carry_one_idempotency_key(create: Callab
     assert keys[3] != keys[0]
 
 
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("create", [create_sync, create_async])
+def test_a_create_over_v1_is_sent_once_whatever_comes_back(
+    status: int, create: Callable[..., Any], server: Recorder
+) -> None:
+    """Such a manager knows no idempotency key, and may have made the sandbox before something in front of it failed."""
+    server.special[V1] = [refusal(status), CREATED]
+    with pytest.raises(Exception, match=f"{status}: "):
+        create()
+    assert server.api_calls == [V2, V1]
+    assert "transfer-encoding" not in server.requests[-1].headers
+    create()
+    assert server.api_calls == [V2, V1, V1]
+
+
 @needs_e2b("2.61.0", "idempotency_key=")
 def test_a_programs_own_idempotency_key_stays(server: Recorder) -> None:
     create_sync(idempotency_key="mine-1")

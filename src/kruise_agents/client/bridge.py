@@ -7,7 +7,7 @@ the routes it passes every request and every answer on as it is.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 from enum import Enum, auto
 
 import httpx
@@ -87,13 +87,16 @@ class Bridge:
         return response
 
     def _older(self, request: httpx.Request, path: str) -> httpx.Request:
+        body = v1_body(path, request.content)
         headers = request.headers.copy()
-        headers.pop("Content-Length", None)
+        headers["Content-Length"] = str(len(body))
         return httpx.Request(
             request.method,
             request.url.copy_with(raw_path=f"{self._path}{path}".encode()),
             headers=headers,
-            content=v1_body(path, request.content),
+            # An older manager knows no idempotency keys, and may have made the sandbox when a 503 comes from in front
+            # of it. A connect may be repeated.
+            stream=SentOnce(body) if path == "/sandboxes" else httpx.ByteStream(body),
             extensions=request.extensions,
         )
 
@@ -134,6 +137,20 @@ class Bridge:
             headers.pop(name, None)
         url = self._base.copy_with(raw_path=f"{self._path}/v2/sandboxes".encode())
         return httpx.Request("POST", url, headers=headers, content=b"", extensions=request.extensions)
+
+
+class SentOnce(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that the SDK's own retries leave alone: they repeat a request only when its body is an
+    ``httpx.ByteStream`` (e2b 2.49.1 ... 2.63.0)."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body
 
 
 class BridgeTransport(httpx.BaseTransport):
