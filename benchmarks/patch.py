@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -193,9 +194,10 @@ def report(figures: dict[str, Any]) -> None:
         "",
         f"A request through the patch takes {over_https:.3f} of the time of the same request without it over https "
         f"(target: within 2 %), and {over_http:.3f} over http.",
-        f"{COMMANDS} commands at once take {storm[OVER_HTTP] / storm[NATIVE]:.2f} of the time of the native protocol with "
-        f"TLS over the private one with http (target: a third), {storm[OVER_HTTPS] / storm[NATIVE]:.2f} with https, and "
-        f"{storm[KEPT] / storm[NATIVE]:.2f} with https and {' '.join(f'`{k}={v}`' for k, v in REMEDY.items())}.",
+        f"{COMMANDS} commands at once take {storm[OVER_HTTP] / storm[NATIVE]:.2f} of the time of the native protocol "
+        f"with TLS over the private one with http (target: a third), {storm[OVER_HTTPS] / storm[NATIVE]:.2f} with "
+        f"https, and {storm[KEPT] / storm[NATIVE]:.2f} with https and "
+        f"{' '.join(f'`{name}={value}`' for name, value in REMEDY.items())}.",
         "",
         "## Where the time of many commands goes",
         "",
@@ -211,22 +213,23 @@ def report(figures: dict[str, Any]) -> None:
 def where_the_time_goes(figures: dict[str, Any]) -> list[str]:
     native, private = (sum(figures[part][way] for part in PARTS) for way in (NATIVE, OVER_HTTP))
     alone = figures["sandboxes"][OVER_HTTP]
-    return [
-        f"{COMMANDS} commands take {native:.2f} s of CPU over native TLS and {private:.2f} s over private http.",
-        f"{alone:.2f} s of that are spent in the sandboxes, where envd starts a login shell for each command. If client",
-        f"and manager took no time at all, this machine would be {native / alone:.1f} times as fast as over native TLS:",
-        "that is the most that any protocol can bring here.",
-        "",
-        "A pool keeps 20 idle connections to an address. In the native protocol each sandbox is an address of its own; in",
-        "the private one all of them share the 20, so that a second burst of commands opens most of its connections anew,",
-        "with a handshake each. The last column keeps 300 of them. From e2b 2.56.0 on a pool also opens at most 200 to an",
-        "address, so that the last hundred commands wait for the first to end. Both are in",
-        "[the patch](../patch.md#connections-and-proxies). Every command holds a connection in either protocol, since the",
-        "manager speaks HTTP/1.1.",
-        "",
-        "What is not measured here is distance: on the loopback a handshake costs CPU but no round trips, and a name no",
-        "look-up.",
-    ]
+    paragraphs = f"""
+        {COMMANDS} commands take {native:.2f} s of CPU over native TLS and {private:.2f} s over private http.
+        {alone:.2f} s of that are spent in the sandboxes, where envd starts a login shell for each command. If client
+        and manager took no time at all, this machine would be {native / alone:.1f} times as fast as over native TLS:
+        that is the most that any protocol can bring here.
+
+        A pool keeps 20 idle connections to an address. In the native protocol each sandbox is an address of its own;
+        in the private one all of them share the 20, so that a second burst of commands opens most of its connections
+        anew, with a handshake each. The last column keeps 300 of them. From e2b 2.56.0 on a pool also opens at most
+        200 to an address, so that the last hundred commands wait for the first to end. Both are in
+        [the patch](../patch.md#connections-and-proxies). Every command holds a connection in either protocol, since
+        the manager speaks HTTP/1.1.
+
+        What is not measured here is distance: on the loopback a handshake costs CPU but no round trips, and a name
+        no look-up.
+    """
+    return textwrap.dedent(paragraphs).strip().splitlines()
 
 
 def row(name: str, values: dict[str, float], form: str) -> str:
