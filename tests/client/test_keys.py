@@ -71,6 +71,14 @@ def test_a_clients_key_for_the_domain_of_the_environment_stays_there() -> None:
         params(domain="third.example")
 
 
+@needs_e2b("2.44.0", "the E2B client object")
+def test_a_clients_key_without_a_domain_of_its_own_goes_where_the_call_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("E2B_DOMAIN")
+    patch_e2b()
+    params = e2b.E2B(api_key="e2b_11").Sandbox._resolve_api_params(domain="third.example")
+    assert (params["domain"], params["api_key"]) == ("third.example", "e2b_11")
+
+
 @needs_e2b("2.44.0", "options of a page")
 def test_a_lists_key_stays_at_its_domain() -> None:
     patch_e2b()

@@ -90,6 +90,8 @@ def test_a_key_never_goes_to_another_domain(at_home: Recorder, elsewhere: Record
         use(e2b.E2B(domain=elsewhere.domain, api_key="e2b_bb").Sandbox)
     use(domain=elsewhere.domain, api_key="e2b_bb")
     assert at_home.requests == []
+    asyncio.run(use_async(domain=elsewhere.domain, api_key="e2b_bb"))
+    assert at_home.requests == []
     assert_everything_is_private(elsewhere)
     assert {request.api_key for request in elsewhere.requests} <= {"e2b_bb", None}
 

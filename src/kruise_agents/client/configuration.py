@@ -91,8 +91,10 @@ def wrap_merge_api_params(original: Callable[..., Any]) -> Callable[..., Any]:
         settings = settings_in_force()
         bound, given = bound_params or {}, params.get("domain")
         if settings is not None and given and bound.get("api_key") and not params.get("api_key"):
-            own = bound.get("domain") or os.environ.get("E2B_DOMAIN") or ""
-            if not bound.get("api_url") and not params.get("api_url") and not same_domain(given, own, settings.scheme):
+            own = bound.get("domain") or os.environ.get("E2B_DOMAIN")
+            stated = bound.get("api_url") or params.get("api_url")
+            # Without a domain of its own a key belongs to none, and goes where the call says.
+            if own and not stated and not same_domain(given, own, settings.scheme):
                 raise ConfigurationError(
                     f"domain={given!r} is given without api_key= on a client or a list of the domain {own!r}, whose "
                     f"key would go to {given!r}. Pass api_key= too, or leave domain= out"
