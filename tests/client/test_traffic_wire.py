@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import copy
 import json
+import pickle
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -18,6 +20,7 @@ import e2b
 import pytest
 
 from kruise_agents.client import targets, traffic_targets
+from kruise_agents.client.traffic_objects import tokens_of
 from kruise_agents.errors import KruiseAgentsError
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.patch_traffic_token import (
@@ -426,3 +429,19 @@ def test_the_tables_of_the_two_patches_have_no_target_in_common() -> None:
         return {(target.place.module, target.place.owner, target.place.attribute) for target in targets}
 
     assert places(traffic_targets.TARGETS).isdisjoint(places(targets.TARGETS))
+
+
+@pytest.mark.parametrize("cls", [*SYNC, *ASYNC], ids=class_name)
+def test_the_configuration_of_an_object_can_be_copied_and_pickled_and_takes_no_token_along(cls: type) -> None:
+    """A copy belongs to no sandbox yet; what is made with it has a token of its own."""
+    patch_e2b()
+    patch_traffic_access_token()
+
+    async def configurations() -> list[Any]:
+        config = build_sandbox(cls, traffic_access_token=jwt(HOUR, "first")).connection_config
+        return [copy.deepcopy(config), pickle.loads(pickle.dumps(config))]
+
+    for copied in asyncio.run(configurations()):
+        assert copied.get_sandbox_url("sbx", None) == "https://example.com/kruise/sbx/49983"
+        assert "first" not in repr(vars(copied))
+        assert tokens_of(copied) is None

@@ -32,7 +32,18 @@ class Answer:
     body: bytes
 
 
-class SyncTokens:
+class _OfOneSandbox:
+    """What cannot be copied: a copy of a configuration belongs to no sandbox yet, and has no holder."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _no_holder, ()
+
+
+def _no_holder() -> None:
+    return None
+
+
+class SyncTokens(_OfOneSandbox):
     """The holder of a ``Sandbox``; also a request hook of its httpx clients.
 
     Parameters:
@@ -80,7 +91,7 @@ class SyncTokens:
             self.state.answered(answer.status, answer.headers, answer.body)
 
 
-class AsyncTokens:
+class AsyncTokens(_OfOneSandbox):
     """The holder of an ``AsyncSandbox``; also a request hook of its httpx clients.
 
     Parameters:
