@@ -6,8 +6,10 @@ import base64
 import hashlib
 import io
 import zipfile
+from typing import Any
 
 import pytest
+from e2b import CommandExitException
 from e2b.exceptions import SandboxException
 from e2b_code_interpreter import Sandbox
 
@@ -80,3 +82,32 @@ def test_a_package_installed_by_a_cell_is_there_in_the_next_one(sandbox: Sandbox
     assert execution.error is None
     assert "".join(execution.logs.stdout).startswith(f"by magic {home}/.local/")
     assert sandbox.commands.run("python -c 'import parting; print(parting.WORD)'").stdout == "by magic\n"
+
+
+def test_fifty_megabytes_of_output_need_no_more_memory(sandbox: Sandbox) -> None:
+    """Measured by the highest memory that the server in the sandbox, the kernel's parent, ever had."""
+    peak = "next(int(l.split()[1]) for l in open(f'/proc/{os.getppid()}/status') if l.startswith('VmHWM'))"
+    sandbox.run_code("import os; print('x' * 99)")
+    before = int(sandbox.run_code(peak).text or "")
+    length = 0
+
+    def count(message: Any) -> None:
+        nonlocal length
+        length += len(message.line)
+
+    sandbox.run_code("for _ in range(500_000): print('x' * 99)", on_stdout=count)
+    assert length == 50_000_000
+    assert int(sandbox.run_code(peak).text or "") - before < 20_000  # KiB
+
+
+def test_nobody_else_in_a_sandbox_speaks_to_a_kernel(sandbox: Sandbox) -> None:
+    """Whoever has the key can; its file is for the kernel's user, who is not that of commands where there are more."""
+    sandbox.run_code("console.log(1)", language="js")
+    whose = sandbox.run_code("import os; os.getuid()").text
+    if whose == sandbox.commands.run("id -u").stdout.strip():
+        pytest.skip("this sandbox has one user")
+    found = sandbox.commands.run("cat /tmp/k-*/*.json 2>&1 || true").stdout
+    assert "denied" in found or "No such file" in found
+    assert "key" not in found
+    with pytest.raises(CommandExitException):
+        sandbox.commands.run("ls /tmp/k-*/")

@@ -20,7 +20,7 @@ from .errors import KernelEndedError, KernelStartError
 from .languages import KernelSpec
 from .late_output import LateOutput
 from .process import KernelProcess
-from .wire import Endpoint, Message, unpack
+from .wire import Endpoint, Message
 
 __all__ = ["Kernel", "Replies"]
 
@@ -254,7 +254,7 @@ class Kernel:
     async def _read(self, socket: zmq.asyncio.Socket) -> None:
         try:
             while True:
-                await self._hand_over(unpack(await socket.recv_multipart()))
+                await self._hand_over(self._endpoint.unpack(await socket.recv_multipart()))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # Code that forges messages can do this. A kernel that cannot be understood ends like a dead one.
             self._process.signal(SIGKILL)
@@ -292,7 +292,7 @@ class Kernel:
     async def _read_last_output(self) -> None:
         # What the process published before its end is still on the way.
         while await self._iopub.poll(LAST_OUTPUT_MILLISECONDS):
-            await self._hand_over(unpack(await self._iopub.recv_multipart()))
+            await self._hand_over(self._endpoint.unpack(await self._iopub.recv_multipart()))
         if self._replies is not None:
             await self._replies.put(None)
 

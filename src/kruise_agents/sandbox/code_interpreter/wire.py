@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHANNELS", "Endpoint", "Message", "free_ports", "unpack"]
+__all__ = ["CHANNELS", "Endpoint", "Message", "free_ports"]
 
 DELIMITER = b"<IDS|MSG>"
 VERSION = "5.3"
@@ -96,8 +96,28 @@ class Endpoint:
             "version": VERSION,
         }
         parts = [json.dumps(part).encode() for part in (header, {}, {}, content)]
-        signature = hmac.new(self.key.encode(), b"".join(parts), hashlib.sha256).hexdigest()
-        return [DELIMITER, signature.encode(), *parts]
+        return [DELIMITER, self._signature(parts), *parts]
+
+    def unpack(self, frames: Sequence[bytes]) -> Message:
+        """The message in ``frames``. Raises ValueError or KeyError when it is none, or not one of our kernel.
+
+        Signatures count on ports only, which anybody in the sandbox may take before the kernel does. Sockets with
+        names lie in a folder of the kernel's user, and whoever could forge a message there can read the key as well.
+        """
+        start = list(frames).index(DELIMITER)
+        signature, *parts = frames[start + 1 : start + 6]
+        if self.ports is not None and not hmac.compare_digest(signature, self._signature(parts)):
+            raise ValueError("a message that the kernel did not sign")
+        header, parent, _metadata, content = (json.loads(part) for part in parts)
+        return Message(
+            kind=header["msg_type"],
+            parent=parent.get("msg_id", ""),
+            date=header.get("date", ""),
+            content=content,
+        )
+
+    def _signature(self, parts: Sequence[bytes]) -> bytes:
+        return hmac.new(self.key.encode(), b"".join(parts), hashlib.sha256).hexdigest().encode()
 
 
 def free_ports() -> tuple[int, ...]:
@@ -105,19 +125,3 @@ def free_ports() -> tuple[int, ...]:
     with contextlib.ExitStack() as held:
         listeners = [held.enter_context(socket.create_server((_HOST, 0))) for _ in CHANNELS]
         return tuple(listener.getsockname()[1] for listener in listeners)
-
-
-def unpack(frames: Sequence[bytes]) -> Message:
-    """The message in ``frames``.
-
-    The signature is not checked: the sockets lie in a folder of the sandbox's user, and whoever could forge a
-    message there can read the key as well.
-    """
-    start = list(frames).index(DELIMITER)
-    header, parent, _metadata, content = (json.loads(frame) for frame in frames[start + 2 : start + 6])
-    return Message(
-        kind=header["msg_type"],
-        parent=parent.get("msg_id", ""),
-        date=header.get("date", ""),
-        content=content,
-    )
