@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,12 +203,13 @@ def test_a_language_that_is_not_there_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(languages, "_deno", lambda: None)
     monkeypatch.setattr(languages, "_has_bash_kernel", lambda: False)
+    monkeypatch.setattr(languages, "_kernel_files", lambda folder: iter(()))
     for name, text in {
         "js": r"language 'javascript' .*pip install 'kruise-agents\[languages\]'",
         "ts": r"language 'typescript' .*pip install 'kruise-agents\[languages\]'",
         "bash": r"language 'bash' .*pip install 'kruise-agents\[languages\]'",
         "R": r"language 'r' .*IRkernel::installspec",
-        "java": r"language 'java' .*install a JDK and a Java kernel",
+        "java": r"language 'java' .*install a JDK .*pip install jjava",
         "cobol": r"language 'cobol' .*with a kernel.json in /usr/share/jupyter/kernels",
     }.items():
         whole = f"Failed to create context: there is no kernel for {text}"
@@ -218,6 +220,41 @@ def test_a_language_that_is_not_there_says_what_to_install(
                 sandbox.run_code("1", language=name)
             with pytest.raises(SandboxException, match=whole):
                 asyncio.run(served.async_sandbox().run_code("1", language=name))
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="no JDK on this machine")
+def test_java_runs_from_the_kernel_json_of_its_package(sandbox: Sandbox, tmp_path: Path) -> None:
+    context = sandbox.create_code_context(language="Java", cwd=str(tmp_path))
+    execution = sandbox.run_code('System.out.println("hi"); int kept = 5; kept + 1', context=context)
+    assert (execution.text, execution.logs.stdout) == ("6", ["hi\n"])
+    assert sandbox.run_code('System.getProperty("user.dir")', context=context).text == str(tmp_path)
+    value = 'it\'s "q" \n é 😀 \\'
+    assert sandbox.run_code('System.getProperty("KA")', context=context, envs={"KA": value}).text == value
+    assert sandbox.run_code('System.getProperty("KA")', context=context).results == []
+    with pytest.raises(TimeoutException):
+        sandbox.run_code("while (true);", context=context, timeout=0.5)
+    assert sandbox.run_code("kept", context=context, timeout=20).text == "5"
+    error = sandbox.run_code('throw new RuntimeException("bad");', context=context).error
+    assert error is not None
+    assert error.name == "RuntimeException"
+    text = output(sandbox.run_code("for (int i = 1; i <= 5000; i++) System.out.println(i);", context=context))
+    assert text == "".join(f"{number}\n" for number in range(1, 5001))
+    sandbox.remove_code_context(context)
+
+
+def test_parallel_first_calls_share_one_context(served: Any) -> None:
+    async def run() -> list[int | None]:
+        sandbox = served.async_sandbox()
+        return [
+            one.execution_count for one in await asyncio.gather(*(sandbox.run_code("1", language="js") for _ in "abc"))
+        ]
+
+    sandbox = served.sandbox()
+    for context in sandbox.list_code_contexts():
+        if context.language == "javascript":
+            sandbox.remove_code_context(context)
+    assert sorted(count or 0 for count in asyncio.run(run())) == [1, 2, 3]
+    assert [one.language for one in sandbox.list_code_contexts()].count("javascript") == 1
 
 
 class Installed:

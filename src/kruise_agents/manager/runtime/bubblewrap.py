@@ -22,7 +22,7 @@ from .folders import remove_tree
 from .identities import Identities, NoIdentitiesError, find_identities
 from .layout import SYSTEM_PATH, USERNAME, Layout
 from .program import program_argv, readable_folders
-from .system_files import BOUND_FROM_HOST, fill_root
+from .system_files import bound_from_host, fill_root
 
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
@@ -251,7 +251,7 @@ def _system_mounts(identities: Identities | None) -> Iterator[str]:
     if identities is not None:
         for setting in _OWN_SETTINGS:
             yield from ("--bind", setting, setting)
-    for path in BOUND_FROM_HOST:
+    for path in bound_from_host():
         yield from _way_to(Path(path))
         yield from ("--ro-bind-try", path, path)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from .layout import SYSTEM_PATH
 from .program import fill_login_files
 
-BOUND_FROM_HOST = (
+_BOUND_FROM_HOST = (
+    "/etc/R",
     "/etc/alternatives",
     "/etc/ca-certificates",
     "/etc/debian_version",
@@ -27,7 +28,6 @@ BOUND_FROM_HOST = (
     "/etc/ssl/openssl.cnf",
     "/etc/timezone",
 )
-"""What is the host's own, readable by everybody there, and mounted read-only where it exists."""
 
 _ETC = {
     "environment": "",
@@ -69,6 +69,14 @@ _FOLDERS = {
 
 
 _LINKS = {"var/lock": "/run/lock", "var/run": "/run"}
+
+
+def bound_from_host() -> list[str]:
+    """What is the host's own, readable by everybody there, and mounted read-only where it exists.
+
+    The JDKs and the R of Debian lie in ``/usr`` and have their settings in ``/etc``, without which they do not start.
+    """
+    return [*_BOUND_FROM_HOST, *sorted(str(folder) for folder in Path("/etc").glob("java-*"))]
 
 
 def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:

@@ -37,7 +37,7 @@ _INSTALL = {
     "javascript": _EXTRA,
     "typescript": _EXTRA,
     "r": "install R with IRkernel on the manager's machine, then IRkernel::installspec(user = FALSE)",
-    "java": "install a JDK and a Java kernel with a kernel.json on the manager's machine (jjava, IJava)",
+    "java": "install a JDK on the manager's machine, then pip install jjava on the manager's side",
 }
 Assignment: TypeAlias = Callable[[Changes], str]
 Mark: TypeAlias = Callable[[str], str]
