@@ -100,12 +100,17 @@ def test_a_result_without_a_text_has_only_its_own_format(sandbox: Sandbox) -> No
     ],
     ids=["segfault", "SIGSEGV", "SIGKILL"],
 )
-def test_what_was_printed_before_a_crash_arrives_before_the_error(sandbox: Sandbox, context: Context, end: str) -> None:
-    execution = sandbox.run_code(f"kept = 1\nprint('before', flush=True)\nprint('and'); {end}", context=context)
+def test_a_crash_is_an_error_after_what_was_printed(
+    sandbox: Sandbox, context: Context, end: str, tmp_path: Any
+) -> None:
+    """The cell waits for its first output to arrive: what is still in a process when it is killed goes with it."""
+    gate = tmp_path / "gate"
+    code = f"import os, time\nprint('before', flush=True)\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    execution = sandbox.run_code(code + end, context=context, on_stdout=lambda message: gate.touch())
     assert execution.error is not None
     assert (execution.error.name, execution.error.value) == ("ContextRestarting", "Context was restarted")
-    assert "".join(execution.logs.stdout).startswith("before\n")
-    again = sandbox.run_code("'kept' in globals()", context=context)
+    assert execution.logs.stdout == ["before\n"]
+    again = sandbox.run_code("'os' in globals()", context=context)
     assert (again.text, again.execution_count) == ("False", 1)
 
 
