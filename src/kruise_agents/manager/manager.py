@@ -61,7 +61,7 @@ class Manager:
             _make_empty(folder, self.runtime)
             tokens = TrafficTokens(settings.traffic_token_validity, settings.traffic_token_clock_skew)
             self._sandboxes = Sandboxes(self.runtime, folder, tokens)
-            templates = Templates(now())
+            templates = Templates(now(), settings.limits)
             app = ManagerApp(
                 create_api(
                     self._sandboxes,
@@ -119,7 +119,7 @@ def _make_empty(folder: Path, runtime: Runtime) -> None:
 def _health(runtime: Runtime) -> dict[str, str]:
     """What everybody may know, for nobody has to show a key; why there is one user may name a folder."""
     users = "one" if runtime.one_user_because else "several"
-    return {"version": __version__, "runtime": runtime.name, "users": users}
+    return {"version": __version__, "runtime": runtime.name, "users": users, "limits": runtime.enforcer.name}
 
 
 def _runtime(settings: Settings) -> Runtime:

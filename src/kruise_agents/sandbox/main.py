@@ -21,12 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..serving import Server
+from . import limits
 from .control import control_app
 from .envd import Envd
 from .init import supervise
 from .relay import Relay
 from .state import SandboxState
 from .sudo import SudoServer
+from .system_calls import shut_doors
 from .user_namespace import become_root_of_sandbox
 
 ENVD_PORT = 49983
@@ -38,8 +40,11 @@ _DESCRIPTORS = 65536
 def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM. Returns the exit code."""
     options = _parser().parse_args(arguments)
+    limits.apply(options)
     if options.several_users:
         become_root_of_sandbox(options.home)
+    if options.isolated:
+        shut_doors()
     # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
     # Made here, so that with an init process of our own it goes also when the program had to be killed.
     with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:
@@ -73,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--code-interpreter-fd", type=int, help="left out: no code interpreter here")
     parser.add_argument("--isolated", action="store_true", help="the file tree and the loopback network are our own")
     parser.add_argument("--own-init", action="store_true", help="no pid namespace around us: reap and end all")
+    limits.add_options(parser)
     return parser
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from .base import Launched, Runtime
 from .bubblewrap import BubblewrapRuntime
 from .layout import Layout
+from .limits import MIB, Limits
 from .process import ProcessRuntime
+from .watch import Watch
 
-__all__ = ["RUNTIMES", "BubblewrapRuntime", "Launched", "Layout", "ProcessRuntime", "Runtime"]
+__all__ = ["MIB", "RUNTIMES", "BubblewrapRuntime", "Launched", "Layout", "Limits", "ProcessRuntime", "Runtime", "Watch"]
 
 RUNTIMES: dict[str, type[Runtime]] = {"bubblewrap": BubblewrapRuntime, "process": ProcessRuntime}
 """Every runtime by the name that ``--runtime`` takes."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from .folders import remove_tree
+from .folders import remove_tree, tree_size
 from .layout import Layout
+from .limits import Enforcer, Limits
 from .program import fill_home
 
 
@@ -32,6 +33,8 @@ class Runtime(ABC):
     """What it holds back, in one line, for the start of the manager."""
     one_user_because: str | None = None
     """Why its sandboxes have one user instead of ``root``, ``user`` and others; None where they have several."""
+    enforcer: Enforcer
+    """What holds sandboxes to their limits; known after :meth:`check`."""
 
     @abstractmethod
     def check(self) -> None:
@@ -48,7 +51,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def launch(
-        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes]
+        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes], limits: Limits
     ) -> Launched:
         """Start the program of the sandbox in ``layout``.
 
@@ -57,10 +60,15 @@ class Runtime(ABC):
             arguments: of the program, beside those that the runtime adds.
             descriptors: what it inherits, by the same numbers.
             output: where its standard output and error go.
+            limits: what it may take of the machine.
 
         Raises:
             OSError: it could not be started; nothing is left running.
         """
+
+    def disk_usage(self, folder: Path) -> int:
+        """Bytes that a sandbox's folder takes on the disk."""
+        return tree_size(folder)
 
     def remove(self, folder: Path) -> bool:
         """Remove a folder with everything that sandboxes left in it.

@@ -12,15 +12,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from ...errors import ConfigurationError, RuntimeUnavailableError
 from .base import Launched, Runtime
-from .folders import remove_tree
+from .control_groups import NotDelegatedError, find_groups
+from .folders import remove_tree, size_command, size_said
 from .identities import Identities, NoIdentitiesError, find_identities
 from .layout import SYSTEM_PATH, USERNAME, Layout
+from .limits import MIB, Limits, ResourceLimits
 from .program import program_argv, readable_folders
 from .system_files import bound_from_host, fill_root
 
@@ -35,6 +37,8 @@ _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID",
 _REAL_SUDO = Path("/usr/bin/sudo")
 """Of the host; it cannot work in a sandbox, so that ours lies over it."""
 _PROCESSORS = Path("/sys/devices/system/cpu")
+_CLOSED = ("kcore", "keys", "key-users", "kmsg", "timer_list", "sched_debug", "latency_stats", "sysrq-trigger")
+"""Files in /proc about the whole machine that tell or change too much; most are for the host's root only."""
 _OWN_SETTINGS = ("/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_unprivileged_port_start")
 """Kernel settings of the sandbox's own namespaces, which that program writes once."""
 
@@ -67,6 +71,10 @@ class BubblewrapRuntime(Runtime):
         """
         find_bwrap()
         try:
+            self.enforcer = find_groups()
+        except NotDelegatedError as error:
+            self.enforcer = ResourceLimits(str(error))
+        try:
             self._identities = find_identities()
             self._try(_first_step())
         except (NoIdentitiesError, OSError) as error:
@@ -85,34 +93,51 @@ class BubblewrapRuntime(Runtime):
         fill_root(layout.rootfs, readable_folders())
 
     def launch(
-        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes]
+        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes], limits: Limits
     ) -> Launched:
         """See :meth:`.base.Runtime.launch`."""
         command = [*program_argv(HOME, several_users=self._identities is not None), "--isolated", *arguments]
-        options = self._options("--bind", str(layout.rootfs), "/")
+        options = self._options("--bind", str(layout.rootfs), "/", shared_memory=limits.memory // 2)
         if _REAL_SUDO.is_file():
             options += ["--ro-bind", str(layout.home / ".local/bin/sudo"), str(_REAL_SUDO.resolve())]
-        return _start(options, command, self._identities, descriptors, output)
+        command += self.enforcer.arguments(limits)
+        enter = functools.partial(self.enforcer.enter, layout.root.name, limits)
+        try:
+            return _start(options, command, self._identities, descriptors, output, enter)
+        except OSError:
+            self.enforcer.leave(layout.root.name)
+            raise
+
+    def disk_usage(self, folder: Path) -> int:
+        """See :meth:`.base.Runtime.disk_usage`; also where programs have closed folders to their owner."""
+        if os.geteuid() == 0 or not folder.exists():
+            return super().disk_usage(folder)
+        return size_said(self._run_as_owners(size_command(folder)))
 
     def remove(self, folder: Path) -> bool:
         """See :meth:`.base.Runtime.remove`: what belongs to other ids can be removed in their namespace only."""
+        self.enforcer.leave(folder.name)
         if self._identities is not None and self._identities.helpers and folder.exists():
-            rights = ("--cap-drop", "ALL", "--cap-add", "CAP_DAC_OVERRIDE", "--cap-add", "CAP_FOWNER")
-            options = [*("--unshare-user", "--uid", "0", "--gid", "0"), *rights, *("--bind", "/", "/")]
             try:
-                _run(options, ["rm", "-rf", "--", str(folder)], self._identities)
+                self._run_as_owners(["rm", "-rf", "--", str(folder)])
             except OSError as error:
                 logger.warning("%s could not be removed as its owners: %s", folder, error)
         return remove_tree(folder)
 
+    def _run_as_owners(self, command: Sequence[str]) -> str:
+        """Run a command on the host that has rights over what belongs to sandboxes' users, and nothing else."""
+        rights = ("--cap-drop", "ALL", "--cap-add", "CAP_DAC_OVERRIDE", "--cap-add", "CAP_FOWNER")
+        options = [*("--unshare-user", "--uid", "0", "--gid", "0"), *rights, *("--bind", "/", "/")]
+        return _run(options, command, self._identities)
+
     def _try(self, command: Sequence[str]) -> None:
         _run(self._options("--tmpfs", "/", "--dir", HOME), command, self._identities)
 
-    def _options(self, *root: str) -> list[str]:
+    def _options(self, *root: str, shared_memory: int = MIB) -> list[str]:
         return [
             *_namespaces(self._identities),
             *root,
-            *_system_mounts(self._identities),
+            *_system_mounts(self._identities, shared_memory),
             *_python_mounts(),
             "--clearenv",
             *("--setenv", "LANG", "C.UTF-8", "--setenv", "PATH", SYSTEM_PATH),
@@ -127,8 +152,8 @@ def _first_step() -> list[str]:
     return [sys.executable, "-I", "-m", "kruise_agents.sandbox.user_namespace", sys.executable, __file__, *needed]
 
 
-def _run(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> None:
-    """Run a command in namespaces to its end.
+def _run(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> str:
+    """Run a command in namespaces to its end and return what it says.
 
     Raises:
         OSError: it could not be started, did not end, or failed; the text says why.
@@ -141,10 +166,11 @@ def _run(options: Sequence[str], command: Sequence[str], identities: Identities 
             process.kill()
             process.wait()
             raise OSError(f"{command[0]} did not end within {_PROBE_SECONDS} seconds") from None
+        output.seek(0)
+        said = output.read().decode(errors="replace").strip()
         if code != 0:
-            output.seek(0)
-            said = output.read().decode(errors="replace").strip()
             raise OSError(said or f"{command[0]} ended with code {code}")
+        return said
 
 
 def _start(
@@ -153,8 +179,12 @@ def _start(
     identities: Identities | None,
     descriptors: Sequence[int],
     output: IO[bytes],
+    enter: Callable[[Sequence[str]], Sequence[str]] = list,
 ) -> Launched:
     """Start ``bwrap``, wait for its namespaces, and map the ids into them.
+
+    Parameters:
+        enter: puts the limits before the command of ``bwrap``.
 
     Raises:
         OSError: one of these failed; nothing is left running.
@@ -172,7 +202,7 @@ def _start(
         hidden = _in_memory("\0".join(options).encode())
         handed_over.callback(os.close, hidden)
         process = subprocess.Popen(
-            [find_bwrap(), "--args", str(hidden), "--", *command],
+            enter([find_bwrap(), "--args", str(hidden), "--", *command]),
             env={},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -235,7 +265,7 @@ def _namespaces(identities: Identities | None) -> list[str]:
     return [*options, "--uid", "0", "--gid", "0"]
 
 
-def _system_mounts(identities: Identities | None) -> Iterator[str]:
+def _system_mounts(identities: Identities | None, shared_memory: int) -> Iterator[str]:
     yield from ("--ro-bind", "/usr", "/usr")
     for name in _SYSTEM_FOLDERS:
         folder = Path("/") / name
@@ -243,7 +273,9 @@ def _system_mounts(identities: Identities | None) -> Iterator[str]:
             yield from ("--symlink", str(folder.readlink()), str(folder))
         elif folder.is_dir():
             yield from ("--ro-bind", str(folder), str(folder))
-    yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm")  # noqa: S108 - its own
+    yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(shared_memory))
+    # Read-only: what can be written to in memory has to have a size, and this folder has none.
+    yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - its own
     yield from _kernel_settings_mounts()
     # What programs look up of the machine; nothing else of /sys, which also holds the host's control groups.
     yield from _way_to(_PROCESSORS)
@@ -271,7 +303,9 @@ def _kernel_settings_mounts() -> Iterator[str]:
     for entry in sorted(Path("/proc").iterdir()):
         if entry.name.isdigit() or entry.is_symlink():
             continue
-        if entry.is_dir() or entry.stat().st_mode & 0o222:
+        if entry.name in _CLOSED:
+            yield from ("--ro-bind", "/dev/null", str(entry))
+        elif entry.is_dir() or entry.stat().st_mode & 0o222:
             yield from ("--ro-bind", str(entry), str(entry))
 
 

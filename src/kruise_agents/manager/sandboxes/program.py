@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from ...errors import KruiseAgentsError
 from ..http_client import exchange
-from ..runtime import Layout, Runtime
+from ..runtime import Layout, Limits, Runtime, Watch
 from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
 
 START_SECONDS = 30
@@ -35,14 +35,20 @@ class SandboxProgram:
         layout: where its folders go; they must not exist yet.
         runtime: what runs it.
         code_interpreter: whether port 49999 is served.
+        limits: what it may take of the machine.
+        watch: who looks at it while it runs.
     """
 
-    def __init__(self, layout: Layout, runtime: Runtime, *, code_interpreter: bool) -> None:
+    def __init__(
+        self, layout: Layout, runtime: Runtime, *, code_interpreter: bool, limits: Limits, watch: Watch
+    ) -> None:
         self.layout = layout
         self.served_ports = frozenset(
             port for port in SERVED_PORTS if code_interpreter or port != CODE_INTERPRETER_PORT
         )
         self._runtime = runtime
+        self._limits = limits
+        self._watch = watch
         self._process: subprocess.Popen[bytes] | None = None
         self._inner: int | None = None
 
@@ -88,6 +94,7 @@ class SandboxProgram:
 
     async def end(self) -> None:
         """End every process of the sandbox and remove its folders. May be called at any time, also twice."""
+        self._watch.remove(self.layout.root.name)
         if self._process is not None and self._process.poll() is None:
             self._signal_end()
             try:
@@ -115,11 +122,13 @@ class SandboxProgram:
         try:
             with self.layout.log.open("wb") as log:
                 descriptors = [listener.fileno() for listener in listeners.values()]
-                launched = self._runtime.launch(self.layout, arguments, descriptors, log)
+                launched = self._runtime.launch(self.layout, arguments, descriptors, log, self._limits)
             self._process = launched.process
             if launched.first_pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     self._inner = os.pidfd_open(launched.first_pid)
+            first = launched.first_pid or launched.process.pid
+            self._watch.add(self.layout.root.name, first, self.layout.root, self._limits, self._signal_end)
         finally:
             for listener in listeners.values():
                 listener.close()

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from ..runtime import Layout, Runtime
+from ..runtime import Layout, Runtime, Watch
 from ..traffic_tokens import TrafficTokens
 from .model import Sandbox, State, new_access_token, new_sandbox_id, now
 from .program import SandboxProgram, StartError
@@ -31,6 +31,7 @@ class Sandboxes:
     def __init__(self, runtime: Runtime, folder: Path, traffic_tokens: TrafficTokens | None = None) -> None:
         self.traffic_tokens = traffic_tokens or TrafficTokens()
         self._runtime = runtime
+        self._limit_watch = Watch(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
         self._folder = folder
         self._known: dict[str, Sandbox] = {}
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
@@ -65,7 +66,11 @@ class Sandboxes:
         """
         sandbox_id = new_sandbox_id()
         program = SandboxProgram(
-            Layout(self._folder / sandbox_id), self._runtime, code_interpreter=template.code_interpreter
+            Layout(self._folder / sandbox_id),
+            self._runtime,
+            code_interpreter=template.code_interpreter,
+            limits=template.limits,
+            watch=self._limit_watch,
         )
         token = new_access_token() if secure else None
         sandbox = Sandbox(sandbox_id, template, program, metadata, token, started_at=now(), end_at=now())
