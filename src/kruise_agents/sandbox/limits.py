@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 from pathlib import Path
 
@@ -17,7 +16,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-processes", type=int, help="processes and threads of the sandbox, together")
     parser.add_argument("--max-data", type=int, help="bytes of memory of its own that one process may have")
     parser.add_argument("--max-file", type=int, help="bytes of one file")
-    parser.add_argument("--processors", type=_numbers, help="what to run on, as 0,1")
 
 
 def apply(options: argparse.Namespace) -> None:
@@ -33,8 +31,6 @@ def apply(options: argparse.Namespace) -> None:
     ):
         if value is not None:
             _lower(kind, value)
-    if options.processors is not None:
-        os.sched_setaffinity(0, options.processors)
     if _CORE_PATTERN.read_text(encoding="utf-8", errors="replace").startswith("|"):
         # The host would start its crash reporter, as root and outside, on what a program in here has become.
         _lower(resource.RLIMIT_CORE, _NO_PIPE)
@@ -44,7 +40,3 @@ def _lower(kind: int, value: int) -> None:
     _, hard = resource.getrlimit(kind)
     wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (wanted, wanted))
-
-
-def _numbers(text: str) -> set[int]:
-    return {int(number) for number in text.split(",")}

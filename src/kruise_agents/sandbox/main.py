@@ -28,7 +28,6 @@ from .init import supervise
 from .relay import Relay
 from .state import SandboxState
 from .sudo import SudoServer
-from .system_calls import shut_doors
 from .user_namespace import become_root_of_sandbox
 
 ENVD_PORT = 49983
@@ -43,8 +42,6 @@ def main(arguments: Sequence[str]) -> int:
     limits.apply(options)
     if options.several_users:
         become_root_of_sandbox(options.home)
-    if options.isolated:
-        shut_doors()
     # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
     # Made here, so that with an init process of our own it goes also when the program had to be killed.
     with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:

@@ -1,21 +1,20 @@
 """Which of the kernel's doors are shut in a sandbox, by a seccomp filter on everything that runs in it.
 
+Run as a program it writes the filter, which the manager hands to bubblewrap.
+
 What is shut is not needed by ordinary programs and is either not kept apart by namespaces (keyrings), a part of the
 kernel where mistakes were found again and again (bpf, io_uring, performance counters), or a way out of a limit.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import os
 import platform
+import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_PR_SET_NO_NEW_PRIVS = 38
-_PR_SET_SECCOMP = 22
-_SECCOMP_MODE_FILTER = 2
 _ALLOW = 0x7FFF0000
 _ERRNO = 0x00050000
 _LOAD_WORD = 0x20
@@ -65,47 +64,21 @@ class _Machine:
 _MACHINES = {"x86_64": _Machine(0xC000003E, 16, has_x32=True), "aarch64": _Machine(0xC00000B7, 29, has_x32=False)}
 
 
-class _Instruction(ctypes.Structure):
-    _fields_ = (("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32))
-
-
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.POINTER(_Instruction)))
-
-
 def refused_calls(machine: str = platform.machine()) -> dict[str, int]:
     """The calls that answer EPERM, by name with their numbers; empty on machines for which there is no filter."""
     return {**_REFUSED[machine], **_REFUSED_NEW} if machine in _REFUSED else {}
 
 
-def shut_doors() -> bool:
-    """Put the filter on this process and all that it starts; it cannot be taken off.
+def filter_program(machine: str = platform.machine()) -> bytes:
+    """The filter in the kernel's form (``struct sock_filter``, one after another); empty where there is none.
 
-    Must be called by a process with a single thread. Programs of another architecture than the machine's own (32-bit
-    ones) do not run after this.
-
-    Returns:
-        Whether there is a filter for this machine.
-
-    Raises:
-        OSError: the kernel refused it.
+    Programs of another architecture than the machine's own (32-bit ones) do not run under it.
     """
-    found = _MACHINES.get(platform.machine())
-    if found is None:
-        return False
-    instructions = [_Instruction(*fields) for fields in _filter(found)]
-    block = (_Instruction * len(instructions))(*instructions)
-    libc = ctypes.CDLL(None, use_errno=True)
-    program = _Program(len(instructions), block)
-    no_gain = (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    for arguments in (no_gain, (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program))):
-        if libc.prctl(*arguments) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"no filter for system calls: {os.strerror(number)}")
-    return True
+    found = _MACHINES.get(machine)
+    return b"" if found is None else b"".join(struct.pack("=HBBI", *fields) for fields in _filter(machine, found))
 
 
-def _filter(machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
+def _filter(name: str, machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
     """The program, instruction by instruction: code, steps to jump if true, if false, operand."""
     absent, refused = _ERRNO | errno.ENOSYS, _ERRNO | errno.EPERM
     yield _LOAD_WORD, 0, 0, _ARCHITECTURE
@@ -115,7 +88,7 @@ def _filter(machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
     if machine.has_x32:
         yield _JUMP_IF_AT_LEAST, 0, 1, _X32_CALLS
         yield _RETURN, 0, 0, absent
-    for numbers, answer in ((_ABSENT, absent), (refused_calls(), refused)):
+    for numbers, answer in ((_ABSENT, absent), (refused_calls(name), refused)):
         for number in numbers.values():
             yield _JUMP_IF_EQUAL, 0, 1, number
             yield _RETURN, 0, 0, answer
@@ -126,3 +99,7 @@ def _filter(machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
         yield _JUMP_IF_EQUAL, 0, 1, request
         yield _RETURN, 0, 0, refused
     yield _RETURN, 0, 0, _ALLOW
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(filter_program())

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -101,9 +101,9 @@ class BubblewrapRuntime(Runtime):
         if _REAL_SUDO.is_file():
             options += ["--ro-bind", str(layout.home / ".local/bin/sudo"), str(_REAL_SUDO.resolve())]
         command += self.enforcer.arguments(limits)
-        enter = functools.partial(self.enforcer.enter, layout.root.name, limits)
         try:
-            return _start(options, command, self._identities, descriptors, output, enter)
+            with self.enforcer.entered(layout.root.name, limits) as before:
+                return _start(options, command, self._identities, descriptors, output, before)
         except OSError:
             self.enforcer.leave(layout.root.name)
             raise
@@ -179,12 +179,12 @@ def _start(
     identities: Identities | None,
     descriptors: Sequence[int],
     output: IO[bytes],
-    enter: Callable[[Sequence[str]], Sequence[str]] = list,
+    before: Sequence[str] = (),
 ) -> Launched:
     """Start ``bwrap``, wait for its namespaces, and map the ids into them.
 
     Parameters:
-        enter: puts the limits before the command of ``bwrap``.
+        before: what stands before the command of ``bwrap``, to put it within the limits.
 
     Raises:
         OSError: one of these failed; nothing is left running.
@@ -198,11 +198,16 @@ def _start(
             gate_write, gate_read = reversed(_pipe(handed_over, kept))
             options = ["--userns-block-fd", str(gate_read), *options]
             inherited.append(gate_read)
+        if shut := shut_calls():
+            seccomp = _in_memory(shut)
+            handed_over.callback(os.close, seccomp)
+            inherited.append(seccomp)
+            options = ["--seccomp", str(seccomp), *options]
         # Not on the command line, where `ps` in the sandbox would show the host's folders.
         hidden = _in_memory("\0".join(options).encode())
         handed_over.callback(os.close, hidden)
         process = subprocess.Popen(
-            enter([find_bwrap(), "--args", str(hidden), "--", *command]),
+            [*before, find_bwrap(), "--args", str(hidden), "--", *command],
             env={},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -332,6 +337,16 @@ def _refuse_visible(state_dir: Path) -> None:
                 f"the state folder {state_dir} lies in {folder}, which every sandbox can read; choose another "
                 f"with --state-dir"
             )
+
+
+@functools.cache
+def shut_calls() -> bytes:
+    """The filter for system calls, as ``bwrap`` takes it, so that it is on the first process too.
+
+    The sandbox's own program knows which; the manager does not import it.
+    """
+    command = [sys.executable, "-I", "-m", "kruise_agents.sandbox.system_calls"]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, env={}).stdout
 
 
 @functools.cache

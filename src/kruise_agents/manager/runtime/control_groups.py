@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .limits import Enforcer, Limits, file_arguments
@@ -48,8 +48,9 @@ class ControlGroups(Enforcer):
         """See :meth:`.limits.Enforcer.arguments`."""
         return file_arguments(limits)
 
-    def enter(self, name: str, limits: Limits, command: Sequence[str]) -> list[str]:
-        """See :meth:`.limits.Enforcer.enter`."""
+    @contextlib.contextmanager
+    def entered(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
+        """See :meth:`.limits.Enforcer.entered`."""
         group = self._folder / name
         group.mkdir()
         try:
@@ -61,7 +62,7 @@ class ControlGroups(Enforcer):
         except OSError:
             group.rmdir()
             raise
-        return [*_ENTER, str(group / "cgroup.procs"), *command]
+        yield (*_ENTER, str(group / "cgroup.procs"))
 
     def leave(self, name: str) -> None:
         """See :meth:`.limits.Enforcer.leave`."""

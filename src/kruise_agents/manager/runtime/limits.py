@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 MIB = 1024 * 1024
@@ -45,8 +47,11 @@ class Enforcer(ABC):
         """Options for the sandbox's program, which sets them on itself (``sandbox/limits.py``)."""
 
     @abstractmethod
-    def enter(self, name: str, limits: Limits, command: Sequence[str]) -> list[str]:
-        """``command`` with what must stand before it so that it runs within the limits.
+    def entered(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
+        """A process that is started inside the block runs within the limits.
+
+        Returns:
+            What must stand before its command.
 
         Raises:
             OSError: they could not be set up; nothing is left.
@@ -54,7 +59,7 @@ class Enforcer(ABC):
 
     @abstractmethod
     def leave(self, name: str) -> None:
-        """Take down what :meth:`enter` set up; its processes have ended. May be called twice."""
+        """Take down what :meth:`entered` set up; its processes have ended. May be called twice."""
 
 
 class ResourceLimits(Enforcer):
@@ -78,15 +83,18 @@ class ResourceLimits(Enforcer):
         options = [*file_arguments(limits), "--max-data", str(limits.memory)]
         if self._count_processes:
             options += ["--max-processes", str(limits.processes)]
-        usable = sorted(os.sched_getaffinity(0))
-        if limits.cpus < len(usable):
-            chosen = random.sample(usable, limits.cpus)
-            options += ["--processors", ",".join(map(str, sorted(chosen)))]
         return options
 
-    def enter(self, name: str, limits: Limits, command: Sequence[str]) -> list[str]:
-        """See :meth:`Enforcer.enter`: there is nothing to set up outside."""
-        return list(command)
+    @contextlib.contextmanager
+    def entered(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
+        """See :meth:`Enforcer.entered`: processors belong to a thread, and what it starts inherits them."""
+        usable = os.sched_getaffinity(0)
+        if limits.cpus < len(usable):
+            os.sched_setaffinity(0, random.sample(sorted(usable), limits.cpus))
+        try:
+            yield ()
+        finally:
+            os.sched_setaffinity(0, usable)
 
     def leave(self, name: str) -> None:
         """See :meth:`Enforcer.leave`."""
