@@ -127,7 +127,7 @@ class BubblewrapRuntime(Runtime):
     def _run_as_owners(self, command: Sequence[str]) -> str:
         """Run a command on the host that has rights over what belongs to sandboxes' users, and nothing else."""
         rights = ("--cap-drop", "ALL", "--cap-add", "CAP_DAC_OVERRIDE", "--cap-add", "CAP_FOWNER")
-        options = [*("--unshare-user", "--uid", "0", "--gid", "0"), *rights, *("--bind", "/", "/")]
+        options = [*("--unshare-user", "--uid", "0", "--gid", "0"), *rights, *("--dev-bind", "/", "/")]
         return _run(options, command, self._identities)
 
     def _try(self, command: Sequence[str]) -> None:

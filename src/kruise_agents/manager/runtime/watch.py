@@ -97,12 +97,12 @@ class Watch:
 
     async def _run(self) -> None:
         while True:
-            close = False
+            close, ending = False, list[Watched]()
             try:
                 close, ending = await asyncio.to_thread(self._look, list(self._watched.values()))
-            except OSError as error:  # of the looking itself; the next look may well succeed
-                logger.warning("sandboxes could not be looked at: %s", error)
-                ending = []
+            except Exception:
+                # Whatever it is, the next look may succeed, and without looks there would be no limits.
+                logger.exception("sandboxes could not be looked at")
             for one in ending:
                 if one.name in self._watched:
                     one.end()
