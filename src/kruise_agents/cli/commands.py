@@ -82,6 +82,12 @@ def cli() -> None:
     help="Files of each sandbox.",
 )
 @click.option(
+    "--internet/--no-internet",
+    default=True,
+    show_default=True,
+    help="Whether sandboxes may reach it; takes slirp4netns or pasta.",
+)
+@click.option(
     "--state-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for sandboxes and certificates.  [default: $XDG_STATE_HOME/kruise-agents]",
@@ -118,6 +124,7 @@ def serve(
     memory: int,
     processes: int,
     disk: int,
+    internet: bool,
     state_dir: Path | None,
     token_validity: int,
     token_clock_skew: float,
@@ -154,6 +161,7 @@ def serve(
             domain=str(parse_domain(domain)) if domain else None,
             runtime=runtime,
             limits=Limits(memory=memory * MIB, processes=processes, cpus=cpus, disk=disk * MIB),
+            internet=internet,
             tls=tls or cert is not None,
             certificate=cert,
             private_key=key,
@@ -175,6 +183,7 @@ async def _serve(settings: Settings, shown_key: str | None) -> None:
         loop.add_signal_handler(number, stop.set)
     async with Manager(settings) as manager:
         assert manager.runtime is not None
+        assert manager.egress is not None
         greeting = Greeting(
             scheme="https" if settings.tls else "http",
             host=settings.host,
@@ -182,6 +191,7 @@ async def _serve(settings: Settings, shown_key: str | None) -> None:
             domain=settings.domain,
             runtime=manager.runtime.summary,
             limits=manager.runtime.enforcer.summary,
+            internet=manager.egress.summary if manager.runtime.own_network else None,
             one_user_because=manager.runtime.one_user_because,
             api_key=shown_key,
             authority=manager.authority,

@@ -20,7 +20,7 @@ from .certificates import LocalCertificate, make_certificate
 from .front import front_server
 from .gateway import Gateway
 from .listening import bind
-from .runtime import BubblewrapRuntime, ProcessRuntime, Runtime
+from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
 from .sandboxes.model import now
 from .sandboxes.registry import Sandboxes
 from .sandboxes.templates import Templates
@@ -45,6 +45,7 @@ class Manager:
         self._sandboxes: Sandboxes | None = None
         self.port = settings.port
         self.runtime: Runtime | None = None
+        self.egress: Egress | None = None
         self.authority: Path | None = None
         """The CA file that clients must trust, when the certificate was made here."""
 
@@ -60,14 +61,15 @@ class Manager:
             # Left over by a manager that was killed; their processes ended with it.
             _make_empty(folder, self.runtime)
             tokens = TrafficTokens(settings.traffic_token_validity, settings.traffic_token_clock_skew)
-            self._sandboxes = Sandboxes(self.runtime, folder, tokens)
+            self.egress = Egress(wanted=settings.internet)
+            self._sandboxes = Sandboxes(self.runtime, folder, tokens, self.egress)
             templates = Templates(now(), settings.limits)
             app = ManagerApp(
                 create_api(
                     self._sandboxes,
                     templates,
                     settings.api_keys,
-                    health=_health(self.runtime),
+                    health=_health(self.runtime, self.egress),
                     v1_only=settings.v1_only,
                 ),
                 Gateway(self._sandboxes.running, tokens),
@@ -116,10 +118,17 @@ def _make_empty(folder: Path, runtime: Runtime) -> None:
     folder.mkdir(mode=0o700)
 
 
-def _health(runtime: Runtime) -> dict[str, str]:
+def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
     """What everybody may know, for nobody has to show a key; why there is one user may name a folder."""
     users = "one" if runtime.one_user_because else "several"
-    return {"version": __version__, "runtime": runtime.name, "users": users, "limits": runtime.enforcer.name}
+    internet = (egress.carrier or "none") if runtime.own_network else "the machine's"
+    return {
+        "version": __version__,
+        "runtime": runtime.name,
+        "users": users,
+        "limits": runtime.enforcer.name,
+        "internet": internet,
+    }
 
 
 def _runtime(settings: Settings) -> Runtime:

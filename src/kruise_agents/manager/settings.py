@@ -24,6 +24,7 @@ class Settings:
         domain: what replies name as the domain, or None: the host that each client used.
         runtime: a name from :data:`.runtime.RUNTIMES`.
         limits: what each sandbox may take of the machine.
+        internet: whether sandboxes may reach it, where a program that can connect them is installed.
         tls: serve https.
         certificate: PEM file with the server's certificate and its chain, or None: with ``tls`` one is made.
         private_key: PEM file with the certificate's key.
@@ -39,6 +40,7 @@ class Settings:
     domain: str | None = None
     runtime: str = "bubblewrap"
     limits: Limits = Limits()  # noqa: RUF009 - cannot be changed
+    internet: bool = True
     tls: bool = False
     certificate: Path | None = None
     private_key: Path | None = None

@@ -18,6 +18,7 @@ from ..sandboxes.templates import Templates
 from .auth import RequireKey
 from .description import document
 from .errors import ApiError, on_api_error, on_crash, on_http_error
+from .network import NetworkRoutes
 from .sandboxes import SandboxRoutes
 from .templates import TemplateRoutes
 from .unsupported import unsupported_routes
@@ -44,6 +45,7 @@ def create_api(
         Route("/health", _Health(health), methods=["GET"]),
         *refused,
         *SandboxRoutes(sandboxes, templates, v1_only=v1_only).routes(),
+        *NetworkRoutes(sandboxes).routes(),
         *TemplateRoutes(templates).routes(),
     ]
     if not v1_only:

@@ -16,6 +16,7 @@ from .body import Fields, read_fields
 from .errors import DO_NOT_RETRY, ApiError, sandbox_not_found
 from .idempotency import IdempotentCreates
 from .listing import page, read_query
+from .network import egress_of_create, require_a_way_out
 from .replies import sandbox_detail, sandbox_listed, sandbox_reply
 from .traffic_tokens import TrafficTokenRoutes, new_token_fields
 
@@ -63,11 +64,13 @@ class SandboxRoutes:
         metadata = _metadata(fields)
         variables = _variables(fields)
         secure = fields.flag("secure") is not False
+        rules = egress_of_create(fields)
+        require_a_way_out(rules, self._sandboxes)
         template = self._template(fields.text("templateID"))
         domain = request.state.domain
         try:
             sandbox = await self._sandboxes.create(
-                template, seconds=timeout, secure=secure, metadata=metadata, variables=variables
+                template, seconds=timeout, secure=secure, metadata=metadata, variables=variables, rules=rules
             )
         except (StartError, OSError) as error:
             logger.exception("no sandbox could be made")
@@ -179,13 +182,9 @@ def _refuse_unsupported(fields: Fields) -> None:
         )
     if fields.flag("autoPauseMemory") is False:
         raise ApiError(400, "autoPauseMemory=false only applies when autoPause is true.")
-    fields.flag("allow_internet_access")  # either value is fine: no sandbox reaches the internet here
     network = fields.object("network")
     if network.flag("allowPublicTraffic") is False:
         raise ApiError(400, "field 'network.allowPublicTraffic' false is not supported by this manager yet")
-    for name in network.names():
-        if name not in ("allowPublicTraffic", "denyOut"):
-            network.refuse(name, "there is no network access to the outside that it could change")
     fields.refuse("volumeMounts", "there are no volumes yet")
     fields.refuse("iam", "there is no identity provider")
     fields.refuse("mcp", "there is no MCP gateway")

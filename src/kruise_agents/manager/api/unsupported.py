@@ -22,7 +22,6 @@ _ROUTES: list[tuple[str, str, list[str]]] = [
     ("sandbox metrics", "/sandboxes/metrics", ["GET"]),
     ("sandbox logs", f"{_ONE}/logs", ["GET"]),
     ("sandbox logs", f"/v2{_ONE}/logs", ["GET"]),
-    ("network rules", f"{_ONE}/network", ["PUT"]),
     ("snapshots", f"{_ONE}/snapshots", ["POST"]),
     ("snapshots", "/snapshots", ["GET"]),
     ("forking a sandbox", f"{_ONE}/fork", ["POST"]),

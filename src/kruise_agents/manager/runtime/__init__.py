@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from .base import Launched, Runtime
 from .bubblewrap import BubblewrapRuntime
+from .egress import Connection, Egress, EgressRules
 from .layout import Layout
 from .limits import MIB, Limits
 from .process import ProcessRuntime
 from .watch import Watch
 
-__all__ = ["MIB", "RUNTIMES", "BubblewrapRuntime", "Launched", "Layout", "Limits", "ProcessRuntime", "Runtime", "Watch"]
+__all__ = [
+    "MIB",
+    "RUNTIMES",
+    "BubblewrapRuntime",
+    "Connection",
+    "Egress",
+    "EgressRules",
+    "Launched",
+    "Layout",
+    "Limits",
+    "ProcessRuntime",
+    "Runtime",
+    "Watch",
+]
 
 RUNTIMES: dict[str, type[Runtime]] = {"bubblewrap": BubblewrapRuntime, "process": ProcessRuntime}
 """Every runtime by the name that ``--runtime`` takes."""

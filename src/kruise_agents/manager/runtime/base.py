@@ -36,6 +36,9 @@ class Runtime(ABC):
     enforcer: Enforcer
     """What holds sandboxes to their limits; known after :meth:`check`."""
 
+    own_network: bool = False
+    """Whether each sandbox has a network of its own, which has to be connected to the outside."""
+
     @abstractmethod
     def check(self) -> None:
         """Find out whether and how this runtime works on this machine. Called once, before anything else.

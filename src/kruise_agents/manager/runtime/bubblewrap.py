@@ -57,7 +57,8 @@ class BubblewrapRuntime(Runtime):
     """
 
     name = "bubblewrap"
-    summary = "runtime bubblewrap: each sandbox in namespaces of its own, without network access to the outside"
+    summary = "runtime bubblewrap: each sandbox in namespaces of its own"
+    own_network = True
 
     def __init__(self, state_dir: Path | None = None) -> None:
         if state_dir is not None:

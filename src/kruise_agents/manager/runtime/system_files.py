@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from .egress import NAME_SERVER
 from .layout import SYSTEM_PATH
 from .program import fill_login_files
 
@@ -43,7 +44,7 @@ _ETC = {
         "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     ),
     "profile": (f"export PATH=\"${{PATH:-{SYSTEM_PATH}}}\"\nexport SHELL=/bin/bash\nPS1='\\w $ '\numask 022\n"),
-    "resolv.conf": "nameserver 8.8.8.8\n",
+    "resolv.conf": f"nameserver {NAME_SERVER}\n",
     "shadow": "root::19000:0:99999:7:::\nuser::19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n",
     # For `su` of root; passwords mean nothing here.
     "pam.d/other": "".join(f"{kind} sufficient pam_permit.so\n" for kind in ("auth", "account", "session")),

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from ...errors import KruiseAgentsError
 from ..http_client import exchange
-from ..runtime import Layout, Limits, Runtime, Watch
+from ..runtime import Connection, Egress, EgressRules, Layout, Limits, Runtime, Watch
 from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
 
 START_SECONDS = 30
@@ -37,10 +37,18 @@ class SandboxProgram:
         code_interpreter: whether port 49999 is served.
         limits: what it may take of the machine.
         watch: who looks at it while it runs.
+        egress: what connects it to the internet.
     """
 
     def __init__(
-        self, layout: Layout, runtime: Runtime, *, code_interpreter: bool, limits: Limits, watch: Watch
+        self,
+        layout: Layout,
+        runtime: Runtime,
+        *,
+        code_interpreter: bool,
+        limits: Limits,
+        watch: Watch,
+        egress: Egress,
     ) -> None:
         self.layout = layout
         self.served_ports = frozenset(
@@ -49,17 +57,24 @@ class SandboxProgram:
         self._runtime = runtime
         self._limits = limits
         self._watch = watch
+        self._egress = egress
+        self._connection: Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._inner: int | None = None
 
-    async def start(self, access_token: str | None, variables: Mapping[str, str]) -> None:
+    async def start(self, access_token: str | None, variables: Mapping[str, str], rules: EgressRules) -> None:
         """Start the program and wait until every port answers.
+
+        Parameters:
+            rules: what it may reach outside.
 
         Raises:
             StartError: it ended or stayed silent for :data:`START_SECONDS`; the message carries its last output.
         """
         try:
-            self._launch()
+            first = self._launch()
+            if first is not None and self._runtime.own_network:
+                self._connection = await asyncio.to_thread(self._egress.attach, first, rules)
         except OSError as error:
             raise StartError(f"the sandbox's program could not be started: {error}") from error
         body = json.dumps({"accessToken": access_token, "envVars": dict(variables)}).encode()
@@ -72,6 +87,15 @@ class SandboxProgram:
             raise StartError(self._story("ended before it was ready")) from error
         if status != 204:
             raise StartError(self._story(f"answered {status} to its settings: {answer.decode(errors='replace')}"))
+
+    async def change_rules(self, rules: EgressRules) -> None:
+        """Let it reach something else outside from now on.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        if self._connection is not None:
+            await asyncio.to_thread(self._connection.change, rules)
 
     async def connect(self, port: int) -> socket.socket:
         """Connect to a port of the sandbox.
@@ -110,9 +134,11 @@ class SandboxProgram:
                 await asyncio.wait_for(_readable(self._inner), _END_SECONDS)
             os.close(self._inner)
             self._inner = None
+        if self._connection is not None:
+            await asyncio.to_thread(self._connection.close)
         await asyncio.to_thread(self._runtime.remove, self.layout.root)
 
-    def _launch(self) -> None:
+    def _launch(self) -> int | None:
         self._runtime.prepare(self.layout)
         names = [CONTROL, RELAY, *(SERVED_PORTS[port] for port in sorted(self.served_ports))]
         listeners = {name: listen(self.layout.sockets, name) for name in names}
@@ -132,6 +158,7 @@ class SandboxProgram:
         finally:
             for listener in listeners.values():
                 listener.close()
+        return launched.first_pid
 
     def _signal_end(self) -> None:
         """With namespaces: kill their first process, which ends all at once. Without: ask the init process to."""

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from ..runtime import Layout, Runtime, Watch
+from ..runtime import Egress, EgressRules, Layout, Runtime, Watch
 from ..traffic_tokens import TrafficTokens
 from .model import Sandbox, State, new_access_token, new_sandbox_id, now
 from .program import SandboxProgram, StartError
@@ -26,9 +26,17 @@ class Sandboxes:
         runtime: what runs them.
         folder: where their folders go; it exists.
         traffic_tokens: who signs for them, or None: an issuer of their own.
+        egress: what connects them to the internet, or None: whatever is installed.
     """
 
-    def __init__(self, runtime: Runtime, folder: Path, traffic_tokens: TrafficTokens | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        folder: Path,
+        traffic_tokens: TrafficTokens | None = None,
+        egress: Egress | None = None,
+    ) -> None:
+        self._egress = egress or Egress()
         self.traffic_tokens = traffic_tokens or TrafficTokens()
         self._runtime = runtime
         self._limit_watch = Watch(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
@@ -36,6 +44,11 @@ class Sandboxes:
         self._known: dict[str, Sandbox] = {}
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def reach_the_internet(self) -> bool:
+        """Whether sandboxes are connected to the outside at all."""
+        return self._egress.carrier is not None and self._runtime.own_network
 
     def running(self, sandbox_id: str) -> Sandbox | None:
         """The running sandbox of that id, or None."""
@@ -54,12 +67,14 @@ class Sandboxes:
         secure: bool,
         metadata: Mapping[str, str],
         variables: Mapping[str, str],
+        rules: EgressRules = EgressRules(),  # noqa: B008 - cannot be changed
     ) -> Sandbox:
         """Start a sandbox; returns when it answers on its ports.
 
         Parameters:
             seconds: to live, from the moment it is ready.
             secure: whether envd asks for an access token.
+            rules: what it may reach outside.
 
         Raises:
             StartError: its program did not come up. Nothing is left behind.
@@ -71,12 +86,13 @@ class Sandboxes:
             code_interpreter=template.code_interpreter,
             limits=template.limits,
             watch=self._limit_watch,
+            egress=self._egress,
         )
         token = new_access_token() if secure else None
         sandbox = Sandbox(sandbox_id, template, program, metadata, token, started_at=now(), end_at=now())
         self._known[sandbox_id] = sandbox
         try:
-            await program.start(token, {**variables, **_internal_variables(sandbox)})
+            await program.start(token, {**variables, **_internal_variables(sandbox)}, rules)
         except BaseException:
             # Whatever ended the start, nothing half-made stays.
             await asyncio.shield(self._end(sandbox))
