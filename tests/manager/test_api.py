@@ -241,7 +241,7 @@ class TestBadInput:
             ({"templateID": "base", "autoPause": True}, "field 'autoPause' is not supported"),
             ({"templateID": "base", "autoResume": {"enabled": True}}, "field 'autoResume.enabled' is not supported"),
             ({"templateID": "base", "volumeMounts": [{"name": "v", "path": "/v"}]}, "field 'volumeMounts'"),
-            ({"templateID": "base", "network": {"allowOut": ["1.1.1.1"]}}, "field 'allowOut'"),
+            ({"templateID": "base", "network": {"egressProxy": {"address": "a:1"}}}, "field 'egressProxy'"),
             ({"templateID": "base", "mcp": {"x": {}}}, "field 'mcp'"),
             (
                 {"templateID": "base", "metadata": {"e2b.agents.kruise.io/never-timeout": "true"}},
@@ -294,7 +294,6 @@ class TestBadInput:
             ("POST", "/sandboxes/i/pause"),
             ("GET", "/sandboxes/i/metrics"),
             ("POST", "/sandboxes/i/fork"),
-            ("PUT", "/sandboxes/i/network"),
             ("GET", "/snapshots"),
             ("POST", "/v3/templates"),
             ("GET", "/volumes"),

@@ -295,6 +295,11 @@ def test_the_limits_are_those_that_the_api_tells(small: Sandbox, limited: Runnin
     assert (info.cpu_count, info.memory_mb) == (1, MEMORY)
     with limited.api() as client:
         assert client.get(f"/sandboxes/{small.sandbox_id}").json()["diskSizeMB"] == DISK
+    metrics = httpx.get(
+        f"{limited.sandbox_url(small.sandbox_id, 49983)}/metrics",
+        headers={"X-Access-Token": str(small._envd_access_token)},
+    )
+    assert metrics.json()["mem_total_mib"] == MEMORY
 
 
 def test_what_enforces_them_is_told(limited: RunningManager) -> None:

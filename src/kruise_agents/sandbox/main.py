@@ -57,7 +57,14 @@ def _run(options: argparse.Namespace, kernels: Path) -> int:
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    state = SandboxState(options.user, options.home, options.path, options.python, several_users=options.several_users)
+    state = SandboxState(
+        options.user,
+        options.home,
+        options.path,
+        options.python,
+        several_users=options.several_users,
+        memory=options.memory,
+    )
     asyncio.run(_serve(options, state, kernels))
     return 0
 

@@ -27,6 +27,8 @@ class SandboxState:
     """The interpreter for kernels and for ``python`` on ``PATH``."""
     several_users: bool = False
     """Whether this program is root among users of its own. If not, everything runs as the one user that it is."""
+    memory: int | None = None
+    """Bytes that all programs together may have; None: as much as the machine has."""
 
     access_token: str | None = None
     """What ``X-Access-Token`` must equal; None means that nobody is asked."""

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .limits import Enforcer, Limits, file_arguments
+from .limits import Enforcer, Limits, common_arguments
 
 _CONTROLLERS = ("cpu", "memory", "pids")
 _OWN = "manager"
@@ -46,7 +46,7 @@ class ControlGroups(Enforcer):
 
     def arguments(self, limits: Limits) -> list[str]:
         """See :meth:`.limits.Enforcer.arguments`."""
-        return file_arguments(limits)
+        return common_arguments(limits)
 
     @contextlib.contextmanager
     def entered(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:

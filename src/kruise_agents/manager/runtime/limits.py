@@ -80,7 +80,7 @@ class ResourceLimits(Enforcer):
 
     def arguments(self, limits: Limits) -> list[str]:
         """See :meth:`Enforcer.arguments`."""
-        options = [*file_arguments(limits), "--max-data", str(limits.memory)]
+        options = [*common_arguments(limits), "--max-data", str(limits.memory)]
         if self._count_processes:
             options += ["--max-processes", str(limits.processes)]
         return options
@@ -100,9 +100,9 @@ class ResourceLimits(Enforcer):
         """See :meth:`Enforcer.leave`."""
 
 
-def file_arguments(limits: Limits) -> list[str]:
-    """What is right with every enforcer: no file is larger than the disk."""
-    return ["--max-file", str(limits.disk)]
+def common_arguments(limits: Limits) -> list[str]:
+    """What is right with every enforcer: no file is larger than the disk, and the memory that is reported."""
+    return ["--memory", str(limits.memory), "--max-file", str(limits.disk)]
 
 
 def counts_processes() -> bool:

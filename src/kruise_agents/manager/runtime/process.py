@@ -11,7 +11,7 @@ from typing import IO
 
 from .base import Launched, Runtime
 from .layout import Layout
-from .limits import Enforcer, Limits, ResourceLimits, file_arguments
+from .limits import Enforcer, Limits, ResourceLimits, common_arguments
 from .program import program_argv
 
 
@@ -35,7 +35,7 @@ class ProcessRuntime(Runtime):
     ) -> Launched:
         """See :meth:`.base.Runtime.launch`; the program is its own init process."""
         process = subprocess.Popen(
-            [*program_argv(str(layout.home)), "--own-init", *file_arguments(limits), *arguments],
+            [*program_argv(str(layout.home)), "--own-init", *common_arguments(limits), *arguments],
             env={"LANG": "C.UTF-8", "TMPDIR": str(layout.tmp)},
             cwd=layout.home,
             stdin=subprocess.DEVNULL,
