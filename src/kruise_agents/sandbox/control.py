@@ -20,6 +20,7 @@ def control_app(state: SandboxState, tree: Path | None = None) -> Starlette:
     """The control routes.
 
     ``POST /init`` takes ``{"accessToken": str | null, "envVars": {str: str}}``, replaces both in ``state``.
+    ``POST /killing`` takes ``{"pid": int, "why": str}``: that process of the sandbox is about to be killed.
     Because this socket is served last, its 204 also means that every other one is.
 
     Args:
@@ -34,7 +35,14 @@ def control_app(state: SandboxState, tree: Path | None = None) -> Starlette:
             _write_identity(tree, state.variables)
         return Response(status_code=204)
 
-    return Starlette(routes=[Route("/init", init, methods=["POST"])])
+    async def killing(request: Request) -> Response:
+        notice = await request.json()
+        state.killing(int(notice["pid"]), str(notice["why"]))
+        return Response(status_code=204)
+
+    return Starlette(
+        routes=[Route("/init", init, methods=["POST"]), Route("/killing", killing, methods=["POST"])],
+    )
 
 
 def _write_identity(tree: Path, variables: Mapping[str, str]) -> None:

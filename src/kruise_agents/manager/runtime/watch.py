@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ _DISK_SHARE = 50
 """Measuring a disk that is not close to its limit may take one part in so many of the time."""
 _OURS = 2
 """Processes of a sandbox that are ours: the first one and its program."""
+_TELLING_SECONDS = 0.3
 _LEEWAY = 64 * MIB
 """What may still be written, by programs that were in the middle of it, after writing was refused."""
 
@@ -48,6 +50,7 @@ class Watched:
         folder: everything that it can write to.
         limits: its share.
         end: ends it as a whole; called in the event loop.
+        tell: lets the sandbox know which of its processes (by its own number) is about to be killed, and why.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Watched:
     folder: Path
     limits: Limits
     end: Callable[[], None]
+    tell: Callable[[int, str], Awaitable[None]]
+    killing: list[tuple[Process, str]] = field(default_factory=list)
     started: int | None = None
     ticks: int = -1
     hidden_memory: dict[int, int] = field(default_factory=dict)
@@ -82,9 +87,17 @@ class Watch:
         self._watched: dict[str, Watched] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, name: str, root: int, folder: Path, limits: Limits, end: Callable[[], None]) -> None:
+    def add(
+        self,
+        name: str,
+        root: int,
+        folder: Path,
+        limits: Limits,
+        end: Callable[[], None],
+        tell: Callable[[int, str], Awaitable[None]],
+    ) -> None:
         """Watch a sandbox; see :class:`Watched`. Must be called in the event loop."""
-        self._watched[name] = Watched(name, root, folder, limits, end)
+        self._watched[name] = Watched(name, root, folder, limits, end, tell)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
@@ -103,10 +116,26 @@ class Watch:
             except Exception:
                 # Whatever it is, the next look may succeed, and without looks there would be no limits.
                 logger.exception("sandboxes could not be looked at")
+            await self._kill_all()
             for one in ending:
                 if one.name in self._watched:
                     one.end()
             await asyncio.sleep(_INTERVAL_WHEN_CLOSE if close else _INTERVAL)
+
+    async def _kill_all(self) -> None:
+        """At once, so that no sandbox has to wait for another."""
+        killing = [(one, *victim) for one in self._watched.values() for victim in one.killing]
+        for one in self._watched.values():
+            one.killing = []
+        await asyncio.gather(*(self._kill_one(*victim) for victim in killing))
+
+    async def _kill_one(self, one: Watched, process: Process, why: str) -> None:
+        # A sandbox whose program does not answer, or was disturbed by its own code, is not waited for.
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_TELLING_SECONDS):
+                await one.tell(_inner_number(process.pid), why)
+        logger.warning("sandbox %s: its process %d was killed: %s", one.name, process.pid, why)
+        _kill(process)
 
     def _look(self, watched: list[Watched]) -> tuple[bool, list[Watched]]:
         """Whether the next look should be soon, and what is to be ended."""
@@ -191,11 +220,8 @@ class Watch:
             if total <= limit:
                 return True
             if process.pid not in kept:
-                logger.warning(
-                    "sandbox %s took %s of memory; its process %d, with %d MiB, was killed",
-                    *(one.name, _of(total, limit), process.pid, takes[process] // MIB),
-                )
-                _kill(process)
+                why = f"the sandbox took {_of(total, limit)} of memory, and this process {takes[process] // MIB}"
+                one.killing.append((process, why))
                 total -= takes[process]
         if total > limit:
             self._end(one, f"took {_of(total, limit)} of memory, and not by its programs")
@@ -227,6 +253,14 @@ def _kill(process: Process) -> None:
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         finally:
             os.close(descriptor)
+
+
+def _inner_number(pid: int) -> int:
+    """How a process is called in its own pid namespace; 0 when it has just ended."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^NSpid:.*\s(\d+)$", Path(f"/proc/{pid}/status").read_text(errors="replace"), re.MULTILINE)
+        return int(found[1]) if found else pid
+    return 0
 
 
 def _started(pid: int) -> int | None:

@@ -154,11 +154,15 @@ class SandboxProgram:
                 with contextlib.suppress(ProcessLookupError):
                     self._inner = os.pidfd_open(launched.first_pid)
             first = launched.first_pid or launched.process.pid
-            self._watch.add(self.layout.root.name, first, self.layout.root, self._limits, self._signal_end)
+            self._watch.add(self.layout.root.name, first, self.layout.root, self._limits, self._signal_end, self._tell)
         finally:
             for listener in listeners.values():
                 listener.close()
         return launched.first_pid
+
+    async def _tell(self, pid: int, why: str) -> None:
+        body = json.dumps({"pid": pid, "why": why}).encode()
+        await exchange(await connect(self.layout.sockets, CONTROL), "POST", "/killing", body)
 
     def _signal_end(self) -> None:
         """With namespaces: kill their first process, which ends all at once. Without: ask the init process to."""
