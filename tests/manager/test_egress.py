@@ -30,6 +30,8 @@ networks = st.builds(
 def why_not(carrier: str) -> str | None:
     if available_runtime() != "bubblewrap":
         return "this machine permits no namespaces"
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "/dev/net/tun is closed to this user"
     missing = [name for name in (carrier, *NEEDED) if shutil.which(name) is None]
     return f"{', '.join(missing)} not installed" if missing else None
 

@@ -53,6 +53,7 @@ _CARRIERS = {
 _LEASH = ("/bin/sh", "-c", '"$@" </dev/null & read -r _; kill $!; wait', "egress")
 _NS_GET_USERNS = 0xB701
 _SECONDS = 5.0
+_TUNNELS = "/dev/net/tun"
 _HOST_ADDRESS = re.compile(r"\|-- (\S+)\n\s+/32 host LOCAL")
 
 logger = logging.getLogger(__name__)
@@ -103,15 +104,20 @@ class Egress:
     """
 
     def __init__(self, *, wanted: bool = True) -> None:
-        found = {name: shutil.which(name) for name in _CARRIERS} if wanted else {}
+        found = {name: shutil.which(name) for name in _CARRIERS}
         self.carrier = next((name for name, path in found.items() if path), None)
         self._path = found.get(self.carrier or "")
-        self.summary = (
-            f"internet access of sandboxes: by {self.carrier}"
-            if self.carrier
-            else "internet access of sandboxes: none"
-            + (" (neither slirp4netns nor pasta is installed)" if wanted else " (--no-internet)")
-        )
+        why_not = None
+        if not wanted:
+            why_not = "--no-internet"
+        elif self.carrier is None:
+            why_not = "neither slirp4netns nor pasta is installed"
+        elif not os.access(_TUNNELS, os.R_OK | os.W_OK):
+            why_not = f"{_TUNNELS} is not there, or closed to this user"
+        if why_not:
+            self.carrier = None
+        how = f"none ({why_not})" if why_not else f"by {self.carrier}"
+        self.summary = f"internet access of sandboxes: {how}"
 
     def attach(self, pid: int, rules: EgressRules) -> Connection | None:
         """Connect the network namespace of a process; returns when packets can flow. Blocks for a moment.
