@@ -81,7 +81,7 @@ def test_what_a_sandbox_is_stands_in_files(sandbox: Sandbox, manager: RunningMan
 def test_names_of_the_network(sandbox: Sandbox) -> None:
     assert out(sandbox, "hostname; hostname -f; hostname -i").split() == ["e2b.local", "e2b.local", "127.0.1.1"]
     assert out(sandbox, "python -c 'import socket; print(socket.gethostbyname(\"localhost\"))'") == "127.0.0.1"
-    assert out(sandbox, "cat /etc/resolv.conf") == "nameserver 8.8.8.8"
+    assert out(sandbox, "cat /etc/resolv.conf") == "nameserver 10.0.2.3"
     assert sandbox.commands.run("curl -sm 5 http://192.0.2.1 || echo failed").stdout == "failed\n"
 
 

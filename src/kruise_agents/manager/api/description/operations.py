@@ -83,6 +83,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         refusals=(400, 404),
         body=reference("Timeout"),
     ),
+    ("PUT", "/sandboxes/{sandbox_id}/network"): Operation(
+        "Replace what the sandbox may reach outside; what is left out is cleared",
+        {204: None},
+        refusals=(400, 404, 500),
+        body=reference("Network"),
+    ),
     ("POST", "/sandboxes/{sandbox_id}/traffic-access-token"): Operation(
         "A new traffic access token for a protected sandbox",
         {200: reference("TrafficToken")},

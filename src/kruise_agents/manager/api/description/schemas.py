@@ -63,10 +63,27 @@ _SIZES: dict[str, Schema] = {
     "envdVersion": _TEXT,
 }
 
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_RANGES = _or_null(
+    {
+        "type": "array",
+        "maxItems": 100,
+        "items": {"type": "string", "pattern": rf"^{_BYTE}(\.{_BYTE}){{3}}(/(3[0-2]|[12]?[0-9]))?$"},
+        "description": "addresses and CIDRs; what is allowed beats what is denied",
+    }
+)
+
 SCHEMAS: dict[str, Schema] = {
     "Error": _object({"code": _NUMBER, "message": _TEXT}, {"error_code": _TEXT}),
     "Health": _object(
-        {"status": {"const": "OK"}, "version": _TEXT, "runtime": _TEXT, "users": {"enum": ["one", "several"]}}
+        {
+            "status": {"const": "OK"},
+            "version": _TEXT,
+            "runtime": _TEXT,
+            "users": {"enum": ["one", "several"]},
+            "limits": {"enum": ["cgroup v2", "rlimits"]},
+            "internet": {"enum": ["slirp4netns", "pasta", "none", "the machine's"]},
+        }
     ),
     "NewSandbox": _object(
         {"templateID": {**_TEXT, "examples": ["base"]}},
@@ -76,8 +93,10 @@ SCHEMAS: dict[str, Schema] = {
             "envVars": _or_null(_TEXTS),
             "secure": _or_null({**_FLAG, "description": "whether envd asks for an access token; true unless false"}),
             "allow_internet_access": _or_null(_FLAG),
+            "network": _or_null(_object({}, {"allowOut": _RANGES, "denyOut": _RANGES})),
         },
     ),
+    "Network": _object({}, {"allowOut": _RANGES, "denyOut": _RANGES, "allow_internet_access": _or_null(_FLAG)}),
     "Connect": _object({}, {"timeout": _or_null({"type": "integer", "minimum": 1, "description": "seconds from now"})}),
     "Timeout": _object({"timeout": {"type": "integer", "description": "seconds from now; 0 or less ends it"}}),
     "Sandbox": _object(
