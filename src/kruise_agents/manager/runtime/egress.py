@@ -151,6 +151,12 @@ class Connection:
 
     def start(self, carrier: list[str]) -> None:
         """Block what is to be blocked, then start the carrier. See :meth:`Egress.attach`."""
+        # bwrap, which sets up the loopback, takes it badly when somebody else changes the network at the same moment.
+        deadline = time.monotonic() + _SECONDS
+        while "127.0.0.1" not in Path(f"/proc/{self._pid}/net/fib_trie").read_text():
+            if time.monotonic() > deadline:
+                raise OSError("the sandbox's loopback did not come up")
+            time.sleep(0.002)
         self.change(self._rules)
         with _namespaces(self._pid) as (user, net):
             places = {"user": f"/proc/self/fd/{user}", "net": f"/proc/self/fd/{net}", "uid": os.geteuid()}
