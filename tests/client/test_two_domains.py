@@ -6,15 +6,17 @@ import asyncio
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import e2b
 import pytest
+from packaging.version import Version
 
 from kruise_agents.errors import ConfigurationError
 from kruise_agents.patch_e2b import patch_e2b
-from support.recorder import Recorder
-from support.sdk import build_sandbox, needs_e2b
+from support.recorder import Answer, Recorder
+from support.sdk import E2B_VERSION, build_sandbox, needs_e2b
 
 HOME, AWAY = "e2b_aa", "e2b_bb"
 SECRETS = {"X-Secret": "of home"}
@@ -232,3 +234,40 @@ def test_a_call_on_an_object_goes_to_the_objects_own_domain(
 def in_loop_of(action: Callable[..., Any], **options: str) -> Callable[[], Any]:
     """From e2b 2.15.2 to 2.37.1 an AsyncSandbox can be made only where a loop runs, as it does in :func:`call`."""
     return lambda: action(**options)
+
+
+UPLOAD = "/bucket/a%2Fb?signature=%C3%BC&x="
+
+
+class Builder(Recorder):
+    """Answers what a template build asks for; its file belongs to another server."""
+
+    def __init__(self, store: Recorder) -> None:
+        super().__init__()
+        self._store = store
+
+    def _answer_to(self, method: str, target: str) -> tuple[int, object]:
+        if "/files/" in target:
+            return 201, {"present": False, "url": f"http://{self._store.domain}{UPLOAD}"}
+        if target.endswith("/v3/templates"):
+            names = {"aliases": ["a"], "names": ["a"], "tags": [], "public": False}
+            return 202, {"templateID": "t", "buildID": "b", **names}
+        return 202, None
+
+
+@pytest.mark.parametrize("cls", [e2b.Template, e2b.AsyncTemplate])
+def test_neither_key_nor_headers_go_along_to_the_upload_url_of_a_build(
+    cls: Any, away: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to e2b 2.28.1 the SDK uploads with the REST client of the manager."""
+    away.special = {f"PUT {UPLOAD.partition('?')[0]}": [Answer(200)]}
+    (tmp_path / "a.txt").write_text("content")
+    build = cls(file_context_path=tmp_path).from_base_image().copy("a.txt", "/a.txt")
+    options = {"headers": SECRETS} if Version("2.10.0") <= E2B_VERSION else {}
+    with Builder(away) as builder:
+        monkeypatch.setenv("E2B_DOMAIN", builder.domain)
+        patch_e2b(False)
+        call(lambda: cls.build_in_background(build, "a", **options))
+        assert {request.api_key for request in builder.requests} == {"e2b_00"}
+    assert [str(request) for request in away.requests] == [f"PUT {UPLOAD}"]
+    assert_only_its_own(away, key=None)
