@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from ..errors import UnsupportedByManagerError
-from .old_managers import is_no_route, misread, v1_body, v1_path
+from .old_managers import is_no_route, is_refused_body, misread, v1_body, v1_path
 
 Flow = Generator[httpx.Request, httpx.Response, httpx.Response]
 """Requests to send, each answered by a response, and at last the response to hand on. Sends nothing by itself."""
@@ -123,7 +123,9 @@ class Bridge:
             response = yield self._probe(request)
             if response.status_code == _TOO_MANY_REQUESTS or response.is_server_error:
                 return response
-            if _is_no_route(response):
+            if response.is_success or is_refused_body(response.status_code, response.content):
+                self._known[self._api] = Generation.V2
+            elif _is_no_route(response):
                 known = Generation.V1_ONLY
                 if response.status_code == httpx.codes.METHOD_NOT_ALLOWED:
                     self._known[self._api] = known
