@@ -105,7 +105,10 @@ def installed_targets(versions: dict[str, Version], table: Table = ADDRESSES) ->
 
 
 def _installed_version(window: Window) -> Version | None:
-    spec = importlib.util.find_spec(window.package.replace("-", "_"))
+    try:
+        spec = importlib.util.find_spec(window.package.replace("-", "_"))
+    except ValueError:  # a bare module that a program has put into sys.modules in place of the package
+        return None
     if spec is None or spec.origin is None:
         return None  # a folder of that name without a package in it is nothing either
     try:
