@@ -25,8 +25,10 @@ from kruise_agents.client.traffic_refresh import refresh_base
 from kruise_agents.errors import KruiseAgentsError
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.patch_traffic_token import (
+    TrafficAccessTokenError,
     TrafficAccessTokenExpired,
     patch_traffic_access_token,
+    refresh_traffic_access_token,
     unpatch_traffic_access_token,
 )
 from support.sdk import ASYNC, SYNC, build_sandbox, class_name
@@ -346,7 +348,8 @@ def test_a_forced_refresh_gives_a_new_token_that_is_used_from_then_on(server: Se
     async def scenario(cls: Any, do: Any) -> None:
         sandbox = await do(cls.create())
         assert await do(sandbox.refresh_traffic_access_token()) == server.created
-        token = await do(sandbox.refresh_traffic_access_token(force=True))
+        assert await do(refresh_traffic_access_token(sandbox)) == server.created
+        token = await do(refresh_traffic_access_token(sandbox, force=True))
         assert token == sandbox.traffic_access_token == server.issued[0]
         assert token.expires_at > datetime.now(UTC)
         await do(sandbox.files.exists("/a"))
@@ -354,6 +357,11 @@ def test_a_forced_refresh_gives_a_new_token_that_is_used_from_then_on(server: Se
     act(scenario)
     assert {request.token for request in server.data} == set(server.issued)
     assert len(server.refreshes) == 1
+
+
+def test_a_refresh_without_the_patch_says_what_to_do() -> None:
+    with pytest.raises(TrafficAccessTokenError, match=r"call patch_traffic_access_token\(\)"):
+        refresh_traffic_access_token(build_sandbox())
 
 
 def test_a_native_api_url_does_not_divert_the_refresh(server: Server, act: Any) -> None:
