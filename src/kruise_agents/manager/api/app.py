@@ -13,11 +13,14 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from ..sandboxes.lifecycle import RefusedError
+from ..sandboxes.program import NoAnswerError, StartError
 from ..sandboxes.registry import Sandboxes
 from ..sandboxes.templates import Templates
+from ..store import NoSpaceError
 from .auth import RequireKey
 from .description import document
-from .errors import ApiError, on_api_error, on_crash, on_http_error
+from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answer, on_no_space, on_refused
 from .sandboxes import SandboxRoutes
 from .templates import TemplateRoutes
 from .unsupported import unsupported_routes
@@ -55,6 +58,10 @@ def create_api(
         middleware=[*([Middleware(V1Only)] if v1_only else []), Middleware(RequireKey, keys=keys)],
         exception_handlers={
             ApiError: on_api_error,
+            RefusedError: on_refused,
+            NoAnswerError: on_no_answer,
+            StartError: on_no_answer,
+            NoSpaceError: on_no_space,
             HTTPException: on_missing if v1_only else on_http_error,
             Exception: on_crash,
         },

@@ -10,7 +10,7 @@ from urllib.parse import unquote, unquote_plus
 
 from ..sandboxes.model import Sandbox
 from .errors import ApiError
-from .replies import timestamp
+from .replies import shown_state, timestamp
 
 _MAX_LIMIT = 100
 _ASCENDING_MARK = "__asc"
@@ -88,7 +88,7 @@ def read_metadata(text: str | None) -> dict[str, str]:
 
 def _matches(sandbox: Sandbox, query: ListQuery) -> bool:
     return (
-        sandbox.state.value in query.states
+        shown_state(sandbox) in query.states
         and (query.template is None or sandbox.template.name == query.template.lower())
         and (query.started_after is None or sandbox.started_at >= query.started_after)
         and all(sandbox.metadata.get(key) == value for key, value in query.metadata.items())

@@ -15,9 +15,6 @@ from .errors import ApiError
 
 _ONE = "/sandboxes/{sandbox_id}"
 _ROUTES: list[tuple[str, str, list[str]]] = [
-    ("pausing a sandbox", f"{_ONE}/pause", ["POST"]),
-    ("resuming a sandbox", f"{_ONE}/resume", ["POST"]),
-    ("refreshing a sandbox", f"{_ONE}/refreshes", ["POST"]),
     ("sandbox metrics", f"{_ONE}/metrics", ["GET"]),
     ("sandbox metrics", "/sandboxes/metrics", ["GET"]),
     ("sandbox logs", f"{_ONE}/logs", ["GET"]),

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from .base import Launched, Runtime
 from .bubblewrap import BubblewrapRuntime
+from .handle import ProcessHandle, ProcessIdentity
 from .layout import Layout
 from .process import ProcessRuntime
 
-__all__ = ["RUNTIMES", "BubblewrapRuntime", "Launched", "Layout", "ProcessRuntime", "Runtime"]
+__all__ = [
+    "RUNTIMES",
+    "BubblewrapRuntime",
+    "Launched",
+    "Layout",
+    "ProcessHandle",
+    "ProcessIdentity",
+    "ProcessRuntime",
+    "Runtime",
+]
 
 RUNTIMES: dict[str, type[Runtime]] = {"bubblewrap": BubblewrapRuntime, "process": ProcessRuntime}
 """Every runtime by the name that ``--runtime`` takes."""

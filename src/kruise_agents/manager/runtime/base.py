@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -12,6 +13,7 @@ from typing import IO
 from .folders import remove_tree
 from .layout import Layout
 from .program import fill_home
+from .stopping import continue_tree, stop_tree, stopped_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Runtime(ABC):
     name: str
     summary: str
     """What it holds back, in one line, for the start of the manager."""
+    end_signal: signal.Signals
+    """What ends every process of a sandbox, sent to its first one."""
     one_user_because: str | None = None
     """Why its sandboxes have one user instead of ``root``, ``user`` and others; None where they have several."""
 
@@ -61,6 +65,23 @@ class Runtime(ABC):
         Raises:
             OSError: it could not be started; nothing is left running.
         """
+
+    def asleep(self, first_pid: int) -> tuple[int, ...]:
+        """The processes of a running sandbox that are stopped already; :meth:`thaw` leaves them so."""
+        return stopped_in(first_pid, spare_root=self._spares_first)
+
+    def freeze(self, first_pid: int) -> None:
+        """Stop every process of a sandbox; their memory and connections stay."""
+        stop_tree(first_pid, spare_root=self._spares_first)
+
+    def thaw(self, first_pid: int, asleep: Collection[int]) -> None:
+        """Let a frozen sandbox go on. One that is not frozen notices nothing."""
+        continue_tree(first_pid, asleep)
+
+    @property
+    def _spares_first(self) -> bool:
+        """A first process that ends the others itself has to run for that."""
+        return self.end_signal is not signal.SIGKILL
 
     def remove(self, folder: Path) -> bool:
         """Remove a folder with everything that sandboxes left in it.

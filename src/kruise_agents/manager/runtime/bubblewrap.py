@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,7 @@ class BubblewrapRuntime(Runtime):
 
     name = "bubblewrap"
     summary = "runtime bubblewrap: each sandbox in namespaces of its own, without network access to the outside"
+    end_signal = signal.SIGKILL  # the kernel ends a pid namespace with its first process
 
     def __init__(self, state_dir: Path | None = None) -> None:
         if state_dir is not None:
@@ -171,8 +173,11 @@ def _start(
         # Not on the command line, where `ps` in the sandbox would show the host's folders.
         hidden = _in_memory("\0".join(options).encode())
         handed_over.callback(os.close, hidden)
+        # --die-with-parent ends what is left inside when bwrap itself ends. So that the manager's end is not the
+        # parent's, bwrap gets one of its own; the second command keeps the shell from becoming bwrap.
+        keeper = ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
         process = subprocess.Popen(
-            [find_bwrap(), "--args", str(hidden), "--", *command],
+            [*keeper, find_bwrap(), "--args", str(hidden), "--", *command],
             env={},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -204,9 +209,12 @@ def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[i
 def _first_process(info: int) -> int | None:
     """What ``bwrap`` says of the first process inside, or None when it failed before it made one."""
     text = b""
-    while piece := os.read(info, 4096):
+    while not text.rstrip().endswith(b"}"):
+        piece = os.read(info, 4096)
+        if not piece:
+            return None
         text += piece
-    return int(json.loads(text)["child-pid"]) if text else None
+    return int(json.loads(text)["child-pid"])
 
 
 def _in_memory(data: bytes) -> int:
