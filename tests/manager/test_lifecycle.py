@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,6 +65,7 @@ class PretendedProgram:
         self.alive = False
         self.frozen = False
         self.removed = False
+        self.answers = True
         self._ended = asyncio.Event()
 
     @property
@@ -79,17 +81,17 @@ class PretendedProgram:
         await self._take_time()
 
     async def set_seconds_left(self, seconds: float | None) -> None:
-        await self._take_time()
+        await self._answer()
         assert not self.frozen, "a frozen program was asked"
 
     async def variables(self) -> dict[str, str]:
-        await self._take_time()
+        await self._answer()
         return {}
 
     def asleep(self) -> tuple[int, ...]:
         return ()
 
-    def freeze(self) -> None:
+    async def freeze(self) -> None:
         assert self.alive
         assert not self.frozen, "frozen twice"
         self.frozen = True
@@ -112,6 +114,11 @@ class PretendedProgram:
 
     def release(self) -> None:
         pass
+
+    async def _answer(self) -> None:
+        await self._take_time()
+        while not self.answers:
+            await asyncio.sleep(1)
 
     async def _take_time(self) -> None:
         for _ in range(random.randrange(6)):
@@ -140,7 +147,7 @@ RESULT = {
 """What follows an operation; the others change nothing that can be seen."""
 
 
-def expected(names: list[str], *, pauses_at_end: bool) -> State:
+def expected(names: list[str]) -> State:
     """What comes out in the order of the calls; a kill counts wherever it stands."""
     if "kill" in names:
         return State.GONE
@@ -164,7 +171,29 @@ def test_whatever_meets_on_one_sandbox_it_ends_in_the_one_right_state(
     asyncio.run(meet(calls, leaving))
 
 
-async def meet(calls: list[tuple[str, int]], leaving: set[int]) -> None:
+@pytest.mark.parametrize("first", ["pause files", "connect", "reboot", "timeout"])
+def test_a_kill_is_not_stuck_behind_an_operation_that_does_not_end(first: str) -> None:
+    async def scene() -> None:
+        async with one_sandbox() as (sandboxes, sandbox, store):
+            program = cast("PretendedProgram", sandbox.program)
+            if first in ("connect", "reboot"):
+                await sandboxes.pause(sandbox)
+            program.answers = False
+            stuck = asyncio.ensure_future(OPERATIONS[first](sandboxes, sandbox))
+            waiting = asyncio.ensure_future(sandboxes.pause(sandbox))
+            await asyncio.sleep(0.01)
+            assert not stuck.done()
+            assert await asyncio.wait_for(sandboxes.kill(sandbox.id), 5)
+            for refused in (stuck, waiting):
+                with pytest.raises(RefusedError):
+                    await refused
+            check(sandboxes, sandbox, store, State.GONE)
+
+    asyncio.run(scene())
+
+
+@contextlib.asynccontextmanager
+async def one_sandbox() -> AsyncIterator[tuple[Sandboxes, Sandbox, Store]]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "state.db")
         sandboxes = Sandboxes(
@@ -182,6 +211,14 @@ async def meet(calls: list[tuple[str, int]], leaving: set[int]) -> None:
             metadata={},
             variables={},
         )
+        yield sandboxes, sandbox, store
+        await sandboxes.close()
+        assert store.sandboxes() == []
+        store.close()
+
+
+async def meet(calls: list[tuple[str, int]], leaving: set[int]) -> None:
+    async with one_sandbox() as (sandboxes, sandbox, store):
         tasks = []
         for number, (name, steps) in enumerate(calls):
             tasks.append(asyncio.ensure_future(OPERATIONS[name](sandboxes, sandbox)))
@@ -194,10 +231,7 @@ async def meet(calls: list[tuple[str, int]], leaving: set[int]) -> None:
                 assert isinstance(result, RefusedError | asyncio.CancelledError), repr(result)
         while sandbox.work or sandbox.state is State.KILLING:
             await asyncio.sleep(0)
-        check(sandboxes, sandbox, store, expected([name for name, _ in calls], pauses_at_end=True))
-        await sandboxes.close()
-        assert store.sandboxes() == []
-        store.close()
+        check(sandboxes, sandbox, store, expected([name for name, _ in calls]))
 
 
 def check(sandboxes: Sandboxes, sandbox: Sandbox, store: Store, state: State) -> None:

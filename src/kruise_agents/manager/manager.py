@@ -128,7 +128,7 @@ class Manager:
 def _health(runtime: Runtime) -> dict[str, str]:
     """What everybody may know, for nobody has to show a key; why there is one user may name a folder."""
     users = "one" if runtime.one_user_because else "several"
-    return {"version": __version__, "runtime": runtime.name, "users": users}
+    return {"version": __version__, "runtime": runtime.name, "users": users, "pause": runtime.pauses_by}
 
 
 def _runtime(settings: Settings) -> Runtime:

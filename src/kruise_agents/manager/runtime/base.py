@@ -34,6 +34,8 @@ class Runtime(ABC):
     """What it holds back, in one line, for the start of the manager."""
     end_signal: signal.Signals
     """What ends every process of a sandbox, sent to its first one."""
+    pauses_by = "stopping each of their processes (SIGSTOP)"
+    """How sandboxes are paused, in a few words."""
     one_user_because: str | None = None
     """Why its sandboxes have one user instead of ``root``, ``user`` and others; None where they have several."""
 
@@ -67,16 +69,23 @@ class Runtime(ABC):
         """
 
     def asleep(self, first_pid: int) -> tuple[int, ...]:
-        """The processes of a running sandbox that are stopped already; :meth:`thaw` leaves them so."""
+        """The processes of a running sandbox that are stopped already, where :meth:`thaw` has to know."""
         return stopped_in(first_pid, spare_root=self._spares_first)
 
-    def freeze(self, first_pid: int) -> None:
-        """Stop every process of a sandbox; their memory and connections stay."""
+    async def freeze(self, first_pid: int) -> None:
+        """Stop every process of a sandbox; their memory and connections stay.
+
+        Raises:
+            OSError: they did not stop; they go on.
+        """
         stop_tree(first_pid, spare_root=self._spares_first)
 
     def thaw(self, first_pid: int, asleep: Collection[int]) -> None:
-        """Let a frozen sandbox go on. One that is not frozen notices nothing."""
+        """Let a frozen sandbox go on, except ``asleep``. One that is not frozen notices nothing."""
         continue_tree(first_pid, asleep)
+
+    def ended(self, layout: Layout) -> None:  # noqa: B027 - most have nothing to do
+        """Told when every process of a sandbox has ended."""
 
     @property
     def _spares_first(self) -> bool:

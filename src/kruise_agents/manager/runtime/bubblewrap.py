@@ -13,12 +13,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from ...errors import ConfigurationError, RuntimeUnavailableError
+from . import control_groups
 from .base import Launched, Runtime
+from .control_groups import ControlGroups, group_of
 from .folders import remove_tree
 from .identities import Identities, NoIdentitiesError, find_identities
 from .layout import SYSTEM_PATH, USERNAME, Layout
@@ -61,6 +63,7 @@ class BubblewrapRuntime(Runtime):
         if state_dir is not None:
             _refuse_visible(state_dir)
         self._identities: Identities | None = None
+        self._groups: ControlGroups | None = None
 
     def check(self) -> None:
         """See :meth:`.base.Runtime.check`: starts a program in the namespaces that a sandbox needs.
@@ -68,6 +71,9 @@ class BubblewrapRuntime(Runtime):
         First with several users; where that is not possible, :attr:`one_user_because` says why, and with one.
         """
         find_bwrap()
+        self._groups = ControlGroups.find()
+        if self._groups is not None:
+            self.pauses_by = "freezing their control group"
         try:
             self._identities = find_identities()
             self._try(_first_step())
@@ -94,7 +100,30 @@ class BubblewrapRuntime(Runtime):
         options = self._options("--bind", str(layout.rootfs), "/")
         if _REAL_SUDO.is_file():
             options += ["--ro-bind", str(layout.home / ".local/bin/sudo"), str(_REAL_SUDO.resolve())]
-        return _start(options, command, self._identities, descriptors, output)
+        group = functools.partial(self._groups.put, layout.root.name) if self._groups is not None else None
+        return _start(options, command, self._identities, descriptors, output, group)
+
+    def asleep(self, first_pid: int) -> tuple[int, ...]:
+        """See :meth:`.base.Runtime.asleep`: a frozen group leaves stopped processes as they are."""
+        return () if group_of(first_pid) is not None else super().asleep(first_pid)
+
+    async def freeze(self, first_pid: int) -> None:
+        """See :meth:`.base.Runtime.freeze`."""
+        group = group_of(first_pid)
+        await (control_groups.freeze(group) if group is not None else super().freeze(first_pid))
+
+    def thaw(self, first_pid: int, asleep: Collection[int]) -> None:
+        """See :meth:`.base.Runtime.thaw`."""
+        group = group_of(first_pid)
+        if group is not None:
+            control_groups.thaw(group)
+        else:
+            super().thaw(first_pid, asleep)
+
+    def ended(self, layout: Layout) -> None:
+        """See :meth:`.base.Runtime.ended`."""
+        if self._groups is not None:
+            self._groups.remove(layout.root.name)
 
     def remove(self, folder: Path) -> bool:
         """See :meth:`.base.Runtime.remove`: what belongs to other ids can be removed in their namespace only."""
@@ -155,8 +184,9 @@ def _start(
     identities: Identities | None,
     descriptors: Sequence[int],
     output: IO[bytes],
+    group: Callable[[int], None] | None = None,
 ) -> Launched:
-    """Start ``bwrap``, wait for its namespaces, and map the ids into them.
+    """Start ``bwrap``, wait for its namespaces, map the ids into them, and put its first process into ``group``.
 
     Raises:
         OSError: one of these failed; nothing is left running.
@@ -165,11 +195,9 @@ def _start(
         info_read, info_write = _pipe(kept, handed_over)
         options = ["--info-fd", str(info_write), *options]
         inherited = [info_write, *descriptors]
-        gate_write = None
-        if identities is not None:
-            gate_write, gate_read = reversed(_pipe(handed_over, kept))
-            options = ["--userns-block-fd", str(gate_read), *options]
-            inherited.append(gate_read)
+        gate_write, gate_read = reversed(_pipe(handed_over, kept))
+        options = ["--userns-block-fd" if identities is not None else "--block-fd", str(gate_read), *options]
+        inherited.append(gate_read)
         # Not on the command line, where `ps` in the sandbox would show the host's folders.
         hidden = _in_memory("\0".join(options).encode())
         handed_over.callback(os.close, hidden)
@@ -188,9 +216,12 @@ def _start(
         )
         handed_over.close()
         first = _first_process(info_read)
-        if identities is not None and gate_write is not None and first is not None:
+        if first is not None:
             try:
-                identities.give_to(first)
+                if identities is not None:
+                    identities.give_to(first)
+                if group is not None:
+                    group(first)
                 os.write(gate_write, b"x")
             except OSError:
                 process.kill()

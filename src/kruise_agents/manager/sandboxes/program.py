@@ -142,13 +142,16 @@ class SandboxProgram:
         """
         return self._runtime.asleep(self._living())
 
-    def freeze(self) -> None:
+    async def freeze(self) -> None:
         """Stop all of its processes, with their memory and connections.
 
         Raises:
-            NoAnswerError: it has ended.
+            NoAnswerError: it has ended, or does not stop; then it goes on.
         """
-        self._runtime.freeze(self._living())
+        try:
+            await self._runtime.freeze(self._living())
+        except OSError as error:
+            raise NoAnswerError(f"the sandbox cannot be paused: {error}") from error
 
     def thaw(self, asleep: Collection[int]) -> None:
         """Let all of its processes go on, except ``asleep``.
@@ -156,7 +159,10 @@ class SandboxProgram:
         Raises:
             NoAnswerError: it has ended.
         """
-        self._runtime.thaw(self._living(), asleep)
+        try:
+            self._runtime.thaw(self._living(), asleep)
+        except OSError as error:
+            raise NoAnswerError(f"the sandbox cannot go on: {error}") from error
 
     async def stop(self) -> None:
         """End every process of the sandbox; its folders stay. May be called at any time, also twice."""
@@ -171,6 +177,7 @@ class SandboxProgram:
                 await self._process.ended()
         await self._reap()
         self.release()
+        self._runtime.ended(self.layout)
 
     async def end(self) -> None:
         """End every process of the sandbox and remove its folders. May be called at any time, also twice."""

@@ -108,7 +108,7 @@ async def _rest(sandbox: Sandbox, *, alive: bool) -> None:
         await sandbox.program.stop()
         sandbox.keeps_memory = False
     elif sandbox.state is State.RESUMING:
-        sandbox.program.freeze()
+        await sandbox.program.freeze()
 
 
 async def _remove_strangers(sandboxes: Sandboxes, known: set[str]) -> None:

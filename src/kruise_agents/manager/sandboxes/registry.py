@@ -309,7 +309,7 @@ class Sandboxes:
             sandbox.keeps_memory, sandbox.asleep = memory, sandbox.program.asleep()
             self._save(sandbox)
             if memory:
-                sandbox.program.freeze()
+                await sandbox.program.freeze()
             else:
                 await self._keep_files_only(sandbox)
         except (NoAnswerError, NoSpaceError, OSError):
@@ -351,7 +351,7 @@ class Sandboxes:
         try:
             await sandbox.program.set_seconds_left(sandbox.lifetime.enforced(seconds))
         except NoAnswerError:
-            sandbox.program.freeze()
+            await sandbox.program.freeze()
             raise
         self._begin_to_run(sandbox, Event.RESUMED, seconds)
 
