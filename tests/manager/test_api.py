@@ -301,9 +301,9 @@ class TestBadInput:
         ("method", "path"),
         [
             ("GET", "/sandboxes/i/metrics"),
-            ("POST", "/sandboxes/i/fork"),
+            ("PATCH", "/templates/base"),
             ("PUT", "/sandboxes/i/network"),
-            ("GET", "/snapshots"),
+            ("POST", "/templates/tags"),
             ("POST", "/v3/templates"),
             ("GET", "/volumes"),
             ("POST", "/secrets"),

@@ -279,6 +279,7 @@ class Busy:
     def __init__(self, manager: RunningManager, seed: int) -> None:
         self.known: dict[str, Known] = {}
         self.failures: list[BaseException] = []
+        self.answers = 0
         self._options = options(manager)
         self._dice = random.Random(seed)
         self._stop = threading.Event()
@@ -294,10 +295,15 @@ class Busy:
         assert self._thread is not None
         self._thread.join()
 
+    def wait_for_answers(self, count: int) -> None:
+        enough = self.answers + count
+        wait_for(lambda: self.answers >= enough, 60, f"{count} answers; failures: {self.failures}")
+
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 self._do_something()
+                self.answers += 1
             except Exception as error:  # the manager was killed; whatever else went wrong shows in what is found
                 self.failures.append(error)
                 self._stop.wait(0.05)
@@ -369,7 +375,8 @@ def test_a_manager_that_is_killed_again_and_again_loses_nothing_that_it_had_answ
             busy = busy or Busy(manager, seed)
             busy.check(manager)
             busy.start()
-            time.sleep(dice.uniform(0.3, 2.5))  # any moment will do; nothing is expected to have happened by then
+            busy.wait_for_answers(dice.randrange(3, 12))
+            time.sleep(dice.uniform(0, 0.3))  # any moment will do, also in the middle of something
             kill(manager)
             busy.stop()
     assert busy is not None

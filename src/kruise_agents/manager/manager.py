@@ -24,6 +24,7 @@ from .runtime import BubblewrapRuntime, ProcessRuntime, Runtime
 from .sandboxes.model import now
 from .sandboxes.recovery import Found, recover
 from .sandboxes.registry import Sandboxes
+from .sandboxes.snapshots import Snapshots
 from .sandboxes.templates import Templates
 from .settings import Settings
 from .state_secret import StateSecret
@@ -75,10 +76,15 @@ class Manager:
             )
             self._sandboxes = Sandboxes(self.runtime, folder, self._store, secret, tokens)
             self.found = await recover(self._sandboxes)
+            kept = settings.state_dir / "snapshots"
+            kept.mkdir(mode=0o700, exist_ok=True)
+            snapshots = Snapshots(kept, self._sandboxes)
+            await snapshots.recover()
             templates = Templates(now())
             app = ManagerApp(
                 create_api(
                     self._sandboxes,
+                    snapshots,
                     templates,
                     settings.api_keys,
                     health=_health(self.runtime),

@@ -39,6 +39,19 @@ MIGRATIONS: tuple[str, ...] = (
         asleep TEXT NOT NULL
     ) STRICT;
     """,
+    """
+    CREATE TABLE snapshots (
+        owner TEXT NOT NULL,
+        id TEXT NOT NULL,
+        folder TEXT NOT NULL,
+        name TEXT,
+        template TEXT NOT NULL,
+        sandbox TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL,
+        PRIMARY KEY (owner, id)
+    ) STRICT;
+    """,
 )
 """Each step makes the next version of the schema out of the one before; steps that were released never change."""
 
@@ -80,7 +93,29 @@ class SandboxRow:
     """JSON: which processes were stopped before a pause stopped all."""
 
 
+@dataclass(frozen=True, slots=True)
+class SnapshotRow:
+    """One snapshot as it is written down. Times are seconds since the epoch."""
+
+    owner: str
+    """The id of the API key that made it."""
+    id: str
+    """What sandboxes are made from it by; ``name:tag`` of one that has a name."""
+    folder: str
+    name: str | None
+    template: str
+    """The template of the sandbox that it was made of, in JSON."""
+    sandbox: str
+    created_at: float
+    expires_at: float | None
+
+    def is_over(self, moment: float) -> bool:
+        """Whether it was to be kept only until then."""
+        return self.expires_at is not None and self.expires_at <= moment
+
+
 _COLUMNS = tuple(field.name for field in fields(SandboxRow))
+_SNAPSHOT_COLUMNS = tuple(field.name for field in fields(SnapshotRow))
 
 
 class Store:
@@ -133,6 +168,31 @@ class Store:
             NoSpaceError: as above.
         """
         self._write("DELETE FROM sandboxes WHERE id = ?", (sandbox_id,))
+
+    def snapshots(self) -> list[SnapshotRow]:
+        """Every snapshot."""
+        found = self._connection.execute(f"SELECT {', '.join(_SNAPSHOT_COLUMNS)} FROM snapshots")  # noqa: S608 - as above
+        return [SnapshotRow(*row) for row in found]
+
+    def save_snapshot(self, row: SnapshotRow) -> SnapshotRow | None:
+        """Write a snapshot down. Returns the one of the same id that it replaces.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        same = [one for one in self.snapshots() if (one.owner, one.id) == (row.owner, row.id)]
+        marks = ", ".join("?" * len(_SNAPSHOT_COLUMNS))
+        names = ", ".join(_SNAPSHOT_COLUMNS)
+        self._write(f"INSERT OR REPLACE INTO snapshots ({names}) VALUES ({marks})", astuple(row))  # noqa: S608 - as above
+        return same[0] if same else None
+
+    def remove_snapshot(self, row: SnapshotRow) -> None:
+        """Forget a snapshot.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._write("DELETE FROM snapshots WHERE owner = ? AND id = ?", (row.owner, row.id))
 
     def close(self) -> None:
         """Write everything into the one file and close it."""

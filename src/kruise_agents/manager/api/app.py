@@ -16,12 +16,14 @@ from starlette.types import Receive, Scope, Send
 from ..sandboxes.lifecycle import RefusedError
 from ..sandboxes.program import NoAnswerError, StartError
 from ..sandboxes.registry import Sandboxes
+from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.templates import Templates
 from ..store import NoSpaceError
 from .auth import RequireKey
 from .description import document
 from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answer, on_no_space, on_refused
 from .sandboxes import SandboxRoutes
+from .snapshots import SnapshotRoutes
 from .templates import TemplateRoutes
 from .unsupported import unsupported_routes
 from .v1_only import V1Only, on_missing
@@ -29,6 +31,7 @@ from .v1_only import V1Only, on_missing
 
 def create_api(
     sandboxes: Sandboxes,
+    snapshots: Snapshots,
     templates: Templates,
     keys: Sequence[str],
     *,
@@ -46,7 +49,8 @@ def create_api(
     routes = [
         Route("/health", _Health(health), methods=["GET"]),
         *refused,
-        *SandboxRoutes(sandboxes, templates, v1_only=v1_only).routes(),
+        *SandboxRoutes(sandboxes, templates, snapshots, v1_only=v1_only).routes(),
+        *SnapshotRoutes(snapshots, sandboxes, templates).routes(),
         *TemplateRoutes(templates).routes(),
     ]
     if not v1_only:

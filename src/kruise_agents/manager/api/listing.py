@@ -49,7 +49,7 @@ def read_query(query: Mapping[str, str]) -> ListQuery:
         template=template or None,
         started_after=_moment(query.get("startedAfter")),
         ascending=order == "asc",
-        limit=_limit(query.get("limit")),
+        limit=read_limit(query.get("limit")),
         after=_read_cursor(query.get("nextToken"), ascending=order == "asc"),
     )
 
@@ -127,7 +127,12 @@ def _states(text: str | None) -> frozenset[str]:
     return states
 
 
-def _limit(text: str | None) -> int:
+def read_limit(text: str | None) -> int:
+    """How many entries a page may have.
+
+    Raises:
+        ApiError: 400, naming the value.
+    """
     if text is None:
         return _MAX_LIMIT
     if not (text.isascii() and text.isdigit()) or int(text[:9]) < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,7 +13,9 @@ from ..sandboxes.lifecycle import State
 from ..sandboxes.model import Sandbox
 from ..sandboxes.program import StartError
 from ..sandboxes.registry import Sandboxes
+from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.templates import Template, Templates
+from .auth import owner_of
 from .body import Fields, read_fields
 from .errors import DO_NOT_RETRY, ApiError, being_killed, sandbox_not_found
 from .idempotency import IdempotentCreates
@@ -33,9 +36,12 @@ logger = logging.getLogger(__name__)
 class SandboxRoutes:
     """The handlers, over the sandboxes and templates of one manager."""
 
-    def __init__(self, sandboxes: Sandboxes, templates: Templates, *, v1_only: bool = False) -> None:
+    def __init__(
+        self, sandboxes: Sandboxes, templates: Templates, snapshots: Snapshots, *, v1_only: bool = False
+    ) -> None:
         self._sandboxes = sandboxes
         self._templates = templates
+        self._snapshots = snapshots
         self._v1_only = v1_only
         self._creates = IdempotentCreates()
 
@@ -70,11 +76,18 @@ class SandboxRoutes:
         metadata = {key: value for key, value in given.items() if key not in LIFETIME_KEYS}
         variables = _variables(fields)
         secure = fields.flag("secure") is not False
-        template = self._template(fields.text("templateID"))
+        owner = owner_of(request)
+        template, files = self._template(fields.text("templateID"), owner)
         domain = request.state.domain
         try:
             sandbox = await self._sandboxes.create(
-                template, lifetime=lifetime, secure=secure, metadata=metadata, variables=variables
+                template,
+                lifetime=lifetime,
+                secure=secure,
+                metadata=metadata,
+                variables=variables,
+                owner=owner,
+                files=files,
             )
         except (StartError, OSError) as error:
             logger.exception("no sandbox could be made")
@@ -167,12 +180,16 @@ class SandboxRoutes:
             raise sandbox_not_found(sandbox_id)
         return sandbox
 
-    def _template(self, reference: str) -> Template:
+    def _template(self, reference: str, owner: str) -> tuple[Template, Path | None]:
+        """The template, and the files of one that is a snapshot."""
         template = self._templates.find(reference)
-        if template is None:
-            names = ", ".join(one.name for one in self._templates.all())
-            raise ApiError(404, f"template '{reference}' not found; this manager has: {names}")
-        return template
+        if template is not None:
+            return template, None
+        snapshot = self._snapshots.find(reference, owner)
+        if snapshot is not None:
+            return self._snapshots.template(snapshot)
+        names = ", ".join(one.name for one in self._templates.all())
+        raise ApiError(404, f"template '{reference}' not found; this manager has: {names}")
 
 
 def _positive_timeout(fields: Fields) -> int:

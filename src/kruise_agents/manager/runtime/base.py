@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from .copying import copy_command, run_copy
 from .folders import remove_tree
 from .layout import Layout
 from .program import fill_home
@@ -67,6 +68,18 @@ class Runtime(ABC):
         Raises:
             OSError: it could not be started; nothing is left running.
         """
+
+    async def copy(self, source: Path, target: Path) -> None:
+        """Copy a folder with all that sandboxes put into it, as it is, to a place where nothing is yet.
+
+        Raises:
+            OSError: it failed; a part of it may be there.
+        """
+
+        def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+        await run_copy(start, copy_command(source, target))
 
     def asleep(self, first_pid: int) -> tuple[int, ...]:
         """The processes of a running sandbox that are stopped already, where :meth:`thaw` has to know."""

@@ -21,6 +21,7 @@ from ...errors import ConfigurationError, RuntimeUnavailableError
 from . import control_groups
 from .base import Launched, Runtime
 from .control_groups import ControlGroups, group_of
+from .copying import copy_command, run_copy
 from .folders import remove_tree
 from .identities import Identities, NoIdentitiesError, find_identities
 from .layout import SYSTEM_PATH, USERNAME, Layout
@@ -128,13 +129,24 @@ class BubblewrapRuntime(Runtime):
     def remove(self, folder: Path) -> bool:
         """See :meth:`.base.Runtime.remove`: what belongs to other ids can be removed in their namespace only."""
         if self._identities is not None and self._identities.helpers and folder.exists():
-            rights = ("--cap-drop", "ALL", "--cap-add", "CAP_DAC_OVERRIDE", "--cap-add", "CAP_FOWNER")
-            options = [*("--unshare-user", "--uid", "0", "--gid", "0"), *rights, *("--bind", "/", "/")]
             try:
-                _run(options, ["rm", "-rf", "--", str(folder)], self._identities)
+                _run(_as_owners("DAC_OVERRIDE", "FOWNER"), ["rm", "-rf", "--", str(folder)], self._identities)
             except OSError as error:
                 logger.warning("%s could not be removed as its owners: %s", folder, error)
         return remove_tree(folder)
+
+    async def copy(self, source: Path, target: Path) -> None:
+        """See :meth:`.base.Runtime.copy`: only in their namespace can what belongs to other ids be read and made."""
+        identities = self._identities
+        if identities is None or not identities.helpers:
+            await super().copy(source, target)
+            return
+
+        def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+            rights = _as_owners("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
+            return _start(rights, command, identities, (), output).process
+
+        await run_copy(start, copy_command(source, target))
 
     def _try(self, command: Sequence[str]) -> None:
         _run(self._options("--tmpfs", "/", "--dir", HOME), command, self._identities)
@@ -149,6 +161,14 @@ class BubblewrapRuntime(Runtime):
             *("--setenv", "LANG", "C.UTF-8", "--setenv", "PATH", SYSTEM_PATH),
             *("--chdir", HOME),
         ]
+
+
+def _as_owners(*capabilities: str) -> list[str]:
+    """Options for a command on the host's own files, as the owner of all ids that sandboxes have."""
+    options = ["--unshare-user", "--uid", "0", "--gid", "0", "--die-with-parent", "--cap-drop", "ALL"]
+    for capability in capabilities:
+        options += ["--cap-add", f"CAP_{capability}"]
+    return [*options, "--bind", "/", "/"]
 
 
 def _first_step() -> list[str]:

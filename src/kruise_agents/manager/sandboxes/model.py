@@ -21,6 +21,8 @@ from .templates import Template
 
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 20
+INTERNAL_VARIABLES = ("E2B_SANDBOX", "E2B_SANDBOX_ID", "E2B_TEMPLATE_ID")
+"""What every process in a sandbox finds in its environment beside what the create call gave (E2B's names)."""
 
 
 @dataclass(slots=True, eq=False)

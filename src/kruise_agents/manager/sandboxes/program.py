@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from ...errors import KruiseAgentsError
@@ -76,6 +77,15 @@ class SandboxProgram:
             self._launch()
         except OSError as error:
             raise StartError(f"the sandbox's program could not be started: {error}") from error
+
+    async def fill(self, files: Path) -> None:
+        """Make its folders with a copy of another file tree, before a launch of what is prepared.
+
+        Raises:
+            OSError: they could not be made.
+        """
+        self.layout.make_outer()
+        await self._runtime.copy(files, self.layout.rootfs)
 
     async def claim(self, access_token: str | None, variables: Mapping[str, str], seconds_left: float | None) -> None:
         """Give the launched program its settings and wait until every port answers.

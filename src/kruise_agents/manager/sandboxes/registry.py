@@ -7,10 +7,12 @@ way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from ..traffic_tokens import TrafficTokens
 from .deadlines import Deadlines
 from .lifecycle import Event, RefusedError, State
 from .lifetime import Lifetime
-from .model import Sandbox, new_sandbox_id, now, seconds_until
+from .model import INTERNAL_VARIABLES, Sandbox, new_sandbox_id, now, seconds_until
 from .program import NoAnswerError, SandboxProgram, StartError
 from .templates import Template
 from .variables import SavedVariables
@@ -97,12 +99,14 @@ class Sandboxes:
         metadata: Mapping[str, str],
         variables: Mapping[str, str],
         owner: str = "",
+        files: Path | None = None,
     ) -> Sandbox:
         """Start a sandbox; returns when it answers on its ports.
 
         Parameters:
             secure: whether envd asks for an access token.
             owner: the id of the API key that makes it.
+            files: a file tree to begin with a copy of, in place of the template's.
 
         Raises:
             StartError: its program did not come up. Nothing is left behind.
@@ -120,7 +124,7 @@ class Sandboxes:
         self._save(sandbox)  # before anything exists, so that nothing can be left that nobody knows of
         self._known[sandbox_id] = sandbox
         try:
-            await self._serially(sandbox, Event.READY, lambda: self._start(sandbox, variables))
+            await self._serially(sandbox, Event.READY, lambda: self._start(sandbox, variables, files))
         except BaseException as error:
             # Whatever ended the start, nothing half-made stays.
             if not sandbox.state.ending:
@@ -215,6 +219,19 @@ class Sandboxes:
             logger.exception("sandbox %s could not be resumed for a request", sandbox.id)
         return sandbox.state is State.RUNNING
 
+    async def copy_files(self, sandbox: Sandbox, target: Path) -> None:
+        """Copy the file tree of a running sandbox, which stands still meanwhile.
+
+        Parameters:
+            target: where nothing is yet.
+
+        Raises:
+            RefusedError: it does not run.
+            NoAnswerError: its processes do not stop.
+            NoSpaceError, OSError: it could not be copied, or not all of it.
+        """
+        await self._serially(sandbox, Event.PAUSE, lambda: self._copy_files(sandbox, target))
+
     async def kill(self, sandbox_id: str) -> bool:
         """End the sandbox and everything in it, whatever else is under way. Returns whether there was one."""
         sandbox = self.find(sandbox_id)
@@ -265,10 +282,12 @@ class Sandboxes:
         if disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:
             raise NoSpaceError(no_space(self.folder))
 
-    async def _start(self, sandbox: Sandbox, variables: Mapping[str, str]) -> None:
+    async def _start(self, sandbox: Sandbox, variables: Mapping[str, str], files: Path | None) -> None:
         lifetime = sandbox.lifetime
         with space_for(sandbox.program.layout.root):
-            sandbox.program.launch()
+            if files is not None:
+                await sandbox.program.fill(files)
+            sandbox.program.launch(prepared=files is not None)
         self._save(sandbox)
         given = {**variables, **_internal_variables(sandbox)}
         await sandbox.program.claim(sandbox.access_token, given, sandbox.lifetime.enforced(lifetime.seconds))
@@ -329,6 +348,22 @@ class Sandboxes:
             SavedVariables(sandbox.program.layout).save(await sandbox.program.variables())
         self._unwatch(sandbox)
         await sandbox.program.stop()
+
+    async def _copy_files(self, sandbox: Sandbox, target: Path) -> None:
+        if sandbox.state is not State.RUNNING:
+            raise RefusedError(sandbox.state, Event.PAUSE)
+        sandbox.asleep = sandbox.program.asleep()
+        # For clients it runs, a little slowly. A manager that ends now leaves it frozen, and this tells the next one.
+        self.store.save_sandbox(replace(sandbox.row(self.runtime.name), state=str(State.PAUSING)))
+        try:
+            await sandbox.program.freeze()
+            with space_for(target):
+                await self.runtime.copy(sandbox.program.layout.rootfs, target)
+        finally:
+            with contextlib.suppress(NoAnswerError):  # it has ended meanwhile
+                sandbox.program.thaw(sandbox.asleep)
+            if not sandbox.state.ending:
+                self._note(sandbox)
 
     async def _resume(self, sandbox: Sandbox, seconds: float, *, memory: bool) -> None:
         sandbox.move(Event.RESUME)
@@ -425,6 +460,7 @@ class Sandboxes:
 
     def _kill(self, sandbox: Sandbox) -> asyncio.Task[None]:
         sandbox.move(Event.KILL)
+        self._note(sandbox)  # from here on there is no way back, for the next manager either
         self._deadlines.disarm(sandbox)
         for task in sandbox.work:
             task.cancel()
@@ -495,9 +531,4 @@ class Sandboxes:
 
 
 def _internal_variables(sandbox: Sandbox) -> dict[str, str]:
-    """What every process in a sandbox finds in its environment (E2B's names)."""
-    return {
-        "E2B_SANDBOX": "true",
-        "E2B_SANDBOX_ID": sandbox.id,
-        "E2B_TEMPLATE_ID": sandbox.template.name,
-    }
+    return dict(zip(INTERNAL_VARIABLES, ("true", sandbox.id, sandbox.template.name), strict=True))
