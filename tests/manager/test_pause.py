@@ -18,6 +18,7 @@ from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.runtime.stopping import continue_tree, stop_tree, stopped_in
 from kruise_agents.patch_e2b import patch_e2b
+from kruise_agents.sandbox.life import GRACE_SECONDS
 from support.managers import RunningManager, running_manager, wait_for
 
 EXTENSION = "e2b.agents.kruise.io/"
@@ -253,6 +254,18 @@ class TestEndTimes:
         assert httpx.get(manager.sandbox_url(sandbox_id, 49983) + "/health").status_code == 403
         assert detail(api, sandbox_id)["state"] == "paused"
 
+    def test_an_end_time_that_passed_in_the_pause_does_not_count_after_it(
+        self, create: Callable[..., str], api: httpx.Client
+    ) -> None:
+        sandbox_id = create(timeout=2)
+        assert api.post(f"/sandboxes/{sandbox_id}/pause").status_code == 204
+        paused = time.time()
+        wait_for(lambda: time.time() > paused + 2 + GRACE_SECONDS + 1.5, 20, "what was the end, and more")
+        assert api.post(f"/sandboxes/{sandbox_id}/connect", json={"timeout": 60}).status_code == 201
+        resumed = time.time()
+        wait_for(lambda: time.time() > resumed + GRACE_SECONDS + 1, 20, "the moment at which it would end itself")
+        assert detail(api, sandbox_id)["state"] == "running"
+
     def test_a_sandbox_without_an_end_time_keeps_none(self, create: Callable[..., str], api: httpx.Client) -> None:
         sandbox_id = create(metadata={f"{EXTENSION}never-timeout": "true", "k": "v"}, timeout=1)
         one = f"/sandboxes/{sandbox_id}"
@@ -307,7 +320,6 @@ class TestBySignals:
             command = sandbox.commands.run(TICKER, background=True)
             stopped = sandbox.commands.run("exec sleep 5000", background=True)
             os.kill(stopped.pid, signal.SIGSTOP)
-            wait_for(lambda: stopped.pid not in _awake(stopped.pid))
             sandbox.pause()
             wait_for(lambda: command.pid not in _awake(command.pid))
             assert api.post(f"/sandboxes/{sandbox.sandbox_id}/connect", json={"timeout": 60}).status_code == 201
@@ -356,7 +368,8 @@ def _awake(root: int) -> list[int]:
     for pid in _numbers(root):
         with contextlib.suppress(OSError):
             states[pid] = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return [pid for pid, state in states.items() if state not in "TZ"]
+    # D: a parent that waits for the exec of a stopped child (vfork) cannot do anything either.
+    return [pid for pid, state in states.items() if state not in "TZD"]
 
 
 def test_the_time_to_live_counts_from_the_resume(create: Callable[..., str], api: httpx.Client) -> None:

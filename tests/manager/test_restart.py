@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import subprocess
@@ -20,10 +21,10 @@ from e2b_code_interpreter import Sandbox
 from kruise_agents.manager.store import Store
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.sandbox.life import GRACE_SECONDS
-from support.managers import API_KEY, RunningManager, assert_ends, processes_with, running_manager, wait_for
+from support.managers import RunningManager, assert_ends, processes_with, running_manager, wait_for
 
-MARK = "sleep 98130"
-"""With two more digits the background programs of one test."""
+MARK = f"sleep 98{os.getpid() % 100_000:05}"
+"""With two more digits the background programs of one test, and of no other run of the tests."""
 
 
 @pytest.fixture
@@ -66,6 +67,7 @@ def test_a_killed_managers_sandboxes_go_on_with_all_that_runs_in_them(folder: Pa
         sandbox.files.write("kept.txt", "kept")
         background = sandbox.commands.run(f"{MARK}01", background=True)
         before = sandbox.get_info()
+        wait_for(lambda: processes_with(f"{MARK}01"))
         kill(manager)
         assert processes_with(f"{MARK}01")
     with running_manager(folder) as manager:
@@ -114,6 +116,7 @@ def test_a_paused_sandbox_whose_processes_are_gone_still_has_its_files(folder: P
         sandbox = Sandbox.create(**options(manager))
         sandbox.files.write("kept.txt", "kept")
         sandbox.commands.run(f"{MARK}02", background=True)
+        wait_for(lambda: processes_with(f"{MARK}02"))
         sandbox.pause()
         kill(manager)
     for pid in first_processes(folder):
@@ -146,6 +149,7 @@ def test_a_sandbox_ends_at_its_time_though_no_manager_comes_back(folder: Path) -
         for _ in range(2):
             sandbox = Sandbox.create(timeout=2, **options(manager))
             sandbox.commands.run(f"{MARK}03", background=True)
+        wait_for(lambda: len(processes_with(f"{MARK}03")) >= 2)
         kill(manager)
     wait_for(lambda: not processes_with(f"{MARK}03"), 20, "the end of both sandboxes")
 
@@ -159,6 +163,7 @@ def test_an_end_time_that_was_changed_is_the_one_that_counts(folder: Path) -> No
         prolonged.commands.run(f"{MARK}05", background=True)
         shortened.set_timeout(2)
         prolonged.set_timeout(600)
+        wait_for(lambda: processes_with(f"{MARK}04") and processes_with(f"{MARK}05"))
         kill(manager)
     wait_for(lambda: not processes_with(f"{MARK}04"), 20, "the end of the shortened sandbox")
     wait_for(lambda: time.time() > first_end + GRACE_SECONDS, 20, "the first end time of the other one")
@@ -188,12 +193,17 @@ def test_a_start_that_was_not_finished_leaves_nothing(folder: Path) -> None:
 
 def test_the_leash_ends_a_program_that_nobody_has_taken_though_no_manager_comes_back(folder: Path) -> None:
     with running_manager(folder) as manager:
-        command = ["curl", "-s", "-H", f"X-API-Key: {API_KEY}", "-d", '{"templateID": "base"}']
-        process = subprocess.Popen([*command, f"{manager.api_url}/sandboxes"], stdout=subprocess.DEVNULL)
+
+        def create() -> None:
+            with contextlib.suppress(httpx.HTTPError), manager.api() as api:
+                api.post("/v2/sandboxes", json={"templateID": "base"})
+
+        client = threading.Thread(target=create)
+        client.start()
         wait_for(lambda: first_processes(folder), 20, "a launched program")
         (first,) = first_processes(folder)
         kill(manager)
-        process.wait()
+        client.join()
     if rows_of(folder).popitem()[1].state == "starting":  # else it was taken in that moment
         assert_ends([first], 20)
 
@@ -336,7 +346,10 @@ class Busy:
 
     def _pause(self, one: Known) -> None:
         one.state = None
-        one.sandbox.pause(**self._options)
+        memory = self._dice.random() < 0.7
+        if not memory:
+            one.commands.clear()
+        one.sandbox.pause(keep_memory=memory, **self._options)
         one.state = "paused"
 
     def _connect(self, one: Known) -> None:

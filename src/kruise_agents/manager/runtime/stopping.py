@@ -54,11 +54,14 @@ def _tree(root: int) -> list[int]:
 
 
 def _is_stopped(pid: int) -> bool:
+    """Whether it is, or will be as soon as it gets a processor."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return False  # it has just ended
-    return stat.rpartition(")")[2].split()[0] == "T"
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
+    return fields["State"].startswith("T") or bool(pending >> (signal.SIGSTOP - 1) & 1)
 
 
 def _send(pid: int, number: signal.Signals) -> None:

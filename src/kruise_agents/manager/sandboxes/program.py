@@ -207,6 +207,8 @@ class SandboxProgram:
         return self._process.identity.pid
 
     def _launch(self) -> None:
+        if self._child is not None:
+            self._child.poll()  # of a program before this one, which ended by itself
         names = [CONTROL, RELAY, *(SERVED_PORTS[port] for port in sorted(self.served_ports))]
         listeners = {name: listen(self.layout.sockets, name) for name in names}
         leash, self._leash = os.pipe()

@@ -17,6 +17,7 @@ from .lifecycle import State
 from .model import Sandbox, from_row, process_of, seconds_until, template_of
 from .program import NoAnswerError
 from .registry import Sandboxes
+from .variables import SavedVariables
 
 logger = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 5.0
@@ -95,6 +96,8 @@ async def _runs(sandbox: Sandbox) -> bool:
     try:
         if sandbox.state is State.PAUSING:
             sandbox.program.thaw(sandbox.asleep)
+            sandbox.keeps_memory = True
+            SavedVariables(sandbox.program.layout).remove()
         await sandbox.program.set_seconds_left(sandbox.lifetime.enforced(seconds_until(sandbox.end_at)))
     except NoAnswerError as error:
         logger.warning("sandbox %s cannot be taken over: %s", sandbox.id, error)
