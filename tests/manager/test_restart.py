@@ -21,7 +21,7 @@ from e2b_code_interpreter import Sandbox
 from kruise_agents.manager.store import Store
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.sandbox.life import GRACE_SECONDS
-from support.managers import RunningManager, assert_ends, processes_with, running_manager, wait_for
+from support.managers import RunningManager, assert_ends, available_runtime, processes_with, running_manager, wait_for
 
 MARK = f"sleep 98{os.getpid() % 100_000:05}"
 """With two more digits the background programs of one test, and of no other run of the tests."""
@@ -206,6 +206,38 @@ def test_the_leash_ends_a_program_that_nobody_has_taken_though_no_manager_comes_
         client.join()
     if rows_of(folder).popitem()[1].state == "starting":  # else it was taken in that moment
         assert_ends([first], 20)
+
+
+DIES_WHILE_IT_LAUNCHES = """
+import os, signal
+from kruise_agents.manager.runtime import bubblewrap
+
+launch = bubblewrap.BubblewrapRuntime.launch
+
+def dying(*arguments):
+    bubblewrap._first_process = lambda info: os.kill(os.getpid(), signal.SIGKILL)
+    return launch(*arguments)
+
+bubblewrap.BubblewrapRuntime.launch = dying
+"""
+
+
+@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="needs namespaces")
+def test_a_manager_that_is_killed_before_it_knows_the_first_process_leaves_none(folder: Path) -> None:
+    with running_manager(folder, prelude=DIES_WHILE_IT_LAUNCHES) as manager:
+        with manager.api() as api, pytest.raises(httpx.HTTPError):
+            api.post("/v2/sandboxes", json={"templateID": "base"})
+        wait_for(lambda: not writing_below(folder / "state" / "sandboxes"), 20, "the end of what was half-launched")
+
+
+def writing_below(folder: Path) -> list[str]:
+    """The processes whose output goes there: the programs of sandboxes, and what is around them."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "fd" / "1").readlink().is_relative_to(folder):
+                found.append(process.name)
+    return found
 
 
 def test_keep_leaves_everything_as_it_is_and_without_it_everything_ends(folder: Path) -> None:

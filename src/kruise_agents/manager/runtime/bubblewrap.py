@@ -214,7 +214,8 @@ def _start(
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_over:
         info_read, info_write = _pipe(kept, handed_over)
         options = ["--info-fd", str(info_write), *options]
-        inherited = [info_write, *descriptors]
+        # The reading end too: a bwrap that cannot tell ends on the spot, and leaves a child that waits for it for ever.
+        inherited = [info_write, info_read, *descriptors]
         gate_write, gate_read = reversed(_pipe(handed_over, kept))
         options = ["--userns-block-fd" if identities is not None else "--block-fd", str(gate_read), *options]
         inherited.append(gate_read)

@@ -18,6 +18,7 @@ _PREFIX = "kruise-agents-"
 _FREEZE_SECONDS = 5.0
 _PROBE_SECONDS = 1.0
 _LOOK_SECONDS = 0.001
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,10 @@ class ControlGroups:
             groups._try()
         except OSError:
             return None
+        # Of sandboxes that ended when no manager was there. The kernel removes only what is empty.
+        for left in groups.parent.glob(f"{_PREFIX}i*"):
+            with contextlib.suppress(OSError):
+                left.rmdir()
         return groups
 
     def put(self, name: str, pid: int) -> None:
@@ -46,8 +51,15 @@ class ControlGroups:
             OSError: the kernel refused.
         """
         group = self.parent / f"{_PREFIX}{name}"
-        group.mkdir(exist_ok=True)
-        (group / "cgroup.procs").write_text(str(pid), encoding="ascii")
+        for tries_left in reversed(range(_TRIES)):
+            group.mkdir(exist_ok=True)
+            try:
+                (group / "cgroup.procs").write_text(str(pid), encoding="ascii")
+            except FileNotFoundError:  # another manager has just cleaned up
+                if not tries_left:
+                    raise
+            else:
+                return
 
     def remove(self, name: str) -> None:
         """Remove the group ``name``, which must be empty; one that is not there, or in use, is left alone."""
