@@ -20,7 +20,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "connect": ("connect",),
     "templates": ("templates",),
     "build upload": ("upload of a build",),
+    "pause": ("pause",),
     "snapshots": ("snapshots",),
+    "fork": ("fork",),
     "volumes": ("volumes", "volume contents"),
     "secrets": ("secrets",),
     "desktop stream": ("desktop stream",),
@@ -57,7 +59,10 @@ http, with the sync and the async classes (a desktop has sync ones only). `ok` m
 | connect | objects rebuilt from an id, by the class and by the object: files, commands, code, addresses |
 | templates | a build is asked for; an alias is looked up |
 | build upload | the file of a build goes to the URL that the server gave, byte for byte |
-| snapshots, volumes, secrets | the address of each request at the wire; what the manager answers does not count |
+| pause | under each name that the release has, then a connect: files, commands, code |
+| snapshots | made, listed, used for a new sandbox, deleted |
+| fork | a sandbox with the files of another |
+| volumes, secrets | the address of each request at the wire; what the manager answers does not count |
 | desktop stream | the page at the desktop's stream URL, and the WebSocket that noVNC opens for that URL |
 | E2B() | the client object of e2b, with no domain in the environment: sandboxes, templates, volumes, secrets |
 | of CI, of desktop | the same of the code interpreter and of the desktop, where they have one of their own |

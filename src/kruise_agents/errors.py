@@ -17,8 +17,10 @@
         ├── TrafficAccessTokenExpired         ... and the one at hand has expired; nothing was sent
         └── TrafficAccessTokenRefreshError    ... because the manager did not give a new one
 
-Three more branches grow where only their own floor meets them: ``StartError`` (``manager/sandboxes/program.py``),
-``ConnectError`` (``sandbox/connect/errors.py``) and ``CodeInterpreterError`` (``sandbox/code_interpreter/errors.py``).
+More branches grow where only their own floor meets them: ``StartError`` and ``NoAnswerError``
+(``manager/sandboxes/program.py``), ``RefusedError`` (``manager/sandboxes/lifecycle.py``), ``NoSpaceError``
+(``manager/store.py``), ``ConnectError`` (``sandbox/connect/errors.py``) and ``CodeInterpreterError``
+(``sandbox/code_interpreter/errors.py``).
 """
 
 from __future__ import annotations

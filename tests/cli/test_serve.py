@@ -95,6 +95,32 @@ def test_ctrl_c_ends_everything_and_leaves_nothing(tmp_path: Path) -> None:
     assert not (manager.state_dir / "sandboxes").exists()
 
 
+def test_a_terminal_that_is_closed_ends_everything_too(tmp_path: Path) -> None:
+    heard = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # the tests may run under nohup
+    with running_manager(tmp_path, prelude=heard) as manager, manager.api() as api:
+        assert api.post("/v2/sandboxes", json={"templateID": "base"}).status_code == 201
+        manager.process.send_signal(signal.SIGHUP)
+        assert manager.process.wait(20) == 0
+    assert not (manager.state_dir / "sandboxes").exists()
+
+
+def test_what_was_taken_over_and_what_stays_is_said(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0", "--keep", "--api-key", "k") as (_, text):
+        assert "Ctrl-C ends it; sandboxes stay for the next start." in text
+        assert "taken over" not in text
+        (domain,) = re.findall(r"E2B_DOMAIN=(\S+)", text)
+        answer = httpx.post(
+            f"http://{domain}/kruise/api/v2/sandboxes",
+            headers={"X-API-Key": "k"},
+            json={"templateID": "base"},
+            timeout=60,
+        )
+        assert answer.status_code == 201
+    with started(tmp_path, "--port", "0") as (_, text):
+        assert "sandboxes taken over from the last run: 1 running, 0 paused" in text
+        assert "Ctrl-C ends it and all sandboxes." in text
+
+
 def test_tls_makes_a_local_authority_and_says_how_to_trust_it(tmp_path: Path) -> None:
     with started(tmp_path, "--port", "0", "--tls") as (_, text):
         found = dict(re.findall(r"export (E2B_DOMAIN|SSL_CERT_FILE)=(\S+)", text))

@@ -238,14 +238,23 @@ class TestBadInput:
             ({"templateID": "base", "envVars": {"A=B": "x"}}, "field 'envVars.A=B' cannot be"),
             ({"templateID": "base", "envVars": {"A": "x" * 140_000}}, "programs can be given 131072 at most"),
             ({"templateID": "base", "secure": "yes"}, "field 'secure' must be true or false"),
-            ({"templateID": "base", "autoPause": True}, "field 'autoPause' is not supported"),
-            ({"templateID": "base", "autoResume": {"enabled": True}}, "field 'autoResume.enabled' is not supported"),
+            ({"templateID": "base", "autoPause": "yes"}, "field 'autoPause' must be true or false"),
+            ({"templateID": "base", "autoPauseMemory": False}, "autoPauseMemory=false only applies when autoPause is"),
+            (
+                {"templateID": "base", "autoPause": True, "autoPauseMemory": False, "autoResume": {"enabled": True}},
+                "cannot be combined with autoResume",
+            ),
+            ({"templateID": "base", "autoResume": {"policy": "some"}}, "must be 'any' or 'off', got 'some'"),
+            (
+                {"templateID": "base", "metadata": {"e2b.agents.kruise.io/reserve-paused-sandbox-duration": "2 days"}},
+                'invalid reserve paused sandbox duration "2 days"',
+            ),
             ({"templateID": "base", "volumeMounts": [{"name": "v", "path": "/v"}]}, "field 'volumeMounts'"),
             ({"templateID": "base", "network": {"egressProxy": {"address": "a:1"}}}, "field 'egressProxy'"),
             ({"templateID": "base", "mcp": {"x": {}}}, "field 'mcp'"),
             (
-                {"templateID": "base", "metadata": {"e2b.agents.kruise.io/never-timeout": "true"}},
-                "'e2b.agents.kruise.io/never-timeout' is not supported",
+                {"templateID": "base", "metadata": {"e2b.agents.kruise.io/image": "other"}},
+                "'e2b.agents.kruise.io/image' is not supported",
             ),
         ],
     )
@@ -291,10 +300,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("method", "path"),
         [
-            ("POST", "/sandboxes/i/pause"),
             ("GET", "/sandboxes/i/metrics"),
-            ("POST", "/sandboxes/i/fork"),
-            ("GET", "/snapshots"),
+            ("PATCH", "/templates/base"),
+            ("POST", "/templates/tags"),
             ("POST", "/v3/templates"),
             ("GET", "/volumes"),
             ("POST", "/secrets"),

@@ -15,7 +15,7 @@ from kruise_agents.manager.sandboxes.templates import Templates
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "BODY_SECONDS", 0.1)
-    api = create_api(None, Templates(datetime.now(UTC)), ["key"], health={})  # type: ignore[arg-type]
+    api = create_api(None, None, Templates(datetime.now(UTC)), ["key"], health={})  # type: ignore[arg-type]
 
     async def dripping() -> AsyncIterator[bytes]:
         yield b"{"

@@ -61,7 +61,7 @@ def test_a_sandbox_gets_a_group_with_its_limits_and_runs_in_it(proc: Path, group
     groups = find_groups(proc)
     with groups.entered("isandbox", LIMITS) as before:
         pid = subprocess.run([*before, "sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout
-    own = group / "isandbox"
+    own = group / "kruise-agents-isandbox"
     assert (own / "cgroup.procs").read_text() == pid
     assert {name: (own / name).read_text() for name in FILES if (own / name).read_text()} == {
         "cgroup.procs": pid,
@@ -82,7 +82,7 @@ def test_a_group_that_cannot_be_set_up_leaves_nothing(proc: Path, group: Path, m
         patched.setattr(os, "write", _refuse)
         with pytest.raises(OSError, match="Invalid argument"), groups.entered("isandbox", LIMITS):
             pass
-    assert not (group / "isandbox").exists()
+    assert not (group / "kruise-agents-isandbox").exists()
 
 
 def _refuse(_descriptor: int, _data: bytes) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
@@ -22,6 +23,7 @@ from kruise_agents.manager.front import front_server
 from kruise_agents.manager.gateway import Gateway
 from kruise_agents.manager.http_protocol import GuardedHttpProtocol
 from kruise_agents.manager.listening import bind
+from kruise_agents.manager.sandboxes.lifecycle import State
 from kruise_agents.manager.sandboxes.sockets import PortClosedError
 from kruise_agents.manager.traffic_tokens import TrafficTokens
 
@@ -163,9 +165,13 @@ def _gateway(front: Front) -> Gateway:
     known = {}
     for sandbox_id in SANDBOXES:
         known[sandbox_id] = SimpleNamespace(
-            id=sandbox_id, uid=sandbox_id, protected=False, program=_Program(front, sandbox_id, tasks)
+            id=sandbox_id,
+            uid=sandbox_id,
+            protected=False,
+            program=_Program(front, sandbox_id, tasks),
+            state=State.RUNNING,
         )
-    return Gateway(known.get, TrafficTokens())  # type: ignore[arg-type]  # what the gateway uses of a sandbox is there
+    return Gateway(known.get, AsyncMock(return_value=False), TrafficTokens())  # type: ignore[arg-type]  # what the gateway uses of a sandbox is there
 
 
 class _Program:

@@ -109,6 +109,7 @@ def cli() -> None:
     metavar="SECONDS",
     help="How long they are still accepted after that.",
 )
+@click.option("--keep", is_flag=True, help="Leave sandboxes running at the end; the next start takes them over.")
 @click.option("--v1-only", is_flag=True, help="Answer as older sandbox-managers, which lack the v2 routes. For tests.")
 @click.option("--log-level", type=click.Choice(_LEVELS), default="warning", show_default=True)
 def serve(
@@ -128,10 +129,13 @@ def serve(
     state_dir: Path | None,
     token_validity: int,
     token_clock_skew: float,
+    keep: bool,
     v1_only: bool,
     log_level: str,
 ) -> None:
     """Run an embedded sandbox-manager until Ctrl-C, which ends its sandboxes too.
+
+    With --keep they go on, and so they do when it is killed: the next start with the same --state-dir takes them over.
 
     It prints the lines that point an E2B program at it.
 
@@ -165,6 +169,7 @@ def serve(
             tls=tls or cert is not None,
             certificate=cert,
             private_key=key,
+            keep=keep,
             v1_only=v1_only,
             traffic_token_validity=token_validity,
             traffic_token_clock_skew=token_clock_skew,
@@ -179,7 +184,10 @@ def serve(
 async def _serve(settings: Settings, shown_key: str | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # the terminal was closed, and nohup did not say to ignore that
+    for number in numbers:
         loop.add_signal_handler(number, stop.set)
     async with Manager(settings) as manager:
         assert manager.runtime is not None
@@ -195,10 +203,12 @@ async def _serve(settings: Settings, shown_key: str | None) -> None:
             one_user_because=manager.runtime.one_user_because,
             api_key=shown_key,
             authority=manager.authority,
+            found=manager.found,
+            keep=settings.keep,
         )
         click.echo(greeting.text())
         await stop.wait()
-        click.echo("\nending all sandboxes ...")
+        click.echo("\nleaving sandboxes as they are ..." if settings.keep else "\nending all sandboxes ...")
 
 
 def _default_state_dir() -> Path:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import __version__
+from ..manager.sandboxes.recovery import Found
 
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _LOOPBACK = (None, "127.0.0.1", "::1", "localhost")
@@ -28,6 +29,8 @@ class Greeting:
         one_user_because: why they have one user, or None: they have several.
         api_key: the key that was made, or None: the operator gave one, which is not repeated.
         authority: the CA file that clients must trust, or None.
+        found: sandboxes that were taken over.
+        keep: whether they stay at the end.
     """
 
     scheme: str
@@ -40,6 +43,8 @@ class Greeting:
     one_user_because: str | None
     api_key: str | None
     authority: Path | None
+    found: Found = field(default_factory=Found)
+    keep: bool = False
 
     def text(self) -> str:
         """The lines, without a final newline."""
@@ -51,6 +56,10 @@ class Greeting:
         ]
         if self.one_user_because:
             lines.append(f"sandboxes have one user, who is also their root: {self.one_user_because}")
+        if self.found != Found():
+            lines.append(
+                f"sandboxes taken over from the last run: {self.found.running} running, {self.found.paused} paused"
+            )
         if self.host not in _LOOPBACK:
             lines.append(f"listening on {self.host}: everybody who can reach it and has the key can run code here")
         lines += ["", "Point an E2B program at it:", "", f"  export E2B_DOMAIN={self.client_domain()}"]
@@ -67,7 +76,7 @@ class Greeting:
             "  from kruise_agents.patch_e2b import patch_e2b",
             f"  {call}",
             "",
-            "Ctrl-C ends it and all sandboxes.",
+            "Ctrl-C ends it; sandboxes stay for the next start." if self.keep else "Ctrl-C ends it and all sandboxes.",
         ]
         return "\n".join(lines)
 

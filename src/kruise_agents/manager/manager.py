@@ -22,14 +22,20 @@ from .gateway import Gateway
 from .listening import bind
 from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
 from .sandboxes.model import now
+from .sandboxes.recovery import Found, recover
 from .sandboxes.registry import Sandboxes
+from .sandboxes.snapshots import Snapshots
 from .sandboxes.templates import Templates
 from .settings import Settings
+from .state_secret import StateSecret
+from .store import Store
 from .traffic_tokens import TrafficTokens
 
 
 class Manager:
     """An embedded sandbox-manager, an asynchronous context manager: serves inside the block.
+
+    Sandboxes of a manager that was killed, or ended with ``keep``, are taken over from the same state folder.
 
     Raises (on entering):
         ConfigurationError: a setting cannot work: port in use, state folder in use, wrong certificate.
@@ -43,9 +49,12 @@ class Manager:
         self._lock: int | None = None
         self._server: Server | None = None
         self._sandboxes: Sandboxes | None = None
+        self._store: Store | None = None
         self.port = settings.port
         self.runtime: Runtime | None = None
         self.egress: Egress | None = None
+        self.found = Found()
+        """What was taken over from the manager before."""
         self.authority: Path | None = None
         """The CA file that clients must trust, when the certificate was made here."""
 
@@ -58,21 +67,32 @@ class Manager:
             self.runtime = _runtime(settings)
             self.runtime.check()
             folder = settings.state_dir / "sandboxes"
-            # Left over by a manager that was killed; their processes ended with it.
-            _make_empty(folder, self.runtime)
-            tokens = TrafficTokens(settings.traffic_token_validity, settings.traffic_token_clock_skew)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self._store = Store(settings.state_dir / "state.db")
+            secret = StateSecret.at(settings.state_dir / "secret")
+            tokens = TrafficTokens(
+                settings.traffic_token_validity,
+                settings.traffic_token_clock_skew,
+                key_file=settings.state_dir / "traffic-token-key.pem",
+            )
             self.egress = Egress(wanted=settings.internet)
-            self._sandboxes = Sandboxes(self.runtime, folder, tokens, self.egress)
+            self._sandboxes = Sandboxes(self.runtime, folder, self._store, secret, tokens, self.egress)
+            self.found = await recover(self._sandboxes)
+            kept = settings.state_dir / "snapshots"
+            kept.mkdir(mode=0o700, exist_ok=True)
+            snapshots = Snapshots(kept, self._sandboxes)
+            await snapshots.recover()
             templates = Templates(now(), settings.limits)
             app = ManagerApp(
                 create_api(
                     self._sandboxes,
+                    snapshots,
                     templates,
                     settings.api_keys,
                     health=_health(self.runtime, self.egress),
                     v1_only=settings.v1_only,
                 ),
-                Gateway(self._sandboxes.running, tokens),
+                Gateway(self._sandboxes.find, self._sandboxes.awaken, tokens),
                 settings.domain,
             )
             tls: dict[str, Any] = {}
@@ -98,24 +118,19 @@ class Manager:
         assert self._server is not None
         assert self.runtime is not None
         # Sandboxes first: that ends the streams which the server would wait for.
-        await self._sandboxes.close()
+        await self._sandboxes.close(keep=self._settings.keep)
         await self._server.stop()
-        self.runtime.remove(self._settings.state_dir / "sandboxes")
+        if not self._settings.keep:
+            self.runtime.remove(self._settings.state_dir / "sandboxes")
         self._release()
 
     def _release(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-def _make_empty(folder: Path, runtime: Runtime) -> None:
-    if not runtime.remove(folder):
-        raise ConfigurationError(
-            f"{folder}, left over from another run, cannot be removed; remove it, or choose another state folder "
-            f"with --state-dir"
-        )
-    folder.mkdir(mode=0o700)
 
 
 def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
@@ -128,6 +143,7 @@ def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
         "users": users,
         "limits": runtime.enforcer.name,
         "internet": internet,
+        "pause": runtime.pauses_by,
     }
 
 

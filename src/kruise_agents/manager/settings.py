@@ -28,6 +28,7 @@ class Settings:
         tls: serve https.
         certificate: PEM file with the server's certificate and its chain, or None: with ``tls`` one is made.
         private_key: PEM file with the certificate's key.
+        keep: leave sandboxes as they are at the end, for the next manager on this state folder.
         v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
         traffic_token_validity: seconds from the issue of a traffic access token to its end.
         traffic_token_clock_skew: seconds for which its times are still accepted too early and too late.
@@ -44,6 +45,7 @@ class Settings:
     tls: bool = False
     certificate: Path | None = None
     private_key: Path | None = None
+    keep: bool = False
     v1_only: bool = False
     traffic_token_validity: int = DEFAULT_VALIDITY
     traffic_token_clock_skew: float = DEFAULT_CLOCK_SKEW

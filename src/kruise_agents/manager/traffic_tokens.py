@@ -8,12 +8,16 @@ leeway, a subject, and the sandbox. Nothing here writes a token anywhere.
 from __future__ import annotations
 
 import functools
+import hashlib
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .state_secret import read_or_make
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -50,12 +54,13 @@ class TrafficTokens:
     """Issues and checks the tokens of one manager. Every token stays valid until its own end.
 
     The key is made with the first token, and with it comes the import of the cryptography that most managers
-    never need. It is kept in memory only, as the sandboxes are.
+    never need.
 
     Parameters:
         validity: seconds from issue to expiry.
         clock_skew: seconds by which the clock that a token was made with may be off.
         clock: seconds since the epoch.
+        key_file: where the key outlives the manager, for its user's eyes only; None: in memory.
     """
 
     def __init__(
@@ -63,11 +68,12 @@ class TrafficTokens:
         validity: int = DEFAULT_VALIDITY,
         clock_skew: float = DEFAULT_CLOCK_SKEW,
         clock: Callable[[], float] = time.time,
+        key_file: Path | None = None,
     ) -> None:
         self._validity = validity
         self._clock_skew = clock_skew
         self._clock = clock
-        self._kid = secrets.token_hex(8)
+        self._key_file = key_file
 
     def issue(self, sandbox_id: str, sandbox_uid: str) -> TrafficToken:
         """A new token for one sandbox."""
@@ -106,9 +112,22 @@ class TrafficTokens:
 
     @functools.cached_property
     def _key(self) -> Ed25519PrivateKey:
+        from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-        return Ed25519PrivateKey.generate()
+        key = Ed25519PrivateKey.generate()
+        if self._key_file is None:
+            return key
+        fresh = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        loaded = serialization.load_pem_private_key(read_or_make(self._key_file, fresh), None)
+        assert isinstance(loaded, Ed25519PrivateKey)  # nobody else writes that file
+        return loaded
+
+    @functools.cached_property
+    def _kid(self) -> str:
+        return hashlib.sha256(self._key.public_key().public_bytes_raw()).hexdigest()[:16]
 
     def _verified(self, token: str) -> dict[str, Any]:
         """The claims of a token whose signature and issuer are ours; its times are not looked at."""

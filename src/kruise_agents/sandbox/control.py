@@ -1,4 +1,4 @@
-"""The manager's private channel into a sandbox: is it ready, and what is it for.
+"""The manager's private channel into a sandbox: is it ready, what is it for, and how long does it live.
 
 Served on a Unix socket that is not visible inside the sandbox, so no program in it can reach these routes.
 """
@@ -10,18 +10,22 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from .life import EndTime, Leash
 from .state import SandboxState
 
 
-def control_app(state: SandboxState, tree: Path | None = None) -> Starlette:
+def control_app(
+    state: SandboxState, end_time: EndTime, leash: Leash | None = None, tree: Path | None = None
+) -> Starlette:
     """The control routes.
 
-    ``POST /init`` takes ``{"accessToken": str | null, "envVars": {str: str}}``, replaces both in ``state``.
+    ``POST /init`` takes ``{"accessToken": str | null, "envVars": {str: str}, "secondsLeft": number | null}``, replaces
+    all three, and lets go of the leash. Because this socket is served last, its 204 also means that every other one is.
+    ``POST /end-time`` takes ``{"secondsLeft": number | null}``; ``GET /variables`` gives ``{"envVars": {str: str}}``.
     ``POST /killing`` takes ``{"pid": int, "why": str}``: that process of the sandbox is about to be killed.
-    Because this socket is served last, its 204 also means that every other one is.
 
     Args:
         tree: the root of the sandbox's own file tree, where the files that tell what this sandbox is are written.
@@ -33,7 +37,17 @@ def control_app(state: SandboxState, tree: Path | None = None) -> Starlette:
         state.variables = dict(settings["envVars"])
         if tree is not None:
             _write_identity(tree, state.variables)
+        end_time.set(settings["secondsLeft"])
+        if leash is not None:
+            leash.drop()
         return Response(status_code=204)
+
+    async def set_end_time(request: Request) -> Response:
+        end_time.set((await request.json())["secondsLeft"])
+        return Response(status_code=204)
+
+    async def variables(request: Request) -> Response:
+        return JSONResponse({"envVars": dict(state.variables)})
 
     async def killing(request: Request) -> Response:
         notice = await request.json()
@@ -41,7 +55,12 @@ def control_app(state: SandboxState, tree: Path | None = None) -> Starlette:
         return Response(status_code=204)
 
     return Starlette(
-        routes=[Route("/init", init, methods=["POST"]), Route("/killing", killing, methods=["POST"])],
+        routes=[
+            Route("/init", init, methods=["POST"]),
+            Route("/end-time", set_end_time, methods=["POST"]),
+            Route("/variables", variables, methods=["GET"]),
+            Route("/killing", killing, methods=["POST"]),
+        ]
     )
 
 

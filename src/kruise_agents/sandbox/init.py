@@ -1,7 +1,7 @@
 """The first process of a sandbox that has no pid namespace.
 
 With namespaces the kernel gives orphans to pid 1 and ends everything with it. Without, this process does both: it is
-the reaper of every descendant, and when the sandbox ends, or the manager does, it ends all of them.
+the reaper of every descendant, and when the sandbox ends it ends all of them. It outlives the manager.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ _PATIENCE_SECONDS = 0.5
 def supervise(run: Callable[[], int]) -> int:
     """Fork, call ``run`` in the child, and return its exit code once no descendant is left.
 
-    SIGTERM and SIGINT are passed on to the child; the end of the process that started us counts as SIGTERM.
+    SIGTERM and SIGINT are passed on to the child.
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     child = os.fork()
     if child == 0:
         # Without its supervisor the program ends too, and takes along what it has started.

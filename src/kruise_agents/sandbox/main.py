@@ -25,6 +25,7 @@ from . import limits
 from .control import control_app
 from .envd import Envd
 from .init import supervise
+from .life import EndTime, Leash
 from .relay import Relay
 from .state import SandboxState
 from .sudo import SudoServer
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--control-fd", required=True, type=int)
     parser.add_argument("--envd-fd", required=True, type=int)
     parser.add_argument("--relay-fd", required=True, type=int)
+    parser.add_argument("--leash-fd", required=True, type=int, help="its end of file ends us until we are taken")
     parser.add_argument("--code-interpreter-fd", type=int, help="left out: no code interpreter here")
     parser.add_argument("--isolated", action="store_true", help="the file tree and the loopback network are our own")
     parser.add_argument("--own-init", action="store_true", help="no pid namespace around us: reap and end all")
@@ -103,7 +105,10 @@ async def _serve(options: argparse.Namespace, state: SandboxState, kernels: Path
         listeners = _listeners(options.code_interpreter_fd, CODE_INTERPRETER_PORT, options)
         servers.append(Server(interpreter.app, listeners))
     sudo = SudoServer(state) if state.several_users else None
-    control = Server(control_app(state, Path("/") if options.isolated else None), [_listener(options.control_fd)])
+    leash = Leash(options.leash_fd, _end_everything)
+    leash.hold()
+    routes = control_app(state, EndTime(_end_everything), leash, Path("/") if options.isolated else None)
+    control = Server(routes, [_listener(options.control_fd)])
     try:
         for server in servers:
             await server.start()
@@ -123,6 +128,11 @@ async def _serve(options: argparse.Namespace, state: SandboxState, kernels: Path
             await interpreter.close()
         for server in [control, *servers]:
             await server.stop(grace=0)
+
+
+def _end_everything() -> None:
+    """At once, as a kill does; the process above this one ends the others."""
+    os._exit(0)
 
 
 def _allow_many_descriptors() -> None:

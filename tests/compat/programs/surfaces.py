@@ -224,10 +224,40 @@ async def upload_of_a_build(walk: Walk) -> None:
     expect([target for target in builder.targets if not target.startswith("/kruise/api/")], [])
 
 
+@surface("pause")
+async def pause(walk: Walk) -> None:
+    """Under its old name and its new one; ``connect`` is what resumes."""
+    for name in ("pause", "beta_pause"):
+        if not hasattr(walk.sbx, name):
+            continue
+        await done(walk.sbx.files.write("kept.txt", name))
+        await done(getattr(walk.sbx, name)())
+        expect(await done(walk.sbx.is_running()), False)
+        again = await done(walk.cls("Sandbox").connect(walk.sbx.sandbox_id))
+        await use_again(walk, again)
+        expect(await done(walk.sbx.files.read("kept.txt")), name)
+
+
 @surface("snapshots", "2.14.0")
 async def snapshots(walk: Walk) -> None:
-    request = f"POST /kruise/api/sandboxes/{walk.sbx.sandbox_id}/snapshots"
-    await walk.send("snapshots", request, walk.sbx.create_snapshot)
+    await done(walk.sbx.files.write("kept.txt", "in the snapshot"))
+    snapshot = await done(walk.sbx.create_snapshot())
+    sandboxes = walk.cls("Sandbox")
+    other = await done(sandboxes.create(template=snapshot.snapshot_id))
+    expect(await done(other.files.read("kept.txt")), "in the snapshot")
+    await done(other.kill())
+    listed = await done(walk.sbx.list_snapshots().next_items())
+    expect([one.snapshot_id for one in listed], [snapshot.snapshot_id])
+    expect(await done(sandboxes.delete_snapshot(snapshot.snapshot_id)), True)
+    expect(await done(sandboxes.delete_snapshot(snapshot.snapshot_id)), False)
+
+
+@surface("fork", "2.34.0")
+async def fork(walk: Walk) -> None:
+    await done(walk.sbx.files.write("kept.txt", "in the fork"))
+    (other,) = await done(walk.sbx.fork(timeout=60))
+    expect(await done(other.files.read("kept.txt")), "in the fork")
+    await done(other.kill())
 
 
 @surface("volumes", "2.19.0")

@@ -13,13 +13,18 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from ..sandboxes.lifecycle import RefusedError
+from ..sandboxes.program import NoAnswerError, StartError
 from ..sandboxes.registry import Sandboxes
+from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.templates import Templates
+from ..store import NoSpaceError
 from .auth import RequireKey
 from .description import document
-from .errors import ApiError, on_api_error, on_crash, on_http_error
+from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answer, on_no_space, on_refused
 from .network import NetworkRoutes
 from .sandboxes import SandboxRoutes
+from .snapshots import SnapshotRoutes
 from .templates import TemplateRoutes
 from .unsupported import unsupported_routes
 from .v1_only import V1Only, on_missing
@@ -27,6 +32,7 @@ from .v1_only import V1Only, on_missing
 
 def create_api(
     sandboxes: Sandboxes,
+    snapshots: Snapshots,
     templates: Templates,
     keys: Sequence[str],
     *,
@@ -44,8 +50,9 @@ def create_api(
     routes = [
         Route("/health", _Health(health), methods=["GET"]),
         *refused,
-        *SandboxRoutes(sandboxes, templates, v1_only=v1_only).routes(),
+        *SandboxRoutes(sandboxes, templates, snapshots, v1_only=v1_only).routes(),
         *NetworkRoutes(sandboxes).routes(),
+        *SnapshotRoutes(snapshots, sandboxes, templates).routes(),
         *TemplateRoutes(templates).routes(),
     ]
     if not v1_only:
@@ -57,6 +64,10 @@ def create_api(
         middleware=[*([Middleware(V1Only)] if v1_only else []), Middleware(RequireKey, keys=keys)],
         exception_handlers={
             ApiError: on_api_error,
+            RefusedError: on_refused,
+            NoAnswerError: on_no_answer,
+            StartError: on_no_answer,
+            NoSpaceError: on_no_space,
             HTTPException: on_missing if v1_only else on_http_error,
             Exception: on_crash,
         },

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...protocol.keys import decode_key
@@ -51,6 +52,12 @@ class RequireKey:
 
 def _digest(raw: bytes) -> bytes:
     return hashlib.sha256(raw).digest()
+
+
+def owner_of(request: Request) -> str:
+    """The id of the key that a request came with. Everything belongs to one owner as long as keys have no ids."""
+    owner: str = getattr(request.state, "owner", "")
+    return owner
 
 
 def raw_key(given: bytes) -> bytes:

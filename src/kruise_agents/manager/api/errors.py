@@ -36,6 +36,11 @@ def sandbox_not_found(sandbox_id: str) -> ApiError:
     return ApiError(404, f"Sandbox \"{sandbox_id}\" doesn't exist or you don't have access to it")
 
 
+def being_killed(sandbox_id: str) -> ApiError:
+    """Its end has begun."""
+    return ApiError(409, f'Sandbox "{sandbox_id}" is being killed')
+
+
 def error_response(
     status: int, message: str, headers: dict[str, str] | None = None, error_code: str | None = None
 ) -> Response:
@@ -48,6 +53,22 @@ async def on_api_error(request: Request, error: Exception) -> Response:
     """Handler for :class:`ApiError`."""
     assert isinstance(error, ApiError)
     return error_response(error.status, error.message, error.headers, error.error_code)
+
+
+async def on_refused(request: Request, error: Exception) -> Response:
+    """Handler for what a sandbox cannot do in its state: one that does not run is not there, as E2B says it."""
+    not_found = sandbox_not_found(request.path_params["sandbox_id"])
+    return error_response(not_found.status, not_found.message)
+
+
+async def on_no_answer(request: Request, error: Exception) -> Response:
+    """Handler for a sandbox whose program does not do what it was told."""
+    return error_response(500, str(error), DO_NOT_RETRY)
+
+
+async def on_no_space(request: Request, error: Exception) -> Response:
+    """Handler for a full disk: nothing was done, and nothing will be until somebody removes something."""
+    return error_response(507, str(error), DO_NOT_RETRY)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

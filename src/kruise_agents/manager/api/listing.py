@@ -10,7 +10,7 @@ from urllib.parse import unquote, unquote_plus
 
 from ..sandboxes.model import Sandbox
 from .errors import ApiError
-from .replies import timestamp
+from .replies import shown_state, timestamp
 
 _MAX_LIMIT = 100
 _ASCENDING_MARK = "__asc"
@@ -49,7 +49,7 @@ def read_query(query: Mapping[str, str]) -> ListQuery:
         template=template or None,
         started_after=_moment(query.get("startedAfter")),
         ascending=order == "asc",
-        limit=_limit(query.get("limit")),
+        limit=read_limit(query.get("limit")),
         after=_read_cursor(query.get("nextToken"), ascending=order == "asc"),
     )
 
@@ -88,7 +88,7 @@ def read_metadata(text: str | None) -> dict[str, str]:
 
 def _matches(sandbox: Sandbox, query: ListQuery) -> bool:
     return (
-        sandbox.state.value in query.states
+        shown_state(sandbox) in query.states
         and (query.template is None or sandbox.template.name == query.template.lower())
         and (query.started_after is None or sandbox.started_at >= query.started_after)
         and all(sandbox.metadata.get(key) == value for key, value in query.metadata.items())
@@ -127,7 +127,12 @@ def _states(text: str | None) -> frozenset[str]:
     return states
 
 
-def _limit(text: str | None) -> int:
+def read_limit(text: str | None) -> int:
+    """How many entries a page may have.
+
+    Raises:
+        ApiError: 400, naming the value.
+    """
     if text is None:
         return _MAX_LIMIT
     if not (text.isascii() and text.isdigit()) or int(text[:9]) < 1:

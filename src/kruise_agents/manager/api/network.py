@@ -48,7 +48,7 @@ class NetworkRoutes:
         if sandbox is None:
             raise sandbox_not_found(sandbox_id)
         try:
-            await sandbox.program.change_rules(rules)
+            await self._sandboxes.change_rules(sandbox, rules)
         except OSError as error:
             raise ApiError(500, f"Failed to update network: {error}") from error
         return Response(status_code=204)

@@ -11,12 +11,19 @@ from ..sandboxes.templates import Template, Templates
 ENVD_VERSION = "0.6.13"
 """The last public envd; opens every gate of e2b 2.8.0 ... 2.63.0."""
 
+NO_END = "0001-01-01T00:00:00Z"
+"""The end time of a sandbox that has none, as OpenKruise's manager writes it."""
 _CLIENT_ID = "6532622b"
 
 
 def timestamp(moment: datetime) -> str:
     """ISO 8601 in UTC with microseconds, as ``2026-01-31T10:00:00.123456Z``."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def shown_state(sandbox: Sandbox) -> str:
+    """``running`` or ``paused``; the SDK knows no other state."""
+    return "paused" if sandbox.state.resting else "running"
 
 
 def sandbox_reply(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
@@ -41,11 +48,11 @@ def sandbox_listed(sandbox: Sandbox) -> dict[str, Any]:
         "clientID": _CLIENT_ID,
         "alias": sandbox.template.name,
         "startedAt": timestamp(sandbox.started_at),
-        "endAt": timestamp(sandbox.end_at),
+        "endAt": timestamp(sandbox.end_at) if sandbox.end_at else NO_END,
         "cpuCount": sandbox.template.cpu_count,
         "memoryMB": sandbox.template.memory_mb,
         "diskSizeMB": sandbox.template.disk_size_mb,
-        "state": "running",
+        "state": shown_state(sandbox),
         "envdVersion": ENVD_VERSION,
         "metadata": dict(sandbox.metadata),
     }
@@ -53,12 +60,19 @@ def sandbox_listed(sandbox: Sandbox) -> dict[str, Any]:
 
 def sandbox_detail(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
     """The answer to get."""
-    return {
+    lifetime = sandbox.lifetime
+    detail = {
         **sandbox_listed(sandbox),
         "envdAccessToken": sandbox.access_token,
-        "domain": domain,
-        "lifecycle": {"autoResume": False, "onTimeout": "kill"},
+        "domain": None if sandbox.state.resting else domain,
+        "lifecycle": {
+            "autoResume": lifetime.wakes_on_traffic,
+            "onTimeout": "pause" if lifetime.pause_at_end else "kill",
+        },
     }
+    if sandbox.state.resting:
+        detail["pauseMode"] = "full" if sandbox.keeps_memory else "filesystem"
+    return detail
 
 
 def template_listed(template: Template, templates: Templates) -> dict[str, Any]:

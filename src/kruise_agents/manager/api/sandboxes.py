@@ -1,20 +1,25 @@
-"""Sandboxes over REST: create, connect, get, list, kill, timeout."""
+"""Sandboxes over REST: create, connect, get, list, pause, resume, kill, time-outs."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..sandboxes.lifecycle import State
 from ..sandboxes.model import Sandbox
 from ..sandboxes.program import StartError
 from ..sandboxes.registry import Sandboxes
+from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.templates import Template, Templates
+from .auth import owner_of
 from .body import Fields, read_fields
-from .errors import DO_NOT_RETRY, ApiError, sandbox_not_found
+from .errors import DO_NOT_RETRY, ApiError, being_killed, sandbox_not_found
 from .idempotency import IdempotentCreates
+from .lifetimes import LIFETIME_KEYS, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
 from .listing import page, read_query
 from .network import egress_of_create, require_a_way_out
 from .replies import sandbox_detail, sandbox_listed, sandbox_reply
@@ -22,6 +27,7 @@ from .traffic_tokens import TrafficTokenRoutes, new_token_fields
 
 DEFAULT_TIMEOUT = 300
 MAX_TIMEOUT = 2_592_000
+LEAST_REFRESH = 15
 MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
 _RESERVED_METADATA = ("e2b.agents.kruise.io/", "agents.kruise.io/")
 
@@ -31,9 +37,12 @@ logger = logging.getLogger(__name__)
 class SandboxRoutes:
     """The handlers, over the sandboxes and templates of one manager."""
 
-    def __init__(self, sandboxes: Sandboxes, templates: Templates, *, v1_only: bool = False) -> None:
+    def __init__(
+        self, sandboxes: Sandboxes, templates: Templates, snapshots: Snapshots, *, v1_only: bool = False
+    ) -> None:
         self._sandboxes = sandboxes
         self._templates = templates
+        self._snapshots = snapshots
         self._v1_only = v1_only
         self._creates = IdempotentCreates()
 
@@ -49,7 +58,10 @@ class SandboxRoutes:
             Route(one, self.kill, methods=["DELETE"]),
             Route(f"{one}/connect", self.connect, methods=["POST"]),
             Route(f"/v2{one}/connect", self.connect, methods=["POST"]),
+            Route(f"{one}/pause", self.pause, methods=["POST"]),
+            Route(f"{one}/resume", self.resume, methods=["POST"]),
             Route(f"{one}/timeout", self.set_timeout, methods=["POST"]),
+            Route(f"{one}/refreshes", self.refresh, methods=["POST"]),
             *TrafficTokenRoutes(self._sandboxes).routes(),
         ]
 
@@ -60,17 +72,26 @@ class SandboxRoutes:
 
     async def _create(self, request: Request, fields: Fields) -> Response:
         _refuse_unsupported(fields)
-        timeout = _positive_timeout(fields)
-        metadata = _metadata(fields)
+        given = _metadata(fields)
+        lifetime = read_lifetime(fields, given, _positive_timeout(fields))
+        metadata = {key: value for key, value in given.items() if key not in LIFETIME_KEYS}
         variables = _variables(fields)
         secure = fields.flag("secure") is not False
         rules = egress_of_create(fields)
         require_a_way_out(rules, self._sandboxes)
-        template = self._template(fields.text("templateID"))
+        owner = owner_of(request)
+        template, files = self._template(fields.text("templateID"), owner)
         domain = request.state.domain
         try:
             sandbox = await self._sandboxes.create(
-                template, seconds=timeout, secure=secure, metadata=metadata, variables=variables, rules=rules
+                template,
+                lifetime=lifetime,
+                secure=secure,
+                metadata=metadata,
+                variables=variables,
+                owner=owner,
+                files=files,
+                rules=rules,
             )
         except (StartError, OSError) as error:
             logger.exception("no sandbox could be made")
@@ -87,19 +108,43 @@ class SandboxRoutes:
         if self._v1_only and fields.integer("timeout") is None:
             raise ApiError(400, f"timeout should between 0 and {MAX_TIMEOUT}")
         timeout = _positive_timeout(fields)
-        sandbox = self._running(request)
-        self._sandboxes.extend(sandbox, timeout)
-        return JSONResponse(sandbox_reply(sandbox, request.state.domain))
+        sandbox_id = request.path_params["sandbox_id"]
+        if self._sandboxes.is_ending(sandbox_id):
+            raise being_killed(sandbox_id)
+        sandbox = self._found(request)
+        resumed = await self._sandboxes.resume(sandbox, timeout, memory=fields.flag("memory") is not False)
+        return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201 if resumed else 200)
+
+    async def resume(self, request: Request) -> Response:
+        """Let a paused sandbox go on; the route of SDKs before ``connect`` did this."""
+        fields = await read_fields(request)
+        timeout = _positive_timeout(fields)
+        sandbox = self._found(request)
+        if sandbox.state is State.RUNNING:
+            raise ApiError(409, f"Sandbox {sandbox.id} is already running")
+        await self._sandboxes.resume(sandbox, timeout, memory=fields.flag("memory") is not False)
+        return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201)
+
+    async def pause(self, request: Request) -> Response:
+        """Stop everything in a sandbox, as it is; 204 when that is done, and for one that is paused already."""
+        kept = read_reserved_header(request.headers.get(RESERVE_PAUSED_HEADER))
+        fields = await read_fields(request)
+        memory = fields.flag("memory") is not False
+        fields.flag("requireHealthyGuest")  # a program that does not answer is refused anyway
+        await self._sandboxes.pause(self._found(request), memory=memory, kept=kept)
+        return Response(status_code=204)
 
     async def get(self, request: Request) -> Response:
         """One sandbox in full."""
-        return JSONResponse(sandbox_detail(self._running(request), request.state.domain))
+        return JSONResponse(sandbox_detail(self._found(request), request.state.domain))
 
     async def list(self, request: Request) -> Response:
         """One page of sandboxes, newest first unless asked otherwise."""
         query = read_query(request.query_params)
-        shown, token = page(self._sandboxes.all_running(), query)
-        headers = {"X-Total-Running": str(len(self._sandboxes.all_running()))} if "running" in query.states else {}
+        everything = self._sandboxes.all()
+        shown, token = page(everything, query)
+        running = sum(sandbox.state is State.RUNNING for sandbox in everything)
+        headers = {"X-Total-Running": str(running)} if "running" in query.states else {}
         if token is not None:
             headers["X-Next-Token"] = token
         return JSONResponse([sandbox_listed(sandbox) for sandbox in shown], headers=headers)
@@ -116,26 +161,39 @@ class SandboxRoutes:
         timeout = (await read_fields(request)).integer("timeout")
         if timeout is None:
             raise ApiError(400, "field 'timeout' is missing; it must be a whole number of seconds")
-        sandbox = self._running(request)
+        sandbox = self._found(request, State.RUNNING)
         if timeout <= 0:
-            await self._sandboxes.kill(sandbox.id)
+            await self._sandboxes.expire(sandbox)
         else:
-            self._sandboxes.set_timeout(sandbox, min(timeout, MAX_TIMEOUT))
+            await self._sandboxes.set_timeout(sandbox, min(timeout, MAX_TIMEOUT))
         return Response(status_code=204)
 
-    def _running(self, request: Request) -> Sandbox:
+    async def refresh(self, request: Request) -> Response:
+        """Let a sandbox live at least some seconds more."""
+        duration = (await read_fields(request)).integer("duration") or 0
+        sandbox = self._found(request, State.RUNNING)
+        await self._sandboxes.extend(sandbox, min(max(duration, LEAST_REFRESH), MAX_TIMEOUT))
+        return Response(status_code=204)
+
+    def _found(self, request: Request, *states: State) -> Sandbox:
         sandbox_id = request.path_params["sandbox_id"]
-        sandbox = self._sandboxes.running(sandbox_id)
+        sandbox = self._sandboxes.find(sandbox_id)
+        if sandbox is not None and states and sandbox.state not in states:
+            sandbox = None
         if sandbox is None:
             raise sandbox_not_found(sandbox_id)
         return sandbox
 
-    def _template(self, reference: str) -> Template:
+    def _template(self, reference: str, owner: str) -> tuple[Template, Path | None]:
+        """The template, and the files of one that is a snapshot."""
         template = self._templates.find(reference)
-        if template is None:
-            names = ", ".join(one.name for one in self._templates.all())
-            raise ApiError(404, f"template '{reference}' not found; this manager has: {names}")
-        return template
+        if template is not None:
+            return template, None
+        snapshot = self._snapshots.find(reference, owner)
+        if snapshot is not None:
+            return self._snapshots.template(snapshot)
+        names = ", ".join(one.name for one in self._templates.all())
+        raise ApiError(404, f"template '{reference}' not found; this manager has: {names}")
 
 
 def _positive_timeout(fields: Fields) -> int:
@@ -152,7 +210,7 @@ def _positive_timeout(fields: Fields) -> int:
 def _metadata(fields: Fields) -> dict[str, str]:
     metadata = fields.texts("metadata")
     for key in metadata:
-        if key.startswith(_RESERVED_METADATA):
+        if key.startswith(_RESERVED_METADATA) and key not in LIFETIME_KEYS:
             raise ApiError(
                 400,
                 f"metadata key '{key}' is not supported by this manager: it is an extension of OpenKruise",
@@ -175,13 +233,6 @@ def _variables(fields: Fields) -> dict[str, str]:
 
 def _refuse_unsupported(fields: Fields) -> None:
     """Refuse what would be silently ignored otherwise and changes what the sandbox may do or how long it lives."""
-    fields.refuse("autoPause", "sandboxes cannot be paused yet; they end at their time")
-    if fields.object("autoResume").flag("enabled"):
-        raise ApiError(
-            400, "field 'autoResume.enabled' is not supported by this manager: sandboxes cannot be paused yet"
-        )
-    if fields.flag("autoPauseMemory") is False:
-        raise ApiError(400, "autoPauseMemory=false only applies when autoPause is true.")
     network = fields.object("network")
     if network.flag("allowPublicTraffic") is False:
         raise ApiError(400, "field 'network.allowPublicTraffic' false is not supported by this manager yet")

@@ -15,17 +15,10 @@ from .errors import ApiError
 
 _ONE = "/sandboxes/{sandbox_id}"
 _ROUTES: list[tuple[str, str, list[str]]] = [
-    ("pausing a sandbox", f"{_ONE}/pause", ["POST"]),
-    ("resuming a sandbox", f"{_ONE}/resume", ["POST"]),
-    ("refreshing a sandbox", f"{_ONE}/refreshes", ["POST"]),
     ("sandbox metrics", f"{_ONE}/metrics", ["GET"]),
     ("sandbox metrics", "/sandboxes/metrics", ["GET"]),
     ("sandbox logs", f"{_ONE}/logs", ["GET"]),
     ("sandbox logs", f"/v2{_ONE}/logs", ["GET"]),
-    ("snapshots", f"{_ONE}/snapshots", ["POST"]),
-    ("snapshots", "/snapshots", ["GET"]),
-    ("forking a sandbox", f"{_ONE}/fork", ["POST"]),
-    ("deleting a template or snapshot", "/templates/{template_id}", ["DELETE"]),
     ("changing a template", "/templates/{template_id}", ["PATCH", "POST"]),
     ("changing a template", "/v2/templates/{template_id}", ["PATCH"]),
     ("template builds", "/templates", ["POST"]),

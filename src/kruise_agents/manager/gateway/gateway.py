@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.types import Receive, Scope, Send
 
 from ...protocol import SandboxTarget
 from ...protocol.addresses import ENVD_PORT, PREFIX, is_private_path
+from ..sandboxes.lifecycle import State
 from ..sandboxes.model import Sandbox
 from ..sandboxes.sockets import PortClosedError
 from ..traffic_tokens import TrafficTokens
@@ -18,18 +19,21 @@ from .traffic_tokens import refusal, take_tokens
 _RESERVED = frozenset({"/init", "/freeze", "/unfreeze", "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"})
 
 Lookup = Callable[[str], Sandbox | None]
+Awaken = Callable[[Sandbox], Awaitable[bool]]
 
 
 class Gateway:
     """An ASGI endpoint for requests whose target is a sandbox.
 
     Parameters:
-        lookup: gives the running sandbox of an id, from memory, or None.
+        lookup: gives the sandbox of an id, running or paused, from memory, or None.
+        awaken: resumes it where it wants that; whether it runs now.
         tokens: who issued the traffic access tokens of protected sandboxes.
     """
 
-    def __init__(self, lookup: Lookup, tokens: TrafficTokens) -> None:
+    def __init__(self, lookup: Lookup, awaken: Awaken, tokens: TrafficTokens) -> None:
         self._lookup = lookup
+        self._awaken = awaken
         self._tokens = tokens
 
     async def serve(self, target: SandboxTarget, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +50,9 @@ class Gateway:
         if (refused := refusal(sandbox, tokens, self._tokens)) is not None:
             await refused(scope, receive, send)
             return
+        if sandbox.state is not State.RUNNING and not await self._awaken(sandbox):
+            await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
+            return
         try:
             connection = await sandbox.program.connect(target.port)
         except PortClosedError:
@@ -58,7 +65,7 @@ class Gateway:
         cause = await forward(connection, target, _prefix(target, scope), scope, receive, send)
         if cause is None:
             return
-        if self._lookup(target.sandbox_id) is not sandbox:
+        if sandbox.state is not State.RUNNING:
             await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
             return
         await errors.bad_answer(target.sandbox_id, target.port, cause)(scope, receive, send)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .base import Launched, Runtime
 from .bubblewrap import BubblewrapRuntime
 from .egress import Connection, Egress, EgressRules
+from .handle import ProcessHandle, ProcessIdentity
 from .layout import Layout
 from .limits import MIB, Limits
 from .process import ProcessRuntime
@@ -20,6 +21,8 @@ __all__ = [
     "Launched",
     "Layout",
     "Limits",
+    "ProcessHandle",
+    "ProcessIdentity",
     "ProcessRuntime",
     "Runtime",
     "Watch",

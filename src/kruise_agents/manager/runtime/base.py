@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from .copying import copy_command, run_copy
 from .folders import remove_tree, tree_size
 from .layout import Layout
 from .limits import Enforcer, Limits
 from .program import fill_home
+from .stopping import continue_tree, stop_tree, stopped_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,10 @@ class Runtime(ABC):
     name: str
     summary: str
     """What it holds back, in one line, for the start of the manager."""
+    end_signal: signal.Signals
+    """What ends every process of a sandbox, sent to its first one."""
+    pauses_by = "stopping each of their processes (SIGSTOP)"
+    """How sandboxes are paused, in a few words."""
     one_user_because: str | None = None
     """Why its sandboxes have one user instead of ``root``, ``user`` and others; None where they have several."""
     enforcer: Enforcer
@@ -72,6 +79,42 @@ class Runtime(ABC):
     def disk_usage(self, folder: Path) -> int:
         """Bytes that a sandbox's folder takes on the disk."""
         return tree_size(folder)
+
+    async def copy(self, source: Path, target: Path) -> None:
+        """Copy a folder with all that sandboxes put into it, as it is, to a place where nothing is yet.
+
+        Raises:
+            OSError: it failed; a part of it may be there.
+        """
+
+        def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+        await run_copy(start, copy_command(source, target))
+
+    def asleep(self, first_pid: int) -> tuple[int, ...]:
+        """The processes of a running sandbox that are stopped already, where :meth:`thaw` has to know."""
+        return stopped_in(first_pid, spare_root=self._spares_first)
+
+    async def freeze(self, first_pid: int) -> None:
+        """Stop every process of a sandbox; their memory and connections stay.
+
+        Raises:
+            OSError: they did not stop; they go on.
+        """
+        stop_tree(first_pid, spare_root=self._spares_first)
+
+    def thaw(self, first_pid: int, asleep: Collection[int]) -> None:
+        """Let a frozen sandbox go on, except ``asleep``. One that is not frozen notices nothing."""
+        continue_tree(first_pid, asleep)
+
+    def ended(self, layout: Layout) -> None:  # noqa: B027 - most have nothing to do
+        """Told when every process of a sandbox has ended."""
+
+    @property
+    def _spares_first(self) -> bool:
+        """A first process that ends the others itself has to run for that."""
+        return self.end_signal is not signal.SIGKILL
 
     def remove(self, folder: Path) -> bool:
         """Remove a folder with everything that sandboxes left in it.

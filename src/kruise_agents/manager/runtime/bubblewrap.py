@@ -9,17 +9,21 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from ...errors import ConfigurationError, RuntimeUnavailableError
+from . import freezer
 from .base import Launched, Runtime
 from .control_groups import NotDelegatedError, find_groups
+from .copying import copy_command, run_copy
 from .folders import remove_tree, size_command, size_said
+from .freezer import Freezer, group_of
 from .identities import Identities, NoIdentitiesError, find_identities
 from .layout import SYSTEM_PATH, USERNAME, Layout
 from .limits import MIB, Limits, ResourceLimits
@@ -59,11 +63,13 @@ class BubblewrapRuntime(Runtime):
     name = "bubblewrap"
     summary = "runtime bubblewrap: each sandbox in namespaces of its own"
     own_network = True
+    end_signal = signal.SIGKILL  # the kernel ends a pid namespace with its first process
 
     def __init__(self, state_dir: Path | None = None) -> None:
         if state_dir is not None:
             _refuse_visible(state_dir)
         self._identities: Identities | None = None
+        self._freezer: Freezer | None = None
 
     def check(self) -> None:
         """See :meth:`.base.Runtime.check`: starts a program in the namespaces that a sandbox needs.
@@ -72,9 +78,12 @@ class BubblewrapRuntime(Runtime):
         """
         find_bwrap()
         try:
-            self.enforcer = find_groups()
+            self.enforcer = find_groups()  # whose groups can be frozen as well
         except NotDelegatedError as error:
             self.enforcer = ResourceLimits(str(error))
+            self._freezer = Freezer.find()
+        if self.enforcer.holds_memory or self._freezer is not None:
+            self.pauses_by = "freezing their control group"
         try:
             self._identities = find_identities()
             self._try(_first_step())
@@ -101,10 +110,11 @@ class BubblewrapRuntime(Runtime):
         options = self._options("--bind", str(layout.rootfs), "/", shared_memory=limits.memory // 2)
         if _REAL_SUDO.is_file():
             options += ["--ro-bind", str(layout.home / ".local/bin/sudo"), str(_REAL_SUDO.resolve())]
+        group = functools.partial(self._freezer.put, layout.root.name) if self._freezer is not None else None
         command += self.enforcer.arguments(limits)
         try:
             with self.enforcer.entered(layout.root.name, limits) as before:
-                return _start(options, command, self._identities, descriptors, output, before)
+                return _start(options, command, self._identities, descriptors, output, before, group)
         except OSError:
             self.enforcer.leave(layout.root.name)
             raise
@@ -113,23 +123,53 @@ class BubblewrapRuntime(Runtime):
         """See :meth:`.base.Runtime.disk_usage`; also where programs have closed folders to their owner."""
         if os.geteuid() == 0 or not folder.exists():
             return super().disk_usage(folder)
-        return size_said(self._run_as_owners(size_command(folder)))
+        return size_said(_run(_as_owners("DAC_OVERRIDE", "FOWNER"), size_command(folder), self._identities))
+
+    def asleep(self, first_pid: int) -> tuple[int, ...]:
+        """See :meth:`.base.Runtime.asleep`: a frozen group leaves stopped processes as they are."""
+        return () if group_of(first_pid) is not None else super().asleep(first_pid)
+
+    async def freeze(self, first_pid: int) -> None:
+        """See :meth:`.base.Runtime.freeze`."""
+        group = group_of(first_pid)
+        await (freezer.freeze(group) if group is not None else super().freeze(first_pid))
+
+    def thaw(self, first_pid: int, asleep: Collection[int]) -> None:
+        """See :meth:`.base.Runtime.thaw`."""
+        group = group_of(first_pid)
+        if group is not None:
+            freezer.thaw(group)
+        else:
+            super().thaw(first_pid, asleep)
+
+    def ended(self, layout: Layout) -> None:
+        """See :meth:`.base.Runtime.ended`."""
+        self.enforcer.leave(layout.root.name)
+        if self._freezer is not None:
+            self._freezer.remove(layout.root.name)
 
     def remove(self, folder: Path) -> bool:
         """See :meth:`.base.Runtime.remove`: what belongs to other ids can be removed in their namespace only."""
         self.enforcer.leave(folder.name)
         if self._identities is not None and self._identities.helpers and folder.exists():
             try:
-                self._run_as_owners(["rm", "-rf", "--", str(folder)])
+                _run(_as_owners("DAC_OVERRIDE", "FOWNER"), ["rm", "-rf", "--", str(folder)], self._identities)
             except OSError as error:
                 logger.warning("%s could not be removed as its owners: %s", folder, error)
         return remove_tree(folder)
 
-    def _run_as_owners(self, command: Sequence[str]) -> str:
-        """Run a command on the host that has rights over what belongs to sandboxes' users, and nothing else."""
-        rights = ("--cap-drop", "ALL", "--cap-add", "CAP_DAC_OVERRIDE", "--cap-add", "CAP_FOWNER")
-        options = [*("--unshare-user", "--uid", "0", "--gid", "0"), *rights, *("--dev-bind", "/", "/")]
-        return _run(options, command, self._identities)
+    async def copy(self, source: Path, target: Path) -> None:
+        """See :meth:`.base.Runtime.copy`: only in their namespace can what belongs to other ids be read and made."""
+        identities = self._identities
+        if identities is None or not identities.helpers:
+            await super().copy(source, target)
+            return
+
+        def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+            rights = _as_owners("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
+            return _start(rights, command, identities, (), output).process
+
+        await run_copy(start, copy_command(source, target))
 
     def _try(self, command: Sequence[str]) -> None:
         _run(self._options("--tmpfs", "/", "--dir", HOME), command, self._identities)
@@ -144,6 +184,14 @@ class BubblewrapRuntime(Runtime):
             *("--setenv", "LANG", "C.UTF-8", "--setenv", "PATH", SYSTEM_PATH),
             *("--chdir", HOME),
         ]
+
+
+def _as_owners(*capabilities: str) -> list[str]:
+    """Options for a command on the host's own files, as the owner of all ids that sandboxes have."""
+    options = ["--unshare-user", "--uid", "0", "--gid", "0", "--die-with-parent", "--cap-drop", "ALL"]
+    for capability in capabilities:
+        options += ["--cap-add", f"CAP_{capability}"]
+    return [*options, "--bind", "/", "/"]
 
 
 def _first_step() -> list[str]:
@@ -181,8 +229,9 @@ def _start(
     descriptors: Sequence[int],
     output: IO[bytes],
     before: Sequence[str] = (),
+    group: Callable[[int], None] | None = None,
 ) -> Launched:
-    """Start ``bwrap``, wait for its namespaces, and map the ids into them.
+    """Start ``bwrap``, wait for its namespaces, map the ids into them, and put its first process into ``group``.
 
     Parameters:
         before: what stands before the command of ``bwrap``, to put it within the limits.
@@ -193,12 +242,11 @@ def _start(
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_over:
         info_read, info_write = _pipe(kept, handed_over)
         options = ["--info-fd", str(info_write), *options]
-        inherited = [info_write, *descriptors]
-        gate_write = None
-        if identities is not None:
-            gate_write, gate_read = reversed(_pipe(handed_over, kept))
-            options = ["--userns-block-fd", str(gate_read), *options]
-            inherited.append(gate_read)
+        # The reading end too: a bwrap that cannot tell ends on the spot, and leaves a child that waits for it for ever.
+        inherited = [info_write, info_read, *descriptors]
+        gate_write, gate_read = reversed(_pipe(handed_over, kept))
+        options = ["--userns-block-fd" if identities is not None else "--block-fd", str(gate_read), *options]
+        inherited.append(gate_read)
         if shut := shut_calls():
             seccomp = _in_memory(shut)
             handed_over.callback(os.close, seccomp)
@@ -207,8 +255,11 @@ def _start(
         # Not on the command line, where `ps` in the sandbox would show the host's folders.
         hidden = _in_memory("\0".join(options).encode())
         handed_over.callback(os.close, hidden)
+        # --die-with-parent ends what is left inside when bwrap itself ends. So that the manager's end is not the
+        # parent's, bwrap gets one of its own; the second command keeps the shell from becoming bwrap.
+        keeper = ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
         process = subprocess.Popen(
-            [*before, find_bwrap(), "--args", str(hidden), "--", *command],
+            [*keeper, *before, find_bwrap(), "--args", str(hidden), "--", *command],
             env={},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -219,9 +270,12 @@ def _start(
         )
         handed_over.close()
         first = _first_process(info_read)
-        if identities is not None and gate_write is not None and first is not None:
+        if first is not None:
             try:
-                identities.give_to(first)
+                if identities is not None:
+                    identities.give_to(first)
+                if group is not None:
+                    group(first)
                 os.write(gate_write, b"x")
             except OSError:
                 process.kill()
@@ -240,9 +294,12 @@ def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[i
 def _first_process(info: int) -> int | None:
     """What ``bwrap`` says of the first process inside, or None when it failed before it made one."""
     text = b""
-    while piece := os.read(info, 4096):
+    while not text.rstrip().endswith(b"}"):
+        piece = os.read(info, 4096)
+        if not piece:
+            return None
         text += piece
-    return int(json.loads(text)["child-pid"]) if text else None
+    return int(json.loads(text)["child-pid"])
 
 
 def _in_memory(data: bytes) -> int:

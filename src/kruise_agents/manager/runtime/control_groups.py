@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from .freezer import GROUP_PREFIX
 from .limits import Enforcer, Limits, common_arguments
 
 _CONTROLLERS = ("cpu", "memory", "pids")
@@ -51,7 +52,7 @@ class ControlGroups(Enforcer):
     @contextlib.contextmanager
     def entered(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
         """See :meth:`.limits.Enforcer.entered`."""
-        group = self._folder / name
+        group = self._folder / f"{GROUP_PREFIX}{name}"
         group.mkdir()
         try:
             for file, value in _values(limits).items():
@@ -66,7 +67,7 @@ class ControlGroups(Enforcer):
 
     def leave(self, name: str) -> None:
         """See :meth:`.limits.Enforcer.leave`."""
-        group = self._folder / name
+        group = self._folder / f"{GROUP_PREFIX}{name}"
         with contextlib.suppress(FileNotFoundError):
             with contextlib.suppress(OSError):  # before Linux 5.14, or nothing is left to kill
                 _write(group / "cgroup.kill", "1")

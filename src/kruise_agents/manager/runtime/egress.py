@@ -130,6 +130,8 @@ class Egress:
         """
         if self._path is None or self.carrier is None:
             return None
+        if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116 - a magic link
+            raise OSError("it has ended, or has no network of its own")
         connection = Connection(pid, rules)
         try:
             connection.start([self._path, *_CARRIERS[self.carrier]])

@@ -40,10 +40,14 @@ class Layout:
         """Output of the sandbox's program itself, for finding out why it did not start."""
         return self.root / "log"
 
-    def make(self) -> None:
-        """Create the folders; nobody but this user gets past the outermost one."""
+    def make_outer(self) -> None:
+        """Create the folders around the file tree; nobody but this user gets past the outermost one."""
         self.root.mkdir(mode=0o700)
         self.sockets.mkdir(mode=0o700)
+
+    def make(self) -> None:
+        """Create all folders."""
+        self.make_outer()
         for folder in (self.rootfs, self.home.parent, self.home, self.tmp):
             folder.mkdir()
             folder.chmod(0o755)

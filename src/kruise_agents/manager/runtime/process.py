@@ -5,6 +5,7 @@ For machines that forbid namespaces. It must be asked for by name.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Sequence
 from typing import IO
@@ -23,6 +24,7 @@ class ProcessRuntime(Runtime):
         "runtime process: NO isolation. Code in a sandbox can do everything that you can do on this machine; "
         "all sandboxes share its ports and files"
     )
+    end_signal = signal.SIGTERM  # sandbox/init.py does the rest
     one_user_because = "the process runtime runs everything as the user who runs the manager"
 
     enforcer: Enforcer = ResourceLimits("the process runtime measures only")

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import secrets
 import string
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
+from ipaddress import IPv4Network
 
+from ..runtime import EgressRules, ProcessIdentity
+from ..store import SandboxRow
 from ..traffic_tokens import PROTECT_KEY
+from .lifecycle import Event, State, after
+from .lifetime import Lifetime
 from .program import SandboxProgram
-from .templates import Template
+from .templates import Template, read_template
 
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 20
-
-
-class State(StrEnum):
-    """Where a sandbox is in its life. Each one only moves on: starting, running, ending, gone."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    ENDING = "ending"
+INTERNAL_VARIABLES = ("E2B_SANDBOX", "E2B_SANDBOX_ID", "E2B_TEMPLATE_ID")
+"""What every process in a sandbox finds in its environment beside what the create call gave (E2B's names)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,14 +36,95 @@ class Sandbox:
     metadata: Mapping[str, str]
     access_token: str | None
     started_at: datetime
-    end_at: datetime
+    end_at: datetime | None
+    """When its time is over; None: never. Of a paused one, when it was paused."""
+    lifetime: Lifetime = field(default_factory=lambda: Lifetime(300))
+    owner: str = ""
+    """The id of the API key that made it."""
+    rules: EgressRules = field(default_factory=EgressRules)
+    """What it may reach outside."""
     state: State = State.STARTING
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    kept_until: datetime | None = None
+    """When a paused one is ended; None: never."""
+    keeps_memory: bool = True
+    """Whether a pause, begun or done, keeps its processes."""
+    asleep: tuple[int, ...] = ()
+    """Processes that were stopped before a pause stopped all."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the one operation that changes it."""
+    work: set[asyncio.Task[None]] = field(default_factory=set)
+    """Operations that hold the lock or wait for it."""
 
     @property
     def protected(self) -> bool:
         """Whether its ports need a traffic access token."""
         return self.metadata.get(PROTECT_KEY) == "true"
+
+    @property
+    def deadline(self) -> datetime | None:
+        """The moment at which something is to happen to it in its present state; None: nothing is."""
+        return {State.RUNNING: self.end_at, State.PAUSED: self.kept_until}.get(self.state)
+
+    def move(self, event: Event) -> None:
+        """Go on to the state that follows.
+
+        Raises:
+            RefusedError: ``event`` cannot happen now; nothing is changed.
+        """
+        self.state = after(self.state, event)
+
+    def row(self, runtime: str) -> SandboxRow:
+        """What is written down of it."""
+        process = self.program.identity
+        return SandboxRow(
+            id=self.id,
+            uid=self.uid,
+            owner=self.owner,
+            runtime=runtime,
+            template=json.dumps(asdict(self.template)),
+            metadata=json.dumps(dict(self.metadata)),
+            lifetime=json.dumps(asdict(self.lifetime)),
+            secure=int(self.access_token is not None),
+            state=str(self.state),
+            started_at=self.started_at.timestamp(),
+            end_at=_seconds(self.end_at),
+            kept_until=_seconds(self.kept_until),
+            keeps_memory=int(self.keeps_memory),
+            pid=process.pid if process else None,
+            pid_started=process.started if process else None,
+            boot=process.boot if process else None,
+            asleep=json.dumps(self.asleep),
+            network=json.dumps({"allowed": _texts(self.rules.allowed), "denied": _texts(self.rules.denied)}),
+        )
+
+
+def from_row(row: SandboxRow, program: SandboxProgram, access_token: str) -> Sandbox:
+    """The sandbox that was written down."""
+    return Sandbox(
+        id=row.id,
+        template=read_template(row.template),
+        program=program,
+        metadata=json.loads(row.metadata),
+        access_token=access_token if row.secure else None,
+        started_at=datetime.fromtimestamp(row.started_at, UTC),
+        end_at=_moment(row.end_at),
+        lifetime=Lifetime(**json.loads(row.lifetime)),
+        owner=row.owner,
+        rules=_rules(row),
+        state=State(row.state),
+        uid=row.uid,
+        kept_until=_moment(row.kept_until),
+        keeps_memory=bool(row.keeps_memory),
+        asleep=tuple(json.loads(row.asleep)),
+    )
+
+
+def process_of(row: SandboxRow) -> ProcessIdentity | None:
+    """The sandbox's process as it was written down, if it was."""
+    if row.pid is None or row.pid_started is None or row.boot is None:
+        return None
+    return ProcessIdentity(row.pid, row.pid_started, row.boot)
 
 
 def new_sandbox_id() -> str:
@@ -51,11 +132,28 @@ def new_sandbox_id() -> str:
     return "i" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
 
 
-def new_access_token() -> str:
-    """A token for envd: 256 bits in hex."""
-    return secrets.token_hex(32)
-
-
 def now() -> datetime:
     """The present moment, in UTC."""
     return datetime.now(UTC)
+
+
+def seconds_until(moment: datetime | None) -> float | None:
+    """How long it is to ``moment``, 0 when it has passed, None when it never comes."""
+    return None if moment is None else max((moment - now()).total_seconds(), 0.0)
+
+
+def _texts(networks: tuple[IPv4Network, ...]) -> list[str]:
+    return [str(network) for network in networks]
+
+
+def _rules(row: SandboxRow) -> EgressRules:
+    facts = {name: tuple(map(IPv4Network, networks)) for name, networks in json.loads(row.network).items()}
+    return EgressRules(**facts)
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,24 +1,26 @@
-"""The running program of one sandbox: started, set up over its control socket, ended."""
+"""The running program of one sandbox: launched, claimed over its control socket, found again, ended."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
 
 from ...errors import KruiseAgentsError
 from ..http_client import exchange
-from ..runtime import Connection, Egress, EgressRules, Layout, Limits, Runtime, Watch
+from ..runtime import Connection, Egress, EgressRules, Layout, Limits, ProcessHandle, ProcessIdentity, Runtime, Watch
 from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
 
 START_SECONDS = 30
-_END_SECONDS = 1.0
+ANSWER_SECONDS = 30
+_END_SECONDS = 3.0
 _LOG_LINES = 20
 
 logger = logging.getLogger(__name__)
@@ -28,11 +30,18 @@ class StartError(KruiseAgentsError):
     """A sandbox's program ended, or did not answer, before it was ready."""
 
 
+class NoAnswerError(KruiseAgentsError):
+    """A sandbox's program, which was ready once, does not answer on its control socket."""
+
+
 class SandboxProgram:
     """Everything of one sandbox that exists outside the manager: processes, sockets, folders.
 
+    A start has two steps, so that a program may wait between them: :meth:`launch` and :meth:`claim`. Until it is
+    claimed it ends with the manager; from then on it outlives it.
+
     Parameters:
-        layout: where its folders go; they must not exist yet.
+        layout: where its folders go.
         runtime: what runs it.
         code_interpreter: whether port 49999 is served.
         limits: what it may take of the machine.
@@ -59,34 +68,98 @@ class SandboxProgram:
         self._watch = watch
         self._egress = egress
         self._connection: Connection | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._inner: int | None = None
+        self._process: ProcessHandle | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._leash: int | None = None
 
-    async def start(self, access_token: str | None, variables: Mapping[str, str], rules: EgressRules) -> None:
-        """Start the program and wait until every port answers.
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        """The process with which all of it ends; None while there is none."""
+        return self._process.identity if self._process is not None else None
+
+    def launch(self, *, prepared: bool = False) -> None:
+        """Start the program; does not wait for it.
 
         Parameters:
-            rules: what it may reach outside.
+            prepared: whether its folders exist already, with files that a program before it left.
+
+        Raises:
+            StartError: it could not be started.
+            OSError: its folders could not be made.
+        """
+        if not prepared:
+            self._runtime.prepare(self.layout)
+        try:
+            self._launch()
+        except OSError as error:
+            raise StartError(f"the sandbox's program could not be started: {error}") from error
+
+    async def fill(self, files: Path) -> None:
+        """Make its folders with a copy of another file tree, before a launch of what is prepared.
+
+        Raises:
+            OSError: they could not be made.
+        """
+        self.layout.make_outer()
+        await self._runtime.copy(files, self.layout.rootfs)
+
+    async def claim(self, access_token: str | None, variables: Mapping[str, str], seconds_left: float | None) -> None:
+        """Give the launched program its settings and wait until every port answers.
+
+        Parameters:
+            seconds_left: after which it ends by itself, from the moment it is ready; None: never.
 
         Raises:
             StartError: it ended or stayed silent for :data:`START_SECONDS`; the message carries its last output.
         """
-        try:
-            first = self._launch()
-            if first is not None and self._runtime.own_network:
-                self._connection = await asyncio.to_thread(self._egress.attach, first, rules)
-        except OSError as error:
-            raise StartError(f"the sandbox's program could not be started: {error}") from error
-        body = json.dumps({"accessToken": access_token, "envVars": dict(variables)}).encode()
+        settings = {"accessToken": access_token, "envVars": dict(variables), "secondsLeft": seconds_left}
         try:
             async with asyncio.timeout(START_SECONDS):
-                status, answer = await exchange(await connect(self.layout.sockets, CONTROL), "POST", "/init", body)
+                status, answer = await self._exchange("POST", "/init", settings)
         except TimeoutError:
             raise StartError(self._story(f"did not answer within {START_SECONDS} seconds")) from None
         except OSError as error:
             raise StartError(self._story("ended before it was ready")) from error
         if status != 204:
             raise StartError(self._story(f"answered {status} to its settings: {answer.decode(errors='replace')}"))
+        self._drop_leash()
+
+    def find(self, identity: ProcessIdentity) -> bool:
+        """Take over a program that another manager started. Returns whether it is still there."""
+        process = ProcessHandle.find(identity)
+        if process is not None:
+            self._hold(process)
+        return process is not None
+
+    async def attach(self, rules: EgressRules) -> None:
+        """Connect the launched or found program to the outside, where it has a network of its own.
+
+        Raises:
+            StartError: it did not work.
+        """
+        if self._process is None or not self._runtime.own_network:
+            return
+        try:
+            self._connection = await asyncio.to_thread(self._egress.attach, self._process.identity.pid, rules)
+        except OSError as error:
+            raise StartError(self._story(f"could not be connected to the internet: {error}")) from error
+
+    async def set_seconds_left(self, seconds: float | None) -> None:
+        """Say when the program ends by itself, from now; None: never.
+
+        Raises:
+            NoAnswerError: it is gone, or stayed silent for :data:`ANSWER_SECONDS`.
+        """
+        await self._ask("POST", "/end-time", {"secondsLeft": seconds})
+
+    async def variables(self) -> dict[str, str]:
+        """The environment variables that it was claimed with.
+
+        Raises:
+            NoAnswerError: as above.
+        """
+        answer: dict[str, dict[str, str]] = json.loads(await self._ask("GET", "/variables", {}))
+        return answer["envVars"]
 
     async def change_rules(self, rules: EgressRules) -> None:
         """Let it reach something else outside from now on.
@@ -109,85 +182,148 @@ class SandboxProgram:
     async def ended(self) -> None:
         """Wait until the program has ended, by itself or not."""
         assert self._process is not None
-        descriptor = os.pidfd_open(self._process.pid)
+        await self._process.ended()
+
+    def asleep(self) -> tuple[int, ...]:
+        """Its processes that are stopped already; :meth:`thaw` leaves them so.
+
+        Raises:
+            NoAnswerError: it has ended.
+        """
+        return self._runtime.asleep(self._living())
+
+    async def freeze(self) -> None:
+        """Stop all of its processes, with their memory and connections.
+
+        Raises:
+            NoAnswerError: it has ended, or does not stop; then it goes on.
+        """
         try:
-            await _readable(descriptor)
-        finally:
-            os.close(descriptor)
-        self._process.wait()
+            await self._runtime.freeze(self._living())
+        except OSError as error:
+            raise NoAnswerError(f"the sandbox cannot be paused: {error}") from error
+
+    def thaw(self, asleep: Collection[int]) -> None:
+        """Let all of its processes go on, except ``asleep``.
+
+        Raises:
+            NoAnswerError: it has ended.
+        """
+        try:
+            self._runtime.thaw(self._living(), asleep)
+        except OSError as error:
+            raise NoAnswerError(f"the sandbox cannot go on: {error}") from error
+
+    async def stop(self) -> None:
+        """End every process of the sandbox; its folders stay. May be called at any time, also twice."""
+        self._drop_leash()
+        if self._process is not None:
+            self._end_all()
+            try:
+                await asyncio.wait_for(self._process.ended(), _END_SECONDS)
+            except TimeoutError:
+                logger.warning("sandbox program %d did not end; killing it", self._process.identity.pid)
+                self._process.send(signal.SIGKILL)
+                await self._process.ended()
+        await self._reap()
+        if self._connection is not None:
+            await asyncio.to_thread(self._connection.close)
+        self.release()
+        self._runtime.ended(self.layout)
 
     async def end(self) -> None:
         """End every process of the sandbox and remove its folders. May be called at any time, also twice."""
-        self._watch.remove(self.layout.root.name)
-        if self._process is not None and self._process.poll() is None:
-            self._signal_end()
-            try:
-                await asyncio.wait_for(self.ended(), _END_SECONDS)
-            except TimeoutError:
-                logger.warning("sandbox program %d did not end; killing it", self._process.pid)
-                self._process.kill()
-                await self.ended()
-        if self._inner is not None:
-            # When bwrap itself was killed, what it started may live for another moment, and write.
-            self._signal_end()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(_readable(self._inner), _END_SECONDS)
-            os.close(self._inner)
-            self._inner = None
-        if self._connection is not None:
-            await asyncio.to_thread(self._connection.close)
+        await self.stop()
         await asyncio.to_thread(self._runtime.remove, self.layout.root)
 
-    def _launch(self) -> int | None:
-        self._runtime.prepare(self.layout)
+    def release(self) -> None:
+        """Forget the program; if it was claimed, it goes on, without internet access until somebody finds it."""
+        self._drop_leash()
+        self._watch.remove(self.layout.root.name)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+    def _hold(self, process: ProcessHandle) -> None:
+        self._process = process
+        name, folder = self.layout.root.name, self.layout.root
+        self._watch.add(name, process.identity.pid, folder, self._limits, self._end_all, self._tell)
+
+    def _end_all(self) -> None:
+        if self._process is not None:
+            self._process.send(self._runtime.end_signal)
+
+    def _living(self) -> int:
+        if self._process is None or not self._process.alive:
+            raise NoAnswerError("the sandbox's program has ended")
+        return self._process.identity.pid
+
+    def _launch(self) -> None:
+        if self._child is not None:
+            self._child.poll()  # of a program before this one, which ended by itself
         names = [CONTROL, RELAY, *(SERVED_PORTS[port] for port in sorted(self.served_ports))]
         listeners = {name: listen(self.layout.sockets, name) for name in names}
+        leash, self._leash = os.pipe()
+        descriptors = {"leash": leash, **{name: listener.fileno() for name, listener in listeners.items()}}
         arguments: list[str] = []
-        for name, listener in listeners.items():
-            arguments += [f"--{name}-fd", str(listener.fileno())]
+        for name, descriptor in descriptors.items():
+            arguments += [f"--{name}-fd", str(descriptor)]
         try:
-            with self.layout.log.open("wb") as log:
-                descriptors = [listener.fileno() for listener in listeners.values()]
-                launched = self._runtime.launch(self.layout, arguments, descriptors, log, self._limits)
-            self._process = launched.process
-            if launched.first_pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    self._inner = os.pidfd_open(launched.first_pid)
-            first = launched.first_pid or launched.process.pid
-            self._watch.add(self.layout.root.name, first, self.layout.root, self._limits, self._signal_end, self._tell)
+            with self.layout.log.open("ab") as log:
+                launched = self._runtime.launch(self.layout, arguments, list(descriptors.values()), log, self._limits)
+            self._child = launched.process
+            try:
+                self._hold(ProcessHandle.of(launched.first_pid or launched.process.pid))
+            except ProcessLookupError:
+                self._hold(ProcessHandle.of(launched.process.pid))  # our child: there until it is reaped
         finally:
+            os.close(leash)
             for listener in listeners.values():
                 listener.close()
-        return launched.first_pid
 
     async def _tell(self, pid: int, why: str) -> None:
         body = json.dumps({"pid": pid, "why": why}).encode()
         await exchange(await connect(self.layout.sockets, CONTROL), "POST", "/killing", body)
 
-    def _signal_end(self) -> None:
-        """With namespaces: kill their first process, which ends all at once. Without: ask the init process to."""
-        assert self._process is not None
-        if self._inner is None:
-            self._process.terminate()
+    def _drop_leash(self) -> None:
+        if self._leash is not None:
+            os.close(self._leash)
+            self._leash = None
+
+    async def _reap(self) -> None:
+        """Our child, if the program is one's, ends with it."""
+        if self._child is None:
             return
+        if self._child.poll() is None:
+            handle = ProcessHandle.of(self._child.pid)
+            try:
+                await handle.ended()
+            finally:
+                handle.close()
+            self._child.wait()
+        self._child = None
+
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any]) -> bytes:
         try:
-            signal.pidfd_send_signal(self._inner, signal.SIGKILL)
-        except ProcessLookupError:
-            return  # ended between our look and now
+            async with asyncio.timeout(ANSWER_SECONDS):
+                status, answer = await self._exchange(method, path, body)
+        except TimeoutError:
+            raise NoAnswerError(f"the sandbox's program did not answer within {ANSWER_SECONDS} seconds") from None
+        except OSError as error:
+            raise NoAnswerError(f"the sandbox's program is gone: {error}") from error
+        if status >= 300:
+            raise NoAnswerError(f"the sandbox's program answered {status} to {method} {path}")
+        return answer
+
+    async def _exchange(self, method: str, path: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
+        connection = await connect(self.layout.sockets, CONTROL)
+        return await exchange(connection, method, path, json.dumps(body).encode())
 
     def _story(self, what: str) -> str:
-        code = self._process.poll() if self._process else None
+        code = self._child.poll() if self._child else None
         ended = f" (exit code {code})" if code is not None else ""
         lines = self.layout.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return "\n".join([f"the sandbox's program {what}{ended}; its last output:", *lines])
-
-
-async def _readable(descriptor: int) -> None:
-    """Return when ``descriptor`` can be read; a process descriptor can when the process has ended."""
-    loop = asyncio.get_running_loop()
-    done = asyncio.Event()
-    loop.add_reader(descriptor, done.set)
-    try:
-        await done.wait()
-    finally:
-        loop.remove_reader(descriptor)

@@ -1,179 +1,355 @@
-"""Every sandbox of this manager: made, found, prolonged, ended at its time."""
+"""Every sandbox of this manager: made, found, prolonged, paused, resumed, ended.
+
+Operations on one sandbox take turns, in the order in which they came. A kill does not wait: it cancels what is under
+way.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
-from datetime import timedelta
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..runtime import Egress, EgressRules, Layout, Runtime, Watch
+from ..state_secret import StateSecret
+from ..store import NoSpaceError, Store, no_space
 from ..traffic_tokens import TrafficTokens
-from .model import Sandbox, State, new_access_token, new_sandbox_id, now
-from .program import SandboxProgram, StartError
+from .changes import Changes
+from .deadlines import Deadlines
+from .ledger import Ledger
+from .lifecycle import Event, RefusedError, State
+from .lifetime import Lifetime
+from .model import Sandbox, new_sandbox_id, now, seconds_until
+from .program import NoAnswerError, SandboxProgram, StartError
 from .templates import Template
+from .turns import Turns
+from .watchers import Watchers
 
-_CLOSE_SECONDS = 5.0
+LEAST_SECONDS_AFTER_WAKING = 300.0
+_LEAST_FREE_BYTES = 1024 * 1024
+"""A new sandbox takes about a tenth of that."""
 
 logger = logging.getLogger(__name__)
 
 
 class Sandboxes:
-    """The sandboxes of one manager, in memory.
+    """The sandboxes of one manager: in memory, and written down as they change.
 
     Parameters:
         runtime: what runs them.
         folder: where their folders go; it exists.
-        traffic_tokens: who signs for them, or None: an issuer of their own.
+        store: where they are written down.
+        secret: what their access tokens are derived from.
+        traffic_tokens: who signs for them.
         egress: what connects them to the internet, or None: whatever is installed.
+        program: makes the program of a sandbox; another one for tests of the life cycle alone.
     """
 
     def __init__(
         self,
         runtime: Runtime,
         folder: Path,
-        traffic_tokens: TrafficTokens | None = None,
+        store: Store,
+        secret: StateSecret,
+        traffic_tokens: TrafficTokens,
         egress: Egress | None = None,
+        program: Callable[..., SandboxProgram] = SandboxProgram,
     ) -> None:
+        self.traffic_tokens = traffic_tokens
+        self.runtime = runtime
+        self.folder = folder
+        self.store = store
+        self.secret = secret
         self._egress = egress or Egress()
-        self.traffic_tokens = traffic_tokens or TrafficTokens()
-        self._runtime = runtime
         self._limit_watch = Watch(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
-        self._folder = folder
+        self._program = program
         self._known: dict[str, Sandbox] = {}
-        self._deadlines: dict[str, asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._deadlines = Deadlines(self._at_deadline)
+        self._watchers = Watchers(self._at_end)
+        self._ledger = Ledger(store, runtime.name)
+        self._changes = Changes(runtime, self._ledger, self._deadlines, self._watchers)
+        self._turns = Turns()
+        self._closing = False
+
+    def find(self, sandbox_id: str) -> Sandbox | None:
+        """The sandbox of that id that runs, rests, or changes between the two; None for all others."""
+        sandbox = self._known.get(sandbox_id)
+        return None if sandbox is None or sandbox.state is State.STARTING or sandbox.state.ending else sandbox
 
     @property
     def reach_the_internet(self) -> bool:
         """Whether sandboxes are connected to the outside at all."""
-        return self._egress.carrier is not None and self._runtime.own_network
+        return self._egress.carrier is not None and self.runtime.own_network
 
     def running(self, sandbox_id: str) -> Sandbox | None:
         """The running sandbox of that id, or None."""
         sandbox = self._known.get(sandbox_id)
         return sandbox if sandbox is not None and sandbox.state is State.RUNNING else None
 
-    def all_running(self) -> list[Sandbox]:
-        """Every running sandbox, in no particular order."""
-        return [sandbox for sandbox in self._known.values() if sandbox.state is State.RUNNING]
+    def all(self) -> list[Sandbox]:
+        """Every sandbox that :meth:`find` finds, in no particular order."""
+        return [sandbox for sandbox_id in self._known if (sandbox := self.find(sandbox_id)) is not None]
+
+    def is_ending(self, sandbox_id: str) -> bool:
+        """Whether a sandbox of that id is just being ended."""
+        sandbox = self._known.get(sandbox_id)
+        return sandbox is not None and sandbox.state.ending
 
     async def create(
         self,
         template: Template,
         *,
-        seconds: float,
+        lifetime: Lifetime,
         secure: bool,
         metadata: Mapping[str, str],
         variables: Mapping[str, str],
+        owner: str = "",
+        files: Path | None = None,
         rules: EgressRules = EgressRules(),  # noqa: B008 - cannot be changed
     ) -> Sandbox:
         """Start a sandbox; returns when it answers on its ports.
 
         Parameters:
-            seconds: to live, from the moment it is ready.
             secure: whether envd asks for an access token.
+            owner: the id of the API key that makes it.
+            files: a file tree to begin with a copy of, in place of the template's.
             rules: what it may reach outside.
 
         Raises:
             StartError: its program did not come up. Nothing is left behind.
+            NoSpaceError: the disk is full. Nothing is left behind.
         """
         sandbox_id = new_sandbox_id()
-        program = SandboxProgram(
-            Layout(self._folder / sandbox_id),
-            self._runtime,
+        token = self.secret.access_token(sandbox_id) if secure else None
+        program = self.program(sandbox_id, template)
+        moment = now()
+        sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
+        if self._closing:
+            raise StartError("the manager is ending")
+        self._require_space()
+        self._ledger.save(sandbox)  # before anything exists, so that nothing can be left that nobody knows of
+        self._known[sandbox_id] = sandbox
+        try:
+            await self._turns.take(sandbox, Event.READY, lambda: self._changes.start(sandbox, variables, files))
+        except BaseException as error:
+            # Whatever ended the start, nothing half-made stays.
+            if not sandbox.state.ending:
+                await asyncio.shield(self._kill(sandbox))
+            if isinstance(error, RefusedError):
+                raise StartError("the manager is ending") from error
+            raise
+        logger.info("sandbox %s runs (template %s)", sandbox_id, template.name)
+        return sandbox
+
+    async def set_timeout(self, sandbox: Sandbox, seconds: float) -> None:
+        """Let ``sandbox`` end, or be paused, in ``seconds`` from now, sooner or later than before; 0 or less: now.
+
+        Raises:
+            RefusedError: it does not run.
+        """
+        await self._turns.take(sandbox, Event.READY, lambda: self._changes.set_timeout(sandbox, seconds))
+
+    async def extend(self, sandbox: Sandbox, seconds: float) -> None:
+        """Let ``sandbox`` live at least ``seconds`` from now; never shortens its life.
+
+        Raises:
+            RefusedError: it does not run.
+        """
+        await self._turns.take(sandbox, Event.READY, lambda: self._changes.extend(sandbox, seconds))
+
+    async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
+        """Let ``sandbox`` reach something else outside from now on.
+
+        Raises:
+            RefusedError: it does not run.
+            OSError: the kernel refused.
+        """
+        await self._turns.take(sandbox, Event.READY, lambda: self._changes.change_rules(sandbox, rules))
+
+    async def expire(self, sandbox: Sandbox) -> None:
+        """Let its end time be now, and return when what is to happen then has happened.
+
+        Raises:
+            RefusedError: it does not run.
+        """
+        if sandbox.lifetime.never_ends:
+            return
+        if sandbox.lifetime.pause_at_end:
+            await self.pause(sandbox, memory=sandbox.lifetime.pause_keeps_memory)
+        elif sandbox.state is not State.RUNNING or not await self.kill(sandbox.id):
+            raise RefusedError(sandbox.state, Event.KILL)
+
+    async def pause(self, sandbox: Sandbox, *, memory: bool = True, kept: float | None = None) -> None:
+        """Stop everything in ``sandbox`` until it is resumed. One that is paused already stays as it is.
+
+        Parameters:
+            memory: keep its processes, with their connections; otherwise only its files.
+            kept: seconds after which it is ended if nobody resumes it, may be infinite; None: as its lifetime says.
+
+        Raises:
+            RefusedError: it is ending.
+            NoAnswerError: it could not be paused.
+        """
+        await self._turns.take(sandbox, Event.PAUSE, lambda: self._changes.pause(sandbox, memory=memory, kept=kept))
+
+    async def resume(self, sandbox: Sandbox, seconds: float, *, memory: bool = True) -> bool:
+        """Let a paused ``sandbox`` go on for ``seconds``; a running one lives at least that long.
+
+        Parameters:
+            memory: False: boot it anew from its files, even when its processes were kept.
+
+        Returns:
+            Whether it was paused.
+
+        Raises:
+            RefusedError: it is ending.
+            StartError: it was paused without its processes and does not start; it stays paused.
+            NoAnswerError: its processes are gone.
+        """
+        was_paused = False
+
+        async def work() -> None:
+            nonlocal was_paused
+            was_paused = sandbox.state is State.PAUSED
+            await (
+                self._changes.resume(sandbox, seconds, memory=memory)
+                if was_paused
+                else self._changes.extend(sandbox, seconds)
+            )
+
+        await self._turns.take(sandbox, Event.RESUME, work)
+        return was_paused
+
+    async def awaken(self, sandbox: Sandbox) -> bool:
+        """Resume ``sandbox`` if it wants that when somebody comes to one of its ports. Returns whether it runs now."""
+        if not sandbox.lifetime.wakes_on_traffic:
+            return sandbox.state is State.RUNNING
+
+        async def work() -> None:
+            if sandbox.state is State.PAUSED:
+                seconds = max(sandbox.lifetime.seconds, LEAST_SECONDS_AFTER_WAKING)
+                await self._changes.resume(sandbox, seconds, memory=True)
+
+        try:
+            await self._turns.take(sandbox, Event.RESUME, work)
+        except RefusedError:
+            return False  # somebody ended it
+        except (NoAnswerError, NoSpaceError, StartError, OSError):
+            logger.exception("sandbox %s could not be resumed for a request", sandbox.id)
+        return sandbox.state is State.RUNNING
+
+    async def copy_files(self, sandbox: Sandbox, target: Path) -> None:
+        """Copy the file tree of a running sandbox, which stands still meanwhile.
+
+        Parameters:
+            target: where nothing is yet.
+
+        Raises:
+            RefusedError: it does not run.
+            NoAnswerError: its processes do not stop.
+            NoSpaceError, OSError: it could not be copied, or not all of it.
+        """
+        await self._turns.take(sandbox, Event.PAUSE, lambda: self._changes.copy_files(sandbox, target))
+
+    async def kill(self, sandbox_id: str) -> bool:
+        """End the sandbox and everything in it, whatever else is under way. Returns whether there was one."""
+        sandbox = self.find(sandbox_id)
+        if sandbox is None:
+            return False
+        await asyncio.shield(self._kill(sandbox))
+        return True
+
+    async def close(self, *, keep: bool = False) -> None:
+        """Make no more sandboxes, and end them all.
+
+        Parameters:
+            keep: end only those that are just being made; all others go on without a manager.
+        """
+        self._closing = True
+        going = [sandbox for sandbox in self._known.values() if not sandbox.state.ending]
+        ends = [self._kill(sandbox) for sandbox in going if not keep or sandbox.state is State.STARTING]
+        for failure in await asyncio.gather(*ends, return_exceptions=True):
+            if failure is not None:
+                logger.error("a sandbox did not end well", exc_info=failure)
+        self._deadlines.close()
+        await self._turns.close()  # what is under way finishes, and what was ending already
+        await self._watchers.close()
+        for sandbox in self._known.values():
+            sandbox.program.release()
+
+    def program(self, sandbox_id: str, template: Template) -> SandboxProgram:
+        """The program of a sandbox, not yet started or found."""
+        return self._program(
+            Layout(self.folder / sandbox_id),
+            self.runtime,
             code_interpreter=template.code_interpreter,
             limits=template.limits,
             watch=self._limit_watch,
             egress=self._egress,
         )
-        token = new_access_token() if secure else None
-        sandbox = Sandbox(sandbox_id, template, program, metadata, token, started_at=now(), end_at=now())
-        self._known[sandbox_id] = sandbox
-        try:
-            await program.start(token, {**variables, **_internal_variables(sandbox)}, rules)
-        except BaseException:
-            # Whatever ended the start, nothing half-made stays.
-            await asyncio.shield(self._end(sandbox))
-            raise
-        if sandbox.state is State.ENDING:
-            raise StartError("the manager is ending")
-        sandbox.state = State.RUNNING
-        sandbox.started_at = now()
-        self.set_timeout(sandbox, seconds)
-        self._keep(self._watch(sandbox))
-        logger.info("sandbox %s runs (template %s)", sandbox_id, template.name)
-        return sandbox
 
-    def set_timeout(self, sandbox: Sandbox, seconds: float) -> None:
-        """Let ``sandbox`` end in ``seconds`` from now, sooner or later than before; 0 or less: now."""
-        sandbox.end_at = now() + timedelta(seconds=max(seconds, 0))
-        if previous := self._deadlines.pop(sandbox.id, None):
-            previous.cancel()
-        loop = asyncio.get_running_loop()
-        self._deadlines[sandbox.id] = loop.call_later(max(seconds, 0), self._expire, sandbox)
+    def adopt(self, sandbox: Sandbox) -> None:
+        """Take over a sandbox of another manager that runs or is paused, as its record says."""
+        self._known[sandbox.id] = sandbox
+        self._ledger.note(sandbox)
+        self._deadlines.arm(sandbox)
+        if sandbox.program.identity is not None:
+            self._watchers.watch(sandbox)
 
-    def extend(self, sandbox: Sandbox, seconds: float) -> None:
-        """Let ``sandbox`` live at least ``seconds`` from now; never shortens its life."""
-        if now() + timedelta(seconds=seconds) > sandbox.end_at:
-            self.set_timeout(sandbox, seconds)
+    def _require_space(self) -> None:
+        disk = os.statvfs(self.folder)
+        if disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:
+            raise NoSpaceError(no_space(self.folder))
 
-    async def kill(self, sandbox_id: str) -> bool:
-        """End the sandbox and everything in it. Returns whether there was a running one."""
-        sandbox = self.running(sandbox_id)
-        if sandbox is None:
-            return False
-        await asyncio.shield(self._keep(self._end(sandbox)))
-        return True
-
-    async def close(self) -> None:
-        """End every sandbox, also those that are just being made, and make no more."""
-        ends = (self._end(sandbox) for sandbox in list(self._known.values()))
-        for failure in await asyncio.gather(*ends, return_exceptions=True):
-            if failure is not None:
-                logger.error("a sandbox did not end well", exc_info=failure)
-        # Those that were ending already finish what they do, and every watcher sees its program end.
-        if self._tasks:
-            _, stuck = await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
-            for task in stuck:
-                task.cancel()
-
-    def _expire(self, sandbox: Sandbox) -> None:
+    def _at_deadline(self, sandbox: Sandbox) -> None:
         logger.info("sandbox %s has reached its end time", sandbox.id)
-        self._keep(self._end(sandbox))
+        if sandbox.state is State.RUNNING and sandbox.lifetime.pause_at_end:
+            self._turns.go(self._pause_at_end(sandbox))
+        else:
+            self._kill(sandbox)
 
-    async def _watch(self, sandbox: Sandbox) -> None:
-        """A sandbox whose program ends by itself is gone."""
-        await sandbox.program.ended()
-        if sandbox.state is State.RUNNING:
-            logger.warning("sandbox %s ended by itself", sandbox.id)
-            await self._end(sandbox)
+    async def _pause_at_end(self, sandbox: Sandbox) -> None:
+        async def work() -> None:
+            if sandbox.state is State.RUNNING and seconds_until(sandbox.end_at) == 0:
+                await self._changes.pause(sandbox, memory=sandbox.lifetime.pause_keeps_memory, kept=None)
+
+        try:
+            await self._turns.take(sandbox, Event.PAUSE, work)
+        except RefusedError:
+            return  # somebody ended it meanwhile
+        except (NoAnswerError, NoSpaceError, OSError):
+            logger.exception("sandbox %s could not be paused at its end time; it is ended", sandbox.id)
+            if not sandbox.state.ending:
+                self._kill(sandbox)
+
+    def _kill(self, sandbox: Sandbox) -> asyncio.Task[None]:
+        sandbox.move(Event.KILL)
+        self._ledger.note(sandbox)  # from here on there is no way back, for the next manager either
+        self._deadlines.disarm(sandbox)
+        for task in sandbox.work:
+            task.cancel()
+        return self._turns.go(self._end(sandbox))
 
     async def _end(self, sandbox: Sandbox) -> None:
-        already_ending = sandbox.state is State.ENDING
-        sandbox.state = State.ENDING
-        if deadline := self._deadlines.pop(sandbox.id, None):
-            deadline.cancel()
-        if already_ending:
-            return
+        self._watchers.leave(sandbox)
         try:
-            await sandbox.program.end()
+            async with sandbox.lock:
+                await sandbox.program.end()
         finally:
+            sandbox.move(Event.ENDED)
             self._known.pop(sandbox.id, None)
+            self._ledger.forget(sandbox)
             logger.info("sandbox %s is gone", sandbox.id)
 
-    def _keep(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-
-def _internal_variables(sandbox: Sandbox) -> dict[str, str]:
-    """What every process in a sandbox finds in its environment (E2B's names)."""
-    return {
-        "E2B_SANDBOX": "true",
-        "E2B_SANDBOX_ID": sandbox.id,
-        "E2B_TEMPLATE_ID": sandbox.template.name,
-    }
+    def _at_end(self, sandbox: Sandbox) -> None:
+        """A sandbox whose program has ended by itself is gone; of a paused one the files are left."""
+        if sandbox.state is State.PAUSED:
+            logger.warning("sandbox %s lost its processes while it was paused", sandbox.id)
+            sandbox.program.release()
+            sandbox.keeps_memory = False
+            self._ledger.note(sandbox)
+        elif not sandbox.state.ending:
+            logger.warning("sandbox %s ended by itself", sandbox.id)
+            self._kill(sandbox)

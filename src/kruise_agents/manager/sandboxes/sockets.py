@@ -34,8 +34,9 @@ class PortClosedError(Exception):
 
 
 def listen(folder: Path, name: str) -> socket.socket:
-    """Make the listening socket ``name`` in ``folder``. The descriptor can be inherited."""
+    """Make the listening socket ``name`` in ``folder``, in place of an older one. The descriptor can be inherited."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    (folder / name).unlink(missing_ok=True)
     with _short(folder, name) as path:
         listener.bind(path)
     listener.listen(_BACKLOG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -39,6 +40,12 @@ class Template:
     def build_id(self) -> str:
         """A UUID that stays the same for the same template."""
         return str(uuid.uuid5(_BUILDS, self.name))
+
+
+def read_template(text: str) -> Template:
+    """A template as it was written down, in JSON; it may not exist any more."""
+    facts = json.loads(text)
+    return Template(**{**facts, "limits": Limits(**facts.get("limits", {}))})
 
 
 class Templates:

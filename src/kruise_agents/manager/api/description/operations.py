@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from .schemas import Schema, array_of, reference
 
 _TEXT: Schema = {"type": "string"}
+_DURATION: Schema = {"type": "string", "description": "as Go writes one: 90s, 1.5h, 2h45m"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Operation:
 _CREATE = Operation(
     "Make a sandbox",
     {201: reference("Sandbox")},
-    refusals=(400, 404, 409, 422, 500),
+    refusals=(400, 404, 409, 422, 500, 507),
     body=reference("NewSandbox"),
     headers={"Idempotency-Key": {"type": "string", "pattern": "^[a-z0-9-]{1,255}$"}},
 )
@@ -56,10 +57,11 @@ _LIST = Operation(
         "nextToken": {"type": "string", "description": "the header X-Next-Token of the page before"},
     },
 )
+_CHANGED = (400, 404, 500, 507)
 _CONNECT = Operation(
-    "Join a running sandbox; its life is only ever prolonged",
-    {200: reference("Sandbox")},
-    refusals=(400, 404),
+    "Join a sandbox: the life of a running one is only ever prolonged (200), a paused one is resumed (201)",
+    {200: reference("Sandbox"), 201: reference("Sandbox")},
+    refusals=(*_CHANGED, 409),
     body=reference("Connect"),
 )
 _LIST_TEMPLATES = Operation("List templates, by name", {200: array_of("ListedTemplate")})
@@ -80,7 +82,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/sandboxes/{sandbox_id}/timeout"): Operation(
         "Set the end time, sooner or later than before",
         {204: None},
-        refusals=(400, 404),
+        refusals=_CHANGED,
         body=reference("Timeout"),
     ),
     ("PUT", "/sandboxes/{sandbox_id}/network"): Operation(
@@ -89,6 +91,49 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         refusals=(400, 404, 500),
         body=reference("Network"),
     ),
+    ("POST", "/sandboxes/{sandbox_id}/refreshes"): Operation(
+        "Let a sandbox live at least some seconds more", {204: None}, refusals=_CHANGED, body=reference("Refresh")
+    ),
+    ("POST", "/sandboxes/{sandbox_id}/pause"): Operation(
+        "Pause a sandbox, with its processes or only with its files",
+        {204: None},
+        refusals=_CHANGED,
+        body=reference("Pause"),
+        headers={"x-e2b-kruise-reserve-paused-sandbox-duration": _DURATION},
+    ),
+    ("POST", "/sandboxes/{sandbox_id}/resume"): Operation(
+        "Resume a paused sandbox", {201: reference("Sandbox")}, refusals=(*_CHANGED, 409), body=reference("Connect")
+    ),
+    ("POST", "/sandboxes/{sandbox_id}/snapshots"): Operation(
+        "Copy the files of a running sandbox",
+        {201: reference("Snapshot")},
+        refusals=_CHANGED,
+        body=reference("NewSnapshot"),
+        headers={
+            "x-e2b-kruise-snapshot-ttl": _DURATION,
+            "x-e2b-kruise-snapshot-keep-running": _TEXT,
+            "x-e2b-kruise-snapshot-persistent-contents": _TEXT,
+            "x-e2b-kruise-snapshot-wait-success-seconds": _TEXT,
+        },
+    ),
+    ("POST", "/sandboxes/{sandbox_id}/fork"): Operation(
+        "Make sandboxes with the files of a running one",
+        {201: array_of("Fork")},
+        refusals=(*_CHANGED, 409),
+        body=reference("NewForks"),
+    ),
+    ("GET", "/snapshots"): Operation(
+        "List snapshots, newest first",
+        {200: array_of("Snapshot")},
+        refusals=(400,),
+        query={
+            "sandboxID": _TEXT,
+            "name": _TEXT,
+            "limit": {"type": "integer", "minimum": 1},
+            "nextToken": {"type": "string", "description": "the header X-Next-Token of the page before"},
+        },
+    ),
+    ("DELETE", "/templates/{template_id}"): Operation("Remove a snapshot", {204: None}, refusals=(400, 404, 507)),
     ("POST", "/sandboxes/{sandbox_id}/traffic-access-token"): Operation(
         "A new traffic access token for a protected sandbox",
         {200: reference("TrafficToken")},

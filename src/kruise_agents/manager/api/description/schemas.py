@@ -83,6 +83,7 @@ SCHEMAS: dict[str, Schema] = {
             "users": {"enum": ["one", "several"]},
             "limits": {"enum": ["cgroup v2", "rlimits"]},
             "internet": {"enum": ["slirp4netns", "pasta", "none", "the machine's"]},
+            "pause": _TEXT,
         }
     ),
     "NewSandbox": _object(
@@ -94,10 +95,41 @@ SCHEMAS: dict[str, Schema] = {
             "secure": _or_null({**_FLAG, "description": "whether envd asks for an access token; true unless false"}),
             "allow_internet_access": _or_null(_FLAG),
             "network": _or_null(_object({}, {"allowOut": _RANGES, "denyOut": _RANGES})),
+            "autoPause": _or_null({**_FLAG, "description": "pause it at its end time instead of ending it"}),
+            "autoPauseMemory": _or_null({**_FLAG, "description": "whether that pause keeps processes"}),
+            "autoResume": _or_null(_object({}, {"enabled": _or_null(_FLAG)})),
         },
     ),
     "Network": _object({}, {"allowOut": _RANGES, "denyOut": _RANGES, "allow_internet_access": _or_null(_FLAG)}),
-    "Connect": _object({}, {"timeout": _or_null({"type": "integer", "minimum": 1, "description": "seconds from now"})}),
+    "Connect": _object(
+        {},
+        {
+            "timeout": _or_null({"type": "integer", "minimum": 1, "description": "seconds from now"}),
+            "memory": _or_null({**_FLAG, "description": "false: boot a paused one anew"}),
+        },
+    ),
+    "Pause": _object(
+        {},
+        {
+            "memory": _or_null({**_FLAG, "description": "false: keep files only"}),
+            "requireHealthyGuest": _or_null(_FLAG),
+        },
+    ),
+    "Refresh": _object({}, {"duration": _or_null({"type": "integer", "description": "seconds from now, 15 at least"})}),
+    "NewSnapshot": _object(
+        {}, {"name": _or_null({**_TEXT, "description": "name or name:tag"}), "memory": _or_null(_FLAG)}
+    ),
+    "Snapshot": _object({"snapshotID": _TEXT, "names": {"type": "array", "items": _TEXT}}),
+    "NewForks": _object(
+        {},
+        {
+            "count": _or_null({"type": "integer", "minimum": 1, "maximum": 20}),
+            "timeout": _or_null({"type": "integer", "minimum": 1, "description": "seconds until their end"}),
+        },
+    ),
+    "Fork": {
+        "oneOf": [_object({"sandbox": reference("Sandbox")}), _object({"error": reference("Error")})],
+    },
     "Timeout": _object({"timeout": {"type": "integer", "description": "seconds from now; 0 or less ends it"}}),
     "Sandbox": _object(
         {
@@ -119,7 +151,8 @@ SCHEMAS: dict[str, Schema] = {
             "envdAccessToken": _or_null(_TEXT),
             "domain": _or_null(_TEXT),
             "lifecycle": _object({"autoResume": _FLAG, "onTimeout": {"enum": ["kill", "pause"]}}),
-        }
+        },
+        {"pauseMode": {"enum": ["full", "filesystem"]}},
     ),
     "TrafficToken": _object({"trafficAccessToken": _TEXT, "trafficAccessTokenExpiration": _TIME}),
     "ListedTemplate": _object(

@@ -1,0 +1,195 @@
+"""Snapshots and forks over REST."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ..sandboxes.lifecycle import State
+from ..sandboxes.model import Sandbox
+from ..sandboxes.registry import Sandboxes
+from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
+from ..sandboxes.templates import Templates
+from ..store import NoSpaceError, SnapshotRow
+from .auth import owner_of
+from .body import Fields, read_fields
+from .durations import read_duration
+from .errors import DO_NOT_RETRY, ApiError, sandbox_not_found
+from .listing import read_limit
+from .replies import sandbox_reply
+from .traffic_tokens import new_token_fields
+
+DEFAULT_FORK_TIMEOUT = 15
+MAX_FORKS = 20
+_HEADER = "x-e2b-kruise-snapshot-"
+
+logger = logging.getLogger(__name__)
+
+
+class SnapshotRoutes:
+    """The handlers, over the snapshots, sandboxes and templates of one manager."""
+
+    def __init__(self, snapshots: Snapshots, sandboxes: Sandboxes, templates: Templates) -> None:
+        self._snapshots = snapshots
+        self._sandboxes = sandboxes
+        self._templates = templates
+
+    def routes(self) -> list[Route]:
+        """Their routes."""
+        return [
+            Route("/sandboxes/{sandbox_id}/snapshots", self.take, methods=["POST"]),
+            Route("/sandboxes/{sandbox_id}/fork", self.fork, methods=["POST"]),
+            Route("/snapshots", self.list, methods=["GET"]),
+            Route("/templates/{template_id:path}", self.remove, methods=["DELETE"]),
+        ]
+
+    async def take(self, request: Request) -> Response:
+        """Make a snapshot of a running sandbox: 201 when it is whole."""
+        fields = await read_fields(request)
+        fields.flag("memory")  # files are what a snapshot keeps here, whatever is asked for
+        reference = self._reference(fields)
+        seconds = _ttl(request)
+        _check_headers(request)
+        sandbox = self._running(request)
+        with _told():
+            row = await self._snapshots.take(sandbox, owner_of(request), reference, seconds)
+        if request.headers.get(f"{_HEADER}keep-running") == "false":
+            await self._sandboxes.pause(sandbox)
+        return JSONResponse(_shown(row), status_code=201)
+
+    async def list(self, request: Request) -> Response:
+        """One page of snapshots, newest first."""
+        query = request.query_params
+        rows = self._snapshots.all(owner_of(request))
+        if sandbox_id := query.get("sandboxID"):
+            rows = [row for row in rows if row.sandbox == sandbox_id]
+        if name := query.get("name"):
+            rows = [row for row in rows if _is_called(row, name)]
+        if token := query.get("nextToken"):
+            after = _read_cursor(token)
+            rows = [row for row in rows if (row.created_at, row.id) < after]
+        limit = read_limit(query.get("limit"))
+        headers = {"X-Next-Token": _cursor(rows[limit - 1])} if len(rows) > limit else {}
+        return JSONResponse([_shown(row) for row in rows[:limit]], headers=headers)
+
+    async def remove(self, request: Request) -> Response:
+        """Remove a snapshot. Sandboxes that were made from it have files of their own."""
+        reference = request.path_params["template_id"]
+        snapshot = self._snapshots.find(reference, owner_of(request))
+        if snapshot is not None:
+            await self._snapshots.remove(snapshot)
+            return Response(status_code=204)
+        if self._templates.find(reference) is not None:
+            raise ApiError(400, f"template '{reference}' belongs to this manager and cannot be deleted")
+        raise ApiError(404, f"snapshot '{reference}' not found")
+
+    async def fork(self, request: Request) -> Response:
+        """Make sandboxes with the files of another: 201 with one entry for each, made or not."""
+        fields = await read_fields(request)
+        count = fields.integer("count")
+        count = 1 if count is None else count
+        if count < 1:
+            raise ApiError(400, f"Count must be at least 1, got {count}")
+        if count > MAX_FORKS:
+            raise ApiError(400, f"Count cannot be greater than {MAX_FORKS}, got {count}")
+        timeout = fields.integer("timeout")
+        timeout = DEFAULT_FORK_TIMEOUT if timeout is None else timeout
+        if timeout <= 0:
+            raise ApiError(400, f"Timeout must be greater than 0, got {timeout}")
+        found = self._sandboxes.find(request.path_params["sandbox_id"])
+        if found is not None and found.state.resting:
+            raise ApiError(409, f"Sandbox '{found.id}' is paused and cannot be forked; resume it first")
+        sandbox = self._running(request)
+        with _told():
+            forks = await self._snapshots.fork(sandbox, count, timeout)
+        return JSONResponse([self._entry(fork, request.state.domain) for fork in forks], status_code=201)
+
+    def _entry(self, fork: Sandbox | BaseException, domain: str) -> dict[str, Any]:
+        if isinstance(fork, Sandbox):
+            return {"sandbox": {**sandbox_reply(fork, domain), **new_token_fields(self._sandboxes, fork)}}
+        logger.error("a fork could not be made", exc_info=fork)
+        code = 507 if isinstance(fork, NoSpaceError) else 500
+        return {"error": {"code": code, "message": f"the sandbox could not be started: {fork}"}}
+
+    def _running(self, request: Request) -> Sandbox:
+        sandbox_id = request.path_params["sandbox_id"]
+        sandbox = self._sandboxes.find(sandbox_id)
+        if sandbox is None or sandbox.state is not State.RUNNING:
+            raise sandbox_not_found(sandbox_id)
+        return sandbox
+
+    def _reference(self, fields: Fields) -> Reference | None:
+        if "name" not in fields.names():
+            return None
+        name = fields.text("name")
+        try:
+            reference = Reference.read(name)
+        except ValueError as error:
+            raise ApiError(400, f"Invalid name: {name!r}; {error}") from None
+        if self._templates.find(reference.name) is not None:
+            raise ApiError(400, f"Invalid name: {name!r} is a template of this manager")
+        return reference
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """A copy that failed is no crash: nothing is left of it, and the client is told why."""
+    try:
+        yield
+    except OSError as error:
+        raise ApiError(500, f"the files could not be copied: {error.strerror}", headers=DO_NOT_RETRY) from error
+
+
+def _shown(row: SnapshotRow) -> dict[str, Any]:
+    return {"snapshotID": row.id, "names": [row.name] if row.name else []}
+
+
+def _is_called(row: SnapshotRow, text: str) -> bool:
+    """A bare name means any tag."""
+    name, colon, tag = text.lower().partition(":")
+    return row.name == name and (not colon or row.id == f"{name}:{tag or DEFAULT_TAG}")
+
+
+def _cursor(row: SnapshotRow) -> str:
+    return base64.urlsafe_b64encode(f"{row.created_at!r}__{row.id}".encode()).decode().rstrip("=")
+
+
+def _read_cursor(token: str) -> tuple[float, str]:
+    try:
+        text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
+        moment, _, identifier = text.partition("__")
+        return float(moment), identifier
+    except ValueError:
+        raise ApiError(400, f"Invalid next token: {token!r} did not come from this list") from None
+
+
+def _ttl(request: Request) -> float | None:
+    text = request.headers.get(f"{_HEADER}ttl")
+    if text is None:
+        return None
+    try:
+        seconds = read_duration(text)
+    except ValueError as error:
+        raise ApiError(400, f'Bad extension param: invalid snapshot ttl "{text}": {error}') from None
+    if seconds <= 0:
+        raise ApiError(400, f'Bad extension param: snapshot ttl "{text}" must be positive')
+    return seconds
+
+
+def _check_headers(request: Request) -> None:
+    """Headers that change nothing here, because a snapshot is whole when it is answered, are still read."""
+    contents = request.headers.get(f"{_HEADER}persistent-contents")
+    if contents is not None and set(contents.split(",")) - {"memory", "filesystem"}:
+        raise ApiError(
+            400, f"Bad extension param: persistent-contents [{contents}] is not 'memory', 'filesystem' or both"
+        )
+    seconds = request.headers.get(f"{_HEADER}wait-success-seconds")
+    if seconds is not None and not (seconds.isascii() and seconds.isdigit()):
+        raise ApiError(400, f"Bad extension param: invalid number [{seconds}]: it must be 0 or more seconds")

@@ -1,0 +1,78 @@
+"""The life of a sandbox: its states, what may happen in each, and what is refused. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from ...errors import KruiseAgentsError
+
+
+class State(StrEnum):
+    """Where a sandbox is in its life; ``docs/architecture.md`` has the drawing."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    RESUMING = "resuming"
+    KILLING = "killing"
+    GONE = "gone"
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing can happen to it any more but its end."""
+        return self in (State.KILLING, State.GONE)
+
+    @property
+    def resting(self) -> bool:
+        """Whether clients are told that it is paused."""
+        return self in (State.PAUSING, State.PAUSED, State.RESUMING)
+
+
+class Event(StrEnum):
+    """What moves a sandbox from one state to the next."""
+
+    READY = "ready"
+    PAUSE = "pause"
+    PAUSED = "paused"
+    RESUME = "resume"
+    RESUMED = "resumed"
+    FAILED = "failed"
+    KILL = "kill"
+    ENDED = "ended"
+
+
+_TABLE: Mapping[State, Mapping[Event, State]] = {
+    State.STARTING: {Event.READY: State.RUNNING, Event.KILL: State.KILLING},
+    State.RUNNING: {Event.PAUSE: State.PAUSING, Event.KILL: State.KILLING},
+    State.PAUSING: {Event.PAUSED: State.PAUSED, Event.FAILED: State.RUNNING, Event.KILL: State.KILLING},
+    State.PAUSED: {Event.RESUME: State.RESUMING, Event.KILL: State.KILLING},
+    State.RESUMING: {Event.RESUMED: State.RUNNING, Event.FAILED: State.PAUSED, Event.KILL: State.KILLING},
+    State.KILLING: {Event.ENDED: State.GONE},
+    State.GONE: {},
+}
+
+
+class RefusedError(KruiseAgentsError):
+    """The sandbox is in a state in which this cannot happen.
+
+    ``state`` is that state, ``event`` what was asked for.
+    """
+
+    def __init__(self, state: State, event: Event) -> None:
+        super().__init__(f"a sandbox that is {state} takes no {event!s}")
+        self.state = state
+        self.event = event
+
+
+def after(state: State, event: Event) -> State:
+    """The state that follows.
+
+    Raises:
+        RefusedError: ``event`` cannot happen in ``state``.
+    """
+    try:
+        return _TABLE[state][event]
+    except KeyError:
+        raise RefusedError(state, event) from None

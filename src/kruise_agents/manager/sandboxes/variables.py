@@ -1,0 +1,39 @@
+"""The environment variables of a sandbox that is paused without its processes, until it boots again.
+
+They may hold secrets, so the file is for the manager's user only, never visible in the sandbox, and goes with the boot.
+A running sandbox has none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ..runtime import Layout
+
+
+class SavedVariables:
+    """The file of one sandbox."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._path = layout.root / "variables"
+
+    def save(self, variables: dict[str, str]) -> None:
+        """Write them down, whole or not at all."""
+        half = self._path.with_suffix(".new")
+        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(variables, file)
+        half.rename(self._path)
+
+    def load(self) -> dict[str, str]:
+        """What was written down; nothing when the processes were lost without a pause."""
+        try:
+            loaded: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return loaded
+
+    def remove(self) -> None:
+        """Remove the file."""
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,44 @@
+"""The one secret of a state folder, from which the tokens of its sandboxes are derived instead of stored."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+from typing import Self
+
+_BYTES = 32
+
+
+class StateSecret:
+    """256 random bits, made once."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """The secret in ``path``; made when it is not there, readable for nobody else."""
+        return cls(read_or_make(path, secrets.token_bytes(_BYTES)))
+
+    def access_token(self, sandbox_id: str) -> str:
+        """The token for envd of one sandbox: 256 bits in hex, the same whenever it is asked for."""
+        return hmac.new(self._value, f"envd:{sandbox_id}".encode(), hashlib.sha256).hexdigest()
+
+
+def read_or_make(path: Path, fresh: bytes) -> bytes:
+    """The content of a secret file; ``fresh`` becomes it when there is none. A crash leaves no half of it."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    half = path.with_name(f"{path.name}.new")
+    half.unlink(missing_ok=True)
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(fresh)
+        file.flush()
+        os.fsync(file.fileno())
+    half.rename(path)
+    return fresh

@@ -1,0 +1,238 @@
+"""What must survive the manager, in one SQLite file.
+
+Writes are single statements of a few hundred bytes, each its own transaction: after ``kill -9`` at any moment the file
+holds all that was written before it. Losing the machine's power may lose the last ones, and with it go the processes
+that they describe.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from ..errors import ConfigurationError, KruiseAgentsError
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE sandboxes (
+        id TEXT PRIMARY KEY,
+        uid TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        runtime TEXT NOT NULL,
+        template TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        lifetime TEXT NOT NULL,
+        secure INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        started_at REAL NOT NULL,
+        end_at REAL,
+        kept_until REAL,
+        keeps_memory INTEGER NOT NULL,
+        pid INTEGER,
+        pid_started INTEGER,
+        boot TEXT,
+        asleep TEXT NOT NULL
+    ) STRICT;
+    """,
+    """
+    CREATE TABLE snapshots (
+        owner TEXT NOT NULL,
+        id TEXT NOT NULL,
+        folder TEXT NOT NULL,
+        name TEXT,
+        template TEXT NOT NULL,
+        sandbox TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL,
+        PRIMARY KEY (owner, id)
+    ) STRICT;
+    """,
+    "ALTER TABLE sandboxes ADD COLUMN network TEXT NOT NULL DEFAULT '{}';",
+)
+"""Each step makes the next version of the schema out of the one before; steps that were released never change."""
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
+
+
+class NoSpaceError(KruiseAgentsError):
+    """The disk with the state folder is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRow:
+    """One sandbox as it is written down. Times are seconds since the epoch."""
+
+    id: str
+    uid: str
+    owner: str
+    """The id of the API key that made it."""
+    runtime: str
+    template: str
+    """The template as it was when the sandbox was made, in JSON."""
+    metadata: str
+    """JSON."""
+    lifetime: str
+    """JSON."""
+    secure: int
+    state: str
+    started_at: float
+    end_at: float | None
+    kept_until: float | None
+    """When a paused one is ended."""
+    keeps_memory: int
+    """Whether a pause, begun or done, keeps processes."""
+    pid: int | None
+    pid_started: int | None
+    boot: str | None
+    asleep: str
+    """JSON: which processes were stopped before a pause stopped all."""
+    network: str
+    """JSON: what it may reach outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRow:
+    """One snapshot as it is written down. Times are seconds since the epoch."""
+
+    owner: str
+    """The id of the API key that made it."""
+    id: str
+    """What sandboxes are made from it by; ``name:tag`` of one that has a name."""
+    folder: str
+    name: str | None
+    template: str
+    """The template of the sandbox that it was made of, in JSON."""
+    sandbox: str
+    created_at: float
+    expires_at: float | None
+
+    def is_over(self, moment: float) -> bool:
+        """Whether it was to be kept only until then."""
+        return self.expires_at is not None and self.expires_at <= moment
+
+
+_COLUMNS = tuple(field.name for field in fields(SandboxRow))
+_SNAPSHOT_COLUMNS = tuple(field.name for field in fields(SnapshotRow))
+
+
+class Store:
+    """The open file.
+
+    Parameters:
+        path: made when it is not there; nobody else can read it.
+
+    Raises:
+        ConfigurationError: it was written by a newer version, or is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._connection.execute("PRAGMA foreign_keys = ON")
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._migrate()
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise ConfigurationError(
+                f"{path} cannot be used: {error}; put it away, or choose another state folder with --state-dir"
+            ) from error
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def sandboxes(self) -> list[SandboxRow]:
+        """Every sandbox."""
+        found = self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM sandboxes")  # noqa: S608 - our own names
+        return [SandboxRow(*row) for row in found]
+
+    def save_sandbox(self, row: SandboxRow) -> None:
+        """Write a sandbox down, new or changed.
+
+        Raises:
+            NoSpaceError: the disk is full; what was written before stands.
+        """
+        marks = ", ".join("?" * len(_COLUMNS))
+        names = ", ".join(_COLUMNS)
+        self._write(f"INSERT OR REPLACE INTO sandboxes ({names}) VALUES ({marks})", astuple(row))  # noqa: S608 - as above
+
+    def remove_sandbox(self, sandbox_id: str) -> None:
+        """Forget a sandbox.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._write("DELETE FROM sandboxes WHERE id = ?", (sandbox_id,))
+
+    def snapshots(self) -> list[SnapshotRow]:
+        """Every snapshot."""
+        found = self._connection.execute(f"SELECT {', '.join(_SNAPSHOT_COLUMNS)} FROM snapshots")  # noqa: S608 - as above
+        return [SnapshotRow(*row) for row in found]
+
+    def save_snapshot(self, row: SnapshotRow) -> SnapshotRow | None:
+        """Write a snapshot down. Returns the one of the same id that it replaces.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        same = [one for one in self.snapshots() if (one.owner, one.id) == (row.owner, row.id)]
+        marks = ", ".join("?" * len(_SNAPSHOT_COLUMNS))
+        names = ", ".join(_SNAPSHOT_COLUMNS)
+        self._write(f"INSERT OR REPLACE INTO snapshots ({names}) VALUES ({marks})", astuple(row))  # noqa: S608 - as above
+        return same[0] if same else None
+
+    def remove_snapshot(self, row: SnapshotRow) -> None:
+        """Forget a snapshot.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._write("DELETE FROM snapshots WHERE owner = ? AND id = ?", (row.owner, row.id))
+
+    def close(self) -> None:
+        """Write everything into the one file and close it."""
+        self._connection.close()
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        with space_for(self._path):
+            self._connection.execute(statement, values)
+
+    def _migrate(self) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise ConfigurationError(
+                f"{self._path} was written by a newer kruise-agents (state version {version}, this one knows "
+                f"{len(MIGRATIONS)}); upgrade, or choose another state folder with --state-dir"
+            )
+        for number in range(version, len(MIGRATIONS)):
+            self._connection.executescript(
+                f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+            )
+
+
+@contextmanager
+def space_for(path: Path) -> Iterator[None]:
+    """Writes below ``path``: a full disk is a :class:`NoSpaceError`, whoever noticed it."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode not in _FULL:
+            raise
+        raise NoSpaceError(no_space(path.parent)) from error
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise NoSpaceError(no_space(path.parent)) from error
+
+
+def no_space(folder: Path) -> str:
+    """What is said of a full disk."""
+    return f"no space left on the disk of {folder}; remove something there, or end sandboxes"
