@@ -114,6 +114,21 @@ class TestSeveralUsers:
         assert execution.text == "(0, '/home/user')"
         assert out(sandbox, "stat -c %U made") == "root"
 
+    def test_code_may_write_over_what_the_user_has_made(self, sandbox: Sandbox) -> None:
+        sandbox.files.write("mine", "1")
+        sandbox.commands.run("chmod 600 mine")
+        assert sandbox.run_code("open('mine', 'a').write('2')").error is None
+        assert out(sandbox, "cat mine; stat -c %U mine") == "12user"
+
+    def test_the_user_is_in_the_groups_that_programs_look_for(self, sandbox: Sandbox) -> None:
+        assert out(sandbox, "id -gn; id -Gn").splitlines()[0] == "user"
+        assert "sudo" in out(sandbox, "id -Gn").split()
+
+    def test_an_owner_without_a_name_is_a_number(self, sandbox: Sandbox) -> None:
+        sandbox.commands.run("touch /home/user/f && chown 4321:4322 /home/user/f", user="root")
+        info = sandbox.files.get_info("f")
+        assert (info.owner, info.group) == ("4321", "4322")
+
     def test_temporary_folders_are_everybodys(self, sandbox: Sandbox) -> None:
         for user in ("user", "root"):
             assert (

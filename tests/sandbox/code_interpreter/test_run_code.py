@@ -50,6 +50,15 @@ def test_two_prints_are_one_message(sandbox: Sandbox, context: Context) -> None:
     assert sandbox.run_code("print('a'); print('b')", context=context).logs.stdout == ["a\nb\n"]
 
 
+def test_prints_with_pauses_are_messages_of_their_own(sandbox: Sandbox, context: Context) -> None:
+    code = "import time\nfor word in 'abc': print(word); time.sleep(0.4)"
+    assert sandbox.run_code(code, context=context).logs.stdout == ["a\n", "b\n", "c\n"]
+
+
+def test_an_exit_by_exception_is_warned_of(sandbox: Sandbox, context: Context) -> None:
+    assert "To exit" in "".join(sandbox.run_code("raise SystemExit(3)", context=context).logs.stderr)
+
+
 def test_output_comes_before_the_code_is_done(sandbox: Sandbox, context: Context, tmp_path: Any) -> None:
     """The code waits for a file that is made when its first output arrives."""
     gate = tmp_path / "gate"

@@ -140,3 +140,17 @@ def test_keepalives_are_for_clients_that_know_them(
 def test_a_browser_of_any_origin_may_call(client: httpx.Client) -> None:
     answer = client.get("/health", headers={"Origin": "https://anywhere.example"})
     assert answer.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_browser_may_use_every_method_and_header(client: httpx.Client, method: str) -> None:
+    asked = {
+        "Origin": "https://anywhere.example",
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "x-access-token,e2b-traffic-access-token",
+    }
+    answer = client.options("/contexts", headers=asked)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert method in answer.headers["access-control-allow-methods"]
+    assert answer.headers["access-control-allow-headers"] == asked["Access-Control-Request-Headers"]

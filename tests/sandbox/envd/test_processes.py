@@ -148,6 +148,13 @@ def test_what_cannot_be_started_is_invalid(process: dict[str, Any], served_envd:
     assert end["error"]["message"].startswith(f"error starting process '{process['cmd']}': ")
 
 
+def test_what_cannot_be_started_in_a_terminal_is_invalid(served_envd: Any) -> None:
+    request = {"process": {"cmd": "true", "args": ["x", "a\0b"]}, "pty": {"size": {"cols": 80, "rows": 24}}}
+    [(flags, end)] = start(served_envd, request)
+    assert (flags, end["error"]["code"]) == (2, "invalid_argument")
+    assert end["error"]["message"].startswith("error starting pty with command 'true x a\0b': ")
+
+
 def test_nothing_to_start_is_invalid(served_envd: Any) -> None:
     assert start(served_envd, {})[0][1]["error"]["code"] == "invalid_argument"
 

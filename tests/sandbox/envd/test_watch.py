@@ -71,6 +71,12 @@ ACTIONS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object], lis
     "append": (lambda w: (w / "a").write_text("x"), append, [("WRITE", "a")]),
     "touch": (lambda w: (w / "a").touch(), lambda w: os.utime(w / "a"), [("CHMOD", "a")]),
     "chmod": (lambda w: (w / "a").touch(), lambda w: (w / "a").chmod(0o600), [("CHMOD", "a")]),
+    "chown": (lambda w: (w / "a").touch(), lambda w: os.chown(w / "a", os.getuid(), -1), [("CHMOD", "a")]),
+    "set an attribute": (
+        lambda w: (w / "a").touch(),
+        lambda w: os.setxattr(w / "a", "user.a", b"1"),
+        [("CHMOD", "a")],
+    ),
     "rename": (
         lambda w: (w / "a").touch(),
         lambda w: (w / "a").rename(w / "b"),
