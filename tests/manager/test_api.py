@@ -81,6 +81,7 @@ def test_get_has_every_field_that_the_sdk_requires(create: Create, api: httpx.Cl
     found = api.get(f"/sandboxes/{made['sandboxID']}").json()
     assert found["state"] == "running"
     assert found["metadata"] == {"who": "me"}
+    assert found["alias"] == "base"
     assert found["envdAccessToken"] == made["envdAccessToken"]
     assert {"templateID", "clientID", "startedAt", "endAt", "cpuCount", "memoryMB", "diskSizeMB"} <= set(found)
 

@@ -53,6 +53,11 @@ def test_folders_and_their_modes(sandbox: Sandbox) -> None:
     assert out(sandbox, "readlink -f /var/run /var/lock").split() == ["/run", "/run/lock"]
 
 
+def test_home_is_filled_from_the_skeleton(sandbox: Sandbox) -> None:
+    assert {".bashrc", ".profile"} <= set(out(sandbox, "ls -A ~").split())
+    assert out(sandbox, "cd /etc/skel; for f in $(ls -A); do cmp $f ~/$f && echo same; done").split() == ["same"] * 2
+
+
 def test_temporary_files_are_on_the_disk_that_home_is_on(sandbox: Sandbox) -> None:
     assert len(set(out(sandbox, "stat -c %d /tmp /home/user /").split())) == 1
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from e2b.exceptions import TimeoutException
 from e2b_code_interpreter import AsyncSandbox, Sandbox
@@ -52,6 +53,15 @@ def test_a_call_in_flight_says_that_the_sandbox_was_killed(sandbox: Sandbox, nam
         call(sandbox, name, heard)
     ending.join()
     assert "".join(said) == "begun\n"
+
+
+def test_a_transfer_in_flight_is_cut(sandbox: Sandbox) -> None:
+    pieces = iter(sandbox.files.read("/dev/zero", format="stream"))
+    assert next(pieces)
+    sandbox.kill()
+    with pytest.raises(httpx.TransportError):
+        for _ in pieces:
+            pass
 
 
 def test_the_async_sdk_says_so_too(manager: RunningManager, patched: None) -> None:

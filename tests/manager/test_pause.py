@@ -123,6 +123,7 @@ class TestFilesOnly:
             sandbox = Sandbox.create(envs={"FROM_CREATE": "yes"}, domain=manager.domain, api_key=manager.api_key)
             folder = manager.state_dir / "sandboxes" / sandbox.sandbox_id
             sandbox.files.write("kept.txt", "kept")
+            sandbox.files.write("/tmp/kept.txt", "temporary")
             sandbox.run_code("x = 41")
             command = sandbox.commands.run("sleep 5000", background=True)
             assert api.post(f"/sandboxes/{sandbox.sandbox_id}/pause", json={"memory": False}).status_code == 204
@@ -131,6 +132,7 @@ class TestFilesOnly:
             assert api.post(f"/v2/sandboxes/{sandbox.sandbox_id}/connect", json={}).status_code == 201
             assert not (folder / "variables").exists()
             assert sandbox.files.read("kept.txt") == "kept"
+            assert sandbox.files.read("/tmp/kept.txt") == "temporary"
             assert sandbox.commands.run("echo $FROM_CREATE $E2B_SANDBOX").stdout == "yes true\n"
             assert command.pid not in [process.pid for process in sandbox.commands.list()]
             assert "NameError" in str(sandbox.run_code("x").error)

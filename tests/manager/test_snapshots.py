@@ -50,12 +50,15 @@ class TestSnapshots:
         self, sandbox: Sandbox, api: httpx.Client, options: dict[str, Any]
     ) -> None:
         sandbox.files.write("file.txt", "then")
+        sandbox.files.write("/tmp/file.txt", "temporary")
         sandbox.run_code("x = 41")
         snapshot = take(api, sandbox)
         sandbox.files.write("file.txt", "later")
         assert sandbox.run_code("x + 1").text == "42", "the source goes on, with its kernels"
-        with Sandbox.create(template=snapshot, **options) as other:
+        with Sandbox.create(template=snapshot, envs={"FROM_CREATE": "its own"}, **options) as other:
             assert other.files.read("file.txt") == "then"
+            assert other.files.read("/tmp/file.txt") == "temporary"
+            assert other.commands.run("echo $FROM_CREATE").stdout == "its own\n"
             assert other.get_info().template_id == snapshot
             assert other.run_code("'x' in globals()").text == "False", "processes are not copied"
             own = other.commands.run("cat /run/e2b/.E2B_SANDBOX_ID; echo; cat /.e2b").stdout

@@ -71,6 +71,8 @@ class TestSeveralUsers:
         ]
         assert sandbox.files.get_info("/opt/his.txt").owner == "root"
         assert sandbox.files.get_info("new/mine.txt").owner == "user"
+        sandbox.files.rename("new/mine.txt", "newer/still/mine.txt")
+        assert out(sandbox, "stat -c '%U:%G %a' newer newer/still").split("\n") == ["user:user 755"] * 2
 
     def test_an_upload_over_a_file_of_root_makes_it_the_users(self, sandbox: Sandbox) -> None:
         sandbox.commands.run("install -m 600 /dev/null /home/user/f", user="root")

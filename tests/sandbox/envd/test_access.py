@@ -104,6 +104,19 @@ def test_the_token_opens_everything(secured: Any) -> None:
     assert sandbox.commands.run("cat f").stdout == "x"
 
 
+def test_the_token_is_looked_at_before_the_user(secured: Any) -> None:
+    url = secured.url + "/filesystem.Filesystem/Stat"
+    reply = httpx.post(url, json={"path": ""}, auth=("nobody", ""), headers={"x-access-token": "wrong"})
+    assert reply.json()["message"].startswith("unauthorized access")
+    reply = httpx.post(url, json={"path": ""}, auth=("nobody", ""), headers={"x-access-token": TOKEN})
+    assert (reply.status_code, reply.json()) == (
+        401,
+        {"code": "unauthenticated", "message": "invalid username: 'nobody'"},
+    )
+    reply = httpx.post(url, json={"path": ""}, auth=("user", "any password"), headers={"x-access-token": TOKEN})
+    assert reply.status_code == 200
+
+
 @pytest.mark.parametrize("token", [None, "wrong", "ünïcode".encode().decode("latin-1")])
 def test_without_the_token_nothing_runs(token: str | None, secured: Any) -> None:
     headers = {} if token is None else {"x-access-token": token.encode("latin-1")}

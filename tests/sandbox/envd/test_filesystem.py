@@ -62,6 +62,7 @@ def test_a_link_looks_like_its_target(sandbox: Sandbox, served_envd: Any) -> Non
     assert entry["symlinkTarget"] == str(home / "folder")
     assert (entry["mode"], entry["permissions"]) == (0o755, "Lrwxrwxrwx")
     assert entry["path"] == str(home / "to-folder")
+    assert "isSymlink" not in entry, "programs expect the type of what a link leads to"
     entry = call(served_envd, "Stat", path="dangling").json()["entry"]
     assert (entry["type"], entry["mode"]) == ("FILE_TYPE_UNSPECIFIED", 0)
     assert entry["symlinkTarget"] == str(home / "dangling")

@@ -442,6 +442,12 @@ def test_silence_is_filled_with_keepalives(served_envd: Any) -> None:
     assert {"keepalive"} not in [set(frame["event"]) for _, frame in start(served_envd, shell("true"))[:-1]]
 
 
+def test_output_puts_a_keepalive_off(served_envd: Any) -> None:
+    frames = start(served_envd, shell("for i in 1 2 3 4 5; do echo; sleep 0.5; done"), keepalive_ping_interval="2")
+    assert (0, {"event": {"keepalive": {}}}) not in frames
+    assert end_of(frames)["exited"]
+
+
 def test_a_hundred_commands_at_once(sandbox: Sandbox) -> None:
     def run(number: int) -> str:
         return sandbox.commands.run(f"echo {number}", timeout=120).stdout

@@ -153,6 +153,12 @@ def test_new_files_are_0644_and_folders_0755(sandbox: Sandbox, served_envd: Any)
     assert (served_envd.home / "d/e").stat().st_mode & 0o7777 == 0o755
 
 
+def test_folders_that_are_there_stay_as_they_are(sandbox: Sandbox, served_envd: Any) -> None:
+    (served_envd.home / "d").mkdir(mode=0o700)
+    sandbox.files.write("d/e/f", "x")
+    assert (served_envd.home / "d").stat().st_mode & 0o7777 == 0o700
+
+
 def test_an_existing_file_keeps_its_mode_and_inode(sandbox: Sandbox, served_envd: Any) -> None:
     file = served_envd.home / "script"
     file.write_text("old and longer")
