@@ -118,6 +118,13 @@ def test_an_address_is_blocked_when_it_is_denied_and_not_allowed(
     assert IPv4Network("0.0.0.0/0") not in blocked, "it would have no say beside the way out"
 
 
+@pytest.mark.parametrize("name", ["maskRequestHost", "httpsPorts"])
+def test_what_would_change_requests_on_their_way_in_is_refused(api: httpx.Client, name: str) -> None:
+    answer = api.post("/sandboxes", json={"templateID": "base", "network": {name: "x"}})
+    assert answer.status_code == 400
+    assert f"field '{name}' is not supported" in answer.text
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

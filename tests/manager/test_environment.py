@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import httpx
@@ -122,6 +123,7 @@ def test_what_the_kernel_tells(sandbox: Sandbox) -> None:
     assert len(boot) == 36
     assert out(sandbox, "cat /proc/sys/kernel/random/boot_id") == boot
     assert int(out(sandbox, "cat /proc/sys/fs/inotify/max_user_watches")) > 0
+    assert abs(int(out(sandbox, "date +%s")) - time.time()) < 60
     assert int(out(sandbox, "nproc")) > 0
     assert int(out(sandbox, "grep -c processor /proc/cpuinfo")) > 0
     assert out(

@@ -122,6 +122,12 @@ class TestSeveralUsers:
         assert sandbox.run_code("open('mine', 'a').write('2')").error is None
         assert out(sandbox, "cat mine; stat -c %U mine") == "12user"
 
+    def test_a_context_may_be_in_the_home_of_root(self, sandbox: Sandbox) -> None:
+        context = sandbox.create_code_context(cwd="/root")
+        assert sandbox.run_code("import os; os.getcwd(), os.path.expanduser('~')", context=context).text == (
+            "('/root', '/root')"
+        )
+
     def test_the_user_is_in_the_groups_that_programs_look_for(self, sandbox: Sandbox) -> None:
         assert out(sandbox, "id -gn; id -Gn").splitlines()[0] == "user"
         assert "sudo" in out(sandbox, "id -Gn").split()

@@ -6,7 +6,13 @@ import os
 
 import pytest
 
-from kruise_agents.sandbox.code_interpreter.environment import assignment, difference, restoration
+from kruise_agents.sandbox.code_interpreter.environment import (
+    assignment,
+    difference,
+    java_assignment,
+    r_assignment,
+    restoration,
+)
 
 
 def test_only_what_differs_is_changed() -> None:
@@ -28,3 +34,9 @@ def test_no_value_can_break_the_source(value: str, monkeypatch: pytest.MonkeyPat
     assert os.environ["KA_SET"] == value
     assert "KA_REMOVED" not in os.environ
     assert set(names) == {"__builtins__"}
+
+
+def test_r_and_java_are_told_in_their_own_words() -> None:
+    changes = {"SET": 'a "b"\\\n', "GONE": None}
+    assert r_assignment(changes) == (r'invisible({Sys.setenv(`SET` = "a \"b\"\\\n"); Sys.unsetenv(c("GONE"))})')
+    assert java_assignment(changes) == (r'System.setProperty("SET", "a \"b\"\\\n"); System.clearProperty("GONE");')
