@@ -72,6 +72,14 @@ class TestWithItsMemory:
         wait_for(lambda: again.files.read("ticks") != before, what="a tick")
         assert again.files.read("/proc/sys/kernel/random/boot_id") == boot
 
+    def test_a_command_is_joined_again_by_its_pid(self, sandbox: Sandbox, options: dict[str, Any]) -> None:
+        command = sandbox.commands.run("read x; echo got $x", background=True, stdin=True)
+        sandbox.pause()
+        again = Sandbox.connect(sandbox.sandbox_id, **options)
+        joined = again.commands.connect(command.pid)
+        again.commands.send_stdin(command.pid, "it\n")
+        assert joined.wait().stdout == "got it\n"
+
     def test_nothing_in_it_runs_meanwhile(self, sandbox: Sandbox, manager: RunningManager) -> None:
         sandbox.commands.run(TICKER, background=True)
         ticks = manager.state_dir / "sandboxes" / sandbox.sandbox_id / "rootfs/home/user/ticks"

@@ -228,6 +228,18 @@ def test_output_of_a_thread_after_the_end_of_its_cell_belongs_to_nobody(sandbox:
     assert execution.text == "quiet"
 
 
+def test_output_of_a_child_after_the_end_of_its_cell_belongs_to_nobody(
+    sandbox: Sandbox, context: Context, tmp_path: Any, until: Callable[..., Any]
+) -> None:
+    script = f"while ! test -e {tmp_path}/go; do sleep 0.01; done; echo late; touch {tmp_path}/said"
+    started = f"import subprocess\nchild = subprocess.Popen(['sh', '-c', {script!r}])"
+    assert sandbox.run_code(started, context=context).error is None
+    (tmp_path / "go").touch()
+    until((tmp_path / "said").exists, "the child has written")
+    execution = sandbox.run_code("child.wait()", context=context)
+    assert (execution.text, execution.logs.stdout) == ("0", [])
+
+
 def test_unusual_characters_arrive_unchanged(sandbox: Sandbox) -> None:
     text = "é \u2028 \x85 \x0b 中 \U0001f600"
     assert "".join(sandbox.run_code(f"print({text!a})").logs.stdout) == text + "\n"

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -155,6 +156,28 @@ def test_a_list_below_a_link_has_the_paths_that_were_asked_for(tree: Path, sandb
 def test_names_that_are_no_text_do_not_break_a_list(sandbox: Sandbox, served_envd: Any) -> None:
     Path(os.fsdecode(os.fsencode(served_envd.home) + b"/bad\xff")).write_text("x")
     assert [info.name for info in sandbox.files.list(".")] == ["bad\ufffd"]
+
+
+def test_what_goes_while_it_is_listed_is_left_out(sandbox: Sandbox, served_envd: Any) -> None:
+    folder = served_envd.home / "busy"
+    (folder / "stays").mkdir(parents=True)
+    end = threading.Event()
+
+    def come_and_go() -> None:
+        while not end.is_set():
+            for number in range(50):
+                (folder / f"d{number}").mkdir()
+            for number in range(50):
+                (folder / f"d{number}").rmdir()
+
+    busy = threading.Thread(target=come_and_go)
+    busy.start()
+    try:
+        for _ in range(50):
+            assert "stays" in [info.name for info in sandbox.files.list("busy", depth=2)]
+    finally:
+        end.set()
+        busy.join()
 
 
 def test_list_errors(tree: Path, served_envd: Any, sandbox: Sandbox) -> None:
