@@ -19,6 +19,8 @@ from .app import ManagerApp
 from .certificates import LocalCertificate, make_certificate
 from .front import front_server
 from .gateway import Gateway
+from .holdings import Holdings
+from .keys import Keys
 from .listening import bind
 from .runtime import BubblewrapRuntime, ProcessRuntime, Runtime
 from .sandboxes.model import now
@@ -80,13 +82,17 @@ class Manager:
             kept.mkdir(mode=0o700, exist_ok=True)
             snapshots = Snapshots(kept, self._sandboxes)
             await snapshots.recover()
+            keys = Keys(settings.api_keys, self._store, secret)
+            holdings = Holdings(self._sandboxes, snapshots)
+            holdings.settle(keys)
             templates = Templates(now())
             app = ManagerApp(
                 create_api(
                     self._sandboxes,
                     snapshots,
                     templates,
-                    settings.api_keys,
+                    keys,
+                    holdings,
                     health=_health(self.runtime),
                     v1_only=settings.v1_only,
                 ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,6 +13,8 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from ..holdings import Holdings
+from ..keys import Keys
 from ..sandboxes.lifecycle import RefusedError
 from ..sandboxes.program import NoAnswerError, StartError
 from ..sandboxes.registry import Sandboxes
@@ -22,6 +24,7 @@ from ..store import NoSpaceError
 from .auth import RequireKey
 from .description import document
 from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answer, on_no_space, on_refused
+from .keys import KeyRoutes
 from .sandboxes import SandboxRoutes
 from .snapshots import SnapshotRoutes
 from .templates import TemplateRoutes
@@ -33,7 +36,8 @@ def create_api(
     sandboxes: Sandboxes,
     snapshots: Snapshots,
     templates: Templates,
-    keys: Sequence[str],
+    keys: Keys,
+    holdings: Holdings,
     *,
     health: Mapping[str, str],
     v1_only: bool = False,
@@ -41,7 +45,8 @@ def create_api(
     """The API as an ASGI application whose routes have no prefix.
 
     Parameters:
-        keys: the API keys that may call it.
+        keys: who may call it.
+        holdings: what belongs to them.
         health: what ``GET /health`` tells those who accept JSON.
         v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
     """
@@ -49,9 +54,10 @@ def create_api(
     routes = [
         Route("/health", _Health(health), methods=["GET"]),
         *refused,
-        *SandboxRoutes(sandboxes, templates, snapshots, v1_only=v1_only).routes(),
-        *SnapshotRoutes(snapshots, sandboxes, templates).routes(),
+        *SandboxRoutes(sandboxes, templates, snapshots, keys, v1_only=v1_only).routes(),
+        *SnapshotRoutes(snapshots, sandboxes, templates, keys).routes(),
         *TemplateRoutes(templates).routes(),
+        *KeyRoutes(keys, holdings).routes(),
     ]
     if not v1_only:
         description = _Description()

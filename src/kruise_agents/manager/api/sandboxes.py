@@ -9,18 +9,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..keys import Keys
+from ..quota import QuotaExceededError
 from ..sandboxes.lifecycle import State
 from ..sandboxes.model import Sandbox
 from ..sandboxes.program import StartError
 from ..sandboxes.registry import Sandboxes
 from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.templates import Template, Templates
-from .auth import owner_of
+from .auth import owner_of, still_valid
 from .body import Fields, read_fields
 from .errors import DO_NOT_RETRY, ApiError, being_killed, sandbox_not_found
 from .idempotency import IdempotentCreates
 from .lifetimes import LIFETIME_KEYS, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
 from .listing import page, read_query
+from .ownership import own_sandbox
 from .replies import sandbox_detail, sandbox_listed, sandbox_reply
 from .traffic_tokens import TrafficTokenRoutes, new_token_fields
 
@@ -37,11 +40,12 @@ class SandboxRoutes:
     """The handlers, over the sandboxes and templates of one manager."""
 
     def __init__(
-        self, sandboxes: Sandboxes, templates: Templates, snapshots: Snapshots, *, v1_only: bool = False
+        self, sandboxes: Sandboxes, templates: Templates, snapshots: Snapshots, keys: Keys, *, v1_only: bool = False
     ) -> None:
         self._sandboxes = sandboxes
         self._templates = templates
         self._snapshots = snapshots
+        self._keys = keys
         self._v1_only = v1_only
         self._creates = IdempotentCreates()
 
@@ -67,7 +71,9 @@ class SandboxRoutes:
     async def create(self, request: Request) -> Response:
         """Make a sandbox: 201 when it answers; the same one for the same idempotency key."""
         fields = await read_fields(request)
-        return await self._creates.answer(request.headers, fields, lambda: self._create(request, fields))
+        return await self._creates.answer(
+            owner_of(request), request.headers, fields, lambda: self._create(request, fields)
+        )
 
     async def _create(self, request: Request, fields: Fields) -> Response:
         _refuse_unsupported(fields)
@@ -76,8 +82,8 @@ class SandboxRoutes:
         metadata = {key: value for key, value in given.items() if key not in LIFETIME_KEYS}
         variables = _variables(fields)
         secure = fields.flag("secure") is not False
-        owner = owner_of(request)
-        template, files = self._template(fields.text("templateID"), owner)
+        caller = still_valid(request, self._keys)
+        template, files = self._template(fields.text("templateID"), caller.id)
         domain = request.state.domain
         try:
             sandbox = await self._sandboxes.create(
@@ -86,9 +92,12 @@ class SandboxRoutes:
                 secure=secure,
                 metadata=metadata,
                 variables=variables,
-                owner=owner,
+                owner=caller.id,
+                quota=caller.quota,
                 files=files,
             )
+        except QuotaExceededError as error:
+            raise ApiError(403, str(error)) from None
         except (StartError, OSError) as error:
             logger.exception("no sandbox could be made")
             raise ApiError(500, f"the sandbox could not be started: {error}", headers=DO_NOT_RETRY) from error
@@ -105,7 +114,7 @@ class SandboxRoutes:
             raise ApiError(400, f"timeout should between 0 and {MAX_TIMEOUT}")
         timeout = _positive_timeout(fields)
         sandbox_id = request.path_params["sandbox_id"]
-        if self._sandboxes.is_ending(sandbox_id):
+        if self._sandboxes.is_ending(sandbox_id, owner_of(request)):
             raise being_killed(sandbox_id)
         sandbox = self._found(request)
         resumed = await self._sandboxes.resume(sandbox, timeout, memory=fields.flag("memory") is not False)
@@ -137,7 +146,7 @@ class SandboxRoutes:
     async def list(self, request: Request) -> Response:
         """One page of sandboxes, newest first unless asked otherwise."""
         query = read_query(request.query_params)
-        everything = self._sandboxes.all()
+        everything = self._sandboxes.all(owner_of(request))
         shown, token = page(everything, query)
         running = sum(sandbox.state is State.RUNNING for sandbox in everything)
         headers = {"X-Total-Running": str(running)} if "running" in query.states else {}
@@ -147,9 +156,9 @@ class SandboxRoutes:
 
     async def kill(self, request: Request) -> Response:
         """End a sandbox: 204 when everything in it has ended."""
-        sandbox_id = request.path_params["sandbox_id"]
-        if not await self._sandboxes.kill(sandbox_id):
-            raise sandbox_not_found(sandbox_id)
+        sandbox = self._found(request)
+        if not await self._sandboxes.kill(sandbox.id):
+            raise sandbox_not_found(sandbox.id)
         return Response(status_code=204)
 
     async def set_timeout(self, request: Request) -> Response:
@@ -172,13 +181,7 @@ class SandboxRoutes:
         return Response(status_code=204)
 
     def _found(self, request: Request, *states: State) -> Sandbox:
-        sandbox_id = request.path_params["sandbox_id"]
-        sandbox = self._sandboxes.find(sandbox_id)
-        if sandbox is not None and states and sandbox.state not in states:
-            sandbox = None
-        if sandbox is None:
-            raise sandbox_not_found(sandbox_id)
-        return sandbox
+        return own_sandbox(request, self._sandboxes, *states)
 
     def _template(self, reference: str, owner: str) -> tuple[Template, Path | None]:
         """The template, and the files of one that is a snapshot."""

@@ -34,9 +34,7 @@ _ROUTES: list[tuple[str, str, list[str]]] = [
     ("volumes", "/volumecontent/{rest:path}", ["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ("secrets", "/secrets", ["GET", "POST"]),
     ("secrets", "/secrets/{secret_id}", ["GET", "POST", "DELETE"]),
-    ("teams", "/teams", ["GET"]),
-    ("API keys over REST", "/api-keys", ["GET", "POST"]),
-    ("API keys over REST", "/api-keys/{rest:path}", ["GET", "PATCH", "DELETE"]),
+    ("changing an API key", "/api-keys/{key_id}", ["PATCH"]),
 ]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
+from ..quota import Use
 from ..runtime import ProcessIdentity
 from ..store import SandboxRow
 from ..traffic_tokens import PROTECT_KEY
@@ -62,6 +63,11 @@ class Sandbox:
     def deadline(self) -> datetime | None:
         """The moment at which something is to happen to it in its present state; None: nothing is."""
         return {State.RUNNING: self.end_at, State.PAUSED: self.kept_until}.get(self.state)
+
+    @property
+    def use(self) -> Use | None:
+        """What it counts for in its owner's quota; None: it is ending."""
+        return None if self.state.ending else self.template.use(running=not self.state.resting)
 
     def move(self, event: Event) -> None:
         """Go on to the state that follows.

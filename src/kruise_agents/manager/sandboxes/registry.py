@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..quota import UNLIMITED, Quota
 from ..runtime import Layout, Runtime
 from ..state_secret import StateSecret
 from ..store import NoSpaceError, Store, no_space
@@ -79,14 +80,26 @@ class Sandboxes:
         sandbox = self._known.get(sandbox_id)
         return sandbox if sandbox is not None and sandbox.state is State.RUNNING else None
 
-    def all(self) -> list[Sandbox]:
-        """Every sandbox that :meth:`find` finds, in no particular order."""
-        return [sandbox for sandbox_id in self._known if (sandbox := self.find(sandbox_id)) is not None]
+    def all(self, owner: str) -> list[Sandbox]:
+        """Every sandbox of one owner that :meth:`find` finds, in no particular order."""
+        return [one for one in self._known.values() if one.owner == owner and self.find(one.id) is not None]
 
-    def is_ending(self, sandbox_id: str) -> bool:
-        """Whether a sandbox of that id is just being ended."""
+    def is_ending(self, sandbox_id: str, owner: str) -> bool:
+        """Whether a sandbox of that id and owner is just being ended."""
         sandbox = self._known.get(sandbox_id)
-        return sandbox is not None and sandbox.state.ending
+        return sandbox is not None and sandbox.owner == owner and sandbox.state.ending
+
+    def owners(self) -> set[str]:
+        """Who has one."""
+        return {sandbox.owner for sandbox in self._known.values()}
+
+    def hand_over(self, owner: str, heir: str) -> None:
+        """Give all of one owner's sandboxes to another."""
+        for sandbox in self._known.values():
+            if sandbox.owner == owner:
+                sandbox.owner = heir
+                if not sandbox.state.ending:
+                    self._ledger.note(sandbox)
 
     async def create(
         self,
@@ -96,7 +109,8 @@ class Sandboxes:
         secure: bool,
         metadata: Mapping[str, str],
         variables: Mapping[str, str],
-        owner: str = "",
+        owner: str,
+        quota: Quota = UNLIMITED,
         files: Path | None = None,
     ) -> Sandbox:
         """Start a sandbox; returns when it answers on its ports.
@@ -104,9 +118,11 @@ class Sandboxes:
         Parameters:
             secure: whether envd asks for an access token.
             owner: the id of the API key that makes it.
+            quota: what the owner's sandboxes may take together.
             files: a file tree to begin with a copy of, in place of the template's.
 
         Raises:
+            QuotaExceededError: the owner has too many already.
             StartError: its program did not come up. Nothing is left behind.
             NoSpaceError: the disk is full. Nothing is left behind.
         """
@@ -118,6 +134,8 @@ class Sandboxes:
         )
         if self._closing:
             raise StartError("the manager is ending")
+        # Nothing waits between this look and the entry in the books, so that two creates cannot take the last place.
+        quota.require(template.use(), [use for one in self._known.values() if one.owner == owner and (use := one.use)])
         self._require_space()
         self._ledger.save(sandbox)  # before anything exists, so that nothing can be left that nobody knows of
         self._known[sandbox_id] = sandbox

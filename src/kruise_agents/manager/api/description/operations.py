@@ -39,7 +39,7 @@ class Operation:
 _CREATE = Operation(
     "Make a sandbox",
     {201: reference("Sandbox")},
-    refusals=(400, 404, 409, 422, 500, 507),
+    refusals=(400, 403, 404, 409, 422, 500, 507),
     body=reference("NewSandbox"),
     headers={"Idempotency-Key": {"type": "string", "pattern": "^[a-z0-9-]{1,255}$"}},
 )
@@ -133,6 +133,22 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: reference("TrafficToken")},
         refusals=(400, 404, 409),
         private_only=True,
+    ),
+    ("GET", "/teams"): Operation("The caller's team; for the admin team every team", {200: array_of("Team")}),
+    ("GET", "/api-keys/compatible"): Operation(
+        "The caller's own key in the form that every SDK accepts", {200: reference("CompatibleKey")}
+    ),
+    ("GET", "/api-keys"): Operation(
+        "List the keys of a team, oldest first", {200: array_of("ApiKey")}, refusals=(403,), query={"teamName": _TEXT}
+    ),
+    ("POST", "/api-keys"): Operation(
+        "Make a key, which is told this once",
+        {201: reference("MadeApiKey")},
+        refusals=(400, 403, 507),
+        body=reference("NewApiKey"),
+    ),
+    ("DELETE", "/api-keys/{key_id}"): Operation(
+        "Delete a key; what belonged to it belongs to the admin key", {204: None}, refusals=(403, 404, 507)
     ),
     ("GET", "/templates"): _LIST_TEMPLATES,
     ("GET", "/v2/templates"): _LIST_TEMPLATES,

@@ -62,6 +62,29 @@ _SIZES: dict[str, Schema] = {
     "diskSizeMB": _NUMBER,
     "envdVersion": _TEXT,
 }
+_QUOTA: Schema = _object(
+    {},
+    {
+        "limits": {
+            "type": "array",
+            "items": _object(
+                {
+                    "dimension": {"enum": ["sandbox.count", "limits.cpu", "limits.memory"]},
+                    "scope": {"enum": ["all", "running"]},
+                    "limit": {"type": "integer", "minimum": 0},
+                }
+            ),
+        }
+    },
+)
+_API_KEY: dict[str, Schema] = {
+    "id": _TEXT,
+    "name": _TEXT,
+    "mask": _object({}),
+    "createdAt": _TIME,
+    "createdBy": _or_null(_object({"email": _TEXT, "id": _TEXT})),
+    "lastUsed": _or_null(_TIME),
+}
 
 SCHEMAS: dict[str, Schema] = {
     "Error": _object({"code": _NUMBER, "message": _TEXT}, {"error_code": _TEXT}),
@@ -141,6 +164,17 @@ SCHEMAS: dict[str, Schema] = {
         {"pauseMode": {"enum": ["full", "filesystem"]}},
     ),
     "TrafficToken": _object({"trafficAccessToken": _TEXT, "trafficAccessTokenExpiration": _TIME}),
+    "Team": _object({"teamID": _TEXT, "name": _TEXT, "apiKey": {"const": ""}, "isDefault": _FLAG}),
+    "CompatibleKey": _object({"key": _TEXT}),
+    "NewApiKey": _object(
+        {"name": {"type": "string", "minLength": 1, "maxLength": 256}},
+        {
+            "teamName": _or_null({"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}),
+            "quota": _or_null(_QUOTA),
+        },
+    ),
+    "ApiKey": _object(_API_KEY, {"quota": _QUOTA}),
+    "MadeApiKey": _object({**_API_KEY, "key": _TEXT, "team": _object({"id": _TEXT, "name": _TEXT})}, {"quota": _QUOTA}),
     "ListedTemplate": _object(
         {
             **_TEMPLATE,
