@@ -300,7 +300,6 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("method", "path"),
         [
-            ("GET", "/sandboxes/i/metrics"),
             ("PATCH", "/templates/base"),
             ("PUT", "/sandboxes/i/network"),
             ("POST", "/templates/tags"),

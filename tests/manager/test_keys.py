@@ -71,6 +71,9 @@ def create(client: httpx.Client, **body: Any) -> str:
 DOORS = [
     ("GET", "/sandboxes/{}"),
     ("DELETE", "/sandboxes/{}"),
+    ("GET", "/sandboxes/{}/metrics"),
+    ("GET", "/sandboxes/{}/logs"),
+    ("GET", "/v2/sandboxes/{}/logs"),
     ("POST", "/sandboxes/{}/connect"),
     ("POST", "/v2/sandboxes/{}/connect"),
     ("POST", "/sandboxes/{}/pause"),
@@ -92,6 +95,7 @@ def test_a_sandbox_of_another_key_looks_like_one_that_does_not_exist(api: httpx.
         assert foreign.status_code == 404, path
         assert foreign.text.replace(sandbox_id, "i0") == unknown.text, path
         assert set(foreign.headers) == set(unknown.headers)
+    assert api.get("/sandboxes/metrics", params={"sandbox_ids": sandbox_id}).json() == {"sandboxes": {}}
     assert other.get(f"/sandboxes/{sandbox_id}").json()["state"] == "running"
 
 

@@ -23,6 +23,7 @@ from .holdings import Holdings
 from .keys import Keys
 from .listening import bind
 from .runtime import BubblewrapRuntime, ProcessRuntime, Runtime
+from .sandboxes.metrics import Measurements
 from .sandboxes.model import now
 from .sandboxes.recovery import Found, recover
 from .sandboxes.registry import Sandboxes
@@ -52,6 +53,7 @@ class Manager:
         self._server: Server | None = None
         self._sandboxes: Sandboxes | None = None
         self._store: Store | None = None
+        self._measurements: Measurements | None = None
         self.port = settings.port
         self.runtime: Runtime | None = None
         self.found = Found()
@@ -86,6 +88,7 @@ class Manager:
             holdings = Holdings(self._sandboxes, snapshots)
             holdings.settle(keys)
             templates = Templates(now())
+            self._measurements = Measurements(self._sandboxes.everything)
             app = ManagerApp(
                 create_api(
                     self._sandboxes,
@@ -93,6 +96,7 @@ class Manager:
                     templates,
                     keys,
                     holdings,
+                    self._measurements,
                     health=_health(self.runtime),
                     v1_only=settings.v1_only,
                 ),
@@ -108,6 +112,7 @@ class Manager:
                 tls = _tls(own.certificate, own.private_key)
             self._server = front_server(app, listeners, **tls)
             await self._server.start()
+            self._measurements.start()
         except BaseException:
             for listener in listeners:
                 listener.close()
@@ -121,6 +126,8 @@ class Manager:
         assert self._sandboxes is not None
         assert self._server is not None
         assert self.runtime is not None
+        assert self._measurements is not None
+        await self._measurements.close()
         # Sandboxes first: that ends the streams which the server would wait for.
         await self._sandboxes.close(keep=self._settings.keep)
         await self._server.stop()

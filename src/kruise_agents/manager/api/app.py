@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from ..holdings import Holdings
 from ..keys import Keys
 from ..sandboxes.lifecycle import RefusedError
+from ..sandboxes.metrics import Measurements
 from ..sandboxes.program import NoAnswerError, StartError
 from ..sandboxes.registry import Sandboxes
 from ..sandboxes.snapshots import Snapshots
@@ -25,6 +26,8 @@ from .auth import RequireKey
 from .description import document
 from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answer, on_no_space, on_refused
 from .keys import KeyRoutes
+from .logs import LogRoutes
+from .metrics import MetricsRoutes
 from .sandboxes import SandboxRoutes
 from .snapshots import SnapshotRoutes
 from .templates import TemplateRoutes
@@ -38,6 +41,7 @@ def create_api(
     templates: Templates,
     keys: Keys,
     holdings: Holdings,
+    measurements: Measurements,
     *,
     health: Mapping[str, str],
     v1_only: bool = False,
@@ -47,6 +51,7 @@ def create_api(
     Parameters:
         keys: who may call it.
         holdings: what belongs to them.
+        measurements: what sandboxes use.
         health: what ``GET /health`` tells those who accept JSON.
         v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
     """
@@ -54,6 +59,8 @@ def create_api(
     routes = [
         Route("/health", _Health(health), methods=["GET"]),
         *refused,
+        *MetricsRoutes(sandboxes, measurements).routes(),
+        *LogRoutes(sandboxes).routes(),
         *SandboxRoutes(sandboxes, templates, snapshots, keys, v1_only=v1_only).routes(),
         *SnapshotRoutes(snapshots, sandboxes, templates, keys).routes(),
         *TemplateRoutes(templates).routes(),

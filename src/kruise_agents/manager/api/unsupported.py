@@ -15,10 +15,6 @@ from .errors import ApiError
 
 _ONE = "/sandboxes/{sandbox_id}"
 _ROUTES: list[tuple[str, str, list[str]]] = [
-    ("sandbox metrics", f"{_ONE}/metrics", ["GET"]),
-    ("sandbox metrics", "/sandboxes/metrics", ["GET"]),
-    ("sandbox logs", f"{_ONE}/logs", ["GET"]),
-    ("sandbox logs", f"/v2{_ONE}/logs", ["GET"]),
     ("network rules", f"{_ONE}/network", ["PUT"]),
     ("changing a template", "/templates/{template_id}", ["PATCH", "POST"]),
     ("changing a template", "/v2/templates/{template_id}", ["PATCH"]),

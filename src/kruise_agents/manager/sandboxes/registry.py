@@ -80,9 +80,13 @@ class Sandboxes:
         sandbox = self._known.get(sandbox_id)
         return sandbox if sandbox is not None and sandbox.state is State.RUNNING else None
 
+    def everything(self) -> list[Sandbox]:
+        """Every sandbox that :meth:`find` finds, whoever owns it, in no particular order."""
+        return [one for one in self._known.values() if self.find(one.id) is not None]
+
     def all(self, owner: str) -> list[Sandbox]:
-        """Every sandbox of one owner that :meth:`find` finds, in no particular order."""
-        return [one for one in self._known.values() if one.owner == owner and self.find(one.id) is not None]
+        """Those of one owner."""
+        return [one for one in self.everything() if one.owner == owner]
 
     def is_ending(self, sandbox_id: str, owner: str) -> bool:
         """Whether a sandbox of that id and owner is just being ended."""

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from .schemas import Schema, array_of, reference
 
 _TEXT: Schema = {"type": "string"}
+_UNIX_TIME: Schema = {"type": "integer", "minimum": 0, "description": "seconds; above 10^11 milliseconds"}
+_MILLISECONDS: Schema = {"type": "integer", "minimum": 0, "description": "milliseconds since 1970"}
+_LINES: Schema = {"type": "integer", "minimum": 0, "description": "1000 at most, which is the default"}
 _DURATION: Schema = {"type": "string", "description": "as Go writes one: 90s, 1.5h, 2h45m"}
 
 
@@ -77,6 +80,36 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "One sandbox in full", {200: reference("SandboxDetail")}, refusals=(404,)
     ),
     ("DELETE", "/sandboxes/{sandbox_id}"): Operation("End a sandbox", {204: None}, refusals=(404,)),
+    ("GET", "/sandboxes/metrics"): Operation(
+        "What some sandboxes use now",
+        {200: reference("LastMetrics")},
+        refusals=(400,),
+        query={"sandbox_ids": {"type": "string", "description": "1 to 100 ids, joined by commas"}},
+    ),
+    ("GET", "/sandboxes/{sandbox_id}/metrics"): Operation(
+        "What a sandbox used, oldest first",
+        {200: array_of("Metric")},
+        refusals=(400, 404),
+        query={"start": _UNIX_TIME, "end": _UNIX_TIME},
+    ),
+    ("GET", "/sandboxes/{sandbox_id}/logs"): Operation(
+        "What a sandbox's own program wrote, oldest first",
+        {200: reference("Logs")},
+        refusals=(400, 404),
+        query={"start": _MILLISECONDS, "limit": _LINES},
+    ),
+    ("GET", "/v2/sandboxes/{sandbox_id}/logs"): Operation(
+        "What a sandbox's own program wrote, newest first unless asked otherwise",
+        {200: reference("LogEntries")},
+        refusals=(400, 404),
+        query={
+            "cursor": _MILLISECONDS,
+            "limit": _LINES,
+            "direction": {"enum": ["backward", "forward"]},
+            "level": {"enum": ["debug", "info", "warn", "error"], "description": "this and what is worse"},
+            "search": {"type": "string", "maxLength": 256},
+        },
+    ),
     ("POST", "/sandboxes/{sandbox_id}/connect"): _CONNECT,
     ("POST", "/v2/sandboxes/{sandbox_id}/connect"): _CONNECT,
     ("POST", "/sandboxes/{sandbox_id}/timeout"): Operation(

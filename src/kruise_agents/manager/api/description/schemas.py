@@ -164,6 +164,31 @@ SCHEMAS: dict[str, Schema] = {
         {"pauseMode": {"enum": ["full", "filesystem"]}},
     ),
     "TrafficToken": _object({"trafficAccessToken": _TEXT, "trafficAccessTokenExpiration": _TIME}),
+    "Metric": _object(
+        {
+            "timestamp": _TIME,
+            "timestampUnix": _NUMBER,
+            "cpuCount": _NUMBER,
+            "cpuUsedPct": {"type": "number"},
+            **dict.fromkeys(("memUsed", "memTotal", "memCache", "diskUsed", "diskTotal"), _NUMBER),
+        }
+    ),
+    "LastMetrics": _object({"sandboxes": {"type": "object", "additionalProperties": reference("Metric")}}),
+    "LogEntry": _object(
+        {
+            "timestamp": _TIME,
+            "message": _TEXT,
+            "level": {"enum": ["debug", "info", "warn", "error"]},
+            "fields": _TEXTS,
+        }
+    ),
+    "Logs": _object(
+        {
+            "logs": {"type": "array", "items": _object({"timestamp": _TIME, "line": _TEXT})},
+            "logEntries": array_of("LogEntry"),
+        }
+    ),
+    "LogEntries": _object({"logs": array_of("LogEntry")}),
     "Team": _object({"teamID": _TEXT, "name": _TEXT, "apiKey": {"const": ""}, "isDefault": _FLAG}),
     "CompatibleKey": _object({"key": _TEXT}),
     "NewApiKey": _object(
