@@ -33,6 +33,7 @@ from .settings import Settings
 from .state_secret import StateSecret
 from .store import Store
 from .traffic_tokens import TrafficTokens
+from .volumes import Volumes
 
 
 class Manager:
@@ -78,14 +79,18 @@ class Manager:
                 settings.traffic_token_clock_skew,
                 key_file=settings.state_dir / "traffic-token-key.pem",
             )
-            self._sandboxes = Sandboxes(self.runtime, folder, self._store, secret, tokens)
+            volumes_folder = settings.state_dir / "volumes"
+            self._sandboxes = Sandboxes(self.runtime, folder, self._store, secret, tokens, volumes_folder)
             self.found = await recover(self._sandboxes)
             kept = settings.state_dir / "snapshots"
             kept.mkdir(mode=0o700, exist_ok=True)
             snapshots = Snapshots(kept, self._sandboxes)
             await snapshots.recover()
             keys = Keys(settings.api_keys, self._store, secret)
-            holdings = Holdings(self._sandboxes, snapshots)
+            volumes_folder.mkdir(mode=0o700, exist_ok=True)
+            volumes = Volumes(volumes_folder, self._store, secret, self.runtime, self._sandboxes.mounted_volumes)
+            volumes.recover()
+            holdings = Holdings(self._sandboxes, snapshots, volumes)
             holdings.settle(keys)
             templates = Templates(now())
             self._measurements = Measurements(self._sandboxes.everything)
@@ -97,6 +102,8 @@ class Manager:
                     keys,
                     holdings,
                     self._measurements,
+                    volumes,
+                    self.runtime,
                     health=_health(self.runtime),
                     v1_only=settings.v1_only,
                 ),

@@ -67,6 +67,16 @@ MIGRATIONS: tuple[str, ...] = (
     UPDATE sandboxes SET owner = '550e8400-e29b-41d4-a716-446655440000' WHERE owner = '';
     UPDATE snapshots SET owner = '550e8400-e29b-41d4-a716-446655440000' WHERE owner = '';
     """,
+    """
+    CREATE TABLE volumes (
+        id TEXT PRIMARY KEY,
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        UNIQUE (owner, name)
+    ) STRICT;
+    ALTER TABLE sandboxes ADD COLUMN volume_mounts TEXT NOT NULL DEFAULT '[]';
+    """,
 )
 """Each step makes the next version of the schema out of the one before; steps that were released never change."""
 
@@ -106,6 +116,8 @@ class SandboxRow:
     boot: str | None
     asleep: str
     """JSON: which processes were stopped before a pause stopped all."""
+    volume_mounts: str = "[]"
+    """JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +158,24 @@ class ApiKeyRow:
     """JSON."""
 
 
-_Row = TypeVar("_Row", SandboxRow, SnapshotRow, ApiKeyRow)
-_TABLES: dict[type, str] = {SandboxRow: "sandboxes", SnapshotRow: "snapshots", ApiKeyRow: "api_keys"}
+@dataclass(frozen=True, slots=True)
+class VolumeRow:
+    """One volume as it is written down. Times are seconds since the epoch."""
+
+    id: str
+    owner: str
+    """The id of the API key that made it."""
+    name: str
+    created_at: float
+
+
+_Row = TypeVar("_Row", SandboxRow, SnapshotRow, ApiKeyRow, VolumeRow)
+_TABLES: dict[type, str] = {
+    SandboxRow: "sandboxes",
+    SnapshotRow: "snapshots",
+    ApiKeyRow: "api_keys",
+    VolumeRow: "volumes",
+}
 
 
 class Store:
@@ -248,6 +276,26 @@ class Store:
         """
         self._write("DELETE FROM api_keys WHERE id = ?", (key_id,))
 
+    def volumes(self) -> list[VolumeRow]:
+        """Every volume."""
+        return self._all(VolumeRow)
+
+    def save_volume(self, row: VolumeRow) -> None:
+        """Write a volume down, new or changed.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._save(row)
+
+    def remove_volume(self, volume_id: str) -> None:
+        """Forget a volume.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._write("DELETE FROM volumes WHERE id = ?", (volume_id,))
+
     def close(self) -> None:
         """Write everything into the one file and close it."""
         self._connection.close()
@@ -257,7 +305,7 @@ class Store:
         found = self._connection.execute(f"SELECT {columns} FROM {_TABLES[row_type]}")  # noqa: S608 - our own names
         return [row_type(*row) for row in found]
 
-    def _save(self, row: SandboxRow | SnapshotRow | ApiKeyRow) -> None:
+    def _save(self, row: SandboxRow | SnapshotRow | ApiKeyRow | VolumeRow) -> None:
         columns = [field.name for field in fields(row)]
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
         table = _TABLES[type(row)]

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 import traceback
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -262,8 +263,15 @@ async def fork(walk: Walk) -> None:
 @surface("volumes", "2.19.0")
 async def volumes(walk: Walk) -> None:
     volume = walk.cls("Volume")
-    await walk.send("volumes", "POST /kruise/api/volumes", lambda: volume.create("matrix"))
+    name = f"matrix-{uuid.uuid4()}"
+    await walk.send("volumes", "POST /kruise/api/volumes", lambda: volume.create(name))
     await walk.send("volumes", "GET /kruise/api/volumes", volume.list)
+    (made,) = [one for one in await done(volume.list()) if one.name == name]
+    contents = await done(volume.connect(made.volume_id))
+    await done(contents.write_file("/folder/a", "text", force=True))
+    expect(await done(contents.read_file("/folder/a")), "text")
+    expect([entry.path for entry in await done(contents.list("/", depth=2))], ["/folder", "/folder/a"])
+    expect(await done(volume.destroy(made.volume_id)), True)
 
 
 @surface("volume contents", "2.19.0")

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..holdings import Holdings
 from ..keys import Keys
+from ..runtime import Runtime
 from ..sandboxes.lifecycle import RefusedError
 from ..sandboxes.metrics import Measurements
 from ..sandboxes.program import NoAnswerError, StartError
@@ -22,6 +23,7 @@ from ..sandboxes.registry import Sandboxes
 from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.templates import Templates
 from ..store import NoSpaceError
+from ..volumes import Volumes
 from .auth import RequireKey
 from .description import document
 from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answer, on_no_space, on_refused
@@ -33,6 +35,8 @@ from .snapshots import SnapshotRoutes
 from .templates import TemplateRoutes
 from .unsupported import unsupported_routes
 from .v1_only import V1Only, on_missing
+from .volume_contents import VolumeContentRoutes
+from .volumes import VolumeRoutes
 
 
 def create_api(
@@ -42,6 +46,8 @@ def create_api(
     keys: Keys,
     holdings: Holdings,
     measurements: Measurements,
+    volumes: Volumes,
+    runtime: Runtime,
     *,
     health: Mapping[str, str],
     v1_only: bool = False,
@@ -52,6 +58,8 @@ def create_api(
         keys: who may call it.
         holdings: what belongs to them.
         measurements: what sandboxes use.
+        volumes: the folders that sandboxes share.
+        runtime: what runs sandboxes.
         health: what ``GET /health`` tells those who accept JSON.
         v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
     """
@@ -61,10 +69,12 @@ def create_api(
         *refused,
         *MetricsRoutes(sandboxes, measurements).routes(),
         *LogRoutes(sandboxes).routes(),
-        *SandboxRoutes(sandboxes, templates, snapshots, keys, v1_only=v1_only).routes(),
+        *SandboxRoutes(sandboxes, templates, snapshots, volumes, keys, v1_only=v1_only).routes(),
         *SnapshotRoutes(snapshots, sandboxes, templates, keys).routes(),
         *TemplateRoutes(templates).routes(),
         *KeyRoutes(keys, holdings).routes(),
+        *VolumeRoutes(volumes, keys).routes(),
+        *VolumeContentRoutes(volumes, runtime).routes(),
     ]
     if not v1_only:
         description = _Description()

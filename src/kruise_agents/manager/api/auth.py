@@ -10,7 +10,7 @@ from .errors import ApiError, error_response
 
 _PUBLIC = frozenset({"/health", "/openapi.json"})
 _BEARER_ROUTES = "/volumecontent/"
-"""Volume contents carry a volume's token instead of the key; not served yet, and the route says so."""
+"""Volume contents carry a volume's token instead of the key."""
 HEADER = "X-API-Key"
 
 

@@ -10,6 +10,7 @@ from .body import Fields
 from .durations import read_duration
 from .errors import ApiError
 
+MAX_TIMEOUT = 2_592_000
 EXTENSION = "e2b.agents.kruise.io/"
 NEVER_TIMEOUT = f"{EXTENSION}never-timeout"
 RESERVE_PAUSED = f"{EXTENSION}reserve-paused-sandbox-duration"

@@ -17,18 +17,19 @@ from ..sandboxes.program import StartError
 from ..sandboxes.registry import Sandboxes
 from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.templates import Template, Templates
+from ..volumes import Volumes
 from .auth import owner_of, still_valid
 from .body import Fields, read_fields
 from .errors import DO_NOT_RETRY, ApiError, being_killed, sandbox_not_found
 from .idempotency import IdempotentCreates
-from .lifetimes import LIFETIME_KEYS, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
+from .lifetimes import LIFETIME_KEYS, MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
 from .listing import page, read_query
 from .ownership import own_sandbox
 from .replies import sandbox_detail, sandbox_listed, sandbox_reply
 from .traffic_tokens import TrafficTokenRoutes, new_token_fields
+from .volumes import read_volume_mounts
 
 DEFAULT_TIMEOUT = 300
-MAX_TIMEOUT = 2_592_000
 LEAST_REFRESH = 15
 MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
 _RESERVED_METADATA = ("e2b.agents.kruise.io/", "agents.kruise.io/")
@@ -40,11 +41,19 @@ class SandboxRoutes:
     """The handlers, over the sandboxes and templates of one manager."""
 
     def __init__(
-        self, sandboxes: Sandboxes, templates: Templates, snapshots: Snapshots, keys: Keys, *, v1_only: bool = False
+        self,
+        sandboxes: Sandboxes,
+        templates: Templates,
+        snapshots: Snapshots,
+        volumes: Volumes,
+        keys: Keys,
+        *,
+        v1_only: bool = False,
     ) -> None:
         self._sandboxes = sandboxes
         self._templates = templates
         self._snapshots = snapshots
+        self._volumes = volumes
         self._keys = keys
         self._v1_only = v1_only
         self._creates = IdempotentCreates()
@@ -84,6 +93,11 @@ class SandboxRoutes:
         secure = fields.flag("secure") is not False
         caller = still_valid(request, self._keys)
         template, files = self._template(fields.text("templateID"), caller.id)
+        volume_mounts = read_volume_mounts(fields, self._volumes, caller.id)
+        if volume_mounts and not self._sandboxes.runtime.mounts_volumes:
+            raise ApiError(
+                400, f"field 'volumeMounts' is not supported by the runtime '{self._sandboxes.runtime.name}'"
+            )
         domain = request.state.domain
         try:
             sandbox = await self._sandboxes.create(
@@ -95,6 +109,7 @@ class SandboxRoutes:
                 owner=caller.id,
                 quota=caller.quota,
                 files=files,
+                volume_mounts=volume_mounts,
             )
         except QuotaExceededError as error:
             raise ApiError(403, str(error)) from None
@@ -239,6 +254,5 @@ def _refuse_unsupported(fields: Fields) -> None:
     for name in network.names():
         if name not in ("allowPublicTraffic", "denyOut"):
             network.refuse(name, "there is no network access to the outside that it could change")
-    fields.refuse("volumeMounts", "there are no volumes yet")
     fields.refuse("iam", "there is no identity provider")
     fields.refuse("mcp", "there is no MCP gateway")

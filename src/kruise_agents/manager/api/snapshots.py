@@ -24,6 +24,7 @@ from .auth import owner_of, still_valid
 from .body import Fields, read_fields
 from .durations import read_duration
 from .errors import DO_NOT_RETRY, ApiError
+from .lifetimes import MAX_TIMEOUT
 from .listing import read_limit
 from .ownership import own_sandbox
 from .replies import sandbox_reply
@@ -107,6 +108,8 @@ class SnapshotRoutes:
         timeout = DEFAULT_FORK_TIMEOUT if timeout is None else timeout
         if timeout <= 0:
             raise ApiError(400, f"Timeout must be greater than 0, got {timeout}")
+        if timeout > MAX_TIMEOUT:
+            raise ApiError(400, f"Timeout cannot be greater than {MAX_TIMEOUT // 3600} hours, got {timeout} seconds")
         sandbox = own_sandbox(request, self._sandboxes)
         if sandbox.state.resting:
             raise ApiError(409, f"Sandbox '{sandbox.id}' is paused and cannot be forked; resume it first")

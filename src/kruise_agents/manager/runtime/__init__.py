@@ -5,14 +5,17 @@ from __future__ import annotations
 from .base import Launched, Runtime
 from .bubblewrap import BubblewrapRuntime
 from .handle import ProcessHandle, ProcessIdentity
-from .layout import Layout
+from .layout import Layout, Mount
+from .owners import FileOwners
 from .process import ProcessRuntime
 
 __all__ = [
     "RUNTIMES",
     "BubblewrapRuntime",
+    "FileOwners",
     "Launched",
     "Layout",
+    "Mount",
     "ProcessHandle",
     "ProcessIdentity",
     "ProcessRuntime",

@@ -26,6 +26,15 @@ INTERNAL_VARIABLES = ("E2B_SANDBOX", "E2B_SANDBOX_ID", "E2B_TEMPLATE_ID")
 """What every process in a sandbox finds in its environment beside what the create call gave (E2B's names)."""
 
 
+@dataclass(frozen=True, slots=True)
+class VolumeMount:
+    """A volume at a place in a sandbox. ``name`` is what the volume was called then."""
+
+    volume_id: str
+    name: str
+    path: str
+
+
 @dataclass(slots=True, eq=False)
 class Sandbox:
     """The record of one sandbox. Times are in UTC."""
@@ -49,6 +58,7 @@ class Sandbox:
     """Whether a pause, begun or done, keeps its processes."""
     asleep: tuple[int, ...] = ()
     """Processes that were stopped before a pause stopped all."""
+    volume_mounts: tuple[VolumeMount, ...] = ()
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the one operation that changes it."""
     work: set[asyncio.Task[None]] = field(default_factory=set)
@@ -98,6 +108,7 @@ class Sandbox:
             pid_started=process.started if process else None,
             boot=process.boot if process else None,
             asleep=json.dumps(self.asleep),
+            volume_mounts=json.dumps([asdict(mount) for mount in self.volume_mounts]),
         )
 
 
@@ -118,12 +129,18 @@ def from_row(row: SandboxRow, program: SandboxProgram, access_token: str) -> San
         kept_until=_moment(row.kept_until),
         keeps_memory=bool(row.keeps_memory),
         asleep=tuple(json.loads(row.asleep)),
+        volume_mounts=mounts_of(row),
     )
 
 
 def template_of(row: SandboxRow) -> Template:
     """The template that a sandbox was made from, also when it does not exist any more."""
     return Template(**json.loads(row.template))
+
+
+def mounts_of(row: SandboxRow) -> tuple[VolumeMount, ...]:
+    """The volumes that a sandbox has mounted."""
+    return tuple(VolumeMount(**mount) for mount in json.loads(row.volume_mounts))
 
 
 def process_of(row: SandboxRow) -> ProcessIdentity | None:

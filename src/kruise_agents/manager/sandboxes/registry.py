@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..quota import UNLIMITED, Quota
-from ..runtime import Layout, Runtime
+from ..runtime import Layout, Mount, Runtime
 from ..state_secret import StateSecret
 from ..store import NoSpaceError, Store, no_space
 from ..traffic_tokens import TrafficTokens
@@ -22,7 +22,7 @@ from .deadlines import Deadlines
 from .ledger import Ledger
 from .lifecycle import Event, RefusedError, State
 from .lifetime import Lifetime
-from .model import Sandbox, new_sandbox_id, now, seconds_until
+from .model import Sandbox, VolumeMount, new_sandbox_id, now, seconds_until
 from .program import NoAnswerError, SandboxProgram, StartError
 from .templates import Template
 from .turns import Turns
@@ -44,6 +44,7 @@ class Sandboxes:
         store: where they are written down.
         secret: what their access tokens are derived from.
         traffic_tokens: who signs for them.
+        volumes: where the folders of volumes are; None: beside ``folder``.
         program: makes the program of a sandbox; another one for tests of the life cycle alone.
     """
 
@@ -54,6 +55,7 @@ class Sandboxes:
         store: Store,
         secret: StateSecret,
         traffic_tokens: TrafficTokens,
+        volumes: Path | None = None,
         program: Callable[..., SandboxProgram] = SandboxProgram,
     ) -> None:
         self.traffic_tokens = traffic_tokens
@@ -61,6 +63,7 @@ class Sandboxes:
         self.folder = folder
         self.store = store
         self.secret = secret
+        self._volumes = volumes or folder.parent / "volumes"
         self._program = program
         self._known: dict[str, Sandbox] = {}
         self._deadlines = Deadlines(self._at_deadline)
@@ -116,6 +119,7 @@ class Sandboxes:
         owner: str,
         quota: Quota = UNLIMITED,
         files: Path | None = None,
+        volume_mounts: Sequence[VolumeMount] = (),
     ) -> Sandbox:
         """Start a sandbox; returns when it answers on its ports.
 
@@ -124,6 +128,7 @@ class Sandboxes:
             owner: the id of the API key that makes it.
             quota: what the owner's sandboxes may take together.
             files: a file tree to begin with a copy of, in place of the template's.
+            volume_mounts: the volumes that it sees, and where.
 
         Raises:
             QuotaExceededError: the owner has too many already.
@@ -133,9 +138,9 @@ class Sandboxes:
         sandbox_id = new_sandbox_id()
         token = self.secret.access_token(sandbox_id) if secure else None
         moment = now()
-        sandbox = Sandbox(
-            sandbox_id, template, self.program(sandbox_id, template), metadata, token, moment, moment, lifetime, owner
-        )
+        program = self.program(sandbox_id, template, volume_mounts)
+        sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner)
+        sandbox.volume_mounts = tuple(volume_mounts)
         if self._closing:
             raise StartError("the manager is ending")
         # Nothing waits between this look and the entry in the books, so that two creates cannot take the last place.
@@ -282,9 +287,14 @@ class Sandboxes:
         for sandbox in self._known.values():
             sandbox.program.release()
 
-    def program(self, sandbox_id: str, template: Template) -> SandboxProgram:
+    def mounted_volumes(self) -> set[str]:
+        """The ids of all volumes that a sandbox has mounted."""
+        return {mount.volume_id for sandbox in self._known.values() for mount in sandbox.volume_mounts}
+
+    def program(self, sandbox_id: str, template: Template, volume_mounts: Sequence[VolumeMount] = ()) -> SandboxProgram:
         """The program of a sandbox, not yet started or found."""
-        layout = Layout(self.folder / sandbox_id)
+        mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
+        layout = Layout(self.folder / sandbox_id, mounts)
         return self._program(layout, self.runtime, code_interpreter=template.code_interpreter)
 
     def adopt(self, sandbox: Sandbox) -> None:

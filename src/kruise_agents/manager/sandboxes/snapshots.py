@@ -148,6 +148,7 @@ class Snapshots:
                     owner=sandbox.owner,
                     quota=quota,
                     files=draft,
+                    volume_mounts=sandbox.volume_mounts,
                 )
                 for _ in range(count)
             ]

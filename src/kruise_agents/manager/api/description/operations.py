@@ -69,6 +69,30 @@ _CONNECT = Operation(
 )
 _LIST_TEMPLATES = Operation("List templates, by name", {200: array_of("ListedTemplate")})
 
+_ATTRIBUTES: dict[str, Schema] = {
+    **{name: {"type": "integer", "minimum": 0} for name in ("uid", "gid", "mode")},
+    "force": {"enum": ["false", "true"], "description": "make folders above it"},
+}
+
+
+def _of_volume(
+    summary: str,
+    answers: Mapping[int, Schema | None],
+    query: Mapping[str, Schema] | None = None,
+    body: Schema | None = None,
+) -> Operation:
+    """An operation on a path in a volume, which takes the volume's token and no key."""
+    return Operation(
+        summary,
+        answers,
+        refusals=(400, 401, 403, 404, 409, 501, 507),
+        body=body,
+        query={"path": _TEXT, **(query or {})},
+        headers={"Authorization": {"type": "string", "description": "Bearer and the volume's token"}},
+        public=True,
+    )
+
+
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/health"): Operation("Whether the manager serves", {200: reference("Health")}, public=True),
     ("GET", "/openapi.json"): Operation("This document", {200: {"type": "object"}}, public=True),
@@ -166,6 +190,33 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: reference("TrafficToken")},
         refusals=(400, 404, 409),
         private_only=True,
+    ),
+    ("GET", "/volumes"): Operation("List volumes, oldest first", {200: array_of("ListedVolume")}),
+    ("POST", "/volumes"): Operation(
+        "Make an empty volume", {201: reference("Volume")}, refusals=(400, 500, 507), body=reference("NewVolume")
+    ),
+    ("GET", "/volumes/{volume_id}"): Operation("One volume", {200: reference("Volume")}, refusals=(404,)),
+    ("DELETE", "/volumes/{volume_id}"): Operation(
+        "Destroy a volume with all that is in it", {204: None}, refusals=(404, 409, 507)
+    ),
+    ("GET", "/volumecontent/{volume_id}/dir"): _of_volume(
+        "What is in a folder of a volume",
+        {200: array_of("VolumeEntry")},
+        query={"depth": {"type": "integer", "minimum": 1, "maximum": 64}},
+    ),
+    ("POST", "/volumecontent/{volume_id}/dir"): _of_volume(
+        "Make a folder", {201: reference("VolumeEntry")}, query=_ATTRIBUTES
+    ),
+    ("GET", "/volumecontent/{volume_id}/file"): _of_volume("The bytes of a file", {200: None}),
+    ("PUT", "/volumecontent/{volume_id}/file"): _of_volume(
+        "Write a file", {201: reference("VolumeEntry")}, query=_ATTRIBUTES
+    ),
+    ("GET", "/volumecontent/{volume_id}/path"): _of_volume("One file, folder or link", {200: reference("VolumeEntry")}),
+    ("PATCH", "/volumecontent/{volume_id}/path"): _of_volume(
+        "Set owner, group and permissions", {200: reference("VolumeEntry")}, body=reference("VolumeAttributes")
+    ),
+    ("DELETE", "/volumecontent/{volume_id}/path"): _of_volume(
+        "Remove a file, or a folder with all that is in it", {204: None}
     ),
     ("GET", "/teams"): Operation("The caller's team; for the admin team every team", {200: array_of("Team")}),
     ("GET", "/api-keys/compatible"): Operation(

@@ -44,6 +44,7 @@ _LISTED: dict[str, Schema] = {
     "state": {"enum": ["running", "paused"]},
     "envdVersion": _TEXT,
     "metadata": _TEXTS,
+    "volumeMounts": {"type": "array", "items": _object({"name": _TEXT, "path": _TEXT})},
 }
 _TEMPLATE: dict[str, Schema] = {
     "templateID": _TEXT,
@@ -105,6 +106,7 @@ SCHEMAS: dict[str, Schema] = {
             "envVars": _or_null(_TEXTS),
             "secure": _or_null({**_FLAG, "description": "whether envd asks for an access token; true unless false"}),
             "allow_internet_access": _or_null(_FLAG),
+            "volumeMounts": _or_null({"type": "array", "items": _object({"name": _TEXT, "path": _TEXT})}),
             "autoPause": _or_null({**_FLAG, "description": "pause it at its end time instead of ending it"}),
             "autoPauseMemory": _or_null({**_FLAG, "description": "whether that pause keeps processes"}),
             "autoResume": _or_null(_object({}, {"enabled": _or_null(_FLAG)})),
@@ -189,6 +191,20 @@ SCHEMAS: dict[str, Schema] = {
         }
     ),
     "LogEntries": _object({"logs": array_of("LogEntry")}),
+    "NewVolume": _object({"name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,128}$"}}),
+    "ListedVolume": _object({"volumeID": _TEXT, "name": _TEXT}),
+    "Volume": _object({"volumeID": _TEXT, "name": _TEXT, "token": _TEXT}),
+    "VolumeAttributes": _object({}, dict.fromkeys(("uid", "gid", "mode"), _or_null({"type": "integer"}))),
+    "VolumeEntry": _object(
+        {
+            "name": _TEXT,
+            "type": {"enum": ["directory", "file", "symlink", "unknown"]},
+            "path": _TEXT,
+            **dict.fromkeys(("size", "mode", "uid", "gid"), _NUMBER),
+            **dict.fromkeys(("atime", "mtime", "ctime"), _TIME),
+        },
+        {"target": _TEXT},
+    ),
     "Team": _object({"teamID": _TEXT, "name": _TEXT, "apiKey": {"const": ""}, "isDefault": _FLAG}),
     "CompatibleKey": _object({"key": _TEXT}),
     "NewApiKey": _object(
