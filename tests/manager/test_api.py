@@ -254,7 +254,7 @@ class TestBadInput:
             ({"templateID": "base", "mcp": {"x": {}}}, "field 'mcp'"),
             (
                 {"templateID": "base", "metadata": {"e2b.agents.kruise.io/image": "other"}},
-                "'e2b.agents.kruise.io/image' is not supported",
+                "e2b.agents.kruise.io/image is not supported",
             ),
         ],
     )

@@ -26,6 +26,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -193,6 +194,10 @@ async def api(walk: Walk) -> None:
     await done(walk.sbx.set_timeout(120))
     await done(sandboxes.set_timeout(identifier, 180))
     expect(await done(walk.sbx.is_running()), True)
+    now, minute = datetime.now(UTC), timedelta(minutes=1)
+    (sample, *_) = await done(walk.sbx.get_metrics(start=now - minute, end=now + minute))
+    expect(0 < sample.mem_used < sample.mem_total and sample.cpu_count >= 1, True)
+    expect(await done(sandboxes.get_metrics(identifier, start=now - 3 * minute, end=now - 2 * minute)), [])
 
 
 @surface("connect")

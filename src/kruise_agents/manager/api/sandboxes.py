@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from ..volumes import Volumes
 from .auth import owner_of, still_valid
 from .body import Fields, read_fields
 from .errors import DO_NOT_RETRY, ApiError, being_killed, sandbox_not_found
+from .extensions import read_extensions
 from .idempotency import IdempotentCreates
-from .lifetimes import LIFETIME_KEYS, MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
+from .lifetimes import MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
 from .listing import page, read_query
 from .ownership import own_sandbox
 from .replies import sandbox_detail, sandbox_listed, sandbox_reply
@@ -32,7 +34,6 @@ from .volumes import read_volume_mounts
 DEFAULT_TIMEOUT = 300
 LEAST_REFRESH = 15
 MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
-_RESERVED_METADATA = ("e2b.agents.kruise.io/", "agents.kruise.io/")
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +87,9 @@ class SandboxRoutes:
 
     async def _create(self, request: Request, fields: Fields) -> Response:
         _refuse_unsupported(fields)
-        given = _metadata(fields)
+        given = fields.texts("metadata")
+        extensions = read_extensions(given)
         lifetime = read_lifetime(fields, given, _positive_timeout(fields))
-        metadata = {key: value for key, value in given.items() if key not in LIFETIME_KEYS}
         variables = _variables(fields)
         secure = fields.flag("secure") is not False
         caller = still_valid(request, self._keys)
@@ -98,21 +99,29 @@ class SandboxRoutes:
             raise ApiError(
                 400, f"field 'volumeMounts' is not supported by the runtime '{self._sandboxes.runtime.name}'"
             )
+        if not extensions.create_on_no_stock:
+            raise ApiError(500, f"no available sandboxes for template {template.name} (no stock)", headers=DO_NOT_RETRY)
         domain = request.state.domain
         try:
-            sandbox = await self._sandboxes.create(
-                template,
-                lifetime=lifetime,
-                secure=secure,
-                metadata=metadata,
-                variables=variables,
-                owner=caller.id,
-                quota=caller.quota,
-                files=files,
-                volume_mounts=volume_mounts,
-            )
+            async with asyncio.timeout(extensions.seconds):
+                sandbox = await self._sandboxes.create(
+                    template,
+                    lifetime=lifetime,
+                    secure=secure,
+                    metadata=extensions.metadata,
+                    variables=variables,
+                    owner=caller.id,
+                    quota=caller.quota,
+                    files=files,
+                    volume_mounts=volume_mounts,
+                )
         except QuotaExceededError as error:
             raise ApiError(403, str(error)) from None
+        except TimeoutError:
+            message = (
+                f"the sandbox was not ready within {extensions.seconds} seconds, as the metadata asks; it was ended"
+            )
+            raise ApiError(500, message, headers=DO_NOT_RETRY) from None
         except (StartError, OSError) as error:
             logger.exception("no sandbox could be made")
             raise ApiError(500, f"the sandbox could not be started: {error}", headers=DO_NOT_RETRY) from error
@@ -219,17 +228,6 @@ def _positive_timeout(fields: Fields) -> int:
     if timeout > MAX_TIMEOUT:
         raise ApiError(400, f"Timeout cannot be greater than {MAX_TIMEOUT // 3600} hours, got {timeout} seconds")
     return timeout
-
-
-def _metadata(fields: Fields) -> dict[str, str]:
-    metadata = fields.texts("metadata")
-    for key in metadata:
-        if key.startswith(_RESERVED_METADATA) and key not in LIFETIME_KEYS:
-            raise ApiError(
-                400,
-                f"metadata key '{key}' is not supported by this manager: it is an extension of OpenKruise",
-            )
-    return metadata
 
 
 def _variables(fields: Fields) -> dict[str, str]:

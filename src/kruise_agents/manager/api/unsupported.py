@@ -25,6 +25,7 @@ _ROUTES: list[tuple[str, str, list[str]]] = [
     ("template builds", "/v2/templates/{template_id}/builds/{build_id}", ["POST"]),
     ("template builds", "/templates/{template_id}/builds/{build_id}/{what}", ["GET"]),
     ("template tags", "/templates/tags", ["POST", "DELETE"]),
+    # Values that only headers of network rules could use, which there are none of: a list of them would be a promise.
     ("secrets", "/secrets", ["GET", "POST"]),
     ("secrets", "/secrets/{secret_id}", ["GET", "POST", "DELETE"]),
     ("changing an API key", "/api-keys/{key_id}", ["PATCH"]),
