@@ -26,6 +26,8 @@ from support.managers import RunningManager, available_runtime, one_user_because
 
 pytestmark = pytest.mark.usefixtures("patched")
 needs_mounts = pytest.mark.skipif(available_runtime() != "bubblewrap", reason="mounts need namespaces")
+UNREADABLE = os.geteuid() != 0 and one_user_because() is None
+needs_contents = pytest.mark.skipif(UNREADABLE, reason="the manager cannot read the files of several users")
 Start = Callable[..., Sandbox]
 
 
@@ -65,6 +67,7 @@ def test_a_volume_is_made_found_and_destroyed(options: dict[str, Any]) -> None:
         Volume.get_info(made.volume_id, **options)
 
 
+@needs_contents
 def test_files_of_a_volume_without_a_sandbox(volume: Volume) -> None:
     content = os.urandom(3 * 1024 * 1024)
     written = volume.write_file("/a.bin", content)
@@ -98,6 +101,7 @@ def test_files_of_a_volume_without_a_sandbox(volume: Volume) -> None:
             refused()
 
 
+@needs_contents
 def test_the_async_sdk_has_volumes_too(options: dict[str, Any], volume: Volume) -> None:
     async def walk() -> tuple[str, list[str]]:
         found = await AsyncVolume.connect(volume.volume_id, **options)
@@ -120,15 +124,27 @@ def test_two_sandboxes_share_a_volume_that_outlives_them(volume: Volume, start: 
         Volume.destroy(volume.volume_id, **first.connection_config.get_api_params())
     first.kill()
     second.kill()
-    assert volume.read_file("/two") == "two\n"
-    volume.write_file("/three", "3")
     third = start(volume_mounts={"/home/user/again": volume})
-    assert (
-        third.commands.run("echo more >> again/three; cat again/three; ls again").stdout
-        == "3more\nmine\none\nthree\ntwo\n"
-    )
+    assert third.commands.run("echo more >> again/two; cat again/two; ls again").stdout == "two\nmore\nmine\none\ntwo\n"
 
 
+@needs_mounts
+@needs_contents
+def test_a_sandbox_and_the_api_see_the_same_files(volume: Volume, start: Start) -> None:
+    sandbox = start(volume_mounts={"/home/user/v": volume})
+    sandbox.files.write("v/ours", "1")
+    assert volume.read_file("/ours") == "1"
+    volume.write_file("/theirs", "2")
+    assert sandbox.commands.run("echo 3 >> v/theirs; cat v/theirs").stdout == "23\n"
+
+
+def test_contents_are_there_or_refused_by_name(volume: Volume) -> None:
+    refused = pytest.raises(Exception, match="501: contents of volumes: not supported")
+    with refused if UNREADABLE else contextlib.nullcontext():
+        assert volume.list("/") == []
+
+
+@needs_contents
 @needs_mounts
 @pytest.mark.skipif(one_user_because() is not None, reason="sandboxes have one user here")
 def test_files_belong_to_the_same_users_everywhere(volume: Volume, start: Start) -> None:
@@ -143,6 +159,7 @@ def test_files_belong_to_the_same_users_everywhere(volume: Volume, start: Start)
         volume.update_metadata("/ours", uid=70_000)
 
 
+@needs_contents
 @needs_mounts
 def test_a_sandbox_keeps_its_volumes_in_pauses_forks_and_without_the_manager(tmp_path: Path) -> None:
     with running_manager(tmp_path, "--keep") as manager:
@@ -216,6 +233,7 @@ def test_mounts_must_be_apart_and_of_volumes_that_are_there(volume: Volume, api:
     assert refused(("nowhere", "/a")) == (404, "volumeMounts[0]: volume 'nowhere' not found")
 
 
+@needs_contents
 def test_another_keys_volume_is_not_there(volume: Volume, api: httpx.Client, options: dict[str, Any]) -> None:
     made = api.post("/api-keys", json={"name": "k", "teamName": "red"}).json()
     theirs = {**options, "api_key": made["key"]}
@@ -342,6 +360,7 @@ def test_a_hard_link_is_not_written_through(tree: VolumeTree, tmp_path: Path) ->
     assert (tmp_path / "elsewhere").read_text() == "old"
 
 
+@needs_contents
 def test_an_upload_that_is_cut_off_leaves_what_was_there(volume: Volume, manager: RunningManager) -> None:
     volume.write_file("/x", "whole")
     request = (
