@@ -17,6 +17,8 @@ Importing this module does not import ``e2b``; calling :func:`patch_traffic_acce
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, overload
+
 from .client.patchset import Patch
 from .client.traffic_errors import (
     TrafficAccessTokenError,
@@ -26,6 +28,11 @@ from .client.traffic_errors import (
 from .client.traffic_patch import TRAFFIC_PATCH
 from .client.traffic_state import TrafficAccessToken
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from e2b import AsyncSandbox, Sandbox
+
 __all__ = [
     "Patch",
     "TrafficAccessToken",
@@ -33,6 +40,7 @@ __all__ = [
     "TrafficAccessTokenExpired",
     "TrafficAccessTokenRefreshError",
     "patch_traffic_access_token",
+    "refresh_traffic_access_token",
     "unpatch_traffic_access_token",
 ]
 
@@ -44,7 +52,8 @@ def patch_traffic_access_token() -> Patch:
     refreshed ahead of its end by the request that finds it due; an expired one is never sent. Objects that were made
     by ``connect``, whose answer has no token, ask once whether the sandbox is protected, and fetch one with their
     first request. ``sandbox.traffic_access_token`` is the newest token, for requests that the program makes itself,
-    and ``sandbox.refresh_traffic_access_token(force=False)`` brings it up to date.
+    and :func:`refresh_traffic_access_token` brings it up to date; so does a method of that name, for which the SDK has
+    no types.
 
     Opaque tokens, which are no JWT, are left to the SDK, and so is debug mode. Objects built before the call stay as
     they were. Works with and without ``patch_e2b()``, in any order.
@@ -61,6 +70,33 @@ def patch_traffic_access_token() -> Patch:
     :class:`TrafficAccessTokenExpired`, and nothing is sent.
     """
     return TRAFFIC_PATCH.open("traffic access tokens")
+
+
+@overload
+def refresh_traffic_access_token(sandbox: Sandbox, force: bool = False) -> TrafficAccessToken: ...
+@overload
+def refresh_traffic_access_token(sandbox: AsyncSandbox, force: bool = False) -> Awaitable[TrafficAccessToken]: ...
+def refresh_traffic_access_token(sandbox: Any, force: bool = False) -> Any:
+    """The traffic access token of a sandbox, refreshed first when it is due.
+
+    Parameters:
+        sandbox: one that was made under :func:`patch_traffic_access_token`.
+        force: fetch a new one now, whatever the schedule says. When that fails, the old one is returned while it
+            is valid.
+
+    Returns:
+        The token, a string whose ``expires_at`` is its end; of an ``AsyncSandbox`` something to await.
+
+    Raises:
+        TrafficAccessTokenExpired: there is no valid token.
+        TrafficAccessTokenError: the sandbox was made before the patch, or there is no patch.
+    """
+    refresh = getattr(sandbox, "refresh_traffic_access_token", None)
+    if refresh is None:
+        raise TrafficAccessTokenError(
+            "the SDK is not patched; call patch_traffic_access_token(), then make the sandbox"
+        )
+    return refresh(force)
 
 
 def unpatch_traffic_access_token() -> None:

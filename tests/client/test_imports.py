@@ -87,6 +87,20 @@ def test_without_the_code_interpreter_the_rest_is_patched() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["e2b_code_interpreter", "e2b_desktop"])
+def test_a_stand_in_for_a_package_is_left_alone(name: str) -> None:
+    """Unit tests put bare modules into ``sys.modules``; these have no ``__spec__``."""
+    program = f"""
+        import sys, types
+        stand_in = sys.modules[{name!r}] = types.ModuleType({name!r})
+        from kruise_agents.patch_e2b import patch_e2b
+        patch_e2b()
+        from e2b import ConnectionConfig
+        print(ConnectionConfig().api_url, sorted(vars(stand_in)) == sorted(vars(types.ModuleType("x"))))
+        """
+    assert run(program) == f"{PRIVATE} True"
+
+
 def test_without_the_sdk_the_error_says_what_to_install() -> None:
     assert (
         run(

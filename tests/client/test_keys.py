@@ -67,7 +67,7 @@ def test_a_clients_key_for_the_domain_of_the_environment_stays_there() -> None:
     patch_e2b()
     params = e2b.E2B(api_key="e2b_11").Sandbox._resolve_api_params
     assert params(domain="example.com")["api_key"] == "e2b_11"
-    with pytest.raises(ConfigurationError, match=r"a list of the domain 'example\.com'"):
+    with pytest.raises(ConfigurationError, match=r"a client of the domain 'example\.com'"):
         params(domain="third.example")
 
 

@@ -270,7 +270,11 @@ def test_d21_the_desktops_stream_is_always_https(scheme: str) -> None:
 
 
 def test_d22_the_packages_ranges_allow_what_cannot_work() -> None:
-    """Lower bounds are those that were tested; above, the structural check decides and says so."""
+    """The ranges begin where the tests do, and nothing is needed besides the two packages of the SDK.
+
+    They have no upper end: there the structural check decides and says so (D27). Pairs of SDK packages that cannot run
+    code are the SDK's own; `make compat` names them, and no range of ours can keep them out for an SDK that is pinned.
+    """
     needed = [Requirement(text) for text in importlib.metadata.requires("kruise-agents") or []]
     base = {one.name: one for one in needed if one.marker is None}
     assert set(base) <= {"e2b", "e2b-code-interpreter"}

@@ -1,13 +1,16 @@
-"""The rules of the bridge, without a server."""
+"""The rules of the bridge, and how it learns what a manager is where the SDK has no v2 routes of its own."""
 
 from __future__ import annotations
 
 import json
 
+import e2b
 import pytest
 
 from kruise_agents.client.old_managers import is_no_route, misread, v1_body, v1_path
 from kruise_agents.errors import UnsupportedByManagerError
+from kruise_agents.patch_e2b import patch_e2b
+from support.recorder import Answer, Recorder
 
 
 @pytest.mark.parametrize(
@@ -145,3 +148,30 @@ def test_values_that_ask_for_what_happens_anyway_are_passed_on() -> None:
         "network": {"allowOut": ["1.1.1.1"], "allowPublicTraffic": True, "rules": None},
     }
     assert json.loads(v1_body("/sandboxes", json.dumps(fields).encode()))["network"]["allowOut"] == ["1.1.1.1"]
+
+
+METRICS = "GET /sandboxes/sbx/metrics"
+
+
+def metrics(times: int, first: Answer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a manager is asked for metrics that often, when it answers ``first`` to a create without a body."""
+    monkeypatch.setattr("kruise_agents.client.bridge._known", {})
+    with Recorder(special={"POST /v2/sandboxes": [first], METRICS: [Answer.json(200, [])]}) as server:
+        patch_e2b(False)
+        for _ in range(times):
+            e2b.Sandbox.get_metrics("sbx", domain=server.domain)
+        return [str(call).partition("?")[0] for call in server.api_calls]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_newer_manager_is_asked_once_what_it_is_on_every_sdk(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SDKs before 2.51.0 never learn it from a create. To have looked at the body is an answer of the route itself."""
+    refused = Answer.json(status, {"code": status, "message": "templateID is missing"})
+    assert metrics(2, refused, monkeypatch) == ["POST /v2/sandboxes", METRICS, METRICS]
+
+
+@pytest.mark.parametrize("answer", [Answer.json(401, {"code": 401, "message": "no"}), Answer.text(400, "bad request")])
+def test_what_may_come_from_in_front_of_a_manager_teaches_nothing(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert metrics(2, answer, monkeypatch) == ["POST /v2/sandboxes", METRICS] * 2

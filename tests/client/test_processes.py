@@ -26,34 +26,39 @@ def run(program: str, *arguments: str, **options: Any) -> subprocess.CompletedPr
 
 
 THREADS = """
-import sys, threading
+import importlib, importlib.util, sys, threading
 sys.setswitchinterval(1e-5)
 from kruise_agents.patch_e2b import patch_e2b
+from kruise_agents.patch_traffic_token import patch_traffic_access_token
 
-start, errors = threading.Barrier(8), []
+packages = [name for name in ("e2b", "e2b_code_interpreter", "e2b_desktop") if importlib.util.find_spec(name)]
+first = [*(lambda name=name: importlib.import_module(name) for name in packages), patch_e2b, patch_traffic_access_token]
+count = int(sys.argv[1])
+start, errors = threading.Barrier(count), []
 
-def use(first):
+def use(number):
     start.wait()
     try:
-        if first:
-            import e2b
+        first[number % len(first)]()
         patch_e2b()
         from e2b import ConnectionConfig
         assert ConnectionConfig().api_url == "https://example.com/kruise/api"
     except BaseException as error:
         errors.append(error)
 
-threads = [threading.Thread(target=use, args=(number % 2,)) for number in range(8)]
+threads = [threading.Thread(target=use, args=(number,)) for number in range(count)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert not errors, errors
+importlib.import_module(packages[-1]).Sandbox
 """
 
 
-def test_threads_that_import_and_patch_at_once_for_the_first_time_all_succeed() -> None:
-    """Modules of the SDK import each other in circles, so they have to be entered by the one door, ``e2b``."""
-    for _ in range(3):
-        run(THREADS)
+@pytest.mark.parametrize("count", [5, 10])
+def test_threads_that_import_and_patch_at_once_for_the_first_time_all_succeed(count: int) -> None:
+    """Modules of the SDK import each other in circles, so they have to be entered by the one door, the package."""
+    for _ in range(2):
+        run(THREADS, str(count))
 
 
 FORKS = """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -208,6 +210,60 @@ def test_threads_that_wait_share_one_refresh(forced: bool, broken: Answer | None
     assert tokens <= ({old} if broken else {server.token(call + 1) for call in range(server.calls)})
 
 
+@pytest.mark.parametrize("validity", [30, 1000])
+def test_callers_that_waited_take_the_new_token_even_if_it_is_due_at_once(validity: float) -> None:
+    """A token that is valid for a minute or less is due from its first moment on."""
+    server = Server(validity=validity)
+    holder = server.holder(jwt(START + 50, iat=START))
+    waiting = threading.Semaphore(0)
+
+    def gate() -> None:
+        for _ in range(8):
+            assert waiting.acquire(timeout=20)
+
+    server.gate = gate
+    real = holder.state
+
+    class Watched:
+        """The state, which says when a caller has found the token due."""
+
+        def __getattr__(self, name: str) -> object:
+            value = getattr(real, name)
+            if name == "due":
+                waiting.release()
+            return value
+
+    holder.state = Watched()  # type: ignore[assignment]
+    with ThreadPoolExecutor(8) as threads:
+        tokens = {one.result(20) for one in [threads.submit(holder.current) for _ in range(8)]}
+    assert (server.calls, tokens) == (1, {server.token(1)})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_a_refresh_that_its_parent_has_begun() -> None:
+    entered, let_go = threading.Event(), threading.Event()
+
+    def gate() -> None:
+        entered.set()
+        assert let_go.wait(20)
+
+    server = Server(gate=gate)
+    holder = server.holder(jwt(START + 50, iat=START))
+    thread = threading.Thread(target=holder.current)
+    thread.start()
+    assert entered.wait(20)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        server.gate = lambda: None
+        os._exit(0 if holder.current() == server.token(2) else 3)
+    ended = os.waitpid(child, 0)[1]
+    let_go.set()
+    thread.join(20)
+    assert ended == 0
+
+
 def async_holder(server: Server, gate: Callable[[], asyncio.Future[None]] | None = None) -> AsyncTokens:
     async def fetch() -> Answer:
         if gate is not None:
@@ -226,6 +282,21 @@ def test_tasks_that_wait_share_one_refresh(forced: bool) -> None:
         let_go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         holder = async_holder(server, lambda: let_go)
         tasks = [asyncio.create_task(holder.refresh(True) if forced else holder.current()) for _ in range(8)]  # type: ignore[arg-type]
+        while not server.calls:
+            await asyncio.sleep(0)
+        let_go.set_result(None)
+        assert {str(token) for token in await asyncio.gather(*tasks)} == {server.token(1)}
+        assert server.calls == 1
+
+    asyncio.run(run())
+
+
+def test_tasks_that_waited_take_the_new_token_even_if_it_is_due_at_once() -> None:
+    async def run() -> None:
+        server = Server(validity=30)
+        let_go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        holder = async_holder(server, lambda: let_go)
+        tasks = [asyncio.create_task(holder.current()) for _ in range(8)]
         while not server.calls:
             await asyncio.sleep(0)
         let_go.set_result(None)

@@ -21,11 +21,14 @@ import pytest
 
 from kruise_agents.client import targets, traffic_targets
 from kruise_agents.client.traffic_objects import tokens_of
+from kruise_agents.client.traffic_refresh import refresh_base
 from kruise_agents.errors import KruiseAgentsError
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.patch_traffic_token import (
+    TrafficAccessTokenError,
     TrafficAccessTokenExpired,
     patch_traffic_access_token,
+    refresh_traffic_access_token,
     unpatch_traffic_access_token,
 )
 from support.sdk import ASYNC, SYNC, build_sandbox, class_name
@@ -345,7 +348,8 @@ def test_a_forced_refresh_gives_a_new_token_that_is_used_from_then_on(server: Se
     async def scenario(cls: Any, do: Any) -> None:
         sandbox = await do(cls.create())
         assert await do(sandbox.refresh_traffic_access_token()) == server.created
-        token = await do(sandbox.refresh_traffic_access_token(force=True))
+        assert await do(refresh_traffic_access_token(sandbox)) == server.created
+        token = await do(refresh_traffic_access_token(sandbox, force=True))
         assert token == sandbox.traffic_access_token == server.issued[0]
         assert token.expires_at > datetime.now(UTC)
         await do(sandbox.files.exists("/a"))
@@ -353,6 +357,11 @@ def test_a_forced_refresh_gives_a_new_token_that_is_used_from_then_on(server: Se
     act(scenario)
     assert {request.token for request in server.data} == set(server.issued)
     assert len(server.refreshes) == 1
+
+
+def test_a_refresh_without_the_patch_says_what_to_do() -> None:
+    with pytest.raises(TrafficAccessTokenError, match=r"call patch_traffic_access_token\(\)"):
+        refresh_traffic_access_token(build_sandbox())
 
 
 def test_a_native_api_url_does_not_divert_the_refresh(server: Server, act: Any) -> None:
@@ -365,6 +374,57 @@ def test_a_native_api_url_does_not_divert_the_refresh(server: Server, act: Any) 
     act(scenario)
     assert [request.path for request in server.refreshes] == ["/kruise/api/sandboxes/sbx/traffic-access-token"]
     assert {request.token for request in server.data} == set(server.issued)
+
+
+def test_a_key_for_a_stated_api_url_is_not_taken_to_another_host_for_a_refresh(server: Server, act: Any) -> None:
+    """A stated URL of a host that has nothing to do with the domain stays where the key goes."""
+    server.created = jwt(-1, "created")
+    elsewhere = Server()
+
+    async def scenario(cls: Any, do: Any) -> None:
+        sandbox = await do(cls.create(api_url=f"http://{server.domain}", domain=elsewhere.domain))
+        await do(sandbox.refresh_traffic_access_token(force=True))
+
+    try:
+        act(scenario)
+    finally:
+        elsewhere.close()
+    assert [request.path for request in server.refreshes] == ["/kruise/api/sandboxes/sbx/traffic-access-token"]
+    assert {request.key for request in server.refreshes} == {"e2b_00"}
+    assert elsewhere.seen == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "base"),
+    [
+        ("https://api.d.example", "https://d.example/kruise/api"),
+        ("https://API.D.example:443/", "https://d.example/kruise/api"),
+        ("http://d.example/kruise/api", "http://d.example/kruise/api"),
+        ("http://other.example/kruise/api/", "http://other.example/kruise/api"),
+        ("https://manager.internal:8080", "https://manager.internal:8080/kruise/api"),
+        ("https://manager.internal/e2b/", "https://manager.internal/e2b/kruise/api"),
+    ],
+)
+def test_a_refresh_goes_to_the_host_of_the_api_or_from_its_native_name_to_the_domain(stated: str, base: str) -> None:
+    config = e2b.ConnectionConfig(domain="d.example", api_url=stated)
+    assert refresh_base(config, "https://d.example/kruise/sbx/49983") == base
+
+
+def test_under_the_address_patch_the_key_goes_along_to_a_refresh_of_a_native_api_url(
+    server: Server, act: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API's name of its own is another host than the one of refreshes, but the same domain's."""
+    monkeypatch.setenv("E2B_DOMAIN", server.domain.replace("127.0.0.1", "localhost"))
+    server.created = jwt(-1, "created")
+
+    async def scenario(cls: Any, do: Any) -> None:
+        with patch_e2b(False):
+            sandbox = await do(cls.create(api_url=f"http://{server.domain}/kruise/api"))
+            sandbox.connection_config.api_url = f"http://api.localhost:{server.domain.partition(':')[2]}"
+            await do(sandbox.refresh_traffic_access_token(force=True))
+
+    act(scenario)
+    assert {request.key for request in server.refreshes} == {"e2b_00"}
 
 
 def test_debug_mode_does_nothing(server: Server, act: Any) -> None:

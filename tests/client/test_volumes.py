@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import e2b
 import pytest
 
 from kruise_agents.errors import MissingDomainError
-from kruise_agents.patch_e2b import patch_e2b
+from kruise_agents.patch_e2b import ServerDomainWarning, patch_e2b
+from support.recorder import Answer, Recorder
 from support.sdk import needs_e2b
 
 pytestmark = needs_e2b("2.19.0", "Volume")
@@ -61,3 +65,65 @@ def test_in_debug_mode_it_is_native(volume_class: Any, monkeypatch: pytest.Monke
     monkeypatch.setenv("E2B_DEBUG", "true")
     patch_e2b()
     assert volume_class("v", "n", "t")._get_volume_config().api_url == "http://localhost:8080"
+
+
+def made(volume_class: Any, name: str, **options: Any) -> Any:
+    """A volume as ``create`` or ``connect`` gives it, sync or async."""
+
+    async def run() -> Any:
+        volume = getattr(volume_class, name)("v", **options)
+        return await volume if inspect.isawaitable(volume) else volume
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def naming(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    """A manager that names another domain for the contents of its volumes."""
+    domain = f"{request.node.callspec.id.lower().replace('-', '.')}.named.example"
+    volume = {"volumeID": "v", "name": "v", "token": "t", "domain": domain}
+    answers = {"POST /volumes": [Answer.json(201, volume)], "GET /volumes/v": [Answer.json(200, volume)]}
+    with Recorder(domain, special=answers) as server:
+        monkeypatch.setenv("E2B_DOMAIN", server.domain)
+        yield server
+
+
+@needs_e2b("2.37.0", "a domain of the volume itself")
+@pytest.mark.parametrize("name", ["create", "connect"])
+def test_contents_are_at_the_programs_domain_though_the_manager_names_another(
+    volume_class: Any, name: str, naming: Recorder
+) -> None:
+    patch_e2b(False)
+    with pytest.warns(ServerDomainWarning, match="the contents of its volumes") as caught:
+        volumes = [made(volume_class, name) for _ in range(2)]
+    volume = volumes[1]
+    assert volume._get_volume_config().api_url == f"http://{naming.domain}/kruise/api"
+    assert len(caught) == 1
+    for part in (repr(naming.domain), repr(naming.answer), "follow_server_domain=True"):
+        assert part in str(caught[0].message)
+
+
+@needs_e2b("2.37.0", "a domain of the volume itself")
+@pytest.mark.parametrize("name", ["create", "connect"])
+def test_contents_are_at_the_managers_domain_when_it_is_to_be_followed(
+    volume_class: Any, name: str, naming: Recorder
+) -> None:
+    patch_e2b(False, follow_server_domain=True)
+    volume = made(volume_class, name)
+    assert volume._get_volume_config().api_url == f"http://{naming.answer}/kruise/api"
+
+
+@needs_e2b("2.44.0", "the E2B client object")
+def test_the_domain_of_a_client_counts_for_contents_too(volume_class: Any, naming: Recorder) -> None:
+    patch_e2b(False)
+    client = e2b.E2B(domain=naming.domain.replace("127.0.0.1", "localhost"), api_key="e2b_11")
+    with pytest.warns(ServerDomainWarning):
+        volume = made(getattr(client, volume_class.__name__), "create")
+    assert volume._get_volume_config().api_url.startswith("http://localhost:")
+
+
+@needs_e2b("2.37.0", "a domain of the volume itself")
+def test_in_debug_mode_the_managers_domain_is_left_alone(volume_class: Any, naming: Recorder) -> None:
+    patch_e2b(False)
+    volume = made(volume_class, "create", debug=True, api_url=f"http://{naming.domain}/kruise/api")
+    assert volume._domain == naming.answer

@@ -30,16 +30,16 @@ def test_what_the_client_does_works_with_the_patch(
 ) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ACCESS": "http"}
     environment |= {"ONE_USER": one_user_because() or ""} | manager.environment()
-    run(tests_of(client, program), environment)
+    run(pytest_of(client, program), environment)
 
 
 def test_ports_that_openai_agents_exposes_are_reached_natively(tmp_path: Path) -> None:
     stage = [sys.executable, str(STAGE), "native", str(tmp_path), "bubblewrap", "env", "ONE_USER="]
-    command = [*stage, *tests_of("openai-agents", "openai_agents_sandbox.py", "-k", "exposed")]
+    command = [*stage, *pytest_of("openai-agents", "openai_agents_sandbox.py", "-k", "exposed")]
     run(in_network_namespace(command, tmp_path), dict(os.environ))
 
 
-def tests_of(client: str, program: str, *options: str) -> list[str]:
+def pytest_of(client: str, program: str, *options: str) -> list[str]:
     python = client_environment(client)
     return [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", str(PROGRAMS / program), *options]
 

@@ -9,7 +9,12 @@ from pathlib import Path
 PROGRAM = """
 from kruise_agents.keys import decode_key, encode_key
 from kruise_agents.patch_e2b import Patch, patch_e2b, unpatch_e2b
-from kruise_agents.patch_traffic_token import patch_traffic_access_token
+from kruise_agents.patch_traffic_token import (
+    TrafficAccessToken,
+    patch_traffic_access_token,
+    refresh_traffic_access_token,
+)
+from e2b import AsyncSandbox, Sandbox
 
 with patch_e2b(False, follow_server_domain=True) as patch:
     handle: Patch = patch
@@ -17,6 +22,10 @@ with patch_e2b(False, follow_server_domain=True) as patch:
 patch_e2b(https=True, validate_key=False).close()
 unpatch_e2b()
 patch_traffic_access_token()
+def token_of(sandbox: Sandbox) -> TrafficAccessToken:
+    return refresh_traffic_access_token(sandbox, force=True)
+async def token_of_async(sandbox: AsyncSandbox) -> TrafficAccessToken:
+    return await refresh_traffic_access_token(sandbox)
 key: str = encode_key("raw")
 patch_e2b("http")  # type: ignore[arg-type]  # unused, and so an error, if it were not typed
 """

@@ -250,7 +250,7 @@ class TestBadInput:
                 'invalid reserve paused sandbox duration "2 days"',
             ),
             ({"templateID": "base", "volumeMounts": [{"path": "/v"}]}, "volumeMounts[0].name cannot be empty"),
-            ({"templateID": "base", "network": {"allowOut": ["1.1.1.1"]}}, "field 'allowOut'"),
+            ({"templateID": "base", "network": {"egressProxy": {"address": "a:1"}}}, "field 'egressProxy'"),
             ({"templateID": "base", "mcp": {"x": {}}}, "field 'mcp'"),
             (
                 {"templateID": "base", "metadata": {"e2b.agents.kruise.io/image": "other"}},
@@ -301,7 +301,6 @@ class TestBadInput:
         ("method", "path"),
         [
             ("PATCH", "/templates/base"),
-            ("PUT", "/sandboxes/i/network"),
             ("POST", "/templates/tags"),
             ("POST", "/v3/templates"),
             ("POST", "/secrets"),

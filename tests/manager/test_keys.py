@@ -71,6 +71,7 @@ def create(client: httpx.Client, **body: Any) -> str:
 DOORS = [
     ("GET", "/sandboxes/{}"),
     ("DELETE", "/sandboxes/{}"),
+    ("PUT", "/sandboxes/{}/network"),
     ("GET", "/sandboxes/{}/metrics"),
     ("GET", "/sandboxes/{}/logs"),
     ("GET", "/v2/sandboxes/{}/logs"),
@@ -89,7 +90,7 @@ DOORS = [
 def test_a_sandbox_of_another_key_looks_like_one_that_does_not_exist(api: httpx.Client, other: httpx.Client) -> None:
     sandbox_id = create(other)
     for method, path in DOORS:
-        body = {"json": {"timeout": 60}} if method == "POST" else {}
+        body = {"json": {"timeout": 60}} if method in ("POST", "PUT") else {}
         foreign = api.request(method, path.format(sandbox_id), **body)
         unknown = api.request(method, path.format("i0"), **body)
         assert foreign.status_code == 404, path

@@ -60,7 +60,7 @@ def test_every_state_is_reached_and_every_one_leads_to_the_end() -> None:
 class PretendedProgram:
     """A program without processes, which takes its time and notices what must never happen."""
 
-    def __init__(self, layout: Layout, runtime: Runtime, *, code_interpreter: bool) -> None:
+    def __init__(self, layout: Layout, runtime: Runtime, **_: object) -> None:
         self.layout = layout
         self.alive = False
         self.frozen = False
@@ -76,6 +76,9 @@ class PretendedProgram:
         assert not self.alive, "started twice"
         self.layout.root.mkdir(exist_ok=prepared)
         self.alive, self._ended = True, asyncio.Event()
+
+    async def attach(self, rules: object) -> None:
+        await self._take_time()
 
     async def claim(self, token: str | None, variables: Mapping[str, str], seconds: float | None) -> None:
         await self._take_time()

@@ -211,10 +211,14 @@ class TestIsolation:
                     break
         wait_for(lambda: not folder.exists(), what="the end of the sandbox's folder")
 
-    def test_the_network_ends_at_the_sandboxs_loopback(self, sandbox: Sandbox) -> None:
-        assert [line.split(":")[0].strip() for line in output(sandbox, "tail -n +3 /proc/net/dev").splitlines()] == [
-            "lo"
-        ]
+    def test_without_a_way_out_the_network_ends_at_the_sandboxs_loopback(self, tmp_path: Path) -> None:
+        with (
+            running_manager(tmp_path, "--no-internet") as manager,
+            patch_e2b(False),
+            Sandbox.create(domain=manager.domain, api_key=manager.api_key) as sandbox,
+        ):
+            devices = output(sandbox, "tail -n +3 /proc/net/dev").splitlines()
+            assert [line.split(":")[0].strip() for line in devices] == ["lo"]
 
     def test_everything_dies_with_the_sandbox(self, manager: RunningManager, patched: None) -> None:
         before = set(descendants(manager.process.pid))

@@ -31,6 +31,7 @@ ROW = SandboxRow(
     pid_started=8,
     boot="b",
     asleep="[]",
+    network="{}",
 )
 
 

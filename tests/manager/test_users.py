@@ -12,6 +12,7 @@ from e2b.sandbox.commands.command_handle import PtySize
 from e2b_code_interpreter import Sandbox
 
 from support.managers import RunningManager, available_runtime, one_user_because, running_manager, wait_for
+from support.users import NO_IDENTITIES
 
 several = pytest.mark.skipif(one_user_because() is not None, reason=f"sandboxes have one user: {one_user_because()}")
 
@@ -266,14 +267,6 @@ class TestSudo:
         )
         assert out(sandbox, "python probe.py").splitlines() == ["True"] * 6
         assert out(sandbox, "sudo whoami") == "root"
-
-
-NO_IDENTITIES = """
-import kruise_agents.manager.runtime.bubblewrap as runtime
-def find_identities():
-    raise runtime.NoIdentitiesError("a test says so")
-runtime.find_identities = find_identities
-"""
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "process"])

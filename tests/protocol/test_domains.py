@@ -100,6 +100,12 @@ def test_a_wrong_domain_without_an_obvious_correction_gets_an_example(text: str)
     assert "host:port" in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["http://", "https:", " https:/ ", "wss:///"])
+def test_a_scheme_alone_is_called_one(text: str) -> None:
+    with pytest.raises(DomainError, match="has a scheme; give a host"):
+        parse_domain(text)
+
+
 @pytest.mark.parametrize("text", ["", "   ", "/", " // "])
 def test_an_empty_domain_is_an_error(text: str) -> None:
     with pytest.raises(DomainError, match="empty"):

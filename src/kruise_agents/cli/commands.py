@@ -15,7 +15,7 @@ import click
 from .. import __version__
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
 from ..manager.manager import Manager
-from ..manager.runtime import RUNTIMES
+from ..manager.runtime import MIB, RUNTIMES, Limits
 from ..manager.settings import DEFAULT_PORT, Settings
 from ..manager.traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
 from ..protocol import parse_domain
@@ -23,6 +23,7 @@ from . import EXIT_RUNTIME, EXIT_USAGE
 from .greeting import Greeting
 
 _KEY_VARIABLE = "KRUISE_AGENTS_API_KEY"
+_LIMITS = Limits()
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -54,6 +55,37 @@ def cli() -> None:
     default="bubblewrap",
     show_default=True,
     help="'process' isolates nothing.",
+)
+@click.option("--cpus", type=click.IntRange(1), default=_LIMITS.cpus, show_default=True, help="Of each sandbox.")
+@click.option(
+    "--memory",
+    type=click.IntRange(128),
+    default=_LIMITS.memory // MIB,
+    show_default=True,
+    metavar="MIB",
+    help="Of each sandbox.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(64),
+    default=_LIMITS.processes,
+    show_default=True,
+    metavar="NUMBER",
+    help="Processes and threads of each sandbox.",
+)
+@click.option(
+    "--disk",
+    type=click.IntRange(16),
+    default=_LIMITS.disk // MIB,
+    show_default=True,
+    metavar="MIB",
+    help="Files of each sandbox.",
+)
+@click.option(
+    "--internet/--no-internet",
+    default=True,
+    show_default=True,
+    help="Whether sandboxes may reach it; takes slirp4netns or pasta.",
 )
 @click.option(
     "--state-dir",
@@ -89,6 +121,11 @@ def serve(
     key: Path | None,
     api_keys: tuple[str, ...],
     runtime: str,
+    cpus: int,
+    memory: int,
+    processes: int,
+    disk: int,
+    internet: bool,
     state_dir: Path | None,
     token_validity: int,
     token_clock_skew: float,
@@ -127,6 +164,8 @@ def serve(
             port=port,
             domain=str(parse_domain(domain)) if domain else None,
             runtime=runtime,
+            limits=Limits(memory=memory * MIB, processes=processes, cpus=cpus, disk=disk * MIB),
+            internet=internet,
             tls=tls or cert is not None,
             certificate=cert,
             private_key=key,
@@ -152,12 +191,15 @@ async def _serve(settings: Settings, shown_key: str | None) -> None:
         loop.add_signal_handler(number, stop.set)
     async with Manager(settings) as manager:
         assert manager.runtime is not None
+        assert manager.egress is not None
         greeting = Greeting(
             scheme="https" if settings.tls else "http",
             host=settings.host,
             port=manager.port,
             domain=settings.domain,
             runtime=manager.runtime.summary,
+            limits=manager.runtime.enforcer.summary,
+            internet=manager.egress.summary if manager.runtime.own_network else None,
             one_user_because=manager.runtime.one_user_because,
             api_key=shown_key,
             authority=manager.authority,

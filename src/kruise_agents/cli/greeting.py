@@ -24,6 +24,8 @@ class Greeting:
         port: the port that is listened on.
         domain: what the operator says that clients call this manager, or None.
         runtime: one line on what isolates sandboxes.
+        internet: one line on what connects them to the outside, or None: they have the machine's network.
+        limits: one line on what holds them to their share of the machine.
         one_user_because: why they have one user, or None: they have several.
         api_key: the key that was made, or None: the operator gave one, which is not repeated.
         authority: the CA file that clients must trust, or None.
@@ -36,6 +38,8 @@ class Greeting:
     port: int
     domain: str | None
     runtime: str
+    limits: str
+    internet: str | None
     one_user_because: str | None
     api_key: str | None
     authority: Path | None
@@ -47,6 +51,8 @@ class Greeting:
         lines = [
             f"kruise-agents {__version__}: sandbox-manager on {self.scheme}://{self._listening()}",
             self.runtime,
+            self.limits,
+            *([self.internet] if self.internet else []),
         ]
         if self.one_user_because:
             lines.append(f"sandboxes have one user, who is also their root: {self.one_user_because}")

@@ -35,17 +35,17 @@ def wrap_api_client(original: Callable[..., None]) -> Callable[..., None]:
             from .bridge import bridged
 
             if call.arguments.get("transport") is not None:
-                call.arguments["transport"] = bridged(call.arguments["transport"], config.api_url)
+                call.arguments["transport"] = bridged(call.arguments["transport"], config)
             # e2b 2.28.2 ... 2.37.1
             for name in ("transport_factory", "async_transport_factory"):
                 if (make := call.arguments.get(name)) is not None:
-                    call.arguments[name] = functools.partial(_bridged, make, config.api_url)
+                    call.arguments[name] = functools.partial(_bridged, make, config)
         original(*call.args, **call.kwargs)
 
     return __init__
 
 
-def _bridged(make: Callable[[], Any], api_url: str) -> Any:
+def _bridged(make: Callable[[], Any], config: Any) -> Any:
     from .bridge import bridged
 
-    return bridged(make(), api_url)
+    return bridged(make(), config)

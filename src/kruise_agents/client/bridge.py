@@ -7,18 +7,20 @@ the routes it passes every request and every answer on as it is.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from enum import Enum, auto
+from typing import Any
 
 import httpx
 
 from ..errors import UnsupportedByManagerError
-from .old_managers import is_no_route, misread, v1_body, v1_path
+from .old_managers import is_no_route, is_refused_body, misread, v1_body, v1_path
 
 Flow = Generator[httpx.Request, httpx.Response, httpx.Response]
 """Requests to send, each answered by a response, and at last the response to hand on. Sends nothing by itself."""
 
 _IDEMPOTENCY_KEY = "Idempotency-Key"
+_CREDENTIALS = ("X-API-Key", "Authorization")
 _TOO_MANY_REQUESTS = 429
 
 
@@ -35,13 +37,15 @@ class Bridge:
     Parameters:
         api_url: base of the API.
         known: what is known of each API by its base, shared and added to.
+        private: names of headers that are for this API only.
     """
 
-    def __init__(self, api_url: str, known: dict[str, Generation]) -> None:
+    def __init__(self, api_url: str, known: dict[str, Generation], private: Iterable[str] = ()) -> None:
         self._base = httpx.URL(api_url)
         self._path = self._base.raw_path.decode().rstrip("/")
         self._api = f"{_origin(self._base)}{self._path}"
         self._known = known
+        self._private = [*_CREDENTIALS, *private]
 
     def flow(self, request: httpx.Request) -> Flow:
         """What is sent for one request of the SDK.
@@ -50,6 +54,12 @@ class Bridge:
             UnsupportedByManagerError: the manager would misread it.
         """
         path = self._path_in_api(request.url)
+        if not path:
+            # The upload of a template's file, which goes to storage: up to e2b 2.28.1 by the client of the manager,
+            # key and all, later by one that has no headers.
+            for name in self._private:
+                request.headers.pop(name, None)
+            return (yield request)
         older = v1_path(request.method, path)
         if older is not None:
             return (yield from self._bridge(request, older))
@@ -113,7 +123,9 @@ class Bridge:
             response = yield self._probe(request)
             if response.status_code == _TOO_MANY_REQUESTS or response.is_server_error:
                 return response
-            if _is_no_route(response):
+            if response.is_success or is_refused_body(response.status_code, response.content):
+                self._known[self._api] = Generation.V2
+            elif _is_no_route(response):
                 known = Generation.V1_ONLY
                 if response.status_code == httpx.codes.METHOD_NOT_ALLOWED:
                     self._known[self._api] = known
@@ -211,10 +223,10 @@ _known: dict[str, Generation] = {}
 
 
 def bridged(
-    transport: httpx.BaseTransport | httpx.AsyncBaseTransport, api_url: str
+    transport: httpx.BaseTransport | httpx.AsyncBaseTransport, config: Any
 ) -> httpx.BaseTransport | httpx.AsyncBaseTransport:
     """A transport of the SDK with the bridge over it; what is learned is kept for the life of the process."""
-    bridge = Bridge(api_url, _known)
+    bridge = Bridge(config.api_url, _known, private=config.headers or ())
     if isinstance(transport, httpx.AsyncBaseTransport):
         return AsyncBridgeTransport(transport, bridge)
     return BridgeTransport(transport, bridge)

@@ -40,6 +40,8 @@ _TYPES: dict[Kind, type] = {
     Kind.FUNCTION: types.FunctionType,
     Kind.PROPERTY: property,
     Kind.STATIC_METHOD: staticmethod,
+    Kind.CLASS_METHOD: classmethod,
+    Kind.METHOD_OF_BOTH: object,
     Kind.NUMBER: int,
 }
 _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
@@ -103,7 +105,10 @@ def installed_targets(versions: dict[str, Version], table: Table = ADDRESSES) ->
 
 
 def _installed_version(window: Window) -> Version | None:
-    spec = importlib.util.find_spec(window.package.replace("-", "_"))
+    try:
+        spec = importlib.util.find_spec(window.package.replace("-", "_"))
+    except ValueError:  # a bare module that a program has put into sys.modules in place of the package
+        return None
     if spec is None or spec.origin is None:
         return None  # a folder of that name without a package in it is nothing either
     try:
@@ -173,7 +178,7 @@ def _label(place: Place, table: Table) -> str:
 def _expected(place: Place) -> str:
     article = "an" if place.kind is Kind.INSTANCE_ATTRIBUTE else "a"
     signature = ""
-    if place.kind is Kind.FUNCTION:
+    if place.kind in (Kind.FUNCTION, Kind.CLASS_METHOD, Kind.METHOD_OF_BOTH):
         signature = f" {place.signature.shown(of_method=place.owner is not None)}"
     return f"{article} {place.kind}{signature}"
 
@@ -208,11 +213,18 @@ def _misfit(owner: Owner, place: Place) -> str | None:
     if place.attribute not in vars(owner):
         return f"nothing of that name in the {'module' if place.owner is None else 'class'}"
     found = vars(owner)[place.attribute]
-    if not isinstance(found, _TYPES[place.kind]) or (isinstance(found, property) and found.fget is None):
+    function = _function_in(found, place.kind)
+    if not isinstance(found, _TYPES[place.kind]) or function is None:
         return f"a {type(found).__name__}"
-    if isinstance(found, types.FunctionType) and not _fits(found, place):
-        return f"a function {inspect.signature(found)}"
+    if isinstance(function, types.FunctionType) and not _fits(function, place):
+        return f"a {place.kind} {inspect.signature(function)}"
     return None
+
+
+def _function_in(found: Any, kind: Kind) -> Any:
+    """What is called when the place is; the thing itself where nothing is."""
+    inner = {Kind.PROPERTY: "fget", Kind.CLASS_METHOD: "__func__", Kind.METHOD_OF_BOTH: "method"}.get(kind)
+    return found if inner is None else getattr(found, inner, None)
 
 
 def _misfit_of_instances(owner: type, place: Place) -> str | None:

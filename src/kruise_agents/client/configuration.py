@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import importlib
 import inspect
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import ConfigurationError
 from ..protocol import api_url
 from ..protocol.keys import encode_key
-from .domain_rules import same_domain, usable_domain
-from .settings import InheritedApiUrl, Settings, mark, settings_in_force, settings_of
+from .belongings import stays_behind
+from .domain_rules import usable_domain
+from .settings import InheritedApiUrl, mark, settings_in_force, settings_of
 
 # What can stand in a header as it is. Every sandbox-manager takes the other form of a key as well.
 _TRAVELS = re.compile(r"[!-~]+(?: +[!-~]+)*")
@@ -57,65 +59,109 @@ def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
     return __init__
 
 
+def wrap_volume_options(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``Volume._get_volume_config``: the volume's token never goes to another domain than the volume's own."""
+
+    @functools.wraps(original)
+    def _get_volume_config(self: Any, **opts: Any) -> Any:
+        settings = settings_in_force()
+        if settings is not None and opts.get("domain"):
+            own = _belonging_to(self._domain, lambda: original(self))
+            if own is not None and not own.debug:
+                stays_behind(own, settings, own._volume_api_url(), opts, "a volume", "token")
+        return original(self, **opts)
+
+    return _get_volume_config
+
+
 def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """``ConnectionConfig.get_api_params``: never pair one domain's URL with another domain's key."""
+    """``ConnectionConfig.get_api_params``: what an object hands on, to its own domain or to another one."""
 
     @functools.wraps(original)
     def get_api_params(self: Any, **opts: Any) -> dict[str, Any]:
         params = original(self, **opts)
-        if opts.get("api_url"):
-            return params
         settings = settings_of(self)
-        domain = opts.get("domain")
-        if settings is not None and domain and _leaves_its_domain(self, settings, domain):
-            if not opts.get("api_key"):
-                raise ConfigurationError(
-                    f"domain={domain!r} is given without api_key= on an object of the domain {self.domain!r}, "
-                    f"so the key of {self.domain!r} would go to {domain!r}. Pass api_key= too, or leave domain= out"
-                )
-            params["api_url"] = None
-            # The object's own headers may carry secrets of its domain; what the call gives goes along.
+        if settings is not None and stays_behind(self, settings, self._api_url(), opts, "an object"):
+            params["api_url"] = opts.get("api_url")
             params["headers"] = {**(opts.get("headers") or {}), **(opts.get("api_headers") or {})}
-        elif settings != settings_in_force():
+        elif settings != settings_in_force() and not opts.get("api_url"):
             params["api_url"] = InheritedApiUrl(params["api_url"], settings)
         return params
 
     return get_api_params
 
 
+def wrap_call_of_object(original: Any) -> Any:
+    """``connect``, ``pause`` and ``beta_pause`` of an object, to e2b 2.16.0, as they are from 2.17.0 on.
+
+    By themselves they go with the options of the call, else of the environment, and leave the object's own out.
+    """
+    method = original.method
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **opts: Any) -> Any:
+        config = self.connection_config
+        own = {} if settings_of(config) is None else config.get_api_params(**opts)
+        return method(self, *args, **{**opts, **own})
+
+    twin = copy.copy(original)
+    twin.method = call
+    return twin
+
+
 def wrap_merge_api_params(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``merge_api_params``: a client object, or a list, never sends its key to another domain than its own."""
+    """``merge_api_params``: what a client object, ``E2B(...)``, adds to the options of a call."""
 
     @functools.wraps(original)
     def merge_api_params(bound_params: Any, params: Any) -> Any:
-        settings = settings_in_force()
-        bound, given = bound_params or {}, params.get("domain")
-        if settings is not None and given and bound.get("api_key") and not params.get("api_key"):
-            own = bound.get("domain") or os.environ.get("E2B_DOMAIN")
-            stated = bound.get("api_url") or params.get("api_url")
-            # Without a domain of its own a key belongs to none, and goes where the call says.
-            if own and not stated and not same_domain(given, own, settings.scheme):
-                raise ConfigurationError(
-                    f"domain={given!r} is given without api_key= on a client or a list of the domain {own!r}, whose "
-                    f"key would go to {given!r}. Pass api_key= too, or leave domain= out"
-                )
-        return original(bound_params, params)
+        return original(bound_params, {**params, **_kept_from(params, bound_params, "a client")})
 
     return merge_api_params
 
 
-def _leaves_its_domain(config: Any, settings: Settings, domain: str) -> bool:
-    """Whether ``domain`` is another one than that of ``config``, whose API URL was derived and not stated.
+def wrap_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``next_items`` of a list: what the list adds to the options of a page."""
 
-    A note "derived" would be lost after one hop, since the SDK hands resolved URLs on as arguments; the
-    comparison holds after any number of them.
-    """
-    if same_domain(domain, config.domain, settings.scheme):
-        return False
+    @functools.wraps(original)
+    def next_items(self: Any, **opts: Any) -> Any:
+        return original(self, **{**opts, **_kept_from(opts, self._opts, "a list")})
+
+    return next_items
+
+
+def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
+    """As :func:`wrap_next_items`."""
+
+    @functools.wraps(original)
+    async def next_items(self: Any, **opts: Any) -> Any:
+        return await original(self, **{**opts, **_kept_from(opts, self._opts, "a list")})
+
+    return next_items
+
+
+def _kept_from(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
+    """Options that keep what is bound from a call for another domain. Empty, since None would mean "as bound"."""
+    if not bound or not given.get("domain"):
+        return {}
+    config = importlib.import_module("e2b.connection_config").ConnectionConfig
+    own = _belonging_to(bound.get("domain"), lambda: config(**bound))
+    settings = settings_of(own)
+    if settings is None or not stays_behind(
+        own, settings, own._api_url(), given, holder, bound=bool(bound.get("api_key"))
+    ):
+        return {}
+    empty: dict[str, Any] = {"headers": {}, "api_headers": {}, "api_url": ""}
+    return {name: given.get(name) or nothing for name, nothing in empty.items() if name in bound}
+
+
+def _belonging_to(domain: str | None, make: Callable[[], Any]) -> Any:
+    """The configuration that something bound stands for; None when it belongs to no domain, and so to any."""
     try:
-        return bool(config.api_url == api_url(settings.scheme, usable_domain(config.domain)))
+        return make()
     except ConfigurationError:
-        return False
+        if domain:
+            raise
+        return None
 
 
 def _argument_reader(function: Callable[..., Any], name: str) -> Callable[..., Any]:

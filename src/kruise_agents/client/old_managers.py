@@ -134,9 +134,16 @@ def is_no_route(status: int, body: bytes) -> bool:
 
     A 404 in JSON is a handler's own: an unknown sandbox or template.
     """
-    if status != 404:
-        return status == 405
+    return status == 405 or (status == 404 and not _is_object(body))
+
+
+def is_refused_body(status: int, body: bytes) -> bool:
+    """Whether an answer says that a handler ran and looked at the body, which nothing in front of a manager does."""
+    return status in (400, 422) and _is_object(body)
+
+
+def _is_object(body: bytes) -> bool:
     try:
-        return not isinstance(json.loads(body), dict)
+        return isinstance(json.loads(body), dict)
     except ValueError:
-        return True
+        return False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -27,13 +28,38 @@ def wrap_sandbox_base(original: Callable[..., None]) -> Callable[..., None]:
         settings = settings_of(config)
         answer = call.arguments.get("sandbox_domain")
         if settings is not None and isinstance(answer, str) and answer:
-            call.arguments["sandbox_domain"] = _domain_of_sandbox(config, settings, answer)
+            call.arguments["sandbox_domain"] = _domain_to_use(config, settings, answer, "its sandboxes")
         original(*call.args, **call.kwargs)
 
     return __init__
 
 
-def _domain_of_sandbox(config: Any, settings: Settings, answer: str) -> str:
+def wrap_made_volume(original: classmethod[Any, Any, Any]) -> classmethod[Any, Any, Any]:
+    """``create`` and ``connect`` of volumes, which take the server's domain for their contents (e2b 2.37.0)."""
+    function = original.__func__
+
+    @functools.wraps(function)
+    def make(cls: Any, *args: Any, **opts: Any) -> Any:
+        made = function(cls, *args, **opts)
+        return _settle_later(cls, made, opts) if inspect.iscoroutine(made) else _settle(cls, made, opts)
+
+    return classmethod(make)
+
+
+async def _settle_later(cls: Any, making: Coroutine[Any, Any, Any], opts: dict[str, Any]) -> Any:
+    return _settle(cls, await making, opts)
+
+
+def _settle(cls: Any, volume: Any, opts: dict[str, Any]) -> Any:
+    resolved = cls._resolve_api_params(**opts) if hasattr(cls, "_resolve_api_params") else opts
+    config = importlib.import_module("e2b.connection_config").ConnectionConfig(**resolved)
+    settings = settings_of(config)
+    if settings is not None and volume._domain != config.domain:
+        volume._domain = _domain_to_use(config, settings, volume._domain, "the contents of its volumes")
+    return volume
+
+
+def _domain_to_use(config: Any, settings: Settings, answer: str, what: str) -> str:
     """The configuration's domain, unless it has none of its own or the server's is asked for.
 
     In the private protocol the API and the sandboxes are on one domain by definition, while a server with a
@@ -53,7 +79,7 @@ def _domain_of_sandbox(config: Any, settings: Settings, answer: str) -> str:
     _warn_once(
         own,
         answer,
-        f"the sandbox-manager names the domain {answer!r} for its sandboxes, but this program uses {own!r}, "
+        f"the sandbox-manager names the domain {answer!r} for {what}, but this program uses {own!r}, "
         f"and addresses them there. To make both agree, change the server (set its --e2b-domain to {own!r}, or "
         f"leave it out and let proxies keep the Host header) or the client (set E2B_DOMAIN or domain= to "
         f"{answer!r}). To use what the server says, call patch_e2b(follow_server_domain=True)",

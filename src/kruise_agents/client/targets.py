@@ -20,8 +20,17 @@ from .addresses import (
     wrap_stream_url,
 )
 from .api_client import wrap_api_client, wrap_validate_api_key
-from .configuration import wrap_connection_config, wrap_get_api_params, wrap_merge_api_params, wrap_volume_config
-from .server_domain import wrap_sandbox_base
+from .configuration import (
+    wrap_async_next_items,
+    wrap_call_of_object,
+    wrap_connection_config,
+    wrap_get_api_params,
+    wrap_merge_api_params,
+    wrap_next_items,
+    wrap_volume_config,
+    wrap_volume_options,
+)
+from .server_domain import wrap_made_volume, wrap_sandbox_base
 
 E2B = "e2b"
 CODE_INTERPRETER = "e2b-code-interpreter"
@@ -34,6 +43,8 @@ class Kind(StrEnum):
     FUNCTION = "function"
     PROPERTY = "property"
     STATIC_METHOD = "static method"
+    CLASS_METHOD = "class method"
+    METHOD_OF_BOTH = "method of class and object"
     NUMBER = "number"
     INSTANCE_ATTRIBUTE = "attribute set in __init__"
 
@@ -105,12 +116,33 @@ class Table:
 _CONFIG = ("e2b.connection_config", "ConnectionConfig")
 _VOLUME_CONFIG = ("e2b.volume.connection_config", "VolumeConnectionConfig")
 _SANDBOX = ("e2b.sandbox.main", "SandboxBase")
+_VOLUME = ("e2b.volume.volume_sync", "Volume")
+_ASYNC_VOLUME = ("e2b.volume.volume_async", "AsyncVolume")
+_OPTIONS = Signature(("**opts",))
 _MERGED = Signature(("bound_params", "params"), complete=True)
 _ADDRESS = ("sandbox_id", "sandbox_domain")
 
 
 def _function(owner: tuple[str, str], attribute: str, signature: Signature, since: str, package: str = E2B) -> Place:
     return Place(package, *owner, attribute, Kind.FUNCTION, since, signature=signature)
+
+
+def _list(module: str, owner: str, since: str) -> tuple[Target, Target]:
+    sync = _function((module.format("sync"), owner), "next_items", _OPTIONS, since)
+    twin = _function((module.format("async"), f"Async{owner}"), "next_items", _OPTIONS, since)
+    return Target("S11", sync, wrap_next_items), Target("S11", twin, wrap_async_next_items)
+
+
+def _calls_of_objects(owner: tuple[str, str]) -> list[Target]:
+    """Those that leave the object's configuration out; of ``beta_pause`` the newer ones call ``pause``."""
+    spans = {"connect": ("2.8.0", "2.16.0"), "beta_pause": ("2.8.0", "2.14.1"), "pause": ("2.15.0", "2.16.0")}
+    places = [Place(E2B, *owner, name, Kind.METHOD_OF_BOTH, *span, _OPTIONS) for name, span in spans.items()]
+    return [Target("S13", place, wrap_call_of_object) for place in places]
+
+
+def _made_volumes(owner: tuple[str, str]) -> list[Target]:
+    places = [Place(E2B, *owner, name, Kind.CLASS_METHOD, "2.37.0", None, _OPTIONS) for name in ("create", "connect")]
+    return [Target("S14", place, wrap_made_volume) for place in places]
 
 
 def _jupyter_url(module: str, owner: str) -> Place:
@@ -163,20 +195,20 @@ TARGETS: tuple[Target, ...] = (
         _function(("e2b.api", "ApiClient"), "__init__", Signature(("config", "transport")), "2.8.0"),
         wrap_api_client,
     ),
-    *(
-        Target(
-            "S10",
-            Place(E2B, module, None, "merge_api_params", Kind.FUNCTION, "2.44.0", signature=_MERGED),
-            wrap_merge_api_params,
-        )
-        for module in (
-            "e2b.connection_config",
-            "e2b.sandbox_sync.paginator",
-            "e2b.sandbox_async.paginator",
-            "e2b.secret.secret_sync",
-            "e2b.secret.secret_async",
-        )
+    Target(
+        "S10",
+        Place(E2B, "e2b.connection_config", None, "merge_api_params", Kind.FUNCTION, "2.44.0", signature=_MERGED),
+        wrap_merge_api_params,
     ),
+    *_list("e2b.sandbox_{}.paginator", "SandboxPaginator", "2.22.0"),
+    *_list("e2b.sandbox_{}.paginator", "SnapshotPaginator", "2.22.0"),
+    *_list("e2b.secret.secret_{}", "SecretPaginator", "2.43.0"),
+    Target("S12", _function(_VOLUME, "_get_volume_config", _OPTIONS, "2.19.0"), wrap_volume_options),
+    Target("S12", _function(_ASYNC_VOLUME, "_get_volume_config", _OPTIONS, "2.19.0"), wrap_volume_options),
+    *_calls_of_objects(("e2b.sandbox_sync.main", "Sandbox")),
+    *_calls_of_objects(("e2b.sandbox_async.main", "AsyncSandbox")),
+    *_made_volumes(_VOLUME),
+    *_made_volumes(_ASYNC_VOLUME),
     # The constructors of the configurations come last and are undone first, so that nothing is marked while
     # another target is not in place.
     Target("S6", _function(_VOLUME_CONFIG, "__init__", Signature(("api_url",)), "2.19.0"), wrap_volume_config),
@@ -185,8 +217,10 @@ TARGETS: tuple[Target, ...] = (
 """What is patched, in the order in which it is applied."""
 
 
-def _relied_on(owner: tuple[str, str], kind: Kind, *attributes: str, since: str = "2.8.0") -> list[Place]:
-    return [Place(E2B, *owner, attribute, kind, since) for attribute in attributes]
+def _relied_on(
+    owner: tuple[str, str], kind: Kind, *attributes: str, since: str = "2.8.0", until: str | None = None
+) -> list[Place]:
+    return [Place(E2B, *owner, attribute, kind, since, until) for attribute in attributes]
 
 
 RELIED_ON: tuple[Place, ...] = (
@@ -195,6 +229,12 @@ RELIED_ON: tuple[Place, ...] = (
     *_relied_on(_CONFIG, Kind.NUMBER, "envd_port"),
     *_relied_on(_VOLUME_CONFIG, Kind.INSTANCE_ATTRIBUTE, "domain", "debug", "api_url", since="2.19.0"),
     *_relied_on(_VOLUME_CONFIG, Kind.STATIC_METHOD, "_volume_api_url", since="2.19.0"),
+    *_relied_on(_VOLUME, Kind.INSTANCE_ATTRIBUTE, "_domain", since="2.19.0"),
+    *_relied_on(_ASYNC_VOLUME, Kind.INSTANCE_ATTRIBUTE, "_domain", since="2.19.0"),
+    *_relied_on(
+        ("e2b.sandbox.sandbox_api", "PaginatorBase"), Kind.INSTANCE_ATTRIBUTE, "_opts", since="2.22.0", until="2.30.0"
+    ),
+    *_relied_on(("e2b.paginator", "PaginatorBase"), Kind.INSTANCE_ATTRIBUTE, "_opts", since="2.31.0"),
     *_relied_on(_SANDBOX, Kind.PROPERTY, "sandbox_id", "sandbox_domain", "connection_config", "envd_api_url"),
     *_relied_on(_SANDBOX, Kind.PROPERTY, "envd_direct_url", since="2.25.1"),
     *_relied_on(_SANDBOX, Kind.NUMBER, "mcp_port"),

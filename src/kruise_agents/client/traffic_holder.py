@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -53,7 +54,8 @@ class SyncTokens(_OfOneSandbox):
     def __init__(self, state: TokenState, fetch: Callable[[], Answer]) -> None:
         self.state = state
         self._fetch = fetch
-        self._lock = threading.Lock()
+        # A lock that a thread holds while another one forks stays locked in the child for ever.
+        self._locks: dict[int, threading.Lock] = {}
 
     def __call__(self, request: Any) -> None:
         """Put the current token on an httpx request that is about to be sent."""
@@ -65,10 +67,9 @@ class SyncTokens(_OfOneSandbox):
         Raises:
             TrafficAccessTokenExpired: there is no valid one, so nothing must be sent.
         """
+        seen = self.state.attempts
         if self.state.due:
-            with self._lock:
-                if self.state.due:
-                    self._refresh()
+            self._refresh_unless_done_since(seen)
         return self.state.to_send()
 
     def refresh(self, force: bool) -> TrafficAccessToken:
@@ -76,11 +77,14 @@ class SyncTokens(_OfOneSandbox):
         if not force:
             self.current()
             return self.state.to_show()
-        seen = self.state.attempts
-        with self._lock:
+        self._refresh_unless_done_since(self.state.attempts)
+        return self.state.to_show()
+
+    def _refresh_unless_done_since(self, seen: int) -> None:
+        """What ended while a caller waited is its own too, though a token of a minute is due again at once."""
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
             if self.state.attempts == seen:
                 self._refresh()
-        return self.state.to_show()
 
     def _refresh(self) -> None:
         try:
@@ -114,10 +118,9 @@ class AsyncTokens(_OfOneSandbox):
         Raises:
             TrafficAccessTokenExpired: there is no valid one, so nothing must be sent.
         """
+        seen = self.state.attempts
         if self.state.due:
-            async with self._lock():
-                if self.state.due:
-                    await self._refresh()
+            await self._refresh_unless_done_since(seen)
         return self.state.to_send()
 
     async def refresh(self, force: bool) -> TrafficAccessToken:
@@ -125,11 +128,13 @@ class AsyncTokens(_OfOneSandbox):
         if not force:
             await self.current()
             return self.state.to_show()
-        seen = self.state.attempts
-        async with self._lock():
+        await self._refresh_unless_done_since(self.state.attempts)
+        return self.state.to_show()
+
+    async def _refresh_unless_done_since(self, seen: int) -> None:
+        async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             if self.state.attempts == seen:
                 await self._refresh()
-        return self.state.to_show()
 
     async def _refresh(self) -> None:
         # A cancellation is no Exception: it passes through and counts as nothing.
@@ -139,9 +144,6 @@ class AsyncTokens(_OfOneSandbox):
             self.state.failed(_unanswered(error))
         else:
             self.state.answered(answer.status, answer.headers, answer.body)
-
-    def _lock(self) -> asyncio.Lock:
-        return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 Tokens = SyncTokens | AsyncTokens

@@ -7,61 +7,62 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..protocol import Scheme, api_url
-from ..protocol.addresses import API_PREFIX
-from .domain_rules import usable_domain
+from ..protocol.addresses import API_HOST_PREFIX, API_PREFIX
+from .domain_rules import same_domain, usable_domain
 from .traffic_holder import Answer
 
 SYNC_API = "e2b.api.client_sync"
 ASYNC_API = "e2b.api.client_async"
 
 
-def refresh_url(config: Any, sandbox_url: str, sandbox_id: str) -> str:
-    """Where a sandbox's new token is issued; only ever below ``/kruise/api``.
+def refresh_base(config: Any, sandbox_url: str) -> str:
+    """The API below which a sandbox's new token is issued; only ever below ``/kruise/api``.
 
-    With a native API URL it is built from the domain, with the scheme of the sandbox: natively OpenKruise's manager
-    reads this route as "create a sandbox".
+    Natively OpenKruise's manager reads this route as "create a sandbox". From the API's native name it is a step to
+    the domain itself; from any other host the key does not go elsewhere.
 
     Parameters:
         config: the sandbox's configuration.
-        sandbox_url: any URL of the sandbox.
-
-    Raises:
-        ConfigurationError: the API URL is native and there is no domain to build another from.
+        sandbox_url: any URL of the sandbox, for the scheme.
     """
     base = str(config.api_url).rstrip("/")
-    if not urlsplit(base).path.endswith(API_PREFIX):
-        scheme: Scheme = "http" if urlsplit(sandbox_url).scheme == "http" else "https"
-        base = api_url(scheme, usable_domain(config.domain))
-    return f"{base}/sandboxes/{sandbox_id}/traffic-access-token"
+    url = urlsplit(base)
+    if url.path.endswith(API_PREFIX):
+        return base
+    scheme: Scheme = "http" if urlsplit(sandbox_url).scheme == "http" else "https"
+    if not url.path and same_domain(url.netloc.lower().removeprefix(API_HOST_PREFIX), config.domain, scheme):
+        return api_url(scheme, usable_domain(config.domain))
+    return f"{base}{API_PREFIX}"
 
 
 def fetch(sandbox: Any) -> Answer:
     """One refresh request of a ``Sandbox``, through the SDK's own API client: its key, headers, proxy, trust."""
-    config = _without_retries(sandbox.connection_config)
+    config = _for_refresh(sandbox)
     client = importlib.import_module(SYNC_API).get_api_client(config).get_httpx_client()
-    answer = client.post(
-        refresh_url(config, sandbox.envd_api_url, sandbox.sandbox_id), timeout=config.get_request_timeout()
-    )
+    answer = client.post(_url(config, sandbox), timeout=config.get_request_timeout())
     return Answer(answer.status_code, answer.headers, answer.content)
 
 
 async def fetch_async(sandbox: Any) -> Answer:
     """One refresh request of an ``AsyncSandbox``."""
-    config = _without_retries(sandbox.connection_config)
+    config = _for_refresh(sandbox)
     client = importlib.import_module(ASYNC_API).get_api_client(config).get_async_httpx_client()
-    answer = await client.post(
-        refresh_url(config, sandbox.envd_api_url, sandbox.sandbox_id), timeout=config.get_request_timeout()
-    )
+    answer = await client.post(_url(config, sandbox), timeout=config.get_request_timeout())
     return Answer(answer.status_code, answer.headers, answer.content)
 
 
-def _without_retries(config: Any) -> Any:
-    """The same configuration without the retries of e2b 2.49.1 and later: the schedule has its own backoff."""
-    if not hasattr(config, "retries"):
-        return config
-    single = twin_of(config)
-    single.retries = 0
-    return single
+def _url(config: Any, sandbox: Any) -> str:
+    return f"{config.api_url}/sandboxes/{sandbox.sandbox_id}/traffic-access-token"
+
+
+def _for_refresh(sandbox: Any) -> Any:
+    """The sandbox's configuration for the API of refreshes, and without the retries of e2b 2.49.1 and later: the
+    schedule has its own backoff."""
+    config = twin_of(sandbox.connection_config)
+    config.api_url = refresh_base(config, sandbox.envd_api_url)
+    if hasattr(config, "retries"):
+        config.retries = 0
+    return config
 
 
 def twin_of(config: Any) -> Any:

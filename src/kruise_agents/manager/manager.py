@@ -22,7 +22,7 @@ from .gateway import Gateway
 from .holdings import Holdings
 from .keys import Keys
 from .listening import bind
-from .runtime import BubblewrapRuntime, ProcessRuntime, Runtime
+from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
 from .sandboxes.metrics import Measurements
 from .sandboxes.model import now
 from .sandboxes.recovery import Found, recover
@@ -57,6 +57,7 @@ class Manager:
         self._measurements: Measurements | None = None
         self.port = settings.port
         self.runtime: Runtime | None = None
+        self.egress: Egress | None = None
         self.found = Found()
         """What was taken over from the manager before."""
         self.authority: Path | None = None
@@ -80,7 +81,8 @@ class Manager:
                 key_file=settings.state_dir / "traffic-token-key.pem",
             )
             volumes_folder = settings.state_dir / "volumes"
-            self._sandboxes = Sandboxes(self.runtime, folder, self._store, secret, tokens, volumes_folder)
+            self.egress = Egress(wanted=settings.internet)
+            self._sandboxes = Sandboxes(self.runtime, folder, self._store, secret, tokens, self.egress, volumes_folder)
             self.found = await recover(self._sandboxes)
             kept = settings.state_dir / "snapshots"
             kept.mkdir(mode=0o700, exist_ok=True)
@@ -92,7 +94,7 @@ class Manager:
             volumes.recover()
             holdings = Holdings(self._sandboxes, snapshots, volumes)
             holdings.settle(keys)
-            templates = Templates(now())
+            templates = Templates(now(), settings.limits)
             self._measurements = Measurements(self._sandboxes.everything)
             app = ManagerApp(
                 create_api(
@@ -104,7 +106,7 @@ class Manager:
                     self._measurements,
                     volumes,
                     self.runtime,
-                    health=_health(self.runtime),
+                    health=_health(self.runtime, self.egress),
                     v1_only=settings.v1_only,
                 ),
                 Gateway(self._sandboxes.find, self._sandboxes.awaken, tokens),
@@ -151,10 +153,18 @@ class Manager:
             self._lock = None
 
 
-def _health(runtime: Runtime) -> dict[str, str]:
+def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
     """What everybody may know, for nobody has to show a key; why there is one user may name a folder."""
     users = "one" if runtime.one_user_because else "several"
-    return {"version": __version__, "runtime": runtime.name, "users": users, "pause": runtime.pauses_by}
+    internet = (egress.carrier or "none") if runtime.own_network else "the machine's"
+    return {
+        "version": __version__,
+        "runtime": runtime.name,
+        "users": users,
+        "limits": runtime.enforcer.name,
+        "internet": internet,
+        "pause": runtime.pauses_by,
+    }
 
 
 def _runtime(settings: Settings) -> Runtime:

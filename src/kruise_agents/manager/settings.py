@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .runtime import Limits
 from .traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
 
 DEFAULT_PORT = 7788
@@ -22,6 +23,8 @@ class Settings:
         port: port to listen on; 0: any free one.
         domain: what replies name as the domain, or None: the host that each client used.
         runtime: a name from :data:`.runtime.RUNTIMES`.
+        limits: what each sandbox may take of the machine.
+        internet: whether sandboxes may reach it, where a program that can connect them is installed.
         tls: serve https.
         certificate: PEM file with the server's certificate and its chain, or None: with ``tls`` one is made.
         private_key: PEM file with the certificate's key.
@@ -37,6 +40,8 @@ class Settings:
     port: int = DEFAULT_PORT
     domain: str | None = None
     runtime: str = "bubblewrap"
+    limits: Limits = Limits()  # noqa: RUF009 - cannot be changed
+    internet: bool = True
     tls: bool = False
     certificate: Path | None = None
     private_key: Path | None = None

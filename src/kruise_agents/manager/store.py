@@ -53,6 +53,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (owner, id)
     ) STRICT;
     """,
+    "ALTER TABLE sandboxes ADD COLUMN network TEXT NOT NULL DEFAULT '{}';",
     """
     CREATE TABLE api_keys (
         id TEXT PRIMARY KEY,
@@ -116,6 +117,8 @@ class SandboxRow:
     boot: str | None
     asleep: str
     """JSON: which processes were stopped before a pause stopped all."""
+    network: str
+    """JSON: what it may reach outside."""
     volume_mounts: str = "[]"
     """JSON."""
 

@@ -11,7 +11,7 @@ from ..errors import DomainError
 from .addresses import API_HOST_PREFIX, is_private_path
 
 # The second and third: what becomes of a scheme when a colon or a slash is forgotten.
-_SCHEME = re.compile(r"^(?:[a-zA-Z][a-zA-Z0-9+.\-]*:/{1,2}|(?:https?|wss?)(?::(?=[^0-9])|//)|//)")
+_SCHEME = re.compile(r"^(?:[a-zA-Z][a-zA-Z0-9+.\-]*:/{1,2}|(?:https?|wss?)(?::(?=[^0-9]|$)|//)|//)")
 _NOT_IN_A_DOMAIN = (
     (_SCHEME, "has a scheme"),
     (re.compile("/"), "has a path"),

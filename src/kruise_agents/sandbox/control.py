@@ -25,6 +25,7 @@ def control_app(
     ``POST /init`` takes ``{"accessToken": str | null, "envVars": {str: str}, "secondsLeft": number | null}``, replaces
     all three, and lets go of the leash. Because this socket is served last, its 204 also means that every other one is.
     ``POST /end-time`` takes ``{"secondsLeft": number | null}``; ``GET /variables`` gives ``{"envVars": {str: str}}``.
+    ``POST /killing`` takes ``{"pid": int, "why": str}``: that process of the sandbox is about to be killed.
 
     Args:
         tree: the root of the sandbox's own file tree, where the files that tell what this sandbox is are written.
@@ -48,11 +49,17 @@ def control_app(
     async def variables(request: Request) -> Response:
         return JSONResponse({"envVars": dict(state.variables)})
 
+    async def killing(request: Request) -> Response:
+        notice = await request.json()
+        state.killing(int(notice["pid"]), str(notice["why"]))
+        return Response(status_code=204)
+
     return Starlette(
         routes=[
             Route("/init", init, methods=["POST"]),
             Route("/end-time", set_end_time, methods=["POST"]),
             Route("/variables", variables, methods=["GET"]),
+            Route("/killing", killing, methods=["POST"]),
         ]
     )
 

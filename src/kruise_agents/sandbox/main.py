@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..serving import Server
+from . import limits
 from .control import control_app
 from .envd import Envd
 from .init import supervise
@@ -40,6 +41,7 @@ _DESCRIPTORS = 65536
 def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM. Returns the exit code."""
     options = _parser().parse_args(arguments)
+    limits.apply(options)
     if options.several_users:
         become_root_of_sandbox(options.home)
     # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
@@ -58,7 +60,14 @@ def _run(options: argparse.Namespace, kernels: Path) -> int:
         signal.signal(number, signal.SIG_DFL)
     logging.Formatter.converter = time.gmtime  # the manager reads the times
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    state = SandboxState(options.user, options.home, options.path, options.python, several_users=options.several_users)
+    state = SandboxState(
+        options.user,
+        options.home,
+        options.path,
+        options.python,
+        several_users=options.several_users,
+        memory=options.memory,
+    )
     asyncio.run(_serve(options, state, kernels))
     return 0
 
@@ -77,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--code-interpreter-fd", type=int, help="left out: no code interpreter here")
     parser.add_argument("--isolated", action="store_true", help="the file tree and the loopback network are our own")
     parser.add_argument("--own-init", action="store_true", help="no pid namespace around us: reap and end all")
+    limits.add_options(parser)
     return parser
 
 

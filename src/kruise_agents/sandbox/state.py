@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_NOTICES = 100
+
 
 @dataclass(slots=True)
 class SandboxState:
@@ -27,11 +29,24 @@ class SandboxState:
     """The interpreter for kernels and for ``python`` on ``PATH``."""
     several_users: bool = False
     """Whether this program is root among users of its own. If not, everything runs as the one user that it is."""
+    memory: int | None = None
+    """Bytes that all programs together may have; None: as much as the machine has."""
 
     access_token: str | None = None
     """What ``X-Access-Token`` must equal; None means that nobody is asked."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """The sandbox's environment variables: those of the create call, then the internal ones."""
+    _killed: dict[int, str] = field(default_factory=dict)
+
+    def killing(self, pid: int, why: str) -> None:
+        """The manager is about to kill a process. Only the last of such notices are kept."""
+        self._killed[pid] = why
+        for old in list(self._killed)[:-_NOTICES]:
+            del self._killed[old]
+
+    def why_killed(self, pid: int) -> str | None:
+        """Why the manager killed a process, asked once; None: it did not."""
+        return self._killed.pop(pid, None)
 
     def environment(self, username: str | None = None, home: Path | None = None) -> dict[str, str]:
         """The whole environment of a program started here, before the variables of a single call.

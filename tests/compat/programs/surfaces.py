@@ -218,7 +218,7 @@ async def templates(walk: Walk) -> None:
 
 @surface("upload of a build", when=SCHEME == "http")
 async def upload_of_a_build(walk: Walk) -> None:
-    """A file goes to the very URL that the server gave, which lies outside the manager."""
+    """A file goes to the very URL that the server gave, which lies outside the manager, and no key goes along."""
     template = walk.cls("Template")
     with tempfile.TemporaryDirectory() as folder, _Store() as store, _Builder(store) as builder:
         Path(folder, "a.txt").write_text("content")
@@ -226,6 +226,7 @@ async def upload_of_a_build(walk: Walk) -> None:
         options = {"domain": builder.domain, "api_key": os.environ["E2B_API_KEY"]}
         await done(template.build_in_background(build, "matrix", **options))
     expect([(one.method, one.target) for one in store.requests], [("PUT", UPLOAD_TARGET)])
+    expect([{"x-api-key", "authorization"} & set(one.headers) for one in store.requests], [set()])
     expect([target for target in builder.targets if not target.startswith("/kruise/api/")], [])
 
 

@@ -68,14 +68,16 @@ def test_a_synthetic_error_is_followed_by_the_end(client: httpx.Client) -> None:
             "/execute",
             {"code": "1", "language": "cobol"},
             500,
-            "Failed to create context: language 'cobol' is not available in this sandbox, only python",
+            "Failed to create context: there is no kernel for language 'cobol' in this sandbox: install a Jupyter "
+            "kernel for it, with a kernel.json in /usr/share/jupyter/kernels",
         ),
         (
             "POST",
             "/contexts",
-            {"language": "TS"},
+            {"language": " R "},
             500,
-            "Failed to create context: language 'typescript' is not available in this sandbox, only python",
+            "Failed to create context: there is no kernel for language 'r' in this sandbox: install R with IRkernel "
+            "on the manager's machine, then IRkernel::installspec(user = FALSE)",
         ),
     ],
 )

@@ -30,6 +30,7 @@ from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answe
 from .keys import KeyRoutes
 from .logs import LogRoutes
 from .metrics import MetricsRoutes
+from .network import NetworkRoutes
 from .sandboxes import SandboxRoutes
 from .snapshots import SnapshotRoutes
 from .templates import TemplateRoutes
@@ -70,6 +71,7 @@ def create_api(
         *MetricsRoutes(sandboxes, measurements).routes(),
         *LogRoutes(sandboxes).routes(),
         *SandboxRoutes(sandboxes, templates, snapshots, volumes, keys, v1_only=v1_only).routes(),
+        *NetworkRoutes(sandboxes).routes(),
         *SnapshotRoutes(snapshots, sandboxes, templates, keys).routes(),
         *TemplateRoutes(templates).routes(),
         *KeyRoutes(keys, holdings).routes(),

@@ -64,6 +64,15 @@ class Fields:
                 raise ApiError(400, f"field '{name}.{key}' must be a string, got {_shown(one)}")
         return value
 
+    def strings(self, name: str) -> list[str]:
+        """An array of strings, empty when absent."""
+        value = self._values.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self._wrong(name, "an array of strings")
+        return value
+
     def object(self, name: str) -> Fields:
         """A nested object, empty when absent."""
         value = self._values.get(name)

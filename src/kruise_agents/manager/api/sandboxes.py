@@ -26,6 +26,7 @@ from .extensions import read_extensions
 from .idempotency import IdempotentCreates
 from .lifetimes import MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
 from .listing import page, read_query
+from .network import egress_of_create, require_a_way_out
 from .ownership import own_sandbox
 from .replies import sandbox_detail, sandbox_listed, sandbox_reply
 from .traffic_tokens import TrafficTokenRoutes, new_token_fields
@@ -92,6 +93,8 @@ class SandboxRoutes:
         lifetime = read_lifetime(fields, given, _positive_timeout(fields))
         variables = _variables(fields)
         secure = fields.flag("secure") is not False
+        rules = egress_of_create(fields)
+        require_a_way_out(rules, self._sandboxes)
         caller = still_valid(request, self._keys)
         template, files = self._template(fields.text("templateID"), caller.id)
         volume_mounts = read_volume_mounts(fields, self._volumes, caller.id)
@@ -114,6 +117,7 @@ class SandboxRoutes:
                     quota=caller.quota,
                     files=files,
                     volume_mounts=volume_mounts,
+                    rules=rules,
                 )
         except QuotaExceededError as error:
             raise ApiError(403, str(error)) from None
@@ -245,12 +249,8 @@ def _variables(fields: Fields) -> dict[str, str]:
 
 def _refuse_unsupported(fields: Fields) -> None:
     """Refuse what would be silently ignored otherwise and changes what the sandbox may do or how long it lives."""
-    fields.flag("allow_internet_access")  # either value is fine: no sandbox reaches the internet here
     network = fields.object("network")
     if network.flag("allowPublicTraffic") is False:
         raise ApiError(400, "field 'network.allowPublicTraffic' false is not supported by this manager yet")
-    for name in network.names():
-        if name not in ("allowPublicTraffic", "denyOut"):
-            network.refuse(name, "there is no network access to the outside that it could change")
     fields.refuse("iam", "there is no identity provider")
     fields.refuse("mcp", "there is no MCP gateway")

@@ -15,7 +15,6 @@ from .errors import ApiError
 
 _ONE = "/sandboxes/{sandbox_id}"
 _ROUTES: list[tuple[str, str, list[str]]] = [
-    ("network rules", f"{_ONE}/network", ["PUT"]),
     ("changing a template", "/templates/{template_id}", ["PATCH", "POST"]),
     ("changing a template", "/v2/templates/{template_id}", ["PATCH"]),
     ("template builds", "/templates", ["POST"]),

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from .base import Launched, Runtime
 from .bubblewrap import BubblewrapRuntime
+from .egress import Connection, Egress, EgressRules
 from .handle import ProcessHandle, ProcessIdentity
 from .layout import Layout, Mount
+from .limits import MIB, Limits
 from .owners import FileOwners
 from .process import ProcessRuntime
+from .watch import Watch
 
 __all__ = [
+    "MIB",
     "RUNTIMES",
     "BubblewrapRuntime",
+    "Connection",
+    "Egress",
+    "EgressRules",
     "FileOwners",
     "Launched",
     "Layout",
+    "Limits",
     "Mount",
     "ProcessHandle",
     "ProcessIdentity",
     "ProcessRuntime",
     "Runtime",
+    "Watch",
 ]
 
 RUNTIMES: dict[str, type[Runtime]] = {"bubblewrap": BubblewrapRuntime, "process": ProcessRuntime}

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from .copying import copy_command, run_copy
-from .folders import remove_tree
+from .folders import remove_tree, tree_size
 from .layout import Layout
+from .limits import Enforcer, Limits
 from .owners import USER_ID, FileOwners
 from .program import fill_home
 from .stopping import continue_tree, stop_tree, stopped_in
@@ -41,6 +42,11 @@ class Runtime(ABC):
     """How sandboxes are paused, in a few words."""
     one_user_because: str | None = None
     """Why its sandboxes have one user instead of ``root``, ``user`` and others; None where they have several."""
+    enforcer: Enforcer
+    """What holds sandboxes to their limits; known after :meth:`check`."""
+
+    own_network: bool = False
+    """Whether each sandbox has a network of its own, which has to be connected to the outside."""
 
     mounts_volumes = False
     """Whether sandboxes can have folders of the host at places of their own."""
@@ -65,7 +71,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def launch(
-        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes]
+        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes], limits: Limits
     ) -> Launched:
         """Start the program of the sandbox in ``layout``.
 
@@ -74,10 +80,15 @@ class Runtime(ABC):
             arguments: of the program, beside those that the runtime adds.
             descriptors: what it inherits, by the same numbers.
             output: where its standard output and error go.
+            limits: what it may take of the machine.
 
         Raises:
             OSError: it could not be started; nothing is left running.
         """
+
+    def disk_usage(self, folder: Path) -> int:
+        """Bytes that a sandbox's folder takes on the disk."""
+        return tree_size(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
         """Copy a folder with all that sandboxes put into it, as it is, to a place where nothing is yet.

@@ -18,17 +18,19 @@ from pathlib import Path
 from typing import IO
 
 from ...errors import ConfigurationError, RuntimeUnavailableError
-from . import control_groups
+from . import freezer
 from .base import Launched, Runtime
 from .beneath import open_beneath
-from .control_groups import ControlGroups, group_of
+from .control_groups import NotDelegatedError, find_groups
 from .copying import copy_command, run_copy
-from .folders import remove_tree
+from .folders import remove_tree, size_command, size_said
+from .freezer import Freezer, group_of
 from .identities import Identities, NoIdentitiesError, find_identities
 from .layout import SYSTEM_PATH, USERNAME, Layout
+from .limits import MIB, Limits, ResourceLimits
 from .owners import USER_ID, FileOwners
 from .program import program_argv, readable_folders
-from .system_files import BOUND_FROM_HOST, fill_root
+from .system_files import bound_from_host, fill_root
 
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
@@ -41,6 +43,8 @@ _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID",
 _REAL_SUDO = Path("/usr/bin/sudo")
 """Of the host; it cannot work in a sandbox, so that ours lies over it."""
 _PROCESSORS = Path("/sys/devices/system/cpu")
+_CLOSED = ("kcore", "keys", "key-users", "kmsg", "timer_list", "sched_debug", "latency_stats", "sysrq-trigger")
+"""Files in /proc about the whole machine that tell or change too much; most are for the host's root only."""
 _OWN_SETTINGS = ("/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_unprivileged_port_start")
 """Kernel settings of the sandbox's own namespaces, which that program writes once."""
 
@@ -59,7 +63,8 @@ class BubblewrapRuntime(Runtime):
     """
 
     name = "bubblewrap"
-    summary = "runtime bubblewrap: each sandbox in namespaces of its own, without network access to the outside"
+    summary = "runtime bubblewrap: each sandbox in namespaces of its own"
+    own_network = True
     mounts_volumes = True
     end_signal = signal.SIGKILL  # the kernel ends a pid namespace with its first process
 
@@ -67,7 +72,7 @@ class BubblewrapRuntime(Runtime):
         if state_dir is not None:
             _refuse_visible(state_dir)
         self._identities: Identities | None = None
-        self._groups: ControlGroups | None = None
+        self._freezer: Freezer | None = None
 
     def check(self) -> None:
         """See :meth:`.base.Runtime.check`: starts a program in the namespaces that a sandbox needs.
@@ -75,8 +80,12 @@ class BubblewrapRuntime(Runtime):
         First with several users; where that is not possible, :attr:`one_user_because` says why, and with one.
         """
         find_bwrap()
-        self._groups = ControlGroups.find()
-        if self._groups is not None:
+        try:
+            self.enforcer = find_groups()  # whose groups can be frozen as well
+        except NotDelegatedError as error:
+            self.enforcer = ResourceLimits(str(error))
+            self._freezer = Freezer.find()
+        if self.enforcer.holds_memory or self._freezer is not None:
             self.pauses_by = "freezing their control group"
         try:
             self._identities = find_identities()
@@ -115,18 +124,30 @@ class BubblewrapRuntime(Runtime):
             super().give_to_user(folder)
 
     def launch(
-        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes]
+        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes], limits: Limits
     ) -> Launched:
         """See :meth:`.base.Runtime.launch`."""
         command = [*program_argv(HOME, several_users=self._identities is not None), "--isolated", *arguments]
-        options = self._options("--bind", str(layout.rootfs), "/")
+        options = self._options("--bind", str(layout.rootfs), "/", shared_memory=limits.memory // 2)
         _make_mount_points(layout)
         for mount in layout.mounts:
             options += ["--bind", str(mount.source), mount.target]
         if _REAL_SUDO.is_file():
             options += ["--ro-bind", str(layout.home / ".local/bin/sudo"), str(_REAL_SUDO.resolve())]
-        group = functools.partial(self._groups.put, layout.root.name) if self._groups is not None else None
-        return _start(options, command, self._identities, descriptors, output, group)
+        group = functools.partial(self._freezer.put, layout.root.name) if self._freezer is not None else None
+        command += self.enforcer.arguments(limits)
+        try:
+            with self.enforcer.entered(layout.root.name, limits) as before:
+                return _start(options, command, self._identities, descriptors, output, before, group)
+        except OSError:
+            self.enforcer.leave(layout.root.name)
+            raise
+
+    def disk_usage(self, folder: Path) -> int:
+        """See :meth:`.base.Runtime.disk_usage`; also where programs have closed folders to their owner."""
+        if os.geteuid() == 0 or not folder.exists():
+            return super().disk_usage(folder)
+        return size_said(_run(_as_owners("DAC_OVERRIDE", "FOWNER"), size_command(folder), self._identities))
 
     def asleep(self, first_pid: int) -> tuple[int, ...]:
         """See :meth:`.base.Runtime.asleep`: a frozen group leaves stopped processes as they are."""
@@ -135,23 +156,25 @@ class BubblewrapRuntime(Runtime):
     async def freeze(self, first_pid: int) -> None:
         """See :meth:`.base.Runtime.freeze`."""
         group = group_of(first_pid)
-        await (control_groups.freeze(group) if group is not None else super().freeze(first_pid))
+        await (freezer.freeze(group) if group is not None else super().freeze(first_pid))
 
     def thaw(self, first_pid: int, asleep: Collection[int]) -> None:
         """See :meth:`.base.Runtime.thaw`."""
         group = group_of(first_pid)
         if group is not None:
-            control_groups.thaw(group)
+            freezer.thaw(group)
         else:
             super().thaw(first_pid, asleep)
 
     def ended(self, layout: Layout) -> None:
         """See :meth:`.base.Runtime.ended`."""
-        if self._groups is not None:
-            self._groups.remove(layout.root.name)
+        self.enforcer.leave(layout.root.name)
+        if self._freezer is not None:
+            self._freezer.remove(layout.root.name)
 
     def remove(self, folder: Path) -> bool:
         """See :meth:`.base.Runtime.remove`: what belongs to other ids can be removed in their namespace only."""
+        self.enforcer.leave(folder.name)
         if self._identities is not None and self._identities.helpers and folder.exists():
             try:
                 _run(_as_owners("DAC_OVERRIDE", "FOWNER"), ["rm", "-rf", "--", str(folder)], self._identities)
@@ -175,11 +198,11 @@ class BubblewrapRuntime(Runtime):
     def _try(self, command: Sequence[str]) -> None:
         _run(self._options("--tmpfs", "/", "--dir", HOME), command, self._identities)
 
-    def _options(self, *root: str) -> list[str]:
+    def _options(self, *root: str, shared_memory: int = MIB) -> list[str]:
         return [
             *_namespaces(self._identities),
             *root,
-            *_system_mounts(self._identities),
+            *_system_mounts(self._identities, shared_memory),
             *_python_mounts(),
             "--clearenv",
             *("--setenv", "LANG", "C.UTF-8", "--setenv", "PATH", SYSTEM_PATH),
@@ -221,8 +244,8 @@ def _first_step() -> list[str]:
     return [sys.executable, "-I", "-m", "kruise_agents.sandbox.user_namespace", sys.executable, __file__, *needed]
 
 
-def _run(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> None:
-    """Run a command in namespaces to its end.
+def _run(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> str:
+    """Run a command in namespaces to its end and return what it says.
 
     Raises:
         OSError: it could not be started, did not end, or failed; the text says why.
@@ -235,10 +258,11 @@ def _run(options: Sequence[str], command: Sequence[str], identities: Identities 
             process.kill()
             process.wait()
             raise OSError(f"{command[0]} did not end within {_PROBE_SECONDS} seconds") from None
+        output.seek(0)
+        said = output.read().decode(errors="replace").strip()
         if code != 0:
-            output.seek(0)
-            said = output.read().decode(errors="replace").strip()
             raise OSError(said or f"{command[0]} ended with code {code}")
+        return said
 
 
 def _start(
@@ -247,9 +271,13 @@ def _start(
     identities: Identities | None,
     descriptors: Sequence[int],
     output: IO[bytes],
+    before: Sequence[str] = (),
     group: Callable[[int], None] | None = None,
 ) -> Launched:
     """Start ``bwrap``, wait for its namespaces, map the ids into them, and put its first process into ``group``.
+
+    Parameters:
+        before: what stands before the command of ``bwrap``, to put it within the limits.
 
     Raises:
         OSError: one of these failed; nothing is left running.
@@ -262,6 +290,11 @@ def _start(
         gate_write, gate_read = reversed(_pipe(handed_over, kept))
         options = ["--userns-block-fd" if identities is not None else "--block-fd", str(gate_read), *options]
         inherited.append(gate_read)
+        if shut := shut_calls():
+            seccomp = _in_memory(shut)
+            handed_over.callback(os.close, seccomp)
+            inherited.append(seccomp)
+            options = ["--seccomp", str(seccomp), *options]
         # Not on the command line, where `ps` in the sandbox would show the host's folders.
         hidden = _in_memory("\0".join(options).encode())
         handed_over.callback(os.close, hidden)
@@ -269,7 +302,7 @@ def _start(
         # parent's, bwrap gets one of its own; the second command keeps the shell from becoming bwrap.
         keeper = ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
         process = subprocess.Popen(
-            [*keeper, find_bwrap(), "--args", str(hidden), "--", *command],
+            [*keeper, *before, find_bwrap(), "--args", str(hidden), "--", *command],
             env={},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -338,7 +371,7 @@ def _namespaces(identities: Identities | None) -> list[str]:
     return [*options, "--uid", "0", "--gid", "0"]
 
 
-def _system_mounts(identities: Identities | None) -> Iterator[str]:
+def _system_mounts(identities: Identities | None, shared_memory: int) -> Iterator[str]:
     yield from ("--ro-bind", "/usr", "/usr")
     for name in _SYSTEM_FOLDERS:
         folder = Path("/") / name
@@ -346,7 +379,9 @@ def _system_mounts(identities: Identities | None) -> Iterator[str]:
             yield from ("--symlink", str(folder.readlink()), str(folder))
         elif folder.is_dir():
             yield from ("--ro-bind", str(folder), str(folder))
-    yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm")  # noqa: S108 - its own
+    yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(shared_memory))
+    # Read-only: what can be written to in memory has to have a size, and this folder has none.
+    yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - its own
     yield from _kernel_settings_mounts()
     # What programs look up of the machine; nothing else of /sys, which also holds the host's control groups.
     yield from _way_to(_PROCESSORS)
@@ -354,7 +389,7 @@ def _system_mounts(identities: Identities | None) -> Iterator[str]:
     if identities is not None:
         for setting in _OWN_SETTINGS:
             yield from ("--bind", setting, setting)
-    for path in BOUND_FROM_HOST:
+    for path in bound_from_host():
         yield from _way_to(Path(path))
         yield from ("--ro-bind-try", path, path)
 
@@ -374,7 +409,9 @@ def _kernel_settings_mounts() -> Iterator[str]:
     for entry in sorted(Path("/proc").iterdir()):
         if entry.name.isdigit() or entry.is_symlink():
             continue
-        if entry.is_dir() or entry.stat().st_mode & 0o222:
+        if entry.name in _CLOSED:
+            yield from ("--ro-bind", "/dev/null", str(entry))
+        elif entry.is_dir() or entry.stat().st_mode & 0o222:
             yield from ("--ro-bind", str(entry), str(entry))
 
 
@@ -401,6 +438,16 @@ def _refuse_visible(state_dir: Path) -> None:
                 f"the state folder {state_dir} lies in {folder}, which every sandbox can read; choose another "
                 f"with --state-dir"
             )
+
+
+@functools.cache
+def shut_calls() -> bytes:
+    """The filter for system calls, as ``bwrap`` takes it, so that it is on the first process too.
+
+    The sandbox's own program knows which; the manager does not import it.
+    """
+    command = [sys.executable, "-I", "-m", "kruise_agents.sandbox.system_calls"]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, env={}).stdout
 
 
 @functools.cache

@@ -1,142 +1,159 @@
-"""Control groups that can be frozen: the kernel stops a whole sandbox at once, and no process in it can tell.
+"""Limits by control groups, version 2, where a part of their tree has been given to the manager.
 
-For the unified hierarchy (version 2), where this user may make groups below the manager's own: as root, or below a
-group that systemd has delegated. Version 1 has a freezer too, but what it has frozen cannot be killed.
+That is the case below ``systemd-run --user --scope -p Delegate=yes``, in a unit with ``Delegate=yes``, and in
+containers that own their tree. Source of the rules: the kernel's ``cgroup-v2.rst``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import subprocess
-import time
-from dataclasses import dataclass
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
 
-_PREFIX = "kruise-agents-"
-_FREEZE_SECONDS = 5.0
-_PROBE_SECONDS = 1.0
-_LOOK_SECONDS = 0.001
-_TRIES = 3
+from .freezer import GROUP_PREFIX
+from .limits import Enforcer, Limits, common_arguments
+
+_CONTROLLERS = ("cpu", "memory", "pids")
+_OWN = "manager"
+"""The group into which the manager itself goes: a group with controlled children may have no processes."""
+_PERIOD = 100_000
+_MOUNT = re.compile(r"^\S+ \S+ \S+ (\S+) (\S+) .* - cgroup2 ", re.MULTILINE)
+# `echo` is a part of the shell; the shell itself is what goes into the group.
+_ENTER = ("/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"')
+
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ControlGroups:
-    """The folder in which each sandbox gets a group of its own."""
+class NotDelegatedError(Exception):
+    """This process may not make control groups with limits; the text says why."""
 
-    parent: Path
 
-    @classmethod
-    def find(cls) -> Self | None:
-        """Where groups can be made and frozen, tried out; None: nowhere."""
-        mount = _unified_mount()
-        if mount is None:
-            return None
-        groups = cls(mount / _path_of("self").lstrip("/"))
+class ControlGroups(Enforcer):
+    """A group for each sandbox below the manager's own.
+
+    Parameters:
+        folder: the group that was given to the manager, prepared by :func:`find_groups`.
+    """
+
+    name = "cgroup v2"
+    summary = "limits of a sandbox: by control groups (cgroup v2)"
+    holds_memory = True
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def arguments(self, limits: Limits) -> list[str]:
+        """See :meth:`.limits.Enforcer.arguments`."""
+        return common_arguments(limits)
+
+    @contextlib.contextmanager
+    def entered(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
+        """See :meth:`.limits.Enforcer.entered`."""
+        group = self._folder / f"{GROUP_PREFIX}{name}"
+        group.mkdir()
         try:
-            groups._try()
+            for file, value in _values(limits).items():
+                _write(group / file, value)
+            # Machines without swap do not have it.
+            if (group / "memory.swap.max").exists():
+                _write(group / "memory.swap.max", "0")
         except OSError:
-            return None
-        # Of sandboxes that ended when no manager was there. The kernel removes only what is empty.
-        for left in groups.parent.glob(f"{_PREFIX}i*"):
-            with contextlib.suppress(OSError):
-                left.rmdir()
-        return groups
+            group.rmdir()
+            raise
+        yield (*_ENTER, str(group / "cgroup.procs"))
 
-    def put(self, name: str, pid: int) -> None:
-        """Make the group ``name`` and put a process into it; what that starts from now on belongs to it too.
-
-        Raises:
-            OSError: the kernel refused.
-        """
-        group = self.parent / f"{_PREFIX}{name}"
-        for tries_left in reversed(range(_TRIES)):
-            group.mkdir(exist_ok=True)
+    def leave(self, name: str) -> None:
+        """See :meth:`.limits.Enforcer.leave`."""
+        group = self._folder / f"{GROUP_PREFIX}{name}"
+        with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # before Linux 5.14, or nothing is left to kill
+                _write(group / "cgroup.kill", "1")
             try:
-                (group / "cgroup.procs").write_text(str(pid), encoding="ascii")
-            except FileNotFoundError:  # another manager has just cleaned up
-                if not tries_left:
-                    raise
-            else:
-                return
-
-    def remove(self, name: str) -> None:
-        """Remove the group ``name``, which must be empty; one that is not there, or in use, is left alone."""
-        with contextlib.suppress(OSError):
-            (self.parent / f"{_PREFIX}{name}").rmdir()
-
-    def _try(self) -> None:
-        """Freeze a process of our own.
-
-        Raises:
-            OSError: it does not work here.
-        """
-        with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as process:
-            try:
-                self.put(f"probe-{process.pid}", process.pid)
-                group = group_of(process.pid)
-                if group is None:
-                    raise OSError("the process is not in its group")
-                (group / "cgroup.freeze").write_text("1", encoding="ascii")
-                deadline = time.monotonic() + _PROBE_SECONDS
-                while not _is_frozen(group):
-                    if time.monotonic() > deadline:
-                        raise OSError("the group does not freeze")
-                    time.sleep(_LOOK_SECONDS)
-            finally:
-                process.kill()
-                process.wait()
-                self.remove(f"probe-{process.pid}")
+                group.rmdir()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                logger.warning("the control group %s could not be removed: %s", group, error.strerror)
 
 
-def group_of(pid: int) -> Path | None:
-    """The group that was made for the sandbox of a process, by whichever manager; None: there is none."""
-    path = _path_of(str(pid))
-    mount = _unified_mount()
-    return mount / path.lstrip("/") if mount is not None and Path(path).name.startswith(_PREFIX) else None
+def find_groups(proc: Path = Path("/proc/self")) -> ControlGroups:
+    """The manager's own group, made ready for children with limits.
 
-
-async def freeze(group: Path) -> None:
-    """Stop everything in a group.
+    Parameters:
+        proc: where the facts about this process stand.
 
     Raises:
-        OSError: it did not stop; it goes on.
+        NotDelegatedError: it has none that it may divide.
     """
-    (group / "cgroup.freeze").write_text("1", encoding="ascii")
-    deadline = time.monotonic() + _FREEZE_SECONDS
-    while not _is_frozen(group):
-        if time.monotonic() > deadline:
-            thaw(group)
-            raise OSError(f"its processes did not stop within {_FREEZE_SECONDS} seconds")
-        await asyncio.sleep(_LOOK_SECONDS)
+    folder = _own_group(proc)
+    if folder.name == _OWN:  # a manager that was here before had moved itself, and this process was started by it
+        folder = folder.parent
+    missing = [one for one in _CONTROLLERS if one not in _words(folder / "cgroup.controllers")]
+    if missing:
+        raise NotDelegatedError(f"the control group {folder} does not have {', '.join(missing)}")
+    if not all(
+        os.access(path, os.W_OK) for path in (folder, folder / "cgroup.procs", folder / "cgroup.subtree_control")
+    ):
+        raise NotDelegatedError(f"the control group {folder} was not given to this user")
+    _make_room(folder)
+    return ControlGroups(folder)
 
 
-def thaw(group: Path) -> None:
-    """Let everything in a group go on.
-
-    Raises:
-        OSError: the group is gone.
-    """
-    (group / "cgroup.freeze").write_text("0", encoding="ascii")
-
-
-def _is_frozen(group: Path) -> bool:
-    return "frozen 1" in (group / "cgroup.events").read_text(encoding="ascii")
-
-
-def _unified_mount() -> Path | None:
-    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
-        _, folder, kind, *_ = line.split()
-        if kind == "cgroup2":
-            return Path(folder)
-    return None
+def _own_group(proc: Path) -> Path:
+    mounts = _MOUNT.search((proc / "mountinfo").read_text(encoding="utf-8"))
+    entry = re.search(r"^0::(/.*)$", (proc / "cgroup").read_text(encoding="utf-8"), re.MULTILINE)
+    if mounts is None or entry is None:
+        raise NotDelegatedError("this machine has no control groups of version 2")
+    root, place = mounts.groups()
+    own = entry[1]
+    if root != "/" and (own == root or own.startswith(f"{root}/")):
+        own = own[len(root) :]
+    return Path(place) / own.lstrip("/")
 
 
-def _path_of(pid: str) -> str:
-    """The path of a process's group in the unified hierarchy; empty when it has none."""
+def _make_room(folder: Path) -> None:
+    """Move the manager into a group of its own and hand the controllers on to its neighbours."""
+    if folder == folder.parent or not (folder / "cgroup.type").exists():
+        raise NotDelegatedError(f"{folder} is the root of all control groups; run the manager in one of its own")
+    others = set(_words(folder / "cgroup.procs")) - {str(os.getpid())}
+    if others:
+        raise NotDelegatedError(
+            f"the control group {folder} has other processes beside the manager; give it one of its own: "
+            "`systemd-run --user --scope -p Delegate=yes kruise-agents serve`"
+        )
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line[3:] for line in lines if line.startswith("0::")), "")
+        own = folder / _OWN
+        own.mkdir(exist_ok=True)
+        _write(own / "cgroup.procs", str(os.getpid()))
+        _write(folder / "cgroup.subtree_control", " ".join(f"+{one}" for one in _CONTROLLERS))
+    except OSError as error:
+        raise NotDelegatedError(f"the control group {folder} cannot be divided: {error.strerror}") from error
+
+
+def _values(limits: Limits) -> dict[str, str]:
+    return {
+        "memory.max": str(limits.memory),
+        # One process goes, not all: the sandbox's own program should outlive what is run in it.
+        "memory.oom.group": "0",
+        "pids.max": str(limits.processes),
+        "cpu.max": f"{limits.cpus * _PERIOD} {_PERIOD}",
+    }
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii").split()
+    except OSError as error:
+        raise NotDelegatedError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _write(file: Path, value: str) -> None:
+    # Not Path.write_text: these files must not be made where the kernel has none, and take one write.
+    descriptor = os.open(file, os.O_WRONLY)
+    try:
+        os.write(descriptor, value.encode("ascii"))
+    finally:
+        os.close(descriptor)

@@ -12,6 +12,7 @@ from typing import IO
 
 from .base import Launched, Runtime
 from .layout import Layout
+from .limits import Enforcer, Limits, ResourceLimits, common_arguments
 from .program import program_argv
 
 
@@ -26,15 +27,17 @@ class ProcessRuntime(Runtime):
     end_signal = signal.SIGTERM  # sandbox/init.py does the rest
     one_user_because = "the process runtime runs everything as the user who runs the manager"
 
+    enforcer: Enforcer = ResourceLimits("the process runtime measures only")
+
     def check(self) -> None:
         """Processes always work."""
 
     def launch(
-        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes]
+        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes], limits: Limits
     ) -> Launched:
         """See :meth:`.base.Runtime.launch`; the program is its own init process."""
         process = subprocess.Popen(
-            [*program_argv(str(layout.home)), "--own-init", *arguments],
+            [*program_argv(str(layout.home)), "--own-init", *common_arguments(limits), *arguments],
             env={"LANG": "C.UTF-8", "TMPDIR": str(layout.tmp)},
             cwd=layout.home,
             stdin=subprocess.DEVNULL,

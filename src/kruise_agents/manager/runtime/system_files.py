@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from .egress import NAME_SERVER
 from .layout import SYSTEM_PATH
 from .program import fill_login_files
 
-BOUND_FROM_HOST = (
+_BOUND_FROM_HOST = (
+    "/etc/R",
     "/etc/alternatives",
     "/etc/ca-certificates",
     "/etc/debian_version",
@@ -27,7 +29,6 @@ BOUND_FROM_HOST = (
     "/etc/ssl/openssl.cnf",
     "/etc/timezone",
 )
-"""What is the host's own, readable by everybody there, and mounted read-only where it exists."""
 
 _ETC = {
     "environment": "",
@@ -43,7 +44,7 @@ _ETC = {
         "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     ),
     "profile": (f"export PATH=\"${{PATH:-{SYSTEM_PATH}}}\"\nexport SHELL=/bin/bash\nPS1='\\w $ '\numask 022\n"),
-    "resolv.conf": "nameserver 8.8.8.8\n",
+    "resolv.conf": f"nameserver {NAME_SERVER}\n",
     "shadow": "root::19000:0:99999:7:::\nuser::19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n",
     # For `su` of root; passwords mean nothing here.
     "pam.d/other": "".join(f"{kind} sufficient pam_permit.so\n" for kind in ("auth", "account", "session")),
@@ -69,6 +70,14 @@ _FOLDERS = {
 
 
 _LINKS = {"var/lock": "/run/lock", "var/run": "/run"}
+
+
+def bound_from_host() -> list[str]:
+    """What is the host's own, readable by everybody there, and mounted read-only where it exists.
+
+    The JDKs and the R of Debian lie in ``/usr`` and have their settings in ``/etc``, without which they do not start.
+    """
+    return [*_BOUND_FROM_HOST, *sorted(str(folder) for folder in Path("/etc").glob("java-*"))]
 
 
 def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from ..runtime import Runtime
+from ..runtime import EgressRules, Runtime
 from ..store import NoSpaceError, space_for
 from .deadlines import Deadlines
 from .ledger import Ledger
@@ -47,6 +47,7 @@ class Changes:
                 await sandbox.program.fill(files)
             sandbox.program.launch(prepared=files is not None)
         self._ledger.save(sandbox)
+        await sandbox.program.attach(sandbox.rules)
         given = {**variables, **_internal_variables(sandbox)}
         await sandbox.program.claim(sandbox.access_token, given, sandbox.lifetime.enforced(lifetime.seconds))
         self._begin_to_run(sandbox, Event.READY, lifetime.seconds)
@@ -66,6 +67,14 @@ class Changes:
         if seconds > 0:
             await sandbox.program.set_seconds_left(sandbox.lifetime.enforced(seconds))
         self._end_in(sandbox, seconds)
+
+    async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
+        """Let it reach something else outside."""
+        if sandbox.state is not State.RUNNING:
+            raise RefusedError(sandbox.state, Event.READY)
+        await sandbox.program.change_rules(rules)
+        sandbox.rules = rules
+        self._ledger.note(sandbox)
 
     async def extend(self, sandbox: Sandbox, seconds: float) -> None:
         """Let it live at least ``seconds`` from now."""
@@ -166,6 +175,7 @@ class Changes:
         self._ledger.save(sandbox)
         variables = {**saved.load(), **_internal_variables(sandbox)}
         try:
+            await sandbox.program.attach(sandbox.rules)
             await sandbox.program.claim(sandbox.access_token, variables, sandbox.lifetime.enforced(seconds))
         except StartError:
             await sandbox.program.stop()

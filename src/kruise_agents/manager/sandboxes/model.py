@@ -10,15 +10,16 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from ipaddress import IPv4Network
 
 from ..quota import Use
-from ..runtime import ProcessIdentity
+from ..runtime import EgressRules, ProcessIdentity
 from ..store import SandboxRow
 from ..traffic_tokens import PROTECT_KEY
 from .lifecycle import Event, State, after
 from .lifetime import Lifetime
 from .program import SandboxProgram
-from .templates import Template
+from .templates import Template, read_template
 
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 20
@@ -50,6 +51,8 @@ class Sandbox:
     lifetime: Lifetime = field(default_factory=lambda: Lifetime(300))
     owner: str = ""
     """The id of the API key that made it."""
+    rules: EgressRules = field(default_factory=EgressRules)
+    """What it may reach outside."""
     state: State = State.STARTING
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     kept_until: datetime | None = None
@@ -108,6 +111,7 @@ class Sandbox:
             pid_started=process.started if process else None,
             boot=process.boot if process else None,
             asleep=json.dumps(self.asleep),
+            network=json.dumps({"allowed": _texts(self.rules.allowed), "denied": _texts(self.rules.denied)}),
             volume_mounts=json.dumps([asdict(mount) for mount in self.volume_mounts]),
         )
 
@@ -116,7 +120,7 @@ def from_row(row: SandboxRow, program: SandboxProgram, access_token: str) -> San
     """The sandbox that was written down."""
     return Sandbox(
         id=row.id,
-        template=template_of(row),
+        template=read_template(row.template),
         program=program,
         metadata=json.loads(row.metadata),
         access_token=access_token if row.secure else None,
@@ -124,6 +128,7 @@ def from_row(row: SandboxRow, program: SandboxProgram, access_token: str) -> San
         end_at=_moment(row.end_at),
         lifetime=Lifetime(**json.loads(row.lifetime)),
         owner=row.owner,
+        rules=_rules(row),
         state=State(row.state),
         uid=row.uid,
         kept_until=_moment(row.kept_until),
@@ -131,11 +136,6 @@ def from_row(row: SandboxRow, program: SandboxProgram, access_token: str) -> San
         asleep=tuple(json.loads(row.asleep)),
         volume_mounts=mounts_of(row),
     )
-
-
-def template_of(row: SandboxRow) -> Template:
-    """The template that a sandbox was made from, also when it does not exist any more."""
-    return Template(**json.loads(row.template))
 
 
 def mounts_of(row: SandboxRow) -> tuple[VolumeMount, ...]:
@@ -163,6 +163,15 @@ def now() -> datetime:
 def seconds_until(moment: datetime | None) -> float | None:
     """How long it is to ``moment``, 0 when it has passed, None when it never comes."""
     return None if moment is None else max((moment - now()).total_seconds(), 0.0)
+
+
+def _texts(networks: tuple[IPv4Network, ...]) -> list[str]:
+    return [str(network) for network in networks]
+
+
+def _rules(row: SandboxRow) -> EgressRules:
+    facts = {name: tuple(map(IPv4Network, networks)) for name, networks in json.loads(row.network).items()}
+    return EgressRules(**facts)
 
 
 def _seconds(moment: datetime | None) -> float | None:

@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import KruiseAgentsError
 from ...protocol.addresses import ENVD_PORT
 from ..http_client import exchange
-from ..runtime import Layout, ProcessHandle, ProcessIdentity, Runtime
+from ..runtime import Connection, Egress, EgressRules, Layout, Limits, ProcessHandle, ProcessIdentity, Runtime, Watch
 from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
 
 START_SECONDS = 30
@@ -46,14 +46,30 @@ class SandboxProgram:
         layout: where its folders go.
         runtime: what runs it.
         code_interpreter: whether port 49999 is served.
+        limits: what it may take of the machine.
+        watch: who looks at it while it runs.
+        egress: what connects it to the internet.
     """
 
-    def __init__(self, layout: Layout, runtime: Runtime, *, code_interpreter: bool) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        runtime: Runtime,
+        *,
+        code_interpreter: bool,
+        limits: Limits,
+        watch: Watch,
+        egress: Egress,
+    ) -> None:
         self.layout = layout
         self.served_ports = frozenset(
             port for port in SERVED_PORTS if code_interpreter or port != CODE_INTERPRETER_PORT
         )
         self._runtime = runtime
+        self._limits = limits
+        self._watch = watch
+        self._egress = egress
+        self._connection: Connection | None = None
         self._process: ProcessHandle | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._leash: int | None = None
@@ -112,8 +128,23 @@ class SandboxProgram:
 
     def find(self, identity: ProcessIdentity) -> bool:
         """Take over a program that another manager started. Returns whether it is still there."""
-        self._process = ProcessHandle.find(identity)
-        return self._process is not None
+        process = ProcessHandle.find(identity)
+        if process is not None:
+            self._hold(process)
+        return process is not None
+
+    async def attach(self, rules: EgressRules) -> None:
+        """Connect the launched or found program to the outside, where it has a network of its own.
+
+        Raises:
+            StartError: it did not work.
+        """
+        if self._process is None or not self._runtime.own_network:
+            return
+        try:
+            self._connection = await asyncio.to_thread(self._egress.attach, self._process.identity.pid, rules)
+        except OSError as error:
+            raise StartError(self._story(f"could not be connected to the internet: {error}")) from error
 
     async def set_seconds_left(self, seconds: float | None) -> None:
         """Say when the program ends by itself, from now; None: never.
@@ -150,6 +181,15 @@ class SandboxProgram:
         if status != 200:
             raise NoAnswerError(f"envd answered {status}")
         return answer
+
+    async def change_rules(self, rules: EgressRules) -> None:
+        """Let it reach something else outside from now on.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        if self._connection is not None:
+            await asyncio.to_thread(self._connection.change, rules)
 
     async def connect(self, port: int) -> socket.socket:
         """Connect to a port of the sandbox.
@@ -199,7 +239,7 @@ class SandboxProgram:
         """End every process of the sandbox; its folders stay. May be called at any time, also twice."""
         self._drop_leash()
         if self._process is not None:
-            self._process.send(self._runtime.end_signal)
+            self._end_all()
             try:
                 await asyncio.wait_for(self._process.ended(), _END_SECONDS)
             except TimeoutError:
@@ -207,6 +247,8 @@ class SandboxProgram:
                 self._process.send(signal.SIGKILL)
                 await self._process.ended()
         await self._reap()
+        if self._connection is not None:
+            await asyncio.to_thread(self._connection.close)
         self.release()
         self._runtime.ended(self.layout)
 
@@ -216,11 +258,24 @@ class SandboxProgram:
         await asyncio.to_thread(self._runtime.remove, self.layout.root)
 
     def release(self) -> None:
-        """Forget the program; if it was claimed, it goes on."""
+        """Forget the program; if it was claimed, it goes on, without internet access until somebody finds it."""
         self._drop_leash()
+        self._watch.remove(self.layout.root.name)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         if self._process is not None:
             self._process.close()
             self._process = None
+
+    def _hold(self, process: ProcessHandle) -> None:
+        self._process = process
+        name, folder = self.layout.root.name, self.layout.root
+        self._watch.add(name, process.identity.pid, folder, self._limits, self._end_all, self._tell)
+
+    def _end_all(self) -> None:
+        if self._process is not None:
+            self._process.send(self._runtime.end_signal)
 
     def _living(self) -> int:
         if self._process is None or not self._process.alive:
@@ -239,16 +294,20 @@ class SandboxProgram:
             arguments += [f"--{name}-fd", str(descriptor)]
         try:
             with self.layout.log.open("ab") as log:
-                launched = self._runtime.launch(self.layout, arguments, list(descriptors.values()), log)
+                launched = self._runtime.launch(self.layout, arguments, list(descriptors.values()), log, self._limits)
             self._child = launched.process
             try:
-                self._process = ProcessHandle.of(launched.first_pid or launched.process.pid)
+                self._hold(ProcessHandle.of(launched.first_pid or launched.process.pid))
             except ProcessLookupError:
-                self._process = ProcessHandle.of(launched.process.pid)  # our child: there until it is reaped
+                self._hold(ProcessHandle.of(launched.process.pid))  # our child: there until it is reaped
         finally:
             os.close(leash)
             for listener in listeners.values():
                 listener.close()
+
+    async def _tell(self, pid: int, why: str) -> None:
+        body = json.dumps({"pid": pid, "why": why}).encode()
+        await exchange(await connect(self.layout.sockets, CONTROL), "POST", "/killing", body)
 
     def _drop_leash(self) -> None:
         if self._leash is not None:

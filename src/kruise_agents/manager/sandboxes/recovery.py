@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from ...errors import ConfigurationError
 from ..store import SandboxRow
 from .lifecycle import State
-from .model import Sandbox, from_row, mounts_of, process_of, seconds_until, template_of
-from .program import NoAnswerError
+from .model import Sandbox, from_row, mounts_of, process_of, seconds_until
+from .program import NoAnswerError, StartError
 from .registry import Sandboxes
+from .templates import read_template
 from .variables import SavedVariables
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ async def recover(sandboxes: Sandboxes) -> Found:
 
 async def _recover(sandboxes: Sandboxes, row: SandboxRow) -> State | None:
     """The state in which a sandbox was taken over; None for one that is not there any more."""
-    program = sandboxes.program(row.id, template_of(row), mounts_of(row))
+    program = sandboxes.program(row.id, read_template(row.template), mounts_of(row))
     process = process_of(row)
     alive = process is not None and program.find(process)
     sandbox = from_row(row, program, sandboxes.secret.access_token(row.id))
@@ -69,6 +70,10 @@ async def _recover(sandboxes: Sandboxes, row: SandboxRow) -> State | None:
         return None
     if state is State.PAUSED:
         await _rest(sandbox, alive=alive)
+    try:
+        await program.attach(sandbox.rules)
+    except StartError as error:
+        logger.warning("sandbox %s goes on without internet access: %s", row.id, error)
     sandbox.state = state
     sandboxes.adopt(sandbox)
     logger.info("sandbox %s is here again, %s", row.id, state)

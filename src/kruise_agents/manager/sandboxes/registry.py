@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..quota import UNLIMITED, Quota
-from ..runtime import Layout, Mount, Runtime
+from ..runtime import Egress, EgressRules, Layout, Mount, Runtime, Watch
 from ..state_secret import StateSecret
 from ..store import NoSpaceError, Store, no_space
 from ..traffic_tokens import TrafficTokens
@@ -44,6 +44,7 @@ class Sandboxes:
         store: where they are written down.
         secret: what their access tokens are derived from.
         traffic_tokens: who signs for them.
+        egress: what connects them to the internet, or None: whatever is installed.
         volumes: where the folders of volumes are; None: beside ``folder``.
         program: makes the program of a sandbox; another one for tests of the life cycle alone.
     """
@@ -55,6 +56,7 @@ class Sandboxes:
         store: Store,
         secret: StateSecret,
         traffic_tokens: TrafficTokens,
+        egress: Egress | None = None,
         volumes: Path | None = None,
         program: Callable[..., SandboxProgram] = SandboxProgram,
     ) -> None:
@@ -63,6 +65,8 @@ class Sandboxes:
         self.folder = folder
         self.store = store
         self.secret = secret
+        self._egress = egress or Egress()
+        self._limit_watch = Watch(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
         self._volumes = volumes or folder.parent / "volumes"
         self._program = program
         self._known: dict[str, Sandbox] = {}
@@ -77,6 +81,11 @@ class Sandboxes:
         """The sandbox of that id that runs, rests, or changes between the two; None for all others."""
         sandbox = self._known.get(sandbox_id)
         return None if sandbox is None or sandbox.state is State.STARTING or sandbox.state.ending else sandbox
+
+    @property
+    def reach_the_internet(self) -> bool:
+        """Whether sandboxes are connected to the outside at all."""
+        return self._egress.carrier is not None and self.runtime.own_network
 
     def running(self, sandbox_id: str) -> Sandbox | None:
         """The running sandbox of that id, or None."""
@@ -120,6 +129,7 @@ class Sandboxes:
         quota: Quota = UNLIMITED,
         files: Path | None = None,
         volume_mounts: Sequence[VolumeMount] = (),
+        rules: EgressRules = EgressRules(),  # noqa: B008 - cannot be changed
     ) -> Sandbox:
         """Start a sandbox; returns when it answers on its ports.
 
@@ -129,6 +139,7 @@ class Sandboxes:
             quota: what the owner's sandboxes may take together.
             files: a file tree to begin with a copy of, in place of the template's.
             volume_mounts: the volumes that it sees, and where.
+            rules: what it may reach outside.
 
         Raises:
             QuotaExceededError: the owner has too many already.
@@ -137,9 +148,10 @@ class Sandboxes:
         """
         sandbox_id = new_sandbox_id()
         token = self.secret.access_token(sandbox_id) if secure else None
+        program = self.program(sandbox_id, template)
         moment = now()
         program = self.program(sandbox_id, template, volume_mounts)
-        sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner)
+        sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
         sandbox.volume_mounts = tuple(volume_mounts)
         if self._closing:
             raise StartError("the manager is ending")
@@ -175,6 +187,15 @@ class Sandboxes:
             RefusedError: it does not run.
         """
         await self._turns.take(sandbox, Event.READY, lambda: self._changes.extend(sandbox, seconds))
+
+    async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
+        """Let ``sandbox`` reach something else outside from now on.
+
+        Raises:
+            RefusedError: it does not run.
+            OSError: the kernel refused.
+        """
+        await self._turns.take(sandbox, Event.READY, lambda: self._changes.change_rules(sandbox, rules))
 
     async def expire(self, sandbox: Sandbox) -> None:
         """Let its end time be now, and return when what is to happen then has happened.
@@ -294,8 +315,14 @@ class Sandboxes:
     def program(self, sandbox_id: str, template: Template, volume_mounts: Sequence[VolumeMount] = ()) -> SandboxProgram:
         """The program of a sandbox, not yet started or found."""
         mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
-        layout = Layout(self.folder / sandbox_id, mounts)
-        return self._program(layout, self.runtime, code_interpreter=template.code_interpreter)
+        return self._program(
+            Layout(self.folder / sandbox_id, mounts),
+            self.runtime,
+            code_interpreter=template.code_interpreter,
+            limits=template.limits,
+            watch=self._limit_watch,
+            egress=self._egress,
+        )
 
     def adopt(self, sandbox: Sandbox) -> None:
         """Take over a sandbox of another manager that runs or is paused, as its record says."""

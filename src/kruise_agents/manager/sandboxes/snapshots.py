@@ -21,7 +21,7 @@ from ..quota import UNLIMITED, Quota
 from ..store import SnapshotRow
 from .model import INTERNAL_VARIABLES, Sandbox, now
 from .registry import Sandboxes
-from .templates import Template
+from .templates import Template, read_template
 
 DEFAULT_TAG = "default"
 _REFERENCE = re.compile(r"([a-z0-9_-]{1,128})(?::([a-z0-9_.-]{1,128}))?")
@@ -76,7 +76,7 @@ class Snapshots:
 
     def template(self, snapshot: SnapshotRow) -> tuple[Template, Path]:
         """The template that a snapshot is, and the files that belong to it."""
-        return replace(Template(**json.loads(snapshot.template)), name=snapshot.id), self._folder / snapshot.folder
+        return replace(read_template(snapshot.template), name=snapshot.id), self._folder / snapshot.folder
 
     async def take(
         self, sandbox: Sandbox, owner: str, reference: Reference | None = None, seconds: float | None = None

@@ -12,7 +12,7 @@ from kruise_agents.sandbox.state import SandboxState
 
 from .errors import ContextNotFoundError, KernelError
 from .kernels import Kernel
-from .languages import normalised
+from .languages import KernelSpec, Languages, normalised
 from .launcher import KernelLauncher
 
 __all__ = ["Context", "Contexts"]
@@ -24,8 +24,11 @@ GRACE_SECONDS = 1.0
 class Context:
     """A place where code keeps its state between executions."""
 
-    def __init__(self, language: str, cwd: str, state: SandboxState, launcher: KernelLauncher) -> None:
+    def __init__(
+        self, language: str, spec: KernelSpec, cwd: str, state: SandboxState, launcher: KernelLauncher
+    ) -> None:
         self.id = str(uuid.uuid4())
+        self.spec = spec
         self.language = language
         self.cwd = cwd
         """The working directory as it was asked for; code may have left it."""
@@ -91,7 +94,7 @@ class Context:
 
     async def _launch(self) -> Kernel:
         start = asyncio.current_task()
-        kernel = await self._launcher.start(self.state.environment(), self._directory())
+        kernel = await self._launcher.start(self.spec, self.state.environment(), self._directory())
         self._failure = None
         kernel.on_end(lambda: self._on_kernel_end(start))
         return kernel
@@ -125,6 +128,7 @@ class Contexts:
     def __init__(self, state: SandboxState, launcher: KernelLauncher) -> None:
         self._state = state
         self._launcher = launcher
+        self._languages = Languages(launcher.spec, state.home)
         self._contexts: dict[str, Context] = {}
         self._defaults: dict[str, Context] = {}
 
@@ -175,7 +179,7 @@ class Contexts:
         await asyncio.gather(*(self.remove(context, grace=0) for context in self))
 
     def _add(self, language: str, cwd: str) -> Context:
-        context = Context(language, cwd, self._state, self._launcher)
+        context = Context(language, self._languages.spec(language), cwd, self._state, self._launcher)
         self._contexts[context.id] = context
         context.start()
         return context

@@ -8,9 +8,10 @@ from contextlib import suppress
 from typing import Protocol
 
 from .contexts import Context
-from .environment import Changes, assignment, difference, restoration
+from .environment import Changes, difference, restoration
 from .errors import ContextNotFoundError, KernelEndedError, KernelError
 from .kernels import Kernel
+from .late_output import LateOutput
 from .lines import ABORTED, CONTEXT_RESTARTING, END, UNEXPECTED_END, Line, error_line
 from .results import result_fields
 from .wire import Message
@@ -100,6 +101,7 @@ class Execution:
         self._variables = variables
         self._listener: Listener | None = None
         self._transcript = Transcript()
+        self._late: LateOutput | None = None
         self._abandoned = False
         self._ended = False
         self._kernel: Kernel | None = None
@@ -116,8 +118,7 @@ class Execution:
         """Nobody listens any more: interrupts the code, or gives up the place in the queue."""
         self._abandoned = True
         if self._kernel is not None:
-            if self._transcript.accepted and self._interrupts is None:
-                self._interrupt(FIRST_REPEAT_SECONDS)
+            self._interrupt_if_abandoned()
         elif self._task is not None:
             self._task.cancel()
 
@@ -155,7 +156,11 @@ class Execution:
         """Sets environment variables; returns the error when one is impossible, a name with ``=`` say."""
         if not changes:
             return None
-        reply = await kernel.execute_silently(assignment(changes))
+        if kernel.spec.assignment is None:
+            return error_line(
+                "EnvironmentError", f"variables of a single call cannot be set in {self._context.language} here", ""
+            )
+        reply = await kernel.execute_silently(kernel.spec.assignment(changes))
         return error_from(reply.content) if reply.content["status"] == "error" else None
 
     async def _stream(self, kernel: Kernel) -> None:
@@ -168,20 +173,30 @@ class Execution:
                     async with asyncio.timeout(REPLY_SECONDS):
                         message = await replies.next()
                     await self._pass_on(message)
+            self._late = kernel.mark(replies)
+            self._interrupt_if_abandoned()
+            while self._late is not None and not self._late.finished:
+                late = self._late.taken(await replies.next())
+                if late is not None:
+                    await self._pass_on(late)
 
     async def _pass_on(self, message: Message) -> None:
         for line in self._transcript.lines(message):
             await self._say(line)
-        if self._abandoned and self._transcript.accepted and self._interrupts is None:
-            self._interrupt(FIRST_REPEAT_SECONDS)
+        self._interrupt_if_abandoned()
 
     async def _say(self, line: Line) -> None:
         if self._listener is not None and not self._abandoned and not self._ended:
             self._ended = line is END
             await self._listener.write(line)
 
+    def _interrupt_if_abandoned(self) -> None:
+        if self._abandoned and self._transcript.accepted and self._interrupts is None:
+            self._interrupt(FIRST_REPEAT_SECONDS)
+
     def _interrupt(self, repeat_after: float) -> None:
-        if self._kernel is not None and not self._transcript.finished:
+        late = self._late is not None and not self._late.finished
+        if self._kernel is not None and (late or not self._transcript.finished):
             self._kernel.interrupt()
             loop = asyncio.get_running_loop()
             self._interrupts = loop.call_later(repeat_after, self._interrupt, repeat_after * 2)

@@ -10,19 +10,23 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
-from signal import SIGINT, SIGKILL
+from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP
 from typing import Any
 
 import zmq
 import zmq.asyncio
 
 from .errors import KernelEndedError, KernelStartError
+from .languages import KernelSpec
+from .late_output import LateOutput
 from .process import KernelProcess
-from .wire import Endpoint, Message, unpack
+from .wire import Endpoint, Message
 
 __all__ = ["Kernel", "Replies"]
 
 START_SECONDS = 60.0
+INTERRUPT_SECONDS = 1.0
+"""How long the way to a kernel that is asked to interrupt stays open."""
 RECONNECT_MILLISECONDS = 5
 """How often a socket tries to reach a kernel that does not listen yet; the default of 100 would delay it."""
 MESSAGES_IN_FLIGHT = 16
@@ -35,12 +39,13 @@ class Replies:
     """The messages that one request causes."""
 
     def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
+        self.request_ids = {request_id}
         self._queue: asyncio.Queue[Message | None] = asyncio.Queue(MESSAGES_IN_FLIGHT)
 
     async def next(self) -> Message:
         """The next message. Raises KernelEndedError when the kernel has ended and everything was read."""
         message = await self._queue.get()
+        self._queue.task_done()
         if message is None:
             raise KernelEndedError("the kernel has ended")
         return message
@@ -49,10 +54,20 @@ class Replies:
         """Hands over a message, None for the end of the kernel; waits while too many are unread."""
         await self._queue.put(message)
 
+    @property
+    def full(self) -> bool:
+        """Whether ``put`` would wait."""
+        return self._queue.full()
+
+    async def drained(self) -> None:
+        """Returns when everything was read."""
+        await self._queue.join()
+
     def discard(self) -> None:
         """Drops what is unread, which also releases a reader that waits for room."""
         while not self._queue.empty():
             self._queue.get_nowait()
+            self._queue.task_done()
 
     def cut(self) -> None:
         """Drops what is unread and ends: the kernel was stopped on purpose."""
@@ -68,8 +83,10 @@ class Kernel:
         process: KernelProcess,
         endpoint: Endpoint,
         context: zmq.asyncio.Context,
+        spec: KernelSpec,
         environment: Mapping[str, str],
     ) -> None:
+        self.spec = spec
         self.environment = environment
         """The environment that the kernel was last given, without the variables of single calls."""
         self.ended = asyncio.Event()
@@ -79,6 +96,7 @@ class Kernel:
         self._context = context
         self._replies: Replies | None = None
         self._stopped = False
+        self._interrupted = False
         self._request_numbers = count(1)
         self._shell = self._connected("shell", zmq.DEALER)
         self._iopub = self._connected("iopub", zmq.SUB)
@@ -120,18 +138,19 @@ class Kernel:
 
         Silent code raises no counter, displays nothing and stays out of the history.
         """
-        content = {
-            "code": code,
-            "silent": silent,
-            "store_history": not silent,
-            "user_expressions": {},
-            "allow_stdin": False,
-            # A kernel that stops on errors aborts what arrives right after one. There is never a second
-            # request in its queue that would have to be aborted.
-            "stop_on_error": False,
-        }
-        with self._request("execute_request", content) as replies:
+        with self._request("execute_request", _order(code, silent)) as replies:
             yield replies
+
+    def mark(self, replies: Replies) -> LateOutput | None:
+        """Has the end of the output of a request marked that is done; None where it has come already."""
+        if self.spec.mark is None:
+            return None
+        request_id = self._next_id()
+        late = LateOutput(request_id)
+        replies.request_ids.add(request_id)
+        content = _order(self.spec.mark(late.mark), silent=True)
+        self._shell.send_multipart(self._endpoint.pack("execute_request", content, request_id))
+        return late
 
     async def execute_silently(self, code: str) -> Message:
         """Runs ``code`` unseen and returns the kernel's reply. Raises KernelEndedError."""
@@ -146,8 +165,20 @@ class Kernel:
             return reply
 
     def interrupt(self) -> None:
-        """Interrupts what is running; an idle kernel ignores it."""
-        self._process.signal(SIGINT)
+        """Interrupts what is running; an idle kernel ignores it.
+
+        Some kernels cannot be interrupted everywhere: asked a second time for the same request, they are killed, so
+        that the context becomes usable again.
+        """
+        if self._interrupted and self.spec.replaced_when_deaf:
+            self._process.signal(SIGKILL)
+        elif self.spec.interrupt == "signal":
+            self._process.signal(SIGINT)
+        else:
+            control = self._connected("control", zmq.DEALER)
+            control.send_multipart(self._pack("interrupt_request", {}))
+            asyncio.get_running_loop().call_later(INTERRUPT_SECONDS, control.close, 0)
+        self._interrupted = True
 
     async def shutdown(self, grace: float = 0.0) -> None:
         """Ends the kernel and waits until nothing of it is left.
@@ -159,7 +190,7 @@ class Kernel:
             self.interrupt()
             control = self._connected("control", zmq.DEALER)
             try:
-                await control.send_multipart(self._pack("shutdown_request", {"restart": False})[1])
+                await control.send_multipart(self._pack("shutdown_request", {"restart": False}))
                 async with asyncio.timeout(grace):
                     await self._process.ended.wait()
             except TimeoutError:
@@ -177,23 +208,26 @@ class Kernel:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MILLISECONDS)
         if kind == zmq.SUB:
-            socket.setsockopt(zmq.RCVHWM, MESSAGES_IN_FLIGHT)
+            socket.setsockopt(zmq.RCVHWM, MESSAGES_IN_FLIGHT if self.spec.output_blocks else 0)
             socket.setsockopt(zmq.SUBSCRIBE, b"")
         socket.connect(self._endpoint.address(channel))
         return socket
 
-    def _pack(self, kind: str, content: dict[str, Any]) -> tuple[str, list[bytes]]:
-        request_id = f"{self._endpoint.session}-{next(self._request_numbers)}"
-        return request_id, self._endpoint.pack(kind, content, request_id)
+    def _next_id(self) -> str:
+        return f"{self._endpoint.session}-{next(self._request_numbers)}"
+
+    def _pack(self, kind: str, content: dict[str, Any]) -> list[bytes]:
+        return self._endpoint.pack(kind, content, self._next_id())
 
     @contextmanager
     def _request(self, kind: str, content: dict[str, Any]) -> Iterator[Replies]:
         if self._process.ended.is_set():
             raise KernelEndedError("the kernel has ended")
-        request_id, frames = self._pack(kind, content)
+        request_id = self._next_id()
         replies = self._replies = Replies(request_id)
+        self._interrupted = False
         # Not awaited: a queue has room for one request at any time, also before the kernel listens.
-        self._shell.send_multipart(frames)
+        self._shell.send_multipart(self._endpoint.pack(kind, content, request_id))
         try:
             yield replies
         finally:
@@ -220,15 +254,25 @@ class Kernel:
     async def _read(self, socket: zmq.asyncio.Socket) -> None:
         try:
             while True:
-                await self._hand_over(unpack(await socket.recv_multipart()))
+                await self._hand_over(self._endpoint.unpack(await socket.recv_multipart()))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # Code that forges messages can do this. A kernel that cannot be understood ends like a dead one.
             self._process.signal(SIGKILL)
 
     async def _hand_over(self, message: Message) -> None:
         replies = self._replies
-        if replies is not None and message.parent == replies.request_id:
+        if replies is None or message.parent not in replies.request_ids:
+            return
+        if self.spec.output_blocks or not replies.full:
             await replies.put(message)
+            return
+        # It would drop what nobody reads in time, the end of the request as well, so it has to stand still.
+        self._process.signal(SIGSTOP)
+        try:
+            await replies.put(message)
+            await replies.drained()
+        finally:
+            self._process.signal(SIGCONT)
 
     def _on_process_end(self) -> None:
         self._ending = asyncio.create_task(self._end())
@@ -248,6 +292,19 @@ class Kernel:
     async def _read_last_output(self) -> None:
         # What the process published before its end is still on the way.
         while await self._iopub.poll(LAST_OUTPUT_MILLISECONDS):
-            await self._hand_over(unpack(await self._iopub.recv_multipart()))
+            await self._hand_over(self._endpoint.unpack(await self._iopub.recv_multipart()))
         if self._replies is not None:
             await self._replies.put(None)
+
+
+def _order(code: str, silent: bool) -> dict[str, Any]:
+    return {
+        "code": code,
+        "silent": silent,
+        "store_history": not silent,
+        "user_expressions": {},
+        "allow_stdin": False,
+        # A kernel that stops on errors aborts what arrives right after one. There is never a second request in its
+        # queue that would have to be aborted.
+        "stop_on_error": False,
+    }

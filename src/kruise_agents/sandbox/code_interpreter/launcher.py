@@ -13,10 +13,12 @@ import zmq.asyncio
 
 from kruise_agents.errors import ConfigurationError
 
+from .environment import assignment
 from .errors import KernelStartError
 from .kernels import Kernel
+from .languages import CONNECTION_FILE, KernelSpec
 from .process import KernelProcess
-from .wire import Endpoint
+from .wire import Endpoint, free_ports
 
 __all__ = ["KernelLauncher"]
 
@@ -27,12 +29,20 @@ SOCKET_NAME_BYTES = 107
 
 @dataclass(frozen=True, slots=True)
 class KernelLauncher:
-    """Starts Python kernels whose sockets lie in one folder."""
+    """Starts kernels whose files and sockets lie in one folder."""
 
     python: Path
     folder: Path
     context: zmq.asyncio.Context
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    @property
+    def spec(self) -> KernelSpec:
+        """How our own kernel, that of Python, is started."""
+        command = (str(self.python), str(PROGRAM), "-f", CONNECTION_FILE, "--parent", str(os.getpid()))
+        # Without it, IPython's profile would lie in the middle of the user's files.
+        variables = {"IPYTHONDIR": str(self._profile_folder)}
+        return KernelSpec(command, variables, output_blocks=True, assignment=assignment)
 
     @property
     def _profile_folder(self) -> Path:
@@ -48,13 +58,12 @@ class KernelLauncher:
             )
         self._make_folders()
 
-    async def start(self, environment: Mapping[str, str], cwd: Path) -> Kernel:
+    async def start(self, spec: KernelSpec, environment: Mapping[str, str], cwd: Path) -> Kernel:
         """Starts a kernel and waits until it is ready. Raises KernelStartError."""
-        endpoint = Endpoint(self.folder / f"k{next(self._numbers)}")
-        command = [str(self.python), str(PROGRAM), "-f", str(endpoint.connection_file)]
-        command += ["--parent", str(os.getpid())]
-        # Without it, IPython's profile would lie in the middle of the user's files.
-        surroundings = {"IPYTHONDIR": str(self._profile_folder), **environment}
+        ports = free_ports() if spec.transport == "tcp" else None
+        endpoint = Endpoint(self.folder / f"k{next(self._numbers)}", ports)
+        command = [part.replace(CONNECTION_FILE, str(endpoint.connection_file)) for part in spec.command]
+        surroundings = {**spec.variables, **environment}
         try:
             self._make_folders()  # code in the sandbox may have emptied /tmp
             endpoint.write_connection_file()
@@ -62,9 +71,11 @@ class KernelLauncher:
         except (OSError, ValueError) as error:
             endpoint.remove_files()
             raise KernelStartError(f"the kernel cannot be started: {error}") from error
-        kernel = Kernel(process, endpoint, self.context, environment)
+        kernel = Kernel(process, endpoint, self.context, spec, environment)
         try:
             await kernel.wait_until_ready()
+            if spec.preparation:
+                await kernel.execute_silently(spec.preparation)
         except asyncio.CancelledError:
             await kernel.shutdown()
             raise

@@ -6,20 +6,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import secrets
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHANNELS", "Endpoint", "Message", "unpack"]
+__all__ = ["CHANNELS", "Endpoint", "Message", "free_ports"]
 
 DELIMITER = b"<IDS|MSG>"
 VERSION = "5.3"
+_HOST = "127.0.0.1"
 CHANNELS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 """The channels and their "ports", which are suffixes of a file name with the transport ``ipc``."""
 
@@ -42,7 +45,9 @@ class Endpoint:
     """Where a kernel listens, and the key that it accepts requests with."""
 
     prefix: Path
-    """What the names of its sockets begin with; Linux allows 107 bytes for a whole name."""
+    """What the names of its files and sockets begin with; Linux allows 107 bytes for the name of a socket."""
+    ports: tuple[int, ...] | None = None
+    """Where its transport is ``tcp``: the ports of the channels on 127.0.0.1. None: sockets with names."""
     key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     session: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -53,7 +58,8 @@ class Endpoint:
 
     def address(self, channel: str) -> str:
         """The address of a channel for ZeroMQ."""
-        return f"ipc://{self.prefix}-{CHANNELS[channel]}"
+        number = CHANNELS[channel]
+        return f"ipc://{self.prefix}-{number}" if self.ports is None else f"tcp://{_HOST}:{self.ports[number - 1]}"
 
     def write_connection_file(self) -> None:
         """Writes the connection file so that only its owner can read it."""
@@ -61,11 +67,14 @@ class Endpoint:
         self.connection_file.write_text(
             json.dumps(
                 {
-                    "transport": "ipc",
-                    "ip": str(self.prefix),
+                    "transport": "ipc" if self.ports is None else "tcp",
+                    "ip": str(self.prefix) if self.ports is None else _HOST,
                     "key": self.key,
                     "signature_scheme": "hmac-sha256",
-                    **{f"{channel}_port": port for channel, port in CHANNELS.items()},
+                    **{
+                        f"{channel}_port": number if self.ports is None else self.ports[number - 1]
+                        for channel, number in CHANNELS.items()
+                    },
                 }
             )
         )
@@ -87,21 +96,32 @@ class Endpoint:
             "version": VERSION,
         }
         parts = [json.dumps(part).encode() for part in (header, {}, {}, content)]
-        signature = hmac.new(self.key.encode(), b"".join(parts), hashlib.sha256).hexdigest()
-        return [DELIMITER, signature.encode(), *parts]
+        return [DELIMITER, self._signature(parts), *parts]
+
+    def unpack(self, frames: Sequence[bytes]) -> Message:
+        """The message in ``frames``. Raises ValueError or KeyError when it is none, or not one of our kernel.
+
+        Signatures count on ports only, which anybody in the sandbox may take before the kernel does. Sockets with
+        names lie in a folder of the kernel's user, and whoever could forge a message there can read the key as well.
+        """
+        start = list(frames).index(DELIMITER)
+        signature, *parts = frames[start + 1 : start + 6]
+        if self.ports is not None and not hmac.compare_digest(signature, self._signature(parts)):
+            raise ValueError("a message that the kernel did not sign")
+        header, parent, _metadata, content = (json.loads(part) for part in parts)
+        return Message(
+            kind=header["msg_type"],
+            parent=parent.get("msg_id", ""),
+            date=header.get("date", ""),
+            content=content,
+        )
+
+    def _signature(self, parts: Sequence[bytes]) -> bytes:
+        return hmac.new(self.key.encode(), b"".join(parts), hashlib.sha256).hexdigest().encode()
 
 
-def unpack(frames: Sequence[bytes]) -> Message:
-    """The message in ``frames``.
-
-    The signature is not checked: the sockets lie in a folder of the sandbox's user, and whoever could forge a
-    message there can read the key as well.
-    """
-    start = list(frames).index(DELIMITER)
-    header, parent, _metadata, content = (json.loads(frame) for frame in frames[start + 2 : start + 6])
-    return Message(
-        kind=header["msg_type"],
-        parent=parent.get("msg_id", ""),
-        date=header.get("date", ""),
-        content=content,
-    )
+def free_ports() -> tuple[int, ...]:
+    """A port for each channel that nobody listens on. A kernel has to bind them soon; it cannot be handed sockets."""
+    with contextlib.ExitStack() as held:
+        listeners = [held.enter_context(socket.create_server((_HOST, 0))) for _ in CHANNELS]
+        return tuple(listener.getsockname()[1] for listener in listeners)

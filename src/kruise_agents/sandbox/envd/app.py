@@ -52,7 +52,7 @@ class Envd:
         self._users = Users(state)
         self._processes = ProcessService(state, self._users)
         self._filesystem = FilesystemService(self._users)
-        self._metrics = Metrics([state.home, Path("/tmp")])  # noqa: S108 - the sandbox's own
+        self._metrics = Metrics([state.home, Path("/tmp")], memory=state.memory)  # noqa: S108 - the sandbox's own
         app = Starlette(
             routes=[
                 Mount("/process.Process", self._processes.app()),

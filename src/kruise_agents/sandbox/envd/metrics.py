@@ -7,7 +7,7 @@ the sandbox alone, whatever else runs on the machine:
 ``cpu_count``      processors that the sandbox may run on
 ``cpu_used_pct``   share of all of those that its processes used since the last request, 0 ... 100; processes that have
                    ended are counted with whoever waited for them
-``mem_total``      memory of the machine: a sandbox has no limit of its own
+``mem_total``      memory that the sandbox may have, or of the machine if that is less
 ``mem_used``       anonymous and shared memory of its processes, each page divided among those who share it
 ``mem_cache``      pages of files that its processes have mapped (programs and libraries), divided likewise
 ``disk_total``     size of the file systems that hold the user's home and ``/tmp``
@@ -41,9 +41,11 @@ class Metrics:
         root: the first process of the sandbox; all that descend from it count. The default is the parent of this
             program, which is the one that adopts orphans.
         disks: folders whose file systems count.
+        memory: bytes that the sandbox may have; None: as much as the machine has.
     """
 
-    def __init__(self, disks: Sequence[Path], root: int | None = None) -> None:
+    def __init__(self, disks: Sequence[Path], root: int | None = None, memory: int | None = None) -> None:
+        self._memory_limit = memory
         self._root = os.getppid() if root is None else root
         self._disks = disks
         self._last = (time.monotonic(), _processor_seconds(_family(self._root)))
@@ -53,7 +55,7 @@ class Metrics:
         family = _family(self._root)
         cores = len(os.sched_getaffinity(0))
         used, cache = _memory(process.pid for process in family)
-        total = _total_memory()
+        total = min(_total_memory(), self._memory_limit or _total_memory())
         disk_used, disk_total = _disk(self._disks)
         return {
             "ts": int(time.time()),

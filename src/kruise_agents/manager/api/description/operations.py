@@ -142,6 +142,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         refusals=_CHANGED,
         body=reference("Timeout"),
     ),
+    ("PUT", "/sandboxes/{sandbox_id}/network"): Operation(
+        "Replace what the sandbox may reach outside; what is left out is cleared",
+        {204: None},
+        refusals=(400, 404, 500),
+        body=reference("Network"),
+    ),
     ("POST", "/sandboxes/{sandbox_id}/refreshes"): Operation(
         "Let a sandbox live at least some seconds more", {204: None}, refusals=_CHANGED, body=reference("Refresh")
     ),

@@ -87,6 +87,16 @@ _API_KEY: dict[str, Schema] = {
     "lastUsed": _or_null(_TIME),
 }
 
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_RANGES = _or_null(
+    {
+        "type": "array",
+        "maxItems": 100,
+        "items": {"type": "string", "pattern": rf"^{_BYTE}(\.{_BYTE}){{3}}(/(3[0-2]|[12]?[0-9]))?$"},
+        "description": "addresses and CIDRs; what is allowed beats what is denied",
+    }
+)
+
 SCHEMAS: dict[str, Schema] = {
     "Error": _object({"code": _NUMBER, "message": _TEXT}, {"error_code": _TEXT}),
     "Health": _object(
@@ -95,6 +105,8 @@ SCHEMAS: dict[str, Schema] = {
             "version": _TEXT,
             "runtime": _TEXT,
             "users": {"enum": ["one", "several"]},
+            "limits": {"enum": ["cgroup v2", "rlimits"]},
+            "internet": {"enum": ["slirp4netns", "pasta", "none", "the machine's"]},
             "pause": _TEXT,
         }
     ),
@@ -107,11 +119,13 @@ SCHEMAS: dict[str, Schema] = {
             "secure": _or_null({**_FLAG, "description": "whether envd asks for an access token; true unless false"}),
             "allow_internet_access": _or_null(_FLAG),
             "volumeMounts": _or_null({"type": "array", "items": _object({"name": _TEXT, "path": _TEXT})}),
+            "network": _or_null(_object({}, {"allowOut": _RANGES, "denyOut": _RANGES})),
             "autoPause": _or_null({**_FLAG, "description": "pause it at its end time instead of ending it"}),
             "autoPauseMemory": _or_null({**_FLAG, "description": "whether that pause keeps processes"}),
             "autoResume": _or_null(_object({}, {"enabled": _or_null(_FLAG)})),
         },
     ),
+    "Network": _object({}, {"allowOut": _RANGES, "denyOut": _RANGES, "allow_internet_access": _or_null(_FLAG)}),
     "Connect": _object(
         {},
         {

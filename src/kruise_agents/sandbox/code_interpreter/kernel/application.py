@@ -52,23 +52,33 @@ class KernelApplication(IPKernelApp):
 def main(arguments: Sequence[str]) -> None:
     """Runs a kernel until it is told to stop or its parent is gone.
 
-    ``arguments``: ``-f`` connection file, ``--parent`` process id of the server.
+    ``arguments``: ``-f`` connection file, ``--parent`` process id of the server, ``--kernel`` the class of the kernel
+    for another language than Python.
     """
     parser = argparse.ArgumentParser(prog="kernel")
     parser.add_argument("-f", dest="connection_file", required=True)
     parser.add_argument("--parent", type=int, default=0)
+    parser.add_argument("--kernel")
     options = parser.parse_args(arguments)
 
     application: Any = KernelApplication.instance(config=configuration(options.parent))
+    if options.kernel is not None:
+        application.kernel_class = options.kernel
     with without_debugger():
         application.initialize(["-f", options.connection_file])
     application.session.pack = packing.tolerant(application.session.pack)
+    if application.shell is not None:
+        furnish(application.shell)
+    application.start()
+
+
+def furnish(shell: Any) -> None:
+    """What Python's shell has more than ipykernel gives it."""
     # What exit() and quit() call: in a sandbox the kernel goes on. Not a class of our own with this method, because
     # programs recognise a kernel by the name of the shell's class.
-    application.shell.ask_exit = lambda: None
-    formatters.install(application.shell)
+    shell.ask_exit = lambda: None
+    formatters.install(shell)
     images.install()
-    application.start()
 
 
 def configuration(parent: int) -> Config:

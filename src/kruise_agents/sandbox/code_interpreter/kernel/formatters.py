@@ -1,10 +1,12 @@
-"""The MIME types that the template's kernel adds: ``application/json`` and ``e2b/data``.
+"""The MIME types that the template's kernel adds: ``application/json``, ``e2b/data`` and ``e2b/chart``.
 
-They are registered by name, so that pandas is not loaded for their sake.
+They are registered by name, so that neither pandas nor matplotlib is loaded for their sake.
 """
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 from IPython.core.formatters import BaseFormatter
@@ -12,7 +14,7 @@ from traitlets import ObjectName, Unicode
 
 from .json_values import json_value
 
-__all__ = ["DataFormatter", "install"]
+__all__ = ["ChartFormatter", "DataFormatter", "install"]
 
 
 class DataFormatter(BaseFormatter):
@@ -21,6 +23,18 @@ class DataFormatter(BaseFormatter):
     format_type = Unicode("e2b/data")
     print_method = ObjectName("_repr_e2b_data_")
     _return_type = (dict,)
+
+
+class ChartFormatter(BaseFormatter):
+    """What a figure shows, as numbers. Other objects may define ``_repr_e2b_chart_``."""
+
+    format_type = Unicode("e2b/chart")
+    print_method = ObjectName("_repr_e2b_chart_")
+    _return_type = (dict,)
+
+    def pop(self, typ: Any, default: Any = None) -> Any:
+        """Keeps the printer: matplotlib's inline backend takes those of figures from every formatter, for pictures."""
+        return default
 
 
 def install(shell: Any) -> None:
@@ -35,6 +49,10 @@ def install(shell: Any) -> None:
     data_formatter.for_type_by_name("pandas", "DataFrame", table)
     data_formatter.for_type_by_name("pandas.core.frame", "DataFrame", table)
     formatters["e2b/data"] = data_formatter
+
+    chart_formatter: Any = ChartFormatter(parent=shell.display_formatter)
+    chart_formatter.for_type_by_name("matplotlib.figure", "Figure", chart)
+    formatters["e2b/chart"] = chart_formatter
 
 
 def json_or_nothing(value: object) -> Any:
@@ -53,3 +71,20 @@ def table(frame: Any) -> dict[str, list[Any]]:
         str(name): [json_value(value, otherwise=str) for value in column.tolist()]
         for name, column in zip(frame.columns, columns, strict=True)
     }
+
+
+def chart(figure: Any) -> dict[str, Any] | None:
+    """The chart of a figure; ``{}`` where there is none or it cannot be read, None without the package for it."""
+    try:
+        from e2b_charts import chart_figure_to_dict
+    except ImportError:
+        return None
+    try:
+        with warnings.catch_warnings():
+            # Its models are stricter than numpy's numbers; the values are right all the same.
+            warnings.simplefilter("ignore")
+            found: dict[str, Any] = json_value(chart_figure_to_dict(figure), otherwise=str)
+    except Exception as error:  # whatever it is, the picture must not be lost with it
+        logging.getLogger(__name__).debug("no chart of a figure: %s", error)
+        return {}
+    return found

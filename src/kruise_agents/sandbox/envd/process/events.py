@@ -23,19 +23,21 @@ def data(kind: OutputKind, content: bytes) -> Json:
     return {"event": {"data": {kind: b64encode(content).decode("ascii")}}}
 
 
-def end(returncode: int, *, dumped: bool = False) -> Json:
+def end(returncode: int, *, dumped: bool = False, because: str | None = None) -> Json:
     """The last event of every stream.
 
     Args:
         returncode: the exit code, or the negative number of the signal that ended the process.
         dumped: whether it left a core dump.
+        because: why the manager ended it.
     """
     if returncode >= 0:
         status = f"exit status {returncode}"
         event = {"exitCode": returncode, "exited": True, "status": status}
         failed = returncode != 0
     else:
-        status = f"signal: {_signal_text(-returncode)}{' (core dumped)' if dumped else ''}"
+        remarks = [*(["core dumped"] if dumped else []), *([because] if because else [])]
+        status = "".join([f"signal: {_signal_text(-returncode)}", *(f" ({remark})" for remark in remarks)])
         event = {"exitCode": -1, "exited": False, "status": status}
         failed = True
     return {"event": {"end": event | {"error": status} if failed else event}}

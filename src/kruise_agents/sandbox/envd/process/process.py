@@ -36,6 +36,7 @@ class Process:
         tag: the client's name for it.
         on_end: called once with the process and its end event.
         terminal_descriptor: the operating side of its terminal, which is taken over.
+        why_killed: tells why the manager killed a process, if it did.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Process:
         tag: str | None,
         on_end: Callable[[Process, Json], None],
         terminal_descriptor: int | None = None,
+        why_killed: Callable[[int], str | None] = lambda _pid: None,
     ) -> None:
+        self._why_killed = why_killed
         self.pid = popen.pid
         self.config = config
         self.tag = tag
@@ -185,7 +188,7 @@ class Process:
         if self._deadline is not None:
             self._deadline.cancel()
         self._close_descriptors()
-        event = events.end(self._popen.returncode, dumped=self._dumped)
+        event = events.end(self._popen.returncode, dumped=self._dumped, because=self._why_killed(self.pid))
         for subscription in self._subscriptions:
             subscription.complete(event)
         self._on_end(self, event)

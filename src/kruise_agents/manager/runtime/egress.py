@@ -1,0 +1,232 @@
+"""The way from a sandbox to the internet: a program outside carries its packets, and routes inside stop some.
+
+``slirp4netns`` or ``pasta`` (package ``passt``) gives the sandbox's network namespace an interface, without rights on
+the host. What must not be reached is unreachable by route; no user of a sandbox may change its routes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import ipaddress
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+INTERFACE = "tap0"
+NAME_SERVER = "10.0.2.3"
+"""The carrier's own; it asks those of the host."""
+_OWN_NETWORK = IPv4Network("10.0.2.0/24")
+_OWN_ADDRESSES = tuple(map(IPv4Network, ("10.0.2.2/32", "10.0.2.15/32", "10.0.2.100/32")))
+"""The gateway, and the sandbox with either carrier."""
+_NAME_SERVER = IPv4Network(NAME_SERVER)
+_EVERYTHING = IPv4Network("0.0.0.0/0")
+_ALWAYS_BLOCKED = tuple(
+    map(
+        IPv4Network,
+        ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3"),
+    )
+)
+"""Private, link-local (with the metadata services of clouds) and multicast addresses."""
+_CARRIERS = {
+    "slirp4netns": (
+        *("--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path"),
+        *("--userns-path={user}", "{net}", INTERFACE),
+    ),
+    "pasta": (
+        *("--foreground", "--quiet", "--ipv4-only", "--config-net", "--no-map-gw", "--ns-ifname", INTERFACE),
+        *("--address", "10.0.2.15", "--netmask", "24", "--gateway", "10.0.2.2", "--dns-forward", NAME_SERVER),
+        *("-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-dhcp", "--no-ra", "--no-ndp", "--no-dhcpv6"),
+        *("--runas", "{uid}", "--userns", "{user}", "--netns", "{net}"),
+    ),
+}
+# It ends with the manager, however that ends: the other side of its standard input is there.
+_LEASH = ("/bin/sh", "-c", '"$@" </dev/null & read -r _; kill $!; wait', "egress")
+_NS_GET_USERNS = 0xB701
+_SECONDS = 5.0
+_TUNNELS = "/dev/net/tun"
+_HOST_ADDRESS = re.compile(r"\|-- (\S+)\n\s+/32 host LOCAL")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRules:
+    """What a sandbox may reach outside. What is allowed beats what is denied; private addresses are never reached."""
+
+    allowed: tuple[IPv4Network, ...] = ()
+    denied: tuple[IPv4Network, ...] = ()
+
+    def blocked(self, own: Iterable[IPv4Network] = ()) -> list[IPv4Network]:
+        """The ranges to make unreachable, none in another.
+
+        Parameters:
+            own: the host's addresses, which are blocked as well.
+        """
+        denied = list(ipaddress.collapse_addresses(self.denied))
+        for allowed in self.allowed:
+            denied = [rest for network in denied for rest in _without(network, allowed)]
+        blocked = list(ipaddress.collapse_addresses([*denied, *_ALWAYS_BLOCKED, *own]))
+        if self.nothing_allowed:
+            blocked = [_EVERYTHING]
+        # A route to everything has no say beside the default one, and the interface's own beats shorter ones.
+        halves = [half for network in blocked for half in (network.subnets() if network == _EVERYTHING else [network])]
+        return [*halves, *self._around_the_carrier()]
+
+    @property
+    def nothing_allowed(self) -> bool:
+        """Whether there is no internet at all; then names are not looked up either."""
+        return _EVERYTHING in ipaddress.collapse_addresses(self.denied) and not self.allowed
+
+    def _around_the_carrier(self) -> list[IPv4Network]:
+        """Its network without its addresses; a network of the host might have the same range."""
+        open_ones = [*_OWN_ADDRESSES, *([] if self.nothing_allowed else [_NAME_SERVER])]
+        rest = [_OWN_NETWORK]
+        for address in open_ones:
+            rest = [part for network in rest for part in _without(network, address)]
+        return [part for network in rest for part in (network.subnets() if network == _OWN_NETWORK else [network])]
+
+
+class Egress:
+    """Carries packets for sandboxes, where a program that can is installed.
+
+    Parameters:
+        wanted: whether there should be any.
+    """
+
+    def __init__(self, *, wanted: bool = True) -> None:
+        found = {name: shutil.which(name) for name in _CARRIERS}
+        self.carrier = next((name for name, path in found.items() if path), None)
+        self._path = found.get(self.carrier or "")
+        why_not = None
+        if not wanted:
+            why_not = "--no-internet"
+        elif self.carrier is None:
+            why_not = "neither slirp4netns nor pasta is installed"
+        elif not os.access(_TUNNELS, os.R_OK | os.W_OK):
+            why_not = f"{_TUNNELS} is not there, or closed to this user"
+        if why_not:
+            self.carrier = None
+        how = f"none ({why_not})" if why_not else f"by {self.carrier}"
+        self.summary = f"internet access of sandboxes: {how}"
+
+    def attach(self, pid: int, rules: EgressRules) -> Connection | None:
+        """Connect the network namespace of a process; returns when packets can flow. Blocks for a moment.
+
+        Returns:
+            The connection, or None where nothing can carry packets.
+
+        Raises:
+            OSError: it did not work; the text says why. Nothing is left.
+        """
+        if self._path is None or self.carrier is None:
+            return None
+        if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116 - a magic link
+            raise OSError("it has ended, or has no network of its own")
+        connection = Connection(pid, rules)
+        try:
+            connection.start([self._path, *_CARRIERS[self.carrier]])
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class Connection:
+    """The connection of one sandbox. Made by :meth:`Egress.attach`."""
+
+    def __init__(self, pid: int, rules: EgressRules) -> None:
+        self._pid = pid
+        self._rules = rules
+        self._blocked: set[IPv4Network] = set()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
+
+    def start(self, carrier: list[str]) -> None:
+        """Block what is to be blocked, then start the carrier. See :meth:`Egress.attach`."""
+        # bwrap, which sets up the loopback, takes it badly when somebody else changes the network at the same moment.
+        deadline = time.monotonic() + _SECONDS
+        while "127.0.0.1" not in Path(f"/proc/{self._pid}/net/fib_trie").read_text():
+            if time.monotonic() > deadline:
+                raise OSError("the sandbox's loopback did not come up")
+            time.sleep(0.002)
+        self.change(self._rules)
+        with _namespaces(self._pid) as (user, net):
+            places = {"user": f"/proc/self/fd/{user}", "net": f"/proc/self/fd/{net}", "uid": os.geteuid()}
+            self._process = subprocess.Popen(
+                [*_LEASH, *(part.format(**places) for part in carrier)],
+                env={},
+                stdin=subprocess.PIPE,
+                stdout=self._output,
+                stderr=self._output,
+                pass_fds=(user, net),
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _SECONDS
+        while f"{INTERFACE}\t00000000\t" not in Path(f"/proc/{self._pid}/net/route").read_text():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._output.seek(0)
+                said = self._output.read().decode(errors="replace").strip()[-500:]
+                raise OSError(f"{carrier[0]} did not connect the sandbox: {said}")
+            time.sleep(0.005)  # the kernel tells nobody outside that an interface has come
+
+    def change(self, rules: EgressRules) -> None:
+        """Let other rules hold from now on. Blocks for a moment.
+
+        Raises:
+            OSError: the kernel refused; the old rules may hold in part.
+        """
+        wanted = set(rules.blocked(_own_addresses()))
+        changes = [f"-{network}" for network in self._blocked - wanted]
+        changes += [f"+{network}" for network in wanted - self._blocked]
+        with _namespaces(self._pid) as (user, net):
+            program = str(Path(__file__).with_name("routes.py"))
+            command = [sys.executable, "-I", "-S", program, str(user), str(net), *changes]
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=(user, net), check=False, env={}
+            )
+        if done.returncode != 0:
+            raise OSError(f"the sandbox's routes: {done.stderr.decode(errors='replace').strip()[-500:]}")
+        self._blocked, self._rules = wanted, rules
+
+    def close(self) -> None:
+        """End it. May be called twice."""
+        self._output.close()
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
+
+
+@contextlib.contextmanager
+def _namespaces(pid: int) -> Iterator[tuple[int, int]]:
+    """Descriptors of the user namespace that owns the network namespace of a process, and of that one."""
+    net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        user = fcntl.ioctl(net, _NS_GET_USERNS)
+        try:
+            yield user, net
+        finally:
+            os.close(user)
+    finally:
+        os.close(net)
+
+
+def _without(network: IPv4Network, part: IPv4Network) -> list[IPv4Network]:
+    if network.subnet_of(part):
+        return []
+    return list(network.address_exclude(part)) if part.subnet_of(network) else [network]
+
+
+def _own_addresses() -> list[IPv4Network]:
+    """Those of this machine: what it serves to others, it does not serve to sandboxes."""
+    text = Path("/proc/net/fib_trie").read_text(encoding="ascii")
+    return [IPv4Network(address) for address in set(_HOST_ADDRESS.findall(text))]

@@ -1,0 +1,143 @@
+"""Control groups that can be frozen: the kernel stops a whole sandbox at once, and no process in it can tell.
+
+For the unified hierarchy (version 2), where this user may make groups below the manager's own: as root, or below a
+group that systemd has delegated. Version 1 has a freezer too, but what it has frozen cannot be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+GROUP_PREFIX = "kruise-agents-"
+"""How the name of every sandbox's group begins, whoever made it."""
+_FREEZE_SECONDS = 5.0
+_PROBE_SECONDS = 1.0
+_LOOK_SECONDS = 0.001
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Freezer:
+    """The folder in which each sandbox gets a group of its own."""
+
+    parent: Path
+
+    @classmethod
+    def find(cls) -> Self | None:
+        """Where groups can be made and frozen, tried out; None: nowhere."""
+        mount = _unified_mount()
+        if mount is None:
+            return None
+        freezer = cls(mount / _path_of("self").lstrip("/"))
+        try:
+            freezer._try()
+        except OSError:
+            return None
+        # Of sandboxes that ended when no manager was there. The kernel removes only what is empty.
+        for left in freezer.parent.glob(f"{GROUP_PREFIX}i*"):
+            with contextlib.suppress(OSError):
+                left.rmdir()
+        return freezer
+
+    def put(self, name: str, pid: int) -> None:
+        """Make the group ``name`` and put a process into it; what that starts from now on belongs to it too.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        group = self.parent / f"{GROUP_PREFIX}{name}"
+        for tries_left in reversed(range(_TRIES)):
+            group.mkdir(exist_ok=True)
+            try:
+                (group / "cgroup.procs").write_text(str(pid), encoding="ascii")
+            except FileNotFoundError:  # another manager has just cleaned up
+                if not tries_left:
+                    raise
+            else:
+                return
+
+    def remove(self, name: str) -> None:
+        """Remove the group ``name``, which must be empty; one that is not there, or in use, is left alone."""
+        with contextlib.suppress(OSError):
+            (self.parent / f"{GROUP_PREFIX}{name}").rmdir()
+
+    def _try(self) -> None:
+        """Freeze a process of our own.
+
+        Raises:
+            OSError: it does not work here.
+        """
+        with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as process:
+            try:
+                self.put(f"probe-{process.pid}", process.pid)
+                group = group_of(process.pid)
+                if group is None:
+                    raise OSError("the process is not in its group")
+                (group / "cgroup.freeze").write_text("1", encoding="ascii")
+                deadline = time.monotonic() + _PROBE_SECONDS
+                while not _is_frozen(group):
+                    if time.monotonic() > deadline:
+                        raise OSError("the group does not freeze")
+                    time.sleep(_LOOK_SECONDS)
+            finally:
+                process.kill()
+                process.wait()
+                self.remove(f"probe-{process.pid}")
+
+
+def group_of(pid: int) -> Path | None:
+    """The group that was made for the sandbox of a process, by whichever manager; None: there is none."""
+    path = _path_of(str(pid))
+    mount = _unified_mount()
+    return mount / path.lstrip("/") if mount is not None and Path(path).name.startswith(GROUP_PREFIX) else None
+
+
+async def freeze(group: Path) -> None:
+    """Stop everything in a group.
+
+    Raises:
+        OSError: it did not stop; it goes on.
+    """
+    (group / "cgroup.freeze").write_text("1", encoding="ascii")
+    deadline = time.monotonic() + _FREEZE_SECONDS
+    while not _is_frozen(group):
+        if time.monotonic() > deadline:
+            thaw(group)
+            raise OSError(f"its processes did not stop within {_FREEZE_SECONDS} seconds")
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def thaw(group: Path) -> None:
+    """Let everything in a group go on.
+
+    Raises:
+        OSError: the group is gone.
+    """
+    (group / "cgroup.freeze").write_text("0", encoding="ascii")
+
+
+def _is_frozen(group: Path) -> bool:
+    return "frozen 1" in (group / "cgroup.events").read_text(encoding="ascii")
+
+
+def _unified_mount() -> Path | None:
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+        _, folder, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(folder)
+    return None
+
+
+def _path_of(pid: str) -> str:
+    """The path of a process's group in the unified hierarchy; empty when it has none."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line[3:] for line in lines if line.startswith("0::")), "")

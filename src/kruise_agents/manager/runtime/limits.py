@@ -1,0 +1,111 @@
+"""How much of the machine one sandbox may take, and what holds it to that."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+_COUNTS_SINCE = (5, 14)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The share of one sandbox. Every number is at least 1; one that is never reached is the same as none.
+
+    Parameters:
+        memory: bytes of memory.
+        processes: processes and threads, together.
+        cpus: processors.
+        disk: bytes of files, those that it begins with included.
+    """
+
+    memory: int = 2048 * MIB
+    processes: int = 2048
+    cpus: int = 2
+    disk: int = 10240 * MIB
+
+
+class Enforcer(ABC):
+    """What keeps memory, processes and processors within the limits. (Disk: always :class:`.watch.Watch`.)"""
+
+    name: str
+    summary: str
+    """What it is, in one line, for the start of the manager."""
+    holds_memory: bool
+    """Whether the kernel does it for the sandbox as a whole; if not, its memory has to be watched."""
+
+    @abstractmethod
+    def arguments(self, limits: Limits) -> list[str]:
+        """Options for the sandbox's program, which sets them on itself (``sandbox/limits.py``)."""
+
+    @abstractmethod
+    def entered(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
+        """A process that is started inside the block runs within the limits.
+
+        Returns:
+            What must stand before its command.
+
+        Raises:
+            OSError: they could not be set up; nothing is left.
+        """
+
+    @abstractmethod
+    def leave(self, name: str) -> None:
+        """Take down what :meth:`entered` set up; its processes have ended. May be called twice."""
+
+
+class ResourceLimits(Enforcer):
+    """Limits that every process inherits; works everywhere, without any rights.
+
+    Processes are counted for the sandbox as a whole and memory for each process, so that the whole has to be watched.
+    """
+
+    name = "rlimits"
+    holds_memory = False
+
+    def __init__(self, because: str) -> None:
+        self._count_processes = counts_processes()
+        self.summary = (
+            f"limits of a sandbox: by resource limits, and memory by measuring, which can come late by a moment "
+            f"({because})"
+        )
+
+    def arguments(self, limits: Limits) -> list[str]:
+        """See :meth:`Enforcer.arguments`."""
+        options = [*common_arguments(limits), "--max-data", str(limits.memory)]
+        if self._count_processes:
+            options += ["--max-processes", str(limits.processes)]
+        return options
+
+    @contextlib.contextmanager
+    def entered(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
+        """See :meth:`Enforcer.entered`: processors belong to a thread, and what it starts inherits them."""
+        usable = os.sched_getaffinity(0)
+        if limits.cpus < len(usable):
+            os.sched_setaffinity(0, random.sample(sorted(usable), limits.cpus))
+        try:
+            yield ()
+        finally:
+            os.sched_setaffinity(0, usable)
+
+    def leave(self, name: str) -> None:
+        """See :meth:`Enforcer.leave`."""
+
+
+def common_arguments(limits: Limits) -> list[str]:
+    """What is right with every enforcer: no file is larger than the disk, and the memory that is reported."""
+    return ["--memory", str(limits.memory), "--max-file", str(limits.disk)]
+
+
+def counts_processes() -> bool:
+    """Whether this kernel counts processes for a user namespace; before, it counted a user's on the whole machine."""
+    numbers = re.match(r"(\d+)\.(\d+)", platform.release())
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _COUNTS_SINCE

@@ -1,0 +1,105 @@
+"""Which of the kernel's doors are shut in a sandbox, by a seccomp filter on everything that runs in it.
+
+Run as a program it writes the filter, which the manager hands to bubblewrap.
+
+What is shut is not needed by ordinary programs and is either not kept apart by namespaces (keyrings), a part of the
+kernel where mistakes were found again and again (bpf, io_uring, performance counters), or a way out of a limit.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_ALLOW = 0x7FFF0000
+_ERRNO = 0x00050000
+_LOAD_WORD = 0x20
+_JUMP_IF_EQUAL = 0x15
+_JUMP_IF_AT_LEAST = 0x35
+_RETURN = 0x06
+# Offsets in what a filter sees of a call: its number, the architecture, the lower half of the second argument.
+_NUMBER, _ARCHITECTURE, _SECOND_ARGUMENT = 0, 4, 24
+_X32_CALLS = 0x40000000
+_TERMINAL_REQUESTS = (0x5412, 0x541C)
+"""TIOCSTI and TIOCLINUX: typing into a terminal on behalf of whoever reads it."""
+
+_REFUSED = {
+    "x86_64": {
+        **{"add_key": 248, "request_key": 249, "keyctl": 250},
+        **{"bpf": 321, "perf_event_open": 298, "userfaultfd": 323, "open_by_handle_at": 304},
+        **{"init_module": 175, "finit_module": 313, "delete_module": 176, "kexec_load": 246, "kexec_file_load": 320},
+        **{"mount": 165, "umount2": 166, "pivot_root": 155, "setns": 308},
+        **{"acct": 163, "quotactl": 179, "swapon": 167, "swapoff": 168, "reboot": 169, "syslog": 103},
+        "sched_setaffinity": 203,
+    },
+    "aarch64": {
+        **{"add_key": 217, "request_key": 218, "keyctl": 219},
+        **{"bpf": 280, "perf_event_open": 241, "userfaultfd": 282, "open_by_handle_at": 265},
+        **{"init_module": 105, "finit_module": 273, "delete_module": 106, "kexec_load": 104, "kexec_file_load": 294},
+        **{"mount": 40, "umount2": 39, "pivot_root": 41, "setns": 268},
+        **{"acct": 89, "quotactl": 60, "swapon": 224, "swapoff": 225, "reboot": 142, "syslog": 116},
+        "sched_setaffinity": 122,
+    },
+}
+# The same number everywhere.
+_REFUSED_NEW = {
+    **{"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433},
+    **{"mount_setattr": 442, "quotactl_fd": 443},
+}
+# As on a kernel without it, so that programs take the other way.
+_ABSENT = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    architecture: int
+    ioctl: int
+    has_x32: bool
+
+
+_MACHINES = {"x86_64": _Machine(0xC000003E, 16, has_x32=True), "aarch64": _Machine(0xC00000B7, 29, has_x32=False)}
+
+
+def refused_calls(machine: str = platform.machine()) -> dict[str, int]:
+    """The calls that answer EPERM, by name with their numbers; empty on machines for which there is no filter."""
+    return {**_REFUSED[machine], **_REFUSED_NEW} if machine in _REFUSED else {}
+
+
+def filter_program(machine: str = platform.machine()) -> bytes:
+    """The filter in the kernel's form (``struct sock_filter``, one after another); empty where there is none.
+
+    Programs of another architecture than the machine's own (32-bit ones) do not run under it.
+    """
+    found = _MACHINES.get(machine)
+    return b"" if found is None else b"".join(struct.pack("=HBBI", *fields) for fields in _filter(machine, found))
+
+
+def _filter(name: str, machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
+    """The program, instruction by instruction: code, steps to jump if true, if false, operand."""
+    absent, refused = _ERRNO | errno.ENOSYS, _ERRNO | errno.EPERM
+    yield _LOAD_WORD, 0, 0, _ARCHITECTURE
+    yield _JUMP_IF_EQUAL, 1, 0, machine.architecture
+    yield _RETURN, 0, 0, absent
+    yield _LOAD_WORD, 0, 0, _NUMBER
+    if machine.has_x32:
+        yield _JUMP_IF_AT_LEAST, 0, 1, _X32_CALLS
+        yield _RETURN, 0, 0, absent
+    for numbers, answer in ((_ABSENT, absent), (refused_calls(name), refused)):
+        for number in numbers.values():
+            yield _JUMP_IF_EQUAL, 0, 1, number
+            yield _RETURN, 0, 0, answer
+    yield _JUMP_IF_EQUAL, 1, 0, machine.ioctl
+    yield _RETURN, 0, 0, _ALLOW
+    yield _LOAD_WORD, 0, 0, _SECOND_ARGUMENT
+    for request in _TERMINAL_REQUESTS:
+        yield _JUMP_IF_EQUAL, 0, 1, request
+        yield _RETURN, 0, 0, refused
+    yield _RETURN, 0, 0, _ALLOW
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(filter_program())
