@@ -19,8 +19,11 @@ from .app import ManagerApp
 from .certificates import LocalCertificate, make_certificate
 from .front import front_server
 from .gateway import Gateway
+from .holdings import Holdings
+from .keys import Keys
 from .listening import bind
 from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
+from .sandboxes.metrics import Measurements
 from .sandboxes.model import now
 from .sandboxes.recovery import Found, recover
 from .sandboxes.registry import Sandboxes
@@ -30,6 +33,7 @@ from .settings import Settings
 from .state_secret import StateSecret
 from .store import Store
 from .traffic_tokens import TrafficTokens
+from .volumes import Volumes
 
 
 class Manager:
@@ -50,6 +54,7 @@ class Manager:
         self._server: Server | None = None
         self._sandboxes: Sandboxes | None = None
         self._store: Store | None = None
+        self._measurements: Measurements | None = None
         self.port = settings.port
         self.runtime: Runtime | None = None
         self.egress: Egress | None = None
@@ -75,20 +80,32 @@ class Manager:
                 settings.traffic_token_clock_skew,
                 key_file=settings.state_dir / "traffic-token-key.pem",
             )
+            volumes_folder = settings.state_dir / "volumes"
             self.egress = Egress(wanted=settings.internet)
-            self._sandboxes = Sandboxes(self.runtime, folder, self._store, secret, tokens, self.egress)
+            self._sandboxes = Sandboxes(self.runtime, folder, self._store, secret, tokens, self.egress, volumes_folder)
             self.found = await recover(self._sandboxes)
             kept = settings.state_dir / "snapshots"
             kept.mkdir(mode=0o700, exist_ok=True)
             snapshots = Snapshots(kept, self._sandboxes)
             await snapshots.recover()
+            keys = Keys(settings.api_keys, self._store, secret)
+            volumes_folder.mkdir(mode=0o700, exist_ok=True)
+            volumes = Volumes(volumes_folder, self._store, secret, self.runtime, self._sandboxes.mounted_volumes)
+            volumes.recover()
+            holdings = Holdings(self._sandboxes, snapshots, volumes)
+            holdings.settle(keys)
             templates = Templates(now(), settings.limits)
+            self._measurements = Measurements(self._sandboxes.everything)
             app = ManagerApp(
                 create_api(
                     self._sandboxes,
                     snapshots,
                     templates,
-                    settings.api_keys,
+                    keys,
+                    holdings,
+                    self._measurements,
+                    volumes,
+                    self.runtime,
                     health=_health(self.runtime, self.egress),
                     v1_only=settings.v1_only,
                 ),
@@ -104,6 +121,7 @@ class Manager:
                 tls = _tls(own.certificate, own.private_key)
             self._server = front_server(app, listeners, **tls)
             await self._server.start()
+            self._measurements.start()
         except BaseException:
             for listener in listeners:
                 listener.close()
@@ -117,6 +135,8 @@ class Manager:
         assert self._sandboxes is not None
         assert self._server is not None
         assert self.runtime is not None
+        assert self._measurements is not None
+        await self._measurements.close()
         # Sandboxes first: that ends the streams which the server would wait for.
         await self._sandboxes.close(keep=self._settings.keep)
         await self._server.stop()

@@ -18,7 +18,7 @@ class Settings:
 
     Parameters:
         state_dir: folder for everything the manager keeps; made when it is not there.
-        api_keys: the keys that may call the API; at least one.
+        api_keys: the keys of the admin team, at least one. What the first one owns stays its own when it changes.
         host: address to listen on, or None: both loopback addresses.
         port: port to listen on; 0: any free one.
         domain: what replies name as the domain, or None: the host that each client used.

@@ -17,6 +17,7 @@ import resource
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def _run(options: argparse.Namespace, kernels: Path) -> int:
     _allow_many_descriptors()
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    logging.Formatter.converter = time.gmtime  # the manager reads the times
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     state = SandboxState(
         options.user,

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import KruiseAgentsError
+from ...protocol.addresses import ENVD_PORT
 from ..http_client import exchange
 from ..runtime import Connection, Egress, EgressRules, Layout, Limits, ProcessHandle, ProcessIdentity, Runtime, Watch
 from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
 
 START_SECONDS = 30
 ANSWER_SECONDS = 30
+MEASURE_SECONDS = 3
 _END_SECONDS = 3.0
 _LOG_LINES = 20
 
@@ -160,6 +162,25 @@ class SandboxProgram:
         """
         answer: dict[str, dict[str, str]] = json.loads(await self._ask("GET", "/variables", {}))
         return answer["envVars"]
+
+    async def measure(self, access_token: str | None) -> bytes:
+        """What envd says that the sandbox uses, in JSON.
+
+        Raises:
+            NoAnswerError: it is gone, or stayed silent for :data:`MEASURE_SECONDS`.
+        """
+        headers = [] if access_token is None else [(b"x-access-token", access_token.encode())]
+        try:
+            async with asyncio.timeout(MEASURE_SECONDS):
+                connection = await connect(self.layout.sockets, SERVED_PORTS[ENVD_PORT])
+                status, answer = await exchange(connection, "GET", "/metrics", b"", headers)
+        except TimeoutError:
+            raise NoAnswerError(f"envd did not answer within {MEASURE_SECONDS} seconds") from None
+        except OSError as error:
+            raise NoAnswerError(f"envd is gone: {error}") from error
+        if status != 200:
+            raise NoAnswerError(f"envd answered {status}")
+        return answer
 
     async def change_rules(self, rules: EgressRules) -> None:
         """Let it reach something else outside from now on.

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..runtime import Egress, EgressRules, Layout, Runtime, Watch
+from ..quota import UNLIMITED, Quota
+from ..runtime import Egress, EgressRules, Layout, Mount, Runtime, Watch
 from ..state_secret import StateSecret
 from ..store import NoSpaceError, Store, no_space
 from ..traffic_tokens import TrafficTokens
@@ -21,7 +22,7 @@ from .deadlines import Deadlines
 from .ledger import Ledger
 from .lifecycle import Event, RefusedError, State
 from .lifetime import Lifetime
-from .model import Sandbox, new_sandbox_id, now, seconds_until
+from .model import Sandbox, VolumeMount, new_sandbox_id, now, seconds_until
 from .program import NoAnswerError, SandboxProgram, StartError
 from .templates import Template
 from .turns import Turns
@@ -44,6 +45,7 @@ class Sandboxes:
         secret: what their access tokens are derived from.
         traffic_tokens: who signs for them.
         egress: what connects them to the internet, or None: whatever is installed.
+        volumes: where the folders of volumes are; None: beside ``folder``.
         program: makes the program of a sandbox; another one for tests of the life cycle alone.
     """
 
@@ -55,6 +57,7 @@ class Sandboxes:
         secret: StateSecret,
         traffic_tokens: TrafficTokens,
         egress: Egress | None = None,
+        volumes: Path | None = None,
         program: Callable[..., SandboxProgram] = SandboxProgram,
     ) -> None:
         self.traffic_tokens = traffic_tokens
@@ -64,6 +67,7 @@ class Sandboxes:
         self.secret = secret
         self._egress = egress or Egress()
         self._limit_watch = Watch(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
+        self._volumes = volumes or folder.parent / "volumes"
         self._program = program
         self._known: dict[str, Sandbox] = {}
         self._deadlines = Deadlines(self._at_deadline)
@@ -88,14 +92,30 @@ class Sandboxes:
         sandbox = self._known.get(sandbox_id)
         return sandbox if sandbox is not None and sandbox.state is State.RUNNING else None
 
-    def all(self) -> list[Sandbox]:
-        """Every sandbox that :meth:`find` finds, in no particular order."""
-        return [sandbox for sandbox_id in self._known if (sandbox := self.find(sandbox_id)) is not None]
+    def everything(self) -> list[Sandbox]:
+        """Every sandbox that :meth:`find` finds, whoever owns it, in no particular order."""
+        return [one for one in self._known.values() if self.find(one.id) is not None]
 
-    def is_ending(self, sandbox_id: str) -> bool:
-        """Whether a sandbox of that id is just being ended."""
+    def all(self, owner: str) -> list[Sandbox]:
+        """Those of one owner."""
+        return [one for one in self.everything() if one.owner == owner]
+
+    def is_ending(self, sandbox_id: str, owner: str) -> bool:
+        """Whether a sandbox of that id and owner is just being ended."""
         sandbox = self._known.get(sandbox_id)
-        return sandbox is not None and sandbox.state.ending
+        return sandbox is not None and sandbox.owner == owner and sandbox.state.ending
+
+    def owners(self) -> set[str]:
+        """Who has one."""
+        return {sandbox.owner for sandbox in self._known.values()}
+
+    def hand_over(self, owner: str, heir: str) -> None:
+        """Give all of one owner's sandboxes to another."""
+        for sandbox in self._known.values():
+            if sandbox.owner == owner:
+                sandbox.owner = heir
+                if not sandbox.state.ending:
+                    self._ledger.note(sandbox)
 
     async def create(
         self,
@@ -105,8 +125,10 @@ class Sandboxes:
         secure: bool,
         metadata: Mapping[str, str],
         variables: Mapping[str, str],
-        owner: str = "",
+        owner: str,
+        quota: Quota = UNLIMITED,
         files: Path | None = None,
+        volume_mounts: Sequence[VolumeMount] = (),
         rules: EgressRules = EgressRules(),  # noqa: B008 - cannot be changed
     ) -> Sandbox:
         """Start a sandbox; returns when it answers on its ports.
@@ -114,10 +136,13 @@ class Sandboxes:
         Parameters:
             secure: whether envd asks for an access token.
             owner: the id of the API key that makes it.
+            quota: what the owner's sandboxes may take together.
             files: a file tree to begin with a copy of, in place of the template's.
+            volume_mounts: the volumes that it sees, and where.
             rules: what it may reach outside.
 
         Raises:
+            QuotaExceededError: the owner has too many already.
             StartError: its program did not come up. Nothing is left behind.
             NoSpaceError: the disk is full. Nothing is left behind.
         """
@@ -125,9 +150,13 @@ class Sandboxes:
         token = self.secret.access_token(sandbox_id) if secure else None
         program = self.program(sandbox_id, template)
         moment = now()
+        program = self.program(sandbox_id, template, volume_mounts)
         sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
+        sandbox.volume_mounts = tuple(volume_mounts)
         if self._closing:
             raise StartError("the manager is ending")
+        # Nothing waits between this look and the entry in the books, so that two creates cannot take the last place.
+        quota.require(template.use(), [use for one in self._known.values() if one.owner == owner and (use := one.use)])
         self._require_space()
         self._ledger.save(sandbox)  # before anything exists, so that nothing can be left that nobody knows of
         self._known[sandbox_id] = sandbox
@@ -279,10 +308,15 @@ class Sandboxes:
         for sandbox in self._known.values():
             sandbox.program.release()
 
-    def program(self, sandbox_id: str, template: Template) -> SandboxProgram:
+    def mounted_volumes(self) -> set[str]:
+        """The ids of all volumes that a sandbox has mounted."""
+        return {mount.volume_id for sandbox in self._known.values() for mount in sandbox.volume_mounts}
+
+    def program(self, sandbox_id: str, template: Template, volume_mounts: Sequence[VolumeMount] = ()) -> SandboxProgram:
         """The program of a sandbox, not yet started or found."""
+        mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
         return self._program(
-            Layout(self.folder / sandbox_id),
+            Layout(self.folder / sandbox_id, mounts),
             self.runtime,
             code_interpreter=template.code_interpreter,
             limits=template.limits,

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ...errors import ConfigurationError
+from ..quota import UNLIMITED, Quota
 from ..store import SnapshotRow
 from .model import INTERNAL_VARIABLES, Sandbox, now
 from .registry import Sandboxes
@@ -116,12 +117,15 @@ class Snapshots:
         self._store.remove_snapshot(snapshot)
         await self._remove(self._folder / snapshot.folder)
 
-    async def fork(self, sandbox: Sandbox, count: int, seconds: float) -> list[Sandbox | BaseException]:
+    async def fork(
+        self, sandbox: Sandbox, count: int, seconds: float, quota: Quota = UNLIMITED
+    ) -> list[Sandbox | BaseException]:
         """Make others with the files, variables and metadata of a running sandbox, which goes on.
 
         Parameters:
             count: how many.
             seconds: how long they live.
+            quota: what their owner may have.
 
         Returns:
             Each of them, or why it could not be made.
@@ -142,11 +146,30 @@ class Snapshots:
                     metadata=sandbox.metadata,
                     variables=variables,
                     owner=sandbox.owner,
+                    quota=quota,
                     files=draft,
+                    volume_mounts=sandbox.volume_mounts,
                 )
                 for _ in range(count)
             ]
             return await asyncio.gather(*creates, return_exceptions=True)
+
+    def owners(self) -> set[str]:
+        """Who has one."""
+        return {row.owner for row in self._store.snapshots()}
+
+    def hand_over(self, owner: str, heir: str) -> None:
+        """Give all of one owner's to another, who may have some of the same name: of those the new ones lose theirs.
+
+        Raises:
+            NoSpaceError: the disk is full; some are not given away.
+        """
+        taken = {row.id for row in self._store.snapshots() if row.owner == heir}
+        for row in [row for row in self._store.snapshots() if row.owner == owner]:
+            named = row.id not in taken
+            given = replace(row, owner=heir) if named else replace(row, owner=heir, id=row.folder, name=None)
+            self._store.save_snapshot(given)
+            self._store.remove_snapshot(row)
 
     async def recover(self) -> None:
         """At the start of a manager: remove copies that were not finished, and forget what is not there.

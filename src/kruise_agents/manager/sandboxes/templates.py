@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ..quota import Use
 from ..runtime import MIB, Limits
 
 _BUILDS = uuid.UUID("7e2f7b52-64f0-4b0e-a2b0-3f4b1f2d9c11")
@@ -40,6 +41,10 @@ class Template:
     def build_id(self) -> str:
         """A UUID that stays the same for the same template."""
         return str(uuid.uuid5(_BUILDS, self.name))
+
+    def use(self, *, running: bool = True) -> Use:
+        """What one sandbox of it counts for in a quota."""
+        return Use(1000 * self.cpu_count, self.memory_mb, running)
 
 
 def read_template(text: str) -> Template:
