@@ -185,10 +185,10 @@ class SandboxRoutes:
         return sandbox
 
     def _template(self, reference: str, owner: str) -> tuple[Template, Path | None]:
-        """The template, and the files of one that is a snapshot."""
-        template = self._templates.find(reference)
-        if template is not None:
-            return template, None
+        """The template, and the files that its sandboxes begin with."""
+        offer = self._templates.offer(reference)
+        if offer is not None:
+            return offer.template, offer.files
         snapshot = self._snapshots.find(reference, owner)
         if snapshot is not None:
             return self._snapshots.template(snapshot)

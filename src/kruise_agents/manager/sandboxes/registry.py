@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from ..metrics import Metrics
 from ..runtime import Egress, EgressRules, Layout, Runtime, Watch
 from ..state_secret import StateSecret
 from ..store import NoSpaceError, Store, no_space
@@ -22,6 +24,7 @@ from .ledger import Ledger
 from .lifecycle import Event, RefusedError, State
 from .lifetime import Lifetime
 from .model import Sandbox, new_sandbox_id, now, seconds_until
+from .pool import Pools
 from .program import NoAnswerError, SandboxProgram, StartError
 from .templates import Template
 from .turns import Turns
@@ -44,6 +47,7 @@ class Sandboxes:
         secret: what their access tokens are derived from.
         traffic_tokens: who signs for them.
         egress: what connects them to the internet, or None: whatever is installed.
+        metrics: where creates and ends are counted.
         program: makes the program of a sandbox; another one for tests of the life cycle alone.
     """
 
@@ -55,6 +59,7 @@ class Sandboxes:
         secret: StateSecret,
         traffic_tokens: TrafficTokens,
         egress: Egress | None = None,
+        metrics: Metrics | None = None,
         program: Callable[..., SandboxProgram] = SandboxProgram,
     ) -> None:
         self.traffic_tokens = traffic_tokens
@@ -65,6 +70,7 @@ class Sandboxes:
         self._egress = egress or Egress()
         self._limit_watch = Watch(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
         self._program = program
+        self._metrics = metrics or Metrics()
         self._known: dict[str, Sandbox] = {}
         self._deadlines = Deadlines(self._at_deadline)
         self._watchers = Watchers(self._at_end)
@@ -72,6 +78,7 @@ class Sandboxes:
         self._changes = Changes(runtime, self._ledger, self._deadlines, self._watchers)
         self._turns = Turns()
         self._closing = False
+        self.pools = Pools(self.program)
 
     def find(self, sandbox_id: str) -> Sandbox | None:
         """The sandbox of that id that runs, rests, or changes between the two; None for all others."""
@@ -91,6 +98,10 @@ class Sandboxes:
     def all(self) -> list[Sandbox]:
         """Every sandbox that :meth:`find` finds, in no particular order."""
         return [sandbox for sandbox_id in self._known if (sandbox := self.find(sandbox_id)) is not None]
+
+    def states(self) -> Iterator[State]:
+        """The state of each one that has not gone."""
+        return (sandbox.state for sandbox in self._known.values())
 
     def is_ending(self, sandbox_id: str) -> bool:
         """Whether a sandbox of that id is just being ended."""
@@ -114,32 +125,36 @@ class Sandboxes:
         Parameters:
             secure: whether envd asks for an access token.
             owner: the id of the API key that makes it.
-            files: a file tree to begin with a copy of, in place of the template's.
+            files: a file tree to begin with a copy of; None: an empty one.
             rules: what it may reach outside.
 
         Raises:
             StartError: its program did not come up. Nothing is left behind.
             NoSpaceError: the disk is full. Nothing is left behind.
         """
-        sandbox_id = new_sandbox_id()
-        token = self.secret.access_token(sandbox_id) if secure else None
-        program = self.program(sandbox_id, template)
-        moment = now()
-        sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
         if self._closing:
             raise StartError("the manager is ending")
         self._require_space()
-        self._ledger.save(sandbox)  # before anything exists, so that nothing can be left that nobody knows of
+        warm = self.pools.take(template, files)
+        sandbox_id, program = warm or self._cold(template)
+        begun = time.monotonic()
+        token = self.secret.access_token(sandbox_id) if secure else None
+        moment = now()
+        sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner)
         self._known[sandbox_id] = sandbox
         try:
+            # Before anything exists that would stay, so that nothing can be left that nobody knows of.
+            self._ledger.save(sandbox)
             await self._turns.take(sandbox, Event.READY, lambda: self._changes.start(sandbox, variables, files))
         except BaseException as error:
+            self._metrics.failed_creates += 1
             # Whatever ended the start, nothing half-made stays.
             if not sandbox.state.ending:
                 await asyncio.shield(self._kill(sandbox))
             if isinstance(error, RefusedError):
                 raise StartError("the manager is ending") from error
             raise
+        self._metrics.create_seconds["warm" if warm else "cold"].add(time.monotonic() - begun)
         logger.info("sandbox %s runs (template %s)", sandbox_id, template.name)
         return sandbox
 
@@ -258,7 +273,7 @@ class Sandboxes:
         sandbox = self.find(sandbox_id)
         if sandbox is None:
             return False
-        await asyncio.shield(self._kill(sandbox))
+        await asyncio.shield(self._kill(sandbox, "kill"))
         return True
 
     async def close(self, *, keep: bool = False) -> None:
@@ -268,6 +283,7 @@ class Sandboxes:
             keep: end only those that are just being made; all others go on without a manager.
         """
         self._closing = True
+        await self.pools.close()
         going = [sandbox for sandbox in self._known.values() if not sandbox.state.ending]
         ends = [self._kill(sandbox) for sandbox in going if not keep or sandbox.state is State.STARTING]
         for failure in await asyncio.gather(*ends, return_exceptions=True):
@@ -290,6 +306,10 @@ class Sandboxes:
             egress=self._egress,
         )
 
+    def _cold(self, template: Template) -> tuple[str, SandboxProgram]:
+        sandbox_id = new_sandbox_id()
+        return sandbox_id, self.program(sandbox_id, template)
+
     def adopt(self, sandbox: Sandbox) -> None:
         """Take over a sandbox of another manager that runs or is paused, as its record says."""
         self._known[sandbox.id] = sandbox
@@ -308,7 +328,7 @@ class Sandboxes:
         if sandbox.state is State.RUNNING and sandbox.lifetime.pause_at_end:
             self._turns.go(self._pause_at_end(sandbox))
         else:
-            self._kill(sandbox)
+            self._kill(sandbox, "end time")
 
     async def _pause_at_end(self, sandbox: Sandbox) -> None:
         async def work() -> None:
@@ -322,10 +342,12 @@ class Sandboxes:
         except (NoAnswerError, NoSpaceError, OSError):
             logger.exception("sandbox %s could not be paused at its end time; it is ended", sandbox.id)
             if not sandbox.state.ending:
-                self._kill(sandbox)
+                self._kill(sandbox, "end time")
 
-    def _kill(self, sandbox: Sandbox) -> asyncio.Task[None]:
+    def _kill(self, sandbox: Sandbox, reason: str = "") -> asyncio.Task[None]:
         sandbox.move(Event.KILL)
+        if reason:
+            self._metrics.ended[reason] += 1
         self._ledger.note(sandbox)  # from here on there is no way back, for the next manager either
         self._deadlines.disarm(sandbox)
         for task in sandbox.work:
@@ -352,4 +374,4 @@ class Sandboxes:
             self._ledger.note(sandbox)
         elif not sandbox.state.ending:
             logger.warning("sandbox %s ended by itself", sandbox.id)
-            self._kill(sandbox)
+            self._kill(sandbox, "by itself")
