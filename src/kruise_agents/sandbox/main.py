@@ -109,7 +109,8 @@ async def _serve(options: argparse.Namespace, state: SandboxState, kernels: Path
     sudo = SudoServer(state) if state.several_users else None
     leash = Leash(options.leash_fd, _end_everything)
     leash.hold()
-    routes = control_app(state, EndTime(_end_everything), leash, Path("/") if options.isolated else None)
+    failure = interpreter.failure if interpreter is not None else None
+    routes = control_app(state, EndTime(_end_everything), leash, Path("/") if options.isolated else None, failure)
     control = Server(routes, [_listener(options.control_fd)])
     try:
         for server in servers:

@@ -102,7 +102,8 @@ class SandboxRoutes:
             raise ApiError(
                 400, f"field 'volumeMounts' is not supported by the runtime '{self._sandboxes.runtime.name}'"
             )
-        if not extensions.create_on_no_stock:
+        stock = not volume_mounts and self._sandboxes.pools.has(template, files)
+        if not extensions.create_on_no_stock and not stock:
             raise ApiError(500, f"no available sandboxes for template {template.name} (no stock)", headers=DO_NOT_RETRY)
         domain = request.state.domain
         try:
@@ -212,10 +213,10 @@ class SandboxRoutes:
         return own_sandbox(request, self._sandboxes, *states)
 
     def _template(self, reference: str, owner: str) -> tuple[Template, Path | None]:
-        """The template, and the files of one that is a snapshot."""
-        template = self._templates.find(reference)
-        if template is not None:
-            return template, None
+        """The template, and the files that its sandboxes begin with."""
+        offer = self._templates.offer(reference)
+        if offer is not None:
+            return offer.template, offer.files
         snapshot = self._snapshots.find(reference, owner)
         if snapshot is not None:
             return self._snapshots.template(snapshot)

@@ -19,7 +19,7 @@ from ..traffic_tokens import PROTECT_KEY
 from .lifecycle import Event, State, after
 from .lifetime import Lifetime
 from .program import SandboxProgram
-from .templates import Template, read_template
+from .templates import Template
 
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 20
@@ -98,7 +98,7 @@ class Sandbox:
             uid=self.uid,
             owner=self.owner,
             runtime=runtime,
-            template=json.dumps(asdict(self.template)),
+            template=self.template.to_json(),
             metadata=json.dumps(dict(self.metadata)),
             lifetime=json.dumps(asdict(self.lifetime)),
             secure=int(self.access_token is not None),
@@ -120,7 +120,7 @@ def from_row(row: SandboxRow, program: SandboxProgram, access_token: str) -> San
     """The sandbox that was written down."""
     return Sandbox(
         id=row.id,
-        template=read_template(row.template),
+        template=Template.from_json(row.template),
         program=program,
         metadata=json.loads(row.metadata),
         access_token=access_token if row.secure else None,
@@ -148,6 +148,16 @@ def process_of(row: SandboxRow) -> ProcessIdentity | None:
     if row.pid is None or row.pid_started is None or row.boot is None:
         return None
     return ProcessIdentity(row.pid, row.pid_started, row.boot)
+
+
+def first_variables(sandbox_id: str, template: Template) -> dict[str, str]:
+    """What every process in a sandbox finds in its environment before anybody has made it theirs."""
+    return {**template.variables, **internal_variables(sandbox_id, template)}
+
+
+def internal_variables(sandbox_id: str, template: Template) -> dict[str, str]:
+    """The values of :data:`INTERNAL_VARIABLES`."""
+    return dict(zip(INTERNAL_VARIABLES, ("true", sandbox_id, template.name), strict=True))
 
 
 def new_sandbox_id() -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ..metrics import Metrics
 from ..quota import UNLIMITED, Quota
 from ..runtime import Egress, EgressRules, Layout, Mount, Runtime, Watch
 from ..state_secret import StateSecret
@@ -23,6 +25,7 @@ from .ledger import Ledger
 from .lifecycle import Event, RefusedError, State
 from .lifetime import Lifetime
 from .model import Sandbox, VolumeMount, new_sandbox_id, now, seconds_until
+from .pool import Pools
 from .program import NoAnswerError, SandboxProgram, StartError
 from .templates import Template
 from .turns import Turns
@@ -46,6 +49,7 @@ class Sandboxes:
         traffic_tokens: who signs for them.
         egress: what connects them to the internet, or None: whatever is installed.
         volumes: where the folders of volumes are; None: beside ``folder``.
+        metrics: where creates and ends are counted.
         program: makes the program of a sandbox; another one for tests of the life cycle alone.
     """
 
@@ -58,6 +62,7 @@ class Sandboxes:
         traffic_tokens: TrafficTokens,
         egress: Egress | None = None,
         volumes: Path | None = None,
+        metrics: Metrics | None = None,
         program: Callable[..., SandboxProgram] = SandboxProgram,
     ) -> None:
         self.traffic_tokens = traffic_tokens
@@ -69,6 +74,7 @@ class Sandboxes:
         self._limit_watch = Watch(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
         self._volumes = volumes or folder.parent / "volumes"
         self._program = program
+        self._metrics = metrics or Metrics()
         self._known: dict[str, Sandbox] = {}
         self._deadlines = Deadlines(self._at_deadline)
         self._watchers = Watchers(self._at_end)
@@ -76,6 +82,7 @@ class Sandboxes:
         self._changes = Changes(runtime, self._ledger, self._deadlines, self._watchers)
         self._turns = Turns()
         self._closing = False
+        self.pools = Pools(self.program)
 
     def find(self, sandbox_id: str) -> Sandbox | None:
         """The sandbox of that id that runs, rests, or changes between the two; None for all others."""
@@ -99,6 +106,10 @@ class Sandboxes:
     def all(self, owner: str) -> list[Sandbox]:
         """Those of one owner."""
         return [one for one in self.everything() if one.owner == owner]
+
+    def states(self) -> Iterator[State]:
+        """The state of each one that has not gone."""
+        return (sandbox.state for sandbox in self._known.values())
 
     def is_ending(self, sandbox_id: str, owner: str) -> bool:
         """Whether a sandbox of that id and owner is just being ended."""
@@ -137,7 +148,7 @@ class Sandboxes:
             secure: whether envd asks for an access token.
             owner: the id of the API key that makes it.
             quota: what the owner's sandboxes may take together.
-            files: a file tree to begin with a copy of, in place of the template's.
+            files: a file tree to begin with a copy of; None: an empty one.
             volume_mounts: the volumes that it sees, and where.
             rules: what it may reach outside.
 
@@ -146,29 +157,33 @@ class Sandboxes:
             StartError: its program did not come up. Nothing is left behind.
             NoSpaceError: the disk is full. Nothing is left behind.
         """
-        sandbox_id = new_sandbox_id()
-        token = self.secret.access_token(sandbox_id) if secure else None
-        program = self.program(sandbox_id, template)
-        moment = now()
-        program = self.program(sandbox_id, template, volume_mounts)
-        sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
-        sandbox.volume_mounts = tuple(volume_mounts)
         if self._closing:
             raise StartError("the manager is ending")
         # Nothing waits between this look and the entry in the books, so that two creates cannot take the last place.
         quota.require(template.use(), [use for one in self._known.values() if one.owner == owner and (use := one.use)])
         self._require_space()
-        self._ledger.save(sandbox)  # before anything exists, so that nothing can be left that nobody knows of
+        # A warm one has no volumes: they are mounted when its program is launched.
+        warm = self.pools.take(template, files) if not volume_mounts else None
+        sandbox_id, program = warm or self._cold(template, volume_mounts)
+        begun = time.monotonic()
+        token = self.secret.access_token(sandbox_id) if secure else None
+        moment = now()
+        sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
+        sandbox.volume_mounts = tuple(volume_mounts)
         self._known[sandbox_id] = sandbox
         try:
+            # Before anything exists that would stay, so that nothing can be left that nobody knows of.
+            self._ledger.save(sandbox)
             await self._turns.take(sandbox, Event.READY, lambda: self._changes.start(sandbox, variables, files))
         except BaseException as error:
+            self._metrics.failed_creates += 1
             # Whatever ended the start, nothing half-made stays.
             if not sandbox.state.ending:
                 await asyncio.shield(self._kill(sandbox))
             if isinstance(error, RefusedError):
                 raise StartError("the manager is ending") from error
             raise
+        self._metrics.create_seconds["warm" if warm else "cold"].add(time.monotonic() - begun)
         logger.info("sandbox %s runs (template %s)", sandbox_id, template.name)
         return sandbox
 
@@ -287,7 +302,7 @@ class Sandboxes:
         sandbox = self.find(sandbox_id)
         if sandbox is None:
             return False
-        await asyncio.shield(self._kill(sandbox))
+        await asyncio.shield(self._kill(sandbox, "kill"))
         return True
 
     async def close(self, *, keep: bool = False) -> None:
@@ -297,6 +312,7 @@ class Sandboxes:
             keep: end only those that are just being made; all others go on without a manager.
         """
         self._closing = True
+        await self.pools.close()
         going = [sandbox for sandbox in self._known.values() if not sandbox.state.ending]
         ends = [self._kill(sandbox) for sandbox in going if not keep or sandbox.state is State.STARTING]
         for failure in await asyncio.gather(*ends, return_exceptions=True):
@@ -324,6 +340,10 @@ class Sandboxes:
             egress=self._egress,
         )
 
+    def _cold(self, template: Template, volume_mounts: Sequence[VolumeMount]) -> tuple[str, SandboxProgram]:
+        sandbox_id = new_sandbox_id()
+        return sandbox_id, self.program(sandbox_id, template, volume_mounts)
+
     def adopt(self, sandbox: Sandbox) -> None:
         """Take over a sandbox of another manager that runs or is paused, as its record says."""
         self._known[sandbox.id] = sandbox
@@ -342,7 +362,7 @@ class Sandboxes:
         if sandbox.state is State.RUNNING and sandbox.lifetime.pause_at_end:
             self._turns.go(self._pause_at_end(sandbox))
         else:
-            self._kill(sandbox)
+            self._kill(sandbox, "end time")
 
     async def _pause_at_end(self, sandbox: Sandbox) -> None:
         async def work() -> None:
@@ -356,10 +376,12 @@ class Sandboxes:
         except (NoAnswerError, NoSpaceError, OSError):
             logger.exception("sandbox %s could not be paused at its end time; it is ended", sandbox.id)
             if not sandbox.state.ending:
-                self._kill(sandbox)
+                self._kill(sandbox, "end time")
 
-    def _kill(self, sandbox: Sandbox) -> asyncio.Task[None]:
+    def _kill(self, sandbox: Sandbox, reason: str = "") -> asyncio.Task[None]:
         sandbox.move(Event.KILL)
+        if reason:
+            self._metrics.ended[reason] += 1
         self._ledger.note(sandbox)  # from here on there is no way back, for the next manager either
         self._deadlines.disarm(sandbox)
         for task in sandbox.work:
@@ -386,4 +408,4 @@ class Sandboxes:
             self._ledger.note(sandbox)
         elif not sandbox.state.ending:
             logger.warning("sandbox %s ended by itself", sandbox.id)
-            self._kill(sandbox)
+            self._kill(sandbox, "by itself")

@@ -7,13 +7,12 @@ left of a copy that was not finished. Sandboxes get copies of a snapshot, and do
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ConfigurationError
@@ -21,7 +20,7 @@ from ..quota import UNLIMITED, Quota
 from ..store import SnapshotRow
 from .model import INTERNAL_VARIABLES, Sandbox, now
 from .registry import Sandboxes
-from .templates import Template, read_template
+from .templates import Template
 
 DEFAULT_TAG = "default"
 _REFERENCE = re.compile(r"([a-z0-9_-]{1,128})(?::([a-z0-9_.-]{1,128}))?")
@@ -76,7 +75,7 @@ class Snapshots:
 
     def template(self, snapshot: SnapshotRow) -> tuple[Template, Path]:
         """The template that a snapshot is, and the files that belong to it."""
-        return replace(read_template(snapshot.template), name=snapshot.id), self._folder / snapshot.folder
+        return replace(Template.from_json(snapshot.template), name=snapshot.id), self._folder / snapshot.folder
 
     async def take(
         self, sandbox: Sandbox, owner: str, reference: Reference | None = None, seconds: float | None = None
@@ -101,7 +100,7 @@ class Snapshots:
                 id=f"{reference.name}:{reference.tag or DEFAULT_TAG}" if reference else draft.name,
                 folder=draft.name,
                 name=reference.name if reference else None,
-                template=json.dumps(asdict(sandbox.template)),
+                template=sandbox.template.to_json(),
                 sandbox=sandbox.id,
                 created_at=moment,
                 expires_at=None if seconds is None else moment + seconds,
