@@ -7,7 +7,7 @@ UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 
-.PHONY: demo test compat bench-patch bench-sandbox drift lint format lock wheel clean FORCE
+.PHONY: demo test compat bench-patch bench-sandbox bench-sandboxes soak drift lint format lock wheel clean FORCE
 .DELETE_ON_ERROR:
 
 demo: .venv/local.stamp
@@ -29,6 +29,15 @@ bench-patch: .venv/dev.stamp
 # The part with nginx needs `apt-get install nginx-light curl`.
 bench-sandbox: .venv/dev.stamp
 	$(BIN)/python benchmarks/sandbox.py
+
+# What it costs to make and to keep many, beside a plain Jupyter kernel; writes docs/benchmarks/sandboxes.md.
+# ARGS="--live 20" makes it smaller.
+bench-sandboxes: .venv/dev.stamp
+	$(BIN)/python benchmarks/sandboxes.py $(ARGS)
+
+# Ten thousand sandboxes made, used and killed: nothing may be left. ARGS="--cycles 200" for a short one.
+soak: .venv/dev.stamp
+	$(BIN)/python benchmarks/soak.py $(ARGS)
 
 # Whether the newest SDK, pre-releases included, still has every place that is patched.
 drift: .venv/dev.stamp

@@ -26,7 +26,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 @pytest.fixture(scope="module")
 def served() -> set[tuple[str, str]]:
     """Every method and path of the application's own routes."""
-    app: Starlette = create_api(None, None, Templates(datetime.now(UTC)), ["key"], health={})  # type: ignore[arg-type]
+    app: Starlette = create_api(None, None, Templates(datetime.now(UTC)), None, None, None, None, None, health={})  # type: ignore[arg-type]
     routes = [route for route in app.routes if isinstance(route, Route)]
     assert len(routes) == len(app.routes)
     return {

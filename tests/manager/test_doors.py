@@ -20,7 +20,7 @@ from support.managers import API_KEY, RunningManager, available_runtime, running
 ENVD = 49983
 TRAFFIC = "e2b-traffic-access-token"
 PROTECT = {"security.agents.kruise.io/enable-jwt-auth": "true"}
-WITHOUT_A_KEY = {"/health", "/openapi.json", "/volumecontent/{rest}"}
+WITHOUT_A_KEY = {"/health", "/openapi.json"}
 WRONG_KEYS: list[dict[str, str]] = [
     {},
     {"X-API-Key": ""},

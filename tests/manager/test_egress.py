@@ -101,6 +101,11 @@ def test_the_carriers_end_with_a_manager_that_is_killed(found: dict[str, Any]) -
     assert found["carriers"] == 1
 
 
+def test_the_next_manager_connects_what_it_takes_over_by_the_same_rules(found: dict[str, Any]) -> None:
+    assert found["taken over"]["public"] == PUBLIC
+    assert "answer of" not in found["taken over"]["other"]
+
+
 @given(st.lists(networks, max_size=4), st.lists(networks, max_size=4), st.integers(0, 2**32 - 1))
 def test_an_address_is_blocked_when_it_is_denied_and_not_allowed(
     allowed: list[IPv4Network], denied: list[IPv4Network], number: int

@@ -213,6 +213,7 @@ async def one_sandbox() -> AsyncIterator[tuple[Sandboxes, Sandbox, Store]]:
             secure=True,
             metadata={},
             variables={},
+            owner="key",
         )
         yield sandboxes, sandbox, store
         await sandboxes.close()

@@ -82,6 +82,21 @@ def test_a_killed_managers_sandboxes_go_on_with_all_that_runs_in_them(folder: Pa
         assert folders(manager) == set()
 
 
+@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces")
+def test_what_is_taken_over_is_still_held_to_its_limits(folder: Path) -> None:
+    with running_manager(folder, "--memory", "256") as manager:
+        sandbox = Sandbox.create(timeout=600, **options(manager))
+        kill(manager)
+    hog = "import time; kept = bytearray(b'x' * 90_000_000); time.sleep(20)"
+    hogs = f'for _ in 1 2 3 4; do python -c "{hog}" & done; wait'
+    with running_manager(folder) as manager:
+        again = Sandbox.connect(sandbox.sandbox_id, **options(manager))
+        assert again.get_info().memory_mb == 256
+        again.commands.run(hogs, background=True)
+        wait_for(lambda: "of 256 MiB of memory" in manager.log.read_text())
+        wait_for(lambda: again.commands.run("echo fine").stdout == "fine\n")
+
+
 def test_the_tokens_of_before_still_open_the_sandbox_and_stand_in_no_file(folder: Path) -> None:
     protect = {"security.agents.kruise.io/enable-jwt-auth": "true"}
     with running_manager(folder) as manager, manager.api() as api:
@@ -185,9 +200,14 @@ def test_a_start_that_was_not_finished_leaves_nothing(folder: Path) -> None:
         kill(manager)
         for thread in creates:
             thread.join()
+    store = Store(folder / "state" / "state.db")
+    finished = {row.id for row in store.sandboxes() if row.state == "running"}  # before the last one was launched
+    store.close()
     with running_manager(folder) as manager:
-        assert listed(manager) == {}
-        assert folders(manager) == set()
+        assert set(listed(manager)) == folders(manager) == finished
+        for sandbox_id in finished:
+            with manager.api() as api:
+                api.delete(f"/sandboxes/{sandbox_id}")
         assert_ends(launched)
 
 

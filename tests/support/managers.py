@@ -76,17 +76,18 @@ class RunningManager:
 
 @contextlib.contextmanager
 def running_manager(
-    folder: Path, *options: str, runtime: str | None = None, prelude: str = ""
+    folder: Path, *options: str, runtime: str | None = None, prelude: str = "", pool: int = 0
 ) -> Iterator[RunningManager]:
     """Start ``kruise-agents serve`` with its state below ``folder``; ends it as Ctrl-C does.
 
     Parameters:
         prelude: Python that its process runs first.
+        pool: how many sandboxes it keeps warm; most tests want none that nobody asked for.
     """
     log = folder / "manager.log"
     state_dir = folder / "state"
     command = serve_command("--port", "0", "--state-dir", str(state_dir), "--log-level", "info")
-    command += ["--runtime", runtime or available_runtime(), *options]
+    command += ["--runtime", runtime or available_runtime(), "--pool", str(pool), *options]
     if prelude:
         program = f"{prelude}\nfrom kruise_agents.cli import main\nmain()"
         command[1:3] = ["-c", program]

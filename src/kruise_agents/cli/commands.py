@@ -16,7 +16,7 @@ from .. import __version__
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
 from ..manager.manager import Manager
 from ..manager.runtime import MIB, RUNTIMES, Limits
-from ..manager.settings import DEFAULT_PORT, Settings
+from ..manager.settings import DEFAULT_POOL, DEFAULT_PORT, Settings
 from ..manager.traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
 from ..protocol import parse_domain
 from . import EXIT_RUNTIME, EXIT_USAGE
@@ -109,6 +109,18 @@ def cli() -> None:
     metavar="SECONDS",
     help="How long they are still accepted after that.",
 )
+@click.option(
+    "--templates",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of TOML files with templates.  [default: $XDG_CONFIG_HOME/kruise-agents/templates, if it is there]",
+)
+@click.option(
+    "--pool",
+    type=click.IntRange(min=0),
+    default=DEFAULT_POOL,
+    show_default=True,
+    help="How many sandboxes of code-interpreter-v1 are kept warm, so that a create takes one.",
+)
 @click.option("--keep", is_flag=True, help="Leave sandboxes running at the end; the next start takes them over.")
 @click.option("--v1-only", is_flag=True, help="Answer as older sandbox-managers, which lack the v2 routes. For tests.")
 @click.option("--log-level", type=click.Choice(_LEVELS), default="warning", show_default=True)
@@ -129,6 +141,8 @@ def serve(
     state_dir: Path | None,
     token_validity: int,
     token_clock_skew: float,
+    templates: Path | None,
+    pool: int,
     keep: bool,
     v1_only: bool,
     log_level: str,
@@ -169,6 +183,8 @@ def serve(
             tls=tls or cert is not None,
             certificate=cert,
             private_key=key,
+            templates=templates or _default_templates(),
+            pool=pool,
             keep=keep,
             v1_only=v1_only,
             traffic_token_validity=token_validity,
@@ -189,7 +205,7 @@ async def _serve(settings: Settings, shown_key: str | None) -> None:
         numbers.append(signal.SIGHUP)  # the terminal was closed, and nohup did not say to ignore that
     for number in numbers:
         loop.add_signal_handler(number, stop.set)
-    async with Manager(settings) as manager:
+    async with Manager(settings, tell=lambda line: click.echo(line, err=True)) as manager:
         assert manager.runtime is not None
         assert manager.egress is not None
         greeting = Greeting(
@@ -214,6 +230,12 @@ async def _serve(settings: Settings, shown_key: str | None) -> None:
 def _default_state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "kruise-agents"
+
+
+def _default_templates() -> Path | None:
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    folder = Path(base) / "kruise-agents" / "templates"
+    return folder if folder.is_dir() else None
 
 
 def _fail(error: KruiseAgentsError, code: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import unquote
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import AddressError, PortError
 from ..protocol import ApiTarget, domain_for_reply, parse
@@ -13,6 +13,7 @@ from ..protocol.addresses import ID_HEADER, PORT_HEADER
 from .api.errors import error_response
 from .gateway import Gateway
 from .gateway.errors import invalid_port, unmappable
+from .metrics_page import MetricsPage
 
 
 class ManagerApp:
@@ -22,29 +23,45 @@ class ManagerApp:
         api: the control plane.
         gateway: the data plane.
         domain: what replies name as the domain, or None: the host that the client used.
+        page: counts the requests, and is what ``GET /metrics`` says on a host that names nothing else.
     """
 
-    def __init__(self, api: ASGIApp, gateway: Gateway, domain: str | None = None) -> None:
+    def __init__(
+        self, api: ASGIApp, gateway: Gateway, domain: str | None = None, *, page: MetricsPage | None = None
+    ) -> None:
+        self._page = page
         self._api = api
         self._gateway = gateway
         self._domain = domain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        door = "manager"
+
+        async def counted(message: Message) -> None:
+            if self._page is not None and message["type"] == "http.response.start":
+                self._page.metrics.requests[door, message["status"]] += 1
+            await send(message)
+
         headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         raw = _raw_target(scope)
         authority = _header(headers, "host") or ""
         try:
             target = parse(authority, raw, _header(headers, ID_HEADER), _header(headers, PORT_HEADER))
         except PortError as error:
-            await invalid_port(error.port)(scope, receive, send)
+            await invalid_port(error.port)(scope, receive, counted)
         except AddressError:
-            await unmappable(f"{scope['scheme']}://{authority}{raw}")(scope, receive, send)
+            if self._page is not None and raw == "/metrics" and scope["method"] == "GET":
+                await self._page.response()(scope, receive, counted)
+            else:
+                await unmappable(f"{scope['scheme']}://{authority}{raw}")(scope, receive, counted)
         else:
             if isinstance(target, ApiTarget):
-                await self._serve_api(target, authority, raw, scope, receive, send)
+                door = "api"
+                await self._serve_api(target, authority, raw, scope, receive, counted)
             else:
-                await self._gateway.serve(target, scope, receive, send)
+                door = "gateway"
+                await self._gateway.serve(target, scope, receive, counted)
 
     async def _serve_api(
         self, target: ApiTarget, authority: str, raw: str, scope: Scope, receive: Receive, send: Send

@@ -13,6 +13,7 @@ import h11
 
 _CHUNK = 256 * 1024
 _MAX_HEAD_BYTES = 256 * 1024
+_MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _MAX_INTERIM = 32
 _SWITCHING = 101
 Headers = Iterable[tuple[bytes, bytes]]
@@ -128,11 +129,13 @@ def _length(method: str, head: h11.Response) -> int | None:
     return None if b"transfer-encoding" in fields or b"content-length" not in fields else int(fields[b"content-length"])
 
 
-async def exchange(connection: socket.socket, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+async def exchange(
+    connection: socket.socket, method: str, target: str, body: bytes, more_headers: Headers = ()
+) -> tuple[int, bytes]:
     """Send one small JSON request on a connected socket and return the status and the body of the answer.
 
     Raises:
-        OSError: the other side went away, or does not speak HTTP.
+        OSError: the other side went away, does not speak HTTP, or answers with more than 4 MiB.
     """
     one = await Exchange.on(connection)
     try:
@@ -140,12 +143,18 @@ async def exchange(connection: socket.socket, method: str, target: str, body: by
             (b"host", b"sandbox"),
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
+            *more_headers,
         ]
         await one.send_head(method, target.encode(), headers)
         await one.send_body(body)
         await one.send_end()
         head = await one.receive_head()
-        return head.status_code, b"".join([piece async for piece in one.receive_body()])
+        answer = bytearray()
+        async for piece in one.receive_body():
+            answer += piece
+            if len(answer) > _MAX_ANSWER_BYTES:
+                raise ConnectionResetError(f"the answer is larger than {_MAX_ANSWER_BYTES} bytes")
+        return head.status_code, bytes(answer)
     except h11.RemoteProtocolError as error:
         raise ConnectionResetError(str(error)) from error
     finally:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import logging
 import os
 import ssl
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,17 +22,27 @@ from .app import ManagerApp
 from .certificates import LocalCertificate, make_certificate
 from .front import front_server
 from .gateway import Gateway
+from .holdings import Holdings
+from .keys import Keys
 from .listening import bind
+from .metrics import Metrics
+from .metrics_page import MetricsPage
 from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
+from .runtime.program import compile_program
+from .sandboxes.metrics import Measurements
 from .sandboxes.model import now
 from .sandboxes.recovery import Found, recover
 from .sandboxes.registry import Sandboxes
 from .sandboxes.snapshots import Snapshots
-from .sandboxes.templates import Templates
+from .sandboxes.templates import POOLED, Offer, Templates, built_in
 from .settings import Settings
 from .state_secret import StateSecret
 from .store import Store
+from .template_files import Builder, TemplateFile, read_templates
 from .traffic_tokens import TrafficTokens
+from .volumes import Volumes
+
+logger = logging.getLogger(__name__)
 
 
 class Manager:
@@ -37,19 +50,24 @@ class Manager:
 
     Sandboxes of a manager that was killed, or ended with ``keep``, are taken over from the same state folder.
 
+    Parameters:
+        tell: is told in a line what takes long at the start.
+
     Raises (on entering):
-        ConfigurationError: a setting cannot work: port in use, state folder in use, wrong certificate.
+        ConfigurationError: a setting cannot work: port in use, state folder in use, wrong certificate, wrong template.
         RuntimeUnavailableError: sandboxes cannot be run as asked on this machine.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tell: Callable[[str], None] = logger.info) -> None:
         if not settings.api_keys or not all(key.strip() for key in settings.api_keys):
             raise ConfigurationError("a manager needs at least one API key, and none may be empty")
         self._settings = replace(settings, state_dir=settings.state_dir.absolute())
+        self._tell = tell
         self._lock: int | None = None
         self._server: Server | None = None
         self._sandboxes: Sandboxes | None = None
         self._store: Store | None = None
+        self._measurements: Measurements | None = None
         self.port = settings.port
         self.runtime: Runtime | None = None
         self.egress: Egress | None = None
@@ -60,12 +78,14 @@ class Manager:
 
     async def __aenter__(self) -> Self:
         settings = self._settings
+        files = read_templates(settings.templates, settings.limits) if settings.templates is not None else []
         listeners = bind(settings.host, settings.port)
         try:
             self.port = listeners[0].getsockname()[1]
             self._lock = _lock(settings.state_dir)
             self.runtime = _runtime(settings)
             self.runtime.check()
+            await asyncio.to_thread(compile_program)
             folder = settings.state_dir / "sandboxes"
             folder.mkdir(mode=0o700, exist_ok=True)
             self._store = Store(settings.state_dir / "state.db")
@@ -75,25 +95,42 @@ class Manager:
                 settings.traffic_token_clock_skew,
                 key_file=settings.state_dir / "traffic-token-key.pem",
             )
+            volumes_folder = settings.state_dir / "volumes"
             self.egress = Egress(wanted=settings.internet)
-            self._sandboxes = Sandboxes(self.runtime, folder, self._store, secret, tokens, self.egress)
+            metrics = Metrics()
+            self._sandboxes = Sandboxes(
+                self.runtime, folder, self._store, secret, tokens, self.egress, volumes_folder, metrics
+            )
             self.found = await recover(self._sandboxes)
             kept = settings.state_dir / "snapshots"
             kept.mkdir(mode=0o700, exist_ok=True)
             snapshots = Snapshots(kept, self._sandboxes)
             await snapshots.recover()
-            templates = Templates(now(), settings.limits)
+            keys = Keys(settings.api_keys, self._store, secret)
+            volumes_folder.mkdir(mode=0o700, exist_ok=True)
+            volumes = Volumes(volumes_folder, self._store, secret, self.runtime, self._sandboxes.mounted_volumes)
+            volumes.recover()
+            holdings = Holdings(self._sandboxes, snapshots, volumes)
+            holdings.settle(keys)
+            self._measurements = Measurements(self._sandboxes.everything)
+            offers = await self._offers(files, self.runtime)
+            templates = Templates(now(), offers)
             app = ManagerApp(
                 create_api(
                     self._sandboxes,
                     snapshots,
                     templates,
-                    settings.api_keys,
+                    keys,
+                    holdings,
+                    self._measurements,
+                    volumes,
+                    self.runtime,
                     health=_health(self.runtime, self.egress),
                     v1_only=settings.v1_only,
                 ),
                 Gateway(self._sandboxes.find, self._sandboxes.awaken, tokens),
                 settings.domain,
+                page=MetricsPage(metrics, self._sandboxes),
             )
             tls: dict[str, Any] = {}
             if settings.certificate is not None:
@@ -104,6 +141,8 @@ class Manager:
                 tls = _tls(own.certificate, own.private_key)
             self._server = front_server(app, listeners, **tls)
             await self._server.start()
+            self._measurements.start()
+            self._sandboxes.pools.fill(offers)
         except BaseException:
             for listener in listeners:
                 listener.close()
@@ -117,12 +156,23 @@ class Manager:
         assert self._sandboxes is not None
         assert self._server is not None
         assert self.runtime is not None
+        assert self._measurements is not None
+        await self._measurements.close()
         # Sandboxes first: that ends the streams which the server would wait for.
         await self._sandboxes.close(keep=self._settings.keep)
         await self._server.stop()
         if not self._settings.keep:
             self.runtime.remove(self._settings.state_dir / "sandboxes")
         self._release()
+
+    async def _offers(self, files: list[TemplateFile], runtime: Runtime) -> list[Offer]:
+        prepared = self._settings.state_dir / "prepared"
+        prepared.mkdir(mode=0o700, exist_ok=True)
+        trees = await Builder(prepared, runtime, self._tell).build(files)
+        templates = built_in(self._settings.limits) + [one.template for one in files]
+        sizes = {POOLED: self._settings.pool} | {one.template.name: one.pool for one in files if one.pool is not None}
+        by_name = {one.name: one for one in templates}
+        return [Offer(one, trees.get(name), sizes.get(name, 0)) for name, one in by_name.items()]
 
     def _release(self) -> None:
         if self._store is not None:

@@ -10,6 +10,7 @@ from .runtime import Limits
 from .traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
 
 DEFAULT_PORT = 7788
+DEFAULT_POOL = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Settings:
 
     Parameters:
         state_dir: folder for everything the manager keeps; made when it is not there.
-        api_keys: the keys that may call the API; at least one.
+        api_keys: the keys of the admin team, at least one. What the first one owns stays its own when it changes.
         host: address to listen on, or None: both loopback addresses.
         port: port to listen on; 0: any free one.
         domain: what replies name as the domain, or None: the host that each client used.
@@ -29,6 +30,8 @@ class Settings:
         certificate: PEM file with the server's certificate and its chain, or None: with ``tls`` one is made.
         private_key: PEM file with the certificate's key.
         keep: leave sandboxes as they are at the end, for the next manager on this state folder.
+        templates: folder of TOML files with templates, or None: only those that are built in.
+        pool: how many sandboxes of ``code-interpreter-v1`` are kept warm.
         v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
         traffic_token_validity: seconds from the issue of a traffic access token to its end.
         traffic_token_clock_skew: seconds for which its times are still accepted too early and too late.
@@ -46,6 +49,8 @@ class Settings:
     certificate: Path | None = None
     private_key: Path | None = None
     keep: bool = False
+    templates: Path | None = None
+    pool: int = DEFAULT_POOL
     v1_only: bool = False
     traffic_token_validity: int = DEFAULT_VALIDITY
     traffic_token_clock_skew: float = DEFAULT_CLOCK_SKEW

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import uuid
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +28,14 @@ class StateSecret:
     def access_token(self, sandbox_id: str) -> str:
         """The token for envd of one sandbox: 256 bits in hex, the same whenever it is asked for."""
         return hmac.new(self._value, f"envd:{sandbox_id}".encode(), hashlib.sha256).hexdigest()
+
+    def volume_token(self, volume_id: str, owner: str) -> str:
+        """The token for the contents of one volume, which changes with its owner: 256 bits in hex."""
+        return hmac.new(self._value, f"volume:{volume_id}:{owner}".encode(), hashlib.sha256).hexdigest()
+
+    def key_id(self, raw_key: bytes) -> str:
+        """An id for an API key that tells nothing of it, the same whenever it is asked for: a UUID."""
+        return str(uuid.UUID(bytes=hmac.digest(self._value, b"api-key:" + raw_key, "sha256")[:16], version=4))
 
 
 def read_or_make(path: Path, fresh: bytes) -> bytes:

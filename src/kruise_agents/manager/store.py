@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import ConfigurationError, KruiseAgentsError
 
@@ -53,6 +54,30 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     """,
     "ALTER TABLE sandboxes ADD COLUMN network TEXT NOT NULL DEFAULT '{}';",
+    """
+    CREATE TABLE api_keys (
+        id TEXT PRIMARY KEY,
+        digest BLOB NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        team TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        created_by TEXT NOT NULL,
+        last_used REAL,
+        quota TEXT NOT NULL
+    ) STRICT;
+    UPDATE sandboxes SET owner = '550e8400-e29b-41d4-a716-446655440000' WHERE owner = '';
+    UPDATE snapshots SET owner = '550e8400-e29b-41d4-a716-446655440000' WHERE owner = '';
+    """,
+    """
+    CREATE TABLE volumes (
+        id TEXT PRIMARY KEY,
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        UNIQUE (owner, name)
+    ) STRICT;
+    ALTER TABLE sandboxes ADD COLUMN volume_mounts TEXT NOT NULL DEFAULT '[]';
+    """,
 )
 """Each step makes the next version of the schema out of the one before; steps that were released never change."""
 
@@ -94,6 +119,8 @@ class SandboxRow:
     """JSON: which processes were stopped before a pause stopped all."""
     network: str
     """JSON: what it may reach outside."""
+    volume_mounts: str = "[]"
+    """JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +144,41 @@ class SnapshotRow:
         return self.expires_at is not None and self.expires_at <= moment
 
 
-_COLUMNS = tuple(field.name for field in fields(SandboxRow))
-_SNAPSHOT_COLUMNS = tuple(field.name for field in fields(SnapshotRow))
+@dataclass(frozen=True, slots=True)
+class ApiKeyRow:
+    """One API key as it is written down; the key itself is not. Times are seconds since the epoch."""
+
+    id: str
+    digest: bytes
+    """SHA-256 of the raw key."""
+    name: str
+    team: str
+    created_at: float
+    created_by: str
+    """The id of the key that made it."""
+    last_used: float | None
+    quota: str
+    """JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRow:
+    """One volume as it is written down. Times are seconds since the epoch."""
+
+    id: str
+    owner: str
+    """The id of the API key that made it."""
+    name: str
+    created_at: float
+
+
+_Row = TypeVar("_Row", SandboxRow, SnapshotRow, ApiKeyRow, VolumeRow)
+_TABLES: dict[type, str] = {
+    SandboxRow: "sandboxes",
+    SnapshotRow: "snapshots",
+    ApiKeyRow: "api_keys",
+    VolumeRow: "volumes",
+}
 
 
 class Store:
@@ -151,8 +211,7 @@ class Store:
 
     def sandboxes(self) -> list[SandboxRow]:
         """Every sandbox."""
-        found = self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM sandboxes")  # noqa: S608 - our own names
-        return [SandboxRow(*row) for row in found]
+        return self._all(SandboxRow)
 
     def save_sandbox(self, row: SandboxRow) -> None:
         """Write a sandbox down, new or changed.
@@ -160,9 +219,7 @@ class Store:
         Raises:
             NoSpaceError: the disk is full; what was written before stands.
         """
-        marks = ", ".join("?" * len(_COLUMNS))
-        names = ", ".join(_COLUMNS)
-        self._write(f"INSERT OR REPLACE INTO sandboxes ({names}) VALUES ({marks})", astuple(row))  # noqa: S608 - as above
+        self._save(row)
 
     def remove_sandbox(self, sandbox_id: str) -> None:
         """Forget a sandbox.
@@ -174,8 +231,7 @@ class Store:
 
     def snapshots(self) -> list[SnapshotRow]:
         """Every snapshot."""
-        found = self._connection.execute(f"SELECT {', '.join(_SNAPSHOT_COLUMNS)} FROM snapshots")  # noqa: S608 - as above
-        return [SnapshotRow(*row) for row in found]
+        return self._all(SnapshotRow)
 
     def save_snapshot(self, row: SnapshotRow) -> SnapshotRow | None:
         """Write a snapshot down. Returns the one of the same id that it replaces.
@@ -184,9 +240,7 @@ class Store:
             NoSpaceError: as above.
         """
         same = [one for one in self.snapshots() if (one.owner, one.id) == (row.owner, row.id)]
-        marks = ", ".join("?" * len(_SNAPSHOT_COLUMNS))
-        names = ", ".join(_SNAPSHOT_COLUMNS)
-        self._write(f"INSERT OR REPLACE INTO snapshots ({names}) VALUES ({marks})", astuple(row))  # noqa: S608 - as above
+        self._save(row)
         return same[0] if same else None
 
     def remove_snapshot(self, row: SnapshotRow) -> None:
@@ -197,9 +251,68 @@ class Store:
         """
         self._write("DELETE FROM snapshots WHERE owner = ? AND id = ?", (row.owner, row.id))
 
+    def api_keys(self) -> list[ApiKeyRow]:
+        """Every API key that was made."""
+        return self._all(ApiKeyRow)
+
+    def save_api_key(self, row: ApiKeyRow) -> None:
+        """Write an API key down.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._save(row)
+
+    def note_use_of_api_key(self, key_id: str, moment: float) -> None:
+        """Write down when an API key was last used.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._write("UPDATE api_keys SET last_used = ? WHERE id = ?", (moment, key_id))
+
+    def remove_api_key(self, key_id: str) -> None:
+        """Forget an API key.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._write("DELETE FROM api_keys WHERE id = ?", (key_id,))
+
+    def volumes(self) -> list[VolumeRow]:
+        """Every volume."""
+        return self._all(VolumeRow)
+
+    def save_volume(self, row: VolumeRow) -> None:
+        """Write a volume down, new or changed.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._save(row)
+
+    def remove_volume(self, volume_id: str) -> None:
+        """Forget a volume.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._write("DELETE FROM volumes WHERE id = ?", (volume_id,))
+
     def close(self) -> None:
         """Write everything into the one file and close it."""
         self._connection.close()
+
+    def _all(self, row_type: type[_Row]) -> list[_Row]:
+        columns = ", ".join(field.name for field in fields(row_type))
+        found = self._connection.execute(f"SELECT {columns} FROM {_TABLES[row_type]}")  # noqa: S608 - our own names
+        return [row_type(*row) for row in found]
+
+    def _save(self, row: SandboxRow | SnapshotRow | ApiKeyRow | VolumeRow) -> None:
+        columns = [field.name for field in fields(row)]
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        table = _TABLES[type(row)]
+        self._write(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", astuple(row))  # noqa: S608 - as above
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         with space_for(self._path):

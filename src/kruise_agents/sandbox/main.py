@@ -17,6 +17,7 @@ import resource
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def _run(options: argparse.Namespace, kernels: Path) -> int:
     _allow_many_descriptors()
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    logging.Formatter.converter = time.gmtime  # the manager reads the times
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     state = SandboxState(
         options.user,
@@ -107,7 +109,8 @@ async def _serve(options: argparse.Namespace, state: SandboxState, kernels: Path
     sudo = SudoServer(state) if state.several_users else None
     leash = Leash(options.leash_fd, _end_everything)
     leash.hold()
-    routes = control_app(state, EndTime(_end_everything), leash, Path("/") if options.isolated else None)
+    failure = interpreter.failure if interpreter is not None else None
+    routes = control_app(state, EndTime(_end_everything), leash, Path("/") if options.isolated else None, failure)
     control = Server(routes, [_listener(options.control_fd)])
     try:
         for server in servers:

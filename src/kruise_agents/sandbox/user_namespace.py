@@ -62,8 +62,9 @@ def _give(path: Path, inner: int, *, whole: bool, leave: Path | None = None) -> 
         return
     outer = inner + 1
     try:
-        if path.lstat().st_uid == 0:
-            os.lchown(path, outer, outer)
+        if path.lstat().st_uid != 0:
+            return  # given before, with all that is in it; or a volume, which may be large
+        os.lchown(path, outer, outer)
         if whole and path.is_dir() and not path.is_symlink():
             for child in path.iterdir():
                 _give(child, inner, whole=True, leave=leave)

@@ -201,7 +201,7 @@ async def test_a_session_pauses_when_it_closes_and_resumes() -> None:
     made = await where_supported(lambda: client.create(manifest=MANIFEST, options=asked))
     async with made:
         await made.write(Path("kept.txt"), io.BytesIO(b"kept"))
-        await made.exec("sleep 1000 & echo $! > pid")
+        await made.exec("sleep 1000 > /dev/null 2>&1 & echo $! > pid")
     info = await AsyncSandbox.get_info(made.state.sandbox_id)
     assert info.state.value == "paused"
     again = await client.resume(made.state)

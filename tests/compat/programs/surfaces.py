@@ -24,7 +24,9 @@ import sys
 import tempfile
 import time
 import traceback
+import uuid
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -192,6 +194,10 @@ async def api(walk: Walk) -> None:
     await done(walk.sbx.set_timeout(120))
     await done(sandboxes.set_timeout(identifier, 180))
     expect(await done(walk.sbx.is_running()), True)
+    now, minute = datetime.now(UTC), timedelta(minutes=1)
+    (sample, *_) = await done(walk.sbx.get_metrics(start=now - minute, end=now + minute))
+    expect(0 < sample.mem_used < sample.mem_total and sample.cpu_count >= 1, True)
+    expect(await done(sandboxes.get_metrics(identifier, start=now - 3 * minute, end=now - 2 * minute)), [])
 
 
 @surface("connect")
@@ -263,8 +269,15 @@ async def fork(walk: Walk) -> None:
 @surface("volumes", "2.19.0")
 async def volumes(walk: Walk) -> None:
     volume = walk.cls("Volume")
-    await walk.send("volumes", "POST /kruise/api/volumes", lambda: volume.create("matrix"))
+    name = f"matrix-{uuid.uuid4()}"
+    await walk.send("volumes", "POST /kruise/api/volumes", lambda: volume.create(name))
     await walk.send("volumes", "GET /kruise/api/volumes", volume.list)
+    (made,) = [one for one in await done(volume.list()) if one.name == name]
+    contents = await done(volume.connect(made.volume_id))
+    await done(contents.write_file("/folder/a", "text", force=True))
+    expect(await done(contents.read_file("/folder/a")), "text")
+    expect([entry.path for entry in await done(contents.list("/", depth=2))], ["/folder", "/folder/a"])
+    expect(await done(volume.destroy(made.volume_id)), True)
 
 
 @surface("volume contents", "2.19.0")

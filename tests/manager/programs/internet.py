@@ -53,8 +53,11 @@ def main(carrier: str, folder: Path) -> None:
             "import kruise_agents.manager.runtime.egress as egress\n"
             f"egress._CARRIERS = {{{carrier!r}: egress._CARRIERS[{carrier!r}]}}\n"
         )
-        with running_manager(folder, prelude=prelude) as manager, patch_e2b(False):
-            print(json.dumps(_find_out(manager)))
+        with patch_e2b(False):
+            with running_manager(folder, prelude=prelude) as manager:
+                found = _find_out(manager)
+            with running_manager(folder, prelude=prelude) as manager:
+                print(json.dumps(found | {"taken over": _find_out_again(manager, str(found["left"]))}))
     finally:
         internet.kill()
         internet.wait()
@@ -142,12 +145,20 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
     ).stdout
     with manager.api() as client:
         found["health"] = client.get("/health", headers={"Accept": "application/json"}).json()["internet"]
+    put(denyOut=[f"{OTHER}/32"])(sandbox)
+    found["left"] = sandbox.sandbox_id
     carriers = _carriers(manager)
     found["carriers"] = len(carriers)
     manager.process.kill()
     manager.process.wait()
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in carriers), what="the end of the carriers")
     return found
+
+
+def _find_out_again(manager: RunningManager, sandbox_id: str) -> dict[str, str]:
+    """What a sandbox reaches when the next manager has taken it over."""
+    sandbox = Sandbox.connect(sandbox_id, domain=manager.domain, api_key=manager.api_key)
+    return {"public": _fetch(sandbox, f"http://{PUBLIC}/"), "other": _fetch(sandbox, f"http://{OTHER}/")}
 
 
 def _carriers(manager: RunningManager) -> list[int]:

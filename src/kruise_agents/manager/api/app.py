@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,28 +13,42 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from ..holdings import Holdings
+from ..keys import Keys
+from ..runtime import Runtime
 from ..sandboxes.lifecycle import RefusedError
+from ..sandboxes.metrics import Measurements
 from ..sandboxes.program import NoAnswerError, StartError
 from ..sandboxes.registry import Sandboxes
 from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.templates import Templates
 from ..store import NoSpaceError
+from ..volumes import Volumes
 from .auth import RequireKey
 from .description import document
 from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answer, on_no_space, on_refused
+from .keys import KeyRoutes
+from .logs import LogRoutes
+from .metrics import MetricsRoutes
 from .network import NetworkRoutes
 from .sandboxes import SandboxRoutes
 from .snapshots import SnapshotRoutes
 from .templates import TemplateRoutes
 from .unsupported import unsupported_routes
 from .v1_only import V1Only, on_missing
+from .volume_contents import VolumeContentRoutes
+from .volumes import VolumeRoutes
 
 
 def create_api(
     sandboxes: Sandboxes,
     snapshots: Snapshots,
     templates: Templates,
-    keys: Sequence[str],
+    keys: Keys,
+    holdings: Holdings,
+    measurements: Measurements,
+    volumes: Volumes,
+    runtime: Runtime,
     *,
     health: Mapping[str, str],
     v1_only: bool = False,
@@ -42,7 +56,11 @@ def create_api(
     """The API as an ASGI application whose routes have no prefix.
 
     Parameters:
-        keys: the API keys that may call it.
+        keys: who may call it.
+        holdings: what belongs to them.
+        measurements: what sandboxes use.
+        volumes: the folders that sandboxes share.
+        runtime: what runs sandboxes.
         health: what ``GET /health`` tells those who accept JSON.
         v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
     """
@@ -50,10 +68,15 @@ def create_api(
     routes = [
         Route("/health", _Health(health), methods=["GET"]),
         *refused,
-        *SandboxRoutes(sandboxes, templates, snapshots, v1_only=v1_only).routes(),
+        *MetricsRoutes(sandboxes, measurements).routes(),
+        *LogRoutes(sandboxes).routes(),
+        *SandboxRoutes(sandboxes, templates, snapshots, volumes, keys, v1_only=v1_only).routes(),
         *NetworkRoutes(sandboxes).routes(),
-        *SnapshotRoutes(snapshots, sandboxes, templates).routes(),
+        *SnapshotRoutes(snapshots, sandboxes, templates, keys).routes(),
         *TemplateRoutes(templates).routes(),
+        *KeyRoutes(keys, holdings).routes(),
+        *VolumeRoutes(volumes, keys).routes(),
+        *VolumeContentRoutes(volumes, runtime).routes(),
     ]
     if not v1_only:
         description = _Description()

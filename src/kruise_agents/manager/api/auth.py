@@ -1,66 +1,65 @@
-"""Who may call the API: the holder of an API key, sent as ``X-API-Key``."""
+"""Who calls the API: the holder of an API key, sent as ``X-API-Key``."""
 
 from __future__ import annotations
-
-import hashlib
-import hmac
-from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...protocol.keys import decode_key
-from .errors import error_response
+from ..keys import ApiKey, Keys, raw_key
+from .errors import ApiError, error_response
 
 _PUBLIC = frozenset({"/health", "/openapi.json"})
 _BEARER_ROUTES = "/volumecontent/"
-"""Volume contents carry a volume's token instead of the key; not served yet, and the route says so."""
-_HEADER = b"x-api-key"
+"""Volume contents carry a volume's token instead of the key."""
+HEADER = "X-API-Key"
 
 
 class RequireKey:
-    """ASGI middleware that answers 401 unless the request carries one of ``keys``.
+    """ASGI middleware that answers 401 unless the request carries one of ``keys``; handlers learn which.
 
-    Each key has two spellings, raw and encoded (``protocol/keys.py``). What is kept and compared are digests, every
-    one of them and each in constant time, so that the time of an answer tells nothing, not even a key's length.
+    Each key has two spellings, raw and encoded (``protocol/keys.py``).
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self._app = app
-        self._digests = [_digest(raw_key(key.encode())) for key in keys]
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         if scope["path"] in _PUBLIC or scope["path"].startswith(_BEARER_ROUTES):
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == _HEADER), None)
+        name = HEADER.lower().encode()
+        given = next((value for header, value in scope["headers"] if header == name), None)
         if given is None:
-            message = "Invalid API Key: the header X-API-Key is missing; set E2B_API_KEY or pass api_key="
-        elif not self._knows(raw_key(given)):
+            message = f"Invalid API Key: the header {HEADER} is missing; set E2B_API_KEY or pass api_key="
+        elif (caller := self._keys.find(raw_key(given))) is None:
             message = "Invalid API Key: this manager does not know the key that was sent"
         else:
+            scope.setdefault("state", {})["caller"] = caller
             await self._app(scope, receive, send)
             return
         await error_response(401, message)(scope, receive, send)
 
-    def _knows(self, raw: bytes) -> bool:
-        # An encoded empty key is empty, and nobody's.
-        given = _digest(raw)
-        return bool(raw) and bool(sum(hmac.compare_digest(given, known) for known in self._digests))
 
-
-def _digest(raw: bytes) -> bytes:
-    return hashlib.sha256(raw).digest()
+def caller_of(request: Request) -> ApiKey:
+    """The key that a request came with."""
+    caller: ApiKey = request.state.caller
+    return caller
 
 
 def owner_of(request: Request) -> str:
-    """The id of the key that a request came with. Everything belongs to one owner as long as keys have no ids."""
-    owner: str = getattr(request.state, "owner", "")
-    return owner
+    """The id of that key: the owner of what the request makes, and of all that it may see."""
+    return caller_of(request).id
 
 
-def raw_key(given: bytes) -> bytes:
-    """The raw spelling of a key, whichever of the two it came in."""
-    decoded = decode_key(given.decode("latin-1"))
-    return given if decoded is None else decoded
+def still_valid(request: Request, keys: Keys) -> ApiKey:
+    """The key that a request came with, if nobody deleted it while the request's body came.
+
+    Raises:
+        ApiError: 401.
+    """
+    caller = keys.get(owner_of(request))
+    if caller is None:
+        raise ApiError(401, "Invalid API Key: the key was deleted")
+    return caller

@@ -82,6 +82,28 @@ class Fields:
             raise self._wrong(name, "an object")
         return Fields(value)
 
+    def objects(self, name: str) -> list[Fields]:
+        """A list of objects, empty when absent."""
+        value = self._values.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            raise self._wrong(name, "a list of objects")
+        return [Fields(one) for one in value]
+
+    def required_integer(self, name: str) -> int:
+        """A whole number that must be there."""
+        value = self.integer(name)
+        if value is None:
+            raise ApiError(400, f"field '{name}' is missing; it must be a whole number")
+        return value
+
+    def allow_only(self, *names: str) -> None:
+        """Refuse a field with any other name."""
+        for name in self._values:
+            if name not in names:
+                raise ApiError(400, f"field {_shown(name)} is unknown; there are {', '.join(names)}")
+
     def refuse(self, name: str, why: str) -> None:
         """Refuse a field that asks for something this manager cannot do; absent and empty values pass."""
         value = self._values.get(name)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from .auth import raw_key
 from .body import Fields
 from .errors import DO_NOT_RETRY, ApiError
 
@@ -42,16 +41,19 @@ class IdempotentCreates:
     def __init__(self, clock: Callable[[], float] = time.monotonic, kept: float = KEPT_SECONDS) -> None:
         self._clock = clock
         self._kept = kept
-        self._creates: dict[tuple[bytes, str], _Create] = {}
+        self._creates: dict[tuple[str, str], _Create] = {}
 
     async def answer(
-        self, headers: Mapping[str, str], fields: Fields, create: Callable[[], Awaitable[Response]]
+        self, owner: str, headers: Mapping[str, str], fields: Fields, create: Callable[[], Awaitable[Response]]
     ) -> Response:
         """The answer to one request: of ``create``, or of the request before it with the same key.
 
         A create goes on when its client leaves, and a repetition that arrives meanwhile waits for it. One that
         was refused is forgotten: nothing was made, so the next attempt may. One that crashed may have left
         something, and is never repeated.
+
+        Parameters:
+            owner: the id of the API key; the keys of another one are other keys.
 
         Raises:
             ApiError: 400 for a key that cannot be one; 422 when the key came with another body before; 409 when
@@ -63,7 +65,6 @@ class IdempotentCreates:
         if _FORM.fullmatch(key) is None:
             raise ApiError(400, f"header {HEADER} must be 1 to 255 of a-z, 0-9 and '-', got {key[:60]!r}")
         self._forget_old()
-        owner = raw_key(headers.get("X-API-Key", "").encode("latin-1"))
         known = self._creates.get((owner, key))
         if known is None:
             known = self._begin((owner, key), fields.digest(), create)
@@ -83,7 +84,7 @@ class IdempotentCreates:
             )
         return _copy(await asyncio.shield(known.outcome))
 
-    def _begin(self, key: tuple[bytes, str], body: bytes, create: Callable[[], Awaitable[Response]]) -> _Create:
+    def _begin(self, key: tuple[str, str], body: bytes, create: Callable[[], Awaitable[Response]]) -> _Create:
         async def run() -> Response:
             return await create()
 
@@ -92,7 +93,7 @@ class IdempotentCreates:
         outcome.add_done_callback(lambda done: self._forget_refused(key, done))
         return begun
 
-    def _forget_refused(self, key: tuple[bytes, str], outcome: asyncio.Task[Response]) -> None:
+    def _forget_refused(self, key: tuple[str, str], outcome: asyncio.Task[Response]) -> None:
         if not outcome.cancelled() and isinstance(outcome.exception(), ApiError):
             self._creates.pop(key, None)
 

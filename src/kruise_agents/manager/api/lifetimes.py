@@ -10,6 +10,7 @@ from .body import Fields
 from .durations import read_duration
 from .errors import ApiError
 
+MAX_TIMEOUT = 2_592_000
 EXTENSION = "e2b.agents.kruise.io/"
 NEVER_TIMEOUT = f"{EXTENSION}never-timeout"
 RESERVE_PAUSED = f"{EXTENSION}reserve-paused-sandbox-duration"
@@ -37,7 +38,7 @@ def read_lifetime(fields: Fields, metadata: Mapping[str, str], seconds: float) -
         )
     return Lifetime(
         seconds=seconds,
-        never_ends=_is_true(metadata, NEVER_TIMEOUT),
+        never_ends=read_flag(metadata, NEVER_TIMEOUT),
         pause_at_end=pause_at_end,
         pause_keeps_memory=keeps_memory,
         wakes_on_traffic=wakes,
@@ -82,7 +83,12 @@ def _wakes(wish: Fields) -> bool:
     return wish.flag("enabled") is True
 
 
-def _is_true(metadata: Mapping[str, str], key: str) -> bool:
+def read_flag(metadata: Mapping[str, str], key: str) -> bool:
+    """Whether an extension key says ``true``; it is ``false`` when it is not there.
+
+    Raises:
+        ApiError: 400 for any other value.
+    """
     value = metadata.get(key, "false")
     if value not in ("true", "false"):
         raise ApiError(400, f"Bad extension param: {key} must be 'true' or 'false', got '{value}'")

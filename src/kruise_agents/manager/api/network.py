@@ -10,9 +10,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..runtime import EgressRules
+from ..sandboxes.lifecycle import State
 from ..sandboxes.registry import Sandboxes
 from .body import Fields, read_fields
-from .errors import ApiError, sandbox_not_found
+from .errors import ApiError
+from .ownership import own_sandbox
 
 _MAX_ENTRIES = 100
 _EVERYTHING = IPv4Network("0.0.0.0/0")
@@ -43,10 +45,7 @@ class NetworkRoutes:
         for name in ("rules", "egressProxy", "dnsServers"):
             fields.refuse(name, _WHY[name])
         require_a_way_out(rules, self._sandboxes)
-        sandbox_id = request.path_params["sandbox_id"]
-        sandbox = self._sandboxes.running(sandbox_id)
-        if sandbox is None:
-            raise sandbox_not_found(sandbox_id)
+        sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
         try:
             await self._sandboxes.change_rules(sandbox, rules)
         except OSError as error:

@@ -55,6 +55,7 @@ def sandbox_listed(sandbox: Sandbox) -> dict[str, Any]:
         "state": shown_state(sandbox),
         "envdVersion": ENVD_VERSION,
         "metadata": dict(sandbox.metadata),
+        "volumeMounts": [{"name": mount.name, "path": mount.path} for mount in sandbox.volume_mounts],
     }
 
 

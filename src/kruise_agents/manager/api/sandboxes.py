@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -9,27 +10,31 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..keys import Keys
+from ..quota import QuotaExceededError
 from ..sandboxes.lifecycle import State
 from ..sandboxes.model import Sandbox
 from ..sandboxes.program import StartError
 from ..sandboxes.registry import Sandboxes
 from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.templates import Template, Templates
-from .auth import owner_of
+from ..volumes import Volumes
+from .auth import owner_of, still_valid
 from .body import Fields, read_fields
 from .errors import DO_NOT_RETRY, ApiError, being_killed, sandbox_not_found
+from .extensions import read_extensions
 from .idempotency import IdempotentCreates
-from .lifetimes import LIFETIME_KEYS, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
+from .lifetimes import MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
 from .listing import page, read_query
 from .network import egress_of_create, require_a_way_out
+from .ownership import own_sandbox
 from .replies import sandbox_detail, sandbox_listed, sandbox_reply
 from .traffic_tokens import TrafficTokenRoutes, new_token_fields
+from .volumes import read_volume_mounts
 
 DEFAULT_TIMEOUT = 300
-MAX_TIMEOUT = 2_592_000
 LEAST_REFRESH = 15
 MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
-_RESERVED_METADATA = ("e2b.agents.kruise.io/", "agents.kruise.io/")
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +43,20 @@ class SandboxRoutes:
     """The handlers, over the sandboxes and templates of one manager."""
 
     def __init__(
-        self, sandboxes: Sandboxes, templates: Templates, snapshots: Snapshots, *, v1_only: bool = False
+        self,
+        sandboxes: Sandboxes,
+        templates: Templates,
+        snapshots: Snapshots,
+        volumes: Volumes,
+        keys: Keys,
+        *,
+        v1_only: bool = False,
     ) -> None:
         self._sandboxes = sandboxes
         self._templates = templates
         self._snapshots = snapshots
+        self._volumes = volumes
+        self._keys = keys
         self._v1_only = v1_only
         self._creates = IdempotentCreates()
 
@@ -68,31 +82,51 @@ class SandboxRoutes:
     async def create(self, request: Request) -> Response:
         """Make a sandbox: 201 when it answers; the same one for the same idempotency key."""
         fields = await read_fields(request)
-        return await self._creates.answer(request.headers, fields, lambda: self._create(request, fields))
+        return await self._creates.answer(
+            owner_of(request), request.headers, fields, lambda: self._create(request, fields)
+        )
 
     async def _create(self, request: Request, fields: Fields) -> Response:
         _refuse_unsupported(fields)
-        given = _metadata(fields)
+        given = fields.texts("metadata")
+        extensions = read_extensions(given)
         lifetime = read_lifetime(fields, given, _positive_timeout(fields))
-        metadata = {key: value for key, value in given.items() if key not in LIFETIME_KEYS}
         variables = _variables(fields)
         secure = fields.flag("secure") is not False
         rules = egress_of_create(fields)
         require_a_way_out(rules, self._sandboxes)
-        owner = owner_of(request)
-        template, files = self._template(fields.text("templateID"), owner)
+        caller = still_valid(request, self._keys)
+        template, files = self._template(fields.text("templateID"), caller.id)
+        volume_mounts = read_volume_mounts(fields, self._volumes, caller.id)
+        if volume_mounts and not self._sandboxes.runtime.mounts_volumes:
+            raise ApiError(
+                400, f"field 'volumeMounts' is not supported by the runtime '{self._sandboxes.runtime.name}'"
+            )
+        stock = not volume_mounts and self._sandboxes.pools.has(template, files)
+        if not extensions.create_on_no_stock and not stock:
+            raise ApiError(500, f"no available sandboxes for template {template.name} (no stock)", headers=DO_NOT_RETRY)
         domain = request.state.domain
         try:
-            sandbox = await self._sandboxes.create(
-                template,
-                lifetime=lifetime,
-                secure=secure,
-                metadata=metadata,
-                variables=variables,
-                owner=owner,
-                files=files,
-                rules=rules,
+            async with asyncio.timeout(extensions.seconds):
+                sandbox = await self._sandboxes.create(
+                    template,
+                    lifetime=lifetime,
+                    secure=secure,
+                    metadata=extensions.metadata,
+                    variables=variables,
+                    owner=caller.id,
+                    quota=caller.quota,
+                    files=files,
+                    volume_mounts=volume_mounts,
+                    rules=rules,
+                )
+        except QuotaExceededError as error:
+            raise ApiError(403, str(error)) from None
+        except TimeoutError:
+            message = (
+                f"the sandbox was not ready within {extensions.seconds} seconds, as the metadata asks; it was ended"
             )
+            raise ApiError(500, message, headers=DO_NOT_RETRY) from None
         except (StartError, OSError) as error:
             logger.exception("no sandbox could be made")
             raise ApiError(500, f"the sandbox could not be started: {error}", headers=DO_NOT_RETRY) from error
@@ -109,7 +143,7 @@ class SandboxRoutes:
             raise ApiError(400, f"timeout should between 0 and {MAX_TIMEOUT}")
         timeout = _positive_timeout(fields)
         sandbox_id = request.path_params["sandbox_id"]
-        if self._sandboxes.is_ending(sandbox_id):
+        if self._sandboxes.is_ending(sandbox_id, owner_of(request)):
             raise being_killed(sandbox_id)
         sandbox = self._found(request)
         resumed = await self._sandboxes.resume(sandbox, timeout, memory=fields.flag("memory") is not False)
@@ -141,7 +175,7 @@ class SandboxRoutes:
     async def list(self, request: Request) -> Response:
         """One page of sandboxes, newest first unless asked otherwise."""
         query = read_query(request.query_params)
-        everything = self._sandboxes.all()
+        everything = self._sandboxes.all(owner_of(request))
         shown, token = page(everything, query)
         running = sum(sandbox.state is State.RUNNING for sandbox in everything)
         headers = {"X-Total-Running": str(running)} if "running" in query.states else {}
@@ -151,9 +185,9 @@ class SandboxRoutes:
 
     async def kill(self, request: Request) -> Response:
         """End a sandbox: 204 when everything in it has ended."""
-        sandbox_id = request.path_params["sandbox_id"]
-        if not await self._sandboxes.kill(sandbox_id):
-            raise sandbox_not_found(sandbox_id)
+        sandbox = self._found(request)
+        if not await self._sandboxes.kill(sandbox.id):
+            raise sandbox_not_found(sandbox.id)
         return Response(status_code=204)
 
     async def set_timeout(self, request: Request) -> Response:
@@ -176,19 +210,13 @@ class SandboxRoutes:
         return Response(status_code=204)
 
     def _found(self, request: Request, *states: State) -> Sandbox:
-        sandbox_id = request.path_params["sandbox_id"]
-        sandbox = self._sandboxes.find(sandbox_id)
-        if sandbox is not None and states and sandbox.state not in states:
-            sandbox = None
-        if sandbox is None:
-            raise sandbox_not_found(sandbox_id)
-        return sandbox
+        return own_sandbox(request, self._sandboxes, *states)
 
     def _template(self, reference: str, owner: str) -> tuple[Template, Path | None]:
-        """The template, and the files of one that is a snapshot."""
-        template = self._templates.find(reference)
-        if template is not None:
-            return template, None
+        """The template, and the files that its sandboxes begin with."""
+        offer = self._templates.offer(reference)
+        if offer is not None:
+            return offer.template, offer.files
         snapshot = self._snapshots.find(reference, owner)
         if snapshot is not None:
             return self._snapshots.template(snapshot)
@@ -205,17 +233,6 @@ def _positive_timeout(fields: Fields) -> int:
     if timeout > MAX_TIMEOUT:
         raise ApiError(400, f"Timeout cannot be greater than {MAX_TIMEOUT // 3600} hours, got {timeout} seconds")
     return timeout
-
-
-def _metadata(fields: Fields) -> dict[str, str]:
-    metadata = fields.texts("metadata")
-    for key in metadata:
-        if key.startswith(_RESERVED_METADATA) and key not in LIFETIME_KEYS:
-            raise ApiError(
-                400,
-                f"metadata key '{key}' is not supported by this manager: it is an extension of OpenKruise",
-            )
-    return metadata
 
 
 def _variables(fields: Fields) -> dict[str, str]:
@@ -236,6 +253,5 @@ def _refuse_unsupported(fields: Fields) -> None:
     network = fields.object("network")
     if network.flag("allowPublicTraffic") is False:
         raise ApiError(400, "field 'network.allowPublicTraffic' false is not supported by this manager yet")
-    fields.refuse("volumeMounts", "there are no volumes yet")
     fields.refuse("iam", "there is no identity provider")
     fields.refuse("mcp", "there is no MCP gateway")

@@ -12,17 +12,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..keys import Keys
+from ..quota import QuotaExceededError
 from ..sandboxes.lifecycle import State
 from ..sandboxes.model import Sandbox
 from ..sandboxes.registry import Sandboxes
 from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
 from ..sandboxes.templates import Templates
 from ..store import NoSpaceError, SnapshotRow
-from .auth import owner_of
+from .auth import owner_of, still_valid
 from .body import Fields, read_fields
 from .durations import read_duration
-from .errors import DO_NOT_RETRY, ApiError, sandbox_not_found
+from .errors import DO_NOT_RETRY, ApiError
+from .lifetimes import MAX_TIMEOUT
 from .listing import read_limit
+from .ownership import own_sandbox
 from .replies import sandbox_reply
 from .traffic_tokens import new_token_fields
 
@@ -36,8 +40,9 @@ logger = logging.getLogger(__name__)
 class SnapshotRoutes:
     """The handlers, over the snapshots, sandboxes and templates of one manager."""
 
-    def __init__(self, snapshots: Snapshots, sandboxes: Sandboxes, templates: Templates) -> None:
+    def __init__(self, snapshots: Snapshots, sandboxes: Sandboxes, templates: Templates, keys: Keys) -> None:
         self._snapshots = snapshots
+        self._keys = keys
         self._sandboxes = sandboxes
         self._templates = templates
 
@@ -57,7 +62,7 @@ class SnapshotRoutes:
         reference = self._reference(fields)
         seconds = _ttl(request)
         _check_headers(request)
-        sandbox = self._running(request)
+        sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
         with _told():
             row = await self._snapshots.take(sandbox, owner_of(request), reference, seconds)
         if request.headers.get(f"{_HEADER}keep-running") == "false":
@@ -103,27 +108,24 @@ class SnapshotRoutes:
         timeout = DEFAULT_FORK_TIMEOUT if timeout is None else timeout
         if timeout <= 0:
             raise ApiError(400, f"Timeout must be greater than 0, got {timeout}")
-        found = self._sandboxes.find(request.path_params["sandbox_id"])
-        if found is not None and found.state.resting:
-            raise ApiError(409, f"Sandbox '{found.id}' is paused and cannot be forked; resume it first")
-        sandbox = self._running(request)
+        if timeout > MAX_TIMEOUT:
+            raise ApiError(400, f"Timeout cannot be greater than {MAX_TIMEOUT // 3600} hours, got {timeout} seconds")
+        sandbox = own_sandbox(request, self._sandboxes)
+        if sandbox.state.resting:
+            raise ApiError(409, f"Sandbox '{sandbox.id}' is paused and cannot be forked; resume it first")
+        quota = still_valid(request, self._keys).quota
         with _told():
-            forks = await self._snapshots.fork(sandbox, count, timeout)
+            forks = await self._snapshots.fork(sandbox, count, timeout, quota)
         return JSONResponse([self._entry(fork, request.state.domain) for fork in forks], status_code=201)
 
     def _entry(self, fork: Sandbox | BaseException, domain: str) -> dict[str, Any]:
         if isinstance(fork, Sandbox):
             return {"sandbox": {**sandbox_reply(fork, domain), **new_token_fields(self._sandboxes, fork)}}
+        if isinstance(fork, QuotaExceededError):
+            return {"error": {"code": 403, "message": str(fork)}}
         logger.error("a fork could not be made", exc_info=fork)
         code = 507 if isinstance(fork, NoSpaceError) else 500
         return {"error": {"code": code, "message": f"the sandbox could not be started: {fork}"}}
-
-    def _running(self, request: Request) -> Sandbox:
-        sandbox_id = request.path_params["sandbox_id"]
-        sandbox = self._sandboxes.find(sandbox_id)
-        if sandbox is None or sandbox.state is not State.RUNNING:
-            raise sandbox_not_found(sandbox_id)
-        return sandbox
 
     def _reference(self, fields: Fields) -> Reference | None:
         if "name" not in fields.names():

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from ..sandboxes.model import Sandbox
 from ..sandboxes.registry import Sandboxes
 from ..traffic_tokens import TrafficToken
+from .auth import owner_of
 from .body import read_fields
 from .errors import ApiError
 
@@ -35,7 +36,7 @@ class TrafficTokenRoutes:
             raise ApiError(400, "Invalid traffic access token refresh request") from error
         sandbox_id = request.path_params["sandbox_id"]
         sandbox = self._sandboxes.running(sandbox_id)
-        if sandbox is None:
+        if sandbox is None or sandbox.owner != owner_of(request):
             raise ApiError(404, f"Sandbox route not found, maybe it is crashed or killed: {sandbox_id}")
         if not sandbox.protected:
             raise ApiError(409, "Sandbox cannot refresh its traffic access token")

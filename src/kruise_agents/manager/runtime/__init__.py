@@ -6,8 +6,9 @@ from .base import Launched, Runtime
 from .bubblewrap import BubblewrapRuntime
 from .egress import Connection, Egress, EgressRules
 from .handle import ProcessHandle, ProcessIdentity
-from .layout import Layout
+from .layout import Layout, Mount
 from .limits import MIB, Limits
+from .owners import FileOwners
 from .process import ProcessRuntime
 from .watch import Watch
 
@@ -18,9 +19,11 @@ __all__ = [
     "Connection",
     "Egress",
     "EgressRules",
+    "FileOwners",
     "Launched",
     "Layout",
     "Limits",
+    "Mount",
     "ProcessHandle",
     "ProcessIdentity",
     "ProcessRuntime",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from .copying import copy_command, run_copy
 from .folders import remove_tree, tree_size
 from .layout import Layout
 from .limits import Enforcer, Limits
+from .owners import USER_ID, FileOwners
 from .program import fill_home
 from .stopping import continue_tree, stop_tree, stopped_in
 
@@ -45,6 +47,14 @@ class Runtime(ABC):
 
     own_network: bool = False
     """Whether each sandbox has a network of its own, which has to be connected to the outside."""
+
+    mounts_volumes = False
+    """Whether sandboxes can have folders of the host at places of their own."""
+
+    @property
+    def file_owners(self) -> FileOwners | None:
+        """Whose the files of sandboxes are on the host; None where the manager itself cannot reach them all."""
+        return FileOwners()
 
     @abstractmethod
     def check(self) -> None:
@@ -115,6 +125,16 @@ class Runtime(ABC):
     def _spares_first(self) -> bool:
         """A first process that ends the others itself has to run for that."""
         return self.end_signal is not signal.SIGKILL
+
+    def give_to_user(self, folder: Path) -> None:
+        """Let a folder of the manager's own, which is empty, belong to the default user of sandboxes.
+
+        Raises:
+            OSError: it cannot.
+        """
+        owners = self.file_owners
+        if owners is not None and owners.several:
+            os.chown(folder, *owners.outside(USER_ID, USER_ID))
 
     def remove(self, folder: Path) -> bool:
         """Remove a folder with everything that sandboxes left in it.

@@ -20,6 +20,7 @@ from typing import IO
 from ...errors import ConfigurationError, RuntimeUnavailableError
 from . import freezer
 from .base import Launched, Runtime
+from .beneath import open_beneath
 from .control_groups import NotDelegatedError, find_groups
 from .copying import copy_command, run_copy
 from .folders import remove_tree, size_command, size_said
@@ -27,6 +28,7 @@ from .freezer import Freezer, group_of
 from .identities import Identities, NoIdentitiesError, find_identities
 from .layout import SYSTEM_PATH, USERNAME, Layout
 from .limits import MIB, Limits, ResourceLimits
+from .owners import USER_ID, FileOwners
 from .program import program_argv, readable_folders
 from .system_files import bound_from_host, fill_root
 
@@ -63,6 +65,7 @@ class BubblewrapRuntime(Runtime):
     name = "bubblewrap"
     summary = "runtime bubblewrap: each sandbox in namespaces of its own"
     own_network = True
+    mounts_volumes = True
     end_signal = signal.SIGKILL  # the kernel ends a pid namespace with its first process
 
     def __init__(self, state_dir: Path | None = None) -> None:
@@ -102,12 +105,33 @@ class BubblewrapRuntime(Runtime):
         super().prepare(layout)
         fill_root(layout.rootfs, readable_folders())
 
+    @property
+    def file_owners(self) -> FileOwners | None:
+        """See :attr:`.base.Runtime.file_owners`."""
+        if self._identities is None:
+            return FileOwners()
+        if self._identities.helpers:
+            return None
+        return FileOwners(self._identities.uid_start, self._identities.gid_start)
+
+    def give_to_user(self, folder: Path) -> None:
+        """See :meth:`.base.Runtime.give_to_user`."""
+        if self._identities is not None and self._identities.helpers:
+            # In their namespace all ids are one higher, see Identities.
+            owner = f"{USER_ID + 1}:{USER_ID + 1}"
+            _run(_as_owners("CHOWN", "FOWNER"), ["chown", owner, "--", str(folder)], self._identities)
+        else:
+            super().give_to_user(folder)
+
     def launch(
         self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes], limits: Limits
     ) -> Launched:
         """See :meth:`.base.Runtime.launch`."""
         command = [*program_argv(HOME, several_users=self._identities is not None), "--isolated", *arguments]
         options = self._options("--bind", str(layout.rootfs), "/", shared_memory=limits.memory // 2)
+        _make_mount_points(layout)
+        for mount in layout.mounts:
+            options += ["--bind", str(mount.source), mount.target]
         if _REAL_SUDO.is_file():
             options += ["--ro-bind", str(layout.home / ".local/bin/sudo"), str(_REAL_SUDO.resolve())]
         group = functools.partial(self._freezer.put, layout.root.name) if self._freezer is not None else None
@@ -184,6 +208,25 @@ class BubblewrapRuntime(Runtime):
             *("--setenv", "LANG", "C.UTF-8", "--setenv", "PATH", SYSTEM_PATH),
             *("--chdir", HOME),
         ]
+
+
+def _make_mount_points(layout: Layout) -> None:
+    """Folders to mount on, in a file tree that code in a sandbox may have made: ``bwrap`` would follow its links.
+
+    Raises:
+        OSError: a link or a file is in the way.
+    """
+    for mount in layout.mounts:
+        folder = os.open(layout.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for name in mount.target.strip("/").split("/"):
+            try:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=folder)
+                inner = open_beneath(folder, name, os.O_PATH | os.O_DIRECTORY, links=False)
+            finally:
+                os.close(folder)
+            folder = inner
+        os.close(folder)
 
 
 def _as_owners(*capabilities: str) -> list[str]:

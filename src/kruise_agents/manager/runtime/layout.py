@@ -10,10 +10,20 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder of the host at a place in the sandbox, which can change what is in it."""
+
+    source: Path
+    target: str
+    """Absolute, without links on the way."""
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """The folders of one sandbox on the host."""
 
     root: Path
+    mounts: tuple[Mount, ...] = ()
 
     @property
     def rootfs(self) -> Path:

@@ -14,7 +14,7 @@ from ..store import NoSpaceError, space_for
 from .deadlines import Deadlines
 from .ledger import Ledger
 from .lifecycle import Event, RefusedError, State
-from .model import INTERNAL_VARIABLES, Sandbox, now, seconds_until
+from .model import Sandbox, internal_variables, now, seconds_until
 from .program import NoAnswerError, StartError
 from .variables import SavedVariables
 from .watchers import Watchers
@@ -36,21 +36,32 @@ class Changes:
         self._watchers = watchers
 
     async def start(self, sandbox: Sandbox, variables: Mapping[str, str], files: Path | None) -> None:
-        """Copy its files or make them, launch its program, and claim it.
+        """Copy its files or make them, launch its program, and claim it; one from a pool is launched already.
 
         Raises:
             StartError, NoSpaceError, OSError: what is left has to be ended.
         """
         lifetime = sandbox.lifetime
-        with space_for(sandbox.program.layout.root):
-            if files is not None:
-                await sandbox.program.fill(files)
-            sandbox.program.launch(prepared=files is not None)
-        self._ledger.save(sandbox)
-        await sandbox.program.attach(sandbox.rules)
-        given = {**variables, **_internal_variables(sandbox)}
+        if sandbox.program.identity is None:
+            with space_for(sandbox.program.layout.root):
+                if files is not None:
+                    await sandbox.program.fill(files)
+                sandbox.program.launch(prepared=files is not None)
+            self._ledger.save(sandbox)
+            await sandbox.program.attach(sandbox.rules)
+            await self._run_start_command(sandbox, {})
+        elif sandbox.rules != EgressRules():
+            await sandbox.program.change_rules(sandbox.rules)
+        given = self._variables(sandbox, variables)
         await sandbox.program.claim(sandbox.access_token, given, sandbox.lifetime.enforced(lifetime.seconds))
         self._begin_to_run(sandbox, Event.READY, lifetime.seconds)
+
+    def _variables(self, sandbox: Sandbox, given: Mapping[str, str]) -> dict[str, str]:
+        return {**sandbox.template.variables, **given, **internal_variables(sandbox.id, sandbox.template)}
+
+    async def _run_start_command(self, sandbox: Sandbox, given: Mapping[str, str]) -> None:
+        if sandbox.template.start is not None:
+            await sandbox.program.prepare(sandbox.template, self._variables(sandbox, given), kernel=False)
 
     def _begin_to_run(self, sandbox: Sandbox, event: Event, seconds: float) -> None:
         sandbox.move(event)
@@ -173,9 +184,10 @@ class Changes:
             sandbox.keeps_memory = False
         sandbox.program.launch(prepared=True)
         self._ledger.save(sandbox)
-        variables = {**saved.load(), **_internal_variables(sandbox)}
+        variables = self._variables(sandbox, saved.load())
         try:
             await sandbox.program.attach(sandbox.rules)
+            await self._run_start_command(sandbox, variables)
             await sandbox.program.claim(sandbox.access_token, variables, sandbox.lifetime.enforced(seconds))
         except StartError:
             await sandbox.program.stop()
@@ -183,7 +195,3 @@ class Changes:
         sandbox.keeps_memory = True
         self._begin_to_run(sandbox, Event.RESUMED, seconds)
         saved.remove()
-
-
-def _internal_variables(sandbox: Sandbox) -> dict[str, str]:
-    return dict(zip(INTERNAL_VARIABLES, ("true", sandbox.id, sandbox.template.name), strict=True))

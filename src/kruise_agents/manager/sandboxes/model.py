@@ -12,18 +12,28 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
 
+from ..quota import Use
 from ..runtime import EgressRules, ProcessIdentity
 from ..store import SandboxRow
 from ..traffic_tokens import PROTECT_KEY
 from .lifecycle import Event, State, after
 from .lifetime import Lifetime
 from .program import SandboxProgram
-from .templates import Template, read_template
+from .templates import Template
 
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 20
 INTERNAL_VARIABLES = ("E2B_SANDBOX", "E2B_SANDBOX_ID", "E2B_TEMPLATE_ID")
 """What every process in a sandbox finds in its environment beside what the create call gave (E2B's names)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeMount:
+    """A volume at a place in a sandbox. ``name`` is what the volume was called then."""
+
+    volume_id: str
+    name: str
+    path: str
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +61,7 @@ class Sandbox:
     """Whether a pause, begun or done, keeps its processes."""
     asleep: tuple[int, ...] = ()
     """Processes that were stopped before a pause stopped all."""
+    volume_mounts: tuple[VolumeMount, ...] = ()
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the one operation that changes it."""
     work: set[asyncio.Task[None]] = field(default_factory=set)
@@ -65,6 +76,11 @@ class Sandbox:
     def deadline(self) -> datetime | None:
         """The moment at which something is to happen to it in its present state; None: nothing is."""
         return {State.RUNNING: self.end_at, State.PAUSED: self.kept_until}.get(self.state)
+
+    @property
+    def use(self) -> Use | None:
+        """What it counts for in its owner's quota; None: it is ending."""
+        return None if self.state.ending else self.template.use(running=not self.state.resting)
 
     def move(self, event: Event) -> None:
         """Go on to the state that follows.
@@ -82,7 +98,7 @@ class Sandbox:
             uid=self.uid,
             owner=self.owner,
             runtime=runtime,
-            template=json.dumps(asdict(self.template)),
+            template=self.template.to_json(),
             metadata=json.dumps(dict(self.metadata)),
             lifetime=json.dumps(asdict(self.lifetime)),
             secure=int(self.access_token is not None),
@@ -96,6 +112,7 @@ class Sandbox:
             boot=process.boot if process else None,
             asleep=json.dumps(self.asleep),
             network=json.dumps({"allowed": _texts(self.rules.allowed), "denied": _texts(self.rules.denied)}),
+            volume_mounts=json.dumps([asdict(mount) for mount in self.volume_mounts]),
         )
 
 
@@ -103,7 +120,7 @@ def from_row(row: SandboxRow, program: SandboxProgram, access_token: str) -> San
     """The sandbox that was written down."""
     return Sandbox(
         id=row.id,
-        template=read_template(row.template),
+        template=Template.from_json(row.template),
         program=program,
         metadata=json.loads(row.metadata),
         access_token=access_token if row.secure else None,
@@ -117,7 +134,13 @@ def from_row(row: SandboxRow, program: SandboxProgram, access_token: str) -> San
         kept_until=_moment(row.kept_until),
         keeps_memory=bool(row.keeps_memory),
         asleep=tuple(json.loads(row.asleep)),
+        volume_mounts=mounts_of(row),
     )
+
+
+def mounts_of(row: SandboxRow) -> tuple[VolumeMount, ...]:
+    """The volumes that a sandbox has mounted."""
+    return tuple(VolumeMount(**mount) for mount in json.loads(row.volume_mounts))
 
 
 def process_of(row: SandboxRow) -> ProcessIdentity | None:
@@ -125,6 +148,16 @@ def process_of(row: SandboxRow) -> ProcessIdentity | None:
     if row.pid is None or row.pid_started is None or row.boot is None:
         return None
     return ProcessIdentity(row.pid, row.pid_started, row.boot)
+
+
+def first_variables(sandbox_id: str, template: Template) -> dict[str, str]:
+    """What every process in a sandbox finds in its environment before anybody has made it theirs."""
+    return {**template.variables, **internal_variables(sandbox_id, template)}
+
+
+def internal_variables(sandbox_id: str, template: Template) -> dict[str, str]:
+    """The values of :data:`INTERNAL_VARIABLES`."""
+    return dict(zip(INTERNAL_VARIABLES, ("true", sandbox_id, template.name), strict=True))
 
 
 def new_sandbox_id() -> str:

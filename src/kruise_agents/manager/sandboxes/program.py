@@ -10,16 +10,20 @@ import signal
 import socket
 import subprocess
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...errors import KruiseAgentsError
+from ...protocol.addresses import ENVD_PORT
 from ..http_client import exchange
 from ..runtime import Connection, Egress, EgressRules, Layout, Limits, ProcessHandle, ProcessIdentity, Runtime, Watch
 from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
+from .templates import Template
 
 START_SECONDS = 30
 ANSWER_SECONDS = 30
+MEASURE_SECONDS = 3
 _END_SECONDS = 3.0
 _LOG_LINES = 20
 
@@ -77,6 +81,11 @@ class SandboxProgram:
         """The process with which all of it ends; None while there is none."""
         return self._process.identity if self._process is not None else None
 
+    @property
+    def alive(self) -> bool:
+        """Whether it was launched or found, and has not ended."""
+        return self._process is not None and self._process.alive
+
     def launch(self, *, prepared: bool = False) -> None:
         """Start the program; does not wait for it.
 
@@ -103,6 +112,27 @@ class SandboxProgram:
         self.layout.make_outer()
         await self._runtime.copy(files, self.layout.rootfs)
 
+    async def prepare(self, template: Template, variables: Mapping[str, str], *, kernel: bool) -> None:
+        """Run the template's start command in the launched program, and return when it is ready.
+
+        Parameters:
+            variables: of everything that runs until the claim, which replaces them.
+            kernel: wait for the default kernel too.
+
+        Raises:
+            StartError: it ended, or something of it did not become ready; the message says what was wrong.
+        """
+        seconds = START_SECONDS + (template.ready.seconds if template.ready is not None else 0)
+        order = {
+            "envVars": dict(variables),
+            "start": template.start,
+            "ready": asdict(template.ready) if template.ready is not None else None,
+            "kernel": kernel,
+        }
+        status, answer = await self._first_answer("/prepare", order, seconds)
+        if status != 204:
+            raise StartError(f"template {template.name}: {answer.decode(errors='replace')}")
+
     async def claim(self, access_token: str | None, variables: Mapping[str, str], seconds_left: float | None) -> None:
         """Give the launched program its settings and wait until every port answers.
 
@@ -113,13 +143,7 @@ class SandboxProgram:
             StartError: it ended or stayed silent for :data:`START_SECONDS`; the message carries its last output.
         """
         settings = {"accessToken": access_token, "envVars": dict(variables), "secondsLeft": seconds_left}
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                status, answer = await self._exchange("POST", "/init", settings)
-        except TimeoutError:
-            raise StartError(self._story(f"did not answer within {START_SECONDS} seconds")) from None
-        except OSError as error:
-            raise StartError(self._story("ended before it was ready")) from error
+        status, answer = await self._first_answer("/init", settings, START_SECONDS)
         if status != 204:
             raise StartError(self._story(f"answered {status} to its settings: {answer.decode(errors='replace')}"))
         self._drop_leash()
@@ -160,6 +184,25 @@ class SandboxProgram:
         """
         answer: dict[str, dict[str, str]] = json.loads(await self._ask("GET", "/variables", {}))
         return answer["envVars"]
+
+    async def measure(self, access_token: str | None) -> bytes:
+        """What envd says that the sandbox uses, in JSON.
+
+        Raises:
+            NoAnswerError: it is gone, or stayed silent for :data:`MEASURE_SECONDS`.
+        """
+        headers = [] if access_token is None else [(b"x-access-token", access_token.encode())]
+        try:
+            async with asyncio.timeout(MEASURE_SECONDS):
+                connection = await connect(self.layout.sockets, SERVED_PORTS[ENVD_PORT])
+                status, answer = await exchange(connection, "GET", "/metrics", b"", headers)
+        except TimeoutError:
+            raise NoAnswerError(f"envd did not answer within {MEASURE_SECONDS} seconds") from None
+        except OSError as error:
+            raise NoAnswerError(f"envd is gone: {error}") from error
+        if status != 200:
+            raise NoAnswerError(f"envd answered {status}")
+        return answer
 
     async def change_rules(self, rules: EgressRules) -> None:
         """Let it reach something else outside from now on.
@@ -305,6 +348,15 @@ class SandboxProgram:
                 handle.close()
             self._child.wait()
         self._child = None
+
+    async def _first_answer(self, path: str, body: Mapping[str, Any], seconds: float) -> tuple[int, bytes]:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._exchange("POST", path, body)
+        except TimeoutError:
+            raise StartError(self._story(f"did not answer within {seconds:g} seconds")) from None
+        except OSError as error:
+            raise StartError(self._story("ended before it was ready")) from error
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any]) -> bytes:
         try:

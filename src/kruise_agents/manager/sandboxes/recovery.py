@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from ...errors import ConfigurationError
 from ..store import SandboxRow
 from .lifecycle import State
-from .model import Sandbox, from_row, process_of, seconds_until
+from .model import Sandbox, from_row, mounts_of, process_of, seconds_until
 from .program import NoAnswerError, StartError
 from .registry import Sandboxes
-from .templates import read_template
+from .templates import Template
 from .variables import SavedVariables
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ async def recover(sandboxes: Sandboxes) -> Found:
 
 async def _recover(sandboxes: Sandboxes, row: SandboxRow) -> State | None:
     """The state in which a sandbox was taken over; None for one that is not there any more."""
-    program = sandboxes.program(row.id, read_template(row.template))
+    program = sandboxes.program(row.id, Template.from_json(row.template), mounts_of(row))
     process = process_of(row)
     alive = process is not None and program.find(process)
     sandbox = from_row(row, program, sandboxes.secret.access_token(row.id))

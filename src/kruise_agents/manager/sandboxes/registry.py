@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..runtime import Egress, EgressRules, Layout, Runtime, Watch
+from ..metrics import Metrics
+from ..quota import UNLIMITED, Quota
+from ..runtime import Egress, EgressRules, Layout, Mount, Runtime, Watch
 from ..state_secret import StateSecret
 from ..store import NoSpaceError, Store, no_space
 from ..traffic_tokens import TrafficTokens
@@ -21,7 +24,8 @@ from .deadlines import Deadlines
 from .ledger import Ledger
 from .lifecycle import Event, RefusedError, State
 from .lifetime import Lifetime
-from .model import Sandbox, new_sandbox_id, now, seconds_until
+from .model import Sandbox, VolumeMount, new_sandbox_id, now, seconds_until
+from .pool import Pools
 from .program import NoAnswerError, SandboxProgram, StartError
 from .templates import Template
 from .turns import Turns
@@ -44,6 +48,8 @@ class Sandboxes:
         secret: what their access tokens are derived from.
         traffic_tokens: who signs for them.
         egress: what connects them to the internet, or None: whatever is installed.
+        volumes: where the folders of volumes are; None: beside ``folder``.
+        metrics: where creates and ends are counted.
         program: makes the program of a sandbox; another one for tests of the life cycle alone.
     """
 
@@ -55,6 +61,8 @@ class Sandboxes:
         secret: StateSecret,
         traffic_tokens: TrafficTokens,
         egress: Egress | None = None,
+        volumes: Path | None = None,
+        metrics: Metrics | None = None,
         program: Callable[..., SandboxProgram] = SandboxProgram,
     ) -> None:
         self.traffic_tokens = traffic_tokens
@@ -64,7 +72,9 @@ class Sandboxes:
         self.secret = secret
         self._egress = egress or Egress()
         self._limit_watch = Watch(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
+        self._volumes = volumes or folder.parent / "volumes"
         self._program = program
+        self._metrics = metrics or Metrics()
         self._known: dict[str, Sandbox] = {}
         self._deadlines = Deadlines(self._at_deadline)
         self._watchers = Watchers(self._at_end)
@@ -72,6 +82,7 @@ class Sandboxes:
         self._changes = Changes(runtime, self._ledger, self._deadlines, self._watchers)
         self._turns = Turns()
         self._closing = False
+        self.pools = Pools(self.program)
 
     def find(self, sandbox_id: str) -> Sandbox | None:
         """The sandbox of that id that runs, rests, or changes between the two; None for all others."""
@@ -88,14 +99,34 @@ class Sandboxes:
         sandbox = self._known.get(sandbox_id)
         return sandbox if sandbox is not None and sandbox.state is State.RUNNING else None
 
-    def all(self) -> list[Sandbox]:
-        """Every sandbox that :meth:`find` finds, in no particular order."""
-        return [sandbox for sandbox_id in self._known if (sandbox := self.find(sandbox_id)) is not None]
+    def everything(self) -> list[Sandbox]:
+        """Every sandbox that :meth:`find` finds, whoever owns it, in no particular order."""
+        return [one for one in self._known.values() if self.find(one.id) is not None]
 
-    def is_ending(self, sandbox_id: str) -> bool:
-        """Whether a sandbox of that id is just being ended."""
+    def all(self, owner: str) -> list[Sandbox]:
+        """Those of one owner."""
+        return [one for one in self.everything() if one.owner == owner]
+
+    def states(self) -> Iterator[State]:
+        """The state of each one that has not gone."""
+        return (sandbox.state for sandbox in self._known.values())
+
+    def is_ending(self, sandbox_id: str, owner: str) -> bool:
+        """Whether a sandbox of that id and owner is just being ended."""
         sandbox = self._known.get(sandbox_id)
-        return sandbox is not None and sandbox.state.ending
+        return sandbox is not None and sandbox.owner == owner and sandbox.state.ending
+
+    def owners(self) -> set[str]:
+        """Who has one."""
+        return {sandbox.owner for sandbox in self._known.values()}
+
+    def hand_over(self, owner: str, heir: str) -> None:
+        """Give all of one owner's sandboxes to another."""
+        for sandbox in self._known.values():
+            if sandbox.owner == owner:
+                sandbox.owner = heir
+                if not sandbox.state.ending:
+                    self._ledger.note(sandbox)
 
     async def create(
         self,
@@ -105,8 +136,10 @@ class Sandboxes:
         secure: bool,
         metadata: Mapping[str, str],
         variables: Mapping[str, str],
-        owner: str = "",
+        owner: str,
+        quota: Quota = UNLIMITED,
         files: Path | None = None,
+        volume_mounts: Sequence[VolumeMount] = (),
         rules: EgressRules = EgressRules(),  # noqa: B008 - cannot be changed
     ) -> Sandbox:
         """Start a sandbox; returns when it answers on its ports.
@@ -114,32 +147,43 @@ class Sandboxes:
         Parameters:
             secure: whether envd asks for an access token.
             owner: the id of the API key that makes it.
-            files: a file tree to begin with a copy of, in place of the template's.
+            quota: what the owner's sandboxes may take together.
+            files: a file tree to begin with a copy of; None: an empty one.
+            volume_mounts: the volumes that it sees, and where.
             rules: what it may reach outside.
 
         Raises:
+            QuotaExceededError: the owner has too many already.
             StartError: its program did not come up. Nothing is left behind.
             NoSpaceError: the disk is full. Nothing is left behind.
         """
-        sandbox_id = new_sandbox_id()
-        token = self.secret.access_token(sandbox_id) if secure else None
-        program = self.program(sandbox_id, template)
-        moment = now()
-        sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
         if self._closing:
             raise StartError("the manager is ending")
+        # Nothing waits between this look and the entry in the books, so that two creates cannot take the last place.
+        quota.require(template.use(), [use for one in self._known.values() if one.owner == owner and (use := one.use)])
         self._require_space()
-        self._ledger.save(sandbox)  # before anything exists, so that nothing can be left that nobody knows of
+        # A warm one has no volumes: they are mounted when its program is launched.
+        warm = self.pools.take(template, files) if not volume_mounts else None
+        sandbox_id, program = warm or self._cold(template, volume_mounts)
+        begun = time.monotonic()
+        token = self.secret.access_token(sandbox_id) if secure else None
+        moment = now()
+        sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
+        sandbox.volume_mounts = tuple(volume_mounts)
         self._known[sandbox_id] = sandbox
         try:
+            # Before anything exists that would stay, so that nothing can be left that nobody knows of.
+            self._ledger.save(sandbox)
             await self._turns.take(sandbox, Event.READY, lambda: self._changes.start(sandbox, variables, files))
         except BaseException as error:
+            self._metrics.failed_creates += 1
             # Whatever ended the start, nothing half-made stays.
             if not sandbox.state.ending:
                 await asyncio.shield(self._kill(sandbox))
             if isinstance(error, RefusedError):
                 raise StartError("the manager is ending") from error
             raise
+        self._metrics.create_seconds["warm" if warm else "cold"].add(time.monotonic() - begun)
         logger.info("sandbox %s runs (template %s)", sandbox_id, template.name)
         return sandbox
 
@@ -258,7 +302,7 @@ class Sandboxes:
         sandbox = self.find(sandbox_id)
         if sandbox is None:
             return False
-        await asyncio.shield(self._kill(sandbox))
+        await asyncio.shield(self._kill(sandbox, "kill"))
         return True
 
     async def close(self, *, keep: bool = False) -> None:
@@ -268,6 +312,7 @@ class Sandboxes:
             keep: end only those that are just being made; all others go on without a manager.
         """
         self._closing = True
+        await self.pools.close()
         going = [sandbox for sandbox in self._known.values() if not sandbox.state.ending]
         ends = [self._kill(sandbox) for sandbox in going if not keep or sandbox.state is State.STARTING]
         for failure in await asyncio.gather(*ends, return_exceptions=True):
@@ -279,16 +324,25 @@ class Sandboxes:
         for sandbox in self._known.values():
             sandbox.program.release()
 
-    def program(self, sandbox_id: str, template: Template) -> SandboxProgram:
+    def mounted_volumes(self) -> set[str]:
+        """The ids of all volumes that a sandbox has mounted."""
+        return {mount.volume_id for sandbox in self._known.values() for mount in sandbox.volume_mounts}
+
+    def program(self, sandbox_id: str, template: Template, volume_mounts: Sequence[VolumeMount] = ()) -> SandboxProgram:
         """The program of a sandbox, not yet started or found."""
+        mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
         return self._program(
-            Layout(self.folder / sandbox_id),
+            Layout(self.folder / sandbox_id, mounts),
             self.runtime,
             code_interpreter=template.code_interpreter,
             limits=template.limits,
             watch=self._limit_watch,
             egress=self._egress,
         )
+
+    def _cold(self, template: Template, volume_mounts: Sequence[VolumeMount]) -> tuple[str, SandboxProgram]:
+        sandbox_id = new_sandbox_id()
+        return sandbox_id, self.program(sandbox_id, template, volume_mounts)
 
     def adopt(self, sandbox: Sandbox) -> None:
         """Take over a sandbox of another manager that runs or is paused, as its record says."""
@@ -308,7 +362,7 @@ class Sandboxes:
         if sandbox.state is State.RUNNING and sandbox.lifetime.pause_at_end:
             self._turns.go(self._pause_at_end(sandbox))
         else:
-            self._kill(sandbox)
+            self._kill(sandbox, "end time")
 
     async def _pause_at_end(self, sandbox: Sandbox) -> None:
         async def work() -> None:
@@ -322,10 +376,12 @@ class Sandboxes:
         except (NoAnswerError, NoSpaceError, OSError):
             logger.exception("sandbox %s could not be paused at its end time; it is ended", sandbox.id)
             if not sandbox.state.ending:
-                self._kill(sandbox)
+                self._kill(sandbox, "end time")
 
-    def _kill(self, sandbox: Sandbox) -> asyncio.Task[None]:
+    def _kill(self, sandbox: Sandbox, reason: str = "") -> asyncio.Task[None]:
         sandbox.move(Event.KILL)
+        if reason:
+            self._metrics.ended[reason] += 1
         self._ledger.note(sandbox)  # from here on there is no way back, for the next manager either
         self._deadlines.disarm(sandbox)
         for task in sandbox.work:
@@ -352,4 +408,4 @@ class Sandboxes:
             self._ledger.note(sandbox)
         elif not sandbox.state.ending:
             logger.warning("sandbox %s ended by itself", sandbox.id)
-            self._kill(sandbox)
+            self._kill(sandbox, "by itself")

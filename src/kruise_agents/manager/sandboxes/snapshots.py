@@ -7,20 +7,20 @@ left of a copy that was not finished. Sandboxes get copies of a snapshot, and do
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ConfigurationError
+from ..quota import UNLIMITED, Quota
 from ..store import SnapshotRow
 from .model import INTERNAL_VARIABLES, Sandbox, now
 from .registry import Sandboxes
-from .templates import Template, read_template
+from .templates import Template
 
 DEFAULT_TAG = "default"
 _REFERENCE = re.compile(r"([a-z0-9_-]{1,128})(?::([a-z0-9_.-]{1,128}))?")
@@ -75,7 +75,7 @@ class Snapshots:
 
     def template(self, snapshot: SnapshotRow) -> tuple[Template, Path]:
         """The template that a snapshot is, and the files that belong to it."""
-        return replace(read_template(snapshot.template), name=snapshot.id), self._folder / snapshot.folder
+        return replace(Template.from_json(snapshot.template), name=snapshot.id), self._folder / snapshot.folder
 
     async def take(
         self, sandbox: Sandbox, owner: str, reference: Reference | None = None, seconds: float | None = None
@@ -100,7 +100,7 @@ class Snapshots:
                 id=f"{reference.name}:{reference.tag or DEFAULT_TAG}" if reference else draft.name,
                 folder=draft.name,
                 name=reference.name if reference else None,
-                template=json.dumps(asdict(sandbox.template)),
+                template=sandbox.template.to_json(),
                 sandbox=sandbox.id,
                 created_at=moment,
                 expires_at=None if seconds is None else moment + seconds,
@@ -116,12 +116,15 @@ class Snapshots:
         self._store.remove_snapshot(snapshot)
         await self._remove(self._folder / snapshot.folder)
 
-    async def fork(self, sandbox: Sandbox, count: int, seconds: float) -> list[Sandbox | BaseException]:
+    async def fork(
+        self, sandbox: Sandbox, count: int, seconds: float, quota: Quota = UNLIMITED
+    ) -> list[Sandbox | BaseException]:
         """Make others with the files, variables and metadata of a running sandbox, which goes on.
 
         Parameters:
             count: how many.
             seconds: how long they live.
+            quota: what their owner may have.
 
         Returns:
             Each of them, or why it could not be made.
@@ -142,11 +145,30 @@ class Snapshots:
                     metadata=sandbox.metadata,
                     variables=variables,
                     owner=sandbox.owner,
+                    quota=quota,
                     files=draft,
+                    volume_mounts=sandbox.volume_mounts,
                 )
                 for _ in range(count)
             ]
             return await asyncio.gather(*creates, return_exceptions=True)
+
+    def owners(self) -> set[str]:
+        """Who has one."""
+        return {row.owner for row in self._store.snapshots()}
+
+    def hand_over(self, owner: str, heir: str) -> None:
+        """Give all of one owner's to another, who may have some of the same name: of those the new ones lose theirs.
+
+        Raises:
+            NoSpaceError: the disk is full; some are not given away.
+        """
+        taken = {row.id for row in self._store.snapshots() if row.owner == heir}
+        for row in [row for row in self._store.snapshots() if row.owner == owner]:
+            named = row.id not in taken
+            given = replace(row, owner=heir) if named else replace(row, owner=heir, id=row.folder, name=None)
+            self._store.save_snapshot(given)
+            self._store.remove_snapshot(row)
 
     async def recover(self) -> None:
         """At the start of a manager: remove copies that were not finished, and forget what is not there.

@@ -71,6 +71,10 @@ class CodeInterpreter:
         self._launcher.prepare()
         self._contexts.default()
 
+    async def failure(self) -> BaseException | None:
+        """Why the default context has no kernel; waits for a start that is under way."""
+        return await self._contexts.failure()
+
     async def close(self) -> None:
         """Ends every kernel and every answer."""
         await self._contexts.close()

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from .schemas import Schema, array_of, reference
 
 _TEXT: Schema = {"type": "string"}
+_UNIX_TIME: Schema = {"type": "integer", "minimum": 0, "description": "seconds; above 10^11 milliseconds"}
+_MILLISECONDS: Schema = {"type": "integer", "minimum": 0, "description": "milliseconds since 1970"}
+_LINES: Schema = {"type": "integer", "minimum": 0, "description": "1000 at most, which is the default"}
 _DURATION: Schema = {"type": "string", "description": "as Go writes one: 90s, 1.5h, 2h45m"}
 
 
@@ -39,7 +42,7 @@ class Operation:
 _CREATE = Operation(
     "Make a sandbox",
     {201: reference("Sandbox")},
-    refusals=(400, 404, 409, 422, 500, 507),
+    refusals=(400, 403, 404, 409, 422, 500, 507),
     body=reference("NewSandbox"),
     headers={"Idempotency-Key": {"type": "string", "pattern": "^[a-z0-9-]{1,255}$"}},
 )
@@ -66,6 +69,30 @@ _CONNECT = Operation(
 )
 _LIST_TEMPLATES = Operation("List templates, by name", {200: array_of("ListedTemplate")})
 
+_ATTRIBUTES: dict[str, Schema] = {
+    **{name: {"type": "integer", "minimum": 0} for name in ("uid", "gid", "mode")},
+    "force": {"enum": ["false", "true"], "description": "make folders above it"},
+}
+
+
+def _of_volume(
+    summary: str,
+    answers: Mapping[int, Schema | None],
+    query: Mapping[str, Schema] | None = None,
+    body: Schema | None = None,
+) -> Operation:
+    """An operation on a path in a volume, which takes the volume's token and no key."""
+    return Operation(
+        summary,
+        answers,
+        refusals=(400, 401, 403, 404, 409, 501, 507),
+        body=body,
+        query={"path": _TEXT, **(query or {})},
+        headers={"Authorization": {"type": "string", "description": "Bearer and the volume's token"}},
+        public=True,
+    )
+
+
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/health"): Operation("Whether the manager serves", {200: reference("Health")}, public=True),
     ("GET", "/openapi.json"): Operation("This document", {200: {"type": "object"}}, public=True),
@@ -77,6 +104,36 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "One sandbox in full", {200: reference("SandboxDetail")}, refusals=(404,)
     ),
     ("DELETE", "/sandboxes/{sandbox_id}"): Operation("End a sandbox", {204: None}, refusals=(404,)),
+    ("GET", "/sandboxes/metrics"): Operation(
+        "What some sandboxes use now",
+        {200: reference("LastMetrics")},
+        refusals=(400,),
+        query={"sandbox_ids": {"type": "string", "description": "1 to 100 ids, joined by commas"}},
+    ),
+    ("GET", "/sandboxes/{sandbox_id}/metrics"): Operation(
+        "What a sandbox used, oldest first",
+        {200: array_of("Metric")},
+        refusals=(400, 404),
+        query={"start": _UNIX_TIME, "end": _UNIX_TIME},
+    ),
+    ("GET", "/sandboxes/{sandbox_id}/logs"): Operation(
+        "What a sandbox's own program wrote, oldest first",
+        {200: reference("Logs")},
+        refusals=(400, 404),
+        query={"start": _MILLISECONDS, "limit": _LINES},
+    ),
+    ("GET", "/v2/sandboxes/{sandbox_id}/logs"): Operation(
+        "What a sandbox's own program wrote, newest first unless asked otherwise",
+        {200: reference("LogEntries")},
+        refusals=(400, 404),
+        query={
+            "cursor": _MILLISECONDS,
+            "limit": _LINES,
+            "direction": {"enum": ["backward", "forward"]},
+            "level": {"enum": ["debug", "info", "warn", "error"], "description": "this and what is worse"},
+            "search": {"type": "string", "maxLength": 256},
+        },
+    ),
     ("POST", "/sandboxes/{sandbox_id}/connect"): _CONNECT,
     ("POST", "/v2/sandboxes/{sandbox_id}/connect"): _CONNECT,
     ("POST", "/sandboxes/{sandbox_id}/timeout"): Operation(
@@ -139,6 +196,49 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: reference("TrafficToken")},
         refusals=(400, 404, 409),
         private_only=True,
+    ),
+    ("GET", "/volumes"): Operation("List volumes, oldest first", {200: array_of("ListedVolume")}),
+    ("POST", "/volumes"): Operation(
+        "Make an empty volume", {201: reference("Volume")}, refusals=(400, 500, 507), body=reference("NewVolume")
+    ),
+    ("GET", "/volumes/{volume_id}"): Operation("One volume", {200: reference("Volume")}, refusals=(404,)),
+    ("DELETE", "/volumes/{volume_id}"): Operation(
+        "Destroy a volume with all that is in it", {204: None}, refusals=(404, 409, 507)
+    ),
+    ("GET", "/volumecontent/{volume_id}/dir"): _of_volume(
+        "What is in a folder of a volume",
+        {200: array_of("VolumeEntry")},
+        query={"depth": {"type": "integer", "minimum": 1, "maximum": 64}},
+    ),
+    ("POST", "/volumecontent/{volume_id}/dir"): _of_volume(
+        "Make a folder", {201: reference("VolumeEntry")}, query=_ATTRIBUTES
+    ),
+    ("GET", "/volumecontent/{volume_id}/file"): _of_volume("The bytes of a file", {200: None}),
+    ("PUT", "/volumecontent/{volume_id}/file"): _of_volume(
+        "Write a file", {201: reference("VolumeEntry")}, query=_ATTRIBUTES
+    ),
+    ("GET", "/volumecontent/{volume_id}/path"): _of_volume("One file, folder or link", {200: reference("VolumeEntry")}),
+    ("PATCH", "/volumecontent/{volume_id}/path"): _of_volume(
+        "Set owner, group and permissions", {200: reference("VolumeEntry")}, body=reference("VolumeAttributes")
+    ),
+    ("DELETE", "/volumecontent/{volume_id}/path"): _of_volume(
+        "Remove a file, or a folder with all that is in it", {204: None}
+    ),
+    ("GET", "/teams"): Operation("The caller's team; for the admin team every team", {200: array_of("Team")}),
+    ("GET", "/api-keys/compatible"): Operation(
+        "The caller's own key in the form that every SDK accepts", {200: reference("CompatibleKey")}
+    ),
+    ("GET", "/api-keys"): Operation(
+        "List the keys of a team, oldest first", {200: array_of("ApiKey")}, refusals=(403,), query={"teamName": _TEXT}
+    ),
+    ("POST", "/api-keys"): Operation(
+        "Make a key, which is told this once",
+        {201: reference("MadeApiKey")},
+        refusals=(400, 403, 507),
+        body=reference("NewApiKey"),
+    ),
+    ("DELETE", "/api-keys/{key_id}"): Operation(
+        "Delete a key; what belonged to it belongs to the admin key", {204: None}, refusals=(403, 404, 507)
     ),
     ("GET", "/templates"): _LIST_TEMPLATES,
     ("GET", "/v2/templates"): _LIST_TEMPLATES,

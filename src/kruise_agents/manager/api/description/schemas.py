@@ -44,6 +44,7 @@ _LISTED: dict[str, Schema] = {
     "state": {"enum": ["running", "paused"]},
     "envdVersion": _TEXT,
     "metadata": _TEXTS,
+    "volumeMounts": {"type": "array", "items": _object({"name": _TEXT, "path": _TEXT})},
 }
 _TEMPLATE: dict[str, Schema] = {
     "templateID": _TEXT,
@@ -61,6 +62,29 @@ _SIZES: dict[str, Schema] = {
     "memoryMB": _NUMBER,
     "diskSizeMB": _NUMBER,
     "envdVersion": _TEXT,
+}
+_QUOTA: Schema = _object(
+    {},
+    {
+        "limits": {
+            "type": "array",
+            "items": _object(
+                {
+                    "dimension": {"enum": ["sandbox.count", "limits.cpu", "limits.memory"]},
+                    "scope": {"enum": ["all", "running"]},
+                    "limit": {"type": "integer", "minimum": 0},
+                }
+            ),
+        }
+    },
+)
+_API_KEY: dict[str, Schema] = {
+    "id": _TEXT,
+    "name": _TEXT,
+    "mask": _object({}),
+    "createdAt": _TIME,
+    "createdBy": _or_null(_object({"email": _TEXT, "id": _TEXT})),
+    "lastUsed": _or_null(_TIME),
 }
 
 _BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -94,6 +118,7 @@ SCHEMAS: dict[str, Schema] = {
             "envVars": _or_null(_TEXTS),
             "secure": _or_null({**_FLAG, "description": "whether envd asks for an access token; true unless false"}),
             "allow_internet_access": _or_null(_FLAG),
+            "volumeMounts": _or_null({"type": "array", "items": _object({"name": _TEXT, "path": _TEXT})}),
             "network": _or_null(_object({}, {"allowOut": _RANGES, "denyOut": _RANGES})),
             "autoPause": _or_null({**_FLAG, "description": "pause it at its end time instead of ending it"}),
             "autoPauseMemory": _or_null({**_FLAG, "description": "whether that pause keeps processes"}),
@@ -155,6 +180,56 @@ SCHEMAS: dict[str, Schema] = {
         {"pauseMode": {"enum": ["full", "filesystem"]}},
     ),
     "TrafficToken": _object({"trafficAccessToken": _TEXT, "trafficAccessTokenExpiration": _TIME}),
+    "Metric": _object(
+        {
+            "timestamp": _TIME,
+            "timestampUnix": _NUMBER,
+            "cpuCount": _NUMBER,
+            "cpuUsedPct": {"type": "number"},
+            **dict.fromkeys(("memUsed", "memTotal", "memCache", "diskUsed", "diskTotal"), _NUMBER),
+        }
+    ),
+    "LastMetrics": _object({"sandboxes": {"type": "object", "additionalProperties": reference("Metric")}}),
+    "LogEntry": _object(
+        {
+            "timestamp": _TIME,
+            "message": _TEXT,
+            "level": {"enum": ["debug", "info", "warn", "error"]},
+            "fields": _TEXTS,
+        }
+    ),
+    "Logs": _object(
+        {
+            "logs": {"type": "array", "items": _object({"timestamp": _TIME, "line": _TEXT})},
+            "logEntries": array_of("LogEntry"),
+        }
+    ),
+    "LogEntries": _object({"logs": array_of("LogEntry")}),
+    "NewVolume": _object({"name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,128}$"}}),
+    "ListedVolume": _object({"volumeID": _TEXT, "name": _TEXT}),
+    "Volume": _object({"volumeID": _TEXT, "name": _TEXT, "token": _TEXT}),
+    "VolumeAttributes": _object({}, dict.fromkeys(("uid", "gid", "mode"), _or_null({"type": "integer"}))),
+    "VolumeEntry": _object(
+        {
+            "name": _TEXT,
+            "type": {"enum": ["directory", "file", "symlink", "unknown"]},
+            "path": _TEXT,
+            **dict.fromkeys(("size", "mode", "uid", "gid"), _NUMBER),
+            **dict.fromkeys(("atime", "mtime", "ctime"), _TIME),
+        },
+        {"target": _TEXT},
+    ),
+    "Team": _object({"teamID": _TEXT, "name": _TEXT, "apiKey": {"const": ""}, "isDefault": _FLAG}),
+    "CompatibleKey": _object({"key": _TEXT}),
+    "NewApiKey": _object(
+        {"name": {"type": "string", "minLength": 1, "maxLength": 256}},
+        {
+            "teamName": _or_null({"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}),
+            "quota": _or_null(_QUOTA),
+        },
+    ),
+    "ApiKey": _object(_API_KEY, {"quota": _QUOTA}),
+    "MadeApiKey": _object({**_API_KEY, "key": _TEXT, "team": _object({"id": _TEXT, "name": _TEXT})}, {"quota": _QUOTA}),
     "ListedTemplate": _object(
         {
             **_TEMPLATE,

@@ -1,0 +1,286 @@
+"""What sandboxes cost, beside a cold Jupyter kernel in the same run.
+
+`make bench-sandboxes` writes docs/benchmarks/sandboxes.md; what stands there below the table is kept.
+
+Two managers run, one with a warm pool and one without. Single creates of both and starts of a plain kernel take turns,
+so that whatever the machine does besides hits all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "tests")]
+
+from e2b_code_interpreter import AsyncSandbox, Sandbox  # noqa: E402
+from jupyter_client.manager import KernelManager  # noqa: E402
+
+from kruise_agents.patch_e2b import patch_e2b  # noqa: E402
+from support.managers import RunningManager, descendants, running_manager, wait_for  # noqa: E402
+
+Row = tuple[str, str, str, str]
+"""What, figure, against a cold Jupyter kernel, target."""
+TARGETS = {"warm": "a twentieth", "memory": "40 MB", "sustained": "10 a second, no error"}
+
+
+def main() -> int:
+    options = _options()
+    rows: list[Row] = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patch_e2b(False))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for name in ("cold", "warm"):
+            (folder / name).mkdir()
+        cold = stack.enter_context(running_manager(folder / "cold"))
+        warm = stack.enter_context(running_manager(folder / "warm", pool=options.pool))
+        figures = single(cold, warm, options)
+        jupyter = statistics.median(figures["jupyter"])
+        for name, what in (
+            ("jupyter", "start a plain kernel with jupyter_client, first result"),
+            ("cold", "create to first `run_code` result, cold"),
+            ("warm", "create to first `run_code` result, warm"),
+            ("created", "of which the create, warm"),
+        ):
+            rows.append(times(what, figures[name], jupyter, TARGETS.get(name, "")))
+        for name, manager in (("cold", cold), ("warm", warm)):
+            if name == "warm":
+                wait_for(lambda: pooled(warm) == options.pool, 120, "a full pool")
+            took, failures = asyncio.run(at_once(manager, options.at_once))
+            what = f"{options.at_once} creates at once, manager {'with' if name == 'warm' else 'without'} pool"
+            rows.append((what, f"{took:.1f} s, {failures} failed", f"{took / jupyter:.1f}", "no error"))
+        rows.append(sustained(warm, options))
+        rows += live(cold, options)
+    report(rows, options)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20, help="single creates of each kind")
+    parser.add_argument("--at-once", type=int, default=50)
+    parser.add_argument("--seconds", type=int, default=60, help="of create, run_code and kill")
+    parser.add_argument("--workers", type=int, default=4, help="clients that do so")
+    parser.add_argument("--live", type=int, default=100, help="sandboxes that live side by side")
+    parser.add_argument("--pool", type=int, default=4)
+    return parser.parse_args()
+
+
+def single(cold: RunningManager, warm: RunningManager, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of each of the kinds, taking turns."""
+    found: dict[str, list[float]] = {"jupyter": [], "cold": [], "warm": [], "created": []}
+    for _ in range(options.rounds):
+        wait_for(lambda: pooled(warm) == options.pool, 120, "a full pool")
+        found["jupyter"].append(timed(jupyter_kernel))
+        found["cold"].append(first_result(cold)[1])
+        created, took = first_result(warm)
+        found["created"].append(created)
+        found["warm"].append(took)
+    return found
+
+
+def jupyter_kernel() -> None:
+    """Start one, run ``1+1``; its end is not measured by the caller's clock alone, so it is brief."""
+    kernel = KernelManager()
+    kernel.start_kernel(stderr=subprocess.DEVNULL)
+    client = kernel.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        client.execute_interactive("1+1", output_hook=lambda message: None, timeout=60)
+    finally:
+        client.stop_channels()
+        threading.Thread(target=kernel.shutdown_kernel, kwargs={"now": True}).start()
+
+
+def first_result(manager: RunningManager) -> tuple[float, float]:
+    started = time.perf_counter()
+    sandbox = create(manager)
+    created = time.perf_counter() - started
+    try:
+        assert sandbox.run_code("1+1").text == "2"
+        return created, time.perf_counter() - started
+    finally:
+        sandbox.kill()
+
+
+async def at_once(manager: RunningManager, count: int) -> tuple[float, int]:
+    """Seconds until all have given a first result, and how many failed."""
+
+    async def one() -> AsyncSandbox:
+        sandbox = await AsyncSandbox.create(domain=manager.domain, api_key=manager.api_key, request_timeout=120)
+        assert (await sandbox.run_code("1+1")).text == "2"
+        return sandbox
+
+    started = time.perf_counter()
+    made = await asyncio.gather(*(one() for _ in range(count)), return_exceptions=True)
+    took = time.perf_counter() - started
+    sandboxes = [one for one in made if isinstance(one, AsyncSandbox)]
+    for failure in made:
+        if isinstance(failure, BaseException):
+            print(f"a create failed: {failure!r}", file=sys.stderr)
+    await asyncio.gather(*(sandbox.kill() for sandbox in sandboxes))
+    return took, count - len(sandboxes)
+
+
+def sustained(manager: RunningManager, options: argparse.Namespace) -> Row:
+    """Create, run, kill, over and over."""
+    done: list[float] = []
+    failures: list[BaseException] = []
+    end = time.monotonic() + options.seconds
+
+    def work() -> None:
+        while time.monotonic() < end:
+            try:
+                done.append(timed(lambda: first_result(manager)))
+            except Exception as error:
+                failures.append(error)
+                print(f"a cycle failed: {error!r}", file=sys.stderr)
+
+    before = cpu_seconds([manager.process.pid])
+    started = time.monotonic()
+    workers = [threading.Thread(target=work) for _ in range(options.workers)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    took = time.monotonic() - started
+    share = (cpu_seconds([manager.process.pid]) - before) / took
+    figure = (
+        f"{len(done) / took:.1f} a second, {len(failures)} failed; p50 {quantile(done, 50):.2f} s, "
+        f"p99 {quantile(done, 99):.2f} s; the manager itself takes {share:.0%} of a core"
+    )
+    what = f"{options.seconds} s of create, `run_code`, kill by {options.workers} clients"
+    return what, figure, "", TARGETS["sustained"]
+
+
+def live(manager: RunningManager, options: argparse.Namespace) -> list[Row]:
+    """Memory and processor time of sandboxes that do nothing."""
+    empty = memory([manager.process.pid])
+    sandboxes = []
+    for _ in range(options.live):
+        sandbox = create(manager, timeout=3600)
+        sandbox.run_code("1+1")
+        sandboxes.append(sandbox)
+    below = descendants(manager.process.pid)
+    parts = {"kernel": memory(p for p in below if "kernel" in command(p)), "all": memory(below)}
+    grown = memory([manager.process.pid]) - empty
+    before, started = cpu_seconds(below), time.monotonic()
+    time.sleep(10)
+    idle = (cpu_seconds(below) - before) / (time.monotonic() - started) / options.live
+    for sandbox in sandboxes:
+        sandbox.kill()
+    each, kernel = parts["all"] / options.live, parts["kernel"] / options.live
+    return [
+        (
+            f"memory of one of {options.live} idle sandboxes with a kernel that ran a cell (PSS)",
+            f"{each:.1f} MB: kernel {kernel:.1f}, the rest {each - kernel:.1f}",
+            "",
+            TARGETS["memory"],
+        ),
+        ("the manager's memory for each of them", f"{grown / options.live * 1000:.0f} kB", "", ""),
+        ("processor time of an idle sandbox", f"{idle * 1000:.2f} ms a second", "", ""),
+    ]
+
+
+def create(manager: RunningManager, **more: Any) -> Sandbox:
+    return Sandbox.create(domain=manager.domain, api_key=manager.api_key, request_timeout=120, **more)
+
+
+def pooled(manager: RunningManager) -> int:
+    import httpx
+
+    match = re.search(
+        r"^kruise_agents_pool_size\{.*\} (\d+)$", httpx.get(f"http://{manager.domain}/metrics").text, re.M
+    )
+    return int(match[1]) if match else 0
+
+
+def command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+def memory(pids: Any) -> float:
+    """MB that processes have for themselves, with their part of what they share."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            match = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
+            total += int(match[1]) if match else 0
+    return total / 1000
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def times(what: str, seconds: list[float], jupyter: float, target: str) -> Row:
+    middle = statistics.median(seconds)
+    return (
+        what,
+        f"p50 {middle * 1e3:.0f} ms, p99 {quantile(seconds, 99) * 1e3:.0f} ms",
+        f"{middle / jupyter:.3f}",
+        target,
+    )
+
+
+def quantile(values: list[float], percent: int) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] if ordered else 0.0
+
+
+def timed(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def report(rows: list[Row], options: argparse.Namespace) -> None:
+    text = "\n".join(_report(rows, options)) + "\n"
+    target = ROOT / "docs" / "benchmarks" / "sandboxes.md"
+    notes = target.read_text().partition("\n## ")[2] if target.exists() else ""
+    target.write_text(text + (f"\n## {notes}" if notes else ""))
+    print(text)
+
+
+def _report(rows: list[Row], options: argparse.Namespace) -> Iterator[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    yield "# What sandboxes cost"
+    yield ""
+    yield (
+        f"`make bench-sandboxes`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({processor}), load average "
+        f"{os.getloadavg()[2]:.0f}, Python {sys.version.split()[0]}, e2b {version('e2b')}. One run; single creates and "
+        f"kernels take turns, {options.rounds} of each, with a pool of {options.pool}."
+    )
+    yield ""
+    yield "| what | figure | of a cold Jupyter kernel | target |"
+    yield "|---|---|---|---|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

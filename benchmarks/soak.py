@@ -1,0 +1,83 @@
+"""Sandboxes made, used and killed, thousands of times: nothing may be left of them. `make soak ARGS="--cycles 10000"`.
+
+Every hundred cycles it says how far it is and what there is; it can be ended at any time with Ctrl-C and compares then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "tests")]
+
+from kruise_agents.patch_e2b import patch_e2b  # noqa: E402
+from support.managers import running_manager  # noqa: E402
+from support.soak import Remains, cycle, settled  # noqa: E402
+
+STEP = 100
+WARM_UP = 50
+"""Cycles before the first look: caches fill and code is compiled once."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cycles", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--pool", type=int, default=2)
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(patch_e2b(False))
+        manager = stack.enter_context(running_manager(folder, "--log-level", "warning", pool=options.pool))
+        run(manager, WARM_UP, options.workers)
+        before = settled(manager, options.pool)
+        print(f"before: {before}", flush=True)
+        done, started = 0, time.monotonic()
+        try:
+            while done < options.cycles:
+                run(manager, min(STEP, options.cycles - done), options.workers)
+                done += min(STEP, options.cycles - done)
+                rate = done / (time.monotonic() - started)
+                print(f"{done} cycles, {rate:.1f} a second: {Remains.of(manager)}", flush=True)
+        except KeyboardInterrupt:
+            print(f"ended after {done} cycles", flush=True)
+        after = settled(manager, options.pool)
+    print(f"after:  {after}")
+    more = after.more_than(before)
+    print("\n".join(f"left over: {line}" for line in more) or "nothing is left over")
+    return 1 if more else 0
+
+
+def run(manager: object, cycles: int, workers: int) -> None:
+    """So many cycles, shared between threads; the first failure ends the program."""
+    failures: list[BaseException] = []
+    left = iter(range(cycles))
+    lock = threading.Lock()
+
+    def work() -> None:
+        while not failures:
+            with lock:
+                if next(left, None) is None:
+                    return
+            try:
+                cycle(manager)  # type: ignore[arg-type]
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

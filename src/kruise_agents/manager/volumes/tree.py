@@ -1,0 +1,248 @@
+"""The files of one volume, for the manager. Code in sandboxes lays them out, so every step is by descriptor."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..runtime.beneath import open_beneath
+from ..runtime.owners import USER_ID, FileOwners
+
+MAX_DEPTH = 64
+MAX_ENTRIES = 50_000
+_PERMISSIONS = 0o1777
+"""What may be set: volumes are mounted so that setuid and setgid mean nothing."""
+_FOLDER = os.O_PATH | os.O_DIRECTORY
+
+
+class OutsideError(ValueError):
+    """A path that names no place in a volume; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file, folder or link. ``path`` begins with ``/``, the volume's own folder; ids are those in a sandbox."""
+
+    path: str
+    facts: os.stat_result
+    uid: int
+    gid: int
+    target: str | None = None
+    """Where a link leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What is to be set; None stays as it is."""
+
+    uid: int | None = None
+    gid: int | None = None
+    mode: int | None = None
+
+
+class VolumeTree:
+    """The files below one folder.
+
+    Parameters:
+        root: the folder.
+        staging: a folder of the manager's own on the same file system, for what is not there yet or any more.
+        owners: whose they are.
+    """
+
+    def __init__(self, root: Path, staging: Path, owners: FileOwners) -> None:
+        self.root = root
+        self._staging = staging
+        self._owners = owners
+
+    def entry(self, path: str) -> Entry:
+        """What stands at ``path``; a link is one.
+
+        Raises:
+            OutsideError: ``path`` cannot be one.
+            OSError: it is not there, or cannot be reached (as for every method here).
+        """
+        with self._parent(path) as (folder, name):
+            return self._entry(folder, name, "/" + "/".join(_parts(path)))
+
+    def entries(self, path: str, depth: int) -> list[Entry]:
+        """What is in a folder, sorted by path, ``depth`` levels deep. Links are not followed below it.
+
+        Raises:
+            OutsideError: or there is too much.
+        """
+        if not 1 <= depth <= MAX_DEPTH:
+            raise OutsideError(f"depth must be 1 to {MAX_DEPTH}, got {depth}")
+        found: list[Entry] = []
+        with self._opened("/".join(_parts(path)) or ".", os.O_RDONLY | os.O_DIRECTORY) as folder:
+            self._collect(folder, "/" + "/".join(_parts(path)), depth, found)
+        return sorted(found, key=lambda entry: entry.path)
+
+    def make_folder(self, path: str, wanted: Attributes, *, parents: bool) -> Entry:
+        """Make a folder, with ``parents`` also those above it; then one that is there already is fine too."""
+        if parents:
+            self._make_parents(path)
+        with self._parent(path) as (folder, name):
+            try:
+                os.mkdir(name, 0o755, dir_fd=folder)
+            except FileExistsError:
+                if not parents or not stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
+                    raise
+                return self.entry(path)
+            self._set(folder, name, self._default(wanted, 0o755))
+        return self.entry(path)
+
+    def read(self, path: str) -> int:
+        """A descriptor of a regular file, opened for reading."""
+        descriptor = self._open("/".join(_parts(path)) or ".", os.O_RDONLY | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OutsideError(f"path is not a regular file: {path}")
+        return descriptor
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """A name for a file that is being written; what is left of it at the end of the block is removed."""
+        path = self._staging / secrets.token_hex(10)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def place(self, draft: Path, path: str, wanted: Attributes, *, parents: bool) -> Entry:
+        """Let a written file stand at ``path``, in place of one that is there, whose attributes it takes over."""
+        if parents:
+            self._make_parents(path)
+        with self._parent(path) as (folder, name):
+            if name == ".":
+                raise OutsideError(f"path is not a regular file: {path}")
+            attributes = self._default(self._inherited(folder, name, wanted), 0o644)
+            with open_folder(self._staging) as staging:
+                self._set(staging, draft.name, attributes)
+            os.rename(draft, name, dst_dir_fd=folder)
+        return self.entry(path)
+
+    def change(self, path: str, wanted: Attributes) -> Entry:
+        """Set owner, group and permissions. A link has no permissions of its own."""
+        with self._parent(path) as (folder, name):
+            self._set(folder, name, wanted)
+        return self.entry(path)
+
+    def remove(self, path: str, remove: Callable[[Path], bool]) -> None:
+        """Take a file, or a folder with all that is in it, away at once; ``remove`` then removes it in its own time."""
+        gone = self._staging / secrets.token_hex(10)
+        with self._parent(path) as (folder, name):
+            if name == ".":
+                raise OutsideError("the volume's own folder cannot be removed; destroy the volume")
+            os.rename(name, gone, src_dir_fd=folder)
+        remove(gone)
+
+    def _open(self, path: str, flags: int) -> int:
+        with open_folder(self.root) as root:
+            return open_beneath(root, path, flags)
+
+    @contextmanager
+    def _opened(self, path: str, flags: int) -> Iterator[int]:
+        descriptor = self._open(path, flags)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """The folder that holds ``path``, and its name there; ``.`` for the volume's own folder."""
+        *above, name = _parts(path) or ["."]
+        with self._opened("/".join(above) or ".", _FOLDER) as folder:
+            yield folder, name
+
+    def _make_parents(self, path: str) -> None:
+        above = _parts(path)[:-1]
+        for length in range(1, len(above) + 1):
+            with self._parent("/".join(above[:length])) as (folder, name):
+                try:
+                    os.mkdir(name, 0o755, dir_fd=folder)
+                except FileExistsError:
+                    continue  # what is no folder is found out by the next step
+                self._set(folder, name, self._default(Attributes(), 0o755))
+
+    def _collect(self, folder: int, path: str, depth: int, found: list[Entry]) -> None:
+        with os.scandir(folder) as names:
+            listed = [one.name for one in names]
+        for name in listed:
+            if len(found) >= MAX_ENTRIES:
+                raise OutsideError(f"there is too much to list, more than {MAX_ENTRIES} entries; ask for less depth")
+            try:
+                entry = self._entry(folder, name, f"{path.rstrip('/')}/{name}")
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            found.append(entry)
+            if depth > 1 and stat.S_ISDIR(entry.facts.st_mode):
+                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    self._collect(inner, entry.path, depth - 1, found)
+                finally:
+                    os.close(inner)
+
+    def _entry(self, folder: int, name: str, path: str) -> Entry:
+        facts = os.lstat(name, dir_fd=folder)
+        target = os.readlink(name, dir_fd=folder) if stat.S_ISLNK(facts.st_mode) else None
+        return Entry(path, facts, *self._owners.inside(facts.st_uid, facts.st_gid), target)
+
+    def _inherited(self, folder: int, name: str, wanted: Attributes) -> Attributes:
+        try:
+            facts = os.lstat(name, dir_fd=folder)
+        except FileNotFoundError:
+            return wanted
+        if not stat.S_ISREG(facts.st_mode):
+            return wanted
+        uid, gid = self._owners.inside(facts.st_uid, facts.st_gid)
+        return Attributes(
+            uid if wanted.uid is None else wanted.uid,
+            gid if wanted.gid is None else wanted.gid,
+            stat.S_IMODE(facts.st_mode) if wanted.mode is None else wanted.mode,
+        )
+
+    def _default(self, wanted: Attributes, mode: int) -> Attributes:
+        """New things are the default user's."""
+        uid = USER_ID if wanted.uid is None else wanted.uid
+        gid = USER_ID if wanted.gid is None else wanted.gid
+        return Attributes(uid, gid, mode if wanted.mode is None else wanted.mode)
+
+    def _set(self, folder: int, name: str, wanted: Attributes) -> None:
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            facts = os.fstat(descriptor)
+            if self._owners.several and (wanted.uid, wanted.gid) != (None, None):
+                uid, gid = self._owners.inside(facts.st_uid, facts.st_gid)
+                outside = self._owners.outside(
+                    uid if wanted.uid is None else wanted.uid, gid if wanted.gid is None else wanted.gid
+                )
+                os.chown(name, *outside, dir_fd=folder, follow_symlinks=False)
+            if wanted.mode is not None and not stat.S_ISLNK(facts.st_mode):
+                Path(f"/proc/self/fd/{descriptor}").chmod(wanted.mode & _PERMISSIONS)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def open_folder(path: Path) -> Iterator[int]:
+    """A descriptor of a folder of the manager's own."""
+    descriptor = os.open(path, _FOLDER | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _parts(path: str) -> list[str]:
+    if "\0" in path:
+        raise OutsideError("a path has no zero bytes")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise OutsideError(f"a path in a volume has no '..': {path}")
+    return parts

@@ -1,0 +1,145 @@
+"""The volumes of one manager: made, found by name, destroyed."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from ...errors import ConfigurationError, KruiseAgentsError
+from ..runtime import Runtime
+from ..state_secret import StateSecret
+from ..store import Store, VolumeRow, space_for
+from .tree import VolumeTree
+
+_STAGING = ".staging"
+
+logger = logging.getLogger(__name__)
+
+
+class NameTakenError(KruiseAgentsError):
+    """The owner has a volume of that name."""
+
+
+class VolumeUsedError(KruiseAgentsError):
+    """Sandboxes have it mounted."""
+
+
+class Volumes:
+    """Every volume, each a folder and a row.
+
+    Parameters:
+        folder: where their folders go; it exists.
+        store: where they are written down.
+        secret: what the tokens for their contents are derived from.
+        runtime: what mounts them.
+        used: gives the ids of volumes that sandboxes have mounted.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        secret: StateSecret,
+        runtime: Runtime,
+        used: Callable[[], Iterable[str]],
+    ) -> None:
+        self._folder = folder
+        self._staging = folder / _STAGING
+        self._store = store
+        self._secret = secret
+        self._runtime = runtime
+        self._used = used
+
+    def all(self, owner: str) -> list[VolumeRow]:
+        """Those of one owner, oldest first."""
+        return sorted((row for row in self._store.volumes() if row.owner == owner), key=lambda row: row.created_at)
+
+    def find(self, owner: str, *, name: str | None = None, volume_id: str | None = None) -> VolumeRow | None:
+        """The volume of that name, or id."""
+        return next((row for row in self.all(owner) if name == row.name or volume_id == row.id), None)
+
+    def token(self, volume: VolumeRow) -> str:
+        """What opens the contents of a volume, as long as it has the same owner."""
+        return self._secret.volume_token(volume.id, volume.owner)
+
+    def opened_by(self, volume_id: str, token: str) -> VolumeRow | None:
+        """The volume of that id, if ``token`` opens it."""
+        row = next((row for row in self._store.volumes() if row.id == volume_id), None)
+        # Compared also for one that is not there, so that the time tells nothing.
+        expected = self.token(row) if row is not None else self._secret.volume_token(volume_id, "")
+        same = hmac.compare_digest(expected.encode(), token.encode())
+        return row if same else None
+
+    def tree(self, volume: VolumeRow) -> VolumeTree:
+        """The files of a volume; only where :attr:`.Runtime.file_owners` is known."""
+        owners = self._runtime.file_owners
+        assert owners is not None
+        return VolumeTree(self._folder / volume.id, self._staging, owners)
+
+    async def make(self, name: str, owner: str) -> VolumeRow:
+        """Make an empty volume that belongs to the default user of sandboxes.
+
+        Raises:
+            NameTakenError: there is one of that name.
+            NoSpaceError, OSError: it could not be made.
+        """
+        if self.find(owner, name=name) is not None:
+            raise NameTakenError(f"Volume with name '{name}' already exists")
+        row = VolumeRow("v" + secrets.token_hex(10), owner, name, time.time())
+        folder = self._folder / row.id
+        with space_for(folder):
+            self._store.save_volume(row)
+            folder.mkdir(mode=0o755)
+            folder.chmod(0o755)
+        await asyncio.to_thread(self._runtime.give_to_user, folder)
+        return row
+
+    async def remove(self, volume: VolumeRow) -> None:
+        """Destroy a volume and all that is in it.
+
+        Raises:
+            VolumeUsedError: sandboxes have it mounted.
+            NoSpaceError: the disk is full; nothing was done.
+        """
+        if volume.id in self._used():
+            raise VolumeUsedError(f"volume '{volume.name}' is mounted in sandboxes; end them first")
+        self._store.remove_volume(volume.id)
+        await asyncio.to_thread(self._runtime.remove, self._folder / volume.id)
+
+    def owners(self) -> set[str]:
+        """Who has one."""
+        return {row.owner for row in self._store.volumes()}
+
+    def hand_over(self, owner: str, heir: str) -> None:
+        """Give all of one owner's to another; those whose name the heir uses get a longer one.
+
+        Raises:
+            NoSpaceError: the disk is full; some are not given away.
+        """
+        for row in self.all(owner):
+            taken = self.find(heir, name=row.name) is not None
+            name = f"{row.name}-{row.id[-6:]}" if taken else row.name
+            self._store.save_volume(replace(row, owner=heir, name=name))
+
+    def recover(self) -> None:
+        """At the start of a manager: remove folders without a row, and make those again that were not made yet.
+
+        Raises:
+            ConfigurationError: a folder cannot be removed.
+        """
+        self._staging.mkdir(mode=0o700, exist_ok=True)
+        known = {row.id for row in self._store.volumes()}
+        for folder in (*self._folder.iterdir(), *self._staging.iterdir()):
+            if folder.name not in known and folder != self._staging and not self._runtime.remove(folder):
+                raise ConfigurationError(f"{folder}, left over from another run, cannot be removed; remove it")
+        for volume_id in known:
+            folder = self._folder / volume_id
+            if not folder.is_dir():
+                folder.mkdir(mode=0o755)
+                self._runtime.give_to_user(folder)

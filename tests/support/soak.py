@@ -1,0 +1,105 @@
+"""What a manager and its sandboxes take of the machine, before and after many of them came and went."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import httpx
+from e2b_code_interpreter import Sandbox
+
+from .managers import RunningManager, descendants, wait_for
+
+_MEMORY_SLACK_KB = 8 * 1024
+"""What a Python process may keep of memory that it has freed."""
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What there is at one moment."""
+
+    processes: int
+    """Below the manager."""
+    zombies: int
+    descriptors: int
+    sockets: int
+    """Open in the manager, without the connections that clients keep."""
+    mounts: int
+    """Of this machine, where the manager runs."""
+    folders: int
+    """Of sandboxes, in the state folder."""
+    memory_kb: int
+    """The manager's own, resident."""
+
+    @classmethod
+    def of(cls, manager: RunningManager) -> Remains:
+        """What there is now."""
+        pid = manager.process.pid
+        below = descendants(pid)
+        clients = _connections(manager)
+        opened = [target for path in Path(f"/proc/{pid}/fd").iterdir() if (target := _link(path)) not in clients]
+        return cls(
+            processes=len(below),
+            zombies=sum("Z" in _status(one, "State") for one in below),
+            descriptors=len(opened),
+            sockets=sum(target.startswith("socket:") for target in opened),
+            mounts=len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()),
+            folders=len(list((manager.state_dir / "sandboxes").iterdir())),
+            memory_kb=int(re.sub(r"\D", "", _status(pid, "VmRSS")) or 0),
+        )
+
+    def more_than(self, before: Remains) -> list[str]:
+        """One line for everything that there is more of; memory may vary a little."""
+        lines = []
+        for field in fields(self):
+            was, is_ = getattr(before, field.name), getattr(self, field.name)
+            if is_ > was + (_MEMORY_SLACK_KB if field.name == "memory_kb" else 0):
+                lines.append(f"{field.name}: {is_} after {was}")
+        return lines
+
+
+def cycle(manager: RunningManager) -> None:
+    """One sandbox: made, used by code, a command and a file, killed."""
+    sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key, request_timeout=120)
+    try:
+        assert sandbox.run_code("1+1").text == "2"
+    finally:
+        assert sandbox.kill()
+
+
+def settled(manager: RunningManager, pool: int) -> Remains:
+    """What there is when the pool is full and every connection is closed."""
+
+    def quiet() -> bool:
+        page = httpx.get(f"http://{manager.domain}/metrics", timeout=60).text
+        sizes = re.findall(r"^kruise_agents_pool_size\{.*\} (\d+)$", page, re.M)
+        now = Remains.of(manager)
+        return sum(map(int, sizes)) == pool and now.folders == pool
+
+    wait_for(quiet, 120, "a full pool and nothing else")
+    return Remains.of(manager)
+
+
+def _connections(manager: RunningManager) -> set[str]:
+    """The manager's ends of connections to its port, as ``/proc`` names open files."""
+    lines: list[str] = []
+    for table in ("tcp", "tcp6"):
+        lines += Path(f"/proc/{manager.process.pid}/net/{table}").read_text().splitlines()[1:]
+    rows = [line.split() for line in lines]
+    established, port = "01", f":{manager.port:04X}"
+    return {f"socket:[{row[9]}]" for row in rows if row[3] == established and row[1].endswith(port)}
+
+
+def _link(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return str(path.readlink())
+    return ""
+
+
+def _status(pid: int, name: str) -> str:
+    with contextlib.suppress(OSError):
+        match = re.search(rf"^{name}:\s+(.*)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+        return match[1] if match else ""
+    return ""
