@@ -143,6 +143,7 @@ def test_what_would_change_requests_on_their_way_in_is_refused(api: httpx.Client
         ({"allowOut": ["some.example"], "denyOut": ["0.0.0.0/0"]}, "allowOut entry 'some.example' is not supported"),
         ({"allowOut": "1.2.3.4"}, "must be an array of strings"),
         ({"denyOut": ["1.2.3.4"] * 101}, "denyOut list exceeds maximum of 100 entries"),
+        ({"maskRequestHost": "x.example"}, "field 'maskRequestHost' is not supported"),
         ({"egressProxy": {"address": "x"}}, "field 'egressProxy' is not supported"),
         ({"rules": {"a.example": []}}, "field 'rules' is not supported"),
     ],

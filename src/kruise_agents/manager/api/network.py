@@ -42,8 +42,8 @@ class NetworkRoutes:
         """Put new rules in the place of all that were; what is left out is cleared."""
         fields = await read_fields(request)
         rules = egress_rules(fields, fields.flag("allow_internet_access"))
-        for name in ("rules", "egressProxy", "dnsServers"):
-            fields.refuse(name, _WHY[name])
+        for name, why in _WHY.items():
+            fields.refuse(name, why)
         require_a_way_out(rules, self._sandboxes)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
         try:
