@@ -65,6 +65,8 @@ def _run(options: argparse.Namespace, kernels: Path) -> int:
         options.python,
         several_users=options.several_users,
         memory=options.memory,
+        disk=options.disk,
+        own_folders=[Path("/")] if options.isolated else [options.home, Path(tempfile.gettempdir())],
     )
     asyncio.run(_serve(options, state, kernels))
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -52,7 +51,7 @@ class Envd:
         self._users = Users(state)
         self._processes = ProcessService(state, self._users)
         self._filesystem = FilesystemService(self._users)
-        self._metrics = Metrics([state.home, Path("/tmp")], memory=state.memory)  # noqa: S108 - the sandbox's own
+        self._metrics = Metrics(state.own_folders or [state.home], memory=state.memory, disk=state.disk)
         app = Starlette(
             routes=[
                 Mount("/process.Process", self._processes.app()),
