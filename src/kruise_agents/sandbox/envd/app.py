@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 
 from starlette.applications import Starlette
@@ -47,6 +48,7 @@ class Envd:
     """
 
     def __init__(self, state: SandboxState) -> None:
+        tempfile.gettempdir()  # is found by writing, and kept: later, there may be no room for that
         self._state = state
         self._users = Users(state)
         self._processes = ProcessService(state, self._users)
