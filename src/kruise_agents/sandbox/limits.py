@@ -14,6 +14,7 @@ _NO_PIPE = 1
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options by which the manager says what :func:`apply` sets. What is left out stays as it is."""
     parser.add_argument("--memory", type=int, help="bytes of memory of the sandbox, to be reported")
+    parser.add_argument("--disk", type=int, help="bytes of files of the sandbox, to be reported")
     parser.add_argument("--max-processes", type=int, help="processes and threads of the sandbox, together")
     parser.add_argument("--max-data", type=int, help="bytes of memory of its own that one process may have")
     parser.add_argument("--max-file", type=int, help="bytes of one file")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,10 @@ class SandboxState:
     """Whether this program is root among users of its own. If not, everything runs as the one user that it is."""
     memory: int | None = None
     """Bytes that all programs together may have; None: as much as the machine has."""
+    disk: int | None = None
+    """Bytes of files that it may have; None: as much as the machine has."""
+    own_folders: Sequence[Path] = ()
+    """What holds its own files, to be measured, none within another; empty: home alone."""
 
     access_token: str | None = None
     """What ``X-Access-Token`` must equal; None means that nobody is asked."""

@@ -16,22 +16,34 @@ from e2b.exceptions import SandboxException, TimeoutException
 from e2b_code_interpreter import Context, Execution, Sandbox
 
 SLEEP = "print('sleeping', flush=True)\nimport time\ntime.sleep(60)"
+DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + SLEEP
+BUSY = "print('busy', flush=True)\nwhile True: pass"
+AWAITING = "print('awaiting', flush=True)\nimport asyncio\nawait asyncio.sleep(60)"
+ENDLESS = [SLEEP, BUSY, AWAITING, DEAF]
 
 
 class Running:
     """Code that runs in the background and has begun to print."""
 
-    def __init__(self, sandbox: Sandbox, context: Context, code: str = SLEEP) -> None:
+    def __init__(self, sandbox: Sandbox, context: Context, code: str = SLEEP, **options: Any) -> None:
+        self.errors: list[str] = []
+        """The names of all errors that were reported."""
         self._begun = threading.Event()
         self._execution: Execution | None = None
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(sandbox, context, code))
+        self._thread = threading.Thread(target=self._run, args=(sandbox, context, code, options))
         self._thread.start()
         assert self._begun.wait(30)
 
-    def _run(self, sandbox: Sandbox, context: Context, code: str) -> None:
+    def _run(self, sandbox: Sandbox, context: Context, code: str, options: dict[str, Any]) -> None:
         try:
-            self._execution = sandbox.run_code(code, context=context, on_stdout=lambda message: self._begun.set())
+            self._execution = sandbox.run_code(
+                code,
+                context=context,
+                on_stdout=lambda message: self._begun.set(),
+                on_error=lambda error: self.errors.append(error.name),
+                **options,
+            )
         except Exception as error:
             self._failure = error
 
@@ -135,22 +147,30 @@ def test_every_context_can_be_restarted_at_once_and_again(sandbox: Sandbox, cont
     assert sandbox.run_code("1", context=context).execution_count == 1
 
 
-def test_a_restart_ends_the_running_code(sandbox: Sandbox, context: Context) -> None:
-    running = Running(sandbox, context, "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + SLEEP)
+@pytest.mark.parametrize("code", ENDLESS)
+def test_a_restart_ends_the_running_code(sandbox: Sandbox, context: Context, code: str) -> None:
+    running = Running(sandbox, context, code)
     sandbox.restart_code_context(context)
-    error = running.result().error
-    assert error is not None
-    assert error.name == "ContextRestarting"
+    running.result()
+    assert running.errors == ["ContextRestarting"]
     assert sandbox.run_code("1", context=context).execution_count == 1
 
 
-def test_a_removal_ends_the_running_code_and_the_process(sandbox: Sandbox, context: Context) -> None:
+def test_a_restart_ends_a_call_with_variables_of_its_own(sandbox: Sandbox, context: Context) -> None:
+    running = Running(sandbox, context, SLEEP, envs={"KA_VAR": "1"})
+    sandbox.restart_code_context(context)
+    running.result()
+    assert running.errors == ["ContextRestarting"]
+    assert sandbox.run_code("import os; os.environ.get('KA_VAR', '-')", context=context).text == "-"
+
+
+@pytest.mark.parametrize("code", ENDLESS)
+def test_a_removal_ends_the_running_code_and_the_process(sandbox: Sandbox, context: Context, code: str) -> None:
     pid = pid_of(sandbox, context)
-    running = Running(sandbox, context, "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + SLEEP)
+    running = Running(sandbox, context, code)
     sandbox.remove_code_context(context)
-    error = running.result().error
-    assert error is not None
-    assert error.name == "UnexpectedEndOfExecution"
+    running.result()
+    assert running.errors == ["UnexpectedEndOfExecution"]
     assert not Path(f"/proc/{pid}").exists()
 
 

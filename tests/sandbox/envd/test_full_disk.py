@@ -11,6 +11,7 @@ import functools
 import gzip
 import http.client
 import json
+import resource
 import socket
 import subprocess
 import sys
@@ -43,6 +44,7 @@ def why_not() -> str | None:
 class SmallEnvd:
     url: str
     port: int
+    pid: int
 
     def post(self, path: str, content: object, **headers: str) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -82,7 +84,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
             stack.callback(process.kill)
             assert process.stdout is not None
             port = int(process.stdout.readline())
-            return SmallEnvd(f"http://127.0.0.1:{port}", port)
+            return SmallEnvd(f"http://127.0.0.1:{port}", port, process.pid)
 
         yield start
 
@@ -115,6 +117,19 @@ def test_the_room_for_an_upload_is_that_for_the_waiting_and_the_final_file(serve
     assert envd.post("f", b"x" * (3 * MIB)).status_code == 200
     assert envd.post("g", b"x" * (3 * MIB)).json() == no_space(3 * MIB)
     assert envd.names(".") == ["f", "tmp"]
+
+
+def test_a_sandbox_that_has_as_much_as_it_may_have_is_a_full_disk(serve: Serve) -> None:
+    """Where no file may grow any more, which is how a manager refuses further content."""
+    envd = serve("size=64m")
+    envd.post("f", b"old")
+    resource.prlimit(envd.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    for size in (1, 3 * MIB):
+        assert envd.post("g", b"x" * size).json() == no_space(size)
+    assert envd.post("g", pieces(3 * MIB)).status_code == 507
+    resource.prlimit(envd.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert envd.post("g", b"x" * (3 * MIB)).status_code == 200
+    assert envd.read("f") == b"old"
 
 
 def test_a_full_disk_of_temporary_files_is_one_too(serve: Serve) -> None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +14,7 @@ import httpx
 import pytest
 from e2b import Sandbox
 
+from kruise_agents.sandbox.envd.disk import DiskUsage
 from kruise_agents.sandbox.envd.metrics import Metrics
 from support.managers import RunningManager
 
@@ -91,7 +92,7 @@ def test_the_token_is_needed(served_envd: Any) -> None:
 
 
 def test_memory_is_that_of_the_family_alone(family: Family) -> None:
-    metrics = Metrics([Path("/")], family.process.pid)
+    metrics = Metrics([], family.process.pid)
     before = metrics.measure()
     elsewhere = os.urandom(1 << 20) * 64
     between = metrics.measure()
@@ -103,7 +104,7 @@ def test_memory_is_that_of_the_family_alone(family: Family) -> None:
 
 
 def test_time_of_processes_that_have_ended_counts_and_that_of_others_does_not(family: Family) -> None:
-    metrics = Metrics([Path("/")], family.process.pid)
+    metrics = Metrics([], family.process.pid)
     began = time.monotonic()
     family.do("burn")
     while time.process_time() < 0.1:  # of this process, which is outside
@@ -117,13 +118,59 @@ def test_time_of_processes_that_have_ended_counts_and_that_of_others_does_not(fa
 
 
 def test_disks_are_counted_once(family: Family, tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
+    for name in "ab":
+        (tmp_path / name).mkdir()
     once = Metrics([tmp_path], family.process.pid).measure()["disk_total"]
-    assert Metrics([tmp_path, tmp_path / "a"], family.process.pid).measure()["disk_total"] == once
+    assert Metrics([tmp_path / "a", tmp_path / "b"], family.process.pid).measure()["disk_total"] == once
+
+
+def test_files_of_the_sandbox_count_with_the_space_they_take_once(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    empty = DiskUsage([inside]).used()
+    (inside / "folder").mkdir()
+    (inside / "folder" / "file").write_bytes(os.urandom(1 << 20))
+    (inside / "link").hardlink_to(inside / "folder" / "file")
+    (inside / "out").symlink_to(tmp_path)
+    with (inside / "holes").open("wb") as holes:
+        holes.truncate(1 << 30)
+    (tmp_path / "outside").write_bytes(os.urandom(4 << 20))
+    assert 1 << 20 <= DiskUsage([inside]).used() - empty < 2 << 20
+
+
+def test_one_that_asks_often_is_given_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    disk = DiskUsage([tmp_path])
+    before = disk.used()
+    (tmp_path / "file").write_bytes(os.urandom(1 << 20))
+    assert disk.used() == before
+    now = 102.0
+    assert disk.used() >= before + (1 << 20)
+
+
+def test_the_disk_is_that_of_the_sandbox_and_not_of_the_machine(
+    manager: RunningManager, remote: Sandbox, wait_until: Callable[[Callable[[], bool]], None]
+) -> None:
+    def measured() -> dict[str, int]:
+        url = f"{manager.sandbox_url(remote.sandbox_id, 49983)}/metrics"
+        return dict(httpx.get(url, headers=dict(remote.connection_config.sandbox_headers)).json())
+
+    before = measured()
+    assert before["disk_total"] == 10240 << 20
+    assert 0 < before["disk_used"] < 100 << 20
+    elsewhere = manager.state_dir / "elsewhere"
+    elsewhere.write_bytes(os.urandom(1 << 20) * 100)
+    remote.commands.run("head -c 30M /dev/urandom > ~/file && head -c 30M /dev/urandom > /opt/file", user="root")
+    wait_until(lambda: measured()["disk_used"] >= before["disk_used"] + (60 << 20))
+    assert measured()["disk_used"] < before["disk_used"] + (70 << 20)
+    elsewhere.unlink()
+    remote.commands.run("rm ~/file /opt/file", user="root")
+    wait_until(lambda: measured()["disk_used"] < before["disk_used"] + (10 << 20))
 
 
 def test_a_family_that_has_ended_uses_nothing(family: Family) -> None:
-    metrics = Metrics([Path("/")], family.process.pid)
+    metrics = Metrics([], family.process.pid)
     family.end()
     found = metrics.measure()
     assert (found["mem_used"], found["mem_cache"], found["cpu_used_pct"]) == (0, 0, 0)
@@ -137,7 +184,7 @@ def test_kernels_without_shares_give_whole_pages(family: Family, monkeypatch: py
             raise FileNotFoundError(path)
         return real(path, *arguments, **more)
 
-    metrics = Metrics([Path("/")], family.process.pid)
+    metrics = Metrics([], family.process.pid)
     family.do("fill")
     monkeypatch.setattr(Path, "read_text", read_text)
     assert metrics.measure()["mem_used"] >= 64 << 20

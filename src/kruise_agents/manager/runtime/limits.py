@@ -101,8 +101,8 @@ class ResourceLimits(Enforcer):
 
 
 def common_arguments(limits: Limits) -> list[str]:
-    """What is right with every enforcer: no file is larger than the disk, and the memory that is reported."""
-    return ["--memory", str(limits.memory), "--max-file", str(limits.disk)]
+    """What is right with every enforcer: no file is larger than the disk, and what is reported."""
+    return ["--memory", str(limits.memory), "--disk", str(limits.disk), "--max-file", str(limits.disk)]
 
 
 def counts_processes() -> bool:

@@ -184,8 +184,12 @@ class Kernel:
         """Ends the kernel and waits until nothing of it is left.
 
         With ``grace``, it has so many seconds to interrupt its work and to end by itself, so that open files
-        are written and exit handlers run.
+        are written and exit handlers run. A request that runs ends at once for whoever waits for it: what the kernel
+        answers to the interrupt is not the reason.
         """
+        self._stopped = True
+        if self._replies is not None:
+            self._replies.cut()
         if grace and not self.ended.is_set():
             self.interrupt()
             control = self._connected("control", zmq.DEALER)
@@ -197,10 +201,7 @@ class Kernel:
                 pass
             finally:
                 control.close(linger=0)
-        self._stopped = True
         self._process.signal(SIGKILL)
-        if self._replies is not None:
-            self._replies.cut()
         await self.ended.wait()
 
     def _connected(self, channel: str, kind: int) -> zmq.asyncio.Socket:
@@ -221,7 +222,7 @@ class Kernel:
 
     @contextmanager
     def _request(self, kind: str, content: dict[str, Any]) -> Iterator[Replies]:
-        if self._process.ended.is_set():
+        if self._stopped or self._process.ended.is_set():
             raise KernelEndedError("the kernel has ended")
         request_id = self._next_id()
         replies = self._replies = Replies(request_id)
@@ -261,7 +262,7 @@ class Kernel:
 
     async def _hand_over(self, message: Message) -> None:
         replies = self._replies
-        if replies is None or message.parent not in replies.request_ids:
+        if self._stopped or replies is None or message.parent not in replies.request_ids:
             return
         if self.spec.output_blocks or not replies.full:
             await replies.put(message)

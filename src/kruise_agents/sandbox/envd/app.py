@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -48,11 +48,12 @@ class Envd:
     """
 
     def __init__(self, state: SandboxState) -> None:
+        tempfile.gettempdir()  # is found by writing, and kept: later, there may be no room for that
         self._state = state
         self._users = Users(state)
         self._processes = ProcessService(state, self._users)
         self._filesystem = FilesystemService(self._users)
-        self._metrics = Metrics([state.home, Path("/tmp")], memory=state.memory)  # noqa: S108 - the sandbox's own
+        self._metrics = Metrics(state.own_folders or [state.home], memory=state.memory, disk=state.disk)
         app = Starlette(
             routes=[
                 Mount("/process.Process", self._processes.app()),

@@ -10,8 +10,8 @@ the sandbox alone, whatever else runs on the machine:
 ``mem_total``      memory that the sandbox may have, or of the machine if that is less
 ``mem_used``       anonymous and shared memory of its processes, each page divided among those who share it
 ``mem_cache``      pages of files that its processes have mapped (programs and libraries), divided likewise
-``disk_total``     size of the file systems that hold the user's home and ``/tmp``
-``disk_used``      what is taken of these, by whomever
+``disk_total``     bytes of files that the sandbox may have, or the size of the file system if that is less
+``disk_used``      what its own files take, those that it began with included
 =================  ====================================================================================================
 """
 
@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .disk import DiskUsage
+
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1024 * 1024
@@ -40,14 +42,22 @@ class Metrics:
     Args:
         root: the first process of the sandbox; all that descend from it count. The default is the parent of this
             program, which is the one that adopts orphans.
-        disks: folders whose file systems count.
+        folders: what holds the sandbox's own files; none of them lies in another one.
         memory: bytes that the sandbox may have; None: as much as the machine has.
+        disk: bytes of files that it may have; None: as much as the machine has.
     """
 
-    def __init__(self, disks: Sequence[Path], root: int | None = None, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        root: int | None = None,
+        memory: int | None = None,
+        disk: int | None = None,
+    ) -> None:
         self._memory_limit = memory
+        self._disk_limit = disk
         self._root = os.getppid() if root is None else root
-        self._disks = disks
+        self._disk = DiskUsage(folders)
         self._last = (time.monotonic(), _processor_seconds(_family(self._root)))
 
     def measure(self) -> dict[str, Any]:
@@ -56,7 +66,7 @@ class Metrics:
         cores = len(os.sched_getaffinity(0))
         used, cache = _memory(process.pid for process in family)
         total = min(_total_memory(), self._memory_limit or _total_memory())
-        disk_used, disk_total = _disk(self._disks)
+        disk = self._disk.size()
         return {
             "ts": int(time.time()),
             "cpu_count": cores,
@@ -66,8 +76,8 @@ class Metrics:
             "mem_total": total,
             "mem_used": used,
             "mem_cache": cache,
-            "disk_used": disk_used,
-            "disk_total": disk_total,
+            "disk_used": self._disk.used(),
+            "disk_total": min(disk, self._disk_limit or disk),
         }
 
     def _share(self, seconds: float, cores: int) -> float:
@@ -138,9 +148,3 @@ def _total_memory() -> int:
     found = _MEM_TOTAL.search(Path("/proc/meminfo").read_text())
     assert found is not None
     return int(found[1]) * 1024
-
-
-def _disk(folders: Iterable[Path]) -> tuple[int, int]:
-    file_systems = {folder.stat().st_dev: os.statvfs(folder) for folder in folders}
-    used = sum((facts.f_blocks - facts.f_bfree) * facts.f_frsize for facts in file_systems.values())
-    return used, sum(facts.f_blocks * facts.f_frsize for facts in file_systems.values())

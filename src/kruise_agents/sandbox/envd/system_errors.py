@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""The disk is full, of content or of files; or the quota of its owner is."""
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The disk is full, of content or of files; or the quota of its owner is; or the sandbox has as much as it may have,
+and no file may grow (``RLIMIT_FSIZE``)."""
 
 
 def describe(action: str, path: str, error: OSError) -> str:
