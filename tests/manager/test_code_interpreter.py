@@ -105,7 +105,7 @@ def test_fifty_megabytes_of_output_need_no_more_memory(sandbox: Sandbox) -> None
 
     sandbox.run_code("for _ in range(500_000): print('x' * 99)", on_stdout=count)
     assert length == 50_000_000
-    assert int(sandbox.run_code(peak).text or "") - before < 20_000  # KiB
+    assert int(sandbox.run_code(peak).text or "") - before < 40_000  # KiB
 
 
 def test_nobody_else_in_a_sandbox_speaks_to_a_kernel(sandbox: Sandbox) -> None:
