@@ -14,6 +14,9 @@ from e2b import CommandExitException
 from e2b.exceptions import SandboxException
 from e2b_code_interpreter import Sandbox
 
+from kruise_agents.patch_e2b import patch_e2b
+from support.managers import RunningManager
+
 CODE = {
     "python": "print(__import__('os').getcwd())",
     "bash": "pwd",
@@ -76,6 +79,22 @@ def test_a_package_installed_by_a_command_is_there_in_the_next_cell(sandbox: San
     home = sandbox.commands.run("echo ~").stdout.strip()
     assert "".join(execution.logs.stdout).startswith(f"by command {home}/.local/")
     assert sandbox.commands.run("python -c 'import greeting; print(greeting.WORD)'").stdout == "by command\n"
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_what_pip_installed_survives_a_pause_and_is_in_a_snapshot(manager: RunningManager, memory: bool) -> None:
+    options = {"domain": manager.domain, "api_key": manager.api_key}
+    with patch_e2b(False), Sandbox.create(**options) as sandbox:
+        sandbox.files.write("greeting-1.0-py3-none-any.whl", wheel("greeting", "kept"))
+        sandbox.commands.run("pip install --no-index ./greeting-1.0-py3-none-any.whl")
+        snapshot = sandbox.create_snapshot()
+        with manager.api() as api:
+            assert api.post(f"/sandboxes/{sandbox.sandbox_id}/pause", json={"memory": memory}).status_code == 204
+        again = Sandbox.connect(sandbox.sandbox_id, **options)
+        assert again.run_code("import greeting; greeting.WORD").text == "kept"
+        with Sandbox.create(template=snapshot.snapshot_id, **options) as copy:
+            assert copy.run_code("import greeting; greeting.WORD").text == "kept"
+        assert Sandbox.delete_snapshot(snapshot.snapshot_id, **options)
 
 
 @pytest.mark.parametrize("install", ["%pip install --no-index", "!pip install --no-index"])
