@@ -166,8 +166,8 @@ def test_a_terminal_has_job_control_colours_and_control_keys(sandbox: Sandbox) -
     screen = Screen(sandbox)
     screen.type("test -t 0 && test -t 1 && tput setaf 1 && echo red-$((1+1))\n")
     screen.read_until("\x1b[31mred-2\r\n")
-    screen.type("sleep 600\n")
-    screen.read_until("sleep 600\r\n")
+    screen.type("sh -c 'echo begun-$((1+1)); exec sleep 600'\n")
+    screen.read_until("begun-2\r\n")  # before that, the key would go to the shell
     screen.type("\x1a")
     screen.read_until("Stopped")
     screen.type("kill %1; wait; echo next-$((1+1))\n")
