@@ -65,6 +65,8 @@ while started < 1000 and time.monotonic() < end:
     except BlockingIOError:
         break
 print("refused" if started < 1000 else "not refused", started, flush=True)
+if started == 1000:
+    time.sleep(15)  # where the kernel does not count, somebody has to come and see
 os.kill(0, 9)
 """
 
