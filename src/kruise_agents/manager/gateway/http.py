@@ -136,7 +136,7 @@ async def _upload(exchange: Exchange, receive: Receive) -> bool:
     """
     try:
         return await _pass_body(exchange, receive)
-    except Exception:
+    except Exception:  # whatever it was; it goes on
         exchange.abort()  # or the response would be waited for
         raise
 
