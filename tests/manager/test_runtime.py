@@ -289,7 +289,7 @@ class TestProcessRuntime:
         (kernels,) = {folder for folder in set(Path("/tmp").glob("k-*")) - before if holds(bare, folder)}
         sandbox.commands.run("sleep 971237", background=True)
         wait_for(lambda: processes_with("sleep 971237"))
-        sandbox.commands.run("kill -STOP $PPID", background=True, request_timeout=5)
+        os.kill(int(sandbox.commands.run("echo $PPID").stdout), signal.SIGSTOP)
         assert sandbox.kill() is True
         assert processes_with("sleep 971237") == []
         assert not kernels.exists()
