@@ -81,7 +81,7 @@ class PretendedProgram:
         await self._take_time()
 
     async def claim(
-        self, token: str | None, variables: Mapping[str, str], seconds: float | None, *, patience: float
+        self, token: str | None, variables: Mapping[str, str], seconds: float | None, *, patience: float = 0
     ) -> None:
         await self._take_time()
 

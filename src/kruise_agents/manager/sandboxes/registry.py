@@ -141,6 +141,7 @@ class Sandboxes:
         files: Path | None = None,
         volume_mounts: Sequence[VolumeMount] = (),
         rules: EgressRules = EgressRules(),  # noqa: B008 - cannot be changed
+        chosen: Callable[[str], None] = lambda sandbox_id: None,
     ) -> Sandbox:
         """Start a sandbox; returns when it answers on its ports.
 
@@ -151,6 +152,7 @@ class Sandboxes:
             files: a file tree to begin with a copy of; None: an empty one.
             volume_mounts: the volumes that it sees, and where.
             rules: what it may reach outside.
+            chosen: is told its id when that is written down, before it runs; again, if another has to take its place.
 
         Raises:
             QuotaExceededError: the owner has too many already.
@@ -171,11 +173,16 @@ class Sandboxes:
             moment = now()
             sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
             sandbox.volume_mounts = tuple(volume_mounts)
-            if await self._start(sandbox, warm, variables, files):
+            if await self._start(sandbox, warm, variables, files, chosen):
                 return sandbox
 
     async def _start(
-        self, sandbox: Sandbox, warm: Warm | None, variables: Mapping[str, str], files: Path | None
+        self,
+        sandbox: Sandbox,
+        warm: Warm | None,
+        variables: Mapping[str, str],
+        files: Path | None,
+        chosen: Callable[[str], None],
     ) -> bool:
         """Let a new sandbox run; False: it was a warm one that did not answer, and another may be taken at once."""
         begun = time.monotonic()
@@ -183,6 +190,7 @@ class Sandboxes:
         try:
             # Before anything exists that would stay, so that nothing can be left that nobody knows of.
             self._ledger.save(sandbox)
+            chosen(sandbox.id)
             await self._turns.take(sandbox, Event.READY, lambda: self._changes.start(sandbox, variables, files))
         except BaseException as error:
             # Whatever ended the start, nothing half-made stays.
