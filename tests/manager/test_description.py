@@ -6,6 +6,7 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -26,7 +27,8 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 @pytest.fixture(scope="module")
 def served() -> set[tuple[str, str]]:
     """Every method and path of the application's own routes."""
-    app: Starlette = create_api(None, None, Templates(datetime.now(UTC)), None, None, None, None, None, health={})  # type: ignore[arg-type]
+    sandboxes = SimpleNamespace(store=None, secret=None)
+    app: Starlette = create_api(sandboxes, None, Templates(datetime.now(UTC)), None, None, None, None, None, health={})  # type: ignore[arg-type]  # only described
     routes = [route for route in app.routes if isinstance(route, Route)]
     assert len(routes) == len(app.routes)
     return {

@@ -80,7 +80,9 @@ class PretendedProgram:
     async def attach(self, rules: object) -> None:
         await self._take_time()
 
-    async def claim(self, token: str | None, variables: Mapping[str, str], seconds: float | None) -> None:
+    async def claim(
+        self, token: str | None, variables: Mapping[str, str], seconds: float | None, *, patience: float = 0
+    ) -> None:
         await self._take_time()
 
     async def set_seconds_left(self, seconds: float | None) -> None:

@@ -122,6 +122,33 @@ def test_one_that_dies_while_it_waits_is_replaced(warm: RunningManager) -> None:
         assert sandbox.run_code("1 + 1").text == "2"
 
 
+def test_one_that_does_not_answer_when_it_is_claimed_is_ended_and_the_create_boots_another(
+    warm: RunningManager,
+) -> None:
+    (stuck,) = folders(warm)
+    programs = [pid for pid in descendants(warm.process.pid) if is_sandbox_program(pid)]
+    assert programs
+    for pid in programs:
+        os.kill(pid, signal.SIGSTOP)
+    with create(warm, envs={"COLOUR": "blue"}) as sandbox:
+        assert sandbox.sandbox_id != stuck.name
+        assert sandbox.run_code("import os; os.environ['COLOUR']").text == "blue"
+        wait_for(lambda: not stuck.exists(), 30, "the end of the one that is stuck")
+        with warm.api() as api:
+            assert [one["sandboxID"] for one in api.get("/v2/sandboxes").json()] == [sandbox.sandbox_id]
+        numbers = page(warm)
+        assert numbers[f"{POOL}failures_total{OF_POOL}"] == 1
+        assert (claims(warm, "warm"), claims(warm, "cold")) in ((0, 1), (1, 0))  # a new warm one may be there by then
+        assert numbers["kruise_agents_sandbox_create_failures_total"] == 0
+    assert_ends(programs)
+
+
+def is_sandbox_program(pid: int) -> bool:
+    """Whether a process is the program of a sandbox itself, and not what holds it."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return command[1:4] == [b"-I", b"-m", b"kruise_agents.sandbox"]
+
+
 def test_those_that_wait_end_with_the_manager(tmp_path: Path) -> None:
     with running_manager(tmp_path, "--keep", pool=1) as manager:
         wait_for(lambda: pooled(manager) == 1, 60, "a warm sandbox")

@@ -145,6 +145,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Hook of uvicorn: handshakes are requests like others, until somebody takes the connection over."""
         return False
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Hook of uvicorn, which would say of every handshake that a library is missing."""
+
     def _take_head(self, data: bytes) -> None:
         if not self._head_begun:
             self._head_begun = True

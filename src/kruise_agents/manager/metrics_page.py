@@ -45,7 +45,12 @@ def _pool_families(pools: list[Pool]) -> Iterator[str]:
     claims += [_sample(pool, pool.cold_creates, start="cold") for pool in pools]
     yield family("pool_claims_total", "counter", "Creates where there is a pool; cold: it was empty.", claims)
     failures = [_sample(pool, pool.failures) for pool in pools]
-    yield family("pool_failures_total", "counter", "Warm sandboxes that did not start, or ended in the pool.", failures)
+    yield family(
+        "pool_failures_total",
+        "counter",
+        "Warm sandboxes that did not start, ended in the pool or did not answer.",
+        failures,
+    )
 
 
 def _sample(pool: Pool, value: int, **labels: str) -> Sample:

@@ -37,6 +37,10 @@ class StateSecret:
         """An id for an API key that tells nothing of it, the same whenever it is asked for: a UUID."""
         return str(uuid.UUID(bytes=hmac.digest(self._value, b"api-key:" + raw_key, "sha256")[:16], version=4))
 
+    def digest_of_create(self, what: bytes) -> bytes:
+        """What is written down of an idempotency key and of the body that came with it, which may hold secrets."""
+        return hmac.digest(self._value, b"create:" + what, "sha256")
+
 
 def read_or_make(path: Path, fresh: bytes) -> bytes:
     """The content of a secret file; ``fresh`` becomes it when there is none. A crash leaves no half of it."""

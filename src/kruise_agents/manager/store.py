@@ -78,6 +78,15 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     ALTER TABLE sandboxes ADD COLUMN volume_mounts TEXT NOT NULL DEFAULT '[]';
     """,
+    """
+    CREATE TABLE creates (
+        key BLOB PRIMARY KEY,
+        body BLOB NOT NULL,
+        sandbox TEXT NOT NULL,
+        until REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX creates_by_until ON creates (until);
+    """,
 )
 """Each step makes the next version of the schema out of the one before; steps that were released never change."""
 
@@ -172,12 +181,27 @@ class VolumeRow:
     created_at: float
 
 
-_Row = TypeVar("_Row", SandboxRow, SnapshotRow, ApiKeyRow, VolumeRow)
+@dataclass(frozen=True, slots=True)
+class CreateRow:
+    """One create that came with an idempotency key, as it is written down."""
+
+    key: bytes
+    """Digest of the key and of who used it."""
+    body: bytes
+    """Digest of what was asked for."""
+    sandbox: str
+    """The id of what was made."""
+    until: float
+    """When it may be forgotten, in seconds since the epoch."""
+
+
+_Row = TypeVar("_Row", SandboxRow, SnapshotRow, ApiKeyRow, VolumeRow, CreateRow)
 _TABLES: dict[type, str] = {
     SandboxRow: "sandboxes",
     SnapshotRow: "snapshots",
     ApiKeyRow: "api_keys",
     VolumeRow: "volumes",
+    CreateRow: "creates",
 }
 
 
@@ -299,6 +323,36 @@ class Store:
         """
         self._write("DELETE FROM volumes WHERE id = ?", (volume_id,))
 
+    def create(self, key: bytes) -> CreateRow | None:
+        """The create with that digest of an idempotency key."""
+        found = self._connection.execute("SELECT key, body, sandbox, until FROM creates WHERE key = ?", (key,))
+        return next((CreateRow(*row) for row in found), None)
+
+    def save_create(self, row: CreateRow) -> None:
+        """Write a create with an idempotency key down.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._save(row)
+
+    def remove_create_of(self, sandbox_id: str) -> None:
+        """Forget the create of a sandbox that was not made after all.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._write("DELETE FROM creates WHERE sandbox = ?", (sandbox_id,))
+
+    def remove_old_creates(self, moment: float, most: int) -> None:
+        """Forget the creates whose time is over, and the oldest of more than ``most``.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        beyond = "SELECT key FROM creates ORDER BY until DESC LIMIT -1 OFFSET ?"
+        self._write(f"DELETE FROM creates WHERE until <= ? OR key IN ({beyond})", (moment, most))  # noqa: S608 - ours
+
     def close(self) -> None:
         """Write everything into the one file and close it."""
         self._connection.close()
@@ -308,7 +362,7 @@ class Store:
         found = self._connection.execute(f"SELECT {columns} FROM {_TABLES[row_type]}")  # noqa: S608 - our own names
         return [row_type(*row) for row in found]
 
-    def _save(self, row: SandboxRow | SnapshotRow | ApiKeyRow | VolumeRow) -> None:
+    def _save(self, row: SandboxRow | SnapshotRow | ApiKeyRow | VolumeRow | CreateRow) -> None:
         columns = [field.name for field in fields(row)]
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
         table = _TABLES[type(row)]

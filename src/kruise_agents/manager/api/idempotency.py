@@ -1,7 +1,8 @@
 """One sandbox for one ``Idempotency-Key``, however often its create arrives.
 
 e2b 2.60.0 and later repeat a create that was answered 429, 502, 503 or 504, by whoever stands in between. With the
-header (``idempotency_key=`` from e2b 2.61.0 on; ``patch_e2b`` adds one) the repetition gets the first answer.
+header (``idempotency_key=`` from e2b 2.61.0 on; ``patch_e2b`` adds one) the repetition gets the first answer; from the
+next manager on the same state folder, an answer with the same sandbox.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
+from ..state_secret import StateSecret
+from ..store import CreateRow, NoSpaceError, Store
 from .body import Fields
 from .errors import DO_NOT_RETRY, ApiError
 
 HEADER = "Idempotency-Key"
 KEPT_SECONDS = 600.0
+MOST_KEPT = 10_000
+"""How many are remembered; the oldest are forgotten first."""
 
 _FORM = re.compile(r"[a-z0-9-]{1,255}")
 
@@ -30,21 +35,42 @@ class _Create:
     outcome: asyncio.Task[Response]
 
 
+Chosen = Callable[[str], None]
+
+
 class IdempotentCreates:
-    """The creates of one manager that carried a key; kept in memory.
+    """The creates that carried a key: answers in memory, and which sandbox was made in the store.
 
     Parameters:
-        clock: seconds that never go back.
+        store: where they are written down, without the keys and the bodies.
+        secret: what these are digested with.
+        clock: seconds since the epoch.
         kept: seconds for which a create is remembered.
+        most: how many are.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, kept: float = KEPT_SECONDS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        secret: StateSecret,
+        clock: Callable[[], float] = time.time,
+        kept: float = KEPT_SECONDS,
+        most: int = MOST_KEPT,
+    ) -> None:
+        self._store = store
+        self._secret = secret
         self._clock = clock
         self._kept = kept
-        self._creates: dict[tuple[str, str], _Create] = {}
+        self._most = most
+        self._creates: dict[bytes, _Create] = {}
 
     async def answer(
-        self, owner: str, headers: Mapping[str, str], fields: Fields, create: Callable[[], Awaitable[Response]]
+        self,
+        owner: str,
+        headers: Mapping[str, str],
+        fields: Fields,
+        create: Callable[[Chosen], Awaitable[Response]],
+        again: Callable[[str], Response | None],
     ) -> Response:
         """The answer to one request: of ``create``, or of the request before it with the same key.
 
@@ -54,61 +80,90 @@ class IdempotentCreates:
 
         Parameters:
             owner: the id of the API key; the keys of another one are other keys.
+            create: is given what it has to tell the sandbox's id before that runs.
+            again: the answer to the create of a sandbox that an earlier manager made; None: it is not there any more.
 
         Raises:
             ApiError: 400 for a key that cannot be one; 422 when the key came with another body before; 409 when
-                nobody knows how the first one ended.
+                nobody knows how the first one ended, or its sandbox is gone and the answer with it.
         """
-        key = headers.get(HEADER)
-        if key is None:
-            return await create()
-        if _FORM.fullmatch(key) is None:
-            raise ApiError(400, f"header {HEADER} must be 1 to 255 of a-z, 0-9 and '-', got {key[:60]!r}")
+        given = headers.get(HEADER)
+        if given is None:
+            return await create(lambda sandbox_id: None)
+        if _FORM.fullmatch(given) is None:
+            raise ApiError(400, f"header {HEADER} must be 1 to 255 of a-z, 0-9 and '-', got {given[:60]!r}")
         self._forget_old()
-        known = self._creates.get((owner, key))
-        if known is None:
-            known = self._begin((owner, key), fields.digest(), create)
-        elif known.body != fields.digest():
+        key = self._secret.digest_of_create(f"{owner}:{given}".encode())
+        body = self._secret.digest_of_create(fields.digest())
+        known = self._creates.get(key)
+        written = self._store.create(key) if known is None else None
+        first = known or written
+        if first is not None and first.body != body:
             raise ApiError(
                 422,
-                f"{HEADER} {key!r} was used for a create with another body; use a new key",
+                f"{HEADER} {given!r} was used for a create with another body; use a new key",
                 error_code="idempotency_request_mismatch",
                 headers=DO_NOT_RETRY,
             )
+        if written is not None:
+            return _required(again(written.sandbox), given, written.sandbox)
+        if known is None:
+            known = self._begin(key, body, create)
         elif known.outcome.done() and not _is_answer(known.outcome):
             raise ApiError(
                 409,
-                f"the create with {HEADER} {key!r} crashed; a sandbox may exist. List them, then use a new key",
+                f"the create with {HEADER} {given!r} crashed; a sandbox may exist. List them, then use a new key",
                 error_code="idempotency_outcome_unknown",
                 headers=DO_NOT_RETRY,
             )
         return _copy(await asyncio.shield(known.outcome))
 
-    def _begin(self, key: tuple[str, str], body: bytes, create: Callable[[], Awaitable[Response]]) -> _Create:
+    def _begin(self, key: bytes, body: bytes, create: Callable[[Chosen], Awaitable[Response]]) -> _Create:
+        until = self._clock() + self._kept
+        made: list[str] = []
+
+        def chosen(sandbox_id: str) -> None:
+            made.append(sandbox_id)
+            self._store.save_create(CreateRow(key, body, sandbox_id, until))
+
         async def run() -> Response:
-            return await create()
+            return await create(chosen)
 
         outcome = asyncio.create_task(run())
-        self._creates[key] = begun = _Create(body, self._clock() + self._kept, outcome)
-        outcome.add_done_callback(lambda done: self._forget_refused(key, done))
+        self._creates[key] = begun = _Create(body, until, outcome)
+        outcome.add_done_callback(lambda done: self._forget_refused(key, made, done))
         return begun
 
-    def _forget_refused(self, key: tuple[str, str], outcome: asyncio.Task[Response]) -> None:
-        if not outcome.cancelled() and isinstance(outcome.exception(), ApiError):
+    def _forget_refused(self, key: bytes, made: list[str], outcome: asyncio.Task[Response]) -> None:
+        if not outcome.cancelled() and isinstance(outcome.exception(), ApiError | NoSpaceError):
             self._creates.pop(key, None)
+            for sandbox_id in made:
+                self._store.remove_create_of(sandbox_id)
 
     def _forget_old(self) -> None:
         now = self._clock()
+        self._store.remove_old_creates(now, self._most)
         # In the order of their beginning, so the first one that is young enough ends the search.
         while self._creates:
             key, oldest = next(iter(self._creates.items()))
-            if oldest.until > now or not oldest.outcome.done():
+            if (oldest.until > now and len(self._creates) <= self._most) or not oldest.outcome.done():
                 return
             del self._creates[key]
 
 
 def _is_answer(outcome: asyncio.Task[Response]) -> bool:
     return not outcome.cancelled() and outcome.exception() is None
+
+
+def _required(answer: Response | None, key: str, sandbox_id: str) -> Response:
+    if answer is None:
+        raise ApiError(
+            409,
+            f"sandbox {sandbox_id}, made by the create with {HEADER} {key!r}, is gone; use a new key for another",
+            error_code="idempotency_sandbox_gone",
+            headers=DO_NOT_RETRY,
+        )
+    return answer
 
 
 def _copy(response: Response) -> Response:

@@ -23,7 +23,7 @@ from .auth import owner_of, still_valid
 from .body import Fields, read_fields
 from .errors import DO_NOT_RETRY, ApiError, being_killed, sandbox_not_found
 from .extensions import read_extensions
-from .idempotency import IdempotentCreates
+from .idempotency import Chosen, IdempotentCreates
 from .lifetimes import MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
 from .listing import page, read_query
 from .network import egress_of_create, require_a_way_out
@@ -58,7 +58,7 @@ class SandboxRoutes:
         self._volumes = volumes
         self._keys = keys
         self._v1_only = v1_only
-        self._creates = IdempotentCreates()
+        self._creates = IdempotentCreates(sandboxes.store, sandboxes.secret)
 
     def routes(self) -> list[Route]:
         """Their routes. Create and connect exist twice: e2b up to 2.50.0 calls v1, from 2.51.0 on v2."""
@@ -82,11 +82,17 @@ class SandboxRoutes:
     async def create(self, request: Request) -> Response:
         """Make a sandbox: 201 when it answers; the same one for the same idempotency key."""
         fields = await read_fields(request)
+        owner = owner_of(request)
+
+        def again(sandbox_id: str) -> Response | None:
+            sandbox = self._sandboxes.find(sandbox_id)
+            return self._created(request, sandbox) if sandbox is not None and sandbox.owner == owner else None
+
         return await self._creates.answer(
-            owner_of(request), request.headers, fields, lambda: self._create(request, fields)
+            owner, request.headers, fields, lambda chosen: self._create(request, fields, chosen), again
         )
 
-    async def _create(self, request: Request, fields: Fields) -> Response:
+    async def _create(self, request: Request, fields: Fields, chosen: Chosen) -> Response:
         _refuse_unsupported(fields)
         given = fields.texts("metadata")
         extensions = read_extensions(given)
@@ -105,7 +111,6 @@ class SandboxRoutes:
         stock = not volume_mounts and self._sandboxes.pools.has(template, files)
         if not extensions.create_on_no_stock and not stock:
             raise ApiError(500, f"no available sandboxes for template {template.name} (no stock)", headers=DO_NOT_RETRY)
-        domain = request.state.domain
         try:
             async with asyncio.timeout(extensions.seconds):
                 sandbox = await self._sandboxes.create(
@@ -119,6 +124,7 @@ class SandboxRoutes:
                     files=files,
                     volume_mounts=volume_mounts,
                     rules=rules,
+                    chosen=chosen,
                 )
         except QuotaExceededError as error:
             raise ApiError(403, str(error)) from None
@@ -133,7 +139,10 @@ class SandboxRoutes:
         if "idempotency-key" not in request.headers and await request.is_disconnected():
             # Nobody has learned its id, and nobody can ask for it again.
             await self._sandboxes.kill(sandbox.id)
-        reply = {**sandbox_reply(sandbox, domain), **new_token_fields(self._sandboxes, sandbox)}
+        return self._created(request, sandbox)
+
+    def _created(self, request: Request, sandbox: Sandbox) -> Response:
+        reply = {**sandbox_reply(sandbox, request.state.domain), **new_token_fields(self._sandboxes, sandbox)}
         return JSONResponse(reply, status_code=201)
 
     async def connect(self, request: Request) -> Response:

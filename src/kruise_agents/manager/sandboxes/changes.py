@@ -15,7 +15,7 @@ from .deadlines import Deadlines
 from .ledger import Ledger
 from .lifecycle import Event, RefusedError, State
 from .model import Sandbox, internal_variables, now, seconds_until
-from .program import NoAnswerError, StartError
+from .program import CLAIM_SECONDS, START_SECONDS, NoAnswerError, StartError
 from .variables import SavedVariables
 from .watchers import Watchers
 
@@ -42,7 +42,8 @@ class Changes:
             StartError, NoSpaceError, OSError: what is left has to be ended.
         """
         lifetime = sandbox.lifetime
-        if sandbox.program.identity is None:
+        cold = sandbox.program.identity is None
+        if cold:
             with space_for(sandbox.program.layout.root):
                 if files is not None:
                     await sandbox.program.fill(files)
@@ -52,8 +53,9 @@ class Changes:
             await self._run_start_command(sandbox, {})
         elif sandbox.rules != EgressRules():
             await sandbox.program.change_rules(sandbox.rules)
-        given = self._variables(sandbox, variables)
-        await sandbox.program.claim(sandbox.access_token, given, sandbox.lifetime.enforced(lifetime.seconds))
+        given, seconds = self._variables(sandbox, variables), lifetime.enforced(lifetime.seconds)
+        patience = START_SECONDS if cold else CLAIM_SECONDS
+        await sandbox.program.claim(sandbox.access_token, given, seconds, patience=patience)
         self._begin_to_run(sandbox, Event.READY, lifetime.seconds)
 
     def _variables(self, sandbox: Sandbox, given: Mapping[str, str]) -> dict[str, str]:

@@ -38,13 +38,14 @@ class Pool:
     cold_creates: int = 0
     """Creates of this template that found none ready."""
     failures: int = 0
-    """Those that did not start, or ended while they waited."""
+    """Those that did not start, ended while they waited, or did not answer when they were claimed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Warm:
-    """One that waits."""
+    """One that waits, or has been taken."""
 
+    pool: Pool
     id: str
     program: SandboxProgram
     watcher: asyncio.Task[None]
@@ -76,8 +77,11 @@ class Pools:
             self._wanted.set()
             self._filling = asyncio.create_task(self._fill())
 
-    def take(self, template: Template, files: Path | None) -> tuple[str, SandboxProgram] | None:
-        """A warm sandbox of that template, begun with those files, which is the caller's now; None: there is none."""
+    def take(self, template: Template, files: Path | None) -> Warm | None:
+        """A warm sandbox of that template, begun with those files, which is the caller's now; None: there is none.
+
+        The caller counts in its pool what becomes of it.
+        """
         pool = self._pools.get(template.name)
         if pool is None or pool.offer.template != template or pool.offer.files != files:
             return None
@@ -87,8 +91,7 @@ class Pools:
             warm = pool.ready.popleft()
             warm.watcher.cancel()
             if warm.program.alive:
-                pool.warm_claims += 1
-                return warm.id, warm.program
+                return warm
             self._lost(pool, warm)
         pool.cold_creates += 1
         return None
@@ -153,7 +156,7 @@ class Pools:
             self._end(program)
             raise
         watcher = asyncio.create_task(program.ended())
-        warm = Warm(sandbox_id, program, watcher)
+        warm = Warm(pool, sandbox_id, program, watcher)
         watcher.add_done_callback(lambda done: None if done.cancelled() else self._ended(pool, warm))
         pool.ready.append(warm)
         return True

@@ -22,6 +22,8 @@ from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connec
 from .templates import Template
 
 START_SECONDS = 30
+CLAIM_SECONDS = 5
+"""For one that waits with everything running; it answers in some milliseconds, on a busy machine in a second."""
 ANSWER_SECONDS = 30
 MEASURE_SECONDS = 3
 _END_SECONDS = 3.0
@@ -133,17 +135,25 @@ class SandboxProgram:
         if status != 204:
             raise StartError(f"template {template.name}: {answer.decode(errors='replace')}")
 
-    async def claim(self, access_token: str | None, variables: Mapping[str, str], seconds_left: float | None) -> None:
+    async def claim(
+        self,
+        access_token: str | None,
+        variables: Mapping[str, str],
+        seconds_left: float | None,
+        *,
+        patience: float = START_SECONDS,
+    ) -> None:
         """Give the launched program its settings and wait until every port answers.
 
         Parameters:
             seconds_left: after which it ends by itself, from the moment it is ready; None: never.
+            patience: how many seconds it may take.
 
         Raises:
-            StartError: it ended or stayed silent for :data:`START_SECONDS`; the message carries its last output.
+            StartError: it ended or stayed silent for that long; the message carries its last output.
         """
         settings = {"accessToken": access_token, "envVars": dict(variables), "secondsLeft": seconds_left}
-        status, answer = await self._first_answer("/init", settings, START_SECONDS)
+        status, answer = await self._first_answer("/init", settings, patience)
         if status != 204:
             raise StartError(self._story(f"answered {status} to its settings: {answer.decode(errors='replace')}"))
         self._drop_leash()

@@ -51,6 +51,8 @@ async def recover(sandboxes: Sandboxes) -> Found:
     await _remove_strangers(sandboxes, known)
     for row in rows:
         if row.id not in known:
+            if row.state == State.STARTING:  # so that its create may come again
+                sandboxes.store.remove_create_of(row.id)
             sandboxes.store.remove_sandbox(row.id)
     return Found(found.count(State.RUNNING), found.count(State.PAUSED))
 

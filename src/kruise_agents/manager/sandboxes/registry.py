@@ -25,7 +25,7 @@ from .ledger import Ledger
 from .lifecycle import Event, RefusedError, State
 from .lifetime import Lifetime
 from .model import Sandbox, VolumeMount, new_sandbox_id, now, seconds_until
-from .pool import Pools
+from .pool import Pools, Warm
 from .program import NoAnswerError, SandboxProgram, StartError
 from .templates import Template
 from .turns import Turns
@@ -141,6 +141,7 @@ class Sandboxes:
         files: Path | None = None,
         volume_mounts: Sequence[VolumeMount] = (),
         rules: EgressRules = EgressRules(),  # noqa: B008 - cannot be changed
+        chosen: Callable[[str], None] = lambda sandbox_id: None,
     ) -> Sandbox:
         """Start a sandbox; returns when it answers on its ports.
 
@@ -151,41 +152,64 @@ class Sandboxes:
             files: a file tree to begin with a copy of; None: an empty one.
             volume_mounts: the volumes that it sees, and where.
             rules: what it may reach outside.
+            chosen: is told its id when that is written down, before it runs; again, if another has to take its place.
 
         Raises:
             QuotaExceededError: the owner has too many already.
             StartError: its program did not come up. Nothing is left behind.
             NoSpaceError: the disk is full. Nothing is left behind.
         """
-        if self._closing:
-            raise StartError("the manager is ending")
-        # Nothing waits between this look and the entry in the books, so that two creates cannot take the last place.
-        quota.require(template.use(), [use for one in self._known.values() if one.owner == owner and (use := one.use)])
-        self._require_space()
-        # A warm one has no volumes: they are mounted when its program is launched.
-        warm = self.pools.take(template, files) if not volume_mounts else None
-        sandbox_id, program = warm or self._cold(template, volume_mounts)
+        while True:
+            # Nothing waits between this look and the entry in the books: two creates cannot take the last place.
+            if self._closing:
+                raise StartError("the manager is ending")
+            uses = [use for one in self._known.values() if one.owner == owner and (use := one.use)]
+            quota.require(template.use(), uses)
+            self._require_space()
+            # A warm one has no volumes: they are mounted when its program is launched.
+            warm = self.pools.take(template, files) if not volume_mounts else None
+            sandbox_id, program = (warm.id, warm.program) if warm else self._cold(template, volume_mounts)
+            token = self.secret.access_token(sandbox_id) if secure else None
+            moment = now()
+            sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
+            sandbox.volume_mounts = tuple(volume_mounts)
+            if await self._start(sandbox, warm, variables, files, chosen):
+                return sandbox
+
+    async def _start(
+        self,
+        sandbox: Sandbox,
+        warm: Warm | None,
+        variables: Mapping[str, str],
+        files: Path | None,
+        chosen: Callable[[str], None],
+    ) -> bool:
+        """Let a new sandbox run; False: it was a warm one that did not answer, and another may be taken at once."""
         begun = time.monotonic()
-        token = self.secret.access_token(sandbox_id) if secure else None
-        moment = now()
-        sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
-        sandbox.volume_mounts = tuple(volume_mounts)
-        self._known[sandbox_id] = sandbox
+        self._known[sandbox.id] = sandbox
         try:
             # Before anything exists that would stay, so that nothing can be left that nobody knows of.
             self._ledger.save(sandbox)
+            chosen(sandbox.id)
             await self._turns.take(sandbox, Event.READY, lambda: self._changes.start(sandbox, variables, files))
         except BaseException as error:
-            self._metrics.failed_creates += 1
             # Whatever ended the start, nothing half-made stays.
-            if not sandbox.state.ending:
-                await asyncio.shield(self._kill(sandbox))
+            end = None if sandbox.state.ending else self._kill(sandbox)
+            if warm is not None and isinstance(error, StartError) and end is not None:
+                logger.warning("a warm sandbox is ended, and another taken: %s", error)
+                warm.pool.failures += 1
+                return False
+            self._metrics.failed_creates += 1
+            if end is not None:
+                await asyncio.shield(end)
             if isinstance(error, RefusedError):
                 raise StartError("the manager is ending") from error
             raise
+        if warm is not None:
+            warm.pool.warm_claims += 1
         self._metrics.create_seconds["warm" if warm else "cold"].add(time.monotonic() - begun)
-        logger.info("sandbox %s runs (template %s)", sandbox_id, template.name)
-        return sandbox
+        logger.info("sandbox %s runs (template %s)", sandbox.id, sandbox.template.name)
+        return True
 
     async def set_timeout(self, sandbox: Sandbox, seconds: float) -> None:
         """Let ``sandbox`` end, or be paused, in ``seconds`` from now, sooner or later than before; 0 or less: now.
