@@ -86,6 +86,16 @@ def test_get_has_every_field_that_the_sdk_requires(create: Create, api: httpx.Cl
     assert {"templateID", "clientID", "startedAt", "endAt", "cpuCount", "memoryMB", "diskSizeMB"} <= set(found)
 
 
+def test_get_shows_what_a_sandbox_may_reach_when_anything_was_said(create: Create, api: httpx.Client) -> None:
+    path = f"/sandboxes/{create()['sandboxID']}"
+    assert api.get(path).json()["allowInternetAccess"] is True
+    assert "network" not in api.get(path).json()
+    assert api.put(f"{path}/network", json={"denyOut": ["8.8.8.8", "10.0.0.0/8"]}).status_code == 204
+    assert api.get(path).json()["network"] == {"allowOut": [], "denyOut": ["8.8.8.8/32", "10.0.0.0/8"]}
+    assert api.put(f"{path}/network", json={"allow_internet_access": False}).status_code == 204
+    assert api.get(path).json()["allowInternetAccess"] is False
+
+
 def test_an_insecure_sandbox_has_no_token(create: Create) -> None:
     assert create("/sandboxes", secure=False)["envdAccessToken"] is None
 
