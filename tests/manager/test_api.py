@@ -359,6 +359,11 @@ class TestAccess:
                 "message": "Invalid API Key: this manager does not know the key that was sent",
             }
 
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_health_is_at_the_root_too_where_load_balancers_ask(self, method: str, manager: RunningManager) -> None:
+        answer = httpx.request(method, f"http://127.0.0.1:{manager.port}/health")
+        assert (answer.status_code, answer.text) == (200, "OK" if method == "GET" else "")
+
     def test_health_needs_no_key(self, manager: RunningManager) -> None:
         assert httpx.get(f"{manager.api_url}/health").text == "OK"
 
