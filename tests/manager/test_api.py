@@ -248,6 +248,17 @@ class TestBadInput:
             ({"templateID": "base", "metadata": []}, "field 'metadata' must be an object of strings, got []"),
             ({"templateID": "base", "envVars": {"A=B": "x"}}, "field 'envVars.A=B' cannot be"),
             ({"templateID": "base", "envVars": {"A": "x" * 140_000}}, "programs can be given 131072 at most"),
+            (
+                {"templateID": "base", "envVars": {f"V{n}": "x" * 100_000 for n in range(11)}},
+                "field 'envVars' has 1100045 bytes; it may have 1048576",
+            ),
+            ({"templateID": "base", "autoResume": {"enabled": 1}}, "field 'autoResume.enabled' must be true or false"),
+            ({"templateID": "base", "network": {"allowOut": "x"}}, "field 'network.allowOut' must be an array"),
+            ({"templateID": "base", "volumeMounts": [{"name": 1}]}, "field 'volumeMounts[0].name' must be a string"),
+            (
+                {"templateID": "base", "metadata": {"e2b.agents.kruise.io/create-on-no-stock": "no"}},
+                "create-on-no-stock must be 'true' or 'false', got 'no'",
+            ),
             ({"templateID": "base", "secure": "yes"}, "field 'secure' must be true or false"),
             ({"templateID": "base", "autoPause": "yes"}, "field 'autoPause' must be true or false"),
             ({"templateID": "base", "autoPauseMemory": False}, "autoPauseMemory=false only applies when autoPause is"),
@@ -261,7 +272,7 @@ class TestBadInput:
                 'invalid reserve paused sandbox duration "2 days"',
             ),
             ({"templateID": "base", "volumeMounts": [{"path": "/v"}]}, "volumeMounts[0].name cannot be empty"),
-            ({"templateID": "base", "network": {"egressProxy": {"address": "a:1"}}}, "field 'egressProxy'"),
+            ({"templateID": "base", "network": {"egressProxy": {"address": "a:1"}}}, "field 'network.egressProxy'"),
             ({"templateID": "base", "mcp": {"x": {}}}, "field 'mcp'"),
             (
                 {"templateID": "base", "metadata": {"e2b.agents.kruise.io/image": "other"}},
@@ -276,7 +287,19 @@ class TestBadInput:
         assert text in answer.json()["message"]
 
     @pytest.mark.parametrize(
-        "data", [b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"templateID":"\\ud800"}'], ids=range(6)
+        "data",
+        [
+            b"{",
+            b"[1]",
+            b'"x"',
+            b"\xff\xfe",
+            b"[" * 100_000,
+            b'{"templateID":"\\ud800"}',
+            b'{"templateID":"\xff"}',
+            '{"templateID":"base"}'.encode("utf-16"),
+            b'\xef\xbb\xbf{"templateID":"base"}',
+        ],
+        ids=range(9),
     )
     def test_malformed_json_is_a_400_that_says_so(self, data: bytes, api: httpx.Client) -> None:
         answer = api.post("/sandboxes", content=data)
