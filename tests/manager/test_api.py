@@ -86,6 +86,16 @@ def test_get_has_every_field_that_the_sdk_requires(create: Create, api: httpx.Cl
     assert {"templateID", "clientID", "startedAt", "endAt", "cpuCount", "memoryMB", "diskSizeMB"} <= set(found)
 
 
+def test_get_shows_what_a_sandbox_may_reach_when_anything_was_said(create: Create, api: httpx.Client) -> None:
+    path = f"/sandboxes/{create()['sandboxID']}"
+    assert api.get(path).json()["allowInternetAccess"] is True
+    assert "network" not in api.get(path).json()
+    assert api.put(f"{path}/network", json={"denyOut": ["8.8.8.8", "10.0.0.0/8"]}).status_code == 204
+    assert api.get(path).json()["network"] == {"allowOut": [], "denyOut": ["8.8.8.8/32", "10.0.0.0/8"]}
+    assert api.put(f"{path}/network", json={"allow_internet_access": False}).status_code == 204
+    assert api.get(path).json()["allowInternetAccess"] is False
+
+
 def test_an_insecure_sandbox_has_no_token(create: Create) -> None:
     assert create("/sandboxes", secure=False)["envdAccessToken"] is None
 
@@ -238,6 +248,17 @@ class TestBadInput:
             ({"templateID": "base", "metadata": []}, "field 'metadata' must be an object of strings, got []"),
             ({"templateID": "base", "envVars": {"A=B": "x"}}, "field 'envVars.A=B' cannot be"),
             ({"templateID": "base", "envVars": {"A": "x" * 140_000}}, "programs can be given 131072 at most"),
+            (
+                {"templateID": "base", "envVars": {f"V{n}": "x" * 100_000 for n in range(11)}},
+                "field 'envVars' has 1100045 bytes; it may have 1048576",
+            ),
+            ({"templateID": "base", "autoResume": {"enabled": 1}}, "field 'autoResume.enabled' must be true or false"),
+            ({"templateID": "base", "network": {"allowOut": "x"}}, "field 'network.allowOut' must be an array"),
+            ({"templateID": "base", "volumeMounts": [{"name": 1}]}, "field 'volumeMounts[0].name' must be a string"),
+            (
+                {"templateID": "base", "metadata": {"e2b.agents.kruise.io/create-on-no-stock": "no"}},
+                "create-on-no-stock must be 'true' or 'false', got 'no'",
+            ),
             ({"templateID": "base", "secure": "yes"}, "field 'secure' must be true or false"),
             ({"templateID": "base", "autoPause": "yes"}, "field 'autoPause' must be true or false"),
             ({"templateID": "base", "autoPauseMemory": False}, "autoPauseMemory=false only applies when autoPause is"),
@@ -251,7 +272,7 @@ class TestBadInput:
                 'invalid reserve paused sandbox duration "2 days"',
             ),
             ({"templateID": "base", "volumeMounts": [{"path": "/v"}]}, "volumeMounts[0].name cannot be empty"),
-            ({"templateID": "base", "network": {"egressProxy": {"address": "a:1"}}}, "field 'egressProxy'"),
+            ({"templateID": "base", "network": {"egressProxy": {"address": "a:1"}}}, "field 'network.egressProxy'"),
             ({"templateID": "base", "mcp": {"x": {}}}, "field 'mcp'"),
             (
                 {"templateID": "base", "metadata": {"e2b.agents.kruise.io/image": "other"}},
@@ -266,7 +287,19 @@ class TestBadInput:
         assert text in answer.json()["message"]
 
     @pytest.mark.parametrize(
-        "data", [b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"templateID":"\\ud800"}'], ids=range(6)
+        "data",
+        [
+            b"{",
+            b"[1]",
+            b'"x"',
+            b"\xff\xfe",
+            b"[" * 100_000,
+            b'{"templateID":"\\ud800"}',
+            b'{"templateID":"\xff"}',
+            '{"templateID":"base"}'.encode("utf-16"),
+            b'\xef\xbb\xbf{"templateID":"base"}',
+        ],
+        ids=range(9),
     )
     def test_malformed_json_is_a_400_that_says_so(self, data: bytes, api: httpx.Client) -> None:
         answer = api.post("/sandboxes", content=data)
@@ -348,6 +381,11 @@ class TestAccess:
                 "code": 401,
                 "message": "Invalid API Key: this manager does not know the key that was sent",
             }
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_health_is_at_the_root_too_where_load_balancers_ask(self, method: str, manager: RunningManager) -> None:
+        answer = httpx.request(method, f"http://127.0.0.1:{manager.port}/health")
+        assert (answer.status_code, answer.text) == (200, "OK" if method == "GET" else "")
 
     def test_health_needs_no_key(self, manager: RunningManager) -> None:
         assert httpx.get(f"{manager.api_url}/health").text == "OK"

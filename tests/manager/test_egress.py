@@ -59,7 +59,7 @@ def test_the_internet_is_reached_by_address_and_by_name(found: dict[str, Any]) -
     assert found["health"] == found["carrier"]
 
 
-@pytest.mark.parametrize("case", ["no internet", "closed later"])
+@pytest.mark.parametrize("case", ["no internet", "closed later", "fork of no internet"])
 def test_without_internet_access_there_is_none(found: dict[str, Any], case: str) -> None:
     assert len(found[case]) == 4
     assert not [place for place, said in found[case].items() if "answer of" in said]
@@ -127,7 +127,7 @@ def test_an_address_is_blocked_when_it_is_denied_and_not_allowed(
 def test_what_would_change_requests_on_their_way_in_is_refused(api: httpx.Client, name: str) -> None:
     answer = api.post("/sandboxes", json={"templateID": "base", "network": {name: "x"}})
     assert answer.status_code == 400
-    assert f"field '{name}' is not supported" in answer.text
+    assert f"field 'network.{name}' is not supported" in answer.text
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,11 @@ def test_rules_that_cannot_be_kept_are_refused(
         answer = api.request(method, path, json=content)
         assert answer.status_code == 400
         assert said.replace("field '", "") in answer.text.replace("field '", "").replace("network.", "")
+
+
+def test_who_may_come_in_is_no_rule_that_can_be_changed(api: httpx.Client) -> None:
+    answer = api.put("/sandboxes/inone/network", json={"allowPublicTraffic": False})
+    assert (answer.status_code, "cannot be changed" in answer.text) == (400, True)
 
 
 def test_rules_for_a_sandbox_that_is_not_there_are_not_found(api: httpx.Client) -> None:

@@ -197,7 +197,8 @@ LIMIT = {"dimension": "sandbox.count", "scope": "all", "limit": 1}
             400,
             'duplicate quota limit for dimension "sandbox.count"',
         ),
-        ({"name": "k", "quota": {"limits": [{}]}}, 400, "field 'dimension' is missing"),
+        ({"name": "k", "quota": {"limits": [{}]}}, 400, "field 'quota.limits[0].dimension' is missing"),
+        ({"name": "k", "quota": {"limit": [LIMIT]}}, 400, 'field "quota.limit" is unknown; there are limits'),
     ],
 )
 def test_keys_that_cannot_be_made(api: httpx.Client, body: dict[str, Any], status: int, text: str) -> None:

@@ -172,6 +172,18 @@ class TestForks:
                 for fork in forks:
                     fork.kill()
 
+    def test_a_fork_may_reach_outside_what_its_source_may(self, api: httpx.Client, patched: None) -> None:
+        body = {"templateID": "base", "allow_internet_access": False}
+        source = api.post("/v2/sandboxes", json=body).json()["sandboxID"]
+        rules = api.get(f"/sandboxes/{source}").json()["network"]
+        assert rules == {"allowOut": [], "denyOut": ["0.0.0.0/0"]}
+        fork = api.post(f"/sandboxes/{source}/fork", json={"timeout": 60}).json()[0]["sandbox"]["sandboxID"]
+        try:
+            assert api.get(f"/sandboxes/{fork}").json()["network"] == rules
+        finally:
+            for one in (source, fork):
+                api.delete(f"/sandboxes/{one}")
+
     @pytest.mark.parametrize(
         ("body", "text"),
         [({"count": 0}, "at least 1"), ({"count": 21}, "greater than 20"), ({"timeout": 0}, "greater")],

@@ -23,7 +23,8 @@ class ManagerApp:
         api: the control plane.
         gateway: the data plane.
         domain: what replies name as the domain, or None: the host that the client used.
-        page: counts the requests, and is what ``GET /metrics`` says on a host that names nothing else.
+        page: counts the requests, and is what ``GET /metrics`` says on a host that names nothing else; ``GET /health``
+            says there what it says as a route of the API.
     """
 
     def __init__(
@@ -51,8 +52,12 @@ class ManagerApp:
         except PortError as error:
             await invalid_port(error.port)(scope, receive, counted)
         except AddressError:
-            if self._page is not None and raw == "/metrics" and scope["method"] == "GET":
+            path = scope["path"] if scope["method"] in ("GET", "HEAD") else None
+            if self._page is not None and path == "/metrics":
                 await self._page.response()(scope, receive, counted)
+            elif path == "/health":
+                door = "api"
+                await self._api(scope, receive, counted)
             else:
                 await unmappable(f"{scope['scheme']}://{authority}{raw}")(scope, receive, counted)
         else:

@@ -16,10 +16,15 @@ BODY_SECONDS = 60.0
 
 
 class Fields:
-    """The members of a JSON object, each read with the type that it must have. ``null`` counts as absent."""
+    """The members of a JSON object, each read with the type that it must have. ``null`` counts as absent.
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    Parameters:
+        where: what stands before the names of its members in a complaint: the path to an object in another.
+    """
+
+    def __init__(self, values: dict[str, Any], where: str = "") -> None:
         self._values = values
+        self._where = where
 
     def text(self, name: str) -> str:
         """A string that must be there.
@@ -29,7 +34,7 @@ class Fields:
         """
         value = self._values.get(name)
         if value is None:
-            raise ApiError(400, f"field '{name}' is missing; it must be a string")
+            raise ApiError(400, f"field '{self._where}{name}' is missing; it must be a string")
         if not isinstance(value, str):
             raise self._wrong(name, "a string")
         return value
@@ -61,7 +66,7 @@ class Fields:
             raise self._wrong(name, "an object of strings")
         for key, one in value.items():
             if not isinstance(one, str):
-                raise ApiError(400, f"field '{name}.{key}' must be a string, got {_shown(one)}")
+                raise ApiError(400, f"field '{self._where}{name}.{key}' must be a string, got {_shown(one)}")
         return value
 
     def strings(self, name: str) -> list[str]:
@@ -80,7 +85,7 @@ class Fields:
             return Fields({})
         if not isinstance(value, dict):
             raise self._wrong(name, "an object")
-        return Fields(value)
+        return Fields(value, f"{self._where}{name}.")
 
     def objects(self, name: str) -> list[Fields]:
         """A list of objects, empty when absent."""
@@ -89,26 +94,26 @@ class Fields:
             return []
         if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
             raise self._wrong(name, "a list of objects")
-        return [Fields(one) for one in value]
+        return [Fields(one, f"{self._where}{name}[{number}].") for number, one in enumerate(value)]
 
     def required_integer(self, name: str) -> int:
         """A whole number that must be there."""
         value = self.integer(name)
         if value is None:
-            raise ApiError(400, f"field '{name}' is missing; it must be a whole number")
+            raise ApiError(400, f"field '{self._where}{name}' is missing; it must be a whole number")
         return value
 
     def allow_only(self, *names: str) -> None:
-        """Refuse a field with any other name."""
+        """Refuse a member with any other name."""
         for name in self._values:
             if name not in names:
-                raise ApiError(400, f"field {_shown(name)} is unknown; there are {', '.join(names)}")
+                raise ApiError(400, f"field {_shown(self._where + name)} is unknown; there are {', '.join(names)}")
 
     def refuse(self, name: str, why: str) -> None:
         """Refuse a field that asks for something this manager cannot do; absent and empty values pass."""
         value = self._values.get(name)
         if value not in (None, False, [], {}, ""):
-            raise ApiError(400, f"field '{name}' is not supported by this manager: {why}")
+            raise ApiError(400, f"field '{self._where}{name}' is not supported by this manager: {why}")
 
     def digest(self) -> bytes:
         """The same for two objects that say the same, however they were written."""
@@ -120,7 +125,7 @@ class Fields:
         return [name for name, value in self._values.items() if value is not None]
 
     def _wrong(self, name: str, wanted: str) -> ApiError:
-        return ApiError(400, f"field '{name}' must be {wanted}, got {_shown(self._values[name])}")
+        return ApiError(400, f"field '{self._where}{name}' must be {wanted}, got {_shown(self._values[name])}")
 
 
 async def read_fields(request: Request) -> Fields:
@@ -138,7 +143,7 @@ async def read_fields(request: Request) -> Fields:
     if not data.strip():
         return Fields({})
     try:
-        value = json.loads(data)
+        value = json.loads(data.decode())  # bytes in UTF-16 would be understood, and no other server does
         json.dumps(value, ensure_ascii=False).encode()  # half a character can be written in JSON, and is no text
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"Error when parsing request: the body is not JSON: {error}") from None

@@ -85,7 +85,7 @@ def read_extensions(given: Mapping[str, str]) -> Extensions:
     return Extensions(
         metadata=metadata,
         seconds=min(limits) if limits else None,
-        create_on_no_stock=given.get(_CREATE_ON_NO_STOCK) != "false",
+        create_on_no_stock=read_flag(given, _CREATE_ON_NO_STOCK, "true"),
     )
 
 

@@ -130,7 +130,9 @@ def _team(fields: Fields, caller: ApiKey) -> str:
 
 
 def _quota(fields: Fields) -> Quota:
-    entries = fields.object("quota").objects("limits")
+    quota = fields.object("quota")
+    quota.allow_only("limits")  # a word spelled wrong would be a key without limits
+    entries = quota.objects("limits")
     for entry in entries:
         entry.allow_only("dimension", "scope", "limit")
     try:

@@ -83,13 +83,13 @@ def _wakes(wish: Fields) -> bool:
     return wish.flag("enabled") is True
 
 
-def read_flag(metadata: Mapping[str, str], key: str) -> bool:
-    """Whether an extension key says ``true``; it is ``false`` when it is not there.
+def read_flag(metadata: Mapping[str, str], key: str, default: str = "false") -> bool:
+    """Whether an extension key says ``true``; ``default`` counts when it is not there.
 
     Raises:
         ApiError: 400 for any other value.
     """
-    value = metadata.get(key, "false")
+    value = metadata.get(key, default)
     if value not in ("true", "false"):
         raise ApiError(400, f"Bad extension param: {key} must be 'true' or 'false', got '{value}'")
     return value == "true"

@@ -44,6 +44,8 @@ class NetworkRoutes:
         rules = egress_rules(fields, fields.flag("allow_internet_access"))
         for name, why in _WHY.items():
             fields.refuse(name, why)
+        if "allowPublicTraffic" in fields.names():
+            raise ApiError(400, "field 'allowPublicTraffic' cannot be changed; it is set when a sandbox is made")
         require_a_way_out(rules, self._sandboxes)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
         try:

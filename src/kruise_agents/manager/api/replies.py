@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ..runtime import EgressRules
 from ..sandboxes.model import Sandbox
 from ..sandboxes.templates import Template, Templates
 
@@ -70,7 +71,13 @@ def sandbox_detail(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
             "autoResume": lifetime.wakes_on_traffic,
             "onTimeout": "pause" if lifetime.pause_at_end else "kill",
         },
+        "allowInternetAccess": not sandbox.rules.everything_denied,
     }
+    if sandbox.rules != EgressRules():
+        detail["network"] = {
+            "allowOut": [str(one) for one in sandbox.rules.allowed],
+            "denyOut": [str(one) for one in sandbox.rules.denied],
+        }
     if sandbox.state.resting:
         detail["pauseMode"] = "full" if sandbox.keeps_memory else "filesystem"
     return detail

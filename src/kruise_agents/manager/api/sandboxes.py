@@ -35,6 +35,8 @@ from .volumes import read_volume_mounts
 DEFAULT_TIMEOUT = 300
 LEAST_REFRESH = 15
 MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
+MAX_VARIABLES_BYTES = 1024 * 1024
+"""Of all together. Linux gives a program's arguments and variables 2 MiB, and commands bring some of their own."""
 
 logger = logging.getLogger(__name__)
 
@@ -246,6 +248,7 @@ def _positive_timeout(fields: Fields) -> int:
 
 def _variables(fields: Fields) -> dict[str, str]:
     variables = fields.texts("envVars")
+    total = 0
     for name, value in variables.items():
         if not name or "=" in name or "\0" in name + value:
             raise ApiError(400, f"field 'envVars.{name}' cannot be an environment variable")
@@ -254,6 +257,9 @@ def _variables(fields: Fields) -> dict[str, str]:
             raise ApiError(
                 400, f"field 'envVars.{name}' has {size} bytes; programs can be given {MAX_VARIABLE_BYTES} at most"
             )
+        total += size
+    if total > MAX_VARIABLES_BYTES:
+        raise ApiError(400, f"field 'envVars' has {total} bytes; it may have {MAX_VARIABLES_BYTES}, or no program starts")
     return variables
 
 

@@ -85,7 +85,12 @@ class EgressRules:
     @property
     def nothing_allowed(self) -> bool:
         """Whether there is no internet at all; then names are not looked up either."""
-        return _EVERYTHING in ipaddress.collapse_addresses(self.denied) and not self.allowed
+        return self.everything_denied and not self.allowed
+
+    @property
+    def everything_denied(self) -> bool:
+        """Whether nothing but the allowed addresses can be reached."""
+        return _EVERYTHING in ipaddress.collapse_addresses(self.denied)
 
     def _around_the_carrier(self) -> list[IPv4Network]:
         """Its network without its addresses; a network of the host might have the same range."""

@@ -176,8 +176,12 @@ SCHEMAS: dict[str, Schema] = {
             "envdAccessToken": _or_null(_TEXT),
             "domain": _or_null(_TEXT),
             "lifecycle": _object({"autoResume": _FLAG, "onTimeout": {"enum": ["kill", "pause"]}}),
+            "allowInternetAccess": _FLAG,
         },
-        {"pauseMode": {"enum": ["full", "filesystem"]}},
+        {
+            "pauseMode": {"enum": ["full", "filesystem"]},
+            "network": _object({"allowOut": _RANGES, "denyOut": _RANGES}),
+        },
     ),
     "TrafficToken": _object({"trafficAccessToken": _TEXT, "trafficAccessTokenExpiration": _TIME}),
     "Metric": _object(
