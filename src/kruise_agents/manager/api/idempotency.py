@@ -11,7 +11,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.responses import Response
 
@@ -32,7 +32,7 @@ _FORM = re.compile(r"[a-z0-9-]{1,255}")
 class _Create:
     body: bytes
     until: float
-    outcome: asyncio.Task[Response]
+    outcome: asyncio.Future[Response]
 
 
 Chosen = Callable[[str], None]
@@ -131,11 +131,17 @@ class IdempotentCreates:
 
         outcome = asyncio.create_task(run())
         self._creates[key] = begun = _Create(body, until, outcome)
-        outcome.add_done_callback(lambda done: self._forget_refused(key, made, done))
+        outcome.add_done_callback(lambda done: self._ended(key, made, done))
         return begun
 
-    def _forget_refused(self, key: bytes, made: list[str], outcome: asyncio.Task[Response]) -> None:
-        if not outcome.cancelled() and isinstance(outcome.exception(), ApiError | NoSpaceError):
+    def _ended(self, key: bytes, made: list[str], outcome: asyncio.Task[Response]) -> None:
+        known = self._creates.get(key)
+        if known is not None and _is_answer(outcome):
+            # A task keeps all that it worked with alive, for ten minutes; the answer is enough.
+            answer = asyncio.get_running_loop().create_future()
+            answer.set_result(_copy(outcome.result()))
+            self._creates[key] = replace(known, outcome=answer)
+        elif not outcome.cancelled() and isinstance(outcome.exception(), ApiError | NoSpaceError):
             self._creates.pop(key, None)
             for sandbox_id in made:
                 self._store.remove_create_of(sandbox_id)
@@ -151,7 +157,7 @@ class IdempotentCreates:
             del self._creates[key]
 
 
-def _is_answer(outcome: asyncio.Task[Response]) -> bool:
+def _is_answer(outcome: asyncio.Future[Response]) -> bool:
     return not outcome.cancelled() and outcome.exception() is None
 
 
