@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ from dnslib.server import BaseResolver, DNSLogger, DNSRecord, DNSServer
 
 KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
 IN_CLUSTER = "sandbox-manager.sandbox-system.svc.cluster.local"
+PROXIED = "sandboxes.example.com"
+PACKAGING = Path(__file__).parents[2] / "packaging"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Way:
     names: tuple[str, ...] = ()
     certificate_for: str | None = None
     forward: tuple[int, int] | None = None
+    proxy: str | None = None
+    """What stands in front of the manager, with its configuration of `packaging/`."""
 
 
 WAYS = {
@@ -46,6 +52,8 @@ WAYS = {
     "in-cluster": Way(IN_CLUSTER, "http", 80, (IN_CLUSTER,)),
     "in-cluster-7788": Way(f"{IN_CLUSTER}:7788", "http", 7788, (IN_CLUSTER,)),
     "port-forward": Way("localhost", "http", 7788, forward=(80, 7788)),
+    "nginx": Way(PROXIED, "https", 7788, (PROXIED,), certificate_for=PROXIED, proxy="nginx"),
+    "caddy": Way(PROXIED, "https", 7788, (PROXIED,), certificate_for=PROXIED, proxy="caddy"),
 }
 
 
@@ -87,7 +95,8 @@ def main() -> int:
     options = ["--port", str(way.manager_port), "--state-dir", str(folder / "state"), "--runtime", runtime]
     options += ["--log-level", "info"]
     if way.certificate_for:
-        options += make_certificate(way.certificate_for, folder)
+        certificate = make_certificate(way.certificate_for, folder)
+        options += [] if way.proxy else certificate
         environment |= dict.fromkeys(("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), str(folder / "ca.pem"))
     with contextlib.ExitStack() as stack:
         if way.names:
@@ -95,6 +104,8 @@ def main() -> int:
         if way.forward:
             stack.enter_context(forwarding(*way.forward))
         stack.enter_context(serving(options, folder))
+        if way.proxy:
+            stack.enter_context(PROXIES[way.proxy](folder))
         client = subprocess.run(command, env=environment, check=False)
     return client.returncode
 
@@ -158,6 +169,63 @@ def serving(options: list[str], folder: Path) -> Iterator[None]:
     finally:
         manager.terminate()
         manager.wait(20)
+
+
+@contextlib.contextmanager
+def nginx(folder: Path) -> Iterator[None]:
+    """nginx with what the documentation says, apart from where its certificate lies."""
+    site = (PACKAGING / "nginx.conf").read_text()
+    (folder / "site.conf").write_text(certified(site, "/etc/ssl/kruise-agents/", folder))
+    (folder / "nginx.conf").write_text(
+        # The namespace has one user, to whom nginx would otherwise change.
+        f"user root; pid {folder}/nginx.pid; daemon off; events {{}}\n"
+        f"http {{ access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n"
+        f"include {folder}/site.conf; }}\n"
+    )
+    with listening(["nginx", "-c", str(folder / "nginx.conf"), "-e", str(folder / "nginx.log")], folder):
+        yield
+
+
+@contextlib.contextmanager
+def caddy(folder: Path) -> Iterator[None]:
+    """Caddy with what the documentation says, and the certificate that it cannot get here."""
+    site = (PACKAGING / "Caddyfile").read_text()
+    files = f"\ttls {folder}/server.pem {folder}/server.key\n"
+    (folder / "Caddyfile").write_text(site.replace(f"{PROXIED} {{\n", f"{PROXIED} {{\n{files}", 1))
+    with listening(["caddy", "run", "--config", str(folder / "Caddyfile")], folder):
+        yield
+
+
+PROXIES = {"nginx": nginx, "caddy": caddy}
+
+
+def certified(site: str, place: str, folder: Path) -> str:
+    assert site.count(place) == 2, site
+    return site.replace(f"{place}fullchain.pem", f"{folder}/server.pem").replace(
+        f"{place}privkey.pem", f"{folder}/server.key"
+    )
+
+
+def answers(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def listening(command: list[str], folder: Path) -> Iterator[None]:
+    """A program that listens on port 443."""
+    environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin", "HOME": str(folder)}
+    proxy = subprocess.Popen(command, env=environment)
+    try:
+        deadline = time.monotonic() + 20
+        while not answers(443):
+            if proxy.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{command[0]} does not listen; it ended with {proxy.poll()}")
+            time.sleep(0.05)
+        yield
+    finally:
+        proxy.terminate()
+        proxy.wait(20)
 
 
 if __name__ == "__main__":

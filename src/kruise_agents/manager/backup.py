@@ -1,0 +1,124 @@
+"""A copy of a state folder that a manager can start on, made while another one runs on the original.
+
+usage: python -m kruise_agents.manager.backup <state folder> <new folder>
+
+The database is read before the files are copied and once more after it. What stands in both, unchanged, was there all
+the time, so that its files are whole; only that is in the copy. Running sandboxes are not: their files change while
+they are copied, and their processes cannot be. Nor is what identifies processes, which a manager on the copy would take
+for its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import ConfigurationError, KruiseAgentsError
+
+_SECRETS = ("secret", "traffic-token-key.pem", "tls")
+_Rows = dict[str, dict[str, tuple[object, ...]]]
+"""By their folders, by the folder in which those are."""
+_WHOLE = {
+    # What changes when a sandbox goes on, beside its state.
+    "sandboxes": "SELECT id, started_at FROM sandboxes WHERE state = 'paused'",
+    "snapshots": "SELECT folder FROM snapshots",
+    "volumes": "SELECT id FROM volumes",
+}
+_FORGET_OTHERS = {
+    "sandboxes": "DELETE FROM sandboxes WHERE id NOT IN (SELECT value FROM json_each(?))",
+    "snapshots": "DELETE FROM snapshots WHERE folder NOT IN (SELECT value FROM json_each(?))",
+    "volumes": "DELETE FROM volumes WHERE id NOT IN (SELECT value FROM json_each(?))",
+}
+
+
+def back_up(state_dir: Path, target: Path) -> None:
+    """Copy the state of a manager that runs or not.
+
+    Parameters:
+        state_dir: its state folder.
+        target: where the copy goes; nothing is there yet.
+
+    Raises:
+        ConfigurationError: one of the two folders cannot be used.
+        KruiseAgentsError: something could not be copied; what was copied is left.
+    """
+    source = state_dir / "state.db"
+    if not source.is_file():
+        raise ConfigurationError(f"{state_dir} is no state folder: there is no {source}")
+    try:
+        target.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        raise ConfigurationError(f"{target} exists; name a folder that does not") from None
+    with _opened(source, "ro") as database:
+        before = _rows(database)
+    for name in _SECRETS:
+        if (state_dir / name).exists():
+            _require(_copy(state_dir / name, target / name))
+    failures = {}
+    for kind, rows in before.items():
+        (target / kind).mkdir(mode=0o700)
+        for folder in rows:
+            failures[kind, folder] = _copy(state_dir / kind / folder, target / kind / folder)
+    kept = _copy_database(source, target / "state.db", before)
+    # A copy of what was removed meanwhile may well have failed.
+    _require(*(complaint for (kind, folder), complaint in failures.items() if folder in kept[kind]))
+    if os.geteuid() == 0:
+        owner = state_dir.stat()
+        for path in (target, target / "state.db", *(target / kind for kind in _WHOLE)):
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _copy_database(source: Path, target: Path, before: _Rows) -> _Rows:
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with _opened(source, "ro") as database, _opened(target, "rw") as copy:
+        database.backup(copy)
+        kept: _Rows = {}
+        for kind, rows in _rows(copy).items():
+            kept[kind] = {folder: row for folder, row in rows.items() if before[kind].get(folder) == row}
+            copy.execute(_FORGET_OTHERS[kind], (json.dumps(list(kept[kind])),))
+        copy.execute("UPDATE sandboxes SET pid = NULL, pid_started = NULL, boot = NULL, asleep = '[]'")
+        copy.commit()
+    return kept
+
+
+def _rows(database: sqlite3.Connection) -> _Rows:
+    return {kind: {row[0]: row for row in database.execute(statement)} for kind, statement in _WHOLE.items()}
+
+
+@contextlib.contextmanager
+def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as connection:
+        yield connection
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file or a folder, with owners, extended attributes and links. Returns what was wrong, or nothing."""
+    command = ["cp", "--archive", "--reflink=auto", "--", str(source), str(target)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stderr.strip() or f"cp ended with code {done.returncode}"
+
+
+def _require(*complaints: str) -> None:
+    wrong = [complaint for complaint in complaints if complaint]
+    if wrong:
+        raise KruiseAgentsError("not everything was copied:\n" + "\n".join(wrong))
+
+
+def main() -> None:
+    """The command."""
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m kruise_agents.manager.backup <state folder> <new folder>")
+    try:
+        back_up(Path(sys.argv[1]), Path(sys.argv[2]))
+    except (KruiseAgentsError, OSError, sqlite3.Error) as error:
+        sys.exit(f"backup: {error}")
+
+
+if __name__ == "__main__":
+    main()

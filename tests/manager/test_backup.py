@@ -1,0 +1,153 @@
+"""A copy of the state folder, made while the manager works, is one that a manager can start on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2b_code_interpreter import Sandbox
+
+from kruise_agents.patch_e2b import patch_e2b
+from support.managers import RunningManager, available_runtime, running_manager
+
+CONTENT = "0123456789" * 10_000
+
+
+@pytest.fixture(autouse=True)
+def patched() -> Iterator[None]:
+    with patch_e2b(False):
+        yield
+
+
+def options(manager: RunningManager) -> dict[str, Any]:
+    return {"domain": manager.domain, "api_key": manager.api_key}
+
+
+def back_up(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kruise_agents.manager.backup", str(source), str(target)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def snapshot(manager: RunningManager, sandbox: Sandbox) -> str:
+    with manager.api() as api:
+        made = api.post(f"/sandboxes/{sandbox.sandbox_id}/snapshots", json={}).raise_for_status().json()
+    return str(made["snapshotID"])
+
+
+class Busy:
+    """Makes sandboxes and snapshots and ends them, pauses one and lets it go on, until the block is left."""
+
+    def __init__(self, manager: RunningManager, source: Sandbox) -> None:
+        self._manager = manager
+        self._source = source
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._work, args=(work,)) for work in (self._snapshot, self._pause)]
+        self._failures: list[BaseException] = []
+        self.rounds = 0
+
+    def __enter__(self) -> Busy:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        assert self._failures == []
+
+    def _work(self, work: Any) -> None:
+        try:
+            while not self._stop.is_set():
+                work()
+                self.rounds += 1
+        except BaseException as error:
+            self._failures.append(error)
+
+    def _snapshot(self) -> None:
+        made = snapshot(self._manager, self._source)
+        with self._manager.api() as api:
+            api.delete(f"/templates/{made}").raise_for_status()
+
+    def _pause(self) -> None:
+        with Sandbox.create("base", **options(self._manager)) as sandbox:
+            sandbox.files.write("changes", CONTENT)
+            sandbox.pause()
+            sandbox.connect()
+
+
+def test_a_manager_starts_on_a_copy_that_was_made_while_the_first_one_works(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    with running_manager(here) as manager:
+        running = Sandbox.create("base", metadata={"is": "running"}, **options(manager))
+        paused = Sandbox.create("base", metadata={"is": "paused"}, **options(manager))
+        for sandbox in (running, paused):
+            sandbox.files.write("kept.txt", CONTENT)
+        kept = snapshot(manager, running)
+        paused.pause()
+        with manager.api() as api:
+            made = api.post("/api-keys", json={"name": "of a person", "teamName": "red"}).raise_for_status().json()
+        with Busy(manager, running) as busy:
+            copies = 0
+            while copies < 3 or busy.rounds < 4:
+                copies += 1
+                done = back_up(manager.state_dir, there / f"copy-{copies}")
+                assert (done.returncode, done.stderr) == (0, "")
+        (there / f"copy-{copies}").rename(there / "state")
+        with running_manager(there, "--keep") as other, other.api() as api:
+            assert "running" not in {one["metadata"].get("is") for one in api.get("/v2/sandboxes").json()}
+        # The first manager and all that is its own have seen nothing of this.
+        assert running.commands.run("cat kept.txt").stdout == CONTENT
+        paused.connect()
+        assert paused.files.read("kept.txt") == CONTENT
+    with running_manager(there) as other, other.api() as api:
+        listed = {one["metadata"].get("is"): one["state"] for one in api.get("/v2/sandboxes").json()}
+        assert listed["paused"] == "paused"
+        again = Sandbox.connect(paused.sandbox_id, **options(other))
+        assert again.files.read("kept.txt") == CONTENT
+        snapshots = {one["snapshotID"] for one in api.get("/snapshots").json()}
+        assert kept in snapshots
+        for template in snapshots:
+            with Sandbox.create(template, **options(other)) as sandbox:
+                assert sandbox.files.read("kept.txt") == CONTENT
+        assert api.get("/v2/sandboxes", headers={"X-API-Key": made["key"]}).json() == []
+        assert api.get("/v2/sandboxes", headers={"X-API-Key": "another"}).status_code == 401
+
+
+def test_the_copy_can_be_read_by_nobody_else(tmp_path: Path) -> None:
+    with running_manager(tmp_path) as manager:
+        assert back_up(manager.state_dir, tmp_path / "copy").returncode == 0
+    assert (tmp_path / "copy").stat().st_mode & 0o077 == 0
+    for name in ("secret", "state.db"):
+        assert (tmp_path / "copy" / name).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="the process runtime has no volumes")
+def test_volumes_are_in_the_copy(tmp_path: Path) -> None:
+    with running_manager(tmp_path) as manager, manager.api() as api:
+        made = api.post("/volumes", json={"name": "shared"}).raise_for_status().json()
+        (manager.state_dir / "volumes" / made["volumeID"] / "a.txt").write_text("kept")
+        (tmp_path / "there").mkdir()
+        assert back_up(manager.state_dir, tmp_path / "there" / "state").returncode == 0
+    with running_manager(tmp_path / "there") as manager, manager.api() as api:
+        assert [one["name"] for one in api.get("/volumes").json()] == ["shared"]
+        assert (manager.state_dir / "volumes" / made["volumeID"] / "a.txt").read_text() == "kept"
+
+
+def test_a_copy_without_a_manager_is_one_too_and_neither_folder_is_guessed(tmp_path: Path) -> None:
+    with running_manager(tmp_path) as manager:
+        pass
+    assert back_up(manager.state_dir, tmp_path / "copy").returncode == 0
+    again = back_up(manager.state_dir, tmp_path / "copy")
+    assert (again.returncode, again.stderr) == (1, f"backup: {tmp_path}/copy exists; name a folder that does not\n")
+    wrong = back_up(tmp_path, tmp_path / "other")
+    assert wrong.returncode == 1
+    assert "is no state folder" in wrong.stderr
+    assert not (tmp_path / "other").exists()
