@@ -259,7 +259,9 @@ def _variables(fields: Fields) -> dict[str, str]:
             )
         total += size
     if total > MAX_VARIABLES_BYTES:
-        raise ApiError(400, f"field 'envVars' has {total} bytes; it may have {MAX_VARIABLES_BYTES}, or no program starts")
+        raise ApiError(
+            400, f"field 'envVars' has {total} bytes; it may have {MAX_VARIABLES_BYTES}, or no program starts"
+        )
     return variables
 
 

@@ -119,7 +119,7 @@ class Snapshots:
     async def fork(
         self, sandbox: Sandbox, count: int, seconds: float, quota: Quota = UNLIMITED
     ) -> list[Sandbox | BaseException]:
-        """Make others with the files, variables, metadata and rules of a running sandbox, which goes on.
+        """Make others with the files, variables, metadata and network rules of a running sandbox, which goes on.
 
         Parameters:
             count: how many.
