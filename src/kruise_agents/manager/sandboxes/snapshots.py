@@ -149,6 +149,7 @@ class Snapshots:
                     files=draft,
                     volume_mounts=sandbox.volume_mounts,
                     rules=sandbox.rules,
+                    public=sandbox.traffic_token is None,
                 )
                 for _ in range(count)
             ]
