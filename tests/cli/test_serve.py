@@ -222,6 +222,17 @@ def test_a_state_folder_in_use_is_named(tmp_path: Path) -> None:
         (["--port", "70000"], "70000 is not in the range"),
         (["--runtime", "docker"], "'docker' is not one of"),
         (["--api-key", ""], "needs at least one API key, and none may be empty"),
+        (["--api-key", "secret\n"], "an API key has a blank or a line end at an end"),
+        (["--api-key", "sec\x07ret"], "an API key has a control character"),
+        (["--domain", ""], "the domain is empty"),
+        (["--state-dir", ""], "the state folder '' has no name"),
+        (["--memory", "99999999999999999999"], "99999999999999999999 is not in the range 128<=x<=1000000000"),
+        (["--disk", "99999999999999999999"], "99999999999999999999 is not in the range 16<=x<=1000000000"),
+        (["--processes", "99999999999999999999"], "99999999999999999999 is not in the range 64<=x<=1000000000"),
+        (["--cpus", "99999999999999999999"], "99999999999999999999 is not in the range 1<=x<=1000000000"),
+        (["--pool", "101"], "101 is not in the range 0<=x<=100"),
+        (["--traffic-access-token-clock-skew", "nan"], "nan is not in the range"),
+        (["--traffic-access-token-clock-skew", "inf"], "inf is not in the range"),
     ],
 )
 def test_a_wrong_option_is_named_and_nothing_starts(options: list[str], text: str, tmp_path: Path) -> None:

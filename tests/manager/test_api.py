@@ -91,7 +91,11 @@ def test_get_shows_what_a_sandbox_may_reach_when_anything_was_said(create: Creat
     assert api.get(path).json()["allowInternetAccess"] is True
     assert "network" not in api.get(path).json()
     assert api.put(f"{path}/network", json={"denyOut": ["8.8.8.8", "10.0.0.0/8"]}).status_code == 204
-    assert api.get(path).json()["network"] == {"allowOut": [], "denyOut": ["8.8.8.8/32", "10.0.0.0/8"]}
+    assert api.get(path).json()["network"] == {
+        "allowOut": [],
+        "denyOut": ["8.8.8.8/32", "10.0.0.0/8"],
+        "allowPublicTraffic": True,
+    }
     assert api.put(f"{path}/network", json={"allow_internet_access": False}).status_code == 204
     assert api.get(path).json()["allowInternetAccess"] is False
 

@@ -59,7 +59,7 @@ def test_the_internet_is_reached_by_address_and_by_name(found: dict[str, Any]) -
     assert found["health"] == found["carrier"]
 
 
-@pytest.mark.parametrize("case", ["no internet", "closed later", "fork of no internet"])
+@pytest.mark.parametrize("case", ["no internet", "closed later"])
 def test_without_internet_access_there_is_none(found: dict[str, Any], case: str) -> None:
     assert len(found[case]) == 4
     assert not [place for place, said in found[case].items() if "answer of" in said]

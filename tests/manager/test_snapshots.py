@@ -176,7 +176,7 @@ class TestForks:
         body = {"templateID": "base", "allow_internet_access": False}
         source = api.post("/v2/sandboxes", json=body).json()["sandboxID"]
         rules = api.get(f"/sandboxes/{source}").json()["network"]
-        assert rules == {"allowOut": [], "denyOut": ["0.0.0.0/0"]}
+        assert rules == {"allowOut": [], "denyOut": ["0.0.0.0/0"], "allowPublicTraffic": True}
         fork = api.post(f"/sandboxes/{source}/fork", json={"timeout": 60}).json()[0]["sandbox"]["sandboxID"]
         try:
             assert api.get(f"/sandboxes/{fork}").json()["network"] == rules

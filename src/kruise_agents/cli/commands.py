@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .. import __version__
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
 from ..manager.manager import Manager
-from ..manager.runtime import MIB, RUNTIMES, Limits
+from ..manager.runtime import LEAST, MIB, MOST, RUNTIMES, Limits
 from ..manager.settings import DEFAULT_POOL, DEFAULT_PORT, Settings
+from ..manager.template_files import MAX_POOL
 from ..manager.traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
 from ..protocol import parse_domain
 from . import EXIT_RUNTIME, EXIT_USAGE
@@ -25,6 +28,17 @@ from .greeting import Greeting
 _KEY_VARIABLE = "KRUISE_AGENTS_API_KEY"
 _LIMITS = Limits()
 _LEVELS = ("debug", "info", "warning", "error")
+
+
+class _Seconds(click.FloatRange):
+    """Which refuses what is no number: that is neither below a minimum nor above a maximum."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number of seconds."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,10 +70,12 @@ def cli() -> None:
     show_default=True,
     help="'process' isolates nothing.",
 )
-@click.option("--cpus", type=click.IntRange(1), default=_LIMITS.cpus, show_default=True, help="Of each sandbox.")
+@click.option(
+    "--cpus", type=click.IntRange(LEAST["cpus"], MOST), default=_LIMITS.cpus, show_default=True, help="Of each sandbox."
+)
 @click.option(
     "--memory",
-    type=click.IntRange(128),
+    type=click.IntRange(LEAST["memory"], MOST),
     default=_LIMITS.memory // MIB,
     show_default=True,
     metavar="MIB",
@@ -67,7 +83,7 @@ def cli() -> None:
 )
 @click.option(
     "--processes",
-    type=click.IntRange(64),
+    type=click.IntRange(LEAST["processes"], MOST),
     default=_LIMITS.processes,
     show_default=True,
     metavar="NUMBER",
@@ -75,7 +91,7 @@ def cli() -> None:
 )
 @click.option(
     "--disk",
-    type=click.IntRange(16),
+    type=click.IntRange(LEAST["disk"], MOST),
     default=_LIMITS.disk // MIB,
     show_default=True,
     metavar="MIB",
@@ -89,7 +105,7 @@ def cli() -> None:
 )
 @click.option(
     "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False),
     help="Folder for sandboxes and certificates.  [default: $XDG_STATE_HOME/kruise-agents]",
 )
 @click.option(
@@ -103,7 +119,7 @@ def cli() -> None:
 @click.option(
     "--traffic-access-token-clock-skew",
     "token_clock_skew",
-    type=click.FloatRange(min=0),
+    type=_Seconds(0, DEFAULT_VALIDITY),
     default=DEFAULT_CLOCK_SKEW,
     show_default=True,
     metavar="SECONDS",
@@ -116,7 +132,7 @@ def cli() -> None:
 )
 @click.option(
     "--pool",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MAX_POOL),
     default=DEFAULT_POOL,
     show_default=True,
     help="How many sandboxes of code-interpreter-v1 are kept warm, so that a create takes one.",
@@ -138,7 +154,7 @@ def serve(
     processes: int,
     disk: int,
     internet: bool,
-    state_dir: Path | None,
+    state_dir: str | None,
     token_validity: int,
     token_clock_skew: float,
     templates: Path | None,
@@ -172,11 +188,11 @@ def serve(
         # Read here and not by click, which would split it at blanks.
         given = api_keys or tuple(filter(None, [os.environ.get(_KEY_VARIABLE)]))
         settings = Settings(
-            state_dir=state_dir or _default_state_dir(),
+            state_dir=_default_state_dir() if state_dir is None else _state_dir(state_dir),
             api_keys=given or (f"e2b_{secrets.token_hex(20)}",),
             host=host,
             port=port,
-            domain=str(parse_domain(domain)) if domain else None,
+            domain=str(parse_domain(domain)) if domain is not None else None,
             runtime=runtime,
             limits=Limits(memory=memory * MIB, processes=processes, cpus=cpus, disk=disk * MIB),
             internet=internet,
@@ -230,6 +246,12 @@ async def _serve(settings: Settings, shown_key: str | None) -> None:
 def _default_state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "kruise-agents"
+
+
+def _state_dir(text: str) -> Path:
+    if not text:
+        raise ConfigurationError("the state folder '' has no name; leave --state-dir out for the default one")
+    return Path(text)
 
 
 def _default_templates() -> Path | None:

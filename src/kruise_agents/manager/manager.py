@@ -61,6 +61,8 @@ class Manager:
     def __init__(self, settings: Settings, tell: Callable[[str], None] = logger.info) -> None:
         if not settings.api_keys or not all(key.strip() for key in settings.api_keys):
             raise ConfigurationError("a manager needs at least one API key, and none may be empty")
+        for key in settings.api_keys:
+            _check_key(key)
         self._settings = replace(settings, state_dir=settings.state_dir.absolute())
         self._tell = tell
         self._lock: int | None = None
@@ -203,6 +205,14 @@ def _runtime(settings: Settings) -> Runtime:
     if settings.runtime == ProcessRuntime.name:
         return ProcessRuntime()
     raise ConfigurationError(f"unknown runtime {settings.runtime!r}; it is 'bubblewrap' or 'process'")
+
+
+def _check_key(key: str) -> None:
+    """Refuse a key that no client could send as it is: the ends of a header are cut off."""
+    if key.strip() != key:
+        raise ConfigurationError("an API key has a blank or a line end at an end, which no header can carry; remove it")
+    if any(ord(character) < 32 or ord(character) == 127 for character in key):
+        raise ConfigurationError("an API key has a control character in it, which no header can carry")
 
 
 def _lock(state_dir: Path) -> int:

@@ -29,6 +29,10 @@ class StateSecret:
         """The token for envd of one sandbox: 256 bits in hex, the same whenever it is asked for."""
         return hmac.new(self._value, f"envd:{sandbox_id}".encode(), hashlib.sha256).hexdigest()
 
+    def traffic_token(self, sandbox_id: str) -> str:
+        """The token for the ports of one sandbox that are not open to everybody: 256 bits in hex, always the same."""
+        return hmac.new(self._value, f"traffic:{sandbox_id}".encode(), hashlib.sha256).hexdigest()
+
     def volume_token(self, volume_id: str, owner: str) -> str:
         """The token for the contents of one volume, which changes with its owner: 256 bits in hex."""
         return hmac.new(self._value, f"volume:{volume_id}:{owner}".encode(), hashlib.sha256).hexdigest()

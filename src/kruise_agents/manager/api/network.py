@@ -68,6 +68,24 @@ def egress_of_create(fields: Fields) -> EgressRules:
     return egress_rules(network, fields.flag("allow_internet_access"))
 
 
+def is_public(fields: Fields, *, secure: bool) -> bool:
+    """Whether a create call leaves the ports of its sandbox open to everybody.
+
+    Parameters:
+        secure: whether envd asks for a token, because its port is not closed by this.
+
+    Raises:
+        ApiError: 400.
+    """
+    public = fields.object("network").flag("allowPublicTraffic") is not False
+    if not public and not secure:
+        raise ApiError(
+            400,
+            "You cannot create a sandbox without public access unless you enable secure envd access via 'secure' flag.",
+        )
+    return public
+
+
 def require_a_way_out(rules: EgressRules, sandboxes: Sandboxes) -> None:
     """Refuse to allow what cannot be reached anyway.
 

@@ -36,7 +36,7 @@ def sandbox_reply(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
         "alias": sandbox.template.name,
         "envdVersion": ENVD_VERSION,
         "envdAccessToken": sandbox.access_token,
-        "trafficAccessToken": None,
+        "trafficAccessToken": sandbox.traffic_token,
         "domain": domain,
     }
 
@@ -73,10 +73,12 @@ def sandbox_detail(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
         },
         "allowInternetAccess": not sandbox.rules.everything_denied,
     }
-    if sandbox.rules != EgressRules():
+    public = sandbox.traffic_token is None
+    if sandbox.rules != EgressRules() or not public:
         detail["network"] = {
             "allowOut": [str(one) for one in sandbox.rules.allowed],
             "denyOut": [str(one) for one in sandbox.rules.denied],
+            "allowPublicTraffic": public,
         }
     if sandbox.state.resting:
         detail["pauseMode"] = "full" if sandbox.keeps_memory else "filesystem"

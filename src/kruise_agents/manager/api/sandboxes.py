@@ -26,7 +26,7 @@ from .extensions import read_extensions
 from .idempotency import Chosen, IdempotentCreates
 from .lifetimes import MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
 from .listing import page, read_query
-from .network import egress_of_create, require_a_way_out
+from .network import egress_of_create, is_public, require_a_way_out
 from .ownership import own_sandbox
 from .replies import sandbox_detail, sandbox_listed, sandbox_reply
 from .traffic_tokens import TrafficTokenRoutes, new_token_fields
@@ -102,6 +102,7 @@ class SandboxRoutes:
         variables = _variables(fields)
         secure = fields.flag("secure") is not False
         rules = egress_of_create(fields)
+        public = is_public(fields, secure=secure)
         require_a_way_out(rules, self._sandboxes)
         caller = still_valid(request, self._keys)
         template, files = self._template(fields.text("templateID"), caller.id)
@@ -126,6 +127,7 @@ class SandboxRoutes:
                     files=files,
                     volume_mounts=volume_mounts,
                     rules=rules,
+                    public=public,
                     chosen=chosen,
                 )
         except QuotaExceededError as error:
@@ -267,8 +269,5 @@ def _variables(fields: Fields) -> dict[str, str]:
 
 def _refuse_unsupported(fields: Fields) -> None:
     """Refuse what would be silently ignored otherwise and changes what the sandbox may do or how long it lives."""
-    network = fields.object("network")
-    if network.flag("allowPublicTraffic") is False:
-        raise ApiError(400, "field 'network.allowPublicTraffic' false is not supported by this manager yet")
     fields.refuse("iam", "there is no identity provider")
     fields.refuse("mcp", "there is no MCP gateway")

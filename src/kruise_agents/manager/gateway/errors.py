@@ -27,6 +27,18 @@ def bad_answer(sandbox_id: str, port: int, cause: str) -> Response:
     return _json(502, sandboxId=sandbox_id, message=message, port=port)
 
 
+def traffic_token_missing(sandbox_id: str, header: str) -> Response:
+    """The sandbox's ports are not open to everybody."""
+    message = f"Sandbox is secured with traffic access token. Token header '{header}' is missing"
+    return _json(403, sandboxId=sandbox_id, message=message)
+
+
+def traffic_token_invalid(sandbox_id: str, header: str) -> Response:
+    """It has another token."""
+    message = f"Sandbox is secured with traffic access token. Provided token in header '{header}' is invalid"
+    return _json(403, sandboxId=sandbox_id, message=message)
+
+
 def reserved_route(path: str) -> Response:
     """A route of envd that only the manager may call."""
     message = "This endpoint is reserved for the E2B control plane and is not reachable through the sandbox URL"

@@ -47,7 +47,7 @@ class Gateway:
             await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
             return
         tokens, scope = take_tokens(scope)
-        if (refused := refusal(sandbox, tokens, self._tokens)) is not None:
+        if (refused := refusal(sandbox, target.port, tokens, self._tokens)) is not None:
             await refused(scope, receive, send)
             return
         if sandbox.state is not State.RUNNING and not await self._awaken(sandbox):

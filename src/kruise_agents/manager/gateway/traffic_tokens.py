@@ -1,16 +1,21 @@
-"""Whether a request may reach a protected sandbox, by the token that it carries.
+"""Whether a request may reach a sandbox that is not open to everybody, by the token that it carries.
 
-The refusals are plain text with the words of OpenKruise's gateway, not E2B's JSON: protection is OpenKruise's feature,
-so programs that know it know these answers, and no SDK release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
+There are two such kinds. A protected sandbox is OpenKruise's: JWTs, on every port, and refusals in plain text with the
+words of its gateway. One without public traffic is E2B's: one token, on every port but envd's, which has its own, and
+refusals in JSON. No SDK release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
 """
 
 from __future__ import annotations
 
+import hmac
+
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
 
+from ...protocol.addresses import ENVD_PORT
 from ..sandboxes.model import Sandbox
 from ..traffic_tokens import ForeignTokenError, TokenRefusedError, TrafficTokens
+from .errors import traffic_token_invalid, traffic_token_missing
 
 HEADER = b"e2b-traffic-access-token"
 
@@ -23,10 +28,20 @@ def take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:
     return tokens, {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != HEADER]}
 
 
-def refusal(sandbox: Sandbox, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:
+def refusal(sandbox: Sandbox, port: int, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:
     """The answer to a request that may not pass; None for one that may."""
-    if not sandbox.protected:
+    if sandbox.protected:
+        return _refusal_of_protected(sandbox, tokens, issuer)
+    if sandbox.traffic_token is None or port == ENVD_PORT:
         return None
+    if not tokens:
+        return traffic_token_missing(sandbox.id, HEADER.decode())
+    if len(tokens) != 1 or not hmac.compare_digest(tokens[0], sandbox.traffic_token.encode()):
+        return traffic_token_invalid(sandbox.id, HEADER.decode())
+    return None
+
+
+def _refusal_of_protected(sandbox: Sandbox, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:
     if len(tokens) != 1:  # of two, nobody can say which one counts
         return _forbidden("invalid or missing traffic access token")
     try:

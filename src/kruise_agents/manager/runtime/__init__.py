@@ -7,13 +7,15 @@ from .bubblewrap import BubblewrapRuntime
 from .egress import Connection, Egress, EgressRules
 from .handle import ProcessHandle, ProcessIdentity
 from .layout import Layout, Mount
-from .limits import MIB, Limits
+from .limits import LEAST, MIB, MOST, Limits
 from .owners import FileOwners
 from .process import ProcessRuntime
 from .watch import Watch
 
 __all__ = [
+    "LEAST",
     "MIB",
+    "MOST",
     "RUNTIMES",
     "BubblewrapRuntime",
     "Connection",

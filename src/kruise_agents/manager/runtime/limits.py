@@ -13,6 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 MIB = 1024 * 1024
+LEAST = {"cpus": 1, "memory": 128, "processes": 64, "disk": 16}
+"""What a sandbox needs to start, in the units in which people say it: memory and disk in MiB."""
+MOST = 1_000_000_000
 _COUNTS_SINCE = (5, 14)
 
 

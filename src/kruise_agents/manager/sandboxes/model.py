@@ -14,6 +14,7 @@ from ipaddress import IPv4Network
 
 from ..quota import Use
 from ..runtime import EgressRules, ProcessIdentity
+from ..state_secret import StateSecret
 from ..store import SandboxRow
 from ..traffic_tokens import PROTECT_KEY
 from .lifecycle import Event, State, after
@@ -53,6 +54,8 @@ class Sandbox:
     """The id of the API key that made it."""
     rules: EgressRules = field(default_factory=EgressRules)
     """What it may reach outside."""
+    traffic_token: str | None = None
+    """What requests to its ports need, envd's own excepted; None: nothing."""
     state: State = State.STARTING
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     kept_until: datetime | None = None
@@ -111,24 +114,31 @@ class Sandbox:
             pid_started=process.started if process else None,
             boot=process.boot if process else None,
             asleep=json.dumps(self.asleep),
-            network=json.dumps({"allowed": _texts(self.rules.allowed), "denied": _texts(self.rules.denied)}),
+            network=json.dumps(
+                {
+                    "allowed": _texts(self.rules.allowed),
+                    "denied": _texts(self.rules.denied),
+                    "public": self.traffic_token is None,
+                }
+            ),
             volume_mounts=json.dumps([asdict(mount) for mount in self.volume_mounts]),
         )
 
 
-def from_row(row: SandboxRow, program: SandboxProgram, access_token: str) -> Sandbox:
+def from_row(row: SandboxRow, program: SandboxProgram, secret: StateSecret) -> Sandbox:
     """The sandbox that was written down."""
     return Sandbox(
         id=row.id,
         template=Template.from_json(row.template),
         program=program,
         metadata=json.loads(row.metadata),
-        access_token=access_token if row.secure else None,
+        access_token=secret.access_token(row.id) if row.secure else None,
         started_at=datetime.fromtimestamp(row.started_at, UTC),
         end_at=_moment(row.end_at),
         lifetime=Lifetime(**json.loads(row.lifetime)),
         owner=row.owner,
         rules=_rules(row),
+        traffic_token=None if json.loads(row.network).get("public", True) else secret.traffic_token(row.id),
         state=State(row.state),
         uid=row.uid,
         kept_until=_moment(row.kept_until),
@@ -180,8 +190,9 @@ def _texts(networks: tuple[IPv4Network, ...]) -> list[str]:
 
 
 def _rules(row: SandboxRow) -> EgressRules:
-    facts = {name: tuple(map(IPv4Network, networks)) for name, networks in json.loads(row.network).items()}
-    return EgressRules(**facts)
+    facts = json.loads(row.network)
+    allowed, denied = (tuple(map(IPv4Network, facts.get(name, ()))) for name in ("allowed", "denied"))
+    return EgressRules(allowed, denied)
 
 
 def _seconds(moment: datetime | None) -> float | None:

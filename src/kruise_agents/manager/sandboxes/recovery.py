@@ -62,7 +62,7 @@ async def _recover(sandboxes: Sandboxes, row: SandboxRow) -> State | None:
     program = sandboxes.program(row.id, Template.from_json(row.template), mounts_of(row))
     process = process_of(row)
     alive = process is not None and program.find(process)
-    sandbox = from_row(row, program, sandboxes.secret.access_token(row.id))
+    sandbox = from_row(row, program, sandboxes.secret)
     state = _settled(sandbox, alive=alive)
     if state is State.RUNNING and not await _runs(sandbox):
         state = None

@@ -141,6 +141,7 @@ class Sandboxes:
         files: Path | None = None,
         volume_mounts: Sequence[VolumeMount] = (),
         rules: EgressRules = EgressRules(),  # noqa: B008 - cannot be changed
+        public: bool = True,
         chosen: Callable[[str], None] = lambda sandbox_id: None,
     ) -> Sandbox:
         """Start a sandbox; returns when it answers on its ports.
@@ -152,6 +153,7 @@ class Sandboxes:
             files: a file tree to begin with a copy of; None: an empty one.
             volume_mounts: the volumes that it sees, and where.
             rules: what it may reach outside.
+            public: whether its ports are open to everybody; otherwise requests need a token of it.
             chosen: is told its id when that is written down, before it runs; again, if another has to take its place.
 
         Raises:
@@ -173,6 +175,7 @@ class Sandboxes:
             moment = now()
             sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
             sandbox.volume_mounts = tuple(volume_mounts)
+            sandbox.traffic_token = None if public else self.secret.traffic_token(sandbox_id)
             if await self._start(sandbox, warm, variables, files, chosen):
                 return sandbox
 

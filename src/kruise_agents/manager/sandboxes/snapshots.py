@@ -119,7 +119,7 @@ class Snapshots:
     async def fork(
         self, sandbox: Sandbox, count: int, seconds: float, quota: Quota = UNLIMITED
     ) -> list[Sandbox | BaseException]:
-        """Make others with the files, variables, metadata and rules of a running sandbox, which goes on.
+        """Make others with the files, variables, metadata and network rules of a running sandbox, which goes on.
 
         Parameters:
             count: how many.
@@ -149,6 +149,7 @@ class Snapshots:
                     files=draft,
                     volume_mounts=sandbox.volume_mounts,
                     rules=sandbox.rules,
+                    public=sandbox.traffic_token is None,
                 )
                 for _ in range(count)
             ]

@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import ConfigurationError
-from ..runtime import MIB, Limits
+from ..runtime import LEAST, MIB, MOST, Limits
 from ..sandboxes.templates import DEFAULT_READY_SECONDS, Ready, Template, built_in
 from .table import Source, Table
 
 MAX_POOL = 100
-MAX_LIMIT = 1_000_000_000
-_LIMITS = ("cpus", "memory", "processes", "disk")
-_KEYS = ("name", "code_interpreter", "variables", "start", "ready", "files", "requirements", "pool", *_LIMITS)
+_KEYS = ("name", "code_interpreter", "variables", "start", "ready", "files", "requirements", "pool", *LEAST)
 _NOT_YET = {
     "internet": "it is the create call's choice, and the manager's",
     "rootfs": "sandboxes have the system folders of this machine",
@@ -24,7 +22,7 @@ _NOT_YET = {
 _READY_KEYS = ("command", "port", "url", "seconds")
 _NAME = re.compile(r"[a-z0-9_-]{1,128}")
 _VARIABLE = re.compile(r"[^=\0]+")
-_URL = re.compile(r"http://(localhost|127\.0\.0\.1)(:[0-9]{1,5})?(/[!-~]*)?")
+_URL = re.compile(r"http://(localhost|127\.0\.0\.1)(?::(?P<port>[0-9]{1,5}))?(/[!-~]*)?")
 _HOME = PurePosixPath("/home/user")
 FREE_FOLDERS = (str(_HOME), "/code", "/opt", "/root", "/srv", "/var")
 """Where a template may put files; other folders are the machine's own, or made anew for each sandbox."""
@@ -110,15 +108,15 @@ def _template(table: Table, path: Path, limits: Limits) -> Template:
     variables = table.text_map("variables")
     for variable, value in variables.items():
         if not _VARIABLE.fullmatch(variable) or "\0" in value:
-            table.complain("variables", f"'{variable}' cannot be an environment variable")
+            table.complain("variables", f"'{variable}' cannot be an environment variable", variable)
     limits = _limits(table, limits)
     return Template(name, code_interpreter, limits, variables=variables, start=start, ready=_ready(table, start))
 
 
 def _limits(table: Table, limits: Limits) -> Limits:
-    for key in _LIMITS:
+    for key, least in LEAST.items():
         unit = MIB if key in ("memory", "disk") else 1
-        value = table.number(key, 1, MAX_LIMIT)
+        value = table.number(key, least, MOST)
         if value is not None:
             limits = replace(limits, **{key: value * unit})
     return limits
@@ -131,11 +129,16 @@ def _ready(table: Table, start: str | None) -> Ready | None:
     if start is None:
         table.complain("ready", "'ready' says when the start command is ready, and there is no 'start'")
     command, port, url = ready.text("command"), ready.number("port", 1, 65535), ready.text("url")
-    if url is not None and not _URL.fullmatch(url):
+    if url is not None and not _is_local(url):
         ready.complain("url", f"'url' must be like http://localhost:8000/health, got '{url}'")
     if [command, port, url].count(None) != 2:
         ready.complain(None, "'ready' needs one of 'command', 'port' and 'url'")
     return Ready(command, port, url, ready.seconds("seconds") or DEFAULT_READY_SECONDS)
+
+
+def _is_local(url: str) -> bool:
+    found = _URL.fullmatch(url)
+    return found is not None and (found["port"] is None or 0 < int(found["port"]) < 65536)
 
 
 def _files(table: Table, path: Path) -> Iterator[tuple[PurePosixPath, Path]]:
@@ -144,9 +147,9 @@ def _files(table: Table, path: Path) -> Iterator[tuple[PurePosixPath, Path]]:
         source = path.parent / what
         free = any(target.is_relative_to(folder) and str(target) != folder for folder in FREE_FOLDERS)
         if not free or ".." in target.parts:
-            table.complain("files", f"'{where}' must be a path below ~/ or one of {', '.join(FREE_FOLDERS)}")
+            table.complain("files", f"'{where}' must be a path below ~/ or one of {', '.join(FREE_FOLDERS)}", where)
         elif not source.is_file() and not source.is_dir():
-            table.complain("files", f"'{what}', for '{where}', is neither a file nor a folder in {path.parent}")
+            table.complain("files", f"'{what}', for '{where}', is neither a file nor a folder in {path.parent}", where)
         else:
             yield target, source
 

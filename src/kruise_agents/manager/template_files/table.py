@@ -49,15 +49,15 @@ class Table:
                 hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
                 self.complain(key, f"unknown key '{key}'; {hint}")
 
-    def complain(self, key: str | None, problem: str) -> None:
-        """Note that something is wrong with the value of a key, or with the table."""
-        self._source.complain((*self._at, key) if key is not None else self._at, problem)
+    def complain(self, key: str | None, problem: str, *below: str) -> None:
+        """Note that something is wrong with the value of a key, with a key ``below`` it, or with the table."""
+        self._source.complain((*self._at, key, *below) if key is not None else self._at, problem)
 
     def text(self, key: str) -> str | None:
         """A string that is not empty."""
         value = self._of_type(key, str, "a string")
         if value is not None and (not value.strip() or "\0" in value):
-            self.complain(key, f"'{key}' must not be empty")
+            self.complain(key, f"'{key}' must not {'have a zero byte' if value.strip() else 'be empty'}")
             return None
         return value
 

@@ -119,7 +119,9 @@ SCHEMAS: dict[str, Schema] = {
             "secure": _or_null({**_FLAG, "description": "whether envd asks for an access token; true unless false"}),
             "allow_internet_access": _or_null(_FLAG),
             "volumeMounts": _or_null({"type": "array", "items": _object({"name": _TEXT, "path": _TEXT})}),
-            "network": _or_null(_object({}, {"allowOut": _RANGES, "denyOut": _RANGES})),
+            "network": _or_null(
+                _object({}, {"allowOut": _RANGES, "denyOut": _RANGES, "allowPublicTraffic": _or_null(_FLAG)})
+            ),
             "autoPause": _or_null({**_FLAG, "description": "pause it at its end time instead of ending it"}),
             "autoPauseMemory": _or_null({**_FLAG, "description": "whether that pause keeps processes"}),
             "autoResume": _or_null(_object({}, {"enabled": _or_null(_FLAG)})),
@@ -180,7 +182,7 @@ SCHEMAS: dict[str, Schema] = {
         },
         {
             "pauseMode": {"enum": ["full", "filesystem"]},
-            "network": _object({"allowOut": _RANGES, "denyOut": _RANGES}),
+            "network": _object({"allowOut": _RANGES, "denyOut": _RANGES, "allowPublicTraffic": _FLAG}),
         },
     ),
     "TrafficToken": _object({"trafficAccessToken": _TEXT, "trafficAccessTokenExpiration": _TIME}),
