@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
-from e2b import CommandExitException, SandboxException
+from e2b import CommandExitException, SandboxException, Volume
 from e2b_code_interpreter import Sandbox
 
+from kruise_agents.manager.runtime.limits import MIB
+from kruise_agents.manager.runtime.log_file import MOST_BYTES
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import RunningManager, available_runtime, running_manager, wait_for
 from support.users import NO_IDENTITIES
@@ -144,6 +147,46 @@ def test_programs_that_want_too_much_memory_together_are_killed_one_by_one(
     assert f"of {MEMORY} MiB of memory, and this process" in limited.log.read_text()
 
 
+SLOW_DISK = """
+import time
+from kruise_agents.manager.runtime import bubblewrap
+measured = bubblewrap.BubblewrapRuntime.disk_usage
+def disk_usage(self, folder):
+    while (folder / "rootfs/home/user/slow").exists():
+        time.sleep(0.1)
+    return measured(self, folder)
+bubblewrap.BubblewrapRuntime.disk_usage = disk_usage
+"""
+
+
+def test_a_disk_that_takes_long_to_measure_keeps_nobodys_memory_from_being_held(tmp_path: Path) -> None:
+    with running_manager(tmp_path, *LIMITS, prelude=SLOW_DISK) as manager, patch_e2b(False):
+        options = {"domain": manager.domain, "api_key": manager.api_key}
+        with Sandbox.create(**options) as slow, Sandbox.create(**options) as other:
+            slow.commands.run("touch slow; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done")
+            for sandbox in (other, slow):
+                _, said = run(sandbox, MANY_HOGS, timeout=60)
+                assert int(said.split()[0]) >= 3
+
+
+def test_the_log_of_a_sandbox_stays_short(small: Sandbox, limited: RunningManager) -> None:
+    log = limited.state_dir / "sandboxes" / small.sandbox_id / "log"
+    # With one user, code in it can write there.
+    program = """
+import contextlib, glob, os
+for name in glob.glob('/proc/[0-9]*/fd/[12]'):
+    with contextlib.suppress(OSError):
+        if os.readlink(name).endswith('/log'):
+            with open(name, 'ab') as file:
+                file.write(b'x' * 79 + b'\\n')
+                file.write((b'x' * 79 + b'\\n') * 250_000)
+            break
+"""
+    run(small, program)
+    wait_for(lambda: log.stat().st_size <= MOST_BYTES, what="the shortening of the log")
+    wait_for(lambda: answers(small))
+
+
 @pytest.fixture
 def _open_files_can_be_looked_at(request: pytest.FixtureRequest) -> None:
     if os.geteuid() != 0 and request.node.callspec.params["limited"] == "several users":
@@ -268,6 +311,53 @@ def test_folders_closed_to_others_count_as_disk(small: Sandbox, limited: Running
         f"mkdir d && cd d && for i in 1 2 3; do head -c {DISK // 3 + 4}M /dev/zero > $i; done; cd .. && chmod 0 d"
     )
     wait_for(lambda: not writes(small), what="the end of writing")
+
+
+def test_empty_files_count_too(small: Sandbox, limited: RunningManager) -> None:
+    """A disk of that size has room for one in 16 KiB; whoever goes on takes those of others."""
+    program = """
+import os, time
+end = time.monotonic() + 40
+for number in range(100):
+    os.mkdir(f'd{number}')
+    for name in range(500):
+        open(f'd{number}/{name}', 'w').close()
+    time.sleep(0.1)
+    if time.monotonic() > end:
+        break
+"""
+    small.files.write("program.py", program)
+    small.commands.run("python program.py", background=True)
+    wait_for(lambda: not small.is_running(), 40, "the end of the sandbox")
+    wait_for(lambda: "goes on writing" in limited.log.read_text())
+
+
+def test_a_volume_has_a_limit_of_its_own(limited: RunningManager) -> None:
+    options = {"domain": limited.domain, "api_key": limited.api_key}
+    with patch_e2b(False):
+        volume = Volume.create("filled", **options)
+        with Sandbox.create(volume_mounts={"/v": volume}, **options) as sandbox:
+            code, said = run(sandbox, FILLER.replace("/home/user", "/v"), timeout=60)
+            assert (code, said.splitlines()[0]) == (0, "File too large")
+            assert int(said.splitlines()[1]) < 40
+            sandbox.commands.run("rm /v/big*")
+            wait_for(lambda: writes(sandbox), what="the way back to writing")
+        Volume.destroy(volume.volume_id, **options)
+    assert f"files in volume {volume.volume_id}; writing is refused" in limited.log.read_text()
+
+
+def test_a_volume_takes_no_more_over_the_api_either(limited: RunningManager) -> None:
+    options = {"domain": limited.domain, "api_key": limited.api_key}
+    with patch_e2b(False):
+        volume = Volume.create("filled", **options)
+        volume.write_file("/first", b"x" * (DISK // 2 * MIB))
+        for size in (DISK // 2 * MIB, DISK * MIB):
+            with pytest.raises(Exception, match=f"has room for {DISK} MiB"):
+                volume.write_file("/second", b"x" * size)
+        assert [entry.name for entry in volume.list("/")] == ["first"]
+        volume.remove("/first")
+        volume.write_file("/second", b"x" * (DISK // 2 * MIB))
+        Volume.destroy(volume.volume_id, **options)
 
 
 def test_a_sandbox_has_its_processors_and_no_more(small: Sandbox) -> None:

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from e2b_code_interpreter import Sandbox
 
-from kruise_agents.manager.sandboxes.log import MOST_BYTES, read_log
+from kruise_agents.manager.runtime.log_file import KEPT_BYTES
+from kruise_agents.manager.sandboxes.log import read_log
 from support.managers import RunningManager
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -38,7 +39,7 @@ def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
             file.write(f"line {number}\n")
     lines = read_log(tmp_path / "log", BEGAN)
     assert lines[-1].text == "line 199999"
-    assert sum(len(line.text) + 1 for line in lines) <= MOST_BYTES
+    assert sum(len(line.text) + 1 for line in lines) <= KEPT_BYTES
     assert lines[0].text.startswith("line ")
     assert read_log(tmp_path / "missing", BEGAN) == []
 

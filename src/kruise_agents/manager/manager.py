@@ -110,7 +110,8 @@ class Manager:
             await snapshots.recover()
             keys = Keys(settings.api_keys, self._store, secret)
             volumes_folder.mkdir(mode=0o700, exist_ok=True)
-            volumes = Volumes(volumes_folder, self._store, secret, self.runtime, self._sandboxes.mounted_volumes)
+            mounted, room = self._sandboxes.mounted_volumes, settings.limits.disk
+            volumes = Volumes(volumes_folder, self._store, secret, self.runtime, mounted, room)
             volumes.recover()
             holdings = Holdings(self._sandboxes, snapshots, volumes)
             holdings.settle(keys)

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from ..runtime import Runtime
 from ..runtime.owners import MOST
 from ..store import VolumeRow, space_for
-from ..volumes import Entry, OutsideError, Volumes, VolumeTree
+from ..volumes import Entry, OutsideError, VolumeFullError, Volumes, VolumeTree
 from ..volumes.tree import Attributes
 from .body import read_fields
 from .errors import ApiError
@@ -38,7 +38,7 @@ _REFUSED = {
     errno.EACCES: (403, "permission denied"),
     errno.EPERM: (403, "permission denied"),
 }
-Handler = Callable[[Request, VolumeTree], Awaitable[Response]]
+Handler = Callable[[Request, VolumeRow, VolumeTree], Awaitable[Response]]
 
 
 class VolumeContentRoutes:
@@ -61,46 +61,47 @@ class VolumeContentRoutes:
             Route(f"{one}/path", self._opened(self.remove), methods=["DELETE"]),
         ]
 
-    async def list(self, request: Request, tree: VolumeTree) -> Response:
+    async def list(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
         """What is in a folder."""
         depth = whole_number(request.query_params, "depth")
         entries = await asyncio.to_thread(tree.entries, _path(request), 1 if depth is None else depth)
         return JSONResponse([_shown(entry) for entry in entries])
 
-    async def make_folder(self, request: Request, tree: VolumeTree) -> Response:
+    async def make_folder(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
         """Make a folder: 201."""
-        entry = await asyncio.to_thread(
-            tree.make_folder, _path(request), self._attributes(request), parents=_force(request)
-        )
+        path, attributes, parents = _path(request), self._attributes(request), _force(request)
+        async with self._volumes.room(volume, 0):
+            entry = await asyncio.to_thread(tree.make_folder, path, attributes, parents=parents)
         return JSONResponse(_shown(entry), status_code=201)
 
-    async def read(self, request: Request, tree: VolumeTree) -> Response:
+    async def read(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
         """The bytes of a file."""
         descriptor = await asyncio.to_thread(tree.read, _path(request))
         return StreamingResponse(_pieces(descriptor), media_type="application/octet-stream")
 
-    async def write(self, request: Request, tree: VolumeTree) -> Response:
+    async def write(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
         """Write a file, which is there when all of it has come: 201."""
         path, attributes, parents = _path(request), self._attributes(request), _force(request)
-        with tree.draft() as draft:
+        with tree.draft() as draft, self._volumes.upload(volume) as take:
             try:
-                await _save(request, draft)
+                size = await _save(request, draft, take)
             except ClientDisconnect:
                 return Response(status_code=499)  # to nobody
-            entry = await asyncio.to_thread(tree.place, draft, path, attributes, parents=parents)
+            async with self._volumes.room(volume, size):
+                entry = await asyncio.to_thread(tree.place, draft, path, attributes, parents=parents)
         return JSONResponse(_shown(entry), status_code=201)
 
-    async def get(self, request: Request, tree: VolumeTree) -> Response:
+    async def get(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
         """One file, folder or link."""
         return JSONResponse(_shown(await asyncio.to_thread(tree.entry, _path(request))))
 
-    async def change(self, request: Request, tree: VolumeTree) -> Response:
+    async def change(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
         """Set owner, group and permissions."""
         fields = await read_fields(request)
         wanted = self._checked(*(fields.integer(name) for name in ("uid", "gid", "mode")))
         return JSONResponse(_shown(await asyncio.to_thread(tree.change, _path(request), wanted)))
 
-    async def remove(self, request: Request, tree: VolumeTree) -> Response:
+    async def remove(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
         """Remove a file, or a folder with all that is in it."""
         await asyncio.to_thread(tree.remove, _path(request), self._runtime.remove)
         return Response(status_code=204)
@@ -117,9 +118,11 @@ class VolumeContentRoutes:
             tree = self._volumes.tree(volume)
             try:
                 with space_for(tree.root):
-                    return await handler(request, tree)
+                    return await handler(request, volume, tree)
             except OutsideError as error:
                 raise ApiError(400, str(error)) from None
+            except VolumeFullError as error:
+                raise ApiError(507, str(error)) from None
             except OSError as error:
                 raise _refusal(error, request.query_params.get("path", "")) from error
 
@@ -144,10 +147,13 @@ class VolumeContentRoutes:
         return Attributes(uid, gid, mode)
 
 
-async def _save(request: Request, draft: Path) -> None:
+async def _save(request: Request, draft: Path, take: Callable[[int], None]) -> int:
+    size = 0
     with await asyncio.to_thread(open, draft, "xb", opener=_private) as file:
         async for piece in request.stream():
-            await asyncio.to_thread(file.write, piece)
+            take(len(piece))
+            size += await asyncio.to_thread(file.write, piece)
+    return size
 
 
 def _private(path: str, flags: int) -> int:

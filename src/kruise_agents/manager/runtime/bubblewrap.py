@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import importlib.util
@@ -20,7 +21,6 @@ from typing import IO
 from ...errors import ConfigurationError, RuntimeUnavailableError
 from . import freezer
 from .base import Launched, Runtime
-from .beneath import open_beneath
 from .control_groups import NotDelegatedError, find_groups
 from .copying import copy_command, run_copy
 from .folders import remove_tree, size_command, size_said
@@ -28,8 +28,9 @@ from .freezer import Freezer, group_of
 from .identities import Identities, NoIdentitiesError, find_identities
 from .layout import SYSTEM_PATH, USERNAME, Layout
 from .limits import MIB, Limits, ResourceLimits
+from .mount_points import make_mount_points, refuse_links
 from .owners import USER_ID, FileOwners
-from .program import program_argv, readable_folders
+from .program import program_argv, readable_folders, sudo_script
 from .system_files import bound_from_host, fill_root
 
 HOME = f"/home/{USERNAME}"
@@ -42,6 +43,8 @@ _READ_INSIDE = ("uvicorn", "zmq", "ipykernel")
 _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_RESOURCE")
 _REAL_SUDO = Path("/usr/bin/sudo")
 """Of the host; it cannot work in a sandbox, so that ours lies over it."""
+_PRELOADED = Path("/etc/ld.so.preload")
+"""Names libraries that every program loads, also the first ones, which are not within their limits yet."""
 _PROCESSORS = Path("/sys/devices/system/cpu")
 _CLOSED = ("kcore", "keys", "key-users", "kmsg", "timer_list", "sched_debug", "latency_stats", "sysrq-trigger")
 """Files in /proc about the whole machine that tell or change too much; most are for the host's root only."""
@@ -129,11 +132,11 @@ class BubblewrapRuntime(Runtime):
         """See :meth:`.base.Runtime.launch`."""
         command = [*program_argv(HOME, several_users=self._identities is not None), "--isolated", *arguments]
         options = self._options("--bind", str(layout.rootfs), "/", shared_memory=limits.memory // 2)
-        _make_mount_points(layout)
+        make_mount_points(layout)
         for mount in layout.mounts:
             options += ["--bind", str(mount.source), mount.target]
-        if _REAL_SUDO.is_file():
-            options += ["--ro-bind", str(layout.home / ".local/bin/sudo"), str(_REAL_SUDO.resolve())]
+        options += _covers(layout)
+        refuse_links(layout.rootfs, options)
         group = functools.partial(self._freezer.put, layout.root.name) if self._freezer is not None else None
         command += self.enforcer.arguments(limits)
         try:
@@ -183,17 +186,20 @@ class BubblewrapRuntime(Runtime):
         return remove_tree(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
-        """See :meth:`.base.Runtime.copy`: only in their namespace can what belongs to other ids be read and made."""
-        identities = self._identities
-        if identities is None or not identities.helpers:
-            await super().copy(source, target)
-            return
+        """See :meth:`.base.Runtime.copy`: only in their namespace can what belongs to other ids be read and made.
+
+        Nothing else of the host is there for it, so that links which programs exchange meanwhile lead nowhere.
+        """
+        await asyncio.to_thread(target.mkdir, 0o700)
+        inside = (Path("/source"), Path("/target"))
+        rights = _owners_namespace("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
+        options = [*rights, *_program_mounts()]
+        options += ["--ro-bind", str(source), str(inside[0]), "--bind", str(target), str(inside[1])]
 
         def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
-            rights = _as_owners("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
-            return _start(rights, command, identities, (), output).process
+            return _start(options, command, self._identities, (), output).process
 
-        await run_copy(start, copy_command(source, target))
+        await run_copy(start, copy_command(*inside))
 
     def _try(self, command: Sequence[str]) -> None:
         _run(self._options("--tmpfs", "/", "--dir", HOME), command, self._identities)
@@ -210,31 +216,28 @@ class BubblewrapRuntime(Runtime):
         ]
 
 
-def _make_mount_points(layout: Layout) -> None:
-    """Folders to mount on, in a file tree that code in a sandbox may have made: ``bwrap`` would follow its links.
-
-    Raises:
-        OSError: a link or a file is in the way.
-    """
-    for mount in layout.mounts:
-        folder = os.open(layout.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        for name in mount.target.strip("/").split("/"):
-            try:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, 0o755, dir_fd=folder)
-                inner = open_beneath(folder, name, os.O_PATH | os.O_DIRECTORY, links=False)
-            finally:
-                os.close(folder)
-            folder = inner
-        os.close(folder)
+def _covers(layout: Layout) -> Iterator[str]:
+    """What lies over files of the tree, and of the host's folders. Not from the tree, which code may have laid out."""
+    covers = {"ld.so.preload": ("", _PRELOADED)}
+    if _REAL_SUDO.is_file():
+        covers["sudo"] = sudo_script(), _REAL_SUDO.resolve()
+    for name, (text, place) in covers.items():
+        file = layout.root / name
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o755)
+        yield from ("--ro-bind", str(file), str(place))
 
 
 def _as_owners(*capabilities: str) -> list[str]:
     """Options for a command on the host's own files, as the owner of all ids that sandboxes have."""
+    return [*_owners_namespace(*capabilities), "--bind", "/", "/"]
+
+
+def _owners_namespace(*capabilities: str) -> list[str]:
     options = ["--unshare-user", "--uid", "0", "--gid", "0", "--die-with-parent", "--cap-drop", "ALL"]
     for capability in capabilities:
         options += ["--cap-add", f"CAP_{capability}"]
-    return [*options, "--bind", "/", "/"]
+    return options
 
 
 def _first_step() -> list[str]:
@@ -372,13 +375,7 @@ def _namespaces(identities: Identities | None) -> list[str]:
 
 
 def _system_mounts(identities: Identities | None, shared_memory: int) -> Iterator[str]:
-    yield from ("--ro-bind", "/usr", "/usr")
-    for name in _SYSTEM_FOLDERS:
-        folder = Path("/") / name
-        if folder.is_symlink():
-            yield from ("--symlink", str(folder.readlink()), str(folder))
-        elif folder.is_dir():
-            yield from ("--ro-bind", str(folder), str(folder))
+    yield from _program_mounts()
     yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(shared_memory))
     # Read-only: what can be written to in memory has to have a size, and this folder has none.
     yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - its own
@@ -392,6 +389,17 @@ def _system_mounts(identities: Identities | None, shared_memory: int) -> Iterato
     for path in bound_from_host():
         yield from _way_to(Path(path))
         yield from ("--ro-bind-try", path, path)
+
+
+def _program_mounts() -> Iterator[str]:
+    """The host's programs and libraries."""
+    yield from ("--ro-bind", "/usr", "/usr")
+    for name in _SYSTEM_FOLDERS:
+        folder = Path("/") / name
+        if folder.is_symlink():
+            yield from ("--symlink", str(folder.readlink()), str(folder))
+        elif folder.is_dir():
+            yield from ("--ro-bind", str(folder), str(folder))
 
 
 def _way_to(mounted: Path) -> Iterator[str]:

@@ -20,7 +20,7 @@ _FULL = ("No space left on device", "Disk quota exceeded")
 
 
 def copy_command(source: Path, target: Path) -> list[str]:
-    """The command that copies the folder ``source`` to ``target``, which must not exist. It speaks English."""
+    """The command that copies the folder ``source`` to ``target``, which is empty or not there. It speaks English."""
     copy = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--no-target-directory", "--", str(source), str(target)]
     return ["env", "LC_ALL=C", f"PATH={os.environ.get('PATH', os.defpath)}", *copy]
 

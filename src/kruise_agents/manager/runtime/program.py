@@ -97,6 +97,13 @@ def fill_login_files(home: Path) -> None:
     (home / ".bashrc").write_text("# Read by login shells too, through ~/.profile.\n", encoding="utf-8")
 
 
+def sudo_script() -> str:
+    """The ``sudo`` of sandboxes."""
+    base = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    client = Path(kruise_agents.__file__).parent / "sandbox" / "sudo" / "client.py"
+    return _SUDO.format(python=shlex.quote(str(base)), client=shlex.quote(str(client)))
+
+
 def fill_home(home: Path) -> None:
     """Put the login profile, ``sudo`` and the thin virtual environment into an empty home folder.
 
@@ -118,10 +125,7 @@ def fill_home(home: Path) -> None:
     for name in ("pip", "pip3"):
         (binaries / name).write_text(_PIP, encoding="utf-8")
         (binaries / name).chmod(0o755)
-    client = Path(kruise_agents.__file__).parent / "sandbox" / "sudo" / "client.py"
-    (binaries / "sudo").write_text(
-        _SUDO.format(python=shlex.quote(str(base)), client=shlex.quote(str(client))), encoding="utf-8"
-    )
+    (binaries / "sudo").write_text(sudo_script(), encoding="utf-8")
     (binaries / "sudo").chmod(0o755)
     lines = [f"import site; site.addsitedir({folder!r})" for folder in site.getsitepackages()]
     (packages / "_manager_packages.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")

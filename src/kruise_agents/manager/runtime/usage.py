@@ -8,11 +8,14 @@ import re
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BLOCK = 512
+_MOST_FILES = 50_000
+"""How many open files of a sandbox are looked at, so that nobody's look takes long."""
 _SHARES = re.compile(r"^(Pss_Anon|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -80,29 +83,29 @@ def memory_of(process: Process) -> Memory:
 class Hidden:
     """Bytes of files without a name, which are there as long as they are open."""
 
-    in_memory: dict[int, int]
+    in_memory: dict[int, int] = field(default_factory=dict)
     """By the process that has them open, or the first of several."""
-    on_disk: int
+    on_disk: int = 0
 
 
 def hidden_in(processes: Iterable[Process], device: int) -> Hidden:
-    """What the processes hold in files without a name.
+    """What the processes hold in files without a name, among the first :data:`_MOST_FILES` that they have open.
 
     Parameters:
         device: the number of the sandbox's disk; a file that is on no disk is in memory.
     """
-    found = Hidden({}, 0)
+    found = Hidden()
     seen = set()
-    for process in processes:
-        for facts in _open_files(process.pid):
-            if facts.st_nlink or not stat.S_ISREG(facts.st_mode) or (facts.st_dev, facts.st_ino) in seen:
-                continue
-            seen.add((facts.st_dev, facts.st_ino))
-            size = facts.st_blocks * _BLOCK
-            if facts.st_dev == device:
-                found.on_disk += size
-            else:
-                found.in_memory[process.pid] = found.in_memory.get(process.pid, 0) + size
+    opened = ((process.pid, facts) for process in processes for facts in _open_files(process.pid))
+    for pid, facts in islice(opened, _MOST_FILES):
+        if facts.st_nlink or not stat.S_ISREG(facts.st_mode) or (facts.st_dev, facts.st_ino) in seen:
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        size = facts.st_blocks * _BLOCK
+        if facts.st_dev == device:
+            found.on_disk += size
+        else:
+            found.in_memory[pid] = found.in_memory.get(pid, 0) + size
     return found
 
 

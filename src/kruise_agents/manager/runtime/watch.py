@@ -15,12 +15,15 @@ import re
 import resource
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .layout import Layout
 from .limits import MIB, Limits
-from .usage import Process, Processes, hidden_in, memory_of, shared_memory_files
+from .log_file import shorten
+from .space import Space
+from .usage import Hidden, Process, Processes, hidden_in, memory_of, shared_memory_files
 
 _INTERVAL = 0.5
 _INTERVAL_WHEN_CLOSE = 0.1
@@ -28,9 +31,6 @@ _PATIENCE = 3.0
 """Seconds over the limit, whatever is killed, until the whole sandbox is ended."""
 _BUSY_TICKS = 5
 """Processor time, in clock ticks, below which a sandbox is taken to have done nothing since the last look."""
-_DISK_SECONDS = 1.0
-_DISK_SHARE = 50
-"""Measuring a disk that is not close to its limit may take one part in so many of the time."""
 _OURS = 2
 """Processes of a sandbox that are ours: the first one and its program."""
 _TELLING_SECONDS = 0.3
@@ -47,7 +47,8 @@ class Watched:
     Parameters:
         name: for the log.
         root: its first process.
-        folder: everything that it can write to.
+        log: what its program writes.
+        spaces: everything that it can write to: its own folder first, then its volumes.
         limits: its share.
         end: ends it as a whole; called in the event loop.
         tell: lets the sandbox know which of its processes (by its own number) is about to be killed, and why.
@@ -55,26 +56,30 @@ class Watched:
 
     name: str
     root: int
-    folder: Path
+    log: Path
+    spaces: list[Space]
     limits: Limits
     end: Callable[[], None]
     tell: Callable[[int, str], Awaitable[None]]
     killing: list[tuple[Process, str]] = field(default_factory=list)
     started: int | None = None
     ticks: int = -1
-    hidden_memory: dict[int, int] = field(default_factory=dict)
+    active: bool = False
+    """Whether it did something since its disk was looked at."""
+    hidden: Hidden = field(default_factory=Hidden)
     over_since: float | None = None
     ending: bool = False
-    measured_at: float = 0.0
-    measured_in: float = 0.0
-    disk: int = 0
-    disk_free: int = 0
-    refused_at: int | None = None
-    """Bytes on disk when writing was refused; None: it is not."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether its programs may not write."""
+        return any(space.refused_at is not None for space in self.spaces)
 
 
 class Watch:
     """Watches sandboxes from :meth:`add` to :meth:`remove`.
+
+    Processes and disks in turns of their own: a disk may take long to measure.
 
     Parameters:
         disk_usage: bytes that a sandbox's folder takes.
@@ -85,42 +90,51 @@ class Watch:
         self._disk_usage = disk_usage
         self._memory = memory
         self._watched: dict[str, Watched] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def add(
         self,
         name: str,
         root: int,
-        folder: Path,
+        layout: Layout,
         limits: Limits,
         end: Callable[[], None],
         tell: Callable[[int, str], Awaitable[None]],
     ) -> None:
-        """Watch a sandbox; see :class:`Watched`. Must be called in the event loop."""
-        self._watched[name] = Watched(name, root, folder, limits, end, tell)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run())
+        """Watch the sandbox in ``layout``; see :class:`Watched`. Must be called in the event loop."""
+        folders = [layout.root, *(mount.source for mount in layout.mounts)]
+        spaces = [Space(folder, limits.disk) for folder in folders]
+        self._watched[name] = Watched(name, root, layout.log, spaces, limits, end, tell)
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._run_disks())]
 
     def remove(self, name: str) -> None:
         """Watch it no longer; nothing happens when it is not watched."""
         self._watched.pop(name, None)
-        if not self._watched and self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if not self._watched:
+            for task in self._tasks:
+                task.cancel()
+            self._tasks = []
 
     async def _run(self) -> None:
         while True:
             close, ending = False, list[Watched]()
-            try:
+            with _surviving("sandboxes"):
                 close, ending = await asyncio.to_thread(self._look, list(self._watched.values()))
-            except Exception:
-                # Whatever it is, the next look may succeed, and without looks there would be no limits.
-                logger.exception("sandboxes could not be looked at")
             await self._kill_all()
-            for one in ending:
-                if one.name in self._watched:
-                    one.end()
+            self._end_all(ending)
             await asyncio.sleep(_INTERVAL_WHEN_CLOSE if close else _INTERVAL)
+
+    async def _run_disks(self) -> None:
+        while True:
+            with _surviving("sandboxes"):
+                self._end_all(await asyncio.to_thread(self._look_at_disks, list(self._watched.values())))
+            await asyncio.sleep(_INTERVAL)
+
+    def _end_all(self, ending: list[Watched]) -> None:
+        for one in ending:
+            if one.name in self._watched:
+                one.end()
 
     async def _kill_all(self) -> None:
         """At once, so that no sandbox has to wait for another."""
@@ -142,61 +156,66 @@ class Watch:
         processes = Processes.now()
         close = False
         for one in watched:
-            family = processes.family(one.root)
-            if not family or one.ending:
-                continue
-            one.started = one.started or family[0].started
-            if one.started != family[0].started:
-                continue  # it has ended, and somebody else got its number
-            ticks = sum(process.ticks for process in family)
-            busy = abs(ticks - one.ticks) >= _BUSY_TICKS or one.refused_at is not None
-            if busy:
-                one.ticks = ticks
-                self._look_into(one, family)
-            if self._memory:
-                close |= self._hold_memory(one, family)
-                self._hold_processes(one, family)
+            with _surviving(f"sandbox {one.name}"):
+                family = processes.family(one.root)
+                if family and not one.ending and self._is_same(one, family):
+                    close |= self._look_at(one, family)
         return close, [one for one in watched if one.ending]
 
-    def _look_into(self, one: Watched, family: list[Process]) -> None:
-        with contextlib.suppress(FileNotFoundError):  # it has just been removed
-            hidden = hidden_in(family, one.folder.stat().st_dev)
-            one.hidden_memory = hidden.in_memory
-            if self._disk_is_due(one):
-                before = time.monotonic()
-                one.disk_free = _free(one.folder)
-                one.disk = self._disk_usage(one.folder) + hidden.on_disk
-                one.measured_at = time.monotonic()
-                one.measured_in = one.measured_at - before
-                self._hold_disk(one)
-            if one.refused_at is not None:
-                _limit_files(family, 0)
+    def _is_same(self, one: Watched, family: list[Process]) -> bool:
+        """Whether it has not ended, and somebody else got its number."""
+        one.started = one.started or family[0].started
+        return one.started == family[0].started
 
-    def _disk_is_due(self, one: Watched) -> bool:
-        passed = time.monotonic() - one.measured_at
-        if passed < max(_DISK_SECONDS, 2 * one.measured_in):
+    def _look_at(self, one: Watched, family: list[Process]) -> bool:
+        ticks = sum(process.ticks for process in family)
+        if abs(ticks - one.ticks) >= _BUSY_TICKS:
+            one.ticks, one.active = ticks, True
+        if one.active or one.refused:
+            one.hidden = hidden_in(family, one.spaces[0].folder.stat().st_dev)
+        if not self._memory:
             return False
-        # Whoever wrote it: no more can have come here than has gone from the disk.
-        gone = one.disk_free - _free(one.folder)
-        return passed > _DISK_SHARE * one.measured_in or 2 * gone > one.limits.disk - one.disk
+        self._hold_processes(one, family)
+        return self._hold_memory(one, family)
 
-    def _hold_disk(self, one: Watched) -> None:
-        if one.refused_at is None:
-            if one.disk > one.limits.disk:
-                one.refused_at = one.disk
-                used = _of(one.disk, one.limits.disk)
-                logger.warning("sandbox %s has %s of files; writing is refused", one.name, used)
-        elif one.disk <= one.limits.disk:
-            one.refused_at = None
-            _limit_files(Processes.now().family(one.root), None)
+    def _look_at_disks(self, watched: list[Watched]) -> list[Watched]:
+        """What is to be ended."""
+        for one in watched:
+            if (one.active or one.refused) and not one.ending:
+                with _surviving(f"sandbox {one.name}"):
+                    self._look_at_disk(one)
+        return [one for one in watched if one.ending]
+
+    def _look_at_disk(self, one: Watched) -> None:
+        shorten(one.log)
+        was_refused = one.refused
+        due = [space for space in one.spaces if space.is_due()]
+        one.active = one.active and len(due) < len(one.spaces)
+        for space in due:
+            space.measure(self._disk_usage, one.hidden.on_disk if space is one.spaces[0] else 0)
+            self._hold_disk(one, space)
+        if one.refused or was_refused:
+            family = Processes.now().family(one.root)
+            if family and self._is_same(one, family):
+                _limit_files(family, 0 if one.refused else None)
+        if was_refused and not one.refused:
             logger.info("sandbox %s may write again", one.name)
-        elif one.disk > one.refused_at + _LEEWAY:
-            self._end(one, f"has {_of(one.disk, one.limits.disk)} of files and goes on writing")
+
+    def _hold_disk(self, one: Watched, space: Space) -> None:
+        used = _of(space.used, space.limit)
+        where = "files" if space is one.spaces[0] else f"files in volume {space.folder.name}"
+        if space.used <= space.limit:
+            space.refused_at = None
+        elif space.refused_at is None:
+            space.refused_at = space.used
+            logger.warning("sandbox %s has %s of %s; writing is refused", one.name, used, where)
+        elif space.used > space.refused_at + _LEEWAY:
+            self._end(one, f"has {used} of {where} and goes on writing")
 
     def _hold_memory(self, one: Watched, family: list[Process]) -> bool:
         """Kill the largest processes until the rest is within the limit. Returns whether it is close to it."""
         limit = one.limits.memory
-        hidden = sum(one.hidden_memory.values())
+        hidden = sum(one.hidden.in_memory.values())
         files = shared_memory_files(one.root)
         if (rough := sum(process.resident for process in family) + hidden + files) <= limit:
             one.over_since = None
@@ -212,7 +231,7 @@ class Watch:
             self._end(one, f"took {_of(total, limit)} of memory again and again")
             return True
         takes = {
-            process: each.anonymous + each.shared + one.hidden_memory.get(process.pid, 0)
+            process: each.anonymous + each.shared + one.hidden.in_memory.get(process.pid, 0)
             for process, each in memory.items()
         }
         kept = {one.root, _program(family).pid}
@@ -279,9 +298,18 @@ def _limit_files(family: list[Process], size: int | None) -> None:
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (wanted, hard))
 
 
-def _free(folder: Path) -> int:
-    facts = os.statvfs(folder)
-    return facts.f_bavail * facts.f_frsize
+@contextlib.contextmanager
+def _surviving(what: str) -> Iterator[None]:
+    """Whatever goes wrong at one sandbox, the others are looked at, and so is this one the next time.
+
+    Without looks there would be no limits.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        logger.debug("%s has just been removed", what)
+    except Exception:
+        logger.exception("%s could not be looked at", what)
 
 
 def _of(used: int, limit: int) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-MOST_BYTES = 1024 * 1024
-"""How much of the end of a log is looked at."""
+from ..runtime.log_file import last_bytes
+
 LEVELS = ("debug", "info", "warn", "error")
 
 _LINE = re.compile(r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (?P<level>[A-Z]+) (?P<rest>.*)", re.DOTALL)
@@ -34,14 +34,9 @@ def read_log(path: Path, began: datetime) -> list[LogLine]:
             that of the line before.
     """
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - MOST_BYTES))
-            content = file.read(MOST_BYTES)
+        content = last_bytes(path)
     except FileNotFoundError:
         return []
-    if size > MOST_BYTES:
-        content = content.partition(b"\n")[2]
     return list(_lines(content.decode(errors="replace"), began))
 
 

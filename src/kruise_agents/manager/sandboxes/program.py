@@ -18,6 +18,7 @@ from ...errors import KruiseAgentsError
 from ...protocol.addresses import ENVD_PORT
 from ..http_client import exchange
 from ..runtime import Connection, Egress, EgressRules, Layout, Limits, ProcessHandle, ProcessIdentity, Runtime, Watch
+from ..runtime.log_file import last_bytes
 from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
 from .templates import Template
 
@@ -302,8 +303,8 @@ class SandboxProgram:
 
     def _hold(self, process: ProcessHandle) -> None:
         self._process = process
-        name, folder = self.layout.root.name, self.layout.root
-        self._watch.add(name, process.identity.pid, folder, self._limits, self._end_all, self._tell)
+        name = self.layout.root.name
+        self._watch.add(name, process.identity.pid, self.layout, self._limits, self._end_all, self._tell)
 
     def _end_all(self) -> None:
         if self._process is not None:
@@ -387,5 +388,5 @@ class SandboxProgram:
     def _story(self, what: str) -> str:
         code = self._child.poll() if self._child else None
         ended = f" (exit code {code})" if code is not None else ""
-        lines = self.layout.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        lines = last_bytes(self.layout.log).decode(errors="replace").splitlines()[-_LOG_LINES:]
         return "\n".join([f"the sandbox's program {what}{ended}; its last output:", *lines])

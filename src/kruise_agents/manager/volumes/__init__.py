@@ -1,6 +1,6 @@
 """Volumes: named folders that sandboxes share and that outlive them."""
 
 from .tree import Entry, OutsideError, VolumeTree
-from .volumes import NameTakenError, Volumes, VolumeUsedError
+from .volumes import NameTakenError, VolumeFullError, Volumes, VolumeUsedError
 
-__all__ = ["Entry", "NameTakenError", "OutsideError", "VolumeTree", "VolumeUsedError", "Volumes"]
+__all__ = ["Entry", "NameTakenError", "OutsideError", "VolumeFullError", "VolumeTree", "VolumeUsedError", "Volumes"]

@@ -7,12 +7,15 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ...errors import ConfigurationError, KruiseAgentsError
 from ..runtime import Runtime
+from ..runtime.limits import MIB
 from ..state_secret import StateSecret
 from ..store import Store, VolumeRow, space_for
 from .tree import VolumeTree
@@ -30,6 +33,10 @@ class VolumeUsedError(KruiseAgentsError):
     """Sandboxes have it mounted."""
 
 
+class VolumeFullError(KruiseAgentsError):
+    """It has no room for what is to be put into it."""
+
+
 class Volumes:
     """Every volume, each a folder and a row.
 
@@ -39,6 +46,7 @@ class Volumes:
         secret: what the tokens for their contents are derived from.
         runtime: what mounts them.
         used: gives the ids of volumes that sandboxes have mounted.
+        limit: bytes for which each has room. What sandboxes write into one is held to it by their watch.
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class Volumes:
         secret: StateSecret,
         runtime: Runtime,
         used: Callable[[], Iterable[str]],
+        limit: int,
     ) -> None:
         self._folder = folder
         self._staging = folder / _STAGING
@@ -55,6 +64,9 @@ class Volumes:
         self._secret = secret
         self._runtime = runtime
         self._used = used
+        self._limit = limit
+        self._uploading: Counter[str] = Counter()
+        self._placing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def all(self, owner: str) -> list[VolumeRow]:
         """Those of one owner, oldest first."""
@@ -81,6 +93,44 @@ class Volumes:
         owners = self._runtime.file_owners
         assert owners is not None
         return VolumeTree(self._folder / volume.id, self._staging, owners)
+
+    @contextmanager
+    def upload(self, volume: VolumeRow) -> Iterator[Callable[[int], None]]:
+        """Account for a file on its way; gives what is to be told how many bytes come, before they are written.
+
+        What it is told raises :class:`VolumeFullError` when all uploads together could never fit.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            self._require(volume, 0, self._uploading[volume.id] + size)
+            taken += size
+            self._uploading[volume.id] += size
+
+        try:
+            yield take
+        finally:
+            self._uploading[volume.id] -= taken
+
+    @asynccontextmanager
+    async def room(self, volume: VolumeRow, size: int) -> AsyncIterator[None]:
+        """Something of that many bytes may be put into a volume inside the block, by nobody else meanwhile.
+
+        Raises:
+            VolumeFullError: it may not.
+        """
+        async with self._placing[volume.id]:
+            used = await asyncio.to_thread(self._runtime.disk_usage, self._folder / volume.id)
+            self._require(volume, used, size)
+            yield
+
+    def _require(self, volume: VolumeRow, used: int, size: int) -> None:
+        if used + size > self._limit:
+            raise VolumeFullError(
+                f"volume '{volume.name}' has room for {self._limit // MIB} MiB, of which {used // MIB} are taken; "
+                f"{-(-size // MIB)} more do not fit"
+            )
 
     async def make(self, name: str, owner: str) -> VolumeRow:
         """Make an empty volume that belongs to the default user of sandboxes.
@@ -110,6 +160,7 @@ class Volumes:
         if volume.id in self._used():
             raise VolumeUsedError(f"volume '{volume.name}' is mounted in sandboxes; end them first")
         self._store.remove_volume(volume.id)
+        self._placing.pop(volume.id, None)
         await asyncio.to_thread(self._runtime.remove, self._folder / volume.id)
 
     def owners(self) -> set[str]:
