@@ -7,7 +7,7 @@ UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 
-.PHONY: demo test compat bench-patch bench-sandbox bench-sandboxes soak drift lint format lock wheel clean FORCE
+.PHONY: demo test compat bench-patch bench-sandbox bench-fleet soak drift lint format lock wheel clean FORCE
 .DELETE_ON_ERROR:
 
 demo: .venv/local.stamp
@@ -25,15 +25,15 @@ compat: .venv/dev.stamp
 bench-patch: .venv/dev.stamp
 	$(BIN)/python benchmarks/patch.py
 
-# What a sandbox costs, beside a plain kernel, subprocess.run and nginx; writes docs/benchmarks/sandbox.md.
+# What one sandbox costs to work in, beside a plain kernel, subprocess.run and nginx; writes docs/benchmarks/sandbox.md.
 # The part with nginx needs `apt-get install nginx-light curl`.
 bench-sandbox: .venv/dev.stamp
 	$(BIN)/python benchmarks/sandbox.py
 
-# What it costs to make and to keep many, beside a plain Jupyter kernel; writes docs/benchmarks/sandboxes.md.
+# What it costs to make and to keep many sandboxes, beside a plain Jupyter kernel; writes docs/benchmarks/fleet.md.
 # ARGS="--live 20" makes it smaller.
-bench-sandboxes: .venv/dev.stamp
-	$(BIN)/python benchmarks/sandboxes.py $(ARGS)
+bench-fleet: .venv/dev.stamp
+	$(BIN)/python benchmarks/fleet.py $(ARGS)
 
 # Ten thousand sandboxes made, used and killed: nothing may be left. ARGS="--cycles 200" for a short one.
 soak: .venv/dev.stamp

@@ -16,9 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests")]
 
-from kruise_agents.patch_e2b import patch_e2b  # noqa: E402
-from support.managers import running_manager  # noqa: E402
-from support.soak import Remains, cycle, settled  # noqa: E402
+from kruise_agents.patch_e2b import patch_e2b  # noqa: E402 - the path to tests/ is set above
+from support.managers import RunningManager, running_manager  # noqa: E402 - the path to tests/ is set above
+from support.soak import Remains, cycle, settled  # noqa: E402 - the path to tests/ is set above
 
 STEP = 100
 WARM_UP = 50
@@ -54,7 +54,7 @@ def main() -> int:
     return 1 if more else 0
 
 
-def run(manager: object, cycles: int, workers: int) -> None:
+def run(manager: RunningManager, cycles: int, workers: int) -> None:
     """So many cycles, shared between threads; the first failure ends the program."""
     failures: list[BaseException] = []
     left = iter(range(cycles))
@@ -66,7 +66,7 @@ def run(manager: object, cycles: int, workers: int) -> None:
                 if next(left, None) is None:
                     return
             try:
-                cycle(manager)  # type: ignore[arg-type]
+                cycle(manager)
             except BaseException as error:
                 failures.append(error)
 

@@ -233,7 +233,7 @@ def test_callers_that_waited_take_the_new_token_even_if_it_is_due_at_once(validi
                 waiting.release()
             return value
 
-    holder.state = Watched()  # type: ignore[assignment]
+    holder.state = Watched()  # type: ignore[assignment]  # stands in for the state, with all of its names
     with ThreadPoolExecutor(8) as threads:
         tokens = {one.result(20) for one in [threads.submit(holder.current) for _ in range(8)]}
     assert (server.calls, tokens) == (1, {server.token(1)})
@@ -281,7 +281,7 @@ def test_tasks_that_wait_share_one_refresh(forced: bool) -> None:
         server = Server()
         let_go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         holder = async_holder(server, lambda: let_go)
-        tasks = [asyncio.create_task(holder.refresh(True) if forced else holder.current()) for _ in range(8)]  # type: ignore[arg-type]
+        tasks = [asyncio.create_task(holder.refresh(True) if forced else holder.current()) for _ in range(8)]  # type: ignore[arg-type]  # both are coroutines, of other results
         while not server.calls:
             await asyncio.sleep(0)
         let_go.set_result(None)

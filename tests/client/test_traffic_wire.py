@@ -481,7 +481,7 @@ def test_an_object_made_before_the_patch_says_so(server: Server) -> None:
         patch_traffic_access_token(),
         pytest.raises(KruiseAgentsError, match=r"before patch_traffic_access_token\(\)"),
     ):
-        sandbox.refresh_traffic_access_token()  # type: ignore[attr-defined]
+        sandbox.refresh_traffic_access_token()  # type: ignore[attr-defined]  # the patch would add it
 
 
 def test_the_tables_of_the_two_patches_have_no_target_in_common() -> None:

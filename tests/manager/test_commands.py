@@ -265,9 +265,9 @@ def test_hundreds_of_changes_at_once_below_one_folder_never_mix(sandbox: Sandbox
             action = chance.choice(
                 [
                     lambda: sandbox.files.make_dir(one),  # noqa: B023 - called at once
-                    lambda: sandbox.files.rename(one, other),  # noqa: B023
-                    lambda: sandbox.files.remove(one),  # noqa: B023
-                    lambda: sandbox.files.write(f"{one}/f", "x" * 1000),  # noqa: B023
+                    lambda: sandbox.files.rename(one, other),  # noqa: B023 - called at once
+                    lambda: sandbox.files.remove(one),  # noqa: B023 - called at once
+                    lambda: sandbox.files.write(f"{one}/f", "x" * 1000),  # noqa: B023 - called at once
                 ]
             )
             try:

@@ -25,7 +25,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make = Path.mkdir
 
     def mkdir(folder: Path, *arguments: object, **options: object) -> None:
-        make(folder, *arguments, **options)  # type: ignore[arg-type]
+        make(folder, *arguments, **options)  # type: ignore[arg-type]  # the call's options, passed on
         if folder.is_relative_to(tmp_path / "tree"):
             for name in FILES:
                 (folder / name).touch()

@@ -22,7 +22,7 @@ NEEDED = ("bash", "sh", "python3", "python", "pip", "sudo", "ps", "pgrep", "kill
 
 
 def out(sandbox: Sandbox, command: str, **options: str) -> str:
-    return sandbox.commands.run(command, **options).stdout.strip()  # type: ignore[call-overload]
+    return sandbox.commands.run(command, **options).stdout.strip()  # type: ignore[call-overload]  # the call's options, passed on
 
 
 def test_the_programs_that_others_rely_on_are_found(sandbox: Sandbox) -> None:

@@ -161,7 +161,7 @@ def whom(target: bytes, host: str | None, request: object) -> Destination:
     text = target.decode("latin-1")
     if text.lower().startswith("http://"):
         text = "/" + text.partition("//")[2].partition("/")[2]
-    found = destination(host or "", text, header(request, b"e2b-sandbox-id"), header(request, b"e2b-sandbox-port"))  # type: ignore[arg-type]
+    found = destination(host or "", text, header(request, b"e2b-sandbox-id"), header(request, b"e2b-sandbox-port"))  # type: ignore[arg-type]  # a parsed request
     if found[0] == "sandbox" and found[1] not in SANDBOXES:
         return ("nobody",)
     return found if found[0] in ("api", "sandbox") else ("nobody",)

@@ -82,7 +82,7 @@ def test_either_spelling_of_an_api_key_is_accepted(manager: RunningManager) -> N
         assert httpx.get(url, headers={"X-API-Key": key}).status_code == 200
     for key in (encode_key("another"), encode_key(""), encode_key(encode_key(manager.api_key)), "", "é"):
         headers = {"X-API-Key": key.encode("latin-1")}
-        assert httpx.get(url, headers=headers).status_code == 401  # type: ignore[arg-type]
+        assert httpx.get(url, headers=headers).status_code == 401  # type: ignore[arg-type]  # httpx takes bytes as values
 
 
 @pytest.mark.parametrize("configured", ["some-api-key", encode_key("some-api-key"), "e2b_abc123", "schlüssel"])

@@ -42,7 +42,7 @@ def run(sandbox: Sandbox, program: str, **options: object) -> tuple[int, str]:
     """The exit code and everything that a Python program said."""
     sandbox.files.write("program.py", program)
     try:
-        done = sandbox.commands.run("python program.py 2>&1", **options)  # type: ignore[call-overload]
+        done = sandbox.commands.run("python program.py 2>&1", **options)  # type: ignore[call-overload]  # the call's options, passed on
     except CommandExitException as error:
         return error.exit_code, error.stdout
     return done.exit_code, done.stdout

@@ -48,7 +48,7 @@ def claims(manager: RunningManager, start: str) -> float:
 
 
 def create(manager: RunningManager, **options: object) -> Sandbox:
-    return Sandbox.create(domain=manager.domain, api_key=manager.api_key, **options)  # type: ignore[arg-type]
+    return Sandbox.create(domain=manager.domain, api_key=manager.api_key, **options)  # type: ignore[arg-type]  # the call's options, passed on
 
 
 def folders(manager: RunningManager) -> list[Path]:

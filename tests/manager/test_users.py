@@ -18,7 +18,7 @@ several = pytest.mark.skipif(one_user_because() is not None, reason=f"sandboxes 
 
 
 def out(sandbox: Sandbox, command: str, **options: str) -> str:
-    return sandbox.commands.run(command, **options).stdout.strip()  # type: ignore[call-overload]
+    return sandbox.commands.run(command, **options).stdout.strip()  # type: ignore[call-overload]  # the call's options, passed on
 
 
 @several

@@ -259,7 +259,7 @@ def test_contents_need_the_volumes_own_token(authorization: str | None, volume: 
     headers = {"Authorization": given} if authorization is not None else {}
     for volume_id in (volume.volume_id, "v0"):
         path = f"/volumecontent/{volume_id}/path"
-        answers = [api.request(method, path, params={"path": "/"}, headers=headers) for method in ("GET", "DELETE")]  # type: ignore[arg-type]
+        answers = [api.request(method, path, params={"path": "/"}, headers=headers) for method in ("GET", "DELETE")]  # type: ignore[arg-type]  # httpx takes bytes as values
         assert [answer.status_code for answer in answers] == [401, 401]
         assert str(volume.token) not in answers[0].text
 

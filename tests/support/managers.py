@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class RunningManager:
 
     def api(self, **options: object) -> httpx.Client:
         """A plain client of the API with the key."""
-        return httpx.Client(base_url=self.api_url, headers={"X-API-Key": self.api_key}, timeout=60, **options)  # type: ignore[arg-type]
+        return httpx.Client(base_url=self.api_url, headers={"X-API-Key": self.api_key}, timeout=60, **options)  # type: ignore[arg-type]  # the call's options, passed on
 
     def sandbox_url(self, sandbox_id: str, port: int) -> str:
         return f"{self.scheme}://{self.domain}/kruise/{sandbox_id}/{port}"
@@ -122,14 +122,14 @@ def _read_port(process: subprocess.Popen[str], log: Path) -> int:
     raise AssertionError(f"the manager ended with code {process.wait()}: {log.read_text()}")
 
 
-def wait_for(condition: object, seconds: float = 10.0, what: str = "the condition") -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:
     """Call ``condition`` until it is true.
 
     Raises:
         AssertionError: it was not within ``seconds``.
     """
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come true within {seconds} seconds")
         time.sleep(0.02)

@@ -193,7 +193,7 @@ class PatchSet(Generic[Settings]):
                 filled.append(slot)
                 slot.fill()
         except BaseException:
-            self._put_in_force(self._levels[-1]._settings if self._levels else None)  # type: ignore[arg-type]
+            self._put_in_force(self._levels[-1]._settings if self._levels else None)  # type: ignore[arg-type]  # every level of a set has its type
             for slot in reversed(filled):
                 slot.restore()
             raise

@@ -51,7 +51,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         """Hook of asyncio."""
         super().connection_made(transport)
         self._expire(self.head_seconds, transport.close)
@@ -101,7 +101,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Hook of the parser."""
         assert self._head is not None
         if self._head.handshake:
-            self.scope["extensions"] = {TAKE_OVER: self._take_over}  # type: ignore[dict-item]
+            self.scope["extensions"] = {TAKE_OVER: self._take_over}  # type: ignore[dict-item]  # an extension may be anything
         super().on_headers_complete()
         # As it was sent; the parser of URLs leaves out a lone question mark.
         path, mark, query = self._head.target.partition(b"?")

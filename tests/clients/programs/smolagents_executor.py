@@ -185,7 +185,7 @@ def test_cleanup_ends_the_sandbox() -> None:
     assert not sandbox.is_running()
 
 
-class Script(Model):  # type: ignore[misc]
+class Script(Model):  # type: ignore[misc]  # the package has no types
     """A model that says what it was given to say, and remembers what it was shown."""
 
     def __init__(self, *cells: str) -> None:

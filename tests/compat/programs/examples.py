@@ -21,10 +21,10 @@ from kruise_agents.patch_e2b import patch_e2b
 patch_e2b(False)
 
 from e2b import CommandExitException, NotFoundException, TimeoutException  # noqa: E402 - the order users are shown
-from e2b.sandbox.commands.command_handle import PtySize  # noqa: E402
-from e2b.sandbox.filesystem.filesystem import FileType, WriteEntry  # noqa: E402
-from e2b.sandbox.filesystem.watch_handle import FilesystemEventType  # noqa: E402
-from e2b_code_interpreter import AsyncSandbox, Sandbox  # noqa: E402
+from e2b.sandbox.commands.command_handle import PtySize  # noqa: E402 - the order users are shown
+from e2b.sandbox.filesystem.filesystem import FileType, WriteEntry  # noqa: E402 - the order users are shown
+from e2b.sandbox.filesystem.watch_handle import FilesystemEventType  # noqa: E402 - the order users are shown
+from e2b_code_interpreter import AsyncSandbox, Sandbox  # noqa: E402 - the order users are shown
 
 RELEASE = Version(importlib.metadata.version("e2b"))
 CODE_INTERPRETER = Version(importlib.metadata.version("e2b-code-interpreter"))

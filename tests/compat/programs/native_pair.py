@@ -21,7 +21,7 @@ async def try_both() -> str:
         try:
             sandbox: Any = cls(**answer)
             sandbox._client  # noqa: B018 - made when it is read
-            sandbox._jupyter_url  # noqa: B018
+            sandbox._jupyter_url  # noqa: B018 - as above
         except Exception as error:
             return f"{type(error).__name__}: {error}"
     return "works"

@@ -110,14 +110,14 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
     options = {"template": "base", "domain": manager.domain, "api_key": manager.api_key}
 
     def tries(name: str, change: Callable[[Sandbox], object] | None = None, **more: object) -> None:
-        with Sandbox.create(**options, **more) as sandbox:  # type: ignore[arg-type]
+        with Sandbox.create(**options, **more) as sandbox:  # type: ignore[arg-type]  # the call's options, passed on
             if change is not None:
                 change(sandbox)
             found[name] = {
                 place: _fetch(sandbox, f"http://{address}/")
                 for place, address in (("public", PUBLIC), ("other", OTHER), ("private", PRIVATE))
             }
-            found[name]["name"] = _fetch(sandbox, "http://some.example/")  # type: ignore[index]
+            found[name]["name"] = _fetch(sandbox, "http://some.example/")  # type: ignore[index]  # a dict, put there above
 
     def put(**rules: object) -> Callable[[Sandbox], None]:
         def change(sandbox: Sandbox) -> None:
@@ -134,7 +134,7 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
     tries("private allowed", network={"allow_out": [PRIVATE]})
     tries("closed later", put(allow_internet_access=False))
     tries("opened later", put(), allow_internet_access=False)
-    sandbox = Sandbox.create(**options)  # type: ignore[arg-type]
+    sandbox = Sandbox.create(**options)  # type: ignore[arg-type]  # the call's options, passed on
     for place in ("10.0.2.2", "10.0.2.3", HOST, "127.0.0.1", "10.0.2.15", "10.0.2.100"):
         found[f"machine by {place}"] = [
             _fetch(sandbox, f"http://{place}:8080/"),

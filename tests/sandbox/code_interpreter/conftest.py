@@ -122,7 +122,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Server]:
         state = SandboxState(username="user", home=home, path="/usr/bin:/bin", python=Path(python))
         return Server(state, folder / "k")
 
-    yield make  # type: ignore[misc]
+    yield make  # type: ignore[misc]  # the fixture is what it yields
     for folder in folders:
         shutil.rmtree(folder)
 

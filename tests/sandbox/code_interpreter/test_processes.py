@@ -34,7 +34,7 @@ def test_a_kernel_starts_in_an_environment_that_does_not_know_this_package(tmp_p
     (site,) = (tmp_path / "layer").glob("lib/python*/site-packages")
     packages = [entry for entry in sys.path if entry.endswith("site-packages")]
     (site / "below.pth").write_text("\n".join(packages))
-    with serve(str(tmp_path / "layer" / "bin" / "python")) as served:  # type: ignore[operator]
+    with serve(str(tmp_path / "layer" / "bin" / "python")) as served:  # type: ignore[operator]  # the fixture is a function
         sandbox = served.sandbox()
         assert sandbox.run_code("import sys; sys.prefix").text == str(tmp_path / "layer")
         paths = sandbox.run_code("[p for p in sys.path if p]").results[0].json

@@ -88,7 +88,7 @@ def test_mistakes_are_named_and_change_nothing(parts: list[str], served_envd: An
             500,
             f"error ensuring directories: path is a file: {home}/part1",
         ),
-        (compose(served_envd, "part0", 7), 400, "error parsing request body: source_paths is not a list of strings"),  # type: ignore[arg-type]
+        (compose(served_envd, "part0", 7), 400, "error parsing request body: source_paths is not a list of strings"),  # type: ignore[arg-type]  # wrong on purpose
         (compose(served_envd, "part0", destination=7), 400, "error parsing request body: destination is not a string"),
         (compose(served_envd, "part0", username=7), 400, "error parsing request body: username is not a string"),
     ]:

@@ -86,7 +86,7 @@ class Target:
 
 @pytest.mark.parametrize("shape", FORMS)
 def test_a_cut_at_any_byte_leaves_the_old_file(shape: object, manager: RunningManager, remote: Sandbox) -> None:
-    headers, body = shape(SMALL)  # type: ignore[operator]
+    headers, body = shape(SMALL)  # type: ignore[operator]  # a function of FORMS
     old, new = Target(manager, remote, "old"), Target(manager, remote, "new")
     old.write(OLD)
     for target in (old, new):
@@ -104,7 +104,7 @@ def test_a_cut_at_any_byte_leaves_the_old_file(shape: object, manager: RunningMa
 def test_a_cut_in_a_large_upload_leaves_the_old_file_and_nothing_else(
     shape: object, manager: RunningManager, remote: Sandbox
 ) -> None:
-    headers, body = shape(LARGE)  # type: ignore[operator]
+    headers, body = shape(LARGE)  # type: ignore[operator]  # a function of FORMS
     target = Target(manager, remote, "folder/f")
     target.write(OLD)
     whole = target.request(headers, body)

@@ -49,7 +49,7 @@ class SmallEnvd:
     def post(self, path: str, content: object, **headers: str) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         query = {"path": path}
-        return httpx.post(f"{self.url}/files", params=query, content=content, headers=OCTETS | named, timeout=60)  # type: ignore[arg-type]
+        return httpx.post(f"{self.url}/files", params=query, content=content, headers=OCTETS | named, timeout=60)  # type: ignore[arg-type]  # bytes, or pieces of them
 
     def read(self, path: str) -> bytes:
         return httpx.get(f"{self.url}/files", params={"path": path}).content

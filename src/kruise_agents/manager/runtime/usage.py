@@ -138,6 +138,6 @@ def _all() -> Iterator[Process]:
 
 def _open_files(pid: int) -> Iterator[os.stat_result]:
     with contextlib.suppress(OSError):
-        for number in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+        for number in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - as above
             with contextlib.suppress(OSError):  # closed between our two looks
-                yield os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116
+                yield os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116 - as above

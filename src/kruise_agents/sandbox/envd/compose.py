@@ -116,7 +116,7 @@ def _size(source: str, target: str) -> int:
     if not stat.S_ISREG(facts.st_mode):
         raise HttpError(400, f"source path is not a regular file: {source}")
     # By identity: there are many ways to write a path, and the result must not be removed as a source.
-    if Path(target).exists() and os.path.samestat(facts, os.stat(target)):  # noqa: PTH116
+    if Path(target).exists() and os.path.samestat(facts, os.stat(target)):  # noqa: PTH116 - a plain system call
         raise HttpError(400, f'source path "{source}" cannot be the same as destination')
     return facts.st_size
 
@@ -131,7 +131,7 @@ def _removed_on_failure(path: str) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # noqa: PTH108
+            os.unlink(path)  # noqa: PTH108 - a plain system call
         raise
 
 
@@ -140,7 +140,7 @@ def _join(sources: Sequence[str], path: str, user: User) -> None:
     try:
         user.own(descriptor)
         for source in sources:
-            with open(source, "rb", buffering=0) as file:  # noqa: PTH123
+            with open(source, "rb", buffering=0) as file:  # noqa: PTH123 - a plain system call
                 copy_range(file.fileno(), descriptor, 0, os.fstat(file.fileno()).st_size)
     finally:
         os.close(descriptor)

@@ -31,7 +31,7 @@ def remove(path: str) -> None:
                 _empty(os.open(path, _FOLDER))
                 os.rmdir(path)  # noqa: PTH106  # a plain system call, like all here
             else:
-                os.unlink(path)  # noqa: PTH108
+                os.unlink(path)  # noqa: PTH108 - a plain system call
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ class KernelApplication(IPKernelApp):
             # A publisher drops what a slow subscriber has not read. Output must not get lost, so it blocks.
             s.setsockopt(zmq.SNDHWM, OUTPUT_MESSAGES_IN_FLIGHT)
             s.setsockopt(zmq.XPUB_NODROP, 1)
-        return super()._bind_socket(s, port)  # type: ignore[no-untyped-call]
+        return super()._bind_socket(s, port)  # type: ignore[no-untyped-call]  # ipykernel has types in parts
 
     def start(self) -> None:
         """Serves requests until told to stop."""
@@ -43,7 +43,7 @@ class KernelApplication(IPKernelApp):
         self._wake_up = wake_up
         IOLoop.current().add_handler(self._signalled, self._take_signals, IOLoop.READ)
         signal.set_wakeup_fd(wake_up.fileno(), warn_on_full_buffer=False)
-        super().start()  # type: ignore[no-untyped-call]
+        super().start()  # type: ignore[no-untyped-call]  # ipykernel has types in parts
 
     def _take_signals(self, source: socket.socket, events: int) -> None:
         source.recv(4096)

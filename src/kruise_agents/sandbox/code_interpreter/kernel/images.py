@@ -36,7 +36,7 @@ def change(module: ModuleType) -> None:
         if isinstance(fp, str):
             from IPython.display import display
 
-            display(image)  # type: ignore[no-untyped-call]
+            display(image)  # type: ignore[no-untyped-call]  # IPython has types in parts
         return save(image, fp, *arguments, **options)
 
     @functools.wraps(image_class.show)

@@ -1,6 +1,6 @@
-"""What sandboxes cost, beside a cold Jupyter kernel in the same run.
+"""What many sandboxes cost, beside a cold Jupyter kernel in the same run.
 
-`make bench-sandboxes` writes docs/benchmarks/sandboxes.md; what stands there below the table is kept.
+`make bench-fleet` writes docs/benchmarks/fleet.md; what stands there below the table is kept.
 
 Two managers run, one with a warm pool and one without. Single creates of both and starts of a plain kernel take turns,
 so that whatever the machine does besides hits all of them alike.
@@ -28,11 +28,11 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests")]
 
-from e2b_code_interpreter import AsyncSandbox, Sandbox  # noqa: E402
-from jupyter_client.manager import KernelManager  # noqa: E402
+from e2b_code_interpreter import AsyncSandbox, Sandbox  # noqa: E402 - the path to tests/ is set above
+from jupyter_client.manager import KernelManager  # noqa: E402 - the path to tests/ is set above
 
-from kruise_agents.patch_e2b import patch_e2b  # noqa: E402
-from support.managers import RunningManager, descendants, running_manager, wait_for  # noqa: E402
+from kruise_agents.patch_e2b import patch_e2b  # noqa: E402 - the path to tests/ is set above
+from support.managers import RunningManager, descendants, running_manager, wait_for  # noqa: E402 - the path to tests/ is set above
 
 Row = tuple[str, str, str, str]
 """What, figure, against a cold Jupyter kernel, target."""
@@ -259,7 +259,7 @@ def timed(call: Callable[[], Any]) -> float:
 
 def report(rows: list[Row], options: argparse.Namespace) -> None:
     text = "\n".join(_report(rows, options)) + "\n"
-    target = ROOT / "docs" / "benchmarks" / "sandboxes.md"
+    target = ROOT / "docs" / "benchmarks" / "fleet.md"
     notes = target.read_text().partition("\n## ")[2] if target.exists() else ""
     target.write_text(text + (f"\n## {notes}" if notes else ""))
     print(text)
@@ -268,10 +268,10 @@ def report(rows: list[Row], options: argparse.Namespace) -> None:
 def _report(rows: list[Row], options: argparse.Namespace) -> Iterator[str]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    yield "# What sandboxes cost"
+    yield "# What many sandboxes cost"
     yield ""
     yield (
-        f"`make bench-sandboxes`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({processor}), load average "
+        f"`make bench-fleet`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({processor}), load average "
         f"{os.getloadavg()[2]:.0f}, Python {sys.version.split()[0]}, e2b {version('e2b')}. One run; single creates and "
         f"kernels take turns, {options.rounds} of each, with a pool of {options.pool}."
     )
