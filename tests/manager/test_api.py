@@ -227,6 +227,7 @@ class TestList:
             ({"nextToken": "%%%"}, "next token"),
             ({"nextToken": "ÿ"}, "next token"),
             ({"nextToken": "bm90aGluZw"}, "next token"),
+            ({"nextToken": "eHh4X195eXk"}, "next token"),
             ({"startedAfter": "yesterday"}, "'yesterday'"),
             ({"template": "base:v1"}, "tags are not supported"),
             ({"metadata": "novalue"}, "'novalue'"),
@@ -414,6 +415,13 @@ class TestTemplates:
         assert api.get("/templates/aliases/base").json()["templateID"] == "base"
         assert api.get("/templates/aliases/team/none").status_code == 404
         assert [tag["tag"] for tag in api.get("/templates/base/tags").json()] == ["default"]
+
+    def test_the_newer_list_is_paged(self, api: httpx.Client) -> None:
+        first = api.get("/v2/templates", params={"limit": "2"})
+        rest = api.get("/v2/templates", params={"limit": "2", "nextToken": first.headers["x-next-token"]})
+        assert "x-next-token" not in rest.headers
+        assert first.json() + rest.json() == api.get("/templates").json()
+        assert api.get("/v2/templates", params={"limit": "0"}).status_code == 400
 
     def test_the_sdk_sees_which_exist(self, manager: RunningManager, patched: None) -> None:
         from e2b import Template
