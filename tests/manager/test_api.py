@@ -334,13 +334,26 @@ class TestBadInput:
         unknown, wrong = api.get("/nothing"), api.put("/sandboxes")
         assert (unknown.status_code, unknown.json()["code"]) == (404, 404)
         assert (wrong.status_code, wrong.json()["code"]) == (405, 405)
-        assert "POST" in wrong.headers["allow"]
+        assert wrong.headers["allow"] == "GET, HEAD, POST"
+        assert api.patch("/sandboxes/i1").headers["allow"] == "DELETE, GET, HEAD"
+
+    def test_template_tags_are_refused_by_their_name(self, api: httpx.Client) -> None:
+        for method in ("POST", "DELETE"):
+            message = api.request(method, "/templates/tags").json()["message"]
+            assert message == "template tags: not supported by this manager yet"
 
     @pytest.mark.parametrize(
         ("method", "path"),
         [
             ("PATCH", "/templates/base"),
             ("POST", "/templates/tags"),
+            ("GET", "/templates/base/tags/count"),
+            ("GET", "/templates/base/tags/v1/assignments"),
+            ("GET", "/default-templates"),
+            ("GET", "/browser/i1/json/version"),
+            ("GET", "/debug"),
+            ("GET", "/nodes"),
+            ("GET", "/teams/t/metrics"),
             ("POST", "/v3/templates"),
             ("POST", "/secrets"),
         ],
