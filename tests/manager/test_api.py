@@ -200,6 +200,13 @@ class TestList:
         answer = httpx.get(f"{api.base_url}v2/sandboxes?metadata={quote(pair)}", headers=api.headers)
         assert [one["sandboxID"] for one in answer.json()] == [made["sandboxID"]]
 
+    def test_the_older_list_has_running_ones_only(self, create: Create, api: httpx.Client) -> None:
+        running, paused = create()["sandboxID"], create()["sandboxID"]
+        api.post(f"/sandboxes/{paused}/pause")
+        shown = {one["sandboxID"] for one in api.get("/sandboxes").json()}
+        assert (running in shown, paused in shown) == (True, False)
+        assert paused in {one["sandboxID"] for one in api.get("/v2/sandboxes").json()}
+
     def test_state_template_order_and_start_filter(self, create: Create, api: httpx.Client) -> None:
         mark = uuid.uuid4().hex
         first = create(metadata={"mark": mark})["sandboxID"]

@@ -49,7 +49,7 @@ def sandbox_reply(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
         "alias": sandbox.template.name,
         "envdVersion": ENVD_VERSION,
         "envdAccessToken": sandbox.access_token,
-        "trafficAccessToken": sandbox.traffic_token,
+        "trafficAccessToken": None if sandbox.protected else sandbox.traffic_token,
         "domain": domain,
     }
 

@@ -100,7 +100,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/openapi.json"): Operation("This document", {200: {"type": "object"}}, public=True),
     ("POST", "/sandboxes"): _CREATE,
     ("POST", "/v2/sandboxes"): _CREATE,
-    ("GET", "/sandboxes"): _LIST,
+    ("GET", "/sandboxes"): Operation(
+        "List running sandboxes, newest first unless asked otherwise",
+        _LIST.answers,
+        _LIST.refusals,
+        query={name: schema for name, schema in _LIST.query.items() if name != "state"},
+    ),
     ("GET", "/v2/sandboxes"): _LIST,
     ("GET", "/sandboxes/{sandbox_id}"): Operation(
         "One sandbox in full", {200: reference("SandboxDetail")}, refusals=(404,)
