@@ -200,6 +200,13 @@ class TestList:
         answer = httpx.get(f"{api.base_url}v2/sandboxes?metadata={quote(pair)}", headers=api.headers)
         assert [one["sandboxID"] for one in answer.json()] == [made["sandboxID"]]
 
+    def test_the_older_list_has_running_ones_only(self, create: Create, api: httpx.Client) -> None:
+        running, paused = create()["sandboxID"], create()["sandboxID"]
+        api.post(f"/sandboxes/{paused}/pause")
+        shown = {one["sandboxID"] for one in api.get("/sandboxes").json()}
+        assert (running in shown, paused in shown) == (True, False)
+        assert paused in {one["sandboxID"] for one in api.get("/v2/sandboxes").json()}
+
     def test_state_template_order_and_start_filter(self, create: Create, api: httpx.Client) -> None:
         mark = uuid.uuid4().hex
         first = create(metadata={"mark": mark})["sandboxID"]
@@ -227,6 +234,7 @@ class TestList:
             ({"nextToken": "%%%"}, "next token"),
             ({"nextToken": "ÿ"}, "next token"),
             ({"nextToken": "bm90aGluZw"}, "next token"),
+            ({"nextToken": "eHh4X195eXk"}, "next token"),
             ({"startedAfter": "yesterday"}, "'yesterday'"),
             ({"template": "base:v1"}, "tags are not supported"),
             ({"metadata": "novalue"}, "'novalue'"),
@@ -333,13 +341,26 @@ class TestBadInput:
         unknown, wrong = api.get("/nothing"), api.put("/sandboxes")
         assert (unknown.status_code, unknown.json()["code"]) == (404, 404)
         assert (wrong.status_code, wrong.json()["code"]) == (405, 405)
-        assert "POST" in wrong.headers["allow"]
+        assert wrong.headers["allow"] == "GET, HEAD, POST"
+        assert api.patch("/sandboxes/i1").headers["allow"] == "DELETE, GET, HEAD"
+
+    def test_template_tags_are_refused_by_their_name(self, api: httpx.Client) -> None:
+        for method in ("POST", "DELETE"):
+            message = api.request(method, "/templates/tags").json()["message"]
+            assert message == "template tags: not supported by this manager yet"
 
     @pytest.mark.parametrize(
         ("method", "path"),
         [
             ("PATCH", "/templates/base"),
             ("POST", "/templates/tags"),
+            ("GET", "/templates/base/tags/count"),
+            ("GET", "/templates/base/tags/v1/assignments"),
+            ("GET", "/default-templates"),
+            ("GET", "/browser/i1/json/version"),
+            ("GET", "/debug"),
+            ("GET", "/nodes"),
+            ("GET", "/teams/t/metrics"),
             ("POST", "/v3/templates"),
             ("POST", "/secrets"),
         ],
@@ -414,6 +435,13 @@ class TestTemplates:
         assert api.get("/templates/aliases/base").json()["templateID"] == "base"
         assert api.get("/templates/aliases/team/none").status_code == 404
         assert [tag["tag"] for tag in api.get("/templates/base/tags").json()] == ["default"]
+
+    def test_the_newer_list_is_paged(self, api: httpx.Client) -> None:
+        first = api.get("/v2/templates", params={"limit": "2"})
+        rest = api.get("/v2/templates", params={"limit": "2", "nextToken": first.headers["x-next-token"]})
+        assert "x-next-token" not in rest.headers
+        assert first.json() + rest.json() == api.get("/templates").json()
+        assert api.get("/v2/templates", params={"limit": "0"}).status_code == 400
 
     def test_the_sdk_sees_which_exist(self, manager: RunningManager, patched: None) -> None:
         from e2b import Template

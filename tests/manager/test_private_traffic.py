@@ -73,6 +73,15 @@ def test_it_is_not_woken_without_its_token(manager: RunningManager, patched: Non
         assert httpx.get(url, headers={HEADER: str(sandbox.traffic_access_token)}, timeout=60).status_code == 200
 
 
+def test_a_protected_one_has_no_second_token_that_opens_nothing(api: httpx.Client) -> None:
+    metadata = {"security.agents.kruise.io/enable-jwt-auth": "true"}
+    body = {"templateID": "base", "metadata": metadata, "network": {"allowPublicTraffic": False}}
+    made = api.post("/v2/sandboxes", json=body).json()
+    assert made["trafficAccessToken"].count(".") == 2
+    assert api.post(f"/v2/sandboxes/{made['sandboxID']}/connect").json()["trafficAccessToken"] is None
+    api.delete(f"/sandboxes/{made['sandboxID']}")
+
+
 def test_envd_needs_a_token_of_its_own_then(api: httpx.Client) -> None:
     body = {"templateID": "base", "secure": False, "network": {"allowPublicTraffic": False}}
     answer = api.post("/sandboxes", json=body)

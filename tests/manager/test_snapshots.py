@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import shutil
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from e2b import Template
 from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.store import Store
@@ -102,6 +104,36 @@ class TestSnapshots:
             with Sandbox.create(template=reference, **options) as other:
                 assert other.files.read("file.txt") == text
 
+    def test_it_is_a_template_for_whoever_made_it(
+        self, sandbox: Sandbox, api: httpx.Client, options: dict[str, Any], manager: RunningManager
+    ) -> None:
+        unnamed, tagged, default = (
+            take(api, sandbox),
+            take(api, sandbox, name="mine:v1"),
+            take(api, sandbox, name="mine"),
+        )
+        for reference in (unnamed, tagged, "mine", "Mine:V1", "mine:default"):
+            assert Template.exists(reference, **options) is True, reference
+        assert Template.exists("mine:v2", **options) is False
+        assert [one.tag for one in Template.get_tags("mine", **options)] == ["default", "v1"]
+        assert [one.tag for one in Template.get_tags(unnamed, **options)] == ["default"]
+        found = api.get("/templates/mine").json()
+        assert (found["templateID"], found["names"], len(found["builds"])) == (default, ["mine"], 2)
+        assert len({build["buildID"] for build in found["builds"]}) == 2
+        key = api.post("/api-keys", json={"name": "another"}).json()
+        with httpx.Client(base_url=manager.api_url, headers={"X-API-Key": key["key"]}) as stranger:
+            assert stranger.get("/templates/mine").status_code == 404
+            assert stranger.get(f"/templates/aliases/{unnamed}").status_code == 404
+        api.delete(f"/api-keys/{key['id']}")
+
+    def test_a_list_finds_sandboxes_by_the_name_of_their_snapshot(
+        self, sandbox: Sandbox, api: httpx.Client, options: dict[str, Any]
+    ) -> None:
+        take(api, sandbox, name="mine:v1")
+        with Sandbox.create("mine:v1", **options) as other:
+            found = api.get("/v2/sandboxes", params={"template": "mine"}).json()
+            assert [one["sandboxID"] for one in found] == [other.sandbox_id]
+
     def test_a_list_is_paged(self, sandbox: Sandbox, api: httpx.Client) -> None:
         taken = [take(api, sandbox) for _ in range(3)]
         first = api.get("/snapshots", params={"limit": 2})
@@ -110,6 +142,9 @@ class TestSnapshots:
         assert "x-next-token" not in second.headers
         assert first.json()[0]["names"] == []
         assert api.get("/snapshots", params={"nextToken": "#"}).status_code == 400
+        for wrong in ("nan__x", "inf__x", "1.5", "1.5__"):
+            token = base64.urlsafe_b64encode(wrong.encode()).decode().rstrip("=")
+            assert api.get("/snapshots", params={"nextToken": token}).status_code == 400
 
     def test_delete_removes_the_files_and_the_second_says_so(
         self, sandbox: Sandbox, api: httpx.Client, manager: RunningManager

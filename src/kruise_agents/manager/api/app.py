@@ -73,7 +73,7 @@ def create_api(
         *SandboxRoutes(sandboxes, templates, snapshots, volumes, keys, v1_only=v1_only).routes(),
         *NetworkRoutes(sandboxes).routes(),
         *SnapshotRoutes(snapshots, sandboxes, templates, keys).routes(),
-        *TemplateRoutes(templates).routes(),
+        *TemplateRoutes(templates, snapshots).routes(),
         *KeyRoutes(keys, holdings).routes(),
         *VolumeRoutes(volumes, keys).routes(),
         *VolumeContentRoutes(volumes, runtime).routes(),

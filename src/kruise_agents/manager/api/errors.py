@@ -8,6 +8,7 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
 DO_NOT_RETRY = {"Should-Retry": "false"}
 """For answers that leave open what was done: e2b 2.60.0 and later never repeat such a request, creates included."""
@@ -74,9 +75,19 @@ async def on_no_space(request: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Handler for what the router raises: unknown paths and wrong methods."""
     assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
     what = f"{request.method} {request.url.path}"
     message = {404: f"no such route: {what}", 405: f"method not allowed: {what}"}.get(error.status_code, error.detail)
-    return error_response(error.status_code, message, dict(error.headers or {}))
+    return error_response(error.status_code, message, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of every route with that path; the router names those of the first one only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    there = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in there for method in route.methods or ()})
 
 
 async def on_crash(request: Request, error: Exception) -> Response:

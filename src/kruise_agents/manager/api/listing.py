@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,7 @@ from .replies import shown_state, timestamp
 
 _MAX_LIMIT = 100
 _ASCENDING_MARK = "__asc"
+_STARTED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _STATES = frozenset({"running", "paused"})
 
 
@@ -89,10 +91,15 @@ def read_metadata(text: str | None) -> dict[str, str]:
 def _matches(sandbox: Sandbox, query: ListQuery) -> bool:
     return (
         shown_state(sandbox) in query.states
-        and (query.template is None or sandbox.template.name == query.template.lower())
+        and (query.template is None or query.template.lower() in (sandbox.template.name, _bare(sandbox.template.name)))
         and (query.started_after is None or sandbox.started_at >= query.started_after)
         and all(sandbox.metadata.get(key) == value for key, value in query.metadata.items())
     )
+
+
+def _bare(template: str) -> str:
+    """Its name without a tag; a filter has none, because a sandbox of E2B does not know by which it was made."""
+    return template.partition(":")[0]
 
 
 def _position(sandbox: Sandbox) -> tuple[str, str]:
@@ -113,7 +120,7 @@ def _read_cursor(token: str | None, *, ascending: bool) -> tuple[str, str] | Non
         raise ApiError(400, f"Invalid next token: {token!r} did not come from this list") from None
     started, _, rest = text.partition("__")
     sandbox_id, mark, _ = rest.partition(_ASCENDING_MARK)
-    if not started or not sandbox_id or bool(mark) is not ascending:
+    if _STARTED.fullmatch(started) is None or not sandbox_id or bool(mark) is not ascending:
         raise ApiError(400, f"Invalid next token: {token!r} did not come from this list in this order")
     return started, sandbox_id
 

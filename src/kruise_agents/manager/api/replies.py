@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +17,17 @@ ENVD_VERSION = "0.6.13"
 NO_END = "0001-01-01T00:00:00Z"
 """The end time of a sandbox that has none, as OpenKruise's manager writes it."""
 _CLIENT_ID = "6532622b"
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateBuild:
+    """What sandboxes can be made from, under the names and the tag that lead to it."""
+
+    template: Template
+    names: tuple[str, ...]
+    tag: str
+    created_at: datetime
+    public: bool = True
 
 
 def timestamp(moment: datetime) -> str:
@@ -36,7 +49,7 @@ def sandbox_reply(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
         "alias": sandbox.template.name,
         "envdVersion": ENVD_VERSION,
         "envdAccessToken": sandbox.access_token,
-        "trafficAccessToken": sandbox.traffic_token,
+        "trafficAccessToken": None if sandbox.protected else sandbox.traffic_token,
         "domain": domain,
     }
 
@@ -108,29 +121,33 @@ def template_listed(template: Template, templates: Templates) -> dict[str, Any]:
     }
 
 
-def template_detail(template: Template, templates: Templates) -> dict[str, Any]:
-    """The answer to get for a template, with its one build."""
-    created = timestamp(templates.created_at)
-    build = {
-        "buildID": template.build_id,
+def template_detail(builds: Sequence[TemplateBuild]) -> dict[str, Any]:
+    """The answer to get for a template, with its builds, of which there is one at least; newest first."""
+    newest = builds[0]
+    created = timestamp(newest.created_at)
+    return {
+        "templateID": newest.template.name,
+        "public": newest.public,
+        "aliases": list(newest.names),
+        "names": list(newest.names),
+        "createdAt": created,
+        "updatedAt": created,
+        "lastSpawnedAt": None,
+        "spawnCount": 0,
+        "builds": [_build(build) for build in builds],
+    }
+
+
+def _build(build: TemplateBuild) -> dict[str, Any]:
+    created = timestamp(build.created_at)
+    return {
+        "buildID": build.template.build_id,
         "status": "ready",
         "createdAt": created,
         "updatedAt": created,
         "finishedAt": created,
-        "cpuCount": template.cpu_count,
-        "memoryMB": template.memory_mb,
-        "diskSizeMB": template.disk_size_mb,
+        "cpuCount": build.template.cpu_count,
+        "memoryMB": build.template.memory_mb,
+        "diskSizeMB": build.template.disk_size_mb,
         "envdVersion": ENVD_VERSION,
     }
-    listed = template_listed(template, templates)
-    kept = (
-        "templateID",
-        "public",
-        "aliases",
-        "names",
-        "createdAt",
-        "updatedAt",
-        "lastSpawnedAt",
-        "spawnCount",
-    )
-    return {**{key: listed[key] for key in kept}, "builds": [build]}

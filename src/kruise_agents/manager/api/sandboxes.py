@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.requests import Request
@@ -25,7 +26,7 @@ from .errors import DO_NOT_RETRY, ApiError, being_killed, sandbox_not_found
 from .extensions import read_extensions
 from .idempotency import Chosen, IdempotentCreates
 from .lifetimes import MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
-from .listing import page, read_query
+from .listing import ListQuery, page, read_query
 from .network import egress_of_create, is_public, require_a_way_out
 from .ownership import own_sandbox
 from .replies import sandbox_detail, sandbox_listed, sandbox_reply
@@ -68,7 +69,7 @@ class SandboxRoutes:
         return [
             Route("/sandboxes", self.create, methods=["POST"]),
             Route("/v2/sandboxes", self.create, methods=["POST"]),
-            Route("/sandboxes", self.list, methods=["GET"]),
+            Route("/sandboxes", self.list_running, methods=["GET"]),
             Route("/v2/sandboxes", self.list, methods=["GET"]),
             Route(one, self.get, methods=["GET"]),
             Route(one, self.kill, methods=["DELETE"]),
@@ -185,9 +186,15 @@ class SandboxRoutes:
         """One sandbox in full."""
         return JSONResponse(sandbox_detail(self._found(request), request.state.domain))
 
+    async def list_running(self, request: Request) -> Response:
+        """One page of running sandboxes: E2B's older list, whose programs know of no paused ones."""
+        return self._listed(request, replace(read_query(request.query_params), states=frozenset({"running"})))
+
     async def list(self, request: Request) -> Response:
         """One page of sandboxes, newest first unless asked otherwise."""
-        query = read_query(request.query_params)
+        return self._listed(request, read_query(request.query_params))
+
+    def _listed(self, request: Request, query: ListQuery) -> Response:
         everything = self._sandboxes.all(owner_of(request))
         shown, token = page(everything, query)
         running = sum(sandbox.state is State.RUNNING for sandbox in everything)

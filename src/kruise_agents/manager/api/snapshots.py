@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -167,9 +168,12 @@ def _read_cursor(token: str) -> tuple[float, str]:
     try:
         text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
         moment, _, identifier = text.partition("__")
-        return float(moment), identifier
+        position = float(moment), identifier
     except ValueError:
-        raise ApiError(400, f"Invalid next token: {token!r} did not come from this list") from None
+        position = math.nan, ""
+    if not math.isfinite(position[0]) or not position[1]:
+        raise ApiError(400, f"Invalid next token: {token!r} did not come from this list")
+    return position
 
 
 def _ttl(request: Request) -> float | None:

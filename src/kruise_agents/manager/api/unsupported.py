@@ -15,6 +15,10 @@ from .errors import ApiError
 
 _ONE = "/sandboxes/{sandbox_id}"
 _ROUTES: list[tuple[str, str, list[str]]] = [
+    # Before those with a parameter in the place of "tags".
+    ("template tags", "/templates/tags", ["POST", "DELETE"]),
+    ("template tags", "/templates/{template_id}/tags/{what}", ["GET"]),
+    ("template tags", "/templates/{template_id}/tags/{tag}/assignments", ["GET"]),
     ("changing a template", "/templates/{template_id}", ["PATCH", "POST"]),
     ("changing a template", "/v2/templates/{template_id}", ["PATCH"]),
     ("template builds", "/templates", ["POST"]),
@@ -23,10 +27,17 @@ _ROUTES: list[tuple[str, str, list[str]]] = [
     ("template builds", "/templates/{template_id}/files/{hash}", ["GET"]),
     ("template builds", "/v2/templates/{template_id}/builds/{build_id}", ["POST"]),
     ("template builds", "/templates/{template_id}/builds/{build_id}/{what}", ["GET"]),
-    ("template tags", "/templates/tags", ["POST", "DELETE"]),
+    ("default templates", "/default-templates", ["GET"]),
     # Values that only headers of network rules could use, which there are none of: a list of them would be a promise.
     ("secrets", "/secrets", ["GET", "POST"]),
     ("secrets", "/secrets/{secret_id}", ["GET", "POST", "DELETE"]),
+    # Of OpenKruise's manager: the address of a Chrome in a sandbox, and its table of routes.
+    ("the address of a browser", "/browser/{sandbox_id}/json/version", ["GET"]),
+    ("debugging information", "/debug", ["GET"]),
+    # Of E2B's: what only makes sense with accounts or several machines.
+    ("access tokens", "/access-tokens", ["POST"]),
+    ("metrics of teams", "/teams/{team_id}/metrics", ["GET"]),
+    ("nodes", "/nodes", ["GET"]),
     ("changing an API key", "/api-keys/{key_id}", ["PATCH"]),
 ]
 

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _METHODS = ("GET", "HEAD")
-_MISSING = frozenset({"nodes", "secrets", "volumecontent", "volumes"})
+_MISSING = frozenset({"access-tokens", "default-templates", "nodes", "secrets", "volumecontent", "volumes"})
 _MISSING_BELOW = frozenset({("v2", "templates"), ("v3", "templates")})
 
 

@@ -73,6 +73,12 @@ class Snapshots:
         names = {reference, f"{wanted.name}:{wanted.tag or DEFAULT_TAG}"}
         return next((row for row in self.all(owner) if row.id in names), None)
 
+    def called(self, reference: str, owner: str) -> list[SnapshotRow]:
+        """Those with that name, whatever their tag, or the one with that id or ``name:tag``; newest first."""
+        named = [row for row in self.all(owner) if row.name == reference.lower()]
+        one = self.find(reference, owner)
+        return named or ([one] if one else [])
+
     def template(self, snapshot: SnapshotRow) -> tuple[Template, Path]:
         """The template that a snapshot is, and the files that belong to it."""
         return replace(Template.from_json(snapshot.template), name=snapshot.id), self._folder / snapshot.folder

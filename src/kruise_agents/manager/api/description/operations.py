@@ -39,6 +39,10 @@ class Operation:
     private_only: bool = False
 
 
+_PAGES: dict[str, Schema] = {
+    "limit": {"type": "integer", "minimum": 1},
+    "nextToken": {"type": "string", "description": "the header X-Next-Token of the page before"},
+}
 _CREATE = Operation(
     "Make a sandbox",
     {201: reference("Sandbox")},
@@ -56,8 +60,7 @@ _LIST = Operation(
         "template": _TEXT,
         "startedAfter": {"type": "string", "format": "date-time"},
         "order": {"enum": ["asc", "desc"]},
-        "limit": {"type": "integer", "minimum": 1},
-        "nextToken": {"type": "string", "description": "the header X-Next-Token of the page before"},
+        **_PAGES,
     },
 )
 _CHANGED = (400, 404, 500, 507)
@@ -67,7 +70,6 @@ _CONNECT = Operation(
     refusals=(*_CHANGED, 409),
     body=reference("Connect"),
 )
-_LIST_TEMPLATES = Operation("List templates, by name", {200: array_of("ListedTemplate")})
 
 _ATTRIBUTES: dict[str, Schema] = {
     **{name: {"type": "integer", "minimum": 0} for name in ("uid", "gid", "mode")},
@@ -98,7 +100,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/openapi.json"): Operation("This document", {200: {"type": "object"}}, public=True),
     ("POST", "/sandboxes"): _CREATE,
     ("POST", "/v2/sandboxes"): _CREATE,
-    ("GET", "/sandboxes"): _LIST,
+    ("GET", "/sandboxes"): Operation(
+        "List running sandboxes, newest first unless asked otherwise",
+        _LIST.answers,
+        _LIST.refusals,
+        query={name: schema for name, schema in _LIST.query.items() if name != "state"},
+    ),
     ("GET", "/v2/sandboxes"): _LIST,
     ("GET", "/sandboxes/{sandbox_id}"): Operation(
         "One sandbox in full", {200: reference("SandboxDetail")}, refusals=(404,)
@@ -186,8 +193,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         query={
             "sandboxID": _TEXT,
             "name": _TEXT,
-            "limit": {"type": "integer", "minimum": 1},
-            "nextToken": {"type": "string", "description": "the header X-Next-Token of the page before"},
+            **_PAGES,
         },
     ),
     ("DELETE", "/templates/{template_id}"): Operation("Remove a snapshot", {204: None}, refusals=(400, 404, 507)),
@@ -240,8 +246,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/api-keys/{key_id}"): Operation(
         "Delete a key; what belonged to it belongs to the admin key", {204: None}, refusals=(403, 404, 507)
     ),
-    ("GET", "/templates"): _LIST_TEMPLATES,
-    ("GET", "/v2/templates"): _LIST_TEMPLATES,
+    ("GET", "/templates"): Operation("List templates, by name", {200: array_of("ListedTemplate")}),
+    ("GET", "/v2/templates"): Operation(
+        "List templates, by name, in pages", {200: array_of("ListedTemplate")}, refusals=(400,), query=_PAGES
+    ),
     ("GET", "/templates/aliases/{alias}"): Operation(
         "Whether a template of that name exists", {200: reference("TemplateAlias")}, refusals=(404,)
     ),
