@@ -3,7 +3,8 @@
 Run as a program it writes the filter, which the manager hands to bubblewrap.
 
 What is shut is not needed by ordinary programs and is either not kept apart by namespaces (keyrings), a part of the
-kernel where mistakes were found again and again (bpf, io_uring, performance counters), or a way out of a limit.
+kernel where mistakes were found again and again (bpf, io_uring, performance counters), or a way out of a limit. Of
+sockets there are those that programs use.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ _LOAD_WORD = 0x20
 _JUMP_IF_EQUAL = 0x15
 _JUMP_IF_AT_LEAST = 0x35
 _RETURN = 0x06
-# Offsets in what a filter sees of a call: its number, the architecture, the lower half of the second argument.
-_NUMBER, _ARCHITECTURE, _SECOND_ARGUMENT = 0, 4, 24
+# Offsets in what a filter sees of a call: its number, the architecture, the lower halves of the first two arguments.
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
 _X32_CALLS = 0x40000000
 _TERMINAL_REQUESTS = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX: typing into a terminal on behalf of whoever reads it."""
+_SOCKETS = (1, 2, 10, 16)
+"""AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK: what programs use and network namespaces keep apart. AF_VSOCK for one,
+which leads to the hypervisor of a virtual machine, they do not."""
 
 _REFUSED = {
     "x86_64": {
@@ -58,10 +62,14 @@ _ABSENT = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 42
 class _Machine:
     architecture: int
     ioctl: int
+    socket: int
     has_x32: bool
 
 
-_MACHINES = {"x86_64": _Machine(0xC000003E, 16, has_x32=True), "aarch64": _Machine(0xC00000B7, 29, has_x32=False)}
+_MACHINES = {
+    "x86_64": _Machine(0xC000003E, ioctl=16, socket=41, has_x32=True),
+    "aarch64": _Machine(0xC00000B7, ioctl=29, socket=198, has_x32=False),
+}
 
 
 def refused_calls(machine: str = platform.machine()) -> dict[str, int]:
@@ -92,6 +100,12 @@ def _filter(name: str, machine: _Machine) -> Iterator[tuple[int, int, int, int]]
         for number in numbers.values():
             yield _JUMP_IF_EQUAL, 0, 1, number
             yield _RETURN, 0, 0, answer
+    yield _JUMP_IF_EQUAL, 0, 2 * len(_SOCKETS) + 2, machine.socket
+    yield _LOAD_WORD, 0, 0, _FIRST_ARGUMENT
+    for family in _SOCKETS:
+        yield _JUMP_IF_EQUAL, 0, 1, family
+        yield _RETURN, 0, 0, _ALLOW
+    yield _RETURN, 0, 0, _ERRNO | errno.EAFNOSUPPORT
     yield _JUMP_IF_EQUAL, 1, 0, machine.ioctl
     yield _RETURN, 0, 0, _ALLOW
     yield _LOAD_WORD, 0, 0, _SECOND_ARGUMENT
