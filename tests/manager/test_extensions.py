@@ -83,7 +83,7 @@ SLOW = """
 import asyncio
 from kruise_agents.manager.sandboxes.program import SandboxProgram
 
-async def never(self, *arguments):
+async def never(self, *arguments, **options):
     await asyncio.Event().wait()
 
 SandboxProgram.claim = never
