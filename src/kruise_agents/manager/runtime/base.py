@@ -48,6 +48,9 @@ class Runtime(ABC):
     own_network: bool = False
     """Whether each sandbox has a network of its own, which has to be connected to the outside."""
 
+    takes_rootfs = False
+    """Whether sandboxes can have other system folders than those of the machine."""
+
     mounts_volumes = False
     """Whether sandboxes can have folders of the host at places of their own."""
 
