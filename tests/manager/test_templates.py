@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from kruise_agents.manager.runtime import MIB, Limits
 from kruise_agents.manager.template_files import read_templates
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import RunningManager, available_runtime, running_manager, serve_command, wait_for
+from support.wheels import make_wheel
 
 SERVER = """
 start = "echo begun; COLOUR=$COLOUR exec python -m http.server 18080 --bind 127.0.0.1 --directory ~/site"
@@ -82,17 +82,6 @@ def manager(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def patched() -> Iterator[None]:
     with patch_e2b(False):
         yield
-
-
-def make_wheel(folder: Path) -> None:
-    """A package with a module and a command."""
-    info = "greeter-1.0.dist-info"
-    with zipfile.ZipFile(folder / "greeter-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("greeter.py", "def main():\n    print('greetings')\n")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: greeter\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\ngreet = greeter:main\n")
-        wheel.writestr(f"{info}/RECORD", "")
 
 
 def create(manager: RunningManager, template: str, **options: object) -> Sandbox:

@@ -72,6 +72,25 @@ class Runtime(ABC):
         layout.make()
         fill_home(layout.home)
 
+    def try_rootfs(self, folder: Path) -> None:
+        """Find out whether sandboxes can have the system folders of a root file system, and the manager's Python.
+
+        Raises:
+            OSError: they cannot; the text says why, and what to do.
+        """
+        raise OSError(f"the runtime {self.name!r} cannot do that")
+
+    def settle(self, layout: Layout, rootfs: Path) -> list[Path]:
+        """Let a prepared file tree be one above the system folders of ``rootfs``, with copies of its other folders.
+
+        Returns:
+            What this user may not read and is left out.
+
+        Raises:
+            OSError: it does not work.
+        """
+        raise OSError(f"the runtime {self.name!r} cannot do that")
+
     @abstractmethod
     def launch(
         self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes], limits: Limits

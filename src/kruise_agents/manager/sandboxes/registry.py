@@ -360,7 +360,7 @@ class Sandboxes:
         """The program of a sandbox, not yet started or found."""
         mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
         return self._program(
-            Layout(self.folder / sandbox_id, mounts),
+            Layout(self.folder / sandbox_id, mounts, Path(template.rootfs) if template.rootfs else None),
             self.runtime,
             code_interpreter=template.code_interpreter,
             limits=template.limits,
