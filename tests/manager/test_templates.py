@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from kruise_agents.manager.runtime import MIB, Limits
 from kruise_agents.manager.template_files import read_templates
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import RunningManager, available_runtime, running_manager, serve_command, wait_for
+from support.wheels import make_wheel
 
 SERVER = """
 start = "echo begun; COLOUR=$COLOUR exec python -m http.server 18080 --bind 127.0.0.1 --directory ~/site"
@@ -81,17 +82,6 @@ def manager(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def patched() -> Iterator[None]:
     with patch_e2b(False):
         yield
-
-
-def make_wheel(folder: Path) -> None:
-    """A package with a module and a command."""
-    info = "greeter-1.0.dist-info"
-    with zipfile.ZipFile(folder / "greeter-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("greeter.py", "def main():\n    print('greetings')\n")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: greeter\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\ngreet = greeter:main\n")
-        wheel.writestr(f"{info}/RECORD", "")
 
 
 def create(manager: RunningManager, template: str, **options: object) -> Sandbox:
@@ -264,7 +254,8 @@ def test_every_mistake_in_every_file_is_named_at_the_start(tmp_path: Path) -> No
         ('[variables]\n"A=B" = "x"', ":2: 'A=B' cannot be an environment variable"),
         ('start = "a\\u0000b"', ":1: 'start' must not have a zero byte"),
         ('start = "a"\nready = { url = "http://localhost:99999/" }', ":2: 'url' must be like"),
-        ('rootfs = "/x"', ":1: 'rootfs' is not supported yet"),
+        ("internet = 1", ":1: 'internet' must be true or false, got 1"),
+        ('pool = 1\nrootfs = "x"', ":2: 'x' is no folder in "),
         ("a = 1\na = 2", ":2: Cannot overwrite a value"),
         ("\udcff", ": it is not text in UTF-8"),
     ],
@@ -295,6 +286,37 @@ def test_a_template_has_limits_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text("memory = 256\nprocesses = 100")
     (small,) = read_templates(tmp_path, Limits(cpus=3))
     assert small.template.limits == Limits(cpus=3, memory=256 * MIB, processes=100)
+
+
+def refusal(tmp_path: Path, *options: str) -> str:
+    """What ``serve`` says when it refuses the templates in ``t``."""
+    command = serve_command("--port", "0", "--state-dir", str(tmp_path / "s"), "--templates", str(tmp_path / "t"))
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [*command, *options], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    return done.stderr
+
+
+def test_what_the_process_runtime_cannot_keep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "a.toml").write_text('pool = 1\ninternet = false\nrootfs = "."\n')
+    said = refusal(tmp_path, "--runtime", "process")
+    assert "a.toml:2: 'internet = false' is not supported by the runtime 'process'" in said
+    assert "a.toml:3: 'rootfs' is not supported by the runtime 'process'" in said
+
+
+@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces")
+def test_internet_that_cannot_be_had_is_said_at_the_start_and_no_create_fails(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "web.toml").write_text("internet = true\ncode_interpreter = false\n")
+    with running_manager(tmp_path, "--templates", str(tmp_path / "t"), "--no-internet") as manager:
+        assert "web.toml:1: 'internet = true' has no effect; internet access of sandboxes: none" in (
+            manager.log.read_text()
+        )
+        with create(manager, "web") as sandbox:
+            assert sandbox.commands.run("echo here").stdout == "here\n"
 
 
 def test_a_folder_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from .sandboxes.templates import POOLED, Offer, Templates, built_in
 from .settings import Settings
 from .state_secret import StateSecret
 from .store import Store
-from .template_files import Builder, TemplateFile, read_templates
+from .template_files import Builder, TemplateFile, read_templates, require_fitting
 from .traffic_tokens import TrafficTokens
 from .volumes import Volumes
 
@@ -99,6 +99,7 @@ class Manager:
             )
             volumes_folder = settings.state_dir / "volumes"
             self.egress = Egress(wanted=settings.internet)
+            require_fitting(files, self.runtime, self.egress, self._tell)
             metrics = Metrics()
             self._sandboxes = Sandboxes(
                 self.runtime, folder, self._store, secret, tokens, self.egress, volumes_folder, metrics

@@ -29,7 +29,8 @@ _LAST_CAPABILITY_FILE = Path("/proc/sys/kernel/cap_last_cap")
 _KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 18, 19)
 _NESTED_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 _LOWEST_OPEN_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-_ROOTS = ("/", "/code", "/etc", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var")  # noqa: S108 - the sandbox's own
+_MACHINES = ("dev", "proc", "sys", "usr")
+"""In ``/``, and not the sandbox's own."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -42,8 +43,10 @@ def become_root_of_sandbox(home: Path) -> None:
     Raises:
         OSError: the kernel refused a step.
     """
-    for folder in _ROOTS:
-        _give(Path(folder), 0, whole=folder != "/", leave=home)
+    _give(Path("/"), 0, whole=False)
+    for folder in Path("/").iterdir():
+        if folder.name not in _MACHINES:
+            _give(folder, 0, whole=True, leave=home)
     _give(home, USER_ID, whole=True)
     # One more namespace, the inner one; its limit also counts what would be made below it.
     _NESTED_NAMESPACES.write_text("1", encoding="ascii")

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 from e2b_code_interpreter import Sandbox
 
 from kruise_agents.patch_e2b import patch_e2b
@@ -36,7 +37,20 @@ input()
 """
 
 
+_WAITS = """
+code_interpreter = false
+pool = 1
+start = "curl -sS --max-time 4 http://198.51.100.1/ > /home/user/before 2>&1; true"
+[ready]
+command = "test -s /home/user/before"
+"""
+
+
 def main(carrier: str, folder: Path) -> None:
+    templates = folder / "templates"
+    templates.mkdir()
+    (templates / "waits.toml").write_text(_WAITS)
+    (templates / "closed.toml").write_text(f"internet = false{_WAITS}")
     internet = subprocess.Popen(
         ["unshare", "--net", sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -54,10 +68,14 @@ def main(carrier: str, folder: Path) -> None:
             f"egress._CARRIERS = {{{carrier!r}: egress._CARRIERS[{carrier!r}]}}\n"
         )
         with patch_e2b(False):
-            with running_manager(folder, prelude=prelude) as manager:
+            with running_manager(folder, "--templates", str(templates), prelude=prelude) as manager:
                 found = _find_out(manager)
-            with running_manager(folder, prelude=prelude) as manager:
-                print(json.dumps(found | {"taken over": _find_out_again(manager, str(found["left"]))}))
+            with running_manager(folder, "--templates", str(templates), prelude=prelude) as manager:
+                again = {
+                    "taken over": _find_out_again(manager, str(found["left"])),
+                    "taken over, of a closed template": _find_out_again(manager, str(found["left closed"])),
+                }
+                print(json.dumps(found | again))
     finally:
         internet.kill()
         internet.wait()
@@ -109,15 +127,27 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
     found: dict[str, object] = {}
     options = {"template": "base", "domain": manager.domain, "api_key": manager.api_key}
 
+    def look(name: str, sandbox: Sandbox) -> None:
+        found[name] = {
+            place: _fetch(sandbox, f"http://{address}/")
+            for place, address in (("public", PUBLIC), ("other", OTHER), ("private", PRIVATE))
+        }
+        found[name]["name"] = _fetch(sandbox, "http://some.example/")  # type: ignore[index]  # a dict
+
     def tries(name: str, change: Callable[[Sandbox], object] | None = None, **more: object) -> None:
-        with Sandbox.create(**options, **more) as sandbox:  # type: ignore[arg-type]  # the call's options, passed on
+        with Sandbox.create(**(options | more)) as sandbox:  # type: ignore[arg-type]  # the call's options
             if change is not None:
                 change(sandbox)
-            found[name] = {
-                place: _fetch(sandbox, f"http://{address}/")
-                for place, address in (("public", PUBLIC), ("other", OTHER), ("private", PRIVATE))
-            }
-            found[name]["name"] = _fetch(sandbox, "http://some.example/")  # type: ignore[index]  # a dict, put there above
+            look(name, sandbox)
+
+    def claims(name: str, template: str, **more: object) -> None:
+        """The same with one that waited in a pool, and what it reached while it did."""
+        wait_for(lambda: _waiting(manager, template) == 1, 60, f"a warm sandbox of {template}")
+        before = _warm_claims(manager, template)
+        with Sandbox.create(**(options | {"template": template} | more)) as sandbox:  # type: ignore[arg-type]  # the call's options
+            assert _warm_claims(manager, template) == before + 1
+            look(name, sandbox)
+            found[name]["before"] = sandbox.files.read("before")  # type: ignore[index]  # a dict
 
     def put(**rules: object) -> Callable[[Sandbox], None]:
         def change(sandbox: Sandbox) -> None:
@@ -134,7 +164,22 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
     tries("private allowed", network={"allow_out": [PRIVATE]})
     tries("closed later", put(allow_internet_access=False))
     tries("opened later", put(), allow_internet_access=False)
-    sandbox = Sandbox.create(**options)  # type: ignore[arg-type]  # the call's options, passed on
+    claims("warm", "waits")
+    claims("warm, no internet", "waits", allow_internet_access=False)
+    claims("warm, one allowed", "waits", network={"deny_out": ["0.0.0.0/0"], "allow_out": [PUBLIC]})
+    claims("closed template", "closed")
+    claims("closed template, opened by the call", "closed", allow_internet_access=True)
+    claims("closed template, one allowed", "closed", network={"allow_out": [PUBLIC]})
+    tries("closed template, cleared later", put(allow_internet_access=True), template="closed")
+    with Sandbox.create(**(options | {"template": "closed"})) as source, manager.api() as client:  # type: ignore[arg-type]  # the call's options
+        snapshot = client.post(f"/sandboxes/{source.sandbox_id}/snapshots", json={}).raise_for_status().json()
+        tries("snapshot of a closed template", template=snapshot["snapshotID"])
+    with Sandbox.create(**options, network={"deny_out": [OTHER]}) as source, manager.api() as client:  # type: ignore[arg-type]  # the call's options
+        (fork,) = client.post(f"/sandboxes/{source.sandbox_id}/fork", json={}).raise_for_status().json()
+        forked = Sandbox.connect(fork["sandbox"]["sandboxID"], domain=manager.domain, api_key=manager.api_key)
+        look("fork of one that is denied something", forked)
+        forked.kill()
+    sandbox = Sandbox.create(**options)  # type: ignore[arg-type]  # the call's options
     for place in ("10.0.2.2", "10.0.2.3", HOST, "127.0.0.1", "10.0.2.15", "10.0.2.100"):
         found[f"machine by {place}"] = [
             _fetch(sandbox, f"http://{place}:8080/"),
@@ -147,6 +192,9 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
         found["health"] = client.get("/health", headers={"Accept": "application/json"}).json()["internet"]
     put(denyOut=[f"{OTHER}/32"])(sandbox)
     found["left"] = sandbox.sandbox_id
+    found["left closed"] = Sandbox.create(**(options | {"template": "closed"})).sandbox_id  # type: ignore[arg-type]  # the call's options
+    for template in ("waits", "closed"):
+        wait_for(lambda: _waiting(manager, template) == 1, 60, f"a warm sandbox of {template}")  # noqa: B023
     carriers = _carriers(manager)
     found["carriers"] = len(carriers)
     manager.process.kill()
@@ -159,6 +207,19 @@ def _find_out_again(manager: RunningManager, sandbox_id: str) -> dict[str, str]:
     """What a sandbox reaches when the next manager has taken it over."""
     sandbox = Sandbox.connect(sandbox_id, domain=manager.domain, api_key=manager.api_key)
     return {"public": _fetch(sandbox, f"http://{PUBLIC}/"), "other": _fetch(sandbox, f"http://{OTHER}/")}
+
+
+def _waiting(manager: RunningManager, template: str) -> float:
+    return _metric(manager, f'kruise_agents_pool_size{{template="{template}"}}')
+
+
+def _warm_claims(manager: RunningManager, template: str) -> float:
+    return _metric(manager, f'kruise_agents_pool_claims_total{{template="{template}",start="warm"}}')
+
+
+def _metric(manager: RunningManager, name: str) -> float:
+    text = httpx.get(f"http://{manager.domain}/metrics").raise_for_status().text
+    return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0)
 
 
 def _carriers(manager: RunningManager) -> list[int]:

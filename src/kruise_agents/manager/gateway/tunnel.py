@@ -16,7 +16,7 @@ TAKE_OVER = "kruise_agents.take_over"
 
 STALL_SECONDS = 3600.0
 _CHUNK = 256 * 1024
-_AFTER_EOF_SECONDS = 10.0
+AFTER_EOF_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -43,15 +43,19 @@ class Stream:
         return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
 
-async def join(one: Stream, other: Stream) -> None:
+async def join(
+    one: Stream, other: Stream, *, stall: float = STALL_SECONDS, after_eof: float = AFTER_EOF_SECONDS
+) -> None:
     """Pass bytes both ways until both directions have ended, or the second does not follow the first; then cut both.
 
-    A side that takes nothing for :data:`STALL_SECONDS` counts as gone.
+    Parameters:
+        stall: seconds after which a side that takes nothing of what was sent to it counts as gone.
+        after_eof: how many seconds the second direction may take to end after the first.
     """
-    directions = [asyncio.create_task(_copy(one, other)), asyncio.create_task(_copy(other, one))]
+    directions = [asyncio.create_task(_copy(one, other, stall)), asyncio.create_task(_copy(other, one, stall))]
     try:
         await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
-        async with asyncio.timeout(_AFTER_EOF_SECONDS):
+        async with asyncio.timeout(after_eof):
             await asyncio.wait(directions)
             for stream in (one, other):
                 stream.writer.close()
@@ -67,12 +71,12 @@ async def join(one: Stream, other: Stream) -> None:
         await asyncio.gather(*directions, return_exceptions=True)
 
 
-async def _copy(source: Stream, sink: Stream) -> None:
+async def _copy(source: Stream, sink: Stream, stall: float) -> None:
     # Either side going away, or standing still for too long, is an end like others.
     with contextlib.suppress(OSError, TimeoutError):
         while data := await source.reader.read(_CHUNK):
             sink.writer.write(data)
-            async with asyncio.timeout(STALL_SECONDS):
+            async with asyncio.timeout(stall):
                 await sink.writer.drain()
     with contextlib.suppress(OSError):
         if sink.writer.can_write_eof():

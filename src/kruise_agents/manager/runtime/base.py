@@ -48,6 +48,9 @@ class Runtime(ABC):
     own_network: bool = False
     """Whether each sandbox has a network of its own, which has to be connected to the outside."""
 
+    takes_rootfs = False
+    """Whether sandboxes can have other system folders than those of the machine."""
+
     mounts_volumes = False
     """Whether sandboxes can have folders of the host at places of their own."""
 
@@ -68,6 +71,25 @@ class Runtime(ABC):
         """Make the folders of a new sandbox, with everything that it has from the start."""
         layout.make()
         fill_home(layout.home)
+
+    def try_rootfs(self, folder: Path) -> None:
+        """Find out whether sandboxes can have the system folders of a root file system, and the manager's Python.
+
+        Raises:
+            OSError: they cannot; the text says why, and what to do.
+        """
+        raise OSError(f"the runtime {self.name!r} cannot do that")
+
+    def settle(self, layout: Layout, rootfs: Path) -> list[Path]:
+        """Let a prepared file tree be one above the system folders of ``rootfs``, with copies of its other folders.
+
+        Returns:
+            What this user may not read and is left out.
+
+        Raises:
+            OSError: it does not work.
+        """
+        raise OSError(f"the runtime {self.name!r} cannot do that")
 
     @abstractmethod
     def launch(

@@ -21,6 +21,7 @@ from typing import IO
 from ...errors import ConfigurationError, RuntimeUnavailableError
 from . import freezer
 from .base import Launched, Runtime
+from .carried_python import CarriedPython, places
 from .control_groups import NotDelegatedError, find_groups
 from .copying import copy_command, run_copy
 from .folders import remove_tree, size_command, size_said
@@ -30,19 +31,20 @@ from .layout import SYSTEM_PATH, USERNAME, Layout
 from .limits import MIB, Limits, ResourceLimits
 from .mount_points import make_mount_points, refuse_links
 from .owners import USER_ID, FileOwners
-from .program import program_argv, readable_folders, sudo_script
+from .program import aim_home, own_places, program_argv, readable_folders, sudo_script
+from .root_file_system import SYSTEM_FOLDERS, lay_under
 from .system_files import bound_from_host, fill_root
 
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
 _USER_ID = "1000"
 _PROBE_SECONDS = 20
-_SYSTEM_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_LAST_OUTPUT = 1000
 _READ_INSIDE = ("uvicorn", "zmq", "ipykernel")
 # What the program needs until it has given itself the rights of the sandbox's own root.
 _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_RESOURCE")
 _REAL_SUDO = Path("/usr/bin/sudo")
-"""Of the host; it cannot work in a sandbox, so that ours lies over it."""
+"""It cannot work in a sandbox, so that ours lies over it."""
 _PRELOADED = Path("/etc/ld.so.preload")
 """Names libraries that every program loads, also the first ones, which are not within their limits yet."""
 _PROCESSORS = Path("/sys/devices/system/cpu")
@@ -68,12 +70,14 @@ class BubblewrapRuntime(Runtime):
     name = "bubblewrap"
     summary = "runtime bubblewrap: each sandbox in namespaces of its own"
     own_network = True
+    takes_rootfs = True
     mounts_volumes = True
     end_signal = signal.SIGKILL  # the kernel ends a pid namespace with its first process
 
     def __init__(self, state_dir: Path | None = None) -> None:
         if state_dir is not None:
             _refuse_visible(state_dir)
+        self._state_dir = state_dir
         self._identities: Identities | None = None
         self._freezer: Freezer | None = None
 
@@ -130,8 +134,13 @@ class BubblewrapRuntime(Runtime):
         self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes], limits: Limits
     ) -> Launched:
         """See :meth:`.base.Runtime.launch`."""
-        command = [*program_argv(HOME, several_users=self._identities is not None), "--isolated", *arguments]
-        options = self._options("--bind", str(layout.rootfs), "/", shared_memory=limits.memory // 2)
+        system = layout.system
+        if system is not None and not (system / "usr").is_dir():
+            raise OSError(f"its root file system {system} is not there any more")
+        python = sys.executable if system is None else places().executable
+        several = self._identities is not None
+        command = [*program_argv(HOME, several_users=several, python=python), "--isolated", *arguments]
+        options = self._options("--bind", str(layout.rootfs), "/", shared_memory=limits.memory // 2, system=system)
         make_mount_points(layout)
         for mount in layout.mounts:
             options += ["--bind", str(mount.source), mount.target]
@@ -204,12 +213,42 @@ class BubblewrapRuntime(Runtime):
     def _try(self, command: Sequence[str]) -> None:
         _run(self._options("--tmpfs", "/", "--dir", HOME), command, self._identities)
 
-    def _options(self, *root: str, shared_memory: int = MIB) -> list[str]:
+    def try_rootfs(self, folder: Path) -> None:
+        """See :meth:`.base.Runtime.try_rootfs`: runs its shells and the manager's Python in it."""
+        _refuse_foreign(folder, self._state_dir)
+        needed = [str(places().ours / "__init__.py"), str(places().base), *places().packages]
+        modules = ", ".join((*_READ_INSIDE, "kruise_agents.sandbox.main"))
+        steps = [
+            (["/bin/sh", "-c", "exit 0"], "its /bin/sh does not run; is it whole, and for this kind of processor?"),
+            (["/bin/bash", "-c", "exit 0"], "its /bin/bash does not run; install bash in it"),
+            ([places().executable, "-I", "-c", f"import {modules}"], "the manager's Python does not run in it"),
+        ]
+        if self._identities is not None:
+            step = [places().executable, "-I", "-m", "kruise_agents.sandbox.user_namespace", "/bin/bash", *needed]
+            steps.append((step, "users of a sandbox cannot read what they need; let everybody read it (chmod -R a+rX)"))
+        for command, problem in steps:
+            try:
+                _run(self._options("--tmpfs", "/", "--dir", HOME, system=folder), command, self._identities)
+            except OSError as error:
+                raise OSError(f"{problem}: {str(error)[-_LAST_OUTPUT:]}") from error
+
+    def settle(self, layout: Layout, rootfs: Path) -> list[Path]:
+        """See :meth:`.base.Runtime.settle`."""
+        aim_home(layout.home, places())
+        return lay_under(rootfs, layout.rootfs)
+
+    @functools.cached_property
+    def _carried_python(self) -> CarriedPython:
+        assert self._state_dir is not None
+        return CarriedPython(self._state_dir / "python")
+
+    def _options(self, *root: str, shared_memory: int = MIB, system: Path | None = None) -> list[str]:
         return [
             *_namespaces(self._identities),
             *root,
-            *_system_mounts(self._identities, shared_memory),
-            *_python_mounts(),
+            *_program_mounts(system),
+            *_machine_mounts(self._identities, shared_memory),
+            *(self._carried_python.options() if system is not None else _own_mounts()),
             "--clearenv",
             *("--setenv", "LANG", "C.UTF-8", "--setenv", "PATH", SYSTEM_PATH),
             *("--chdir", HOME),
@@ -219,8 +258,8 @@ class BubblewrapRuntime(Runtime):
 def _covers(layout: Layout) -> Iterator[str]:
     """What lies over files of the tree, and of the host's folders. Not from the tree, which code may have laid out."""
     covers = {"ld.so.preload": ("", _PRELOADED)}
-    if _REAL_SUDO.is_file():
-        covers["sudo"] = sudo_script(), _REAL_SUDO.resolve()
+    if (sudo := _place_of_sudo(layout.system)) is not None:
+        covers["sudo"] = sudo_script(own_places() if layout.system is None else places()), sudo
     for name, (text, place) in covers.items():
         file = layout.root / name
         file.write_text(text, encoding="utf-8")
@@ -374,8 +413,7 @@ def _namespaces(identities: Identities | None) -> list[str]:
     return [*options, "--uid", "0", "--gid", "0"]
 
 
-def _system_mounts(identities: Identities | None, shared_memory: int) -> Iterator[str]:
-    yield from _program_mounts()
+def _machine_mounts(identities: Identities | None, shared_memory: int) -> Iterator[str]:
     yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(shared_memory))
     # Read-only: what can be written to in memory has to have a size, and this folder has none.
     yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - its own
@@ -386,20 +424,18 @@ def _system_mounts(identities: Identities | None, shared_memory: int) -> Iterato
     if identities is not None:
         for setting in _OWN_SETTINGS:
             yield from ("--bind", setting, setting)
-    for path in bound_from_host():
-        yield from _way_to(Path(path))
-        yield from ("--ro-bind-try", path, path)
 
 
-def _program_mounts() -> Iterator[str]:
-    """The host's programs and libraries."""
-    yield from ("--ro-bind", "/usr", "/usr")
-    for name in _SYSTEM_FOLDERS:
-        folder = Path("/") / name
+def _program_mounts(system: Path | None = None) -> Iterator[str]:
+    """Programs and libraries: of another root file system, or the host's."""
+    root = system or Path("/")
+    yield from ("--ro-bind", str(root / "usr"), "/usr")
+    for name in SYSTEM_FOLDERS:
+        folder = root / name
         if folder.is_symlink():
-            yield from ("--symlink", str(folder.readlink()), str(folder))
+            yield from ("--symlink", str(folder.readlink()), f"/{name}")
         elif folder.is_dir():
-            yield from ("--ro-bind", str(folder), str(folder))
+            yield from ("--ro-bind", str(folder), f"/{name}")
 
 
 def _way_to(mounted: Path) -> Iterator[str]:
@@ -423,7 +459,11 @@ def _kernel_settings_mounts() -> Iterator[str]:
             yield from ("--ro-bind", str(entry), str(entry))
 
 
-def _python_mounts() -> Iterator[str]:
+def _own_mounts() -> Iterator[str]:
+    """What goes with the system folders of this machine: its public settings, and the manager's Python in its place."""
+    for path in bound_from_host():
+        yield from _way_to(Path(path))
+        yield from ("--ro-bind-try", path, path)
     folders = readable_folders()
     for folder in folders:
         yield from _way_to(folder)
@@ -436,6 +476,31 @@ def _python_mounts() -> Iterator[str]:
             yield from _way_to(link)
             yield from ("--symlink", str(target), str(link))
         link = target
+
+
+def _place_of_sudo(system: Path | None) -> Path | None:
+    """Where the real ``sudo`` is in a sandbox, if it is."""
+    if system is None:
+        return _REAL_SUDO.resolve() if _REAL_SUDO.is_file() else None
+    real = system / _REAL_SUDO.relative_to("/")
+    return _REAL_SUDO if real.is_file() and not real.is_symlink() else None
+
+
+def _refuse_foreign(rootfs: Path, state_dir: Path | None) -> None:
+    """Refuse a folder whose use would show this machine's own files, or that is no root file system.
+
+    Raises:
+        OSError: the text says why.
+    """
+    if rootfs == Path("/"):
+        raise OSError("it is this machine's own; leave 'rootfs' out to have its system folders")
+    if state_dir is not None and state_dir.resolve().is_relative_to(rootfs):
+        raise OSError(f"the state folder {state_dir} lies in it; choose another with --state-dir")
+    if (rootfs / "usr").is_symlink() or not (rootfs / "usr").is_dir():
+        raise OSError(
+            "it has no folder 'usr'; a root file system is made with `mmdebstrap --variant=minbase stable FOLDER`, or "
+            "`docker export CONTAINER | tar -x -C FOLDER`"
+        )
 
 
 def _refuse_visible(state_dir: Path) -> None:

@@ -18,9 +18,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Self
 
 INTERFACE = "tap0"
 NAME_SERVER = "10.0.2.3"
@@ -81,6 +82,10 @@ class EgressRules:
         # A route to everything has no say beside the default one, and the interface's own beats shorter ones.
         halves = [half for network in blocked for half in (network.subnets() if network == _EVERYTHING else [network])]
         return [*halves, *self._around_the_carrier()]
+
+    def closed(self) -> Self:
+        """The same without the internet, but for what is allowed by name."""
+        return self if _EVERYTHING in self.denied else replace(self, denied=(*self.denied, _EVERYTHING))
 
     @property
     def nothing_allowed(self) -> bool:

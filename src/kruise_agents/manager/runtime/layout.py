@@ -24,6 +24,8 @@ class Layout:
 
     root: Path
     mounts: tuple[Mount, ...] = ()
+    system: Path | None = None
+    """A root file system whose system folders it has; None: those of the machine."""
 
     @property
     def rootfs(self) -> Path:

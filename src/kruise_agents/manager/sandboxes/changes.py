@@ -51,7 +51,7 @@ class Changes:
             self._ledger.save(sandbox)
             await sandbox.program.attach(sandbox.rules)
             await self._run_start_command(sandbox, {})
-        elif sandbox.rules != EgressRules():
+        elif sandbox.rules != sandbox.template.within(EgressRules()):
             await sandbox.program.change_rules(sandbox.rules)
         given, seconds = self._variables(sandbox, variables), lifetime.enforced(lifetime.seconds)
         patience = START_SECONDS if cold else CLAIM_SECONDS
@@ -85,6 +85,7 @@ class Changes:
         """Let it reach something else outside."""
         if sandbox.state is not State.RUNNING:
             raise RefusedError(sandbox.state, Event.READY)
+        rules = sandbox.template.within(rules)
         await sandbox.program.change_rules(rules)
         sandbox.rules = rules
         self._ledger.note(sandbox)

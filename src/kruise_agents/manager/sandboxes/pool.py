@@ -145,7 +145,7 @@ class Pools:
             if offer.files is not None:
                 await program.fill(offer.files)
             program.launch(prepared=offer.files is not None)
-            await program.attach(EgressRules())
+            await program.attach(offer.template.within(EgressRules()))
             await program.prepare(offer.template, first_variables(sandbox_id, offer.template), kernel=True)
         except (KruiseAgentsError, OSError):
             logger.exception("no warm sandbox of template %s could be made", offer.template.name)

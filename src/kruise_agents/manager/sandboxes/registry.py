@@ -152,7 +152,7 @@ class Sandboxes:
             quota: what the owner's sandboxes may take together.
             files: a file tree to begin with a copy of; None: an empty one.
             volume_mounts: the volumes that it sees, and where.
-            rules: what it may reach outside.
+            rules: what it may reach outside, within what the template says.
             public: whether its ports are open to everybody; otherwise requests need a token of it.
             chosen: is told its id when that is written down, before it runs; again, if another has to take its place.
 
@@ -173,7 +173,8 @@ class Sandboxes:
             sandbox_id, program = (warm.id, warm.program) if warm else self._cold(template, volume_mounts)
             token = self.secret.access_token(sandbox_id) if secure else None
             moment = now()
-            sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner, rules)
+            sandbox = Sandbox(sandbox_id, template, program, metadata, token, moment, moment, lifetime, owner)
+            sandbox.rules = template.within(rules)
             sandbox.volume_mounts = tuple(volume_mounts)
             sandbox.traffic_token = None if public else self.secret.traffic_token(sandbox_id)
             if await self._start(sandbox, warm, variables, files, chosen):
@@ -359,7 +360,7 @@ class Sandboxes:
         """The program of a sandbox, not yet started or found."""
         mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
         return self._program(
-            Layout(self.folder / sandbox_id, mounts),
+            Layout(self.folder / sandbox_id, mounts, Path(template.rootfs) if template.rootfs else None),
             self.runtime,
             code_interpreter=template.code_interpreter,
             limits=template.limits,

@@ -23,7 +23,7 @@ SERVED_PORTS = {ENVD_PORT: "envd", CODE_INTERPRETER_PORT: "code-interpreter"}
 """Ports that have a socket of their own; every other port goes through the relay."""
 
 _BACKLOG = 4096
-_CONNECT_SECONDS = 30.0
+CONNECT_SECONDS = 30.0
 _RETRY_SECONDS = 0.005
 _RELAY_OPEN = b"\x01"
 _RELAY_CLOSED = b"\x00"
@@ -44,26 +44,30 @@ def listen(folder: Path, name: str) -> socket.socket:
     return listener
 
 
-async def connect(folder: Path, name: str) -> socket.socket:
+async def connect(folder: Path, name: str, patience: float = CONNECT_SECONDS) -> socket.socket:
     """Connect to the socket ``name`` in ``folder``.
 
+    Parameters:
+        patience: how many seconds a full listen queue is waited for.
+
     Raises:
+        BlockingIOError: it does not accept.
         OSError: the sandbox's program is gone.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
         with _short(folder, name) as path:
-            await _connect_when_there_is_room(connection, path)
+            await _connect_when_there_is_room(connection, path, patience)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-async def _connect_when_there_is_room(connection: socket.socket, path: str) -> None:
+async def _connect_when_there_is_room(connection: socket.socket, path: str, patience: float) -> None:
     """A Unix socket whose listen queue is full refuses at once, and offers nothing to wait on."""
-    deadline = time.monotonic() + _CONNECT_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         try:
             connection.connect(path)
@@ -75,24 +79,30 @@ async def _connect_when_there_is_room(connection: socket.socket, path: str) -> N
             return
 
 
-async def connect_port(folder: Path, port: int, served: frozenset[int]) -> socket.socket:
+async def connect_port(
+    folder: Path, port: int, served: frozenset[int], patience: float = CONNECT_SECONDS
+) -> socket.socket:
     """Connect to a port of the sandbox, whatever serves it.
 
     Parameters:
         folder: the sandbox's socket folder.
         port: the TCP port that the request names.
         served: which of :data:`SERVED_PORTS` this sandbox has.
+        patience: how many seconds each step may take.
 
     Raises:
-        PortClosedError: nothing listens there.
+        PortClosedError: nothing listens there, or it does not accept.
         OSError: the sandbox's program is gone.
     """
+    try:
+        connection = await connect(folder, SERVED_PORTS[port] if port in served else RELAY, patience)
+    except BlockingIOError:
+        raise PortClosedError(port) from None  # the sandbox is there, and does not accept
     if port in served:
-        return await connect(folder, SERVED_PORTS[port])
-    connection = await connect(folder, RELAY)
+        return connection
     try:
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(_CONNECT_SECONDS):
+        async with asyncio.timeout(patience):
             await loop.sock_sendall(connection, port.to_bytes(2, "big"))
             answer = await loop.sock_recv(connection, 1)
     except TimeoutError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from ..quota import Use
-from ..runtime import MIB, Limits
+from ..runtime import MIB, EgressRules, Limits
 
 _BUILDS = uuid.UUID("7e2f7b52-64f0-4b0e-a2b0-3f4b1f2d9c11")
 DEFAULT_READY_SECONDS = 30.0
@@ -43,6 +43,8 @@ class Template:
         variables: environment variables of everything in it; those of the create call come over them.
         start: a shell command that runs from the beginning.
         ready: what a sandbox waits for after that, before it is handed over.
+        internet: whether its sandboxes reach the internet when the create call does not say what they reach.
+        rootfs: the folder of this machine whose system folders they have; None: those of the machine.
     """
 
     name: str
@@ -51,6 +53,12 @@ class Template:
     variables: Mapping[str, str] = field(default_factory=dict)
     start: str | None = None
     ready: Ready | None = None
+    internet: bool = True
+    rootfs: str | None = None
+
+    def within(self, rules: EgressRules) -> EgressRules:
+        """The rules for a sandbox of it, of which a call asked for ``rules``."""
+        return rules if self.internet else rules.closed()
 
     @property
     def cpu_count(self) -> int:

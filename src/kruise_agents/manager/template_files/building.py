@@ -18,6 +18,7 @@ from pathlib import Path
 from ... import __version__
 from ...errors import ConfigurationError
 from ..runtime import Layout, Runtime
+from ..runtime.root_file_system import copied
 from .reading import TemplateFile
 
 _LAST_OUTPUT = 2000
@@ -53,7 +54,9 @@ class Builder:
         """
         built = {}
         for one in files:
-            if one.files or one.requirements:
+            if one.template.rootfs is not None:
+                await self._try(one, Path(one.template.rootfs))
+            if one.files or one.requirements or one.template.rootfs is not None:
                 built[one.template.name] = (await self._build(one)) / "rootfs"
         for folder in self._folder.iterdir():
             if all(tree.parent != folder for tree in built.values()):
@@ -73,10 +76,29 @@ class Builder:
             if one.requirements:
                 self._tell(f"template {one.template.name}: installing {', '.join(one.requirements)} ...")
                 await asyncio.to_thread(_install, one, draft.home)
+            if one.template.rootfs is not None:
+                await self._settle(one, draft, Path(one.template.rootfs))
             draft.root.rename(folder)
         except OSError as error:
             raise ConfigurationError(f"{one.path}: the template cannot be prepared: {error}") from error
         return folder
+
+    async def _try(self, one: TemplateFile, rootfs: Path) -> None:
+        try:
+            await asyncio.to_thread(self._runtime.try_rootfs, rootfs)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{one.rootfs_at}: the root file system {rootfs} cannot be used: {error}"
+            ) from error
+
+    async def _settle(self, one: TemplateFile, draft: Layout, rootfs: Path) -> None:
+        self._tell(f"template {one.template.name}: copying what sandboxes may change of {rootfs} ...")
+        left_out = await asyncio.to_thread(self._runtime.settle, draft, rootfs)
+        if left_out:
+            self._tell(
+                f"template {one.template.name}: left out, because this user may not read it: {left_out[0]}"
+                + (f", and {len(left_out) - 1} more" if len(left_out) > 1 else "")
+            )
 
 
 def _put(source: Path, target: Path) -> None:
@@ -117,6 +139,10 @@ def _digest(one: TemplateFile) -> str:
         for path in _all_of(source):
             digest.update(repr((target, path.relative_to(source), path.lstat().st_mode)).encode())
             digest.update(os.fsencode(path.readlink()) if path.is_symlink() and path != source else _contents(path))
+    if one.template.rootfs is not None:
+        for path in copied(Path(one.template.rootfs)):
+            facts = path.lstat()
+            digest.update(repr((str(path), facts.st_mode, facts.st_size, facts.st_mtime_ns)).encode())
     return digest.hexdigest()[:16]
 
 

@@ -14,11 +14,10 @@ from ..sandboxes.templates import DEFAULT_READY_SECONDS, Ready, Template, built_
 from .table import Source, Table
 
 MAX_POOL = 100
-_KEYS = ("name", "code_interpreter", "variables", "start", "ready", "files", "requirements", "pool", *LEAST)
-_NOT_YET = {
-    "internet": "it is the create call's choice, and the manager's",
-    "rootfs": "sandboxes have the system folders of this machine",
-}
+_KEYS = (
+    *("name", "code_interpreter", "variables", "start", "ready", "files", "requirements", "pool"),
+    *("internet", "rootfs", *LEAST),
+)
 _READY_KEYS = ("command", "port", "url", "seconds")
 _NAME = re.compile(r"[a-z0-9_-]{1,128}")
 _VARIABLE = re.compile(r"[^=\0]+")
@@ -36,6 +35,8 @@ class TemplateFile:
         files: what to put where: an absolute path in the sandbox, and a file or folder of this machine.
         requirements: of pip.
         pool: how many are kept warm; None: the file does not say.
+        internet_at: file and line of ``internet``; None: the file does not say.
+        rootfs_at: the same of ``rootfs``.
     """
 
     path: Path
@@ -43,6 +44,8 @@ class TemplateFile:
     files: Mapping[PurePosixPath, Path]
     requirements: tuple[str, ...]
     pool: int | None
+    internet_at: str | None
+    rootfs_at: str | None
 
 
 def read_templates(folder: Path, limits: Limits) -> list[TemplateFile]:
@@ -89,11 +92,16 @@ def _read(path: Path, limits: Limits) -> tuple[TemplateFile | None, list[str]]:
     except OSError as error:
         return None, [f"{path}: it cannot be read: {error.strerror}"]
     source = Source(path, text)
-    table = Table(source, values, (*_KEYS, *_NOT_YET))
-    for key, why in _NOT_YET.items():
-        table.refuse(key, why)
-    template, files = _template(table, path, limits), dict(_files(table, path))
-    one = TemplateFile(path, template, files, _requirements(table), table.number("pool", 0, MAX_POOL))
+    table = Table(source, values, _KEYS)
+    one = TemplateFile(
+        path,
+        _template(table, path, limits),
+        files=dict(_files(table, path)),
+        requirements=_requirements(table),
+        pool=table.number("pool", 0, MAX_POOL),
+        internet_at=table.place("internet"),
+        rootfs_at=table.place("rootfs"),
+    )
     return (None if source.problems else one), source.problems
 
 
@@ -109,8 +117,26 @@ def _template(table: Table, path: Path, limits: Limits) -> Template:
     for variable, value in variables.items():
         if not _VARIABLE.fullmatch(variable) or "\0" in value:
             table.complain("variables", f"'{variable}' cannot be an environment variable", variable)
-    limits = _limits(table, limits)
-    return Template(name, code_interpreter, limits, variables=variables, start=start, ready=_ready(table, start))
+    return Template(
+        name,
+        code_interpreter,
+        _limits(table, limits),
+        variables=variables,
+        start=start,
+        ready=_ready(table, start),
+        internet=table.flag("internet") is not False,
+        rootfs=_rootfs(table, path),
+    )
+
+
+def _rootfs(table: Table, path: Path) -> str | None:
+    text = table.text("rootfs")
+    if text is None:
+        return None
+    folder = (path.parent / text).resolve()
+    if not folder.is_dir():
+        table.complain("rootfs", f"'{text}' is no folder in {path.parent}; make one, with mmdebstrap for example")
+    return str(folder)
 
 
 def _limits(table: Table, limits: Limits) -> Limits:

@@ -23,12 +23,14 @@ class Source:
 
     def complain(self, key: tuple[str, ...], problem: str) -> None:
         """Note that something is wrong with the value of ``key``, or with the whole file."""
+        self.problems.append(f"{self.place(key)}: {problem}")
+
+    def place(self, key: tuple[str, ...]) -> str:
+        """The file, with the line of ``key`` where it is known."""
         line = next((number for number, found in self._lines if found[: len(key)] == key), None) if key else None
         if line is None and len(key) > 1:
-            self.complain(key[:-1], problem)
-            return
-        place = f"{self.path}:{line}" if line is not None else str(self.path)
-        self.problems.append(f"{place}: {problem}")
+            return self.place(key[:-1])
+        return f"{self.path}:{line}" if line is not None else str(self.path)
 
 
 class Table:
@@ -109,10 +111,9 @@ class Table:
         values = self._of_type(key, dict, f"a table: [{key}]")
         return None if values is None else Table(self._source, values, known, (*self._at, key))
 
-    def refuse(self, key: str, why: str) -> None:
-        """Say that a key which makes sense cannot be served."""
-        if key in self._values:
-            self.complain(key, f"'{key}' is not supported yet: {why}")
+    def place(self, key: str) -> str | None:
+        """Where a key stands, with the file; None: nowhere."""
+        return self._source.place((*self._at, key)) if key in self._values else None
 
     def _of_type(self, key: str, kind: type, wanted: str) -> Any:
         value = self._values.get(key)

@@ -1,0 +1,92 @@
+"""A root file system that an operator gives: what sandboxes see of it as it is, and what they get copies of.
+
+Its programs and libraries are mounted read-only, as those of the machine are otherwise. All the rest is small and meant
+to be changed, so it is copied into the tree that sandboxes begin with, below what every sandbox has: where both have a
+file, the sandbox's stays, and no link of the given tree is ever written through.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+SYSTEM_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+"""Beside ``/usr``; links to folders in it on most systems."""
+_NOT_COPIED = frozenset(
+    {"usr", *SYSTEM_FOLDERS, "boot", "dev", "home", "lost+found", "proc", "run", "sys", "tmp", ".dockerenv"}
+)
+_OURS = frozenset({"etc/pam.d", "etc/shadow", "etc/gshadow", "etc/shadow-", "etc/gshadow-"})
+"""Who may become whom is the sandbox's own matter."""
+_ACCOUNTS = ("etc/passwd", "etc/group")
+
+
+def copied(rootfs: Path) -> Iterator[Path]:
+    """Every path of ``rootfs`` that is copied, parents first; what cannot be read is left out."""
+    for name in _names(rootfs):
+        if name in _NOT_COPIED:
+            continue
+        yield rootfs / name
+        if not (rootfs / name).is_symlink():
+            for folder, folders, files in os.walk(rootfs / name):
+                yield from (Path(folder) / one for one in sorted([*folders, *files]))
+
+
+def lay_under(rootfs: Path, target: Path) -> list[Path]:
+    """Copy what is copied of ``rootfs`` below what ``target`` has already.
+
+    Returns:
+        What could not be read.
+    """
+    left_out: list[Path] = []
+    for name in _names(rootfs):
+        if name not in _NOT_COPIED:
+            _lay(rootfs / name, target / name, name, left_out)
+    for name in _ACCOUNTS:
+        _add_accounts(rootfs / name, target / name)
+    return left_out
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _lay(source: Path, target: Path, name: str, left_out: list[Path]) -> None:
+    if name in _OURS:
+        return
+    try:
+        if source.is_symlink():
+            if not os.path.lexists(target):
+                target.symlink_to(source.readlink())
+        elif source.is_dir():
+            children = _names(source)
+            if not os.path.lexists(target):
+                target.mkdir()
+                target.chmod(source.stat().st_mode & 0o1777 | 0o700)
+            if target.is_dir() and not target.is_symlink():
+                for child in children:
+                    _lay(source / child, target / child, f"{name}/{child}", left_out)
+        elif source.is_file() and not os.path.lexists(target):
+            shutil.copy2(source, target)  # sockets, pipes and devices are nobody's without their owners
+            target.chmod(source.stat().st_mode & 0o777)
+    except PermissionError:
+        left_out.append(source)
+
+
+def _add_accounts(source: Path, target: Path) -> None:
+    """Add the accounts of a root file system to those that every sandbox has; of the same name or number: not."""
+    if source.is_symlink() or not source.is_file():
+        return
+    lines = target.read_text(encoding="utf-8").splitlines()
+    taken = {key for line in lines for key in _keys(line)}
+    for line in source.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.count(":") >= 3 and not taken & set(_keys(line)):
+            lines.append(line)
+            taken.update(_keys(line))
+    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _keys(account: str) -> tuple[str, str]:
+    name, _, number = account.split(":")[:3]
+    return name, f":{number}"

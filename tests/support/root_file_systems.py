@@ -1,0 +1,62 @@
+"""A small root file system made of a few of this machine's programs, and one that this machine has not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+PROGRAMS = (
+    *(
+        "sh",
+        "bash",
+        "cat",
+        "cp",
+        "df",
+        "find",
+        "grep",
+        "id",
+        "ls",
+        "mkdir",
+        "mv",
+        "readlink",
+        "rm",
+        "sleep",
+        "sort",
+        "touch",
+    ),
+    *("env", "dirname", "mount", "ln"),
+)
+_PATH = re.compile(r"(/\S+) \(0x", re.MULTILINE)
+
+
+def make_root_file_system(folder: Path) -> Path:
+    """Programs with their libraries, a few settings and accounts, and files in other folders. Returns ``folder``."""
+    for name in ("usr/bin", "usr/lib", "usr/lib64", "etc", "opt/tool", "app", "var/lib/thing", "home/other", "proc"):
+        (folder / name).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (folder / name).symlink_to(f"usr/{name}")
+    for name in PROGRAMS:
+        found = shutil.which(name)
+        assert found is not None, name
+        shutil.copy(found, folder / "usr/bin" / name)
+        for library in _PATH.findall(subprocess.run(["ldd", found], capture_output=True, text=True, check=True).stdout):
+            place = folder / "usr" / library.removeprefix("/").removeprefix("usr/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(library, place)
+    marker = folder / "usr/bin/only-here"
+    marker.write_text("#!/bin/sh\necho a program of its own\n")
+    marker.chmod(0o755)
+    for name, text in (
+        ("etc/os-release", "ID=small\n"),
+        ("etc/passwd", "root:x:0:0::/:/bin/sh\nubuntu:x:1000:1000::/home/ubuntu:/bin/sh\ndaemon:x:1:1::/:/bin/sh\n"),
+        ("etc/group", "root:x:0:\nubuntu:x:1000:\nstaff:x:50:\n"),
+        ("etc/shadow", "root:secret:1::::::\n"),
+        ("opt/tool/data", "of the tool"),
+        ("app/readme", "of the application"),
+        ("var/lib/thing/state", "of the thing"),
+        ("home/other/file", "left out"),
+    ):
+        (folder / name).write_text(text)
+    return folder
