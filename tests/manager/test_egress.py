@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kruise_agents.manager.runtime import EgressRules
-from support.managers import RunningManager, available_runtime, running_manager
+from support.managers import RunningManager, available_runtime, descendants, running_manager, wait_for
 from support.namespaces import in_network_namespace
 
 PROGRAM = Path(__file__).parent / "programs" / "internet.py"
@@ -136,6 +136,18 @@ def test_the_next_manager_connects_what_it_takes_over_by_the_same_rules(found: d
     assert found["taken over"]["public"] == PUBLIC
     assert "answer of" not in found["taken over"]["other"]
     assert not [said for said in found["taken over, of a closed template"].values() if "answer of" in said]
+
+
+def test_what_carries_packets_of_hostile_code_is_shut_in_itself(tmp_path: Path) -> None:
+    if reason := why_not("slirp4netns"):
+        pytest.skip(reason)
+    with running_manager(tmp_path) as manager, manager.api() as api:
+        assert api.post("/sandboxes", json={"templateID": "base"}).status_code == 201
+        processes = [Path(f"/proc/{pid}") for pid in descendants(manager.process.pid)]
+        (carrier,) = [one for one in processes if (one / "comm").read_text() == "slirp4netns\n"]
+        wait_for(lambda: "Seccomp:\t2" in (carrier / "status").read_text(), what="the filter")
+        if os.geteuid() == 0:
+            assert {one.name for one in (carrier / "root").iterdir()} <= {"etc", "run"}
 
 
 @given(st.lists(networks, max_size=4), st.lists(networks, max_size=4), st.integers(0, 2**32 - 1))

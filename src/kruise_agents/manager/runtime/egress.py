@@ -40,7 +40,7 @@ _ALWAYS_BLOCKED = tuple(
 """Private, link-local (with the metadata services of clouds) and multicast addresses."""
 _CARRIERS = {
     "slirp4netns": (
-        *("--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path"),
+        *("--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path", "--enable-seccomp"),
         *("--userns-path={user}", "{net}", INTERFACE),
     ),
     "pasta": (
@@ -50,6 +50,8 @@ _CARRIERS = {
         *("--runas", "{uid}", "--userns", "{user}", "--netns", "{net}"),
     ),
 }
+# It reads what hostile code sends. As an ordinary user it has no right to shut itself in.
+_AS_ROOT = {"slirp4netns": ("--enable-sandbox",), "pasta": ()}
 # It ends with the manager, however that ends: the other side of its standard input is there.
 _LEASH = ("/bin/sh", "-c", '"$@" </dev/null & read -r _; kill $!; wait', "egress")
 _NS_GET_USERNS = 0xB701
@@ -144,7 +146,8 @@ class Egress:
             raise OSError("it has ended, or has no network of its own")
         connection = Connection(pid, rules)
         try:
-            connection.start([self._path, *_CARRIERS[self.carrier]])
+            shut_in = _AS_ROOT[self.carrier] if os.geteuid() == 0 else ()
+            connection.start([self._path, *shut_in, *_CARRIERS[self.carrier]])
         except BaseException:
             connection.close()
             raise
