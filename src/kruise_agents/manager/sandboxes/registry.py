@@ -27,6 +27,7 @@ from .lifetime import Lifetime
 from .model import Sandbox, VolumeMount, new_sandbox_id, now, seconds_until
 from .pool import Pools, Warm
 from .program import NoAnswerError, SandboxProgram, StartError
+from .readers import Readers
 from .templates import Template
 from .turns import Turns
 from .watchers import Watchers
@@ -82,6 +83,8 @@ class Sandboxes:
         self._changes = Changes(runtime, self._ledger, self._deadlines, self._watchers)
         self._turns = Turns()
         self._closing = False
+        self.readers = Readers()
+        """Which file trees creates are copying."""
         self.pools = Pools(self.program)
 
     def find(self, sandbox_id: str) -> Sandbox | None:
@@ -195,7 +198,8 @@ class Sandboxes:
             # Before anything exists that would stay, so that nothing can be left that nobody knows of.
             self._ledger.save(sandbox)
             chosen(sandbox.id)
-            await self._turns.take(sandbox, Event.READY, lambda: self._changes.start(sandbox, variables, files))
+            with self.readers.reading(files):
+                await self._turns.take(sandbox, Event.READY, lambda: self._changes.start(sandbox, variables, files))
         except BaseException as error:
             # Whatever ended the start, nothing half-made stays.
             end = None if sandbox.state.ending else self._kill(sandbox)
@@ -311,6 +315,23 @@ class Sandboxes:
         except (NoAnswerError, NoSpaceError, StartError, OSError):
             logger.exception("sandbox %s could not be resumed for a request", sandbox.id)
         return sandbox.state is State.RUNNING
+
+    async def variables(self, sandbox: Sandbox) -> dict[str, str]:
+        """The environment variables of a running sandbox.
+
+        Raises:
+            RefusedError: it does not run.
+            NoAnswerError: its program does not answer.
+        """
+        variables: dict[str, str] = {}
+
+        async def work() -> None:
+            if sandbox.state is not State.RUNNING:
+                raise RefusedError(sandbox.state, Event.READY)
+            variables.update(await sandbox.program.variables())
+
+        await self._turns.take(sandbox, Event.READY, work)
+        return variables
 
     async def copy_files(self, sandbox: Sandbox, target: Path) -> None:
         """Copy the file tree of a running sandbox, which stands still meanwhile.
