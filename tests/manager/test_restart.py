@@ -21,7 +21,15 @@ from e2b_code_interpreter import Sandbox
 from kruise_agents.manager.store import Store
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.sandbox.life import GRACE_SECONDS
-from support.managers import RunningManager, assert_ends, available_runtime, processes_with, running_manager, wait_for
+from support.managers import (
+    RunningManager,
+    assert_ends,
+    available_runtime,
+    processes_with,
+    running_manager,
+    serve_command,
+    wait_for,
+)
 
 MARK = f"sleep 98{os.getpid() % 100_000:05}"
 """With two more digits the background programs of one test, and of no other run of the tests."""
@@ -287,29 +295,70 @@ def test_sandboxes_of_another_runtime_are_refused_and_left_alone(folder: Path) -
     assert rows_of(folder) == rows
 
 
-def test_a_full_disk_refuses_creates_and_harms_nothing_else(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none"]
     if subprocess.run([*mount, str(tmp_path)], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine lets nobody mount a small file system")
-    try:
-        with running_manager(tmp_path) as manager, manager.api() as api:
-            sandbox = Sandbox.create(template="base", **options(manager))
-            filler = tmp_path / "filler"
-            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes all the space that there is."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (65536, 1):
+            with contextlib.suppress(OSError):
                 while True:
-                    file.write(b"x" * 65536)
-            answer = api.post("/v2/sandboxes", json={"templateID": "base"})
-            assert answer.status_code == 507
-            assert "no space left on the disk of" in answer.json()["message"]
-            assert sandbox.commands.run("echo here").stdout == "here\n"
-            assert set(listed(manager)) == folders(manager) == {sandbox.sandbox_id}
-            filler.unlink()
-            other = Sandbox.create(template="base", **options(manager))
-            kill(manager)
-        with running_manager(tmp_path) as manager:
-            assert set(listed(manager)) == {sandbox.sandbox_id, other.sandbox_id}
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+                    file.write(b"x" * size)
+    return filler
+
+
+def test_a_full_disk_refuses_creates_and_harms_nothing_else(small_disk: Path) -> None:
+    with running_manager(small_disk) as manager, manager.api() as api:
+        sandbox = Sandbox.create(template="base", **options(manager))
+        filler = fill(small_disk)
+        answer = api.post("/v2/sandboxes", json={"templateID": "base"})
+        assert answer.status_code == 507
+        assert "no space left on the disk of" in answer.json()["message"]
+        assert sandbox.commands.run("echo here").stdout == "here\n"
+        assert set(listed(manager)) == folders(manager) == {sandbox.sandbox_id}
+        filler.unlink()
+        other = Sandbox.create(template="base", **options(manager))
+        kill(manager)
+    with running_manager(small_disk) as manager:
+        assert set(listed(manager)) == {sandbox.sandbox_id, other.sandbox_id}
+
+
+def test_what_is_deleted_on_a_full_disk_makes_room(small_disk: Path) -> None:
+    if available_runtime() != "bubblewrap":
+        pytest.skip("the process runtime mounts no volumes")
+    with running_manager(small_disk) as manager, manager.api() as api:
+        sandbox = Sandbox.create(template="base", **options(manager))
+        sandbox.files.write("data", b"x" * 1_000_000)
+        snapshot = api.post(f"/sandboxes/{sandbox.sandbox_id}/snapshots", json={}).json()["snapshotID"]
+        volume = api.post("/volumes", json={"name": "data"}).json()["volumeID"]
+        (manager.state_dir / "volumes" / volume / "data").write_bytes(b"x" * 1_000_000)
+        fill(small_disk)
+        assert api.post("/volumes", json={"name": "other"}).status_code == 507
+        assert api.delete(f"/templates/{snapshot}").status_code == 204
+        fill(small_disk)
+        assert api.post("/volumes", json={"name": "other"}).status_code == 507
+        assert api.delete(f"/volumes/{volume}").status_code == 204
+        assert api.post("/volumes", json={"name": "other"}).status_code == 201
+        kill(manager)
+    with running_manager(small_disk) as manager, manager.api() as api:
+        assert api.get("/snapshots").json() == []
+        assert [one["name"] for one in api.get("/volumes").json()] == ["other"]
+
+
+def test_a_start_on_a_full_disk_says_so(small_disk: Path) -> None:
+    fill(small_disk)
+    command = serve_command("--port", "0", "--state-dir", str(small_disk / "state"), "--runtime", available_runtime())
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("remove something there, or end sandboxes"), done.stderr
 
 
 def rows_of(folder: Path) -> dict[str, Any]:
