@@ -25,6 +25,7 @@ from support.managers import (
     RunningManager,
     assert_ends,
     available_runtime,
+    descendants,
     processes_with,
     running_manager,
     serve_command,
@@ -120,6 +121,26 @@ def test_the_tokens_of_before_still_open_the_sandbox_and_stand_in_no_file(folder
         url = manager.sandbox_url(made["sandboxID"], 49983) + "/files?path=x"
         assert httpx.post(url, files={"file": b"x"}, headers=tokens).status_code == 200
         assert httpx.post(url, files={"file": b"x"}, headers=tokens | {"X-Access-Token": "no"}).status_code == 401
+
+
+def test_a_sandbox_that_does_not_answer_at_the_start_is_kept(folder: Path) -> None:
+    with running_manager(folder) as manager:
+        silent = Sandbox.create(template="base", timeout=600, **options(manager))
+        silent.files.write("kept.txt", "kept")
+        (first,) = first_processes(folder)
+        program = [pid for pid in descendants(first) if b"kruise_agents.sandbox" in command_line(pid)][0]
+        kill(manager)
+    os.kill(program, signal.SIGSTOP)
+    with running_manager(folder) as manager:
+        assert listed(manager) == {silent.sandbox_id: "running"}
+        os.kill(program, signal.SIGCONT)
+        again = Sandbox.connect(silent.sandbox_id, **options(manager))
+        assert again.files.read("kept.txt") == "kept"
+        assert again.kill() is True
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_a_paused_sandbox_is_still_paused_and_goes_on_where_it_was(folder: Path) -> None:
