@@ -128,7 +128,7 @@ def test_a_sandbox_that_does_not_answer_at_the_start_is_kept(folder: Path) -> No
         silent = Sandbox.create(template="base", timeout=600, **options(manager))
         silent.files.write("kept.txt", "kept")
         (first,) = first_processes(folder)
-        program = [pid for pid in descendants(first) if b"kruise_agents.sandbox" in command_line(pid)][0]
+        program = next(pid for pid in descendants(first) if b"kruise_agents.sandbox" in command_line(pid))
         kill(manager)
     os.kill(program, signal.SIGSTOP)
     with running_manager(folder) as manager:
@@ -287,6 +287,24 @@ def writing_below(folder: Path) -> list[str]:
             if (process / "fd" / "1").readlink().is_relative_to(folder):
                 found.append(process.name)
     return found
+
+
+def test_a_create_that_the_end_of_the_manager_refuses_may_be_repeated(folder: Path) -> None:
+    templates = folder / "templates"
+    templates.mkdir()
+    (templates / "slow.toml").write_text('start = "true"\n[ready]\nport = 9\nseconds = 60\n')
+    with running_manager(folder, "--keep", "--templates", str(templates)) as manager, manager.api() as api:
+        answers: list[httpx.Response] = []
+        body = {"templateID": "slow"}
+        thread = threading.Thread(target=lambda: answers.append(api.post("/v2/sandboxes", json=body)))
+        thread.start()
+        wait_for(lambda: folders(manager))
+        manager.process.send_signal(signal.SIGTERM)
+        thread.join()
+        (answer,) = answers
+        assert (answer.status_code, answer.headers["should-retry"]) == (503, "true"), answer.text
+        assert manager.process.wait(20) == 0
+        assert folders(manager) == set()
 
 
 def test_keep_leaves_everything_as_it_is_and_without_it_everything_ends(folder: Path) -> None:

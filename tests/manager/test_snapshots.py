@@ -101,7 +101,9 @@ class TestSnapshots:
                 assert other.commands.run("ls d | wc -l").stdout == "3000\n"
                 other.kill()
             kept = len(listed(api))
-            wait_for(lambda: len(list((manager.state_dir / "snapshots").iterdir())) == kept, what="the end of its files")
+            wait_for(
+                lambda: len(list((manager.state_dir / "snapshots").iterdir())) == kept, what="the end of its files"
+            )
 
     def test_owners_modes_links_and_attributes_are_as_they_were(
         self, sandbox: Sandbox, api: httpx.Client, options: dict[str, Any]

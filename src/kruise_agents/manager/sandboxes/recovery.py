@@ -101,7 +101,7 @@ def _settled(sandbox: Sandbox, *, alive: bool) -> State | None:
 async def _runs(sandbox: Sandbox) -> bool:
     """Let it go on, if it was just being stopped, and tell it its end time once more. Returns whether it is there.
 
-    One that is silent is there too: whatever stopped it may let it go on, and ends with it at its end time at the latest.
+    One that is silent is there too: whatever stopped it may let it go on, and its end time counts in any case.
     """
     try:
         if sandbox.state is State.PAUSING:

@@ -39,6 +39,10 @@ _LEAST_FREE_BYTES = 1024 * 1024
 logger = logging.getLogger(__name__)
 
 
+class ManagerEndingError(StartError):
+    """No sandbox was made, because the manager ends."""
+
+
 class Sandboxes:
     """The sandboxes of one manager: in memory, and written down as they change.
 
@@ -161,13 +165,14 @@ class Sandboxes:
 
         Raises:
             QuotaExceededError: the owner has too many already.
+            ManagerEndingError: as it says. Nothing is left behind.
             StartError: its program did not come up. Nothing is left behind.
             NoSpaceError: the disk is full. Nothing is left behind.
         """
         while True:
             # Nothing waits between this look and the entry in the books: two creates cannot take the last place.
             if self._closing:
-                raise StartError("the manager is ending")
+                raise ManagerEndingError("the manager is ending; nothing was made")
             uses = [use for one in self._known.values() if one.owner == owner and (use := one.use)]
             quota.require(template.use(), uses)
             self._require_space()
@@ -211,7 +216,7 @@ class Sandboxes:
             if end is not None:
                 await asyncio.shield(end)
             if isinstance(error, RefusedError):
-                raise StartError("the manager is ending") from error
+                raise ManagerEndingError("the manager is ending; nothing was made") from error
             raise
         if warm is not None:
             warm.pool.warm_claims += 1
