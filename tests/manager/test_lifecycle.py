@@ -85,7 +85,7 @@ class PretendedProgram:
     ) -> None:
         await self._take_time()
 
-    async def set_seconds_left(self, seconds: float | None) -> None:
+    async def set_seconds_left(self, seconds: float | None, patience: float = 0) -> None:
         await self._answer()
         assert not self.frozen, "a frozen program was asked"
 

@@ -205,3 +205,20 @@ def test_the_metrics_have_the_text_format(manager: RunningManager) -> None:
     assert "# TYPE kruise_agents_sandbox_create_seconds histogram\n" in answer.text
     assert answer.text.endswith("\n")
     assert httpx.get(f"{manager.api_url}/metrics").status_code == 401
+
+
+def test_a_template_that_cannot_start_does_not_keep_the_others_cold(tmp_path: Path) -> None:
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    (templates / "bad.toml").write_text('code_interpreter = false\npool = 2\nstart = "exit 3"\n[ready]\nport = 9\n')
+    (templates / "good.toml").write_text("code_interpreter = false\npool = 1\n")
+    with running_manager(tmp_path, "--templates", str(templates)) as manager:
+
+        def value(name: str, template: str) -> float:
+            return page(manager)[f'{POOL}{name}{{template="{template}"}}']
+
+        wait_for(lambda: value("size", "good") == 1, 30, "a warm sandbox of the one that can start")
+        wait_for(lambda: value("failures_total", "bad") >= 2, 30, "failures of the one that cannot")
+        Sandbox.create("good", domain=manager.domain, api_key=manager.api_key)
+        wait_for(lambda: value("size", "good") == 1, 30, "another warm one")
+        assert value("size", "bad") == 0

@@ -21,7 +21,16 @@ from e2b_code_interpreter import Sandbox
 from kruise_agents.manager.store import Store
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.sandbox.life import GRACE_SECONDS
-from support.managers import RunningManager, assert_ends, available_runtime, processes_with, running_manager, wait_for
+from support.managers import (
+    RunningManager,
+    assert_ends,
+    available_runtime,
+    descendants,
+    processes_with,
+    running_manager,
+    serve_command,
+    wait_for,
+)
 
 MARK = f"sleep 98{os.getpid() % 100_000:05}"
 """With two more digits the background programs of one test, and of no other run of the tests."""
@@ -112,6 +121,26 @@ def test_the_tokens_of_before_still_open_the_sandbox_and_stand_in_no_file(folder
         url = manager.sandbox_url(made["sandboxID"], 49983) + "/files?path=x"
         assert httpx.post(url, files={"file": b"x"}, headers=tokens).status_code == 200
         assert httpx.post(url, files={"file": b"x"}, headers=tokens | {"X-Access-Token": "no"}).status_code == 401
+
+
+def test_a_sandbox_that_does_not_answer_at_the_start_is_kept(folder: Path) -> None:
+    with running_manager(folder) as manager:
+        silent = Sandbox.create(template="base", timeout=600, **options(manager))
+        silent.files.write("kept.txt", "kept")
+        (first,) = first_processes(folder)
+        program = next(pid for pid in descendants(first) if b"kruise_agents.sandbox" in command_line(pid))
+        kill(manager)
+    os.kill(program, signal.SIGSTOP)
+    with running_manager(folder) as manager:
+        assert listed(manager) == {silent.sandbox_id: "running"}
+        os.kill(program, signal.SIGCONT)
+        again = Sandbox.connect(silent.sandbox_id, **options(manager))
+        assert again.files.read("kept.txt") == "kept"
+        assert again.kill() is True
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_a_paused_sandbox_is_still_paused_and_goes_on_where_it_was(folder: Path) -> None:
@@ -260,6 +289,24 @@ def writing_below(folder: Path) -> list[str]:
     return found
 
 
+def test_a_create_that_the_end_of_the_manager_refuses_may_be_repeated(folder: Path) -> None:
+    templates = folder / "templates"
+    templates.mkdir()
+    (templates / "slow.toml").write_text('start = "true"\n[ready]\nport = 9\nseconds = 60\n')
+    with running_manager(folder, "--keep", "--templates", str(templates)) as manager, manager.api() as api:
+        answers: list[httpx.Response] = []
+        body = {"templateID": "slow"}
+        thread = threading.Thread(target=lambda: answers.append(api.post("/v2/sandboxes", json=body)))
+        thread.start()
+        wait_for(lambda: folders(manager))
+        manager.process.send_signal(signal.SIGTERM)
+        thread.join()
+        (answer,) = answers
+        assert (answer.status_code, answer.headers["should-retry"]) == (503, "true"), answer.text
+        assert manager.process.wait(20) == 0
+        assert folders(manager) == set()
+
+
 def test_keep_leaves_everything_as_it_is_and_without_it_everything_ends(folder: Path) -> None:
     with running_manager(folder, "--keep") as manager:
         sandbox = Sandbox.create(**options(manager))
@@ -287,29 +334,70 @@ def test_sandboxes_of_another_runtime_are_refused_and_left_alone(folder: Path) -
     assert rows_of(folder) == rows
 
 
-def test_a_full_disk_refuses_creates_and_harms_nothing_else(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none"]
     if subprocess.run([*mount, str(tmp_path)], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine lets nobody mount a small file system")
-    try:
-        with running_manager(tmp_path) as manager, manager.api() as api:
-            sandbox = Sandbox.create(template="base", **options(manager))
-            filler = tmp_path / "filler"
-            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes all the space that there is."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (65536, 1):
+            with contextlib.suppress(OSError):
                 while True:
-                    file.write(b"x" * 65536)
-            answer = api.post("/v2/sandboxes", json={"templateID": "base"})
-            assert answer.status_code == 507
-            assert "no space left on the disk of" in answer.json()["message"]
-            assert sandbox.commands.run("echo here").stdout == "here\n"
-            assert set(listed(manager)) == folders(manager) == {sandbox.sandbox_id}
-            filler.unlink()
-            other = Sandbox.create(template="base", **options(manager))
-            kill(manager)
-        with running_manager(tmp_path) as manager:
-            assert set(listed(manager)) == {sandbox.sandbox_id, other.sandbox_id}
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+                    file.write(b"x" * size)
+    return filler
+
+
+def test_a_full_disk_refuses_creates_and_harms_nothing_else(small_disk: Path) -> None:
+    with running_manager(small_disk) as manager, manager.api() as api:
+        sandbox = Sandbox.create(template="base", **options(manager))
+        filler = fill(small_disk)
+        answer = api.post("/v2/sandboxes", json={"templateID": "base"})
+        assert answer.status_code == 507
+        assert "no space left on the disk of" in answer.json()["message"]
+        assert sandbox.commands.run("echo here").stdout == "here\n"
+        assert set(listed(manager)) == folders(manager) == {sandbox.sandbox_id}
+        filler.unlink()
+        other = Sandbox.create(template="base", **options(manager))
+        kill(manager)
+    with running_manager(small_disk) as manager:
+        assert set(listed(manager)) == {sandbox.sandbox_id, other.sandbox_id}
+
+
+def test_what_is_deleted_on_a_full_disk_makes_room(small_disk: Path) -> None:
+    if available_runtime() != "bubblewrap":
+        pytest.skip("the process runtime mounts no volumes")
+    with running_manager(small_disk) as manager, manager.api() as api:
+        sandbox = Sandbox.create(template="base", **options(manager))
+        sandbox.files.write("data", b"x" * 1_000_000)
+        snapshot = api.post(f"/sandboxes/{sandbox.sandbox_id}/snapshots", json={}).json()["snapshotID"]
+        volume = api.post("/volumes", json={"name": "data"}).json()["volumeID"]
+        (manager.state_dir / "volumes" / volume / "data").write_bytes(b"x" * 1_000_000)
+        fill(small_disk)
+        assert api.post("/volumes", json={"name": "other"}).status_code == 507
+        assert api.delete(f"/templates/{snapshot}").status_code == 204
+        fill(small_disk)
+        assert api.post("/volumes", json={"name": "other"}).status_code == 507
+        assert api.delete(f"/volumes/{volume}").status_code == 204
+        assert api.post("/volumes", json={"name": "other"}).status_code == 201
+        kill(manager)
+    with running_manager(small_disk) as manager, manager.api() as api:
+        assert api.get("/snapshots").json() == []
+        assert [one["name"] for one in api.get("/volumes").json()] == ["other"]
+
+
+def test_a_start_on_a_full_disk_says_so(small_disk: Path) -> None:
+    fill(small_disk)
+    command = serve_command("--port", "0", "--state-dir", str(small_disk / "state"), "--runtime", available_runtime())
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("remove something there, or end sandboxes"), done.stderr
 
 
 def rows_of(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def take(api: httpx.Client, sandbox: Sandbox, headers: dict[str, str] | None = N
     return identifier
 
 
+def metrics(manager: RunningManager) -> dict[str, float]:
+    text = httpx.get(f"{manager.scheme}://{manager.domain}/metrics", timeout=60).raise_for_status().text
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
 def listed(api: httpx.Client, **query: str) -> list[str]:
     return [one["snapshotID"] for one in api.get("/snapshots", params=query).json()]
 
@@ -67,6 +74,36 @@ class TestSnapshots:
             assert own.split() == [other.sandbox_id, f"ENV_ID={snapshot}", f"TEMPLATE_ID={snapshot}"]
             other.files.write("file.txt", "its own")
         assert sandbox.files.read("file.txt") == "later"
+
+    @pytest.mark.parametrize("how", ["deleted", "replaced"])
+    def test_creates_that_copy_a_snapshot_get_all_of_it_though_it_is_removed_meanwhile(
+        self, how: str, sandbox: Sandbox, manager: RunningManager, options: dict[str, Any]
+    ) -> None:
+        sandbox.commands.run("mkdir d && cd d && seq 3000 | split -l 1 -a 4")
+        with manager.api() as api, ThreadPoolExecutor(4) as threads:
+            take(api, sandbox, name="busy")
+            body = {"templateID": "busy"}
+            creates = [threads.submit(api.post, "/v2/sandboxes", json=body) for _ in range(4)]
+            starting = 'kruise_agents_sandboxes{state="starting"}'
+            wait_for(lambda: metrics(manager)[starting] > 0 or all(create.done() for create in creates))
+            if how == "deleted":
+                assert api.delete("/templates/busy:default").status_code == 204
+                assert listed(api) == []
+            else:
+                take(api, sandbox, name="busy")
+            answers = [create.result() for create in creates]
+            # Those that came too late found none; whoever found one gets the whole.
+            assert {answer.status_code for answer in answers} <= {201, 404}
+            made = [answer.json()["sandboxID"] for answer in answers if answer.status_code == 201]
+            assert made
+            for sandbox_id in made:
+                other = Sandbox.connect(sandbox_id, **options)
+                assert other.commands.run("ls d | wc -l").stdout == "3000\n"
+                other.kill()
+            kept = len(listed(api))
+            wait_for(
+                lambda: len(list((manager.state_dir / "snapshots").iterdir())) == kept, what="the end of its files"
+            )
 
     def test_owners_modes_links_and_attributes_are_as_they_were(
         self, sandbox: Sandbox, api: httpx.Client, options: dict[str, Any]

@@ -213,6 +213,7 @@ class Store:
 
     Raises:
         ConfigurationError: it was written by a newer version, or is no such file.
+        NoSpaceError: the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -220,10 +221,11 @@ class Store:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._connection = sqlite3.connect(path, isolation_level=None)
         try:
-            self._connection.execute("PRAGMA foreign_keys = ON")
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._migrate()
+            with space_for(path):
+                self._connection.execute("PRAGMA foreign_keys = ON")
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+                self._migrate()
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise ConfigurationError(

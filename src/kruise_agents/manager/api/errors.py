@@ -12,6 +12,8 @@ from starlette.routing import Match, Route
 
 DO_NOT_RETRY = {"Should-Retry": "false"}
 """For answers that leave open what was done: e2b 2.60.0 and later never repeat such a request, creates included."""
+RETRY = {"Should-Retry": "true", "Retry-After": "1"}
+"""For answers that say that nothing was done, and that it may be otherwise in a moment."""
 
 
 class ApiError(Exception):

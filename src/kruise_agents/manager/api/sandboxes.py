@@ -16,13 +16,13 @@ from ..quota import QuotaExceededError
 from ..sandboxes.lifecycle import State
 from ..sandboxes.model import Sandbox
 from ..sandboxes.program import StartError
-from ..sandboxes.registry import Sandboxes
+from ..sandboxes.registry import ManagerEndingError, Sandboxes
 from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.templates import Template, Templates
 from ..volumes import Volumes
 from .auth import owner_of, still_valid
 from .body import Fields, read_fields
-from .errors import DO_NOT_RETRY, ApiError, being_killed, sandbox_not_found
+from .errors import DO_NOT_RETRY, RETRY, ApiError, being_killed, sandbox_not_found
 from .extensions import read_extensions
 from .idempotency import Chosen, IdempotentCreates
 from .lifetimes import MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
@@ -138,6 +138,8 @@ class SandboxRoutes:
                 f"the sandbox was not ready within {extensions.seconds} seconds, as the metadata asks; it was ended"
             )
             raise ApiError(500, message, headers=DO_NOT_RETRY) from None
+        except ManagerEndingError as error:
+            raise ApiError(503, str(error), headers=RETRY) from None
         except (StartError, OSError) as error:
             logger.exception("no sandbox could be made")
             raise ApiError(500, f"the sandbox could not be started: {error}", headers=DO_NOT_RETRY) from error

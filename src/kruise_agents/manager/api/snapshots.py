@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from ..keys import Keys
 from ..quota import QuotaExceededError
-from ..sandboxes.lifecycle import State
+from ..sandboxes.lifecycle import RefusedError, State
 from ..sandboxes.model import Sandbox
-from ..sandboxes.registry import Sandboxes
+from ..sandboxes.registry import ManagerEndingError, Sandboxes
 from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
 from ..sandboxes.templates import Templates
 from ..store import NoSpaceError, SnapshotRow
@@ -113,10 +113,15 @@ class SnapshotRoutes:
             raise ApiError(400, f"Timeout cannot be greater than {MAX_TIMEOUT // 3600} hours, got {timeout} seconds")
         sandbox = own_sandbox(request, self._sandboxes)
         if sandbox.state.resting:
-            raise ApiError(409, f"Sandbox '{sandbox.id}' is paused and cannot be forked; resume it first")
+            raise _is_paused(sandbox)
         quota = still_valid(request, self._keys).quota
-        with _told():
-            forks = await self._snapshots.fork(sandbox, count, timeout, quota)
+        try:
+            with _told():
+                forks = await self._snapshots.fork(sandbox, count, timeout, quota)
+        except RefusedError:
+            if sandbox.state.resting:  # a pause came first
+                raise _is_paused(sandbox) from None
+            raise
         return JSONResponse([self._entry(fork, request.state.domain) for fork in forks], status_code=201)
 
     def _entry(self, fork: Sandbox | BaseException, domain: str) -> dict[str, Any]:
@@ -124,6 +129,8 @@ class SnapshotRoutes:
             return {"sandbox": {**sandbox_reply(fork, domain), **new_token_fields(self._sandboxes, fork)}}
         if isinstance(fork, QuotaExceededError):
             return {"error": {"code": 403, "message": str(fork)}}
+        if isinstance(fork, ManagerEndingError):
+            return {"error": {"code": 503, "message": str(fork)}}
         logger.error("a fork could not be made", exc_info=fork)
         code = 507 if isinstance(fork, NoSpaceError) else 500
         return {"error": {"code": code, "message": f"the sandbox could not be started: {fork}"}}
@@ -139,6 +146,10 @@ class SnapshotRoutes:
         if self._templates.find(reference.name) is not None:
             raise ApiError(400, f"Invalid name: {name!r} is a template of this manager")
         return reference
+
+
+def _is_paused(sandbox: Sandbox) -> ApiError:
+    return ApiError(409, f"Sandbox '{sandbox.id}' is paused and cannot be forked; resume it first")
 
 
 @contextlib.contextmanager

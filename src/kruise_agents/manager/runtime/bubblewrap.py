@@ -269,7 +269,8 @@ def _covers(layout: Layout) -> Iterator[str]:
 
 def _as_owners(*capabilities: str) -> list[str]:
     """Options for a command on the host's own files, as the owner of all ids that sandboxes have."""
-    return [*_owners_namespace(*capabilities), "--bind", "/", "/"]
+    # With the devices: shells open /dev/null, and a mount without them refuses even that.
+    return [*_owners_namespace(*capabilities), "--dev-bind", "/", "/"]
 
 
 def _owners_namespace(*capabilities: str) -> list[str]:

@@ -7,6 +7,7 @@ after another they are made, and not in the moment after a claim, so that those 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -39,6 +40,15 @@ class Pool:
     """Creates of this template that found none ready."""
     failures: int = 0
     """Those that did not start, ended while they waited, or did not answer when they were claimed."""
+    pause: float = _FIRST_PAUSE_SECONDS
+    """How long none is begun after the next failure."""
+    rest_until: float = 0.0
+    """On the event loop's clock: none is begun before, after failures."""
+
+    def failed(self) -> None:
+        """Rest for a while, in which other pools have their turn."""
+        self.rest_until = asyncio.get_running_loop().time() + self.pause
+        self.pause = min(self.pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,24 +128,36 @@ class Pools:
                 logger.error("a warm sandbox did not end well", exc_info=failure)
 
     async def _fill(self) -> None:
-        pause = _FIRST_PAUSE_SECONDS
+        clock = asyncio.get_running_loop().time
         while True:
             await self._wanted.wait()
-            pool = self._emptiest()
+            pool = self._next(clock())
             if pool is None:
                 self._wanted.clear()
-                continue
-            # Once, or a stream of creates would keep every pool empty.
-            await asyncio.sleep(self._rest_until - asyncio.get_running_loop().time())
-            if await self._make(pool):
-                pause = _FIRST_PAUSE_SECONDS
+            elif pool.rest_until > clock():
+                await self._rest_of(pool)
             else:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                # Once, or a stream of creates would keep every pool empty.
+                await asyncio.sleep(self._rest_until - clock())
+                if await self._make(pool):
+                    pool.pause = _FIRST_PAUSE_SECONDS
+                else:
+                    pool.failed()
 
-    def _emptiest(self) -> Pool | None:
+    def _next(self, moment: float) -> Pool | None:
+        """The emptiest of those that do not rest; when all do, the one that does so no longer first."""
         lacking = [pool for pool in self._pools.values() if len(pool.ready) < pool.offer.pool]
-        return min(lacking, key=lambda pool: len(pool.ready) / pool.offer.pool, default=None)
+        return min(
+            lacking, key=lambda pool: (max(pool.rest_until, moment), len(pool.ready) / pool.offer.pool), default=None
+        )
+
+    async def _rest_of(self, pool: Pool) -> None:
+        """Wait until it is over, or one is wanted that may be of another pool."""
+        self._wanted.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(pool.rest_until):
+                await self._wanted.wait()
+        self._wanted.set()
 
     async def _make(self, pool: Pool) -> bool:
         sandbox_id = new_sandbox_id()

@@ -179,13 +179,13 @@ class SandboxProgram:
         except OSError as error:
             raise StartError(self._story(f"could not be connected to the internet: {error}")) from error
 
-    async def set_seconds_left(self, seconds: float | None) -> None:
+    async def set_seconds_left(self, seconds: float | None, patience: float = ANSWER_SECONDS) -> None:
         """Say when the program ends by itself, from now; None: never.
 
         Raises:
-            NoAnswerError: it is gone, or stayed silent for :data:`ANSWER_SECONDS`.
+            NoAnswerError: it is gone, or stayed silent for ``patience`` seconds.
         """
-        await self._ask("POST", "/end-time", {"secondsLeft": seconds})
+        await self._ask("POST", "/end-time", {"secondsLeft": seconds}, patience)
 
     async def variables(self) -> dict[str, str]:
         """The environment variables that it was claimed with.
@@ -369,12 +369,12 @@ class SandboxProgram:
         except OSError as error:
             raise StartError(self._story("ended before it was ready")) from error
 
-    async def _ask(self, method: str, path: str, body: Mapping[str, Any]) -> bytes:
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any], patience: float = ANSWER_SECONDS) -> bytes:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(patience):
                 status, answer = await self._exchange(method, path, body)
         except TimeoutError:
-            raise NoAnswerError(f"the sandbox's program did not answer within {ANSWER_SECONDS} seconds") from None
+            raise NoAnswerError(f"the sandbox's program did not answer within {patience:g} seconds") from None
         except OSError as error:
             raise NoAnswerError(f"the sandbox's program is gone: {error}") from error
         if status >= 300:

@@ -1,8 +1,8 @@
 """What a manager finds of the one before it: taken over, or cleaned away.
 
-A sandbox whose start was not finished is ended: nobody was told of it. One that runs is taken over when its program
-answers. Of a paused one at least the files are left. One that was about to pause or to go on is as it was before, since
-nobody was told of the change, unless its processes are gone.
+A sandbox whose start was not finished is ended: nobody was told of it. One that runs is taken over, also when its
+program does not answer at the moment. Of a paused one at least the files are left. One that was about to pause or to go
+on is as it was before, since nobody was told of the change, unless its processes are gone.
 """
 
 from __future__ import annotations
@@ -99,16 +99,20 @@ def _settled(sandbox: Sandbox, *, alive: bool) -> State | None:
 
 
 async def _runs(sandbox: Sandbox) -> bool:
-    """Let it go on, if it was just being stopped, and tell it its end time once more."""
+    """Let it go on, if it was just being stopped, and tell it its end time once more. Returns whether it is there.
+
+    One that is silent is there too: whatever stopped it may let it go on, and its end time counts in any case.
+    """
     try:
         if sandbox.state is State.PAUSING:
             sandbox.program.thaw(sandbox.asleep)
             sandbox.keeps_memory = True
             SavedVariables(sandbox.program.layout).remove()
-        await sandbox.program.set_seconds_left(sandbox.lifetime.enforced(seconds_until(sandbox.end_at)))
+        left = sandbox.lifetime.enforced(seconds_until(sandbox.end_at))
+        await sandbox.program.set_seconds_left(left, _PATIENCE_SECONDS)
     except NoAnswerError as error:
-        logger.warning("sandbox %s cannot be taken over: %s", sandbox.id, error)
-        return False
+        logger.warning("sandbox %s is not as it should be: %s", sandbox.id, error)
+        return sandbox.program.alive
     return True
 
 

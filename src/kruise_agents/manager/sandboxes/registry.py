@@ -27,6 +27,7 @@ from .lifetime import Lifetime
 from .model import Sandbox, VolumeMount, new_sandbox_id, now, seconds_until
 from .pool import Pools, Warm
 from .program import NoAnswerError, SandboxProgram, StartError
+from .readers import Readers
 from .templates import Template
 from .turns import Turns
 from .watchers import Watchers
@@ -36,6 +37,10 @@ _LEAST_FREE_BYTES = 1024 * 1024
 """A new sandbox takes about a tenth of that."""
 
 logger = logging.getLogger(__name__)
+
+
+class ManagerEndingError(StartError):
+    """No sandbox was made, because the manager ends."""
 
 
 class Sandboxes:
@@ -82,6 +87,8 @@ class Sandboxes:
         self._changes = Changes(runtime, self._ledger, self._deadlines, self._watchers)
         self._turns = Turns()
         self._closing = False
+        self.readers = Readers()
+        """Which file trees creates are copying."""
         self.pools = Pools(self.program)
 
     def find(self, sandbox_id: str) -> Sandbox | None:
@@ -158,13 +165,14 @@ class Sandboxes:
 
         Raises:
             QuotaExceededError: the owner has too many already.
+            ManagerEndingError: as it says. Nothing is left behind.
             StartError: its program did not come up. Nothing is left behind.
             NoSpaceError: the disk is full. Nothing is left behind.
         """
         while True:
             # Nothing waits between this look and the entry in the books: two creates cannot take the last place.
             if self._closing:
-                raise StartError("the manager is ending")
+                raise ManagerEndingError("the manager is ending; nothing was made")
             uses = [use for one in self._known.values() if one.owner == owner and (use := one.use)]
             quota.require(template.use(), uses)
             self._require_space()
@@ -195,7 +203,8 @@ class Sandboxes:
             # Before anything exists that would stay, so that nothing can be left that nobody knows of.
             self._ledger.save(sandbox)
             chosen(sandbox.id)
-            await self._turns.take(sandbox, Event.READY, lambda: self._changes.start(sandbox, variables, files))
+            with self.readers.reading(files):
+                await self._turns.take(sandbox, Event.READY, lambda: self._changes.start(sandbox, variables, files))
         except BaseException as error:
             # Whatever ended the start, nothing half-made stays.
             end = None if sandbox.state.ending else self._kill(sandbox)
@@ -207,7 +216,7 @@ class Sandboxes:
             if end is not None:
                 await asyncio.shield(end)
             if isinstance(error, RefusedError):
-                raise StartError("the manager is ending") from error
+                raise ManagerEndingError("the manager is ending; nothing was made") from error
             raise
         if warm is not None:
             warm.pool.warm_claims += 1
@@ -311,6 +320,23 @@ class Sandboxes:
         except (NoAnswerError, NoSpaceError, StartError, OSError):
             logger.exception("sandbox %s could not be resumed for a request", sandbox.id)
         return sandbox.state is State.RUNNING
+
+    async def variables(self, sandbox: Sandbox) -> dict[str, str]:
+        """The environment variables of a running sandbox.
+
+        Raises:
+            RefusedError: it does not run.
+            NoAnswerError: its program does not answer.
+        """
+        variables: dict[str, str] = {}
+
+        async def work() -> None:
+            if sandbox.state is not State.RUNNING:
+                raise RefusedError(sandbox.state, Event.READY)
+            variables.update(await sandbox.program.variables())
+
+        await self._turns.take(sandbox, Event.READY, work)
+        return variables
 
     async def copy_files(self, sandbox: Sandbox, target: Path) -> None:
         """Copy the file tree of a running sandbox, which stands still meanwhile.

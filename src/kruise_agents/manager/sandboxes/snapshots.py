@@ -11,13 +11,13 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ConfigurationError
 from ..quota import UNLIMITED, Quota
-from ..store import SnapshotRow
+from ..store import NoSpaceError, SnapshotRow
 from .model import INTERNAL_VARIABLES, Sandbox, now
 from .registry import Sandboxes
 from .templates import Template
@@ -57,6 +57,7 @@ class Snapshots:
         self._sandboxes = sandboxes
         self._store = sandboxes.store
         self._runtime = sandboxes.runtime
+        self._later: set[asyncio.Task[None]] = set()
 
     def all(self, owner: str) -> list[SnapshotRow]:
         """Those of one owner, newest first."""
@@ -113,14 +114,44 @@ class Snapshots:
             )
             replaced = self._store.save_snapshot(row)
         if replaced is not None:
-            await self._remove(self._folder / replaced.folder)
+            await self._discard(self._folder / replaced.folder)
         logger.info("snapshot %s of sandbox %s", row.id, sandbox.id)
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Forget a snapshot and remove its files."""
-        self._store.remove_snapshot(snapshot)
-        await self._remove(self._folder / snapshot.folder)
+        """Forget a snapshot and remove its files; creates that are copying them get all of them first.
+
+        Raises:
+            NoSpaceError: the disk is full, and is so without these files too. The next start forgets it.
+        """
+        folder = self._folder / snapshot.folder
+        try:
+            self._store.remove_snapshot(snapshot)
+        except NoSpaceError:
+            # What is lacking may be the room that it takes. Its row leads to no half of it, whenever the manager ends.
+            await self._discard(self._set_aside(folder))
+            self._store.remove_snapshot(snapshot)
+        else:
+            await self._discard(folder)
+
+    def _set_aside(self, folder: Path) -> Path:
+        aside = self._new_folder()
+        with suppress(FileNotFoundError):  # it was, by a removal before this one
+            folder.rename(aside)
+        return aside
+
+    async def _discard(self, folder: Path) -> None:
+        """Remove a folder to which no row leads: now, or when the last create that copies it is done."""
+        if not self._sandboxes.readers.of(folder):
+            await self._remove(folder)
+            return
+        task = asyncio.create_task(self._remove_unread(folder))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _remove_unread(self, folder: Path) -> None:
+        await self._sandboxes.readers.gone(folder)
+        await self._remove(folder)
 
     async def fork(
         self, sandbox: Sandbox, count: int, seconds: float, quota: Quota = UNLIMITED
@@ -138,7 +169,7 @@ class Snapshots:
         Raises:
             RefusedError, NoSpaceError, OSError: as :meth:`take`.
         """
-        variables = await sandbox.program.variables()
+        variables = await self._sandboxes.variables(sandbox)
         for name in INTERNAL_VARIABLES:
             variables.pop(name, None)
         async with self._draft() as draft:
@@ -196,12 +227,15 @@ class Snapshots:
     @asynccontextmanager
     async def _draft(self) -> AsyncIterator[Path]:
         """The name of a folder for a copy. Unless a row was written for it, it is removed at the end of the block."""
-        folder = self._folder / ("s" + secrets.token_hex(10))
+        folder = self._new_folder()
         try:
             yield folder
         finally:
             if all(row.folder != folder.name for row in self._store.snapshots()):
                 await asyncio.shield(self._remove(folder))
+
+    def _new_folder(self) -> Path:
+        return self._folder / ("s" + secrets.token_hex(10))
 
     async def _remove_old(self, owner: str) -> None:
         for row in self._store.snapshots():

@@ -17,7 +17,7 @@ from ...errors import ConfigurationError, KruiseAgentsError
 from ..runtime import Runtime
 from ..runtime.limits import MIB
 from ..state_secret import StateSecret
-from ..store import Store, VolumeRow, space_for
+from ..store import NoSpaceError, Store, VolumeRow, space_for
 from .tree import VolumeTree
 
 _STAGING = ".staging"
@@ -155,13 +155,23 @@ class Volumes:
 
         Raises:
             VolumeUsedError: sandboxes have it mounted.
-            NoSpaceError: the disk is full; nothing was done.
+            NoSpaceError: the disk is full, and is so without its files too; it is empty then.
         """
         if volume.id in self._used():
             raise VolumeUsedError(f"volume '{volume.name}' is mounted in sandboxes; end them first")
-        self._store.remove_volume(volume.id)
+        folder = self._folder / volume.id
+        try:
+            self._store.remove_volume(volume.id)
+        except NoSpaceError:
+            # What is lacking may be the room that it takes. Set aside first: there is no half of a volume.
+            aside = self._staging / secrets.token_hex(10)
+            folder.rename(aside)
+            await asyncio.to_thread(self._runtime.remove, aside)
+            folder.mkdir(mode=0o755)
+            await asyncio.to_thread(self._runtime.give_to_user, folder)
+            self._store.remove_volume(volume.id)
         self._placing.pop(volume.id, None)
-        await asyncio.to_thread(self._runtime.remove, self._folder / volume.id)
+        await asyncio.to_thread(self._runtime.remove, folder)
 
     def owners(self) -> set[str]:
         """Who has one."""
