@@ -168,6 +168,7 @@ def _gateway(front: Front) -> Gateway:
             id=sandbox_id,
             uid=sandbox_id,
             protected=False,
+            traffic_token=None,
             program=_Program(front, sandbox_id, tasks),
             state=State.RUNNING,
         )
