@@ -169,8 +169,9 @@ class Pools:
             program.launch(prepared=offer.files is not None)
             await program.attach(offer.template.within(EgressRules()))
             await program.prepare(offer.template, first_variables(sandbox_id, offer.template), kernel=True)
-        except (KruiseAgentsError, OSError):
-            logger.exception("no warm sandbox of template %s could be made", offer.template.name)
+        except (KruiseAgentsError, OSError) as error:
+            # No traceback: it is tried again and again, and the text says why.
+            logger.warning("no warm sandbox of template %s could be made: %s", offer.template.name, error)
             pool.failures += 1
             self._end(program)
             return False
