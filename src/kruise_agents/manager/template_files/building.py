@@ -31,7 +31,11 @@ _PIP_OPTIONS = (
     "--progress-bar=off",
     "--root-user-action=ignore",
 )
-_OUR_PYTHON = re.compile(rb"#!\S*/\.local/bin/python[0-9.]*\n")
+_OUR_PYTHON = re.compile(
+    rb"#!\S*/\.local/bin/python[0-9.]*\n"
+    # What installers write where the path is too long for the kernel, or has a space.
+    rb"|#!/bin/sh\n'''exec' .*/\.local/bin/python[0-9.]*\"? \"\$0\" \"\$@\"\n' '''\n"
+)
 
 
 class Builder:
