@@ -26,6 +26,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="none",
+                ws="none",  # none of these applications has any, and the package for them is large
                 lifespan="off",
                 log_config=None,
                 access_log=False,

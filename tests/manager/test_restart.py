@@ -263,9 +263,9 @@ from kruise_agents.manager.runtime import bubblewrap
 
 launch = bubblewrap.BubblewrapRuntime.launch
 
-def dying(*arguments):
+def dying(*arguments, **options):
     bubblewrap._first_process = lambda info: os.kill(os.getpid(), signal.SIGKILL)
-    return launch(*arguments)
+    return launch(*arguments, **options)
 
 bubblewrap.BubblewrapRuntime.launch = dying
 """
@@ -284,7 +284,7 @@ def writing_below(folder: Path) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (process / "fd" / "1").readlink().is_relative_to(folder):
+            if (process / "fd" / "2").readlink().is_relative_to(folder):
                 found.append(process.name)
     return found
 

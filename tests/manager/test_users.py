@@ -53,7 +53,7 @@ class TestSeveralUsers:
 
     def test_the_agents_ids_are_its_own_again_after_a_start(self, sandbox: Sandbox) -> None:
         sandbox.commands.run("true")
-        ids = out(sandbox, "cat /proc/2/task/*/status | grep -E '^(Uid|Gid|CapEff)' | sort -u", user="root")
+        ids = out(sandbox, "cat /proc/$PPID/task/*/status | grep -E '^(Uid|Gid|CapEff)' | sort -u", user="root")
         assert [line.split()[1:] for line in ids.splitlines() if line[0] != "C"] == [["0"] * 4] * 2
         assert len([line for line in ids.splitlines() if line.startswith("CapEff")]) == 1
 

@@ -27,6 +27,7 @@ AGAIN = [
     "test_root_file_systems.py::test_the_next_manager_takes_it_over",
     "test_root_file_systems.py::test_what_may_not_be_read_is_left_out_and_said",
     "test_restart.py::test_a_killed_managers_sandboxes_go_on_with_all_that_runs_in_them",
+    "test_zygote.py",
     "test_restart.py::test_a_paused_sandbox_is_still_paused_and_goes_on_where_it_was",
     "test_limits.py::test_a_disk_filler_is_refused_and_may_write_again_when_it_has_made_room",
     "test_limits.py::test_folders_closed_to_others_count_as_disk",

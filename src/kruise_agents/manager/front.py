@@ -26,4 +26,4 @@ def front_server(
     """
     logging.getLogger("uvicorn.error").addFilter(OrdinaryEnds())
     # WebSockets are requests like others, until the gateway takes their connection over.
-    return Server(app, listeners, http=protocol, ws="none", **tls)
+    return Server(app, listeners, http=protocol, **tls)

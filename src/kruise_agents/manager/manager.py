@@ -88,6 +88,7 @@ class Manager:
             self.runtime = _runtime(settings)
             self.runtime.check()
             await asyncio.to_thread(compile_program)
+            await asyncio.to_thread(self.runtime.open)
             folder = settings.state_dir / "sandboxes"
             folder.mkdir(mode=0o700, exist_ok=True)
             self._store = Store(settings.state_dir / "state.db")
@@ -179,6 +180,8 @@ class Manager:
         return [Offer(one, trees.get(name), sizes.get(name, 0)) for name, one in by_name.items()]
 
     def _release(self) -> None:
+        if self.runtime is not None:
+            self.runtime.close()
         if self._store is not None:
             self._store.close()
             self._store = None

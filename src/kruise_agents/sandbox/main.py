@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..serving import Server
 from . import limits
@@ -32,6 +33,9 @@ from .state import SandboxState
 from .sudo import SudoServer
 from .user_namespace import become_root_of_sandbox
 
+if TYPE_CHECKING:
+    from .code_interpreter.waiting import WaitingKernel
+
 ENVD_PORT = 49983
 CODE_INTERPRETER_PORT = 49999
 _PR_SET_NAME = 15
@@ -40,24 +44,43 @@ _DESCRIPTORS = 65536
 
 def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM. Returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
+    begin(options)
+    return run(options)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of the program. Ends it when they are wrong."""
+    return _parser().parse_args(arguments)
+
+
+def begin(options: argparse.Namespace) -> None:
+    """What is for the whole process and all that it starts; must be called while it has one thread."""
     limits.apply(options)
     if options.several_users:
         become_root_of_sandbox(options.home)
-    # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
-    # Made here, so that with an init process of our own it goes also when the program had to be killed.
-    with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:
-        run = functools.partial(_run, options, Path(kernels))
-        return supervise(run) if options.own_init else run()
-
-
-def _run(options: argparse.Namespace, kernels: Path) -> int:
-    _call_ourselves(b"envd")
     # Every program started here inherits these, and a manager under nohup ignores signals that a terminal needs.
     os.umask(0o022)
     _allow_many_descriptors()
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+
+
+def run(options: argparse.Namespace, kernel: WaitingKernel | None = None) -> int:
+    """Run until SIGTERM. Returns the exit code.
+
+    Parameters:
+        kernel: what the first kernel is made of, if there is such a thing.
+    """
+    # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
+    # Made here, so that with an init process of our own it goes also when the program had to be killed.
+    with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:
+        program = functools.partial(_run, options, Path(kernels), kernel)
+        return supervise(program) if options.own_init else program()
+
+
+def _run(options: argparse.Namespace, kernels: Path, kernel: WaitingKernel | None) -> int:
+    _call_ourselves(b"envd")
     logging.Formatter.converter = time.gmtime  # the manager reads the times
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     state = SandboxState(
@@ -70,7 +93,7 @@ def _run(options: argparse.Namespace, kernels: Path) -> int:
         disk=options.disk,
         own_folders=[Path("/")] if options.isolated else [options.home, Path(tempfile.gettempdir())],
     )
-    asyncio.run(_serve(options, state, kernels))
+    asyncio.run(_serve(options, state, kernels, kernel))
     return 0
 
 
@@ -92,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _serve(options: argparse.Namespace, state: SandboxState, kernels: Path) -> None:
+async def _serve(options: argparse.Namespace, state: SandboxState, kernels: Path, kernel: WaitingKernel | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -105,7 +128,7 @@ async def _serve(options: argparse.Namespace, state: SandboxState, kernels: Path
         # Only sandboxes that have one pay for the import.
         from .code_interpreter import CodeInterpreter
 
-        interpreter = CodeInterpreter(state, kernels)
+        interpreter = CodeInterpreter(state, kernels, kernel)
         listeners = _listeners(options.code_interpreter_fd, CODE_INTERPRETER_PORT, options)
         servers.append(Server(interpreter.app, listeners))
     sudo = SudoServer(state) if state.several_users else None

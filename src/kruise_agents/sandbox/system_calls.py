@@ -10,7 +10,7 @@ sockets there are those that programs use.
 from __future__ import annotations
 
 import errno
-import platform
+import os
 import struct
 import sys
 from collections.abc import Iterator
@@ -72,12 +72,12 @@ _MACHINES = {
 }
 
 
-def refused_calls(machine: str = platform.machine()) -> dict[str, int]:
+def refused_calls(machine: str = os.uname().machine) -> dict[str, int]:
     """The calls that answer EPERM, by name with their numbers; empty on machines for which there is no filter."""
     return {**_REFUSED[machine], **_REFUSED_NEW} if machine in _REFUSED else {}
 
 
-def filter_program(machine: str = platform.machine()) -> bytes:
+def filter_program(machine: str = os.uname().machine) -> bytes:
     """The filter in the kernel's form (``struct sock_filter``, one after another); empty where there is none.
 
     Programs of another architecture than the machine's own (32-bit ones) do not run under it.

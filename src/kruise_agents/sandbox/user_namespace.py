@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import capabilities
+
 COUNT = 65535
 """How many ids the range has, as the manager maps them."""
 USER_ID = 1000
@@ -21,9 +23,6 @@ USER_ID = 1000
 
 _CLONE_NEWUSER = 0x10000000
 _PR_SET_DUMPABLE = 4
-_PR_CAPBSET_DROP = 24
-_CAPABILITY_VERSION_3 = 0x20080522
-_LAST_CAPABILITY_FILE = Path("/proc/sys/kernel/cap_last_cap")
 # chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service, sys_chroot, sys_ptrace: over the
 # sandbox's own users, files and processes.
 _KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 18, 19)
@@ -112,29 +111,11 @@ def _map_ids(pid: int, ready_read: int, ready_write: int) -> None:
         os._exit(code)
 
 
-class _CapabilityHeader(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _CapabilitySets(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
-
-
 def _keep_capabilities() -> None:
     """Give up every capability but :data:`_KEPT`, for this process and all that it starts."""
-    for capability in range(int(_LAST_CAPABILITY_FILE.read_text(encoding="ascii")) + 1):
-        if capability not in _KEPT:
-            _check(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), "capability bounding set")
     kept = sum(1 << capability for capability in _KEPT)
-    sets = (_CapabilitySets * 2)(_CapabilitySets(kept, kept, 0), _CapabilitySets(0, 0, 0))
-    header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(ctypes.byref(header), sets), "capabilities")
-
-
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+    capabilities.bound(kept)
+    capabilities.hold(kept, kept, 0)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -67,6 +67,12 @@ class Runtime(ABC):
             RuntimeUnavailableError: it does not; the message names the cause and the ways on.
         """
 
+    def open(self) -> None:  # noqa: B027 - most need nothing
+        """Make ready for many launches, once, after :meth:`check`; may take a second. May be left out."""
+
+    def close(self) -> None:  # noqa: B027
+        """Undo :meth:`open`; sandboxes go on."""
+
     def prepare(self, layout: Layout) -> None:
         """Make the folders of a new sandbox, with everything that it has from the start."""
         layout.make()
@@ -93,7 +99,14 @@ class Runtime(ABC):
 
     @abstractmethod
     def launch(
-        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes], limits: Limits
+        self,
+        layout: Layout,
+        arguments: Sequence[str],
+        descriptors: Sequence[int],
+        output: IO[bytes],
+        limits: Limits,
+        *,
+        fresh: bool = False,
     ) -> Launched:
         """Start the program of the sandbox in ``layout``.
 
@@ -103,6 +116,7 @@ class Runtime(ABC):
             descriptors: what it inherits, by the same numbers.
             output: where its standard output and error go.
             limits: what it may take of the machine.
+            fresh: whether its files are those that every sandbox begins with.
 
         Raises:
             OSError: it could not be started; nothing is left running.

@@ -30,16 +30,20 @@ from .identities import Identities, NoIdentitiesError, find_identities
 from .layout import SYSTEM_PATH, USERNAME, Layout
 from .limits import MIB, Limits, ResourceLimits
 from .mount_points import make_mount_points, refuse_links
+from .nursery import Nursery
 from .owners import USER_ID, FileOwners
-from .program import aim_home, own_places, program_argv, readable_folders, sudo_script
+from .program import PROGRAM_WORDS, aim_home, own_places, program_argv, readable_folders, sudo_script
 from .root_file_system import SYSTEM_FOLDERS, lay_under
 from .system_files import bound_from_host, fill_root
+from .zygote import ENTERED, PLACEHOLDER, Order, Zygote, ZygoteError
 
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
 _USER_ID = "1000"
 _PROBE_SECONDS = 20
 _LAST_OUTPUT = 1000
+_VARIABLES = {"LANG": "C.UTF-8", "PATH": SYSTEM_PATH, "PWD": HOME}
+"""The environment of the program; ``bwrap`` sets the last one in any case."""
 _READ_INSIDE = ("uvicorn", "zmq", "ipykernel")
 # What the program needs until it has given itself the rights of the sandbox's own root.
 _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_RESOURCE")
@@ -80,6 +84,15 @@ class BubblewrapRuntime(Runtime):
         self._state_dir = state_dir
         self._identities: Identities | None = None
         self._freezer: Freezer | None = None
+        self._nursery = Nursery(self._make_zygote)
+
+    def open(self) -> None:
+        """See :meth:`.base.Runtime.open`."""
+        self._nursery.open()
+
+    def close(self) -> None:
+        """See :meth:`.base.Runtime.close`."""
+        self._nursery.close()
 
     def check(self) -> None:
         """See :meth:`.base.Runtime.check`: starts a program in the namespaces that a sandbox needs.
@@ -131,7 +144,14 @@ class BubblewrapRuntime(Runtime):
             super().give_to_user(folder)
 
     def launch(
-        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes], limits: Limits
+        self,
+        layout: Layout,
+        arguments: Sequence[str],
+        descriptors: Sequence[int],
+        output: IO[bytes],
+        limits: Limits,
+        *,
+        fresh: bool = False,
     ) -> Launched:
         """See :meth:`.base.Runtime.launch`."""
         system = layout.system
@@ -150,6 +170,16 @@ class BubblewrapRuntime(Runtime):
         command += self.enforcer.arguments(limits)
         try:
             with self.enforcer.entered(layout.root.name, limits) as before:
+                # Under a root file system of its own Python runs with other libraries than the zygote's.
+                zygote = self._nursery.zygote() if system is None else None
+                if zygote is not None:
+                    # A volume may lie where Python looks for modules.
+                    kernel = fresh and not layout.mounts
+                    order = Order(command, command[PROGRAM_WORDS:], _VARIABLES, HOME, kernel=kernel)
+                    try:
+                        return _start_fork(options, zygote, order, self._identities, descriptors, output, before, group)
+                    except ZygoteError as error:
+                        self._nursery.lost(zygote, str(error))
                 return _start(options, command, self._identities, descriptors, output, before, group)
         except OSError:
             self.enforcer.leave(layout.root.name)
@@ -250,9 +280,46 @@ class BubblewrapRuntime(Runtime):
             *_machine_mounts(self._identities, shared_memory),
             *(self._carried_python.options() if system is not None else _own_mounts()),
             "--clearenv",
-            *("--setenv", "LANG", "C.UTF-8", "--setenv", "PATH", SYSTEM_PATH),
+            *(word for name, value in _VARIABLES.items() for word in ("--setenv", name, value)),
             *("--chdir", HOME),
         ]
+
+    def _make_zygote(self) -> Zygote:
+        """One that has been tried in the namespaces that a sandbox has.
+
+        Raises:
+            ZygoteError: it does not work here.
+        """
+        try:
+            with _seen_read_only(Path(sys.executable).resolve()) as (interpreter, namespace):
+                zygote = Zygote(interpreter, os.dup(namespace))
+            try:
+                zygote.wait_until_ready()
+                self._try_zygote(zygote)
+            except BaseException:
+                zygote.close()
+                raise
+        except OSError as error:
+            raise ZygoteError(str(error)) from error
+        return zygote
+
+    def _try_zygote(self, zygote: Zygote) -> None:
+        several_users = self._identities is not None
+        command = program_argv(HOME, several_users=several_users)
+        order = Order(command, command[PROGRAM_WORDS:], _VARIABLES, HOME, trial=True)
+        with tempfile.TemporaryFile() as output:
+            options = self._options("--tmpfs", "/", "--dir", HOME)
+            process = _start_fork(options, zygote, order, self._identities, (), output).process
+            try:
+                process.wait(_PROBE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise ZygoteError(f"a fork did not end within {_PROBE_SECONDS} seconds") from None
+            output.seek(0)
+            said = output.read().decode(errors="replace").strip()
+            if said != ENTERED:
+                raise ZygoteError(said or "a fork did not enter")
 
 
 def _covers(layout: Layout) -> Iterator[str]:
@@ -316,11 +383,13 @@ def _start(
     output: IO[bytes],
     before: Sequence[str] = (),
     group: Callable[[int], None] | None = None,
+    pipes: tuple[int, int] | None = None,
 ) -> Launched:
     """Start ``bwrap``, wait for its namespaces, map the ids into them, and put its first process into ``group``.
 
     Parameters:
         before: what stands before the command of ``bwrap``, to put it within the limits.
+        pipes: its standard input and output, if not nothing and ``output``.
 
     Raises:
         OSError: one of these failed; nothing is left running.
@@ -348,8 +417,8 @@ def _start(
             [*keeper, *before, find_bwrap(), "--args", str(hidden), "--", *command],
             env={},
             cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdin=pipes[0] if pipes is not None else subprocess.DEVNULL,
+            stdout=pipes[1] if pipes is not None else output,
             stderr=output,
             pass_fds=[*inherited, hidden],
             start_new_session=True,
@@ -368,6 +437,82 @@ def _start(
                 process.wait()
                 raise
     return Launched(process, first)
+
+
+def _start_fork(
+    options: Sequence[str],
+    zygote: Zygote,
+    order: Order,
+    identities: Identities | None,
+    descriptors: Sequence[int],
+    output: IO[bytes],
+    before: Sequence[str] = (),
+    group: Callable[[int], None] | None = None,
+) -> Launched:
+    """Start ``bwrap`` as :func:`_start` does, and let a fork of the zygote into it instead of a command.
+
+    Raises:
+        OSError: as above.
+        ZygoteError: it has ended; nothing is left running.
+    """
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        waits_until, lifeline = _pipe(theirs, ours)
+        ready, says_ready = _pipe(ours, theirs)
+        pipes = waits_until, says_ready
+        launched = _start(options, PLACEHOLDER, identities, (), output, before, group, pipes)
+        if launched.first_pid is None:
+            return launched
+        nothing = ours.enter_context(Path(os.devnull).open("r+b", buffering=0))
+        handed = {0: nothing.fileno(), 1: output.fileno(), 2: output.fileno(), **{one: one for one in descriptors}}
+        try:
+            with _members_of(launched.first_pid) as members:
+                zygote.fork(order, launched.first_pid, members, (ready, lifeline), handed)
+        except BaseException:
+            launched.process.kill()
+            launched.process.wait()
+            raise
+        return launched
+
+
+@contextlib.contextmanager
+def _members_of(pid: int) -> Iterator[int | None]:
+    """A descriptor by which a process can join the group that was made for a sandbox; None where there is none."""
+    group = group_of(pid)
+    if group is None:
+        yield None
+        return
+    with (group / "cgroup.procs").open("wb", buffering=0) as members:
+        yield members.fileno()
+
+
+@contextlib.contextmanager
+def _seen_read_only(path: Path) -> Iterator[tuple[int, int]]:
+    """A file, opened through a mount that nobody can write to, and the mount namespace in which that is.
+
+    While the namespace is kept, the file has its full path in ``/proc``.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    with tempfile.TemporaryFile() as output, contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        waits_until, _ = _pipe(theirs, ours)
+        ready, says_ready = _pipe(ours, theirs)
+        options = ["--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-drop", "ALL", "--ro-bind", "/", "/"]
+        launched = _start(options, PLACEHOLDER, None, (), output, pipes=(waits_until, says_ready))
+        theirs.close()
+        try:
+            if launched.first_pid is None or not os.read(ready, 1):
+                output.seek(0)
+                raise OSError(output.read().decode(errors="replace").strip() or "bwrap did not start")
+            seen = Path(f"/proc/{launched.first_pid}")
+            file = os.open(f"{seen}/root{path}", os.O_RDONLY | os.O_CLOEXEC)
+            ours.callback(os.close, file)
+            namespace = os.open(seen / "ns" / "mnt", os.O_RDONLY | os.O_CLOEXEC)
+            ours.callback(os.close, namespace)
+            yield file, namespace
+        finally:
+            launched.process.kill()
+            launched.process.wait()
 
 
 def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:

@@ -33,7 +33,14 @@ class ProcessRuntime(Runtime):
         """Processes always work."""
 
     def launch(
-        self, layout: Layout, arguments: Sequence[str], descriptors: Sequence[int], output: IO[bytes], limits: Limits
+        self,
+        layout: Layout,
+        arguments: Sequence[str],
+        descriptors: Sequence[int],
+        output: IO[bytes],
+        limits: Limits,
+        *,
+        fresh: bool = False,
     ) -> Launched:
         """See :meth:`.base.Runtime.launch`; the program is its own init process."""
         process = subprocess.Popen(

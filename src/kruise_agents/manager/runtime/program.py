@@ -19,6 +19,9 @@ import kruise_agents
 
 from .layout import SYSTEM_PATH, USERNAME
 
+PROGRAM_WORDS = 4
+"""How many words of the command line come before the program's arguments."""
+
 _PROFILE = """\
 # Read by login shells. The user's own programs come first.
 if [ -n "$BASH_VERSION" ] && [ -f "$HOME/.bashrc" ]; then

@@ -24,6 +24,7 @@ from .limits import MIB, Limits
 from .log_file import shorten
 from .space import Space
 from .usage import Hidden, Process, Processes, hidden_in, memory_of, shared_memory_files
+from .zygote import PLACEHOLDER
 
 _INTERVAL = 0.5
 _INTERVAL_WHEN_CLOSE = 0.1
@@ -234,7 +235,7 @@ class Watch:
             process: each.anonymous + each.shared + one.hidden.in_memory.get(process.pid, 0)
             for process, each in memory.items()
         }
-        kept = {one.root, _program(family).pid}
+        kept = {one.root, *_ours(family)}
         for process in sorted(takes, key=lambda each: takes[each], reverse=True):
             if total <= limit:
                 return True
@@ -257,10 +258,22 @@ class Watch:
         one.ending = True
 
 
-def _program(family: list[Process]) -> Process:
-    """The sandbox's own program: what the first process started first."""
-    children = [process for process in family if process.parent == family[0].pid]
-    return min(children, key=lambda process: process.started, default=family[0])
+def _ours(family: list[Process]) -> set[int]:
+    """The sandbox's own program: what the first process started first; with a placeholder also what came after that."""
+    children = sorted(
+        (process for process in family if process.parent == family[0].pid), key=lambda process: process.started
+    )
+    if not children:
+        return set()
+    placed = _is_placeholder(children[0].pid)
+    return {process.pid for process in children[: 2 if placed else 1]}
+
+
+def _is_placeholder(pid: int) -> bool:
+    with contextlib.suppress(OSError):  # it has just ended
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+        return words == [os.fsencode(word) for word in PLACEHOLDER]
+    return False
 
 
 def _kill(process: Process) -> None:

@@ -102,7 +102,7 @@ class SandboxProgram:
         if not prepared:
             self._runtime.prepare(self.layout)
         try:
-            self._launch()
+            self._launch(fresh=not prepared)
         except OSError as error:
             raise StartError(f"the sandbox's program could not be started: {error}") from error
 
@@ -315,7 +315,7 @@ class SandboxProgram:
             raise NoAnswerError("the sandbox's program has ended")
         return self._process.identity.pid
 
-    def _launch(self) -> None:
+    def _launch(self, *, fresh: bool) -> None:
         if self._child is not None:
             self._child.poll()  # of a program before this one, which ended by itself
         names = [CONTROL, RELAY, *(SERVED_PORTS[port] for port in sorted(self.served_ports))]
@@ -327,7 +327,9 @@ class SandboxProgram:
             arguments += [f"--{name}-fd", str(descriptor)]
         try:
             with self.layout.log.open("ab") as log:
-                launched = self._runtime.launch(self.layout, arguments, list(descriptors.values()), log, self._limits)
+                launched = self._runtime.launch(
+                    self.layout, arguments, list(descriptors.values()), log, self._limits, fresh=fresh
+                )
             self._child = launched.process
             try:
                 self._hold(ProcessHandle.of(launched.first_pid or launched.process.pid))

@@ -22,6 +22,7 @@ from .execution import Execution
 from .launcher import KernelLauncher
 from .requests import CreateContextRequest, ExecuteRequest
 from .streaming import ExecutionStream
+from .waiting import WaitingKernel
 
 __all__ = ["CodeInterpreter"]
 
@@ -34,7 +35,8 @@ CLOSE_SECONDS = 1.0
 class CodeInterpreter:
     """Runs code in kernels and answers over HTTP.
 
-    ``kernel_folder`` holds sockets and connection files; its name must be short, and it is made if missing.
+    ``kernel_folder`` holds sockets and connection files; its name must be short, and it is made if missing. ``first``
+    becomes the first kernel for Python.
 
     Example::
 
@@ -44,9 +46,9 @@ class CodeInterpreter:
         await interpreter.close()
     """
 
-    def __init__(self, state: SandboxState, kernel_folder: Path) -> None:
+    def __init__(self, state: SandboxState, kernel_folder: Path, first: WaitingKernel | None = None) -> None:
         self._sockets = zmq.asyncio.Context()
-        self._launcher = KernelLauncher(state.python, kernel_folder, self._sockets)
+        self._launcher = KernelLauncher(state.python, kernel_folder, self._sockets, first)
         self._contexts = Contexts(state, self._launcher)
         self._executions: set[asyncio.Task[None]] = set()
         self.app = Starlette(

@@ -18,6 +18,7 @@ from .errors import KernelStartError
 from .kernels import Kernel
 from .languages import CONNECTION_FILE, KernelSpec
 from .process import KernelProcess
+from .waiting import WaitingKernel
 from .wire import Endpoint, free_ports
 
 __all__ = ["KernelLauncher"]
@@ -34,6 +35,8 @@ class KernelLauncher:
     python: Path
     folder: Path
     context: zmq.asyncio.Context
+    waiting: WaitingKernel | None = None
+    """What the first kernel for Python is made of."""
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     @property
@@ -67,7 +70,8 @@ class KernelLauncher:
         try:
             self._make_folders()  # code in the sandbox may have emptied /tmp
             endpoint.write_connection_file()
-            process = KernelProcess.start(command, surroundings, cwd, self.folder)
+            waiting = self.waiting if spec == self.spec else None
+            process = KernelProcess.start(command, surroundings, cwd, self.folder, waiting)
         except (OSError, ValueError) as error:
             endpoint.remove_files()
             raise KernelStartError(f"the kernel cannot be started: {error}") from error

@@ -10,12 +10,21 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Protocol, Self
+
+from .waiting import WaitingKernel
 
 __all__ = ["KernelProcess"]
 
 LAST_WORDS = 2000
 """How many bytes of a failed kernel's output go into an error message."""
+
+
+class _Child(Protocol):
+    @property
+    def pid(self) -> int: ...
+
+    def wait(self) -> int: ...
 
 
 class KernelProcess:
@@ -25,7 +34,7 @@ class KernelProcess:
     then, and the process is reaped: no child outlives it unseen, and no zombie stays.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+    def __init__(self, process: _Child, output: IO[bytes]) -> None:
         self._process = process
         self._output = output
         self._last_words = ""
@@ -36,23 +45,28 @@ class KernelProcess:
         self.ended = asyncio.Event()
 
     @classmethod
-    def start(cls, command: Sequence[str], environment: Mapping[str, str], cwd: Path, output_folder: Path) -> Self:
+    def start(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: Path,
+        output_folder: Path,
+        waiting: WaitingKernel | None = None,
+    ) -> Self:
         """Starts ``command`` in a session of its own, with this environment and nothing else.
 
-        Raises OSError when it cannot be started.
+        The process that is ``waiting`` to become one is used, or ended. Raises OSError when it cannot be started.
         """
         # A file without a name: it needs no reader, and nothing is left of it.
         output = tempfile.TemporaryFile(dir=output_folder)  # noqa: SIM115 - closed at the end of the process
         try:
-            process = subprocess.Popen(
-                command,
-                env=dict(environment),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+            process: _Child
+            if waiting is not None and waiting.fits(environment):
+                process = waiting.become(command, environment, cwd, output.fileno())
+            else:
+                process = _execute(command, environment, cwd, output)
+                if waiting is not None:
+                    waiting.drop()
         except BaseException:
             output.close()
             raise
@@ -91,3 +105,17 @@ class KernelProcess:
         self._output.close()
         self.ended.set()
         self._when_ended()
+
+
+def _execute(
+    command: Sequence[str], environment: Mapping[str, str], cwd: Path, output: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        env=dict(environment),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )

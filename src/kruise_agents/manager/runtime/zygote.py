@@ -1,0 +1,147 @@
+"""The zygote of a manager: started, told to fork, and found to be gone.
+
+It has imported what every sandbox's program and its first kernel import (``sandbox/zygote``), so that a sandbox costs a
+fork instead of two starts of Python.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import kruise_agents
+
+_PROGRAM = Path(kruise_agents.__file__).parent / "sandbox" / "zygote" / "__main__.py"
+_ENVIRONMENT = {"HOME": "/nonexistent", "PYTHONPATH": str(_PROGRAM.parent / "bare")}
+"""So that Python looks into nobody's home for modules, and runs nothing of the host's when it starts."""
+_START_SECONDS = 30
+PLACEHOLDER = ("/bin/sh", "-c", "echo; read -r end")
+"""What ``bwrap`` starts where a fork is to come: says that it is there, and ends when its input does."""
+
+ENTERED = "entered"
+"""What a fork says that was only to try."""
+
+
+class ZygoteError(Exception):
+    """It did not start, or it has ended; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a fork is to become; see ``sandbox/zygote/entry.py``."""
+
+    command: Sequence[str]
+    """What an exec would have been given."""
+    arguments: Sequence[str]
+    """The end of it: the program's own."""
+    environment: Mapping[str, str]
+    directory: str
+    kernel: bool = False
+    trial: bool = False
+
+
+class Zygote:
+    """A running one. Ends with the manager, or when it is closed.
+
+    Parameters:
+        interpreter: an open descriptor of Python's binary, through a mount that nobody can write to: everybody in a
+            sandbox can open what its program runs from.
+
+        namespace: a descriptor of the mount namespace that this is in; owned.
+
+    Raises:
+        ZygoteError: it could not be started.
+    """
+
+    def __init__(self, interpreter: int, namespace: int) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # One that does not keep up counts as one that has ended, before the manager waits for it.
+        ours.setblocking(False)
+        self._socket = ours
+        self._namespace = namespace
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - as long as it runs
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, str(_PROGRAM), str(theirs.fileno())],
+                executable=f"/proc/self/fd/{interpreter}",
+                env=_ENVIRONMENT,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._output,
+                pass_fds=[interpreter, theirs.fileno()],
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            os.close(namespace)
+            self._output.close()
+            raise ZygoteError(str(error)) from error
+        finally:
+            theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def wait_until_ready(self) -> None:
+        """Return when it has imported everything.
+
+        Raises:
+            ZygoteError: it ended, or took too long.
+        """
+        if not select.select([self._socket], [], [], _START_SECONDS)[0]:
+            raise ZygoteError(f"not ready within {_START_SECONDS} seconds")
+        if not self._socket.recv(1):
+            self._process.wait()
+            raise ZygoteError(self.last_words())
+
+    def fork(self, order: Order, first: int, group: int | None, own: Sequence[int], handed: Mapping[int, int]) -> None:
+        """Let a fork go into a sandbox and become its program; does not wait for it.
+
+        Parameters:
+            first: the sandbox's first process.
+            group: descriptor of ``cgroup.procs`` of the group that it belongs to, open for writing.
+            own: descriptors: the output of the placeholder, and its input, which the fork holds for as long as it runs.
+            handed: descriptors of the program, by the numbers that they are to have there.
+
+        Raises:
+            ZygoteError: it has ended.
+        """
+        told = {**asdict(order), "first": first, "grouped": group is not None, "descriptors": list(handed)}
+        descriptors = [*own, *([] if group is None else [group]), *handed.values()]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            try:
+                socket.send_fds(ours, [json.dumps(told).encode()], descriptors)
+                socket.send_fds(self._socket, [b"f"], [theirs.fileno()])
+            except OSError as error:
+                raise ZygoteError(self.last_words() or str(error)) from error
+
+    def last_words(self) -> str:
+        """The last line that it wrote."""
+        size = os.fstat(self._output.fileno()).st_size
+        lines = os.pread(self._output.fileno(), size, 0).decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"ended with code {self._process.poll()}"
+
+    def close(self) -> None:
+        """End it; what it has forked goes on."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+        os.close(self._namespace)
+        self._output.close()

@@ -1,0 +1,1 @@
+"""Empty: found before that of the host, which sandboxes do not see."""

@@ -1,0 +1,221 @@
+"""The way of a fork from the host into a sandbox, to become what ``bwrap`` would have started there.
+
+``bwrap`` has started a placeholder instead: a shell that does nothing but wait. From it the fork takes namespaces,
+capabilities, processors and resource limits, so that nothing of how ``bwrap`` sets up a sandbox is known here. It ends,
+and with it the sandbox, when the fork has ended.
+
+Everything is given up before the first process exists that anybody in the sandbox can see.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import re
+import resource
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import capabilities
+from ..descriptors import close_all_but
+from ..system_calls import filter_program
+
+_ORDER_BYTES = 65536
+_OWN = 2
+"""How many descriptors are not the program's, at least: the placeholder's output and its input."""
+_NAMESPACES = {
+    "user": 0x10000000,
+    "mnt": 0x00020000,
+    "pid": 0x20000000,
+    "net": 0x40000000,
+    "ipc": 0x08000000,
+    "uts": 0x04000000,
+    "cgroup": 0x02000000,
+}
+_PR_SET_DUMPABLE = 4
+_PR_SET_SECCOMP = 22
+_SECCOMP_MODE_FILTER = 2
+_PR_SET_NO_NEW_PRIVS = 38
+_INSTRUCTION_BYTES = 8
+_RESOURCES = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the manager wants, as it says it."""
+
+    command: list[str]
+    """What an exec would have been given: the interpreter, its options, and the program's arguments."""
+    arguments: list[str]
+    """Those of the program."""
+    environment: dict[str, str]
+    directory: Path
+    """The working directory, as the sandbox names it."""
+    kernel: bool
+    """Whether to prepare a fork for the first kernel."""
+    trial: bool
+    """Only find out whether it works."""
+
+
+def enter(connection: int) -> Order:
+    """Read the order from a socket, and return in the sandbox, as its program; nothing else is left open.
+
+    The processes on the way end here.
+    """
+    told, received = _receive(connection)
+    own = _OWN + told["grouped"]
+    # First of all, so that what goes wrong from here on stands in the sandbox's log.
+    ready, _, *group = _arrange(told["descriptors"], received[own:], received[:own])
+    if os.read(ready, 1) == b"":
+        sys.exit("the sandbox's first process did not start")
+    os.close(ready)
+    for members in group:
+        os.write(members, b"0")
+        os.close(members)
+    placeholder = _child_of(told["first"])
+    handle = os.pidfd_open(placeholder)
+    model = _Model.of(placeholder)
+    order = Order(
+        command=told["command"],
+        arguments=told["arguments"],
+        environment=told["environment"],
+        directory=Path(told["directory"]),
+        kernel=told["kernel"],
+        trial=told["trial"],
+    )
+    _cross(handle, model.namespaces, order.directory)
+    model.impose()
+    _leave_behind()
+    # Changing ids and rights made /proc/self belong to somebody outside.
+    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    os.environ.clear()
+    os.environ.update(order.environment)
+    time.tzset()  # /etc may be another one
+    return order
+
+
+def _receive(connection: int) -> tuple[dict[str, Any], list[int]]:
+    with socket.socket(fileno=connection) as manager:
+        data, descriptors, _, _ = socket.recv_fds(manager, _ORDER_BYTES, 64)
+    return json.loads(data), descriptors
+
+
+def _child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0])
+
+
+def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]) -> list[int]:
+    """Put what was received to the numbers that it is to have, and close everything but that and ``own``.
+
+    Returns:
+        The new numbers of ``own``. An exec closes them, so that the program alone holds the lifeline.
+    """
+    above = max(numbers) + 1
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in (*own, *received)]
+    for number, descriptor in zip(numbers, moved[len(own) :], strict=True):
+        os.dup2(descriptor, number, inheritable=True)
+    kept = moved[: len(own)]
+    close_all_but({*numbers, *kept})
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What the placeholder has, which ``bwrap`` has given to it."""
+
+    namespaces: int
+    """Those that are not ours, as flags."""
+    inheritable: int
+    permitted: int
+    effective: int
+    bounding: int
+    ambient: int
+    processors: set[int]
+    limits: dict[int, tuple[int, int]]
+
+    @classmethod
+    def of(cls, pid: int) -> _Model:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+        sets = {name: int(bits, 16) for name, bits in re.findall(r"^Cap(\w+):\s+([0-9a-f]+)$", status, re.MULTILINE)}
+        if _label("self") != _label(str(pid)):
+            sys.exit(f"a security module holds it ({_label(str(pid))}), and not a fork ({_label('self')})")
+        return cls(
+            namespaces=sum(flag for name, flag in _NAMESPACES.items() if _differs(pid, name)),
+            inheritable=sets["Inh"],
+            permitted=sets["Prm"],
+            effective=sets["Eff"],
+            bounding=sets["Bnd"],
+            ambient=sets["Amb"],
+            processors=os.sched_getaffinity(pid),
+            limits={kind: resource.prlimit(pid, kind) for kind in _RESOURCES},
+        )
+
+    def impose(self) -> None:
+        """Let this process, and all that come from it, have this and no more.
+
+        Raises:
+            OSError: the kernel refused a step.
+        """
+        os.sched_setaffinity(0, self.processors)
+        for kind, limit in self.limits.items():
+            if resource.getrlimit(kind) != limit:
+                resource.setrlimit(kind, limit)
+        capabilities.bound(self.bounding)
+        capabilities.hold(self.effective, self.permitted, self.inheritable)
+        capabilities.hand_on(self.ambient)
+        _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
+        _shut_calls()
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def _shut_calls() -> None:
+    code = filter_program()
+    if code:
+        program = _Program(len(code) // _INSTRUCTION_BYTES, code)
+        _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "the filter")
+
+
+def _cross(handle: int, namespaces: int, directory: Path) -> None:
+    _check(_libc.setns(handle, namespaces), "entering the sandbox")
+    os.close(handle)
+    os.chdir(directory)
+
+
+def _leave_behind() -> None:
+    """Go on in a child of a child: only a child is in the pid namespace, and only what is left alone there belongs to
+    the sandbox's first process."""
+    child = os.fork()
+    if child:
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+
+
+def _differs(pid: int, name: str) -> bool:
+    return Path(f"/proc/{pid}/ns/{name}").readlink() != Path(f"/proc/self/ns/{name}").readlink()
+
+
+def _label(pid: str) -> str:
+    """What a security module (AppArmor, SELinux) calls a process; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/attr/current").read_text(encoding="utf-8", errors="replace").strip("\0\n")
+    except OSError:
+        return ""
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,86 @@
+"""The loop of the zygote: one fork for each message."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import platform
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+from ..code_interpreter import waiting
+from ..code_interpreter.kernel import inherited
+from ..descriptors import close_all_but
+from ..main import begin, parse, run
+from ..user_namespace import become_root_of_sandbox
+from . import appearance
+from .entry import Order, enter
+
+_LATER = (
+    "kruise_agents.sandbox.code_interpreter.app",
+    "uvicorn.lifespan.off",
+    "uvicorn.protocols.http.httptools_impl",
+)
+"""What the program imports when it needs it, which is always."""
+_READY = b"r"
+
+
+def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
+    """Serve until the manager has gone; in a fork: be a sandbox's program, or its first kernel.
+
+    Parameters:
+        arguments: the number of the descriptor of the manager's socket.
+        modules: the names of those that a kernel has.
+
+    Returns:
+        The exit code of whichever it was.
+    """
+    descriptor = int(arguments[0])
+    close_all_but({0, 1, 2, descriptor})
+    for name in _LATER:
+        importlib.import_module(name)
+    platform._uname_cache = None  # type: ignore[attr-defined]  # it has the host's name
+    # The collector writes into what it looks at, and what is written to is no longer shared.
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
+    manager = socket.socket(fileno=descriptor)
+    manager.send(_READY)
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(manager, 1, 1)
+        if not data:
+            return 0
+        if os.fork() == 0:
+            manager.close()
+            return _fork(descriptors[0], modules)
+        os.close(descriptors[0])
+
+
+def _fork(connection: int, modules: frozenset[str]) -> int:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    order = enter(connection)
+    if order.trial:
+        return _try(order)
+    appearance.show(order.command, order.environment)
+    sys.orig_argv[:] = order.command
+    sys.argv[:] = order.command[-len(order.arguments) - 1 :]
+    options = parse(order.arguments)
+    begin(options)
+    if not order.kernel:
+        return run(options)
+    forked = waiting.fork()
+    if isinstance(forked, waiting.WaitingKernel):
+        return run(options, forked)
+    appearance.show(forked.command, forked.environment)
+    return inherited.run(forked.command, forked.environment, modules)
+
+
+def _try(order: Order) -> int:
+    """Go as far as a sandbox's program does before it serves anything."""
+    if "--several-users" in order.command:
+        become_root_of_sandbox(order.directory)
+    sys.stdout.write("entered\n")
+    return 0
