@@ -367,7 +367,7 @@ class TestBadInput:
     )
     def test_what_is_not_there_says_so_when_it_is_called(self, method: str, path: str, api: httpx.Client) -> None:
         answer = api.request(method, path)
-        assert answer.status_code == 501
+        assert answer.status_code == 400
         assert "not supported by this manager yet" in answer.json()["message"]
 
 

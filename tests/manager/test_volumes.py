@@ -139,7 +139,7 @@ def test_a_sandbox_and_the_api_see_the_same_files(volume: Volume, start: Start) 
 
 
 def test_contents_are_there_or_refused_by_name(volume: Volume) -> None:
-    refused = pytest.raises(Exception, match="501: contents of volumes: not supported")
+    refused = pytest.raises(Exception, match="400: contents of volumes: not supported")
     with refused if UNREADABLE else contextlib.nullcontext():
         assert volume.list("/") == []
 

@@ -1,6 +1,6 @@
 """Routes that the SDK calls and this manager does not serve yet: each says so by name, instead of a bare 404.
 
-501 is never retried by the SDK and never read as a missing sandbox.
+400 is never retried by the SDK and never read as a missing sandbox.
 """
 
 from __future__ import annotations
@@ -49,6 +49,6 @@ def unsupported_routes() -> list[Route]:
 
 def _refusal(feature: str) -> Callable[[Request], Awaitable[Response]]:
     async def refuse(request: Request) -> Response:
-        raise ApiError(501, f"{feature}: not supported by this manager yet")
+        raise ApiError(400, f"{feature}: not supported by this manager yet")
 
     return refuse

@@ -111,7 +111,7 @@ class VolumeContentRoutes:
             volume = self._allowed(request)
             if self._runtime.file_owners is None:
                 raise ApiError(
-                    501,
+                    400,
                     "contents of volumes: not supported by a manager that is run by an ordinary user and gives "
                     "sandboxes several users, because it cannot read their files; mount the volume in a sandbox",
                 )

@@ -23,7 +23,7 @@ def described(routes: Iterable[Route], refused: Iterable[Route]) -> Iterator[tup
 
     Parameters:
         routes: what the application serves, in its order.
-        refused: those of them that only answer 501.
+        refused: those of them that are only refused.
     """
     only_refused = {id(route) for route in refused}
     seen: set[tuple[str, str]] = set()
@@ -31,7 +31,7 @@ def described(routes: Iterable[Route], refused: Iterable[Route]) -> Iterator[tup
         path = _CONVERTER.sub("}", route.path)
         for method in sorted((route.methods or set()) - {"HEAD"}):
             if id(route) in only_refused:
-                operation: Operation | None = Operation(f"{route.name}: not supported yet", {}, refusals=(501,))
+                operation: Operation | None = Operation(f"{route.name}: not supported yet", {}, refusals=(400,))
             else:
                 operation = OPERATIONS.get((method, path))
             if operation is not None and (method, path) not in seen:

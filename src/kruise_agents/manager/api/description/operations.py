@@ -1,4 +1,4 @@
-"""What each route is for: one row a route. Routes that are only refused (501) describe themselves."""
+"""What each route is for: one row a route. Routes that are only refused describe themselves."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _of_volume(
     return Operation(
         summary,
         answers,
-        refusals=(400, 401, 403, 404, 409, 501, 507),
+        refusals=(400, 401, 403, 404, 409, 507),
         body=body,
         query={"path": _TEXT, **(query or {})},
         headers={"Authorization": {"type": "string", "description": "Bearer and the volume's token"}},
