@@ -243,7 +243,10 @@ def test_killing_everything_but_envd_costs_what_was_killed_and_nothing_else(sand
     sandbox.run_code("x = 1")
     running = sandbox.commands.run("sleep 600", background=True, timeout=0)
     terminal = sandbox.pty.create(PtySize(24, 80), timeout=0)
-    kill_all = "for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p -gt 2 ] && [ $p != $$ ] && kill -9 $p; done; true"
+    kill_all = """for p in /proc/[0-9]*; do
+        p=${p#/proc/}
+        [ $p -gt 2 ] && [ $p != $$ ] && [ "$(cat /proc/$p/comm)" != envd ] && kill -9 $p
+    done; true"""
     sandbox.commands.run(kill_all, user="root")
     for handle in (running, terminal):
         with pytest.raises(CommandExitException) as raised:
