@@ -80,7 +80,7 @@ def run(options: argparse.Namespace, kernel: WaitingKernel | None = None) -> int
 
 
 def _run(options: argparse.Namespace, kernels: Path, kernel: WaitingKernel | None) -> int:
-    _call_ourselves(b"envd")
+    call_ourselves(b"envd")
     logging.Formatter.converter = time.gmtime  # the manager reads the times
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     state = SandboxState(
@@ -171,8 +171,8 @@ def _allow_many_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _call_ourselves(name: bytes) -> None:
-    """So that ``pkill python`` in a sandbox ends the programs that are meant, and not the sandbox."""
+def call_ourselves(name: bytes) -> None:
+    """Give this process a name, so that ``pkill python`` ends the programs that are meant, and not the sandbox."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name, 0, 0, 0)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from ..code_interpreter import waiting
 from ..code_interpreter.kernel import inherited
 from ..descriptors import close_all_but
-from ..main import begin, parse, run
+from ..main import begin, call_ourselves, parse, run
 from ..user_namespace import become_root_of_sandbox
 from . import appearance
 from .entry import Order, enter
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
         The exit code of whichever it was.
     """
     descriptor = int(arguments[0])
+    call_ourselves(b"zygote")  # it would be the number of the descriptor that it was executed from
     close_all_but({0, 1, 2, descriptor})
     for name in _LATER:
         importlib.import_module(name)
