@@ -362,7 +362,6 @@ class TestBadInput:
             ("GET", "/nodes"),
             ("GET", "/teams/t/metrics"),
             ("POST", "/v3/templates"),
-            ("POST", "/secrets"),
         ],
     )
     def test_what_is_not_there_says_so_when_it_is_called(self, method: str, path: str, api: httpx.Client) -> None:

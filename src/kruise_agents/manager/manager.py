@@ -22,6 +22,7 @@ from .app import ManagerApp
 from .certificates import LocalCertificate, make_certificate
 from .front import front_server
 from .gateway import Gateway
+from .held_secrets import HeldSecrets
 from .holdings import Holdings
 from .keys import Keys
 from .listening import bind
@@ -115,7 +116,8 @@ class Manager:
             mounted, room = self._sandboxes.mounted_volumes, settings.limits.disk
             volumes = Volumes(volumes_folder, self._store, secret, self.runtime, mounted, room)
             volumes.recover()
-            holdings = Holdings(self._sandboxes, snapshots, volumes)
+            held = HeldSecrets(self._store, secret)
+            holdings = Holdings(self._sandboxes, snapshots, volumes, held)
             holdings.settle(keys)
             self._measurements = Measurements(self._sandboxes.everything)
             offers = await self._offers(files, self.runtime)
@@ -129,6 +131,7 @@ class Manager:
                     holdings,
                     self._measurements,
                     volumes,
+                    held,
                     self.runtime,
                     health=_health(self.runtime, self.egress),
                     v1_only=settings.v1_only,

@@ -45,6 +45,10 @@ class StateSecret:
         """What is written down of an idempotency key and of the body that came with it, which may hold secrets."""
         return hmac.digest(self._value, b"create:" + what, "sha256")
 
+    def sealing_key(self) -> bytes:
+        """What values in the database are encrypted with: 256 bits, always the same."""
+        return hmac.digest(self._value, b"seal", "sha256")
+
 
 def read_or_make(path: Path, fresh: bytes) -> bytes:
     """The content of a secret file; ``fresh`` becomes it when there is none. A crash leaves no half of it."""

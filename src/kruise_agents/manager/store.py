@@ -87,6 +87,19 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE INDEX creates_by_until ON creates (until);
     """,
+    """
+    CREATE TABLE secrets (
+        id TEXT PRIMARY KEY,
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        sealed BLOB NOT NULL,
+        metadata TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        updated_at REAL NOT NULL,
+        UNIQUE (owner, name)
+    ) STRICT;
+    """,
 )
 """Each step makes the next version of the schema out of the one before; steps that were released never change."""
 
@@ -195,13 +208,32 @@ class CreateRow:
     """When it may be forgotten, in seconds since the epoch."""
 
 
-_Row = TypeVar("_Row", SandboxRow, SnapshotRow, ApiKeyRow, VolumeRow, CreateRow)
+@dataclass(frozen=True, slots=True)
+class SecretRow:
+    """One secret as it is written down. Times are seconds since the epoch."""
+
+    id: str
+    owner: str
+    """The id of the API key that made it."""
+    name: str
+    version: int
+    """From 1 on, for each value."""
+    sealed: bytes
+    """Its value, encrypted."""
+    metadata: str
+    """JSON."""
+    created_at: float
+    updated_at: float
+
+
+_Row = TypeVar("_Row", SandboxRow, SnapshotRow, ApiKeyRow, VolumeRow, CreateRow, SecretRow)
 _TABLES: dict[type, str] = {
     SandboxRow: "sandboxes",
     SnapshotRow: "snapshots",
     ApiKeyRow: "api_keys",
     VolumeRow: "volumes",
     CreateRow: "creates",
+    SecretRow: "secrets",
 }
 
 
@@ -325,6 +357,26 @@ class Store:
         """
         self._write("DELETE FROM volumes WHERE id = ?", (volume_id,))
 
+    def secrets(self) -> list[SecretRow]:
+        """Every secret."""
+        return self._all(SecretRow)
+
+    def save_secret(self, row: SecretRow) -> None:
+        """Write a secret down, new or changed.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._save(row)
+
+    def remove_secret(self, secret_id: str) -> None:
+        """Forget a secret.
+
+        Raises:
+            NoSpaceError: as above.
+        """
+        self._write("DELETE FROM secrets WHERE id = ?", (secret_id,))
+
     def create(self, key: bytes) -> CreateRow | None:
         """The create with that digest of an idempotency key."""
         found = self._connection.execute("SELECT key, body, sandbox, until FROM creates WHERE key = ?", (key,))
@@ -364,7 +416,7 @@ class Store:
         found = self._connection.execute(f"SELECT {columns} FROM {_TABLES[row_type]}")  # noqa: S608 - our own names
         return [row_type(*row) for row in found]
 
-    def _save(self, row: SandboxRow | SnapshotRow | ApiKeyRow | VolumeRow | CreateRow) -> None:
+    def _save(self, row: SandboxRow | SnapshotRow | ApiKeyRow | VolumeRow | CreateRow | SecretRow) -> None:
         columns = [field.name for field in fields(row)]
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
         table = _TABLES[type(row)]

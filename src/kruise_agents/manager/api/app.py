@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from ..held_secrets import HeldSecrets
 from ..holdings import Holdings
 from ..keys import Keys
 from ..runtime import Runtime
@@ -32,6 +33,7 @@ from .logs import LogRoutes
 from .metrics import MetricsRoutes
 from .network import NetworkRoutes
 from .sandboxes import SandboxRoutes
+from .secrets import SecretRoutes
 from .snapshots import SnapshotRoutes
 from .templates import TemplateRoutes
 from .unsupported import unsupported_routes
@@ -48,6 +50,7 @@ def create_api(
     holdings: Holdings,
     measurements: Measurements,
     volumes: Volumes,
+    held: HeldSecrets,
     runtime: Runtime,
     *,
     health: Mapping[str, str],
@@ -60,6 +63,7 @@ def create_api(
         holdings: what belongs to them.
         measurements: what sandboxes use.
         volumes: the folders that sandboxes share.
+        held: the secrets of keys.
         runtime: what runs sandboxes.
         health: what ``GET /health`` tells those who accept JSON.
         v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
@@ -77,6 +81,7 @@ def create_api(
         *KeyRoutes(keys, holdings).routes(),
         *VolumeRoutes(volumes, keys).routes(),
         *VolumeContentRoutes(volumes, runtime).routes(),
+        *SecretRoutes(held, keys).routes(),
     ]
     if not v1_only:
         description = _Description()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -145,6 +146,28 @@ def read_limit(text: str | None) -> int:
     if not (text.isascii() and text.isdigit()) or int(text[:9]) < 1:
         raise ApiError(400, f"Invalid limit: {text!r}; it must be a number from 1 to {_MAX_LIMIT}")
     return min(int(text[:9]), _MAX_LIMIT)
+
+
+def page_token(moment: float, identifier: str) -> str:
+    """The token of the page behind an entry, of lists in the order of time and id."""
+    return base64.urlsafe_b64encode(f"{moment!r}__{identifier}".encode()).decode().rstrip("=")
+
+
+def read_page_token(token: str) -> tuple[float, str]:
+    """Time and id of the last entry of the page before.
+
+    Raises:
+        ApiError: 400, naming the token.
+    """
+    try:
+        text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
+        moment, _, identifier = text.partition("__")
+        position = float(moment), identifier
+    except ValueError:
+        position = math.nan, ""
+    if not math.isfinite(position[0]) or not position[1]:
+        raise ApiError(400, f"Invalid next token: {token!r} did not come from this list")
+    return position
 
 
 def _moment(text: str | None) -> datetime | None:

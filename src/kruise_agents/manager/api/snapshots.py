@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import logging
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +24,7 @@ from .body import Fields, read_fields
 from .durations import read_duration
 from .errors import DO_NOT_RETRY, ApiError
 from .lifetimes import MAX_TIMEOUT
-from .listing import read_limit
+from .listing import page_token, read_limit, read_page_token
 from .ownership import own_sandbox
 from .replies import sandbox_reply
 from .traffic_tokens import new_token_fields
@@ -79,11 +77,12 @@ class SnapshotRoutes:
         if name := query.get("name"):
             rows = [row for row in rows if _is_called(row, name)]
         if token := query.get("nextToken"):
-            after = _read_cursor(token)
+            after = read_page_token(token)
             rows = [row for row in rows if (row.created_at, row.id) < after]
         limit = read_limit(query.get("limit"))
-        headers = {"X-Next-Token": _cursor(rows[limit - 1])} if len(rows) > limit else {}
-        return JSONResponse([_shown(row) for row in rows[:limit]], headers=headers)
+        shown = rows[:limit]
+        headers = {"X-Next-Token": page_token(shown[-1].created_at, shown[-1].id)} if len(rows) > limit else {}
+        return JSONResponse([_shown(row) for row in shown], headers=headers)
 
     async def remove(self, request: Request) -> Response:
         """Remove a snapshot. Sandboxes that were made from it have files of their own."""
@@ -169,22 +168,6 @@ def _is_called(row: SnapshotRow, text: str) -> bool:
     """A bare name means any tag."""
     name, colon, tag = text.lower().partition(":")
     return row.name == name and (not colon or row.id == f"{name}:{tag or DEFAULT_TAG}")
-
-
-def _cursor(row: SnapshotRow) -> str:
-    return base64.urlsafe_b64encode(f"{row.created_at!r}__{row.id}".encode()).decode().rstrip("=")
-
-
-def _read_cursor(token: str) -> tuple[float, str]:
-    try:
-        text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
-        moment, _, identifier = text.partition("__")
-        position = float(moment), identifier
-    except ValueError:
-        position = math.nan, ""
-    if not math.isfinite(position[0]) or not position[1]:
-        raise ApiError(400, f"Invalid next token: {token!r} did not come from this list")
-    return position
 
 
 def _ttl(request: Request) -> float | None:

@@ -28,9 +28,6 @@ _ROUTES: list[tuple[str, str, list[str]]] = [
     ("template builds", "/v2/templates/{template_id}/builds/{build_id}", ["POST"]),
     ("template builds", "/templates/{template_id}/builds/{build_id}/{what}", ["GET"]),
     ("default templates", "/default-templates", ["GET"]),
-    # Values that only headers of network rules could use, which there are none of: a list of them would be a promise.
-    ("secrets", "/secrets", ["GET", "POST"]),
-    ("secrets", "/secrets/{secret_id}", ["GET", "POST", "DELETE"]),
     # Of OpenKruise's manager: the address of a Chrome in a sandbox, and its table of routes.
     ("the address of a browser", "/browser/{sandbox_id}/json/version", ["GET"]),
     ("debugging information", "/debug", ["GET"]),

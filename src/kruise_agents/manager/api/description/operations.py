@@ -211,6 +211,22 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/volumes/{volume_id}"): Operation(
         "Destroy a volume with all that is in it", {204: None}, refusals=(404, 409, 507)
     ),
+    ("GET", "/secrets"): Operation(
+        "List secrets, oldest first, in pages", {200: array_of("Secret")}, refusals=(400,), query=_PAGES
+    ),
+    ("POST", "/secrets"): Operation(
+        "Keep a secret", {201: reference("Secret")}, refusals=(400, 409, 507), body=reference("NewSecret")
+    ),
+    ("GET", "/secrets/{secret_id}"): Operation(
+        "One secret, by id or name, without its value", {200: reference("Secret")}, refusals=(404,)
+    ),
+    ("POST", "/secrets/{secret_id}"): Operation(
+        "Keep another value of a secret",
+        {200: reference("Secret")},
+        refusals=(400, 404, 507),
+        body=reference("SecretUpdate"),
+    ),
+    ("DELETE", "/secrets/{secret_id}"): Operation("Destroy a secret", {204: None}, refusals=(404, 507)),
     ("GET", "/volumecontent/{volume_id}/dir"): _of_volume(
         "What is in a folder of a volume",
         {200: array_of("VolumeEntry")},

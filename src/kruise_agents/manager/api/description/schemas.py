@@ -11,6 +11,8 @@ _NUMBER: Schema = {"type": "integer"}
 _FLAG: Schema = {"type": "boolean"}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _TEXTS: Schema = {"type": "object", "additionalProperties": _TEXT}
+_SECRET_VALUE: Schema = {"type": "string", "minLength": 1}
+_SECRET_METADATA: Schema = {**_TEXTS, "maxProperties": 32}
 
 
 def _or_null(schema: Schema) -> Schema:
@@ -211,6 +213,21 @@ SCHEMAS: dict[str, Schema] = {
         }
     ),
     "LogEntries": _object({"logs": array_of("LogEntry")}),
+    "NewSecret": _object(
+        {"name": {"type": "string", "pattern": "^(?!sec_)[a-z0-9_-]{1,128}$"}, "value": _SECRET_VALUE},
+        {"metadata": _SECRET_METADATA},
+    ),
+    "SecretUpdate": _object({"value": _SECRET_VALUE}, {"metadata": _SECRET_METADATA}),
+    "Secret": _object(
+        {
+            "secretID": _TEXT,
+            "name": _TEXT,
+            "currentVersion": {"type": "integer", "minimum": 1},
+            "metadata": _TEXTS,
+            "createdAt": _TIME,
+            "updatedAt": _TIME,
+        }
+    ),
     "NewVolume": _object({"name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,128}$"}}),
     "ListedVolume": _object({"volumeID": _TEXT, "name": _TEXT}),
     "Volume": _object({"volumeID": _TEXT, "name": _TEXT, "token": _TEXT}),
