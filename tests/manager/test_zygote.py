@@ -18,6 +18,7 @@ import pytest
 from e2b import SandboxException
 from e2b_code_interpreter import Sandbox
 
+import kruise_agents
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import (
     API_KEY,
@@ -32,6 +33,7 @@ from support.managers import (
 from support.users import NO_IDENTITIES
 
 pytestmark = pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces")
+PACKAGE = Path(kruise_agents.__file__).parent
 PROGRAMS = Path(__file__).parent / "programs"
 WITHOUT_ZYGOTE = """
 import kruise_agents.manager.runtime.nursery as nursery
@@ -128,6 +130,26 @@ def is_forked(sandbox: Sandbox) -> bool:
     return "read -r end" in sandbox.commands.run("ps axo args", user="root").stdout
 
 
+HANGS = """
+import runpy, sys, time
+from pathlib import Path
+
+sys.path.append({package!r})
+import kruise_agents.sandbox.zygote.entry as entry
+
+arrive = entry._leave_behind
+
+
+def hang():
+    if Path("/home/user/.local").exists():  # not in the trial
+        time.sleep(1000)
+    arrive()
+
+
+entry._ON_THE_WAY_SECONDS = 1
+entry._leave_behind = hang
+runpy.run_path({real!r}, run_name="__main__")
+"""
 INSTALL = """
 import importlib.util, pathlib, shutil, site
 installed = pathlib.Path(site.getsitepackages()[0], "{name}")
@@ -391,6 +413,20 @@ b.BubblewrapRuntime._make_zygote = sometimes
                 with created(manager) as sandbox:
                     assert sandbox.run_code("1 + 1").text == "2"
             assert manager.log.read_text().count("a test says so") == 1
+
+    def test_a_fork_that_does_not_arrive_in_its_sandbox_ends(self, tmp_path: Path) -> None:
+        program = tmp_path / "hangs.py"
+        program.write_text(
+            HANGS.format(package=str(PACKAGE.parent), real=str(PACKAGE / "sandbox" / "zygote" / "__main__.py"))
+        )
+        other = (
+            "import kruise_agents.manager.runtime.zygote as z\n"
+            f"from pathlib import Path\nz._PROGRAM = Path({str(program)!r})\n"
+        )
+        with running_manager(tmp_path, prelude=other) as manager:
+            with pytest.raises(SandboxException, match="ended before it was ready"):
+                created(manager)
+            wait_for(lambda: len(descendants(manager.process.pid)) == 1, 10, "nothing but the zygote")
 
     def test_a_program_that_ends_takes_its_sandbox_along(self, tmp_path: Path) -> None:
         with running_manager(tmp_path) as manager:
