@@ -10,18 +10,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from e2b import SandboxException
 from e2b_code_interpreter import Sandbox
 
+import kruise_agents
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import (
     API_KEY,
     RunningManager,
     assert_ends,
     available_runtime,
+    descendants,
     one_user_because,
     running_manager,
     wait_for,
@@ -29,6 +33,7 @@ from support.managers import (
 from support.users import NO_IDENTITIES
 
 pytestmark = pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces")
+PACKAGE = Path(kruise_agents.__file__).parent
 PROGRAMS = Path(__file__).parent / "programs"
 WITHOUT_ZYGOTE = """
 import kruise_agents.manager.runtime.nursery as nursery
@@ -125,6 +130,26 @@ def is_forked(sandbox: Sandbox) -> bool:
     return "read -r end" in sandbox.commands.run("ps axo args", user="root").stdout
 
 
+HANGS = """
+import runpy, sys, time
+from pathlib import Path
+
+sys.path.append({package!r})
+import kruise_agents.sandbox.zygote.entry as entry
+
+arrive = entry._leave_behind
+
+
+def hang():
+    if Path("/home/user/.local").exists():  # not in the trial
+        time.sleep(1000)
+    arrive()
+
+
+entry._ON_THE_WAY_SECONDS = 1
+entry._leave_behind = hang
+runpy.run_path({real!r}, run_name="__main__")
+"""
 INSTALL = """
 import importlib.util, pathlib, shutil, site
 installed = pathlib.Path(site.getsitepackages()[0], "{name}")
@@ -313,6 +338,56 @@ class TestItsEnd:
             wait_for(lambda: _forks(manager), 30, "a sandbox that is forked again")
             assert manager.log.read_text().count("the zygote has ended") == 1
 
+    def test_one_that_does_not_answer_is_replaced(self, tmp_path: Path) -> None:
+        impatient = "import kruise_agents.manager.runtime.zygote as z\nz._ANSWER_SECONDS = 0\n"
+        with running_manager(tmp_path, prelude=impatient) as manager, ThreadPoolExecutor() as threads:
+            first = zygote_of(manager)
+            assert first is not None
+            os.kill(first, signal.SIGSTOP)
+            waiting = threads.submit(created, manager)
+            wait_for(lambda: _has_placeholder(manager), 10, "a sandbox that waits for the zygote")
+            with created(manager) as sandbox:
+                assert sandbox.run_code("1 + 1").text == "2"
+                assert not is_forked(sandbox)
+            with pytest.raises(SandboxException, match="ended before it was ready"):
+                waiting.result(10)
+            wait_for(lambda: zygote_of(manager) not in (None, first), 30, "another zygote")
+            wait_for(lambda: _forks(manager), 30, "a sandbox that is forked again")
+            assert "did not fork" in manager.log.read_text()
+
+    def test_when_there_can_be_no_other_one_for_a_while_there_is_one_later(self, tmp_path: Path) -> None:
+        mark = tmp_path / "impossible"
+        sometimes = f"""
+import pathlib
+import kruise_agents.manager.runtime.bubblewrap as b
+import kruise_agents.manager.runtime.nursery as n
+n._PAUSE_SECONDS = 0
+make = b.BubblewrapRuntime._make_zygote
+def sometimes(self):
+    if pathlib.Path({str(mark)!r}).exists():
+        raise b.ZygoteError("a test says so")
+    return make(self)
+b.BubblewrapRuntime._make_zygote = sometimes
+"""
+        with running_manager(tmp_path, prelude=sometimes) as manager:
+            first = zygote_of(manager)
+            assert first is not None
+            mark.touch()
+            os.kill(first, signal.SIGKILL)
+            wait_for(lambda: not _forks(manager), 30, "the end of the zygote")
+            wait_for(lambda: "a test says so" in manager.log.read_text(), 10, "a failure")
+            mark.unlink()
+            wait_for(lambda: _forks(manager), 30, "a sandbox that is forked again")
+
+    def test_another_one_may_use_all_processors_of_the_manager(self, tmp_path: Path) -> None:
+        with running_manager(tmp_path, "--cpus", "1") as manager:
+            first = zygote_of(manager)
+            assert first is not None
+            os.kill(first, signal.SIGKILL)
+            wait_for(lambda: not _forks(manager), 30, "the end of the zygote")
+            wait_for(lambda: zygote_of(manager) not in (None, first), 30, "another zygote")
+            assert os.sched_getaffinity(zygote_of(manager) or 0) == os.sched_getaffinity(manager.process.pid)
+
     def test_it_ends_with_a_manager_that_is_killed(self, tmp_path: Path) -> None:
         with running_manager(tmp_path) as manager:
             zygote = zygote_of(manager)
@@ -339,6 +414,20 @@ class TestItsEnd:
                     assert sandbox.run_code("1 + 1").text == "2"
             assert manager.log.read_text().count("a test says so") == 1
 
+    def test_a_fork_that_does_not_arrive_in_its_sandbox_ends(self, tmp_path: Path) -> None:
+        program = tmp_path / "hangs.py"
+        program.write_text(
+            HANGS.format(package=str(PACKAGE.parent), real=str(PACKAGE / "sandbox" / "zygote" / "__main__.py"))
+        )
+        other = (
+            "import kruise_agents.manager.runtime.zygote as z\n"
+            f"from pathlib import Path\nz._PROGRAM = Path({str(program)!r})\n"
+        )
+        with running_manager(tmp_path, prelude=other) as manager:
+            with pytest.raises(SandboxException, match="ended before it was ready"):
+                created(manager)
+            wait_for(lambda: len(descendants(manager.process.pid)) == 1, 10, "nothing but the zygote")
+
     def test_a_program_that_ends_takes_its_sandbox_along(self, tmp_path: Path) -> None:
         with running_manager(tmp_path) as manager:
             sandbox = created(manager)
@@ -346,6 +435,10 @@ class TestItsEnd:
             with contextlib.suppress(Exception):
                 sandbox.commands.run(f"kill -9 {program}", user="root")
             wait_for(lambda: not list((manager.state_dir / "sandboxes").iterdir()), 10, "the end of the sandbox")
+
+
+def _has_placeholder(manager: RunningManager) -> bool:
+    return any("read -r end" in _command(pid) for pid in descendants(manager.process.pid))
 
 
 def _forks(manager: RunningManager) -> bool:

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import resource
+import signal
 import socket
 import sys
 import time
@@ -28,6 +29,7 @@ from ..descriptors import close_all_but
 from ..system_calls import filter_program
 
 _ORDER_BYTES = 65536
+_ON_THE_WAY_SECONDS = 20
 _OWN = 2
 """How many descriptors are not the program's, at least: the placeholder's output and its input."""
 _NAMESPACES = {
@@ -70,6 +72,9 @@ def enter(connection: int) -> Order:
 
     The processes on the way end here.
     """
+    # On the way it is no part of the sandbox, whose end would not end it. What arrives is a child, and has no alarm.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_ON_THE_WAY_SECONDS)
     told, received = _receive(connection)
     own = _OWN + told["grouped"]
     # First of all, so that what goes wrong from here on stands in the sandbox's log.

@@ -26,6 +26,7 @@ _LATER = (
 )
 """What the program imports when it needs it, which is always."""
 _READY = b"r"
+_FORKED = b"f"
 
 
 def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
             manager.close()
             return _fork(descriptors[0], modules)
         os.close(descriptors[0])
+        manager.send(_FORKED)
 
 
 def _fork(connection: int, modules: frozenset[str]) -> int:
