@@ -1,8 +1,8 @@
 """One sandbox for one ``Idempotency-Key``, however often its create arrives.
 
 e2b 2.60.0 and later repeat a create that was answered 429, 502, 503 or 504, by whoever stands in between. With the
-header (``idempotency_key=`` from e2b 2.61.0 on; ``patch_e2b`` adds one) the repetition gets the first answer; from the
-next manager on the same state folder, an answer with the same sandbox.
+header (``idempotency_key=`` from e2b 2.61.0 on; ``patch_e2b`` adds one) the repetition gets the same sandbox: the same
+answer while the first is at work, and one made anew afterwards, also from the next manager on the same state folder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from starlette.responses import Response
 
@@ -39,7 +39,7 @@ Chosen = Callable[[str], None]
 
 
 class IdempotentCreates:
-    """The creates that carried a key: answers in memory, and which sandbox was made in the store.
+    """The creates that carried a key: in memory while they are at work, and which sandbox was made in the store.
 
     Parameters:
         store: where they are written down, without the keys and the bodies.
@@ -72,7 +72,7 @@ class IdempotentCreates:
         create: Callable[[Chosen], Awaitable[Response]],
         again: Callable[[str], Response | None],
     ) -> Response:
-        """The answer to one request: of ``create``, or of the request before it with the same key.
+        """The answer to one request: of ``create``, or for the request before it with the same key.
 
         A create goes on when its client leaves, and a repetition that arrives meanwhile waits for it. One that
         was refused is forgotten: nothing was made, so the next attempt may. One that crashed may have left
@@ -81,7 +81,7 @@ class IdempotentCreates:
         Parameters:
             owner: the id of the API key; the keys of another one are other keys.
             create: is given what it has to tell the sandbox's id before that runs.
-            again: the answer to the create of a sandbox that an earlier manager made; None: it is not there any more.
+            again: the answer to the create of a sandbox that was made before; None: it is not there any more.
 
         Raises:
             ApiError: 400 for a key that cannot be one; 422 when the key came with another body before; 409 when
@@ -135,12 +135,9 @@ class IdempotentCreates:
         return begun
 
     def _ended(self, key: bytes, made: list[str], outcome: asyncio.Task[Response]) -> None:
-        known = self._creates.get(key)
-        if known is not None and _is_answer(outcome):
-            # A task keeps all that it worked with alive, for ten minutes; the answer is enough.
-            answer = asyncio.get_running_loop().create_future()
-            answer.set_result(_copy(outcome.result()))
-            self._creates[key] = replace(known, outcome=answer)
+        if made and _is_answer(outcome):
+            # It is written down: what is only there to be repeated takes no memory.
+            self._creates.pop(key, None)
         elif not outcome.cancelled() and isinstance(outcome.exception(), ApiError | NoSpaceError):
             self._creates.pop(key, None)
             for sandbox_id in made:
