@@ -55,6 +55,27 @@ def test_prints_with_pauses_are_messages_of_their_own(sandbox: Sandbox, context:
     assert sandbox.run_code(code, context=context).logs.stdout == ["a\n", "b\n", "c\n"]
 
 
+def test_a_program_that_never_pauses_is_told_of_in_whole_lines(sandbox: Sandbox, context: Context) -> None:
+    code = "import time\nend = time.monotonic() + 3\nwhile time.monotonic() < end: print('thinking')"
+    messages = sandbox.run_code(code, context=context).logs.stdout
+    assert len(messages) > 1
+    assert [message[-20:] for message in messages if not message.endswith("\n")] == []
+
+
+def test_a_line_without_an_end_does_not_wait_for_it(sandbox: Sandbox, context: Context, tmp_path: Any) -> None:
+    """The code waits for a file that is made when the text of its unfinished line arrives."""
+    gate = tmp_path / "gate"
+    code = (
+        "import os, time\nprint('whole'); print('begun', end='')\nend = time.monotonic() + 20\n"
+        f"while not os.path.exists({str(gate)!r}) and time.monotonic() < end: time.sleep(0.01)\n"
+        f"print('', os.path.exists({str(gate)!r}))"
+    )
+    execution = sandbox.run_code(
+        code, context=context, on_stdout=lambda message: gate.touch() if "begun" in message.line else None
+    )
+    assert execution.logs.stdout == ["whole\n", "begun", " True\n"]
+
+
 def test_an_exit_by_exception_is_warned_of(sandbox: Sandbox, context: Context) -> None:
     assert "To exit" in "".join(sandbox.run_code("raise SystemExit(3)", context=context).logs.stderr)
 

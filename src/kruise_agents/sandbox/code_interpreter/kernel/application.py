@@ -15,7 +15,7 @@ from ipykernel.kernelapp import IPKernelApp
 from tornado.ioloop import IOLoop
 from traitlets.config import Config
 
-from . import formatters, images, packing
+from . import formatters, images, output, packing
 
 __all__ = ["KernelApplication", "main"]
 
@@ -85,6 +85,7 @@ def configuration(parent: int) -> Config:
     """The settings of the template's kernel (code interpreter, August 2026)."""
     config = Config()
     config.IPKernelApp.parent_handle = parent
+    config.IPKernelApp.outstream_class = f"{output.__name__}.{output.LineStream.__name__}"
     config.InteractiveShell.colors = "nocolor"
     config.PlainTextFormatter.max_seq_length = 0
     # The history of a sandbox is of no use to another one; a database and its thread are saved.

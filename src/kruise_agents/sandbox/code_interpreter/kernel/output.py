@@ -1,0 +1,65 @@
+"""The standard output and error of a kernel's program: what is not asked to be sent at once is sent in whole lines.
+
+Clients join the messages of an execution with line ends between them, so a message that ends within a line shows.
+ipykernel (6.29 to 7.4) sends what there is when a time has passed since the first text that waits. A print is two
+texts, and the time may be over between them: in a program that never pauses, and when the time of a text that has been
+sent long since is not taken back.
+"""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+from ipykernel.iostream import OutStream
+
+__all__ = ["LineStream"]
+
+
+class LineStream(OutStream):
+    """ipykernel's stream, whose timer leaves the beginning of a line for its next turn. What ``flush`` sends is all."""
+
+    _timer: Any = None
+    _lines_only = False
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_pending:
+            self._flush_pending = True
+            self.pub_thread.schedule(self._start_timer)
+
+    def _start_timer(self) -> None:
+        self._stop_timer()
+        self._timer = self._io_loop.call_later(self.flush_interval, self._flush_lines)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._io_loop.remove_timeout(self._timer)
+            self._timer = None
+
+    def _flush(self) -> None:
+        self._stop_timer()
+        super()._flush()  # type: ignore[no-untyped-call]  # ipykernel has types in parts
+
+    def _flush_lines(self) -> None:
+        self._lines_only = True
+        try:
+            self._flush()
+        finally:
+            self._lines_only = False
+        if self._buffers:
+            self._schedule_flush()
+
+    def _rotate_buffers(self) -> dict[frozenset[tuple[str, Any]], StringIO]:
+        with self._buffer_lock:
+            buffers: dict[frozenset[tuple[str, Any]], StringIO] = super()._rotate_buffers()  # type: ignore[no-untyped-call]
+            if self._lines_only:
+                for parent, buffer in buffers.items():
+                    self._keep_beginning(parent, buffer)
+            return buffers
+
+    def _keep_beginning(self, parent: frozenset[tuple[str, Any]], buffer: StringIO) -> None:
+        """Move what comes after the last line end back to what waits. A text without one has waited long enough."""
+        lines, end, beginning = buffer.getvalue().rpartition("\n")
+        if end and beginning:
+            buffer.truncate(len(lines) + len(end))
+            self._buffers[parent].write(beginning)
