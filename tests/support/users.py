@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 NO_IDENTITIES = """
-import kruise_agents.manager.runtime.bubblewrap as runtime
+import kruise_agents.manager.runtime.trials as trials
 def find_identities():
-    raise runtime.NoIdentitiesError("a test says so")
-runtime.find_identities = find_identities
+    raise trials.NoIdentitiesError("a test says so")
+trials.find_identities = find_identities
 """
 """What such a manager runs first; see :func:`.managers.running_manager`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Launched, Runtime
+from .base import Launch, Launched, Runtime
 from .bubblewrap import BubblewrapRuntime
 from .egress import Connection, Egress, EgressRules
 from .handle import ProcessHandle, ProcessIdentity
@@ -22,6 +22,7 @@ __all__ = [
     "Egress",
     "EgressRules",
     "FileOwners",
+    "Launch",
     "Launched",
     "Layout",
     "Limits",

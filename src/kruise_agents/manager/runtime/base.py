@@ -21,6 +21,27 @@ from .stopping import continue_tree, stop_tree, stopped_in
 
 
 @dataclass(frozen=True, slots=True)
+class Launch:
+    """A sandbox's program that is to be started.
+
+    Parameters:
+        layout: the sandbox's folders.
+        arguments: of the program, beside those that the runtime adds.
+        descriptors: what it inherits, by the same numbers.
+        output: where its standard output and error go.
+        limits: what it may take of the machine.
+        fresh: whether its files are those that every sandbox begins with.
+    """
+
+    layout: Layout
+    arguments: Sequence[str]
+    descriptors: Sequence[int]
+    output: IO[bytes]
+    limits: Limits
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Launched:
     """A started program."""
 
@@ -98,25 +119,8 @@ class Runtime(ABC):
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     @abstractmethod
-    def launch(
-        self,
-        layout: Layout,
-        arguments: Sequence[str],
-        descriptors: Sequence[int],
-        output: IO[bytes],
-        limits: Limits,
-        *,
-        fresh: bool = False,
-    ) -> Launched:
-        """Start the program of the sandbox in ``layout``.
-
-        Parameters:
-            layout: the sandbox's folders, prepared.
-            arguments: of the program, beside those that the runtime adds.
-            descriptors: what it inherits, by the same numbers.
-            output: where its standard output and error go.
-            limits: what it may take of the machine.
-            fresh: whether its files are those that every sandbox begins with.
+    def launch(self, what: Launch) -> Launched:
+        """Start the program of a sandbox, whose folders are prepared.
 
         Raises:
             OSError: it could not be started; nothing is left running.

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Sequence
-from typing import IO
 
-from .base import Launched, Runtime
-from .layout import Layout
-from .limits import Enforcer, Limits, ResourceLimits, common_arguments
+from .base import Launch, Launched, Runtime
+from .limits import Enforcer, ResourceLimits, common_arguments
 from .program import program_argv
 
 
@@ -32,25 +29,17 @@ class ProcessRuntime(Runtime):
     def check(self) -> None:
         """Processes always work."""
 
-    def launch(
-        self,
-        layout: Layout,
-        arguments: Sequence[str],
-        descriptors: Sequence[int],
-        output: IO[bytes],
-        limits: Limits,
-        *,
-        fresh: bool = False,
-    ) -> Launched:
+    def launch(self, what: Launch) -> Launched:
         """See :meth:`.base.Runtime.launch`; the program is its own init process."""
+        home = what.layout.home
         process = subprocess.Popen(
-            [*program_argv(str(layout.home)), "--own-init", *common_arguments(limits), *arguments],
-            env={"LANG": "C.UTF-8", "TMPDIR": str(layout.tmp)},
-            cwd=layout.home,
+            [*program_argv(str(home)), "--own-init", *common_arguments(what.limits), *what.arguments],
+            env={"LANG": "C.UTF-8", "TMPDIR": str(what.layout.tmp)},
+            cwd=home,
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=descriptors,
+            stdout=what.output,
+            stderr=what.output,
+            pass_fds=what.descriptors,
             start_new_session=True,
         )
         return Launched(process, None)

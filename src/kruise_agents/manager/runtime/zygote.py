@@ -132,7 +132,7 @@ class Zygote:
         self._hear_answers()
         if self._asked and time.monotonic() - self._asked[0] > _ANSWER_SECONDS:
             raise ZygoteError(f"it did not fork within {_ANSWER_SECONDS} seconds")
-        told = {**asdict(order), "first": first, "grouped": group is not None, "descriptors": list(handed)}
+        told = {"order": asdict(order), "first": first, "grouped": group is not None, "descriptors": list(handed)}
         descriptors = [*own, *([] if group is None else [group]), *handed.values()]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:

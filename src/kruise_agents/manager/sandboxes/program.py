@@ -17,7 +17,18 @@ from typing import Any
 from ...errors import KruiseAgentsError
 from ...protocol.addresses import ENVD_PORT
 from ..http_client import exchange
-from ..runtime import Connection, Egress, EgressRules, Layout, Limits, ProcessHandle, ProcessIdentity, Runtime, Watch
+from ..runtime import (
+    Connection,
+    Egress,
+    EgressRules,
+    Launch,
+    Layout,
+    Limits,
+    ProcessHandle,
+    ProcessIdentity,
+    Runtime,
+    Watch,
+)
 from ..runtime.log_file import last_bytes
 from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
 from .templates import Template
@@ -328,7 +339,7 @@ class SandboxProgram:
         try:
             with self.layout.log.open("ab") as log:
                 launched = self._runtime.launch(
-                    self.layout, arguments, list(descriptors.values()), log, self._limits, fresh=fresh
+                    Launch(self.layout, arguments, list(descriptors.values()), log, self._limits, fresh=fresh)
                 )
             self._child = launched.process
             try:

@@ -59,7 +59,7 @@ class Order:
     arguments: list[str]
     """Those of the program."""
     environment: dict[str, str]
-    directory: Path
+    directory: str
     """The working directory, as the sandbox names it."""
     kernel: bool
     """Whether to prepare a fork for the first kernel."""
@@ -88,14 +88,7 @@ def enter(connection: int) -> Order:
     placeholder = _child_of(told["first"])
     handle = os.pidfd_open(placeholder)
     model = _Model.of(placeholder)
-    order = Order(
-        command=told["command"],
-        arguments=told["arguments"],
-        environment=told["environment"],
-        directory=Path(told["directory"]),
-        kernel=told["kernel"],
-        trial=told["trial"],
-    )
+    order = Order(**told["order"])
     _cross(handle, model.namespaces, order.directory)
     model.impose()
     _leave_behind()
@@ -191,7 +184,7 @@ def _shut_calls() -> None:
         _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "the filter")
 
 
-def _cross(handle: int, namespaces: int, directory: Path) -> None:
+def _cross(handle: int, namespaces: int, directory: str) -> None:
     _check(_libc.setns(handle, namespaces), "entering the sandbox")
     os.close(handle)
     os.chdir(directory)

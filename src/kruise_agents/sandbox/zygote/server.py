@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..code_interpreter import waiting
 from ..code_interpreter.kernel import inherited
@@ -84,6 +85,6 @@ def _fork(connection: int, modules: frozenset[str]) -> int:
 def _try(order: Order) -> int:
     """Go as far as a sandbox's program does before it serves anything."""
     if "--several-users" in order.command:
-        become_root_of_sandbox(order.directory)
+        become_root_of_sandbox(Path(order.directory))
     sys.stdout.write("entered\n")
     return 0
