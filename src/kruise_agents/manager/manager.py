@@ -30,6 +30,7 @@ from .metrics import Metrics
 from .metrics_page import MetricsPage
 from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
 from .runtime.program import compile_program
+from .runtime.spreading import spread_apart
 from .sandboxes.metrics import Measurements
 from .sandboxes.model import now
 from .sandboxes.recovery import Found, recover
@@ -92,6 +93,7 @@ class Manager:
             await asyncio.to_thread(self.runtime.open)
             folder = settings.state_dir / "sandboxes"
             folder.mkdir(mode=0o700, exist_ok=True)
+            spread_apart(folder)
             self._store = Store(settings.state_dir / "state.db")
             secret = StateSecret.at(settings.state_dir / "secret")
             tokens = TrafficTokens(
