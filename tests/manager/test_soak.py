@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import running_manager, wait_for
@@ -11,6 +16,17 @@ from support.soak import cycle, settled
 
 CYCLES = 20
 POOL = 1
+_WRITES_ARENAS = """
+import ctypes, signal
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+def write_arenas(*_):
+    file = ctypes.c_void_p(libc.fopen({path!r}.encode(), b"w"))
+    libc.malloc_info(0, file)
+    libc.fclose(file)
+signal.signal(signal.SIGUSR2, write_arenas)
+"""
+"""Lets a manager tell, when it gets the signal, from where its C library has taken memory."""
 
 
 def test_nothing_is_left_of_many_sandboxes(tmp_path: Path) -> None:
@@ -31,3 +47,14 @@ def test_nothing_is_left_of_many_sandboxes(tmp_path: Path) -> None:
             wait_for(nothing_left, 60, "an end of what was there")
         except AssertionError:
             raise AssertionError(f"left over: {left}") from None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no arenas for threads")
+def test_threads_of_a_manager_keep_no_memory_of_their_own(tmp_path: Path) -> None:
+    told = tmp_path / "arenas.xml"
+    with patch_e2b(False), running_manager(tmp_path, prelude=_WRITES_ARENAS.format(path=str(told))) as manager:
+        cycle(manager)
+        assert len(list(Path(f"/proc/{manager.process.pid}/task").iterdir())) > 1
+        manager.process.send_signal(signal.SIGUSR2)
+        wait_for(lambda: told.exists() and told.read_text().endswith("</malloc>\n"), what="what malloc tells")
+    assert re.findall(r'<heap nr="(\d+)">', told.read_text()) == ["0"]

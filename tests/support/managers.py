@@ -152,11 +152,15 @@ def processes_with(marker: str) -> list[int]:
 
 def descendants(pid: int) -> list[int]:
     """The ids of all processes below ``pid``, as the host numbers them."""
+    return [below for child in children(pid) for below in (child, *descendants(child))]
+
+
+def children(pid: int) -> list[int]:
+    """The ids of the processes that ``pid`` is the parent of, as the host numbers them."""
     found: list[int] = []
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            for child in tasks.read_text().split():
-                found += [int(child), *descendants(int(child))]
+            found += map(int, tasks.read_text().split())
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 from e2b_code_interpreter import Sandbox
 
-from .managers import RunningManager, descendants, wait_for
+from .managers import RunningManager, children, descendants, wait_for
 
 _MEMORY_SLACK_KB = 8 * 1024
 """What a Python process may keep of memory that it has freed."""
@@ -32,6 +32,8 @@ class Remains:
     """Of sandboxes, in the state folder."""
     memory_kb: int
     """The manager's own, resident."""
+    zygote_kb: int
+    """That of the process of which sandboxes are forks; 0: there is none."""
 
     @classmethod
     def of(cls, manager: RunningManager) -> Remains:
@@ -47,7 +49,8 @@ class Remains:
             sockets=sum(target.startswith("socket:") for target in opened),
             mounts=len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()),
             folders=len(list((manager.state_dir / "sandboxes").iterdir())),
-            memory_kb=int(re.sub(r"\D", "", _status(pid, "VmRSS")) or 0),
+            memory_kb=_memory_kb(pid),
+            zygote_kb=sum(_memory_kb(child) for child in children(pid) if _is_zygote(child)),
         )
 
     def more_than(self, before: Remains) -> list[str]:
@@ -55,7 +58,7 @@ class Remains:
         lines = []
         for field in fields(self):
             was, is_ = getattr(before, field.name), getattr(self, field.name)
-            if is_ > was + (_MEMORY_SLACK_KB if field.name == "memory_kb" else 0):
+            if is_ > was + (_MEMORY_SLACK_KB if field.name.endswith("_kb") else 0):
                 lines.append(f"{field.name}: {is_} after {was}")
         return lines
 
@@ -90,6 +93,17 @@ def _connections(manager: RunningManager) -> set[str]:
     rows = [line.split() for line in lines]
     established, port = "01", f":{manager.port:04X}"
     return {f"socket:[{row[9]}]" for row in rows if row[3] == established and row[1].endswith(port)}
+
+
+def _is_zygote(pid: int) -> bool:
+    """Of a child of the manager; the zygote's own children are called what they become."""
+    with contextlib.suppress(OSError):
+        return b"/sandbox/zygote/" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def _memory_kb(pid: int) -> int:
+    return int(re.sub(r"\D", "", _status(pid, "VmRSS")) or 0)
 
 
 def _link(path: Path) -> str:

@@ -24,6 +24,7 @@ from ..manager.traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
 from ..protocol import parse_domain
 from . import EXIT_RUNTIME, EXIT_USAGE
 from .greeting import Greeting
+from .memory import share_memory_between_threads
 
 _KEY_VARIABLE = "KRUISE_AGENTS_API_KEY"
 _LIMITS = Limits()
@@ -180,6 +181,7 @@ def serve(
     )
     # Its "error" logger is also what it says every ordinary thing on.
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, getattr(logging, log_level.upper())))
+    share_memory_between_threads()
     try:
         if (cert is None) != (key is None):
             raise ConfigurationError(
