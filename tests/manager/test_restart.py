@@ -340,7 +340,7 @@ def test_sandboxes_of_another_runtime_are_refused_and_left_alone(folder: Path) -
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none"]
     if subprocess.run([*mount, str(tmp_path)], capture_output=True, check=False).returncode != 0:
-        pytest.skip("this machine lets nobody mount a small file system")
+        pytest.skip("mounting a small file system takes root, on a machine that permits it")
     yield tmp_path
     subprocess.run(["umount", str(tmp_path)], check=True)
 
