@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from support.environments import ROOT, sdk_environment
-from support.managers import RunningManager, running_manager
+from support.managers import RunningManager, reads_volumes, running_manager
 from support.matrix import PROGRAMS, judge
 from support.wire import WireRecorder
 
@@ -45,7 +45,11 @@ def test_every_surface_works_and_no_request_leaves_the_prefix(
 
 
 def wrong(results: dict[str, str]) -> dict[str, str]:
-    return {surface: found for surface, found in results.items() if found != "ok"}
+    """What went wrong; the refusal of what a manager cannot do here is none."""
+    wrong = {surface: found for surface, found in results.items() if found != "ok"}
+    if not reads_volumes() and "contents of volumes: not supported by" in wrong.get("volumes", ""):
+        del wrong["volumes"]
+    return wrong
 
 
 def test_a_request_outside_of_the_prefix_is_seen(managers: dict[str, RunningManager]) -> None:

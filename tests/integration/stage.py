@@ -179,7 +179,9 @@ def nginx(folder: Path) -> Iterator[None]:
     (folder / "nginx.conf").write_text(
         # The namespace has one user, to whom nginx would otherwise change.
         f"user root; pid {folder}/nginx.pid; daemon off; events {{}}\n"
-        f"http {{ access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n"
+        # Nor does the installed nginx's own folder for drafts belong to that user.
+        f"http {{ access_log off; client_body_temp_path {folder}/body;\n"
+        f"{''.join(f'{kind}_temp_path {folder}/{kind}; ' for kind in ('proxy', 'fastcgi', 'scgi', 'uwsgi'))}\n"
         f"include {folder}/site.conf; }}\n"
     )
     with listening(["nginx", "-c", str(folder / "nginx.conf"), "-e", str(folder / "nginx.log")], folder):

@@ -100,7 +100,8 @@ def test_a_manager_starts_on_a_copy_that_was_made_while_the_first_one_works(tmp_
                 copies += 1
                 done = back_up(manager.state_dir, there / f"copy-{copies}")
                 assert (done.returncode, done.stderr) == (0, "")
-        (there / f"copy-{copies}").rename(there / "state")
+        # It is brought back in the same way.
+        assert back_up(there / f"copy-{copies}", there / "state").returncode == 0
         with running_manager(there, "--keep") as other, other.api() as api:
             assert "running" not in {one["metadata"].get("is") for one in api.get("/v2/sandboxes").json()}
         # The first manager and all that is its own have seen nothing of this.
@@ -130,15 +131,21 @@ def test_the_copy_can_be_read_by_nobody_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(available_runtime() != "bubblewrap", reason="the process runtime has no volumes")
-def test_volumes_are_in_the_copy(tmp_path: Path) -> None:
+def test_volumes_are_in_the_copy_with_the_owners_of_files(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
     with running_manager(tmp_path) as manager, manager.api() as api:
-        made = api.post("/volumes", json={"name": "shared"}).raise_for_status().json()
-        (manager.state_dir / "volumes" / made["volumeID"] / "a.txt").write_text("kept")
-        (tmp_path / "there").mkdir()
-        assert back_up(manager.state_dir, tmp_path / "there" / "state").returncode == 0
+        api.post("/volumes", json={"name": "shared"}).raise_for_status()
+        with Sandbox.create("base", volume_mounts={"/mnt/v": "shared"}, **options(manager)) as sandbox:
+            sandbox.commands.run("echo kept > /mnt/v/a.txt")
+            looks = "cat /mnt/v/a.txt; stat -c '%U %G %a' /mnt/v /mnt/v/a.txt"
+            seen = sandbox.commands.run(looks).stdout
+            assert seen.startswith("kept\n")
+            done = back_up(manager.state_dir, tmp_path / "there" / "state")
+            assert (done.returncode, done.stderr) == (0, "")
     with running_manager(tmp_path / "there") as manager, manager.api() as api:
         assert [one["name"] for one in api.get("/volumes").json()] == ["shared"]
-        assert (manager.state_dir / "volumes" / made["volumeID"] / "a.txt").read_text() == "kept"
+        with Sandbox.create("base", volume_mounts={"/mnt/v": "shared"}, **options(manager)) as sandbox:
+            assert sandbox.commands.run(looks).stdout == seen
 
 
 def test_a_copy_without_a_manager_is_one_too_and_neither_folder_is_guessed(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from support.namespaces import in_network_namespace
 
 PROGRAM = Path(__file__).parent / "programs" / "internet.py"
 NEEDED = ("ip", "unshare", "nsenter", "curl")
+PATH = f"{os.environ['PATH']}:/usr/sbin"
+"""With the programs of administrators, which are not on everybody's."""
 networks = st.builds(
     lambda number, length: IPv4Network((number, length), strict=False), st.integers(0, 2**32 - 1), st.integers(0, 32)
 )
@@ -32,7 +34,7 @@ def why_not(carrier: str) -> str | None:
         return "this machine permits no namespaces"
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return "/dev/net/tun is closed to this user"
-    missing = [name for name in (carrier, *NEEDED) if shutil.which(name) is None]
+    missing = [name for name in (carrier, *NEEDED) if shutil.which(name, path=PATH) is None]
     return f"{', '.join(missing)} not installed" if missing else None
 
 
@@ -43,7 +45,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("internet")
     command = in_network_namespace([sys.executable, str(PROGRAM), request.param, str(folder)], folder)
-    environment = {**os.environ, "PYTHONPATH": str(PROGRAM.parents[2])}
+    environment = {**os.environ, "PATH": PATH, "PYTHONPATH": str(PROGRAM.parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -156,7 +156,8 @@ def test_commands_are_the_first_to_go_when_memory_runs_out(sandbox: Sandbox) -> 
 
 @several
 def test_a_user_that_root_adds_has_a_home_with_a_profile(sandbox: Sandbox) -> None:
-    if shutil.which("useradd") is None:
+    # Not on the PATH of an ordinary user; on that of the sandbox.
+    if shutil.which("useradd", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         pytest.skip("useradd is not installed here")
     sandbox.commands.run("sudo useradd -m -s /bin/bash anna")
     assert out(sandbox, "id -un; pwd; echo $SHELL; ls -A", user="anna").split() == [

@@ -22,11 +22,18 @@ from e2b_code_interpreter import Sandbox
 from kruise_agents.manager.runtime.owners import FileOwners
 from kruise_agents.manager.volumes import OutsideError, VolumeTree
 from kruise_agents.manager.volumes.tree import Attributes
-from support.managers import RunningManager, available_runtime, one_user_because, running_manager, wait_for
+from support.managers import (
+    RunningManager,
+    available_runtime,
+    one_user_because,
+    reads_volumes,
+    running_manager,
+    wait_for,
+)
 
 pytestmark = pytest.mark.usefixtures("patched")
 needs_mounts = pytest.mark.skipif(available_runtime() != "bubblewrap", reason="mounts need namespaces")
-UNREADABLE = os.geteuid() != 0 and one_user_because() is None
+UNREADABLE = not reads_volumes()
 needs_contents = pytest.mark.skipif(UNREADABLE, reason="the manager cannot read the files of several users")
 Start = Callable[..., Sandbox]
 

@@ -18,6 +18,7 @@ from support.managers import available_runtime
 ROOT = Path(__file__).parents[2]
 USER_ID = 12345
 AGAIN = [
+    "test_backup.py",
     "test_pause.py::TestWithItsMemory",
     "test_pause.py::TestFilesOnly",
     "test_snapshots.py::TestSnapshots::test_owners_modes_links_and_attributes_are_as_they_were",

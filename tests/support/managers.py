@@ -43,6 +43,11 @@ def one_user_because() -> str | None:
     return runtime.one_user_because
 
 
+def reads_volumes() -> bool:
+    """Whether a manager here can read the files in volumes itself, as it needs for their contents over the API."""
+    return os.geteuid() == 0 or one_user_because() is not None
+
+
 @dataclass
 class RunningManager:
     """A manager that serves, and how to reach it."""

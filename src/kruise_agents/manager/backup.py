@@ -10,6 +10,7 @@ for its own.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -19,7 +20,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ConfigurationError, KruiseAgentsError
+from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
+from .runtime import owned_files
+from .runtime.identities import Identities
+from .runtime.trials import find_users
 
 _SECRETS = ("secret", "traffic-token-key.pem", "tls")
 _Rows = dict[str, dict[str, tuple[object, ...]]]
@@ -61,10 +65,11 @@ def back_up(state_dir: Path, target: Path) -> None:
         if (state_dir / name).exists():
             _require(_copy(state_dir / name, target / name))
     failures = {}
+    owners = _owners()
     for kind, rows in before.items():
         (target / kind).mkdir(mode=0o700)
         for folder in rows:
-            failures[kind, folder] = _copy(state_dir / kind / folder, target / kind / folder)
+            failures[kind, folder] = _copy_owned(state_dir / kind / folder, target / kind / folder, owners)
     kept = _copy_database(source, target / "state.db", before)
     # A copy of what was removed meanwhile may well have failed.
     _require(*(complaint for (kind, folder), complaint in failures.items() if folder in kept[kind]))
@@ -102,6 +107,28 @@ def _copy(source: Path, target: Path) -> str:
     command = ["cp", "--archive", "--reflink=auto", "--", str(source), str(target)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stderr.strip() or f"cp ended with code {done.returncode}"
+
+
+def _owners() -> Identities | None:
+    """The ids to which a manager that is run by this user gives files; None: to its own, or this user is root."""
+    if os.geteuid() == 0:
+        return None
+    try:
+        return find_users()[0]
+    except RuntimeUnavailableError:
+        return None
+
+
+def _copy_owned(source: Path, target: Path, owners: Identities | None) -> str:
+    """Copy a folder of files that sandboxes own; by ``cp`` alone an ordinary user would get them as its own."""
+    if owners is None:
+        return _copy(source, target)
+    try:
+        target.mkdir(mode=0o700)
+        asyncio.run(owned_files.copy(source.absolute(), target.absolute(), owners))
+    except OSError as error:
+        return f"{source}: {error}"
+    return ""
 
 
 def _require(*complaints: str) -> None:
