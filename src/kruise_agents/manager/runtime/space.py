@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .folders import FILE_BYTES
@@ -30,7 +30,8 @@ class Space:
     refused_at: int | None = None
     """Bytes that were in it when writing was refused; None: it is not."""
     _left: tuple[int, int] = (0, 0)
-    _measured_at: float = 0.0
+    _measured_at: float = field(default_factory=time.monotonic)
+    """In the beginning: many sandboxes end within the first second, and need not be measured."""
     _measured_in: float = 0.0
 
     def is_due(self) -> bool:

@@ -73,11 +73,12 @@ _LINKS = {"var/lock": "/run/lock", "var/run": "/run"}
 
 
 def bound_from_host() -> list[str]:
-    """What is the host's own, readable by everybody there, and mounted read-only where it exists.
+    """What is the host's own, readable by everybody there, and there; mounted read-only.
 
     The JDKs and the R of Debian lie in ``/usr`` and have their settings in ``/etc``, without which they do not start.
     """
-    return [*_BOUND_FROM_HOST, *sorted(str(folder) for folder in Path("/etc").glob("java-*"))]
+    there = (path for path in _BOUND_FROM_HOST if Path(path).exists())
+    return [*there, *sorted(str(folder) for folder in Path("/etc").glob("java-*"))]
 
 
 def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
