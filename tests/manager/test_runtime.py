@@ -206,7 +206,8 @@ class TestIsolation:
         wait_for(lambda: (folder / "rootfs" / "home" / "user" / "d" / "10").exists())
         for pid in descendants(manager.process.pid):
             with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/fd/1").readlink() == folder / "log":
+                if Path(f"/proc/{pid}/fd/2").readlink() == folder / "log":
+                    assert Path(f"/proc/{pid}/comm").read_text() == "sh\n"
                     os.kill(pid, signal.SIGKILL)
                     break
         wait_for(lambda: not folder.exists(), what="the end of the sandbox's folder")

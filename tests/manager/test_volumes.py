@@ -34,7 +34,7 @@ from support.managers import (
 pytestmark = pytest.mark.usefixtures("patched")
 needs_mounts = pytest.mark.skipif(available_runtime() != "bubblewrap", reason="mounts need namespaces")
 UNREADABLE = not reads_volumes()
-needs_contents = pytest.mark.skipif(UNREADABLE, reason="the manager cannot read the files of several users")
+needs_contents = pytest.mark.skipif(UNREADABLE, reason="without root a manager cannot read the files of several users")
 Start = Callable[..., Sandbox]
 
 
