@@ -53,7 +53,7 @@ def start_fork(options: Sequence[str], zygote: Zygote, order: Order, around: Sur
             with _members_of(launched.first_pid) as members:
                 zygote.fork(order, launched.first_pid, members, (ready, lifeline), handed)
         except BaseException:
-            end(launched.process)
+            end(launched)
             raise
         return launched
 
@@ -84,7 +84,7 @@ def make_zygote(options: Sequence[str], identities: Identities | None) -> Zygote
 def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) -> None:
     order = program_order(program_argv(HOME, several_users=identities is not None), trial=True)
     with tempfile.TemporaryFile() as output:
-        wait_for(start_fork(options, zygote, order, Surroundings(identities, output)).process, "a fork")
+        wait_for(start_fork(options, zygote, order, Surroundings(identities, output)), "a fork")
         if said(output) != ENTERED:
             raise ZygoteError(said(output) or "a fork did not enter")
 
@@ -124,4 +124,4 @@ def _seen_read_only(path: Path) -> Iterator[tuple[int, int]]:
             ours.callback(os.close, namespace)
             yield file, namespace
         finally:
-            end(launched.process)
+            end(launched)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -83,7 +84,7 @@ def start(
                     around.group(first)
                 os.write(gate_write, b"x")
             except OSError:
-                end(process)
+                end(Launched(process, first))
                 raise
     return Launched(process, first)
 
@@ -95,30 +96,34 @@ def run(options: Sequence[str], command: Sequence[str], identities: Identities |
         OSError: it could not be started, did not end, or failed; the text says why.
     """
     with tempfile.TemporaryFile() as output:
-        code = wait_for(start(options, command, Surroundings(identities, output)).process, command[0])
+        code = wait_for(start(options, command, Surroundings(identities, output)), command[0])
         text = said(output)
         if code != 0:
             raise OSError(text or f"{command[0]} ended with code {code}")
         return text
 
 
-def wait_for(process: subprocess.Popen[bytes], name: str) -> int:
+def wait_for(launched: Launched, name: str) -> int:
     """Wait for something that takes a moment, and return its exit code.
 
     Raises:
         OSError: it took too long, and was ended.
     """
     try:
-        return process.wait(_RUN_SECONDS)
+        return launched.process.wait(_RUN_SECONDS)
     except subprocess.TimeoutExpired:
-        end(process)
+        end(launched)
         raise OSError(f"{name} did not end within {_RUN_SECONDS} seconds") from None
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a program, and with ``bwrap`` all that is in its namespaces."""
-    process.kill()
-    process.wait()
+def end(launched: Launched) -> None:
+    """End a program with all that is in its namespaces."""
+    # The first process ends with bwrap only when that has let it run; until then it would wait for ever.
+    if launched.first_pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(launched.first_pid, signal.SIGKILL)
+    launched.process.kill()
+    launched.process.wait()
 
 
 def said(output: IO[bytes]) -> str:
