@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -302,7 +301,7 @@ def test_a_snapshot_whose_files_are_gone_is_forgotten(tmp_path: Path) -> None:
     with running_manager(tmp_path) as manager, manager.api() as api, patch_e2b(False):
         sandbox = Sandbox.create(template="base", domain=manager.domain, api_key=manager.api_key)
         take(api, sandbox)
-    shutil.rmtree(tmp_path / "state" / "snapshots")
+    (tmp_path / "state" / "snapshots").rename(tmp_path / "elsewhere")
     with running_manager(tmp_path) as manager, manager.api() as api:
         assert listed(api) == []
     store = Store(tmp_path / "state" / "state.db")

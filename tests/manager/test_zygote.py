@@ -349,7 +349,7 @@ class TestItsEnd:
             with created(manager) as sandbox:
                 assert sandbox.run_code("1 + 1").text == "2"
                 assert not is_forked(sandbox)
-            with pytest.raises(SandboxException, match="ended before it was ready"):
+            with pytest.raises(SandboxException, match="the sandbox could not be started"):
                 waiting.result(10)
             wait_for(lambda: zygote_of(manager) not in (None, first), 30, "another zygote")
             wait_for(lambda: _forks(manager), 30, "a sandbox that is forked again")
@@ -424,7 +424,7 @@ b.BubblewrapRuntime._make_zygote = sometimes
             f"from pathlib import Path\nz._PROGRAM = Path({str(program)!r})\n"
         )
         with running_manager(tmp_path, prelude=other) as manager:
-            with pytest.raises(SandboxException, match="ended before it was ready"):
+            with pytest.raises(SandboxException, match="the sandbox could not be started"):
                 created(manager)
             wait_for(lambda: len(descendants(manager.process.pid)) == 1, 10, "nothing but the zygote")
 
