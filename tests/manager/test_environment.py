@@ -12,7 +12,7 @@ import pytest
 from e2b.sandbox.commands.command_handle import PtySize
 from e2b_code_interpreter import Sandbox
 
-from support.managers import RunningManager, available_runtime, one_user_because
+from support.managers import RunningManager, available_runtime, one_user_because, wait_for
 
 pytestmark = pytest.mark.skipif(
     available_runtime() != "bubblewrap", reason="this machine permits no namespaces; the environment is the host's"
@@ -148,8 +148,9 @@ def test_process_ids_are_the_sandboxs_own(sandbox: Sandbox) -> None:
 
 
 def test_commands_are_the_first_to_go_when_memory_runs_out(sandbox: Sandbox) -> None:
-    scores = out(sandbox, "cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj; nice").split()
-    assert scores == ["100", "0", str(os.nice(0))]
+    assert out(sandbox, "cat /proc/self/oom_score_adj; nice").split() == ["100", str(os.nice(0))]
+    # What starts a command has its score until that runs, and on a busy machine a moment longer.
+    wait_for(lambda: out(sandbox, "cat /proc/$PPID/oom_score_adj") == "0")
     for user in ("user", "root"):
         assert out(sandbox, "(cat /proc/self/oom_score_adj)", user=user) == "100"
 
