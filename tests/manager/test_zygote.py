@@ -349,7 +349,9 @@ class TestItsEnd:
             with created(manager) as sandbox:
                 assert sandbox.run_code("1 + 1").text == "2"
                 assert not is_forked(sandbox)
-            with pytest.raises(SandboxException, match="the sandbox could not be started"):
+            # How far it had come by then is a matter of the machine.
+            ended = "ended before it was ready|could not be connected to the internet"
+            with pytest.raises(SandboxException, match=ended):
                 waiting.result(10)
             wait_for(lambda: zygote_of(manager) not in (None, first), 30, "another zygote")
             wait_for(lambda: _forks(manager), 30, "a sandbox that is forked again")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import subprocess
 import time
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _FREEZE_SECONDS = 5.0
 _PROBE_SECONDS = 1.0
 _LOOK_SECONDS = 0.001
 _TRIES = 3
+_REMOVED = (errno.ENOENT, errno.ENODEV)
+"""What opening a file of a group says, and writing to it, when another manager has just cleaned up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,8 @@ class Freezer:
             group.mkdir(exist_ok=True)
             try:
                 (group / "cgroup.procs").write_text(str(pid), encoding="ascii")
-            except FileNotFoundError:  # another manager has just cleaned up
-                if not tries_left:
+            except OSError as error:
+                if error.errno not in _REMOVED or not tries_left:
                     raise
             else:
                 return
