@@ -14,8 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ _PROGRAM = Path(kruise_agents.__file__).parent / "sandbox" / "zygote" / "__main_
 _ENVIRONMENT = {"HOME": "/nonexistent", "PYTHONPATH": str(_PROGRAM.parent / "bare")}
 """So that Python looks into nobody's home for modules, and runs nothing of the host's when it starts."""
 _START_SECONDS = 30
-_ANSWER_SECONDS = 10
+_ANSWER_SECONDS = 5
 """How long it may take to fork, which is a matter of milliseconds; then it counts as one that has ended."""
 PLACEHOLDER = ("/bin/sh", "-c", "echo; read -r end")
 """What ``bwrap`` starts where a fork is to come: says that it is there, and ends when its input does."""
@@ -71,8 +69,6 @@ class Zygote:
         # One that does not keep up counts as one that has ended, before the manager waits for it.
         ours.setblocking(False)
         self._socket = ours
-        self._asked = deque[float]()
-        """When it was told to fork, and has not said yet that it did."""
         self._namespace = namespace
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - as long as it runs
         try:
@@ -118,7 +114,7 @@ class Zygote:
             raise ZygoteError(self.last_words())
 
     def fork(self, order: Order, first: int, group: int | None, own: Sequence[int], handed: Mapping[int, int]) -> None:
-        """Let a fork go into a sandbox and become its program; does not wait for it.
+        """Let a fork go into a sandbox and become its program; waits until there is one, not until it is there.
 
         Parameters:
             first: the sandbox's first process.
@@ -127,26 +123,24 @@ class Zygote:
             handed: descriptors of the program, by the numbers that they are to have there.
 
         Raises:
-            ZygoteError: it has ended, or has not forked for an order before this one.
+            ZygoteError: it has ended, or does not fork. If a fork comes after all, it ends with the first process.
         """
-        self._hear_answers()
-        if self._asked and time.monotonic() - self._asked[0] > _ANSWER_SECONDS:
-            raise ZygoteError(f"it did not fork within {_ANSWER_SECONDS} seconds")
         told = {"order": asdict(order), "first": first, "grouped": group is not None, "descriptors": list(handed)}
         descriptors = [*own, *([] if group is None else [group]), *handed.values()]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            try:
-                socket.send_fds(ours, [json.dumps(told).encode()], descriptors)
-                socket.send_fds(self._socket, [b"f"], [theirs.fileno()])
-            except OSError as error:
-                raise ZygoteError(self.last_words() or str(error)) from error
-        self._asked.append(time.monotonic())
-
-    def _hear_answers(self) -> None:
-        with contextlib.suppress(OSError):  # there is none, or it has ended, which the next message to it will show
-            while self._asked and self._socket.recv(1):
-                self._asked.popleft()
+        with ours:
+            with theirs:
+                try:
+                    socket.send_fds(ours, [json.dumps(told).encode()], descriptors)
+                    socket.send_fds(self._socket, [b"f"], [theirs.fileno()])
+                except OSError as error:
+                    raise ZygoteError(self.last_words() or str(error)) from error
+            if not select.select([ours], [], [], _ANSWER_SECONDS)[0]:
+                raise ZygoteError(f"it did not fork within {_ANSWER_SECONDS} seconds")
+            with contextlib.suppress(ConnectionError):  # nobody has the other end any more, and nobody read the order
+                if ours.recv(1):
+                    return
+            raise ZygoteError(self.last_words())
 
     def last_words(self) -> str:
         """The last line that it wrote."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -59,8 +60,8 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
         if os.fork() == 0:
             manager.close()
             return _fork(descriptors[0], modules)
-        os.close(descriptors[0])
-        manager.send(_FORKED)
+        with socket.socket(fileno=descriptors[0]) as order, contextlib.suppress(ConnectionError):  # it waits no more
+            order.send(_FORKED)
 
 
 def _fork(connection: int, modules: frozenset[str]) -> int:
