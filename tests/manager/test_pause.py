@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.runtime.stopping import continue_tree, stop_tree, stopped_in
 from kruise_agents.patch_e2b import patch_e2b
+from kruise_agents.sandbox.init import _descendants
 from kruise_agents.sandbox.life import GRACE_SECONDS
 from support.managers import RunningManager, running_manager, wait_for
 
@@ -342,6 +344,16 @@ class TestBySignals:
     def test_the_report_says_how(self, bare: RunningManager) -> None:
         report = httpx.get(f"{bare.api_url}/health", headers={"Accept": "application/json"}).json()
         assert report["pause"] == "stopping each of their processes (SIGSTOP)"
+
+    @pytest.mark.parametrize("look", [lambda pid: stopped_in(pid, spare_root=False), _descendants])
+    def test_processes_may_end_while_they_are_looked_for(self, look: Callable[[int], object]) -> None:
+        churn = ["bash", "-c", "while :; do for one in 1 2 3 4; do /bin/true & done; wait; done"]
+        with subprocess.Popen(churn) as churning:
+            try:
+                for _ in range(10_000):
+                    look(churning.pid)
+            finally:
+                churning.kill()
 
     def test_a_tree_that_keeps_forking_is_stopped_whole(self) -> None:
         root = os.fork()

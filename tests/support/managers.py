@@ -163,9 +163,10 @@ def descendants(pid: int) -> list[int]:
 def children(pid: int) -> list[int]:
     """The ids of the processes that ``pid`` is the parent of, as the host numbers them."""
     found: list[int] = []
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, tasks.read_text().split())
+    with contextlib.suppress(OSError):  # it has just ended
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text().split())
     return found
 
 

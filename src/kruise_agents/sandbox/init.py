@@ -6,6 +6,7 @@ the reaper of every descendant, and when the sandbox ends it ends all of them. I
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -81,15 +82,12 @@ def _reap() -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in tasks.read_text().split()]
-        except OSError:
-            continue  # that thread or process has just ended
-        for child in children:
-            found += [child, *_descendants(child)]
-    return found
+    children: list[int] = []
+    with contextlib.suppress(OSError):  # it has just ended
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                children += [int(child) for child in (thread / "children").read_text().split()]
+    return [below for child in children for below in (child, *_descendants(child))]
 
 
 def _prctl(option: int, value: int) -> None:

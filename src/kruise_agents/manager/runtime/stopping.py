@@ -6,6 +6,7 @@ before its children and continued after them, so that no shell ever sees a child
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Collection
@@ -45,11 +46,10 @@ def _tree(root: int) -> list[int]:
     """``root`` and its descendants, parents first."""
     found = [root]
     for pid in found:
-        for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-            try:
-                found += [int(child) for child in tasks.read_text(encoding="ascii").split()]
-            except OSError:
-                continue  # that thread or process has just ended
+        with contextlib.suppress(OSError):  # it has just ended
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    found += [int(child) for child in (thread / "children").read_text(encoding="ascii").split()]
     return found
 
 
