@@ -76,6 +76,13 @@ def test_a_line_without_an_end_does_not_wait_for_it(sandbox: Sandbox, context: C
     assert execution.logs.stdout == ["whole\n", "begun", " True\n"]
 
 
+def test_characters_of_a_subprocess_are_whole(sandbox: Sandbox, context: Context) -> None:
+    code = "import os\nfor byte in ('a€' * 2 + chr(10)).encode(): os.write(1, bytes([byte]))"
+    code += "\nimport subprocess\nsubprocess.run(['printf', '€%.0s', *map(str, range(20_000))]).returncode"
+    execution = sandbox.run_code(code, context=context)
+    assert "".join(execution.logs.stdout) == "a€a€\n" + 20_000 * "€"
+
+
 def test_an_exit_by_exception_is_warned_of(sandbox: Sandbox, context: Context) -> None:
     assert "To exit" in "".join(sandbox.run_code("raise SystemExit(3)", context=context).logs.stderr)
 

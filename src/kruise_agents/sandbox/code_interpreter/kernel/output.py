@@ -4,10 +4,16 @@ Clients join the messages of an execution with line ends between them, so a mess
 ipykernel (6.29 to 7.4) sends what there is when a time has passed since the first text that waits. A print is two
 texts, and the time may be over between them: in a program that never pauses, and when the time of a text that has been
 sent long since is not taken back.
+
+What is written to the descriptors, by a subprocess for example, comes out of a pipe in pieces that may end within a
+character; ipykernel decodes each by itself.
 """
 
 from __future__ import annotations
 
+import codecs
+import os
+import sys
 from io import StringIO
 from typing import Any
 
@@ -15,12 +21,26 @@ from ipykernel.iostream import OutStream
 
 __all__ = ["LineStream"]
 
+_PIECE_BYTES = 64 * 1024
+"""What a pipe holds."""
+
 
 class LineStream(OutStream):
     """ipykernel's stream, whose timer leaves the beginning of a line for its next turn. What ``flush`` sends is all."""
 
     _timer: Any = None
     _lines_only = False
+
+    def _watch_pipe_fd(self) -> None:
+        if self._fid is None:
+            return
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        try:
+            while (data := os.read(self._fid, _PIECE_BYTES)) and self._should_watch:
+                self.write(decoder.decode(data))
+                os.write(self._original_stdstream_copy, data)
+        except Exception:  # as ipykernel does: shown when the stream is closed
+            self._exc = sys.exc_info()
 
     def _schedule_flush(self) -> None:
         if not self._flush_pending:
