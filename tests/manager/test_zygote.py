@@ -150,6 +150,22 @@ entry._ON_THE_WAY_SECONDS = 1
 entry._leave_behind = hang
 runpy.run_path({real!r}, run_name="__main__")
 """
+LINGERS = """
+import os, runpy, sys, time
+
+sys.path.append({package!r})
+leave = os._exit
+
+
+def linger(code):
+    if sys._getframe(1).f_code.co_name == "_leave_behind":
+        time.sleep(0.5)
+    leave(code)
+
+
+os._exit = linger
+runpy.run_path({real!r}, run_name="__main__")
+"""
 INSTALL = """
 import importlib.util, pathlib, shutil, site
 installed = pathlib.Path(site.getsitepackages()[0], "{name}")
@@ -445,6 +461,20 @@ b.BubblewrapRuntime._make_zygote = sometimes
             with pytest.raises(SandboxException, match="the sandbox could not be started"):
                 created(manager)
             wait_for(lambda: len(descendants(manager.process.pid)) == 1, 10, "nothing but the zygote")
+
+    def test_a_fork_waits_until_it_belongs_to_the_first_process(self, tmp_path: Path) -> None:
+        program = tmp_path / "lingers.py"
+        program.write_text(
+            LINGERS.format(package=str(PACKAGE.parent), real=str(PACKAGE / "sandbox" / "zygote" / "__main__.py"))
+        )
+        other = (
+            "import kruise_agents.manager.runtime.zygote as z\n"
+            f"from pathlib import Path\nz._PROGRAM = Path({str(program)!r})\n"
+        )
+        with running_manager(tmp_path, prelude=other) as manager, created(manager) as sandbox:
+            assert is_forked(sandbox)
+            sandbox.commands.run("sleep 0.6")  # until the one between has ended
+            assert sandbox.get_metrics()[-1].mem_used > 0
 
     def test_a_program_that_ends_takes_its_sandbox_along(self, tmp_path: Path) -> None:
         with running_manager(tmp_path) as manager:

@@ -182,13 +182,13 @@ class Watch:
     def _look_at_disks(self, watched: list[Watched]) -> list[Watched]:
         """What is to be ended."""
         for one in watched:
-            if (one.active or one.refused) and not one.ending:
-                with _surviving(f"sandbox {one.name}"):
+            with _surviving(f"sandbox {one.name}"):
+                shorten(one.log)  # a few megabytes are written in no time that would count as having done something
+                if (one.active or one.refused) and not one.ending:
                     self._look_at_disk(one)
         return [one for one in watched if one.ending]
 
     def _look_at_disk(self, one: Watched) -> None:
-        shorten(one.log)
         was_refused = one.refused
         due = [space for space in one.spaces if space.is_due()]
         one.active = one.active and len(due) < len(one.spaces)

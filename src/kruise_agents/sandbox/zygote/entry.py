@@ -29,6 +29,7 @@ from ..descriptors import close_all_but
 from ..system_calls import filter_program
 
 _ORDER_BYTES = 65536
+_LOOK_SECONDS = 0.0005
 _ON_THE_WAY_SECONDS = 20
 _OWN = 2
 """How many descriptors are not the program's, at least: the placeholder's output and its input."""
@@ -196,8 +197,12 @@ def _leave_behind() -> None:
     child = os.fork()
     if child:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
+    between = os.getpid()
     if os.fork():
         os._exit(0)
+    # The program takes its parent for the sandbox's first process.
+    while os.getppid() == between:
+        time.sleep(_LOOK_SECONDS)
     os.setsid()
 
 
