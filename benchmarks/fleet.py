@@ -193,7 +193,7 @@ def live(manager: RunningManager, options: argparse.Namespace) -> list[Row]:
             "",
             TARGETS["memory"],
         ),
-        ("the manager's memory for each of them", f"{grown / options.live * 1000:.0f} kB", "", ""),
+        ("the manager's memory for each of them", f"{round(grown / options.live * 1000)} kB", "", ""),
         ("processor time of an idle sandbox", f"{idle * 1000:.2f} ms a second", "", ""),
     ]
 
