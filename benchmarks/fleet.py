@@ -36,6 +36,8 @@ from support.managers import RunningManager, descendants, running_manager, wait_
 
 Row = tuple[str, str, str, str]
 """What, figure, against a cold Jupyter kernel, target."""
+IDLE_SECONDS = 10
+"""For how long it is measured what sandboxes take that do nothing."""
 TARGETS = {"warm": "a twentieth", "memory": "40 MB", "sustained": "10 a second, no error"}
 
 
@@ -181,7 +183,7 @@ def live(manager: RunningManager, options: argparse.Namespace) -> list[Row]:
     parts = {"kernel": memory(p for p in below if "kernel" in command(p)), "all": memory(below)}
     grown = memory([manager.process.pid]) - empty
     before, started = cpu_seconds(below), time.monotonic()
-    time.sleep(10)
+    time.sleep(IDLE_SECONDS)
     idle = (cpu_seconds(below) - before) / (time.monotonic() - started) / options.live
     for sandbox in sandboxes:
         sandbox.kill()

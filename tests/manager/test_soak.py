@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,7 +52,37 @@ def test_nothing_is_left_of_many_sandboxes(tmp_path: Path) -> None:
             raise AssertionError(f"left over: {left}") from None
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no arenas for threads")
+_TELLS_ARENAS = """
+import ctypes, threading
+from kruise_agents.cli.memory import share_memory_between_threads
+
+share_memory_between_threads()
+libc = ctypes.CDLL(None)
+together = threading.Barrier(4)
+def take():
+    libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=take) for _ in range(3)]
+for thread in threads:
+    thread.start()
+together.wait()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no arenas for threads")
+
+
+@_glibc
+@pytest.mark.parametrize(("variable", "shared"), [({}, True), ({"MALLOC_ARENA_MAX": "4"}, False)])
+def test_who_sets_glibcs_own_variable_decides(variable: dict[str, str], shared: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"} | variable
+    done = subprocess.run(
+        [sys.executable, "-c", _TELLS_ARENAS], env=environment, capture_output=True, text=True, check=True
+    )
+    assert (re.findall(r'<heap nr="(\d+)">', done.stdout) == ["0"]) is shared
+
+
+@_glibc
 def test_threads_of_a_manager_keep_no_memory_of_their_own(tmp_path: Path) -> None:
     told = tmp_path / "arenas.xml"
     with patch_e2b(False), running_manager(tmp_path, prelude=_WRITES_ARENAS.format(path=str(told))) as manager:

@@ -89,6 +89,16 @@ def as_root(sandbox: Sandbox, program: str, *arguments: str) -> str:
     return result.stdout.strip()
 
 
+def another_zygote(folder: Path, program: str) -> str:
+    """What a manager runs first whose zygote is ``program``, which finds the path of the real one in ``REAL``."""
+    path = folder / "another_zygote.py"
+    found = f"import sys\nsys.path.append({str(PACKAGE.parent)!r})\n"
+    real = f"REAL = {str(PACKAGE / 'sandbox' / 'zygote' / '__main__.py')!r}\n"
+    path.write_text(found + real + program)
+    imports = "from pathlib import Path\nimport kruise_agents.manager.runtime.zygote as z\n"
+    return f"{imports}z._PROGRAM = Path({str(path)!r})\n"
+
+
 def program_of(sandbox: Sandbox) -> str:
     return said(sandbox, "print(__import__('os').getppid())")
 
@@ -134,7 +144,6 @@ HANGS = """
 import runpy, sys, time
 from pathlib import Path
 
-sys.path.append({package!r})
 import kruise_agents.sandbox.zygote.entry as entry
 
 arrive = entry._leave_behind
@@ -148,12 +157,11 @@ def hang():
 
 entry._ON_THE_WAY_SECONDS = 1
 entry._leave_behind = hang
-runpy.run_path({real!r}, run_name="__main__")
+runpy.run_path(REAL, run_name="__main__")
 """
 LINGERS = """
 import os, runpy, sys, time
 
-sys.path.append({package!r})
 leave = os._exit
 
 
@@ -164,7 +172,7 @@ def linger(code):
 
 
 os._exit = linger
-runpy.run_path({real!r}, run_name="__main__")
+runpy.run_path(REAL, run_name="__main__")
 """
 INSTALL = """
 import importlib.util, pathlib, shutil, site
@@ -436,12 +444,7 @@ b.BubblewrapRuntime._make_zygote = sometimes
             again.kill()
 
     def test_where_it_cannot_be_used_sandboxes_start_as_a_whole_and_the_log_says_why(self, tmp_path: Path) -> None:
-        broken = (
-            "import kruise_agents.manager.runtime.zygote as z\n"
-            "from pathlib import Path\n"
-            f"Path({str(tmp_path / 'broken.py')!r}).write_text('raise SystemExit(\"a test says so\")')\n"
-            f"z._PROGRAM = Path({str(tmp_path / 'broken.py')!r})\n"
-        )
+        broken = another_zygote(tmp_path, "raise SystemExit('a test says so')")
         with running_manager(tmp_path, prelude=broken) as manager:
             for _ in range(2):
                 with created(manager) as sandbox:
@@ -449,31 +452,21 @@ b.BubblewrapRuntime._make_zygote = sometimes
             assert manager.log.read_text().count("a test says so") == 1
 
     def test_a_fork_that_does_not_arrive_in_its_sandbox_ends(self, tmp_path: Path) -> None:
-        program = tmp_path / "hangs.py"
-        program.write_text(
-            HANGS.format(package=str(PACKAGE.parent), real=str(PACKAGE / "sandbox" / "zygote" / "__main__.py"))
-        )
-        other = (
-            "import kruise_agents.manager.runtime.zygote as z\n"
-            f"from pathlib import Path\nz._PROGRAM = Path({str(program)!r})\n"
-        )
+        other = another_zygote(tmp_path, HANGS)
         with running_manager(tmp_path, prelude=other) as manager:
             with pytest.raises(SandboxException, match="the sandbox could not be started"):
                 created(manager)
             wait_for(lambda: len(descendants(manager.process.pid)) == 1, 10, "nothing but the zygote")
 
     def test_a_fork_waits_until_it_belongs_to_the_first_process(self, tmp_path: Path) -> None:
-        program = tmp_path / "lingers.py"
-        program.write_text(
-            LINGERS.format(package=str(PACKAGE.parent), real=str(PACKAGE / "sandbox" / "zygote" / "__main__.py"))
-        )
-        other = (
-            "import kruise_agents.manager.runtime.zygote as z\n"
-            f"from pathlib import Path\nz._PROGRAM = Path({str(program)!r})\n"
-        )
+        other = another_zygote(tmp_path, LINGERS)
         with running_manager(tmp_path, prelude=other) as manager, created(manager) as sandbox:
             assert is_forked(sandbox)
-            sandbox.commands.run("sleep 0.6")  # until the one between has ended
+            program = program_of(sandbox)
+            parent = f"cut -d' ' -f4 /proc/{program}/stat"
+            wait_for(
+                lambda: sandbox.commands.run(parent, user="root").stdout == "1\n", 10, "the end of the one between"
+            )
             assert sandbox.get_metrics()[-1].mem_used > 0
 
     def test_a_program_that_ends_takes_its_sandbox_along(self, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,14 @@ def test_prints_with_pauses_are_messages_of_their_own(sandbox: Sandbox, context:
     assert sandbox.run_code(code, context=context).logs.stdout == ["a\n", "b\n", "c\n"]
 
 
+def _waiting_for(gate: Path, before: str, after: str) -> str:
+    """Code that waits in its middle for a file, and then has in ``seen`` whether that came."""
+    wait = f"while not os.path.exists({str(gate)!r}) and time.monotonic() < end: time.sleep(0.01)"
+    return (
+        f"import os, time\n{before}\nend = time.monotonic() + 20\n{wait}\nseen = os.path.exists({str(gate)!r})\n{after}"
+    )
+
+
 def test_a_program_that_never_pauses_is_told_of_in_whole_lines(sandbox: Sandbox, context: Context) -> None:
     code = "import time\nend = time.monotonic() + 3\nwhile time.monotonic() < end: print('thinking')"
     messages = sandbox.run_code(code, context=context).logs.stdout
@@ -65,11 +74,7 @@ def test_a_program_that_never_pauses_is_told_of_in_whole_lines(sandbox: Sandbox,
 def test_a_line_without_an_end_does_not_wait_for_it(sandbox: Sandbox, context: Context, tmp_path: Any) -> None:
     """The code waits for a file that is made when the text of its unfinished line arrives."""
     gate = tmp_path / "gate"
-    code = (
-        "import os, time\nprint('whole'); print('begun', end='')\nend = time.monotonic() + 20\n"
-        f"while not os.path.exists({str(gate)!r}) and time.monotonic() < end: time.sleep(0.01)\n"
-        f"print('', os.path.exists({str(gate)!r}))"
-    )
+    code = _waiting_for(gate, "print('whole'); print('begun', end='')", "print('', seen)")
     execution = sandbox.run_code(
         code, context=context, on_stdout=lambda message: gate.touch() if "begun" in message.line else None
     )
@@ -90,11 +95,7 @@ def test_an_exit_by_exception_is_warned_of(sandbox: Sandbox, context: Context) -
 def test_output_comes_before_the_code_is_done(sandbox: Sandbox, context: Context, tmp_path: Any) -> None:
     """The code waits for a file that is made when its first output arrives."""
     gate = tmp_path / "gate"
-    code = (
-        "import os, time\nprint('first', flush=True)\nend = time.monotonic() + 20\n"
-        f"while not os.path.exists({str(gate)!r}) and time.monotonic() < end: time.sleep(0.01)\n"
-        f"print('seen', os.path.exists({str(gate)!r}))"
-    )
+    code = _waiting_for(gate, "print('first', flush=True)", "print('seen', seen)")
     execution = sandbox.run_code(code, context=context, on_stdout=lambda message: gate.touch())
     assert "".join(execution.logs.stdout) == "first\nseen True\n"
 
