@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from packaging.version import Version
 
-    from kruise_agents.client.targets import Place
+    from kruise_agents.client.addresses.table import Place
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("e2b", "e2b-code-interpreter", "e2b-desktop")
@@ -48,9 +48,9 @@ def look(packages: Sequence[str] = PACKAGES) -> int:
     Parameters:
         packages: what has to be installed.
     """
-    from kruise_agents.client import traffic_targets
-    from kruise_agents.client.compat import WINDOWS, import_sdk
-    from kruise_agents.client.targets import ADDRESSES, Table
+    from kruise_agents.client.addresses.table import ADDRESSES, Table
+    from kruise_agents.client.installed_sdk import WINDOWS, import_sdk
+    from kruise_agents.client.traffic_token import table as traffic_targets
 
     started = time.monotonic()
     tables = {
@@ -76,8 +76,8 @@ def look(packages: Sequence[str] = PACKAGES) -> int:
 
 def examine(place: Place, versions: dict[str, Version]) -> tuple[str, str]:
     """One row: its state, and for a place that is not as expected what was found."""
-    from kruise_agents.client.compat import installed_targets
-    from kruise_agents.client.targets import Table, Target
+    from kruise_agents.client.addresses.table import Table, Target
+    from kruise_agents.client.installed_sdk import installed_targets
     from kruise_agents.errors import UnsupportedSDKError
 
     alone = Table((Target("", place, lambda original: original),))

@@ -15,10 +15,10 @@ Importing this module does not import ``e2b``; calling :func:`patch_e2b` does.
 
 from __future__ import annotations
 
-from .client.address_patch import ADDRESS_PATCH
-from .client.notices import ServerDomainWarning, UntestedSDKWarning
-from .client.patchset import Patch
-from .client.settings import Settings
+from .client.addresses.patch import ADDRESS_PATCH
+from .client.addresses.settings import Settings
+from .client.patch_set import Patch
+from .client.warnings import ServerDomainWarning, UntestedSDKWarning
 
 __all__ = ["Patch", "ServerDomainWarning", "UntestedSDKWarning", "patch_e2b", "unpatch_e2b"]
 

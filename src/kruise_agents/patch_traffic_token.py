@@ -19,14 +19,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
-from .client.patchset import Patch
-from .client.traffic_errors import (
+from .client.patch_set import Patch
+from .client.traffic_token.errors import (
     TrafficAccessTokenError,
     TrafficAccessTokenExpired,
     TrafficAccessTokenRefreshError,
 )
-from .client.traffic_patch import TRAFFIC_PATCH
-from .client.traffic_state import TrafficAccessToken
+from .client.traffic_token.patch import TRAFFIC_PATCH
+from .client.traffic_token.token import TrafficAccessToken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from kruise_agents.cli import EXIT_RUNTIME, EXIT_USAGE
-from kruise_agents.cli.commands import serve
-from kruise_agents.manager.runtime import control_groups
+from kruise_agents.cli.serve import serve
+from kruise_agents.manager.runtime.limits import cgroups as control_groups
 from support.managers import available_runtime, running_manager
 
 PACKAGING = Path(__file__).parents[2] / "packaging"

@@ -21,9 +21,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from kruise_agents.client import patchset
-from kruise_agents.client.address_patch import ADDRESS_PATCH
-from kruise_agents.client.compat import WINDOWS, import_sdk, installed_targets
+from kruise_agents.client import patch_set as patchset
+from kruise_agents.client.addresses.patch import ADDRESS_PATCH
+from kruise_agents.client.installed_sdk import WINDOWS, import_sdk, installed_targets
 from kruise_agents.errors import ConfigurationError, DomainError, MissingDomainError, UnsupportedSDKError
 from kruise_agents.patch_e2b import patch_e2b
 from support.recorder import Recorder

@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 from packaging.version import Version
 
-from kruise_agents.client.compat import WINDOWS
+from kruise_agents.client.installed_sdk import WINDOWS
 from support.environments import ROOT
 from support.matrix import Cell
 from support.releases import Pair, Releases, read_releases

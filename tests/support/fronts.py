@@ -18,11 +18,11 @@ from unittest.mock import AsyncMock
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from kruise_agents.manager.app import ManagerApp
-from kruise_agents.manager.front import front_server
 from kruise_agents.manager.gateway import Gateway
-from kruise_agents.manager.http_protocol import GuardedHttpProtocol
-from kruise_agents.manager.listening import bind
+from kruise_agents.manager.http.connection import GuardedHttpProtocol
+from kruise_agents.manager.http.dispatch import ManagerApp
+from kruise_agents.manager.http.listening import bind
+from kruise_agents.manager.http.server import front_server
 from kruise_agents.manager.sandboxes.lifecycle import State
 from kruise_agents.manager.sandboxes.sockets import PortClosedError
 from kruise_agents.manager.traffic_tokens import TrafficTokens

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kruise_agents.manager.runtime.bwrap import find_bwrap
+from kruise_agents.manager.runtime.bwrap.binary import find_bwrap
 
 _FILES = {
     "/etc/resolv.conf": "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n",

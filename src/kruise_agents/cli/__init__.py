@@ -15,7 +15,7 @@ EXIT_RUNTIME = 3
 def main() -> None:
     """Entry point of the command; ends the process with its exit code."""
     try:
-        from .commands import cli
+        from .serve import cli
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__package__.partition(".")[0]):
             raise

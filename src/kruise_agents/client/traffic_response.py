@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 
-from .traffic_errors import TrafficAccessTokenRefreshError
 from .traffic_schedule import read_claims, read_retry_after
+from .traffic_token.errors import TrafficAccessTokenRefreshError
 
 _TOLERATED_SECONDS = 5.0
 

@@ -1,6 +1,6 @@
 """A copy of a state folder that a manager can start on, made while another one runs on the original.
 
-usage: python -m kruise_agents.manager.backup <state folder> <new folder>
+usage: python -m kruise_agents.manager.state.backup <state folder> <new folder>
 
 The database is read before the files are copied and once more after it. What stands in both, unchanged, was there all
 the time, so that its files are whole; only that is in the copy. Running sandboxes are not: their files change while
@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
-from .runtime import owned_files
-from .runtime.identities import Identities
-from .runtime.trials import find_users
+from .runtime.bwrap import as_owner as owned_files
+from .runtime.bwrap.self_test import find_users
+from .runtime.files.identities import Identities
 
 _SECRETS = ("secret", "traffic-token-key.pem", "tls")
 _Rows = dict[str, dict[str, tuple[object, ...]]]
@@ -140,7 +140,7 @@ def _require(*complaints: str) -> None:
 def main() -> None:
     """The command."""
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m kruise_agents.manager.backup <state folder> <new folder>")
+        sys.exit("usage: python -m kruise_agents.manager.state.backup <state folder> <new folder>")
     try:
         back_up(Path(sys.argv[1]), Path(sys.argv[2]))
     except (KruiseAgentsError, OSError, sqlite3.Error) as error:

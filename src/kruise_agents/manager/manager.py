@@ -17,30 +17,30 @@ from .. import __version__
 from ..errors import ConfigurationError
 from ..protocol import parse_domain
 from ..serving import Server
+from .accounts.inheritance import Holdings
+from .accounts.keys import Keys
+from .accounts.secrets import HeldSecrets
 from .api import create_api
-from .app import ManagerApp
-from .certificates import LocalCertificate, make_certificate
-from .front import front_server
 from .gateway import Gateway
-from .held_secrets import HeldSecrets
-from .holdings import Holdings
-from .keys import Keys
-from .listening import bind
+from .http.certificates import LocalCertificate, make_certificate
+from .http.dispatch import ManagerApp
+from .http.listening import bind
+from .http.server import front_server
 from .metrics import Metrics
 from .metrics_page import MetricsPage
 from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
-from .runtime.program import compile_program
-from .runtime.spreading import spread_apart
-from .sandboxes.metrics import Measurements
-from .sandboxes.model import now
+from .runtime.files.ext4_spread import spread_apart
+from .runtime.rootfs.python import compile_program
 from .sandboxes.recovery import Found, recover
-from .sandboxes.registry import Sandboxes
+from .sandboxes.sandbox import now
+from .sandboxes.service import Sandboxes
 from .sandboxes.snapshots import Snapshots
-from .sandboxes.templates import POOLED, Offer, Templates, built_in
+from .sandboxes.usage_history import Measurements
 from .settings import Settings
-from .state_secret import StateSecret
-from .store import Store
-from .template_files import Builder, TemplateFile, read_templates, require_fitting
+from .state.database import Store
+from .state.secret import StateSecret
+from .templates import Builder, TemplateFile, read_templates, require_fitting
+from .templates.model import POOLED, Offer, Templates, built_in
 from .traffic_tokens import TrafficTokens
 from .volumes import Volumes
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from .metrics import CONTENT_TYPE, Metrics, Sample, family
 from .sandboxes.lifecycle import State
 from .sandboxes.pool import Pool
-from .sandboxes.registry import Sandboxes
+from .sandboxes.service import Sandboxes
 
 _SHOWN = [state for state in State if state is not State.GONE]
 

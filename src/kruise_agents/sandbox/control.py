@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from .life import EndTime, Leash
+from .end_of_life import EndTime, Leash
 from .start_command import NotReadyError, run_start_command
 from .state import SandboxState
 

@@ -23,18 +23,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..serving import Server
-from . import limits
 from .control import control_app
+from .end_of_life import EndTime, Leash
 from .envd import Envd
-from .init import supervise
-from .life import EndTime, Leash
+from .linux import limits
+from .linux.pid1 import supervise
+from .linux.user_namespace import become_root_of_sandbox
 from .relay import Relay
 from .state import SandboxState
 from .sudo import SudoServer
-from .user_namespace import become_root_of_sandbox
 
 if TYPE_CHECKING:
-    from .code_interpreter.waiting import WaitingKernel
+    from .code_interpreter.forked_kernel import WaitingKernel
 
 ENVD_PORT = 49983
 CODE_INTERPRETER_PORT = 49999

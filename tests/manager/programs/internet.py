@@ -64,7 +64,7 @@ def main(carrier: str, folder: Path) -> None:
         assert internet.stdout.readline() == "serves\n"
         _local_servers()
         prelude = (
-            "import kruise_agents.manager.runtime.egress as egress\n"
+            "import kruise_agents.manager.runtime.network.egress as egress\n"
             f"egress._CARRIERS = {{{carrier!r}: egress._CARRIERS[{carrier!r}]}}\n"
         )
         with patch_e2b(False):

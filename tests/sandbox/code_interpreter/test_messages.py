@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kruise_agents.sandbox.code_interpreter.jupyter_messages import Endpoint, Message
 from kruise_agents.sandbox.code_interpreter.late_output import LateOutput
-from kruise_agents.sandbox.code_interpreter.wire import Endpoint, Message
 
 PORTS = (1, 2, 3, 4, 5)
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kruise_agents.sandbox.code_interpreter.execution import Transcript
+from kruise_agents.sandbox.code_interpreter.jupyter_messages import Message
 from kruise_agents.sandbox.code_interpreter.lines import encoded
-from kruise_agents.sandbox.code_interpreter.wire import Message
 
 DATE = "2026-01-31T10:00:00.123456Z"
 FAILURE = {"status": "error", "ename": "E", "evalue": "v", "traceback": ["a", "b"]}

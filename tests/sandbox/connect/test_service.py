@@ -31,7 +31,7 @@ from kruise_agents.sandbox.connect import (
     ServerStream,
     Unary,
 )
-from kruise_agents.sandbox.connect.envelope import Envelope, EnvelopeDecoder
+from kruise_agents.sandbox.connect.framing import Envelope, EnvelopeDecoder
 
 STREAM = {"content-type": "application/connect+json"}
 EMPTY = Envelope(0, b"{}").encode()

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from e2b import Sandbox, SandboxException
 
-from kruise_agents.sandbox.connect.envelope import Envelope, EnvelopeDecoder
+from kruise_agents.sandbox.connect.framing import Envelope, EnvelopeDecoder
 from support.managers import available_runtime
 
 STREAM = {"content-type": "application/connect+json"}

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from e2b import NotFoundException, Sandbox, TimeoutException
 
-from kruise_agents.sandbox.connect.envelope import MESSAGE, Envelope, EnvelopeDecoder
+from kruise_agents.sandbox.connect.framing import MESSAGE, Envelope, EnvelopeDecoder
 from support.managers import RunningManager, running_manager
 
 MIB = 1 << 20

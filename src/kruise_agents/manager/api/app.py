@@ -13,25 +13,25 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..held_secrets import HeldSecrets
-from ..holdings import Holdings
-from ..keys import Keys
+from ..accounts.inheritance import Holdings
+from ..accounts.keys import Keys
+from ..accounts.secrets import HeldSecrets
 from ..runtime import Runtime
 from ..sandboxes.lifecycle import RefusedError
-from ..sandboxes.metrics import Measurements
 from ..sandboxes.program import NoAnswerError, StartError
-from ..sandboxes.registry import Sandboxes
+from ..sandboxes.service import Sandboxes
 from ..sandboxes.snapshots import Snapshots
-from ..sandboxes.templates import Templates
-from ..store import NoSpaceError
+from ..sandboxes.usage_history import Measurements
+from ..state.database import NoSpaceError
+from ..templates.model import Templates
 from ..volumes import Volumes
 from .auth import RequireKey
-from .description import document
 from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answer, on_no_space, on_refused
 from .keys import KeyRoutes
 from .logs import LogRoutes
 from .metrics import MetricsRoutes
 from .network import NetworkRoutes
+from .openapi import document
 from .sandboxes import SandboxRoutes
 from .secrets import SecretRoutes
 from .snapshots import SnapshotRoutes

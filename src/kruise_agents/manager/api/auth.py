@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..keys import ApiKey, Keys, raw_key
+from ..accounts.keys import ApiKey, Keys, raw_key
 from .errors import ApiError, error_response
 
 _PUBLIC = frozenset({"/health", "/openapi.json"})

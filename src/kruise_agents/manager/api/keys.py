@@ -11,12 +11,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...protocol.keys import encode_key
-from ..holdings import Holdings
-from ..keys import ADMIN_ID, ApiKey, Keys, raw_key, team_id
-from ..quota import UNLIMITED, Limit, Quota
+from ..accounts.inheritance import Holdings
+from ..accounts.keys import ADMIN_ID, ApiKey, Keys, raw_key, team_id
+from ..accounts.quota import UNLIMITED, Limit, Quota
 from .auth import HEADER, caller_of, still_valid
-from .body import Fields, read_fields
 from .errors import ApiError
+from .reading import Fields, read_fields
 from .replies import timestamp
 
 MAX_KEYS_OF_A_TEAM = 1000

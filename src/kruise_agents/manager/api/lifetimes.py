@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 
 from ..sandboxes.lifetime import Lifetime
-from .body import Fields
 from .durations import read_duration
 from .errors import ApiError
+from .reading import Fields
 
 MAX_TIMEOUT = 2_592_000
 EXTENSION = "e2b.agents.kruise.io/"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import unquote, unquote_plus
 
-from ..sandboxes.model import Sandbox
+from ..sandboxes.sandbox import Sandbox
 from .errors import ApiError
 from .replies import shown_state, timestamp
 

@@ -13,8 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..sandboxes.log import LEVELS, LogLine, read_log, select
-from ..sandboxes.model import Sandbox
-from ..sandboxes.registry import Sandboxes
+from ..sandboxes.sandbox import Sandbox
+from ..sandboxes.service import Sandboxes
 from .errors import ApiError
 from .ownership import own_sandbox
 from .query import one_of, whole_number

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..sandboxes.metrics import Measurements, Sample
-from ..sandboxes.registry import Sandboxes
+from ..sandboxes.service import Sandboxes
+from ..sandboxes.usage_history import Measurements, Sample
 from .auth import owner_of
 from .errors import ApiError
 from .ownership import own_sandbox

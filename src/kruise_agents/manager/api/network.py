@@ -11,10 +11,10 @@ from starlette.routing import Route
 
 from ..runtime import EgressRules
 from ..sandboxes.lifecycle import State
-from ..sandboxes.registry import Sandboxes
-from .body import Fields, read_fields
+from ..sandboxes.service import Sandboxes
 from .errors import ApiError
 from .ownership import own_sandbox
+from .reading import Fields, read_fields
 
 _MAX_ENTRIES = 100
 _EVERYTHING = IPv4Network("0.0.0.0/0")

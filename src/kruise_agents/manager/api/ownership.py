@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from ..sandboxes.lifecycle import State
-from ..sandboxes.model import Sandbox
-from ..sandboxes.registry import Sandboxes
+from ..sandboxes.sandbox import Sandbox
+from ..sandboxes.service import Sandboxes
 from .auth import owner_of
 from .errors import sandbox_not_found
 

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from ..runtime import EgressRules
-from ..sandboxes.model import Sandbox
-from ..sandboxes.templates import Template, Templates
+from ..sandboxes.sandbox import Sandbox
+from ..templates.model import Template, Templates
 
 ENVD_VERSION = "0.6.13"
 """The last public envd; opens every gate of e2b 2.8.0 ... 2.63.0."""

@@ -11,17 +11,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..keys import Keys
-from ..quota import QuotaExceededError
+from ..accounts.keys import Keys
+from ..accounts.quota import QuotaExceededError
 from ..sandboxes.lifecycle import State
-from ..sandboxes.model import Sandbox
 from ..sandboxes.program import StartError
-from ..sandboxes.registry import ManagerEndingError, Sandboxes
+from ..sandboxes.sandbox import Sandbox
+from ..sandboxes.service import ManagerEndingError, Sandboxes
 from ..sandboxes.snapshots import Snapshots
-from ..sandboxes.templates import Template, Templates
+from ..templates.model import Template, Templates
 from ..volumes import Volumes
 from .auth import owner_of, still_valid
-from .body import Fields, read_fields
 from .errors import DO_NOT_RETRY, RETRY, ApiError, being_killed, sandbox_not_found
 from .extensions import read_extensions
 from .idempotency import Chosen, IdempotentCreates
@@ -29,6 +28,7 @@ from .lifetimes import MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_lifetime, read_r
 from .listing import ListQuery, page, read_query
 from .network import egress_of_create, is_public, require_a_way_out
 from .ownership import own_sandbox
+from .reading import Fields, read_fields
 from .replies import sandbox_detail, sandbox_listed, sandbox_reply
 from .traffic_tokens import TrafficTokenRoutes, new_token_fields
 from .volumes import read_volume_mounts

@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..held_secrets import HeldSecrets, SecretNameTakenError, TooManySecretsError
-from ..keys import Keys
-from ..store import SecretRow
+from ..accounts.keys import Keys
+from ..accounts.secrets import HeldSecrets, SecretNameTakenError, TooManySecretsError
+from ..state.database import SecretRow
 from .auth import owner_of, still_valid
-from .body import Fields, read_fields
 from .errors import ApiError
 from .listing import page_token, read_limit, read_page_token
+from .reading import Fields, read_fields
 from .replies import timestamp
 
 MAX_VALUE_BYTES = 65536

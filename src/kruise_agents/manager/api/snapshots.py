@@ -11,21 +11,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..keys import Keys
-from ..quota import QuotaExceededError
+from ..accounts.keys import Keys
+from ..accounts.quota import QuotaExceededError
 from ..sandboxes.lifecycle import RefusedError, State
-from ..sandboxes.model import Sandbox
-from ..sandboxes.registry import ManagerEndingError, Sandboxes
+from ..sandboxes.sandbox import Sandbox
+from ..sandboxes.service import ManagerEndingError, Sandboxes
 from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
-from ..sandboxes.templates import Templates
-from ..store import NoSpaceError, SnapshotRow
+from ..state.database import NoSpaceError, SnapshotRow
+from ..templates.model import Templates
 from .auth import owner_of, still_valid
-from .body import Fields, read_fields
 from .durations import read_duration
 from .errors import DO_NOT_RETRY, ApiError
 from .lifetimes import MAX_TIMEOUT
 from .listing import page_token, read_limit, read_page_token
 from .ownership import own_sandbox
+from .reading import Fields, read_fields
 from .replies import sandbox_reply
 from .traffic_tokens import new_token_fields
 

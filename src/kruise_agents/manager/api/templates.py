@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
-from ..sandboxes.templates import Templates
+from ..templates.model import Templates
 from .auth import owner_of
 from .errors import ApiError
 from .listing import read_limit

@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..sandboxes.model import Sandbox
-from ..sandboxes.registry import Sandboxes
+from ..sandboxes.sandbox import Sandbox
+from ..sandboxes.service import Sandboxes
 from ..traffic_tokens import TrafficToken
 from .auth import owner_of
-from .body import read_fields
 from .errors import ApiError
+from .reading import read_fields
 
 
 class TrafficTokenRoutes:

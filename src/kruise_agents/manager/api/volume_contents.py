@@ -16,13 +16,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ..runtime import Runtime
-from ..runtime.owners import MOST
-from ..store import VolumeRow, space_for
+from ..runtime.files.owners import MOST
+from ..state.database import VolumeRow, space_for
 from ..volumes import Entry, OutsideError, VolumeFullError, Volumes, VolumeTree
 from ..volumes.tree import Attributes
-from .body import read_fields
 from .errors import ApiError
 from .query import one_of, whole_number
+from .reading import read_fields
 from .replies import timestamp
 
 _PIECE = 256 * 1024

@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..keys import Keys
-from ..sandboxes.model import VolumeMount
-from ..store import VolumeRow
+from ..accounts.keys import Keys
+from ..sandboxes.sandbox import VolumeMount
+from ..state.database import VolumeRow
 from ..volumes import NameTakenError, Volumes, VolumeUsedError
 from .auth import owner_of, still_valid
-from .body import Fields, read_fields
 from .errors import ApiError
+from .reading import Fields, read_fields
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _NOT_BELOW = (

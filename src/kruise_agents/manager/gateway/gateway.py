@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from ...protocol import SandboxTarget
 from ...protocol.addresses import ENVD_PORT, PREFIX, is_private_path
 from ..sandboxes.lifecycle import State
-from ..sandboxes.model import Sandbox
+from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.sockets import PortClosedError
 from ..traffic_tokens import TrafficTokens
 from . import errors

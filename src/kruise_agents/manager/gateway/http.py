@@ -10,7 +10,7 @@ import h11
 from starlette.types import Receive, Scope, Send
 
 from ...protocol import SandboxTarget
-from ..http_client import Exchange
+from ..unix_http import Exchange
 from .headers import (
     Headers,
     accepts_websocket,

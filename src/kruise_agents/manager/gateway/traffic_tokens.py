@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
 
 from ...protocol.addresses import ENVD_PORT
-from ..sandboxes.model import Sandbox
+from ..sandboxes.sandbox import Sandbox
 from ..traffic_tokens import ForeignTokenError, TokenRefusedError, TrafficTokens
 from .errors import traffic_token_invalid, traffic_token_missing
 

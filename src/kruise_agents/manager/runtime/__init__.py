@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from .base import Launch, Launched, Runtime
 from .bubblewrap import BubblewrapRuntime
-from .egress import Connection, Egress, EgressRules
+from .files.layout import Layout, Mount
+from .files.owners import FileOwners
 from .handle import ProcessHandle, ProcessIdentity
-from .layout import Layout, Mount
-from .limits import LEAST, MIB, MOST, Limits
-from .owners import FileOwners
-from .process import ProcessRuntime
-from .watch import Watch
+from .limits.limits import LEAST, MIB, MOST, Limits
+from .limits.watchdog import Watch
+from .network.egress import Connection, Egress, EgressRules
+from .unisolated import ProcessRuntime
 
 __all__ = [
     "LEAST",

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from .copying import copy_command, run_copy
-from .folders import remove_tree, tree_size
-from .layout import Layout
-from .limits import Enforcer, Limits
-from .owners import USER_ID, FileOwners
-from .program import fill_home
-from .stopping import continue_tree, stop_tree, stopped_in
+from .files.copying import copy_command, run_copy
+from .files.layout import Layout
+from .files.owners import USER_ID, FileOwners
+from .files.removal import remove_tree, tree_size
+from .limits.limits import Enforcer, Limits
+from .pause.signals import continue_tree, stop_tree, stopped_in
+from .rootfs.python import fill_home
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,28 +11,29 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from . import freezer, owned_files
 from .base import Launch, Launched, Runtime
-from .bwrap import find_bwrap
-from .carried_python import CarriedPython, places
-from .control_groups import NotDelegatedError, find_groups
-from .folders import remove_tree
-from .forking import make_zygote, program_order, start_fork
-from .freezer import Freezer, group_of
-from .identities import Identities
-from .layout import Layout
-from .limits import ResourceLimits
-from .mounts import refuse_visible
-from .namespaces import HOME
-from .nursery import Nursery
-from .options import sandbox_options, trial_options
-from .owners import FileOwners
-from .program import aim_home, program_argv, readable_folders
-from .root_file_system import lay_under
-from .starting import Surroundings, start
-from .system_files import fill_root
-from .trials import find_users, refuse_foreign, try_root_file_system
-from .zygote import Zygote, ZygoteError
+from .bwrap import as_owner as owned_files
+from .bwrap.binary import find_bwrap
+from .bwrap.launch import Surroundings, start
+from .bwrap.mounts import refuse_visible
+from .bwrap.namespaces import HOME
+from .bwrap.options import sandbox_options, trial_options
+from .bwrap.self_test import find_users, refuse_foreign, try_root_file_system
+from .files.identities import Identities
+from .files.layout import Layout
+from .files.owners import FileOwners
+from .files.removal import remove_tree
+from .limits.cgroups import NotDelegatedError, find_groups
+from .limits.limits import ResourceLimits
+from .pause import freezer
+from .pause.freezer import Freezer, group_of
+from .rootfs.carried_python import CarriedPython, places
+from .rootfs.custom import lay_under
+from .rootfs.python import aim_home, program_argv, readable_folders
+from .rootfs.skeleton import fill_root
+from .zygote.keeper import Nursery
+from .zygote.launch import make_zygote, program_order, start_fork
+from .zygote.process import Zygote, ZygoteError
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..runtime.log_file import last_bytes
+from ..runtime.limits.log_file import last_bytes
 
 LEVELS = ("debug", "info", "warn", "error")
 

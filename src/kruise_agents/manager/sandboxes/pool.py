@@ -16,9 +16,9 @@ from pathlib import Path
 
 from ...errors import KruiseAgentsError
 from ..runtime import EgressRules
-from .model import first_variables, new_sandbox_id
+from ..templates.model import Offer, Template
 from .program import SandboxProgram
-from .templates import Offer, Template
+from .sandbox import first_variables, new_sandbox_id
 
 _QUIET_SECONDS = 0.2
 """How long after a claim nothing is begun: the first calls of its client come now."""

@@ -16,7 +16,6 @@ from typing import Any
 
 from ...errors import KruiseAgentsError
 from ...protocol.addresses import ENVD_PORT
-from ..http_client import exchange
 from ..runtime import (
     Connection,
     Egress,
@@ -29,9 +28,10 @@ from ..runtime import (
     Runtime,
     Watch,
 )
-from ..runtime.log_file import last_bytes
+from ..runtime.limits.log_file import last_bytes
+from ..templates.model import Template
+from ..unix_http import exchange
 from .sockets import CODE_INTERPRETER_PORT, CONTROL, RELAY, SERVED_PORTS, connect, connect_port, listen
-from .templates import Template
 
 START_SECONDS = 30
 CLAIM_SECONDS = 5

@@ -12,13 +12,13 @@ import logging
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
-from ..store import SandboxRow
+from ..state.database import SandboxRow
+from ..templates.model import Template
 from .lifecycle import State
-from .model import Sandbox, from_row, mounts_of, process_of, seconds_until
 from .program import NoAnswerError, StartError
-from .registry import Sandboxes
-from .templates import Template
-from .variables import SavedVariables
+from .sandbox import Sandbox, from_row, mounts_of, process_of, seconds_until
+from .saved_variables import SavedVariables
+from .service import Sandboxes
 
 logger = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 5.0

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ConfigurationError
-from ..quota import UNLIMITED, Quota
-from ..store import NoSpaceError, SnapshotRow
-from .model import INTERNAL_VARIABLES, Sandbox, now
-from .registry import Sandboxes
-from .templates import Template
+from ..accounts.quota import UNLIMITED, Quota
+from ..state.database import NoSpaceError, SnapshotRow
+from ..templates.model import Template
+from .sandbox import INTERNAL_VARIABLES, Sandbox, now
+from .service import Sandboxes
 
 DEFAULT_TAG = "default"
 _REFERENCE = re.compile(r"([a-z0-9_-]{1,128})(?::([a-z0-9_.-]{1,128}))?")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .lifecycle import Event, RefusedError
-from .model import Sandbox
+from .sandbox import Sandbox
 
 _CLOSE_SECONDS = 5.0
 

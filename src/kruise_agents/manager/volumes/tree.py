@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.beneath import open_beneath
-from ..runtime.owners import USER_ID, FileOwners
+from ..runtime.files.beneath import open_beneath
+from ..runtime.files.owners import USER_ID, FileOwners
 
 MAX_DEPTH = 64
 MAX_ENTRIES = 50_000

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ...errors import ConfigurationError, KruiseAgentsError
 from ..runtime import Runtime
-from ..runtime.limits import MIB
-from ..state_secret import StateSecret
-from ..store import NoSpaceError, Store, VolumeRow, space_for
+from ..runtime.limits.limits import MIB
+from ..state.database import NoSpaceError, Store, VolumeRow, space_for
+from ..state.secret import StateSecret
 from .tree import VolumeTree
 
 _STAGING = ".staging"

@@ -19,10 +19,10 @@ from kruise_agents.sandbox.state import SandboxState
 from .contexts import Context, Contexts
 from .errors import ContextNotFoundError, InvalidRequestError, KernelError
 from .execution import Execution
+from .forked_kernel import WaitingKernel
 from .launcher import KernelLauncher
 from .requests import CreateContextRequest, ExecuteRequest
 from .streaming import ExecutionStream
-from .waiting import WaitingKernel
 
 __all__ = ["CodeInterpreter"]
 

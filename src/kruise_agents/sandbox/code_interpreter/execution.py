@@ -10,11 +10,11 @@ from typing import Protocol
 from .contexts import Context
 from .environment import Changes, difference, restoration
 from .errors import ContextNotFoundError, KernelEndedError, KernelError
+from .jupyter_messages import Message
 from .kernels import Kernel
 from .late_output import LateOutput
 from .lines import ABORTED, CONTEXT_RESTARTING, END, UNEXPECTED_END, Line, error_line
 from .results import result_fields
-from .wire import Message
 
 __all__ = ["Execution", "Listener", "Transcript"]
 

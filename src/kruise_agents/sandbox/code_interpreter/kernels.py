@@ -17,10 +17,10 @@ import zmq
 import zmq.asyncio
 
 from .errors import KernelEndedError, KernelStartError
+from .jupyter_messages import Endpoint, Message
 from .languages import KernelSpec
 from .late_output import LateOutput
 from .process import KernelProcess
-from .wire import Endpoint, Message
 
 __all__ = ["Kernel", "Replies"]
 

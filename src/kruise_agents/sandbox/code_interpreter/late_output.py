@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 
-from .wire import Message
+from .jupyter_messages import Message
 
 __all__ = ["LateOutput"]
 

@@ -15,11 +15,11 @@ from kruise_agents.errors import ConfigurationError
 
 from .environment import assignment
 from .errors import KernelStartError
+from .forked_kernel import WaitingKernel
+from .jupyter_messages import Endpoint, free_ports
 from .kernels import Kernel
 from .languages import CONNECTION_FILE, KernelSpec
 from .process import KernelProcess
-from .waiting import WaitingKernel
-from .wire import Endpoint, free_ports
 
 __all__ = ["KernelLauncher"]
 

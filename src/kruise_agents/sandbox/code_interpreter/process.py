@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol, Self
 
-from .waiting import WaitingKernel
+from .forked_kernel import WaitingKernel
 
 __all__ = ["KernelProcess"]
 

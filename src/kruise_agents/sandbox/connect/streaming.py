@@ -11,9 +11,9 @@ from starlette.types import Receive, Send
 
 from .body import ClientGoneError, body_chunks, gone_while
 from .call import Call
-from .envelope import END_OF_STREAM, MESSAGE, Envelope, EnvelopeDecoder, request_payload
 from .errors import Code, ConnectError
 from .failures import as_connect_error
+from .framing import END_OF_STREAM, MESSAGE, Envelope, EnvelopeDecoder, request_payload
 from .message import Message
 from .response import STREAM_TYPE, encode_json
 

@@ -17,15 +17,15 @@ from starlette.types import ASGIApp
 
 from ..state import SandboxState
 from .access import AccessTokenMiddleware
-from .compose import compose
-from .download import download
-from .filesystem import FilesystemService
+from .auth import Operation, SignatureError, verify
+from .files.compose import compose
+from .files.download import download
+from .files.upload import upload
+from .filesystem.service import FilesystemService
 from .http_errors import HttpError, on_client_gone, on_failure, on_http_error, on_routing_error
 from .metrics import Metrics
 from .paths import PathError, resolve
 from .process import ProcessService
-from .signatures import Operation, SignatureError, verify
-from .upload import upload
 from .users import UnknownUserError, User, Users
 
 _NO_STORE = {"cache-control": "no-store"}

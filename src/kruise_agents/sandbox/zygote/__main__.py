@@ -17,7 +17,7 @@ if __name__ == "__main__":
         sys.path.append(str(here.parents[2]))
 
     # Nothing before it: what is loaded afterwards is what a kernel has.
-    from kruise_agents.sandbox.code_interpreter.kernel.inherited import load
+    from kruise_agents.sandbox.code_interpreter.kernel.forked import load
 
     modules = load()
 

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import capabilities
-from ..descriptors import close_all_but
-from ..system_calls import filter_program
+from ..linux import capabilities
+from ..linux.descriptors import close_all_but
+from ..linux.seccomp import filter_program
 
 _ORDER_BYTES = 65536
 _LOOK_SECONDS = 0.0005

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..code_interpreter import waiting
-from ..code_interpreter.kernel import inherited
-from ..descriptors import close_all_but
+from ..code_interpreter import forked_kernel as waiting
+from ..code_interpreter.kernel import forked as inherited
+from ..linux.descriptors import close_all_but
+from ..linux.user_namespace import become_root_of_sandbox
 from ..main import begin, call_ourselves, parse, run
-from ..user_namespace import become_root_of_sandbox
-from . import appearance
+from . import command_line as appearance
 from .entry import Order, enter
 
 _LATER = (

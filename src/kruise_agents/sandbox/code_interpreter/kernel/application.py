@@ -15,7 +15,8 @@ from ipykernel.kernelapp import IPKernelApp
 from tornado.ioloop import IOLoop
 from traitlets.config import Config
 
-from . import formatters, images, output, packing
+from . import formatters, images, output
+from . import surrogates as packing
 
 __all__ = ["KernelApplication", "main"]
 

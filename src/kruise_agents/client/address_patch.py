@@ -1,9 +1,0 @@
-"""The one patch set behind ``patch_e2b``: in a module of its own, so that reloading the public one makes no second."""
-
-from __future__ import annotations
-
-from .patchset import PatchSet
-from .settings import put_in_force
-from .targets import RELIED_ON, TARGETS
-
-ADDRESS_PATCH = PatchSet(TARGETS, RELIED_ON, put_in_force)

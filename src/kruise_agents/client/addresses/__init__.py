@@ -1,0 +1,1 @@
+"""The address patch: the SDK speaks the private protocol on one domain."""

@@ -1,0 +1,245 @@
+"""The bridge: e2b 2.51.0 and later on a sandbox-manager that has no ``POST /v2/sandboxes``.
+
+It lies between the SDK's REST client and the SDK's transport, below which nothing changes. On a manager that has
+the routes it passes every request and every answer on as it is.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from enum import Enum, auto
+from typing import Any
+
+import httpx
+
+from ...errors import UnsupportedByManagerError
+from .v1_manager import is_no_route, is_refused_body, misread, v1_body, v1_path
+
+Flow = Generator[httpx.Request, httpx.Response, httpx.Response]
+"""Requests to send, each answered by a response, and at last the response to hand on. Sends nothing by itself."""
+
+_IDEMPOTENCY_KEY = "Idempotency-Key"
+_CREDENTIALS = ("X-API-Key", "Authorization")
+_TOO_MANY_REQUESTS = 429
+
+
+class Generation(Enum):
+    """What is known of an API."""
+
+    V1_ONLY = auto()
+    V2 = auto()
+
+
+class Bridge:
+    """The decisions for the requests to one API.
+
+    Parameters:
+        api_url: base of the API.
+        known: what is known of each API by its base, shared and added to.
+        private: names of headers that are for this API only.
+    """
+
+    def __init__(self, api_url: str, known: dict[str, Generation], private: Iterable[str] = ()) -> None:
+        self._base = httpx.URL(api_url)
+        self._path = self._base.raw_path.decode().rstrip("/")
+        self._api = f"{_origin(self._base)}{self._path}"
+        self._known = known
+        self._private = [*_CREDENTIALS, *private]
+
+    def flow(self, request: httpx.Request) -> Flow:
+        """What is sent for one request of the SDK.
+
+        Raises:
+            UnsupportedByManagerError: the manager would misread it.
+        """
+        path = self._path_in_api(request.url)
+        if not path:
+            # The upload of a template's file, which goes to storage: up to e2b 2.28.1 by the client of the manager,
+            # key and all, later by one that has no headers.
+            for name in self._private:
+                request.headers.pop(name, None)
+            return (yield request)
+        older = v1_path(request.method, path)
+        if older is not None:
+            return (yield from self._bridge(request, older))
+        feature = misread(request.method, path, private=self._path.endswith("/kruise/api"))
+        if feature is not None:
+            undecided = yield from self._make_sure(request, feature)
+            if undecided is not None:
+                return undecided
+        return (yield request)
+
+    def _path_in_api(self, url: httpx.URL) -> str:
+        path = url.raw_path.decode().partition("?")[0]
+        inside = _origin(url) == _origin(self._base) and path.startswith(f"{self._path}/")
+        return path.removeprefix(self._path) if inside else ""
+
+    def _bridge(self, request: httpx.Request, older: str) -> Flow:
+        if older == "/sandboxes":
+            # One key for all attempts of one call: the SDK's own retries lie below and repeat the headers, so a
+            # manager that honours the key makes one sandbox, however often the request arrives.
+            request.headers.setdefault(_IDEMPOTENCY_KEY, str(uuid.uuid4()))
+        certain = self._known.get(self._api) is Generation.V1_ONLY
+        if not certain:
+            response = yield request
+            if response.is_success:
+                self._known[self._api] = Generation.V2
+            if response.is_success or not _is_no_route(response):
+                return response
+            certain = response.status_code == httpx.codes.METHOD_NOT_ALLOWED
+            if certain:
+                self._known[self._api] = Generation.V1_ONLY
+        response = yield self._older(request, older)
+        if not certain and response.is_success:
+            # A 404 may come from a proxy that has lost its manager; only the older route's success shows more.
+            self._known[self._api] = Generation.V1_ONLY
+        return response
+
+    def _older(self, request: httpx.Request, path: str) -> httpx.Request:
+        body = v1_body(path, request.content)
+        headers = request.headers.copy()
+        headers["Content-Length"] = str(len(body))
+        return httpx.Request(
+            request.method,
+            request.url.copy_with(raw_path=f"{self._path}{path}".encode()),
+            headers=headers,
+            # An older manager knows no idempotency keys, and may have made the sandbox when a 503 comes from in front
+            # of it. A connect may be repeated.
+            stream=SentOnce(body) if path == "/sandboxes" else httpx.ByteStream(body),
+            extensions=request.extensions,
+        )
+
+    def _make_sure(
+        self, request: httpx.Request, feature: str
+    ) -> Generator[httpx.Request, httpx.Response, httpx.Response | None]:
+        """Refuse a call that an older manager would misread; find out first what the manager is, if need be.
+
+        Gives an answer to hand on instead when that could not be found out.
+        """
+        known = self._known.get(self._api)
+        doubt = ""
+        if known is None:
+            response = yield self._probe(request)
+            if response.status_code == _TOO_MANY_REQUESTS or response.is_server_error:
+                return response
+            if response.is_success or is_refused_body(response.status_code, response.content):
+                self._known[self._api] = Generation.V2
+            elif _is_no_route(response):
+                known = Generation.V1_ONLY
+                if response.status_code == httpx.codes.METHOD_NOT_ALLOWED:
+                    self._known[self._api] = known
+                else:
+                    doubt = (
+                        f" – or there is none at all at that address, which answered {response.status_code} with a "
+                        f"text: check E2B_DOMAIN, and what stands in front of the manager"
+                    )
+        if known is Generation.V1_ONLY:
+            raise UnsupportedByManagerError(
+                f"{feature}: the sandbox-manager at {self._api} has no v2 routes, and one that old takes "
+                f"{request.method} {request.url.path} for another call, so it was not sent. It needs a newer manager"
+                f"{doubt}"
+            )
+        return None
+
+    def _probe(self, request: httpx.Request) -> httpx.Request:
+        """A create without a body: 405 from an older manager, before it looks at the key; a refusal from a newer."""
+        headers = request.headers.copy()
+        for name in ("Content-Length", "Content-Type", "Transfer-Encoding"):
+            headers.pop(name, None)
+        url = self._base.copy_with(raw_path=f"{self._path}/v2/sandboxes".encode())
+        return httpx.Request("POST", url, headers=headers, content=b"", extensions=request.extensions)
+
+
+class SentOnce(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that the SDK's own retries leave alone: they repeat a request only when its body is an
+    ``httpx.ByteStream`` (e2b 2.49.1 ... 2.63.0)."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+
+class BridgeTransport(httpx.BaseTransport):
+    """Sends what the bridge decides over the SDK's own transport."""
+
+    def __init__(self, inner: httpx.BaseTransport, bridge: Bridge) -> None:
+        self._inner = inner
+        self._bridge = bridge
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Serve one request of the SDK."""
+        flow = self._bridge.flow(request)
+        try:
+            asked = next(flow)
+            while True:
+                response = self._inner.handle_request(asked)
+                if response.is_error:
+                    response.read()
+                asked = flow.send(response)
+        except StopIteration as end:
+            return _answer(end)
+        finally:
+            flow.close()
+
+    def close(self) -> None:
+        """Close the SDK's transport, as the SDK would."""
+        self._inner.close()
+
+
+class AsyncBridgeTransport(httpx.AsyncBaseTransport):
+    """As :class:`BridgeTransport`, for the async client."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, bridge: Bridge) -> None:
+        self._inner = inner
+        self._bridge = bridge
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Serve one request of the SDK."""
+        flow = self._bridge.flow(request)
+        try:
+            asked = next(flow)
+            while True:
+                response = await self._inner.handle_async_request(asked)
+                if response.is_error:
+                    await response.aread()
+                asked = flow.send(response)
+        except StopIteration as end:
+            return _answer(end)
+        finally:
+            flow.close()
+
+    async def aclose(self) -> None:
+        """Close the SDK's transport, as the SDK would."""
+        await self._inner.aclose()
+
+
+_known: dict[str, Generation] = {}
+
+
+def bridged(
+    transport: httpx.BaseTransport | httpx.AsyncBaseTransport, config: Any
+) -> httpx.BaseTransport | httpx.AsyncBaseTransport:
+    """A transport of the SDK with the bridge over it; what is learned is kept for the life of the process."""
+    bridge = Bridge(config.api_url, _known, private=config.headers or ())
+    if isinstance(transport, httpx.AsyncBaseTransport):
+        return AsyncBridgeTransport(transport, bridge)
+    return BridgeTransport(transport, bridge)
+
+
+def _answer(end: StopIteration) -> httpx.Response:
+    response: httpx.Response = end.value
+    return response
+
+
+def _is_no_route(response: httpx.Response) -> bool:
+    return response.is_error and is_no_route(response.status_code, response.content)
+
+
+def _origin(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}"

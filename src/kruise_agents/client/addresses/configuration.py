@@ -1,0 +1,174 @@
+"""What becomes of a configuration: its API URL, its mark, and what it hands on to the next one."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...errors import ConfigurationError
+from ...protocol import api_url
+from ...protocol.keys import encode_key
+from ..domain_rules import usable_domain
+from .cross_domain import stays_behind
+from .settings import InheritedApiUrl, mark, settings_in_force, settings_of
+
+# What can stand in a header as it is. Every sandbox-manager takes the other form of a key as well.
+_TRAVELS = re.compile(r"[!-~]+(?: +[!-~]+)*")
+
+
+def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]:
+    """``ConnectionConfig.__init__``: mark the configuration and derive its API URL from its own domain."""
+    given = _argument_reader(original, "api_url")
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        stated = given(self, *args, **kwargs)
+        settings = settings_in_force()
+        if isinstance(stated, InheritedApiUrl):
+            settings = stated.settings
+            self.api_url = str(self.api_url)
+        if settings is None or self.debug:
+            return
+        if self.api_key and not _TRAVELS.fullmatch(self.api_key):
+            self.api_key = encode_key(self.api_key)
+        if not (stated or self._api_url()):
+            self.api_url = api_url(settings.scheme, usable_domain(self.domain))
+        mark(self, settings)
+
+    return __init__
+
+
+def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
+    """``VolumeConnectionConfig.__init__``: volume contents live below the private API of the same domain."""
+    given = _argument_reader(original, "api_url")
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        settings = settings_in_force()
+        if settings is None or self.debug or given(self, *args, **kwargs) or self._volume_api_url():
+            return
+        self.api_url = api_url(settings.scheme, usable_domain(self.domain))
+
+    return __init__
+
+
+def wrap_volume_options(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``Volume._get_volume_config``: the volume's token never goes to another domain than the volume's own."""
+
+    @functools.wraps(original)
+    def _get_volume_config(self: Any, **opts: Any) -> Any:
+        settings = settings_in_force()
+        if settings is not None and opts.get("domain"):
+            own = _belonging_to(self._domain, lambda: original(self))
+            if own is not None and not own.debug:
+                stays_behind(own, settings, own._volume_api_url(), opts, "a volume", "token")
+        return original(self, **opts)
+
+    return _get_volume_config
+
+
+def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """``ConnectionConfig.get_api_params``: what an object hands on, to its own domain or to another one."""
+
+    @functools.wraps(original)
+    def get_api_params(self: Any, **opts: Any) -> dict[str, Any]:
+        params = original(self, **opts)
+        settings = settings_of(self)
+        if settings is not None and stays_behind(self, settings, self._api_url(), opts, "an object"):
+            params["api_url"] = opts.get("api_url")
+            params["headers"] = {**(opts.get("headers") or {}), **(opts.get("api_headers") or {})}
+        elif settings != settings_in_force() and not opts.get("api_url"):
+            params["api_url"] = InheritedApiUrl(params["api_url"], settings)
+        return params
+
+    return get_api_params
+
+
+def wrap_call_of_object(original: Any) -> Any:
+    """``connect``, ``pause`` and ``beta_pause`` of an object, to e2b 2.16.0, as they are from 2.17.0 on.
+
+    By themselves they go with the options of the call, else of the environment, and leave the object's own out.
+    """
+    method = original.method
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **opts: Any) -> Any:
+        config = self.connection_config
+        own = {} if settings_of(config) is None else config.get_api_params(**opts)
+        return method(self, *args, **{**opts, **own})
+
+    twin = copy.copy(original)
+    twin.method = call
+    return twin
+
+
+def wrap_merge_api_params(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``merge_api_params``: what a client object, ``E2B(...)``, adds to the options of a call."""
+
+    @functools.wraps(original)
+    def merge_api_params(bound_params: Any, params: Any) -> Any:
+        return original(bound_params, {**params, **_kept_from(params, bound_params, "a client")})
+
+    return merge_api_params
+
+
+def wrap_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``next_items`` of a list: what the list adds to the options of a page."""
+
+    @functools.wraps(original)
+    def next_items(self: Any, **opts: Any) -> Any:
+        return original(self, **{**opts, **_kept_from(opts, self._opts, "a list")})
+
+    return next_items
+
+
+def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
+    """As :func:`wrap_next_items`."""
+
+    @functools.wraps(original)
+    async def next_items(self: Any, **opts: Any) -> Any:
+        return await original(self, **{**opts, **_kept_from(opts, self._opts, "a list")})
+
+    return next_items
+
+
+def _kept_from(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
+    """Options that keep what is bound from a call for another domain. Empty, since None would mean "as bound"."""
+    if not bound or not given.get("domain"):
+        return {}
+    config = importlib.import_module("e2b.connection_config").ConnectionConfig
+    own = _belonging_to(bound.get("domain"), lambda: config(**bound))
+    settings = settings_of(own)
+    if settings is None or not stays_behind(
+        own, settings, own._api_url(), given, holder, bound=bool(bound.get("api_key"))
+    ):
+        return {}
+    empty: dict[str, Any] = {"headers": {}, "api_headers": {}, "api_url": ""}
+    return {name: given.get(name) or nothing for name, nothing in empty.items() if name in bound}
+
+
+def _belonging_to(domain: str | None, make: Callable[[], Any]) -> Any:
+    """The configuration that something bound stands for; None when it belongs to no domain, and so to any."""
+    try:
+        return make()
+    except ConfigurationError:
+        if domain:
+            raise
+        return None
+
+
+def _argument_reader(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Read one argument of a call by its name: the position of ``api_url`` moved in e2b 2.29.1."""
+    signature = inspect.signature(function)
+
+    def read(*args: Any, **kwargs: Any) -> Any:
+        return signature.bind_partial(*args, **kwargs).arguments.get(name)
+
+    return read

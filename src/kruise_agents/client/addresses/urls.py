@@ -1,0 +1,128 @@
+"""What becomes of the addresses of a sandbox. Whatever belongs to an unmarked configuration stays native."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from ...protocol import Scheme, sandbox_host
+from ..domain_rules import usable_domain
+from .settings import settings_of
+
+_VNC_DESKTOP = "_VNCServer__desktop"
+
+
+def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
+    """``ConnectionConfig.get_host``: ``<domain>/kruise/<sandbox id>/<port>``, still without a scheme."""
+
+    @functools.wraps(original)
+    def get_host(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int) -> str:
+        if settings_of(self) is None:
+            return original(self, sandbox_id, sandbox_domain, port)
+        return sandbox_host(usable_domain(sandbox_domain or self.domain), sandbox_id, port)
+
+    return get_host
+
+
+def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
+    """``get_sandbox_url`` and ``get_sandbox_direct_url``: the stated URL, else the private one.
+
+    ``port`` is accepted on every SDK version (e2b has it from 2.55.1).
+    """
+
+    @functools.wraps(original)
+    def get_sandbox_url(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int | None = None) -> str:
+        settings = settings_of(self)
+        if settings is None:
+            native = {} if port is None else {"port": port}
+            return original(self, sandbox_id, sandbox_domain, **native)
+        if self._sandbox_url:
+            return str(self._sandbox_url)
+        # Through get_host, as the SDK does, so that a subclass which overrides that one is heard.
+        return (
+            f"{settings.scheme}://{self.get_host(sandbox_id, sandbox_domain, self.envd_port if port is None else port)}"
+        )
+
+    return get_sandbox_url
+
+
+def wrap_file_url(original: Callable[..., str]) -> Callable[..., str]:
+    """``SandboxBase._file_url``: keep the path of the base, which the SDK's URL join drops.
+
+    The query, signature included, stays byte for byte; a signature does not cover the host (e2b 2.63.0).
+    """
+
+    @functools.wraps(original)
+    def _file_url(self: Any, *args: Any, **kwargs: Any) -> str:
+        url = original(self, *args, **kwargs)
+        config = self.connection_config
+        if settings_of(config) is None or config._sandbox_url:
+            return url
+        base = getattr(self, "envd_direct_url", None) or self.envd_api_url
+        return f"{base}/{url.split('/', 3)[3]}"
+
+    return _file_url
+
+
+def wrap_get_mcp_url(original: Callable[..., str]) -> Callable[..., str]:
+    """``SandboxBase.get_mcp_url``: the SDK writes https into it."""
+
+    @functools.wraps(original)
+    def get_mcp_url(self: Any) -> str:
+        url = original(self)
+        settings = settings_of(self.connection_config)
+        return url if settings is None else _with_scheme(settings.scheme, url)
+
+    return get_mcp_url
+
+
+def wrap_jupyter_url(original: property) -> property:
+    """``_jupyter_url`` of the code interpreter up to 2.10.3: https unless in debug mode.
+
+    A stated sandbox URL comes back unchanged (from code interpreter 2.9.0; earlier ones do not look at it).
+    """
+    getter: Callable[[Any], str] = original.fget  # type: ignore[assignment]  # checked before patching
+
+    @functools.wraps(getter)
+    def _jupyter_url(self: Any) -> str:
+        url = getter(self)
+        config = self.connection_config
+        settings = settings_of(config)
+        return url if settings is None or url == config._sandbox_url else _with_scheme(settings.scheme, url)
+
+    return property(_jupyter_url, original.fset, original.fdel, original.__doc__)
+
+
+def wrap_stream_url(original: Callable[..., str]) -> Callable[..., str]:
+    """``_VNCServer.get_url`` of the desktop: the SDK writes https into it, in two places."""
+
+    @functools.wraps(original)
+    def get_url(self: Any, *args: Any, **kwargs: Any) -> str:
+        url = original(self, *args, **kwargs)
+        settings = settings_of(getattr(self, _VNC_DESKTOP).connection_config)
+        return url if settings is None else _with_socket_below_prefix(_with_scheme(settings.scheme, url))
+
+    return get_url
+
+
+def _with_socket_below_prefix(url: str) -> str:
+    """Tell the page of a desktop's stream where its WebSocket is.
+
+    noVNC 1.3 opens ``/websockify`` at the root of the page's host unless its URL says otherwise. With a host it takes
+    the path from the root in later releases too, where it would begin at the page without one.
+    """
+    address = urlsplit(url)
+    host = address.hostname or ""
+    socket = {
+        "host": f"[{host}]" if ":" in host else host,
+        "port": address.port or (443 if address.scheme == "https" else 80),
+        "encrypt": int(address.scheme == "https"),
+        "path": f"{address.path.rpartition('/')[0].lstrip('/')}/websockify",
+    }
+    return f"{url}{'&' if address.query else '?'}{urlencode(socket, safe='/[]:')}"
+
+
+def _with_scheme(scheme: Scheme, url: str) -> str:
+    return f"{scheme}:{url.partition(':')[2]}"

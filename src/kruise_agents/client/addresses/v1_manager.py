@@ -1,0 +1,149 @@
+"""What a sandbox-manager without the v2 routes can do, as pure functions over methods, paths and bodies.
+
+Paths are those below the base of the API. The facts are those of OpenKruise's manager of August 2026, which takes
+every route for a whole subtree, so that a path it does not know lands in the handler of a shorter one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ...errors import UnsupportedByManagerError
+
+DEFAULT_TIMEOUT = 300
+"""Seconds; what v2 means by no ``timeout``."""
+
+_ONE_SANDBOX = frozenset({"GET", "DELETE"})
+_OF_A_SANDBOX = frozenset(
+    {
+        ("POST", "connect"),
+        ("POST", "pause"),
+        ("POST", "resume"),
+        ("POST", "snapshots"),
+        ("POST", "timeout"),
+        ("PUT", "network"),
+    }
+)
+_ONLY_PRIVATE = ("POST", "traffic-access-token")
+_NAMES = {
+    "aliases": "looking up a template by its name",
+    "builds": "the state of a template build",
+    "files": "uploading files of a template build",
+    "fork": "forking a sandbox",
+    "logs": "sandbox logs",
+    "metrics": "sandbox metrics",
+    "refreshes": "refreshing a sandbox",
+    "tags": "template tags",
+    "traffic-access-token": "traffic access tokens over the native protocol",
+}
+_READ = frozenset(
+    {
+        "templateID",
+        "timeout",
+        "autoPause",
+        "allow_internet_access",
+        "metadata",
+        "envVars",
+        "volumeMounts",
+        "network.allowOut",
+        "network.denyOut",
+    }
+)
+"""Fields of a create or a connect that an older manager looks at."""
+_SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
+    "secure": (True, False),  # stated below
+    "autoPauseMemory": (True,),
+    "autoResume": ({"enabled": False},),
+    "memory": (True,),
+    "network.allowPublicTraffic": (True,),
+}
+"""Values of other fields that ask for what an older manager does anyway."""
+
+
+def v1_path(method: str, path: str) -> str | None:
+    """The older path of a v2 create or connect; None for every other request."""
+    match method, path.split("/"):
+        case "POST", ["", "v2", "sandboxes"]:
+            return "/sandboxes"
+        case "POST", ["", "v2", "sandboxes", sandbox_id, "connect"] if sandbox_id:
+            return f"/sandboxes/{sandbox_id}/connect"
+    return None
+
+
+def v1_body(path: str, body: bytes) -> bytes:
+    """The body for the older route at ``path`` that means what ``body`` means to v2.
+
+    Raises:
+        UnsupportedByManagerError: an older manager would ignore a part of it.
+    """
+    fields = json.loads(body or b"{}")
+    lost = list(_lost(fields))
+    if lost:
+        raise UnsupportedByManagerError(
+            f"this sandbox-manager has no v2 routes, and its older ones ignore {', '.join(lost)}, so nothing was "
+            f"sent. Leave it out, or use a newer manager"
+        )
+    if fields.get("timeout") is None:
+        fields["timeout"] = DEFAULT_TIMEOUT
+    if path == "/sandboxes":
+        fields["secure"] = True
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def _lost(fields: dict[str, Any]) -> Iterator[str]:
+    network = fields.get("network") or {}
+    everything = {**fields, "network": None, **{f"network.{name}": value for name, value in network.items()}}
+    for name, value in everything.items():
+        if name not in _READ and value not in (None, *_SAYS_NOTHING.get(name, ())):
+            yield f"{name}: false" if value is False else name
+
+
+def misread(method: str, path: str, *, private: bool) -> str | None:
+    """What a request asks for, if a manager without v2 routes would do something else instead; else None.
+
+    Parameters:
+        private: whether the API is at ``/kruise/api``, where some routes exist that the native API lacks.
+    """
+    match path.removeprefix("/").split("/"):
+        case ["sandboxes", "metrics"]:
+            return _NAMES["metrics"]
+        case ["sandboxes", _]:
+            known = method in _ONE_SANDBOX
+        case ["sandboxes", _, action]:
+            known = (method, action) in _OF_A_SANDBOX or (private and (method, action) == _ONLY_PRIVATE)
+        case ["sandboxes", _, *_] | ["v2", "sandboxes", _, *_] | ["snapshots", _, *_]:
+            known = False
+        case ["templates", "tags"]:
+            known = method != "DELETE"  # which would delete a template of that name
+        case ["templates", _, _, *_]:
+            known = False
+        case _:
+            known = True
+    return None if known else _name(method, path)
+
+
+def _name(method: str, path: str) -> str:
+    named = (_NAMES[part] for part in path.split("/")[2:] if part in _NAMES)
+    return next(named, f"{method} {path}")
+
+
+def is_no_route(status: int, body: bytes) -> bool:
+    """Whether an answer says that no handler ran: 405, or a 404 whose body is text.
+
+    A 404 in JSON is a handler's own: an unknown sandbox or template.
+    """
+    return status == 405 or (status == 404 and not _is_object(body))
+
+
+def is_refused_body(status: int, body: bytes) -> bool:
+    """Whether an answer says that a handler ran and looked at the body, which nothing in front of a manager does."""
+    return status in (400, 422) and _is_object(body)
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body), dict)
+    except ValueError:
+        return False

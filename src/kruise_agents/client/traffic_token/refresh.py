@@ -1,0 +1,72 @@
+"""Asking the sandbox-manager for a new token, with the connection settings of the sandbox object."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...protocol import Scheme, api_url
+from ...protocol.addresses import API_HOST_PREFIX, API_PREFIX
+from ..domain_rules import same_domain, usable_domain
+from .holder import Answer
+
+SYNC_API = "e2b.api.client_sync"
+ASYNC_API = "e2b.api.client_async"
+
+
+def refresh_base(config: Any, sandbox_url: str) -> str:
+    """The API below which a sandbox's new token is issued; only ever below ``/kruise/api``.
+
+    Natively OpenKruise's manager reads this route as "create a sandbox". From the API's native name it is a step to
+    the domain itself; from any other host the key does not go elsewhere.
+
+    Parameters:
+        config: the sandbox's configuration.
+        sandbox_url: any URL of the sandbox, for the scheme.
+    """
+    base = str(config.api_url).rstrip("/")
+    url = urlsplit(base)
+    if url.path.endswith(API_PREFIX):
+        return base
+    scheme: Scheme = "http" if urlsplit(sandbox_url).scheme == "http" else "https"
+    if not url.path and same_domain(url.netloc.lower().removeprefix(API_HOST_PREFIX), config.domain, scheme):
+        return api_url(scheme, usable_domain(config.domain))
+    return f"{base}{API_PREFIX}"
+
+
+def fetch(sandbox: Any) -> Answer:
+    """One refresh request of a ``Sandbox``, through the SDK's own API client: its key, headers, proxy, trust."""
+    config = _for_refresh(sandbox)
+    client = importlib.import_module(SYNC_API).get_api_client(config).get_httpx_client()
+    answer = client.post(_url(config, sandbox), timeout=config.get_request_timeout())
+    return Answer(answer.status_code, answer.headers, answer.content)
+
+
+async def fetch_async(sandbox: Any) -> Answer:
+    """One refresh request of an ``AsyncSandbox``."""
+    config = _for_refresh(sandbox)
+    client = importlib.import_module(ASYNC_API).get_api_client(config).get_async_httpx_client()
+    answer = await client.post(_url(config, sandbox), timeout=config.get_request_timeout())
+    return Answer(answer.status_code, answer.headers, answer.content)
+
+
+def _url(config: Any, sandbox: Any) -> str:
+    return f"{config.api_url}/sandboxes/{sandbox.sandbox_id}/traffic-access-token"
+
+
+def _for_refresh(sandbox: Any) -> Any:
+    """The sandbox's configuration for the API of refreshes, and without the retries of e2b 2.49.1 and later: the
+    schedule has its own backoff."""
+    config = twin_of(sandbox.connection_config)
+    config.api_url = refresh_base(config, sandbox.envd_api_url)
+    if hasattr(config, "retries"):
+        config.retries = 0
+    return config
+
+
+def twin_of(config: Any) -> Any:
+    """Another configuration with the same values. ``copy.copy`` would leave a mark on the SDK's class."""
+    twin = object.__new__(type(config))
+    vars(twin).update(vars(config))
+    return twin

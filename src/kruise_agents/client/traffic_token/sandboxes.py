@@ -1,0 +1,196 @@
+"""What becomes of sandbox objects: each gets a holder of its token, which its data-plane clients ask."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .errors import TrafficAccessTokenError
+from .holder import AsyncTokens, SyncTokens, Tokens
+from .refresh import fetch, fetch_async, twin_of
+from .token import TokenState, TrafficAccessToken
+
+PROTECT_KEY = "security.agents.kruise.io/enable-jwt-auth"
+_HOLDER = "_kruise_agents_traffic_tokens"
+
+
+def tokens_of(config: Any) -> Tokens | None:
+    """The holder of the sandbox whose configuration this is; None for one made in debug mode or unpatched."""
+    holder = getattr(config, _HOLDER, None)
+    return holder if isinstance(holder, SyncTokens | AsyncTokens) else None
+
+
+class SandboxHeaders(dict[str, str]):
+    """The headers of a sandbox's clients, with which the RPC clients keep the holder too."""
+
+    tokens: Tokens
+
+    def __init__(self, headers: dict[str, str], tokens: Tokens) -> None:
+        super().__init__(headers)
+        self.tokens = tokens
+
+
+def wrap_sandbox(original: Callable[..., None]) -> Callable[..., None]:
+    """``Sandbox.__init__``: make the holder before the clients, and give it to those that exist after."""
+    return _wrap_init(original, lambda sandbox, state: SyncTokens(state, lambda: fetch(sandbox)))
+
+
+def wrap_async_sandbox(original: Callable[..., None]) -> Callable[..., None]:
+    """``AsyncSandbox.__init__``: as :func:`wrap_sandbox`."""
+    return _wrap_init(original, lambda sandbox, state: AsyncTokens(state, lambda: fetch_async(sandbox)))
+
+
+def wrap_sandbox_headers(original: property) -> property:
+    """``ConnectionConfig.sandbox_headers``, which only data-plane clients are made with."""
+    getter: Callable[[Any], dict[str, str]] = original.fget  # type: ignore[assignment]  # checked before patching
+
+    @functools.wraps(getter)
+    def sandbox_headers(self: Any) -> dict[str, str]:
+        headers = getter(self)
+        tokens = tokens_of(self)
+        return headers if tokens is None else SandboxHeaders(headers, tokens)
+
+    return property(sandbox_headers, original.fset, original.fdel, original.__doc__)
+
+
+def wrap_traffic_access_token(original: property) -> property:
+    """``SandboxBase.traffic_access_token``: the newest token, for requests that the program makes itself."""
+    getter: Callable[[Any], Any] = original.fget  # type: ignore[assignment]  # checked before patching
+
+    @functools.wraps(getter)
+    def traffic_access_token(self: Any) -> Any:
+        tokens = tokens_of(self.connection_config)
+        return getter(self) if tokens is None else tokens.state.token
+
+    return property(traffic_access_token, original.fset, original.fdel, original.__doc__)
+
+
+def wrap_client(original: property) -> property:
+    """``_client`` of the code interpreter, which makes an httpx client at each access."""
+    getter: Callable[[Any], Any] = original.fget  # type: ignore[assignment]  # checked before patching
+
+    @functools.wraps(getter)
+    def _client(self: Any) -> Any:
+        return _hooked(getter(self), tokens_of(self.connection_config))
+
+    return property(_client, original.fset, original.fdel, original.__doc__)
+
+
+def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``_create_envd_api``, which makes an httpx client for each thread (e2b 2.28.1 to 2.37.1)."""
+
+    @functools.wraps(original)
+    def _create_envd_api(self: Any, *args: Any) -> Any:
+        config = getattr(self, "_connection_config", None) or self.connection_config
+        return _hooked(original(self, *args), tokens_of(config))
+
+    return _create_envd_api
+
+
+def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``class_method_variant.__get__``: by it alone the SDK finds ``connect``, of classes and of objects.
+
+    The answer to a connect never has a token, so an object without one asks once whether it needs one.
+    """
+
+    @functools.wraps(original)
+    def __get__(self: Any, obj: Any, objtype: type | None = None) -> Any:
+        method = original(self, obj, objtype)
+        return _then_ask(method) if self.class_method_name.startswith("_cls_connect") else method
+
+    return __get__
+
+
+def refresh_traffic_access_token(self: Any, force: bool = False) -> TrafficAccessToken:
+    """The sandbox's traffic access token, refreshed first when it is due.
+
+    Parameters:
+        force: fetch a new one now, whatever the schedule says. When that fails, the old one is returned while it
+            is valid.
+
+    Returns:
+        The token, a string whose ``expires_at`` is its end.
+
+    Raises:
+        TrafficAccessTokenExpired: there is no valid token.
+    """
+    tokens = _tokens_of_object(self)
+    return tokens.refresh(force) if isinstance(tokens, SyncTokens) else TrafficAccessToken("")
+
+
+async def refresh_traffic_access_token_async(self: Any, force: bool = False) -> TrafficAccessToken:
+    """As that of ``Sandbox``."""
+    tokens = _tokens_of_object(self)
+    return await tokens.refresh(force) if isinstance(tokens, AsyncTokens) else TrafficAccessToken("")
+
+
+def _tokens_of_object(sandbox: Any) -> Tokens | None:
+    config = sandbox.connection_config
+    tokens = tokens_of(config)
+    if tokens is None and not config.debug:
+        raise TrafficAccessTokenError(
+            "this sandbox object was made before patch_traffic_access_token(); make it again with connect()"
+        )
+    return tokens
+
+
+def _wrap_init(original: Callable[..., None], new_tokens: Callable[[Any, TokenState], Tokens]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def __init__(self: Any, **opts: Any) -> None:
+        config = opts.get("connection_config")
+        if config is None or config.debug:
+            original(self, **opts)
+            return
+        if tokens_of(config) is not None:
+            # Made by hand with the configuration of another sandbox: neither may send the other's token.
+            config = opts["connection_config"] = twin_of(config)
+        token = opts.get("traffic_access_token")
+        tokens = new_tokens(self, TokenState(token if isinstance(token, str) and token else None))
+        setattr(config, _HOLDER, tokens)
+        original(self, **opts)
+        for part in (self, self.files, self.commands, self.pty):
+            for client in vars(part).values():
+                _hooked(client, tokens)
+
+    return __init__
+
+
+def _hooked(client: Any, tokens: Tokens | None) -> Any:
+    """An httpx client that asks ``tokens`` before each request; anything else comes back as it is."""
+    hooks = getattr(client, "event_hooks", None)
+    if tokens is not None and isinstance(hooks, dict) and tokens not in hooks["request"]:
+        client.event_hooks = {**hooks, "request": [*hooks["request"], tokens]}
+    return client
+
+
+def _then_ask(connect: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(connect)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = connect(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            return _ask_async(result)
+        if _is_open_question(result):
+            _take_up(result, result.get_info())
+        return result
+
+    return wrapped
+
+
+async def _ask_async(connecting: Coroutine[Any, Any, Any]) -> Any:
+    sandbox = await connecting
+    if _is_open_question(sandbox):
+        _take_up(sandbox, await sandbox.get_info())
+    return sandbox
+
+
+def _is_open_question(sandbox: Any) -> bool:
+    tokens = tokens_of(getattr(sandbox, "connection_config", None))
+    return tokens is not None and tokens.state.token is None
+
+
+def _take_up(sandbox: Any, info: Any) -> None:
+    tokens = tokens_of(sandbox.connection_config)
+    if tokens is not None and (info.metadata or {}).get(PROTECT_KEY) == "true":
+        tokens.state.require()

@@ -1,0 +1,178 @@
+"""The API keys of a manager: those that it was started with, and those that were made over the API.
+
+Whatever is made belongs to the key that made it, and no other key sees it. A team is a name that keys share: it says
+who may make and delete keys, not who sees what.
+
+Keys that are made here have 122 random bits, so that their SHA-256 is all that is stored: nobody can guess what it was
+made of, and a slow hash would only slow every request down. Keys of the command line are not stored at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ...protocol.keys import decode_key
+from ..state.database import ApiKeyRow, NoSpaceError, Store
+from ..state.secret import StateSecret
+from .quota import UNLIMITED, Quota
+
+ADMIN_TEAM = "admin"
+ADMIN_ID = "550e8400-e29b-41d4-a716-446655440000"
+"""Of the first key that a manager is started with, whatever it is (OpenKruise's well-known admin key)."""
+_ADMIN_TEAM_ID = "550e8400-e29b-41d4-a716-446655449999"
+_TEAMS = uuid.UUID("0b8b3a5e-6f0e-4f5c-9d55-6f6b61670001")
+_USE_WRITTEN_EVERY = 60.0
+"""Seconds; not every request is worth a write."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is known of one key. Times are seconds since the epoch."""
+
+    id: str
+    name: str
+    team: str
+    created_at: float
+    created_by: str | None = None
+    """The id of the key that made it; None: the manager was started with it."""
+    quota: Quota = UNLIMITED
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it may make keys of other teams, set quotas, and delete any key that was made."""
+        return self.team == ADMIN_TEAM
+
+
+class Keys:
+    """The keys of one manager.
+
+    Parameters:
+        given: those that it is started with, in either spelling; all belong to the admin team. The first one is always
+            the same owner, so that it may be replaced; each other one is an owner as long as it is given.
+        store: where the others are.
+        secret: what the ids of given keys are derived from, so that no id tells anything of a key.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, given: Sequence[str], store: Store, secret: StateSecret, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._blind = secrets.token_bytes(32)
+        self._by_id: dict[str, ApiKey] = {}
+        self._ids: dict[bytes, str] = {}
+        self._used: dict[str, float] = {}
+        self._written: dict[str, float] = {}
+        for number, raw in enumerate(dict.fromkeys(raw_key(key.encode()) for key in given)):
+            key_id, name = (ADMIN_ID, ADMIN_TEAM) if number == 0 else (secret.key_id(raw), f"{ADMIN_TEAM} {number + 1}")
+            self._know(ApiKey(key_id, name, ADMIN_TEAM, clock()), _digest(raw))
+        for row in store.api_keys():
+            self._ids.setdefault(self._place(row.digest), row.id)  # one that is given as well is a given one
+            self._by_id[row.id] = _key_of(row)
+            if row.last_used is not None:
+                self._used[row.id] = self._written[row.id] = row.last_used
+
+    def find(self, raw: bytes) -> ApiKey | None:
+        """The key with that value, which is being used now."""
+        key_id = self._ids.get(self._place(_digest(raw)))
+        if key_id is None:
+            return None
+        self._note_use(key_id)
+        return self._by_id[key_id]
+
+    def get(self, key_id: str) -> ApiKey | None:
+        """The key with that id."""
+        return self._by_id.get(key_id)
+
+    def last_used(self, key: ApiKey) -> float | None:
+        """When it was last used, in seconds since the epoch."""
+        return self._used.get(key.id)
+
+    def of_team(self, team: str) -> list[ApiKey]:
+        """The keys of a team, oldest first."""
+        return sorted((key for key in self._by_id.values() if key.team == team), key=lambda key: key.created_at)
+
+    def teams(self) -> list[str]:
+        """Every team that has a key, by name."""
+        return sorted({key.team for key in self._by_id.values()})
+
+    def make(self, name: str, team: str, by: ApiKey, quota: Quota = UNLIMITED) -> tuple[ApiKey, str]:
+        """Make a key. Returns it with its raw value, which nobody can be told again.
+
+        Raises:
+            NoSpaceError: the disk is full.
+        """
+        raw = str(uuid.uuid4())
+        key = ApiKey(str(uuid.uuid4()), name, team, self._clock(), by.id, quota)
+        digest = _digest(raw.encode())
+        self._store.save_api_key(
+            ApiKeyRow(
+                id=key.id,
+                digest=digest,
+                name=name,
+                team=team,
+                created_at=key.created_at,
+                created_by=by.id,
+                last_used=None,
+                quota=quota.to_json(),
+            )
+        )
+        self._know(key, digest)
+        return key, raw
+
+    def remove(self, key: ApiKey) -> None:
+        """Let a key that was made open nothing any more.
+
+        Raises:
+            NoSpaceError: the disk is full; it still does.
+        """
+        self._store.remove_api_key(key.id)
+        del self._by_id[key.id]
+        self._ids = {place: key_id for place, key_id in self._ids.items() if key_id != key.id}
+
+    def _know(self, key: ApiKey, digest: bytes) -> None:
+        self._by_id[key.id] = key
+        self._ids[self._place(digest)] = key.id
+
+    def _place(self, digest: bytes) -> bytes:
+        """Where a key is looked up. What the time of a look-up tells is of this value, which nobody can compute."""
+        return hmac.digest(self._blind, digest, "sha256")
+
+    def _note_use(self, key_id: str) -> None:
+        self._used[key_id] = now = self._clock()
+        if self._by_id[key_id].created_by is None or now - self._written.get(key_id, 0) < _USE_WRITTEN_EVERY:
+            return
+        self._written[key_id] = now
+        try:
+            self._store.note_use_of_api_key(key_id, now)
+        except NoSpaceError:
+            logger.warning("the disk is too full to write down when keys are used")
+
+
+def team_id(team: str) -> str:
+    """The id of a team: the same for the same name."""
+    return _ADMIN_TEAM_ID if team == ADMIN_TEAM else str(uuid.uuid5(_TEAMS, team))
+
+
+def raw_key(given: bytes) -> bytes:
+    """The raw spelling of a key, whichever of the two it came in."""
+    decoded = decode_key(given.decode("latin-1"))
+    return given if decoded is None else decoded
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.sha256(raw).digest()
+
+
+def _key_of(row: ApiKeyRow) -> ApiKey:
+    return ApiKey(row.id, row.name, row.team, row.created_at, row.created_by, Quota.from_json(row.quota))

@@ -1,0 +1,80 @@
+"""Binding the manager's port."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from ...errors import ConfigurationError
+
+_LOOPBACK = ("127.0.0.1", "::1")
+_TRIES = 20
+
+
+def bind(host: str | None, port: int) -> list[socket.socket]:
+    """Bind ``port`` on ``host``; without a host on both loopback addresses.
+
+    ``localhost`` may mean either address, and clients try one of them first.
+
+    Parameters:
+        port: 0 means any free port, the same one on both addresses.
+
+    Raises:
+        ConfigurationError: the address cannot be bound; the message says why and what to do.
+    """
+    if host is not None:
+        return [_bind_one(host, port)]
+    for _ in range(_TRIES):
+        first = _bind_one(_LOOPBACK[0], port)
+        try:
+            return [first, _bind_one(_LOOPBACK[1], first.getsockname()[1])]
+        except _InUseError:
+            first.close()
+            if port != 0:
+                raise
+        except ConfigurationError:
+            return [first]  # no IPv6 on this machine
+    raise ConfigurationError("no port is free on both 127.0.0.1 and ::1; choose one with --port")
+
+
+class _InUseError(ConfigurationError):
+    """Another program listens there."""
+
+
+def _bind_one(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ConfigurationError(f"cannot listen on host {host!r}: {error.strerror}") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _notice_dead_peers(listener)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise _explained(host, port, error) from error
+    return listener
+
+
+def _notice_dead_peers(listener: socket.socket) -> None:
+    """Every connection inherits it: one whose other end has vanished without a word ends after some two minutes."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+
+
+def _explained(host: str, port: int, error: OSError) -> ConfigurationError:
+    where = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return _InUseError(
+            f"{where} is in use by another program; stop it, or choose another port with --port (0: any free one)"
+        )
+    if error.errno == errno.EACCES:
+        return ConfigurationError(f"{where} needs more rights to listen on; choose a port from 1024 on with --port")
+    return ConfigurationError(f"cannot listen on {where}: {error.strerror}")

@@ -1,0 +1,1 @@
+"""Programs in namespaces, started by bubblewrap."""

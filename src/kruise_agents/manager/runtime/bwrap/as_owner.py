@@ -1,0 +1,72 @@
+"""Work on the files of sandboxes where they belong to ids that only a namespace of these ids may touch."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from ..files.copying import copy_command, run_copy
+from ..files.identities import Identities
+from ..files.owners import USER_ID
+from ..files.removal import size_command, size_said
+from .launch import Surroundings, run, start
+from .mounts import program_mounts
+from .namespaces import owners_namespace
+
+logger = logging.getLogger(__name__)
+
+
+def give(folder: Path, identities: Identities) -> None:
+    """Let an empty folder of the manager's own belong to the default user of sandboxes.
+
+    Raises:
+        OSError: it cannot.
+    """
+    # In their namespace all ids are one higher, see Identities.
+    owner = f"{USER_ID + 1}:{USER_ID + 1}"
+    _run_as_owners(["chown", owner, "--", str(folder)], identities, "CHOWN", "FOWNER")
+
+
+def size(folder: Path, identities: Identities | None) -> int:
+    """Bytes that a folder takes on the disk, also where programs have closed folders to their owner.
+
+    Raises:
+        OSError: it could not be measured.
+    """
+    return size_said(_run_as_owners(size_command(folder), identities, "DAC_OVERRIDE", "FOWNER"))
+
+
+def remove(folder: Path, identities: Identities) -> None:
+    """Remove what their ids own, as far as it goes; the log says why it did not."""
+    try:
+        _run_as_owners(["rm", "-rf", "--", str(folder)], identities, "DAC_OVERRIDE", "FOWNER")
+    except OSError as error:
+        logger.warning("%s could not be removed as its owners: %s", folder, error)
+
+
+async def copy(source: Path, target: Path, identities: Identities | None) -> None:
+    """Copy a folder to an empty one.
+
+    Nothing else of the host is there for it, so that links which programs exchange meanwhile lead nowhere.
+
+    Raises:
+        OSError: it failed.
+    """
+    inside = (Path("/source"), Path("/target"))
+    options = [*owners_namespace("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"), *program_mounts()]
+    options += ["--ro-bind", str(source), str(inside[0]), "--bind", str(target), str(inside[1])]
+
+    def start_copy(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+        return start(options, command, Surroundings(identities, output)).process
+
+    await run_copy(start_copy, copy_command(*inside))
+
+
+def _run_as_owners(command: Sequence[str], identities: Identities | None, *capabilities: str) -> str:
+    """Run a command on the host's own files, with their paths."""
+    # With the devices: shells open /dev/null, and a mount without them refuses even that.
+    options = [*owners_namespace(*capabilities), "--dev-bind", "/", "/"]
+    return run(options, command, identities)

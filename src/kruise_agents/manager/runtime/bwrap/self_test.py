@@ -1,0 +1,97 @@
+"""What is tried before sandboxes are promised: their namespaces, with one user or several, and a root file system."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..files.identities import Identities, NoIdentitiesError, find_identities
+from ..rootfs.carried_python import CarriedPython, places
+from .binary import not_permitted
+from .launch import run
+from .options import trial_options
+
+_READ_INSIDE = ("uvicorn", "zmq", "ipykernel")
+_BECOME_ROOT = ("-I", "-m", "kruise_agents.sandbox.linux.user_namespace")
+_LAST_OUTPUT = 1000
+
+logger = logging.getLogger(__name__)
+
+
+def find_users() -> tuple[Identities | None, str | None]:
+    """Start a program in the namespaces that a sandbox needs: with several users, else with one.
+
+    Returns:
+        The ids of several users, or why there is one.
+
+    Raises:
+        RuntimeUnavailableError: neither works.
+    """
+    try:
+        identities = find_identities()
+        run(trial_options(several_users=True), _several_users_trial(), identities)
+    except (NoIdentitiesError, OSError) as error:
+        because = str(error)
+    else:
+        return identities, None
+    try:
+        run(trial_options(several_users=False), ["true"], None)
+    except OSError as error:
+        raise not_permitted(str(error)) from error
+    logger.info("sandboxes have one user: %s", because)
+    return None, because
+
+
+def try_root_file_system(folder: Path, carried: CarriedPython, identities: Identities | None) -> None:
+    """Run its shells and the manager's Python in it.
+
+    Raises:
+        OSError: one does not run; the text says what to do.
+    """
+    several = identities is not None
+    options = trial_options(several_users=several, system=folder, carried=carried)
+    for command, problem in _root_file_system_trials(several_users=several):
+        try:
+            run(options, command, identities)
+        except OSError as error:
+            raise OSError(f"{problem}: {str(error)[-_LAST_OUTPUT:]}") from error
+
+
+def refuse_foreign(rootfs: Path, state_dir: Path | None) -> None:
+    """Refuse a folder whose use would show this machine's own files, or that is no root file system.
+
+    Raises:
+        OSError: the text says why.
+    """
+    if rootfs == Path("/"):
+        raise OSError("it is this machine's own; leave 'rootfs' out to have its system folders")
+    if state_dir is not None and state_dir.resolve().is_relative_to(rootfs):
+        raise OSError(f"the state folder {state_dir} lies in it; choose another with --state-dir")
+    if (rootfs / "usr").is_symlink() or not (rootfs / "usr").is_dir():
+        raise OSError(
+            "it has no folder 'usr'; a root file system is made with `mmdebstrap --variant=minbase stable FOLDER`, or "
+            "`docker export CONTAINER | tar -x -C FOLDER`"
+        )
+
+
+def _several_users_trial() -> list[str]:
+    """Goes the way of a sandbox's program and says whether its users can read what they need."""
+    specs = [importlib.util.find_spec(module) for module in _READ_INSIDE]
+    needed = [spec.origin for spec in specs if spec is not None and spec.origin is not None]
+    return [sys.executable, *_BECOME_ROOT, sys.executable, __file__, *needed]
+
+
+def _root_file_system_trials(*, several_users: bool) -> Iterator[tuple[list[str], str]]:
+    """Each with what is wrong with the root file system in which it fails: its shells, and the manager's Python."""
+    python = places().executable
+    modules = ", ".join((*_READ_INSIDE, "kruise_agents.sandbox.main"))
+    yield ["/bin/sh", "-c", "exit 0"], "its /bin/sh does not run; is it whole, and for this kind of processor?"
+    yield ["/bin/bash", "-c", "exit 0"], "its /bin/bash does not run; install bash in it"
+    yield [python, "-I", "-c", f"import {modules}"], "the manager's Python does not run in it"
+    if several_users:
+        needed = [str(places().ours / "__init__.py"), str(places().base), *places().packages]
+        problem = "users of a sandbox cannot read what they need; let everybody read it (chmod -R a+rX)"
+        yield [python, *_BECOME_ROOT, "/bin/bash", *needed], problem

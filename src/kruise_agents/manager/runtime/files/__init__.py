@@ -1,0 +1,1 @@
+"""File trees of sandboxes: layout, owners, copies and removal."""

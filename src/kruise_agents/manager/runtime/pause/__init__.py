@@ -1,0 +1,1 @@
+"""Stopping and continuing all processes of a sandbox."""

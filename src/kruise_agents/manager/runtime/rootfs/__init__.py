@@ -1,0 +1,1 @@
+"""The files that a sandbox sees outside of its home."""

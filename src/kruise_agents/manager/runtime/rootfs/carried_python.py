@@ -1,0 +1,138 @@
+"""The manager's Python, carried into sandboxes whose system folders are not this machine's.
+
+There it may meet another C library, or none of the libraries that it needs. So it lies in one folder of its own, which
+is no folder of either, with this machine's loader and libraries beside it; programs of the sandbox never see these,
+because they are named on the command line of the interpreter alone. Read-only all of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import kruise_agents
+
+from .... import __version__
+from .python import PythonPlaces, base_executable, make_environment
+
+FOLDER = PurePosixPath("/.kruise-agents")
+"""Where it lies in a sandbox."""
+_LIBRARY = re.compile(r"^\t(\S+) => (/.+) \(0x[0-9a-f]+\)$", re.MULTILINE)
+_LOADER = re.compile(r"^\t(/.+) \(0x[0-9a-f]+\)$", re.MULTILINE)
+# A script, so that what is found by its own place (virtual environments) goes by the name that it was called by.
+_INTERPRETER = """\
+#!/bin/sh
+exec {folder}/libraries/{loader} --library-path {folder}/libraries --argv0 "$0" {folder}/interpreter "$@"
+"""
+
+
+class CarriedPython:
+    """Made once for a manager.
+
+    Parameters:
+        folder: where the folder goes that all others are mounted in. It stays: sandboxes outlive their manager.
+
+    Raises:
+        OSError: this Python cannot be carried; the text says why.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._mounts = dict(_mounts())
+        described = repr((sorted(self._mounts.items()), _INTERPRETER, sys.version, __version__))
+        self._folder = folder / hashlib.sha256(described.encode()).hexdigest()[:16]
+        if not self._folder.is_dir():
+            draft = self._folder.with_suffix(".new")
+            shutil.rmtree(draft, ignore_errors=True)
+            self._make(draft)
+            for path in (draft, *draft.rglob("*")):
+                if not path.is_symlink():
+                    path.chmod(0o755)  # for every user of a sandbox, whatever the manager's umask
+            draft.rename(self._folder)
+
+    def options(self) -> Iterator[str]:
+        """Options of ``bwrap`` that put it into a sandbox."""
+        yield from ("--ro-bind", str(self._folder), str(FOLDER))
+        for inside, source in self._mounts.items():
+            yield from ("--ro-bind", str(source), str(FOLDER / inside))
+
+    def _make(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        for inside, source in self._mounts.items():
+            place = folder / inside
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                place.mkdir()
+            else:
+                place.touch()
+        base = folder / PurePosixPath(places().base).relative_to(FOLDER)
+        base.parent.mkdir(exist_ok=True)
+        loader = next(name for name in self._mounts if name.startswith("libraries/")).partition("/")[2]
+        base.write_text(_INTERPRETER.format(folder=FOLDER, loader=loader), encoding="utf-8")
+        make_environment(folder / "environment", places())
+
+
+@functools.cache
+def places() -> PythonPlaces:
+    """It and the manager's packages, by their paths in a sandbox."""
+    packages = [str(FOLDER / name) for name, _ in _packages()]
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    return PythonPlaces(
+        Path(FOLDER / "bin" / version), tuple(packages), Path(FOLDER / "own" / "kruise_agents"), FOLDER / "environment"
+    )
+
+
+def _mounts() -> Iterator[tuple[str, Path]]:
+    """What lies where in the folder; the loader is the first of the libraries."""
+    base = base_executable()
+    yield "interpreter", base
+    for folder in _standard_library():
+        yield str(folder.relative_to(sys.base_prefix)), folder
+    yield from _packages()
+    yield "own/kruise_agents", Path(kruise_agents.__file__).parent
+    found = list(_libraries(base))
+    yield from ((f"libraries/{name}", path) for name, path in found)
+
+
+def _standard_library() -> list[Path]:
+    """One folder, or two where a system keeps what is compiled in another (``lib64``)."""
+    bases = {"platbase": sys.base_exec_prefix, "installed_platbase": sys.base_exec_prefix}
+    return sorted({Path(sysconfig.get_path(name, vars=bases)) for name in ("stdlib", "platstdlib")})
+
+
+def _packages() -> list[tuple[str, Path]]:
+    folders = [Path(folder) for folder in site.getsitepackages() if Path(folder).is_dir()]
+    return [(f"packages/{number}", folder) for number, folder in enumerate(folders)]
+
+
+def _libraries(base: Path) -> Iterator[tuple[str, Path]]:
+    """The loader, then every shared library that the interpreter and its extension modules are linked to."""
+    packages = [folder for _, folder in _packages()]
+    compiled = [*(folder / "lib-dynload" for folder in _standard_library()), *packages]
+    modules = [module for folder in compiled for module in sorted(folder.rglob("*.so"))]
+    try:
+        said = _linked_to(base)
+        loader = _LOADER.search(said)
+        if loader is None:
+            raise OSError(f"ldd names no loader of {base}")
+        said += _linked_to(*modules)
+    except FileNotFoundError:
+        raise OSError("the program ldd is not installed, which names the libraries of the manager's Python") from None
+    yield Path(loader[1]).name, Path(loader[1]).resolve()
+    for name, path in dict(reversed(_LIBRARY.findall(said))).items():
+        # What packages bring along they find themselves.
+        if not any(Path(path).resolve().is_relative_to(folder) for folder in packages):
+            yield name, Path(path).resolve()
+
+
+def _linked_to(*files: Path) -> str:
+    """What ``ldd`` says. That it fails for a file which is no program for this machine does not matter."""
+    command = ["ldd", *map(str, files)]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout

@@ -1,0 +1,1 @@
+"""The process that sandboxes' programs are forked from."""

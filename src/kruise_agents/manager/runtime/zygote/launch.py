@@ -1,0 +1,127 @@
+"""Forks of a zygote in place of the command of ``bwrap``, and the making of a zygote that can do that here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..base import Launched
+from ..bwrap.launch import Surroundings, end, pipe, said, start, wait_for
+from ..bwrap.namespaces import HOME, VARIABLES
+from ..files.identities import Identities
+from ..pause.freezer import group_of
+from ..rootfs.python import PROGRAM_WORDS, program_argv
+from .process import ENTERED, PLACEHOLDER, Order, Zygote, ZygoteError
+
+_READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-drop", "ALL", "--ro-bind", "/", "/")
+
+
+def program_order(command: Sequence[str], *, kernel: bool = False, trial: bool = False) -> Order:
+    """To become the program of a sandbox.
+
+    Parameters:
+        command: what would be executed.
+        kernel: whether it prepares a fork for the first kernel.
+        trial: only try it.
+    """
+    return Order(command, command[PROGRAM_WORDS:], VARIABLES, HOME, kernel=kernel, trial=trial)
+
+
+def start_fork(options: Sequence[str], zygote: Zygote, order: Order, around: Surroundings) -> Launched:
+    """Start ``bwrap`` as :func:`.starting.start` does, and let a fork of the zygote into it instead of a command.
+
+    Raises:
+        OSError: as there.
+        ZygoteError: it has ended; nothing is left running.
+    """
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        waits_until, lifeline = pipe(theirs, ours)
+        ready, says_ready = pipe(ours, theirs)
+        unhanded = replace(around, descriptors=())
+        launched = start(options, PLACEHOLDER, unhanded, (waits_until, says_ready))
+        if launched.first_pid is None:
+            return launched
+        nothing = ours.enter_context(Path(os.devnull).open("r+b", buffering=0))
+        output = around.output.fileno()
+        handed = {0: nothing.fileno(), 1: output, 2: output, **{one: one for one in around.descriptors}}
+        try:
+            with _members_of(launched.first_pid) as members:
+                zygote.fork(order, launched.first_pid, members, (ready, lifeline), handed)
+        except BaseException:
+            end(launched)
+            raise
+        return launched
+
+
+def make_zygote(options: Sequence[str], identities: Identities | None) -> Zygote:
+    """One that has been tried in the namespaces that a sandbox has.
+
+    Parameters:
+        options: of ``bwrap``, for these.
+
+    Raises:
+        ZygoteError: it does not work here.
+    """
+    try:
+        with _seen_read_only(Path(sys.executable).resolve()) as (interpreter, namespace):
+            zygote = Zygote(interpreter, os.dup(namespace))
+        try:
+            zygote.wait_until_ready()
+            _try(zygote, options, identities)
+        except BaseException:
+            zygote.close()
+            raise
+    except OSError as error:
+        raise ZygoteError(str(error)) from error
+    return zygote
+
+
+def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) -> None:
+    order = program_order(program_argv(HOME, several_users=identities is not None), trial=True)
+    with tempfile.TemporaryFile() as output:
+        wait_for(start_fork(options, zygote, order, Surroundings(identities, output)), "a fork")
+        if said(output) != ENTERED:
+            raise ZygoteError(said(output) or "a fork did not enter")
+
+
+@contextlib.contextmanager
+def _members_of(pid: int) -> Iterator[int | None]:
+    """A descriptor by which a process can join the group that was made for a sandbox; None where there is none."""
+    group = group_of(pid)
+    if group is None:
+        yield None
+        return
+    with (group / "cgroup.procs").open("wb", buffering=0) as members:
+        yield members.fileno()
+
+
+@contextlib.contextmanager
+def _seen_read_only(path: Path) -> Iterator[tuple[int, int]]:
+    """A file, opened through a mount that nobody can write to, and the mount namespace in which that is.
+
+    While the namespace is kept, the file has its full path in ``/proc``.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    with tempfile.TemporaryFile() as output, contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        waits_until, _ = pipe(theirs, ours)
+        ready, says_ready = pipe(ours, theirs)
+        launched = start(_READ_ONLY, PLACEHOLDER, Surroundings(None, output), (waits_until, says_ready))
+        theirs.close()
+        try:
+            if launched.first_pid is None or not os.read(ready, 1):
+                raise OSError(said(output) or "bwrap did not start")
+            seen = Path(f"/proc/{launched.first_pid}")
+            file = os.open(f"{seen}/root{path}", os.O_RDONLY | os.O_CLOEXEC)
+            ours.callback(os.close, file)
+            namespace = os.open(seen / "ns" / "mnt", os.O_RDONLY | os.O_CLOEXEC)
+            ours.callback(os.close, namespace)
+            yield file, namespace
+        finally:
+            end(launched)

@@ -1,0 +1,49 @@
+"""One timer for each sandbox: its end time while it runs, the end of its keep while it is paused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from .sandbox import Sandbox, seconds_until
+
+_LONGEST_SECONDS = 86_400.0
+"""Longer timers are set in steps, because the event loop's clock stands still while the machine sleeps."""
+
+
+class Deadlines:
+    """The timers of one manager.
+
+    Parameters:
+        reached: called with the sandbox whose time has come.
+    """
+
+    def __init__(self, reached: Callable[[Sandbox], None]) -> None:
+        self._reached = reached
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def arm(self, sandbox: Sandbox) -> None:
+        """Set the timer to what counts in the sandbox's present state, in place of what it was."""
+        self.disarm(sandbox)
+        seconds = seconds_until(sandbox.deadline)
+        if seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[sandbox.id] = loop.call_later(min(seconds, _LONGEST_SECONDS), self._ring, sandbox)
+
+    def disarm(self, sandbox: Sandbox) -> None:
+        """Take the timer away."""
+        if timer := self._timers.pop(sandbox.id, None):
+            timer.cancel()
+
+    def close(self) -> None:
+        """Take all of them away."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _ring(self, sandbox: Sandbox) -> None:
+        self._timers.pop(sandbox.id, None)
+        if seconds_until(sandbox.deadline):
+            self.arm(sandbox)  # a step, or the clock was set back
+        elif sandbox.deadline is not None:
+            self._reached(sandbox)

@@ -1,0 +1,156 @@
+"""What each sandbox uses, as its envd measures it, over time.
+
+A measurement walks through all processes of a sandbox, and a machine full of idle sandboxes should be idle. So each is
+measured once a minute, and every five seconds as long as somebody asks; every question also gets a new measurement.
+Paused sandboxes use no processor, cannot answer, and are left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from .lifecycle import State
+from .program import NoAnswerError
+from .sandbox import Sandbox
+
+EVERY_SECONDS = 5.0
+UNASKED_SECONDS = 60.0
+ASKED_SECONDS = 300.0
+"""For how long after a question a sandbox is measured often."""
+KEPT = 720
+"""Samples of one sandbox: an hour of frequent ones, half a day of others."""
+_AT_ONCE = 4
+_SLACK = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measurement. Sizes are in bytes, the time in seconds since the epoch."""
+
+    at: float
+    cpu_count: int
+    cpu_used_pct: float
+    mem_used: int
+    mem_total: int
+    mem_cache: int
+    disk_used: int
+    disk_total: int
+
+
+@dataclass(slots=True)
+class _Track:
+    samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT))
+    asked: float = -math.inf
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Measurements:
+    """The samples of one manager's sandboxes, in memory.
+
+    Parameters:
+        sandboxes: gives all that there are.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, sandboxes: Callable[[], Iterable[Sandbox]], clock: Callable[[], float] = time.time) -> None:
+        self._sandboxes = sandboxes
+        self._clock = clock
+        self._tracks: dict[str, _Track] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Measure from now on."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Measure no more."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def history(self, sandbox: Sandbox) -> list[Sample]:
+        """All samples of a sandbox that are kept, oldest first; the last one is not older than five seconds."""
+        track = self._tracks.setdefault(sandbox.id, _Track())
+        track.asked = self._clock()
+        await self._measure(sandbox, EVERY_SECONDS)
+        return list(track.samples)
+
+    async def sweep(self) -> None:
+        """Measure those whose time has come, a few at once, and forget those that are gone."""
+        present = {sandbox.id: sandbox for sandbox in self._sandboxes()}
+        for gone in self._tracks.keys() - present.keys():
+            del self._tracks[gone]
+        due = iter([(sandbox, interval) for sandbox in present.values() if (interval := self._due(sandbox))])
+        await asyncio.gather(*(self._measure_all(due) for _ in range(_AT_ONCE)))
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY_SECONDS)
+            try:
+                await self.sweep()
+            except Exception:  # what one sandbox does must not end the measuring of all others
+                logger.exception("sandboxes could not be measured")
+
+    async def _measure_all(self, due: Iterator[tuple[Sandbox, float]]) -> None:
+        for sandbox, interval in due:
+            await self._measure(sandbox, interval)
+
+    def _due(self, sandbox: Sandbox) -> float | None:
+        """The interval in which it is measured, if that is over."""
+        track = self._tracks.get(sandbox.id)
+        asked = track is not None and self._clock() - track.asked < ASKED_SECONDS
+        interval = EVERY_SECONDS if asked else UNASKED_SECONDS
+        last = track.samples[-1].at if track is not None and track.samples else sandbox.started_at.timestamp()
+        return interval if self._clock() - last >= interval - _SLACK else None
+
+    async def _measure(self, sandbox: Sandbox, interval: float) -> None:
+        track = self._tracks.setdefault(sandbox.id, _Track())
+        async with track.lock:
+            if sandbox.state is not State.RUNNING:
+                return
+            if track.samples and self._clock() - track.samples[-1].at < interval - _SLACK:
+                return
+            try:
+                answer = await sandbox.program.measure(sandbox.access_token)
+                track.samples.append(read_sample(answer, self._clock()))
+            except (NoAnswerError, OSError, ValueError) as error:
+                logger.info("sandbox %s could not be measured: %s", sandbox.id, error)
+
+
+def read_sample(answer: bytes, at: float) -> Sample:
+    """The sample in an answer of envd, which code in the sandbox may have tampered with.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    values = json.loads(answer)
+    if not isinstance(values, dict):
+        raise ValueError("the measurement is no JSON object")  # noqa: TRY004 - one kind of error for all
+    return Sample(
+        at=at,
+        cpu_count=int(_number(values, "cpu_count")),
+        cpu_used_pct=_number(values, "cpu_used_pct"),
+        mem_used=int(_number(values, "mem_used")),
+        mem_total=int(_number(values, "mem_total")),
+        mem_cache=int(_number(values, "mem_cache")),
+        disk_used=int(_number(values, "disk_used")),
+        disk_total=int(_number(values, "disk_total")),
+    )
+
+
+def _number(values: dict[str, object], name: str) -> float:
+    value = values.get(name)
+    if not isinstance(value, int | float) or not 0 <= value < 2**63:  # not a number is neither
+        raise ValueError(f"the measurement's {name!r} is no number that can be")
+    return value

@@ -1,0 +1,1 @@
+"""What survives the manager: its database, its secret, and their backup."""

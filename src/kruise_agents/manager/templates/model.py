@@ -1,0 +1,153 @@
+"""What a sandbox can be made from."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from ..accounts.quota import Use
+from ..runtime import MIB, EgressRules, Limits
+
+_BUILDS = uuid.UUID("7e2f7b52-64f0-4b0e-a2b0-3f4b1f2d9c11")
+DEFAULT_READY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """How to find out that a start command is ready: by one of three.
+
+    Parameters:
+        command: a shell command that succeeds.
+        port: a port that accepts connections.
+        url: an ``http://`` address on the sandbox's loopback that answers with a status below 400.
+        seconds: how long that may take.
+    """
+
+    command: str | None = None
+    port: int | None = None
+    url: str | None = None
+    seconds: float = DEFAULT_READY_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A kind of sandbox.
+
+    Parameters:
+        limits: what each of its sandboxes may take of the machine.
+        variables: environment variables of everything in it; those of the create call come over them.
+        start: a shell command that runs from the beginning.
+        ready: what a sandbox waits for after that, before it is handed over.
+        internet: whether its sandboxes reach the internet when the create call does not say what they reach.
+        rootfs: the folder of this machine whose system folders they have; None: those of the machine.
+    """
+
+    name: str
+    code_interpreter: bool
+    limits: Limits = field(default_factory=Limits)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    start: str | None = None
+    ready: Ready | None = None
+    internet: bool = True
+    rootfs: str | None = None
+
+    def within(self, rules: EgressRules) -> EgressRules:
+        """The rules for a sandbox of it, of which a call asked for ``rules``."""
+        return rules if self.internet else rules.closed()
+
+    @property
+    def cpu_count(self) -> int:
+        """Whole processors."""
+        return self.limits.cpus
+
+    @property
+    def memory_mb(self) -> int:
+        """MiB."""
+        return self.limits.memory // MIB
+
+    @property
+    def disk_size_mb(self) -> int:
+        """MiB."""
+        return self.limits.disk // MIB
+
+    @property
+    def build_id(self) -> str:
+        """A UUID that stays the same for the same template."""
+        return str(uuid.uuid5(_BUILDS, self.name))
+
+    def use(self, *, running: bool = True) -> Use:
+        """What one sandbox of it counts for in a quota."""
+        return Use(1000 * self.cpu_count, self.memory_mb, running)
+
+    def to_json(self) -> str:
+        """What is written down of it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What was written down, also by an older version."""
+        facts = json.loads(text)
+        ready = facts.pop("ready", None)
+        limits = Limits(**facts.pop("limits", {}))
+        return cls(**facts, limits=limits, ready=Ready(**ready) if ready is not None else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A template of one manager, with what belongs to it here.
+
+    Parameters:
+        files: the file tree that its sandboxes begin with a copy of; None: an empty one.
+        pool: how many of them are kept warm.
+    """
+
+    template: Template
+    files: Path | None = None
+    pool: int = 0
+
+
+POOLED = "code-interpreter-v1"
+"""What the SDK's code interpreter asks for; the number of warm ones is a setting."""
+
+
+def built_in(limits: Limits) -> list[Template]:
+    """Those that every manager has."""
+    return [
+        Template("base", code_interpreter=False, limits=limits),
+        Template("code-interpreter", code_interpreter=True, limits=limits),
+        Template("code-interpreter-v1", code_interpreter=True, limits=limits),
+    ]
+
+
+class Templates:
+    """The templates of one manager, by name.
+
+    Parameters:
+        created_at: the moment from which they exist here: the start of the manager.
+        offers: all of them; None: those that every manager has.
+    """
+
+    def __init__(self, created_at: datetime, offers: Iterable[Offer] | None = None) -> None:
+        self.created_at = created_at
+        if offers is None:
+            offers = [Offer(template) for template in built_in(Limits())]
+        self._by_name = {offer.template.name: offer for offer in offers}
+
+    def all(self) -> list[Template]:
+        """Every template, by name."""
+        return sorted((offer.template for offer in self._by_name.values()), key=lambda template: template.name)
+
+    def find(self, reference: str) -> Template | None:
+        """The template that ``name`` or ``name:default`` refers to, upper and lower case alike."""
+        offer = self.offer(reference)
+        return None if offer is None else offer.template
+
+    def offer(self, reference: str) -> Offer | None:
+        """The same, with what belongs to it."""
+        name, _, tag = reference.lower().partition(":")
+        return self._by_name.get(name) if tag in ("", "default") else None

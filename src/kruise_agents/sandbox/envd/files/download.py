@@ -1,0 +1,167 @@
+"""``GET /files``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from ...connect.body import ClientGoneError, gone_while
+from ..compression import gzipped
+from ..content_type import content_type
+from ..http_errors import HttpError
+from ..paths import base_name
+from ..system_errors import describe
+from .encodings import Coding, NotAcceptableError, chosen_coding
+from .ranges import CONDITIONS, UnsatisfiableRangeError, not_modified, requested_range
+
+# Read on the event loop, which spares a small file a change of thread; the rest in a thread, fewer times.
+_FIRST = 256 * 1024
+_CHUNK = 1024 * 1024
+
+
+def download(request: Request, path: str) -> Response:
+    """The response with the content of a file.
+
+    Args:
+        request: for its conditions and ranges.
+        path: absolute.
+
+    Raises:
+        HttpError: there is no such file, or it cannot be read.
+    """
+    try:
+        coding = chosen_coding(request.headers.get("accept-encoding", ""))
+    except NotAcceptableError as error:
+        raise HttpError(406, f"error parsing Accept-Encoding: {error}") from error
+    if coding == "gzip" and any(name in request.headers for name in CONDITIONS):
+        coding = "identity"  # parts and times are those of the content as it is
+    opened = _open(path)
+    try:
+        return _answer(request, opened, coding)
+    except BaseException as error:
+        opened.file.close()
+        if isinstance(error, OSError):
+            raise HttpError(500, f"error reading file '{path}': {describe('read', path, error)}") from error
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    path: str
+    file: io.FileIO
+    modified: int
+    size: int
+    """0 also where it is not known: files in /proc say 0 and have content."""
+
+
+class _FileResponse(StreamingResponse):
+    """Sends pieces of a file as the client takes them, and closes it."""
+
+    def __init__(self, file: io.FileIO, pieces: AsyncIterator[bytes], **how: object) -> None:
+        super().__init__(pieces, **how)  # type: ignore[arg-type]  # status and headers, passed on
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file, contextlib.suppress(ClientGoneError):
+            if scope["method"] == "HEAD":
+                # The server drops what follows, but it may have no end.
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            async with gone_while(receive):
+                await self.stream_response(send)
+
+
+async def _pieces(file: io.FileIO, first: bytes, rest: int | None) -> AsyncIterator[bytes]:
+    """``first``, then ``rest`` bytes from where the file stands; None: all that there is."""
+    piece = first
+    while piece:
+        yield piece
+        wanted = _CHUNK if rest is None else min(_CHUNK, rest)
+        if not wanted:
+            return
+        piece = await asyncio.to_thread(file.read, wanted) or b""
+        rest = None if rest is None else rest - len(piece)
+
+
+def _open(path: str) -> _Opened:
+    try:
+        # Non-blocking, for named pipes: nobody may be at the other end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise HttpError(404, f"path '{path}' does not exist") from None
+    except OSError as error:
+        raise HttpError(500, f"error opening file '{path}': {describe('open', path, error)}") from error
+    facts = os.fstat(descriptor)
+    if stat.S_ISDIR(facts.st_mode):
+        os.close(descriptor)
+        raise HttpError(400, f"path '{path}' is a directory")
+    file = io.FileIO(descriptor, "rb")
+    return _Opened(path, file, int(facts.st_mtime), facts.st_size if stat.S_ISREG(facts.st_mode) else 0)
+
+
+def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
+    file, name = opened.file, base_name(opened.path)
+    headers = {
+        "content-disposition": _disposition(name),
+        "last-modified": formatdate(opened.modified, usegmt=True),
+        "vary": "Accept-Encoding",
+    }
+    if not opened.size:
+        first = file.read(_FIRST) or b""
+        return _whole(file, first, coding, headers, content_type(name, first))
+    headers["accept-ranges"] = "bytes"
+    if not_modified(request.headers, opened.modified):
+        file.close()
+        return Response(status_code=304, headers=headers)
+    try:
+        part = requested_range(request.headers, opened.size, opened.modified)
+    except UnsatisfiableRangeError:
+        file.close()
+        return Response(status_code=416, headers=headers | {"content-range": f"bytes */{opened.size}"})
+    media_type = content_type(name, os.pread(file.fileno(), 512, 0))
+    if coding == "gzip":
+        return _whole(file, file.read(_FIRST) or b"", coding, headers, media_type)
+    length = opened.size
+    if part is not None:
+        length = part.length
+        headers["content-range"] = part.header(opened.size)
+        file.seek(part.start)
+    headers["content-length"] = str(length)
+    first = file.read(min(length, _FIRST)) or b""
+    return _FileResponse(
+        file,
+        _pieces(file, first, length - len(first)),
+        status_code=206 if part else 200,
+        headers=headers,
+        media_type=media_type,
+    )
+
+
+def _whole(file: io.FileIO, first: bytes, coding: Coding, headers: dict[str, str], media_type: str) -> Response:
+    """The content to its end, of whatever length it turns out to be."""
+    pieces = _pieces(file, first, None)
+    if coding == "gzip":
+        headers = {name: value for name, value in headers.items() if name != "accept-ranges"}
+        headers["content-encoding"] = coding
+        pieces = gzipped(pieces)
+    return _FileResponse(file, pieces, headers=headers, media_type=media_type)
+
+
+def _disposition(name: str) -> str:
+    if name.isascii() and name.isprintable():
+        plain = all(letter.isalnum() or letter in "!#$%&'*+-.^_`|~" for letter in name)
+        quoted = name if plain else '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f"inline; filename={quoted}"
+    return f"inline; filename*=utf-8''{quote(os.fsencode(name), safe='')}"

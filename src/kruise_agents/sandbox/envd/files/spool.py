@@ -1,0 +1,137 @@
+"""Where the content of an upload waits until it is complete.
+
+Only then is the target touched: a body that is cut off half-way leaves the old file as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import tempfile
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO
+
+from ..system_errors import NO_SPACE
+
+IN_MEMORY = 1024 * 1024
+
+
+class Spool:
+    """Content of any size: up to a mebibyte in memory, more in a temporary file without a name."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        """In bytes, so far."""
+        self._memory = bytearray()
+        self._file: IO[bytes] | None = None
+
+    async def fill(self, chunks: AsyncIterable[bytes]) -> Piece:
+        """Take all of a body.
+
+        Raises:
+            OSError: there is no space.
+        """
+        async for chunk in chunks:
+            self.append(chunk)
+            await self.make_room()
+        return await self.finish()
+
+    def append(self, content: bytes | memoryview) -> None:
+        """Take some more, in memory; :meth:`make_room` is to be called now and then."""
+        self._memory += content
+        self.size += len(content)
+
+    async def make_room(self) -> None:
+        """Write out what has gathered in memory, if it is much.
+
+        In a thread and a mebibyte at a time, so that a slow disk holds up nobody else.
+
+        Raises:
+            OSError: there is no space.
+        """
+        if len(self._memory) > IN_MEMORY:
+            await asyncio.to_thread(self._write_out)
+
+    async def finish(self) -> Piece:
+        """There comes no more.
+
+        Raises:
+            OSError: there is no space.
+        """
+        if self._file is not None and self._memory:
+            await asyncio.to_thread(self._write_out)
+        return Piece(self, 0, self.size)
+
+    async def copy_to(self, descriptor: int, start: int, end: int) -> None:
+        """Write a part to a file, in as few writes as possible: each is an event for those who watch it.
+
+        Raises:
+            OSError: there is no space.
+        """
+        if self._file is not None:
+            await asyncio.to_thread(copy_range, self._file.fileno(), descriptor, start, end)
+        elif start < end:
+            with memoryview(self._memory) as memory:
+                _write(descriptor, memory[start:end])
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _write_out(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by __exit__
+        with memoryview(self._memory) as memory:
+            _write(self._file.fileno(), memory)
+        self._memory.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What lies between two positions (bytes) of a spool that is complete: the content of one file."""
+
+    spool: Spool
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.end - self.start
+
+    async def copy_to(self, descriptor: int) -> None:
+        """See :meth:`Spool.copy_to`."""
+        await self.spool.copy_to(descriptor, self.start, self.end)
+
+
+def _write(descriptor: int, content: memoryview) -> None:
+    written = 0
+    while written < len(content):
+        written += os.write(descriptor, content[written:])
+
+
+def copy_range(source: int, target: int, start: int, end: int) -> None:
+    """Copy a part of a file to where another one stands, inside the kernel.
+
+    Stops early, without an error, where the source ends before ``end``.
+
+    Raises:
+        OSError: there is no space.
+    """
+    try:
+        while start < end and (copied := os.copy_file_range(source, target, end - start, start)):
+            start += copied
+    except OSError as error:
+        if error.errno in NO_SPACE or error.errno == errno.EIO:
+            raise
+    # The rest, or everything: two file systems, or one that cannot do the above.
+    while start < end and (copied := os.sendfile(target, source, start, end - start)):
+        start += copied

@@ -1,0 +1,1 @@
+"""The Filesystem service of envd."""

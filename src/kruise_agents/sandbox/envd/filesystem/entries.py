@@ -1,0 +1,89 @@
+"""``EntryInfo``: what a file or folder looks like to the client."""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..files import metadata
+from ..paths import base_name, displayable
+from ..users import Users
+
+# Letters and order of Go's FileMode.String, which is what envd's clients get to see.
+_KINDS = (
+    (stat.S_ISDIR, "d"),
+    (stat.S_ISLNK, "L"),
+    (stat.S_ISBLK, "D"),
+    (stat.S_ISFIFO, "p"),
+    (stat.S_ISSOCK, "S"),
+    (stat.S_ISCHR, "Dc"),
+)
+
+
+def entry(path: str, users: Users) -> dict[str, Any]:
+    """``EntryInfo`` of a path, links not followed but for ``type``, ``mode`` and the target.
+
+    Raises:
+        OSError: there is nothing at that path.
+    """
+    own = os.lstat(path)
+    is_link = stat.S_ISLNK(own.st_mode)
+    target = _follow(path) if is_link else own
+    info: dict[str, Any] = {
+        "name": displayable(base_name(path)),
+        "type": _type(target.st_mode if target else 0),
+        "path": displayable(path),
+        "size": str(own.st_size),
+        "mode": target.st_mode & 0o777 if target else 0,
+        "permissions": permissions(own.st_mode),
+        "owner": users.owner_name(own.st_uid),
+        "group": users.group_name(own.st_gid),
+        "modifiedTime": timestamp(own.st_mtime_ns),
+    }
+    if is_link:
+        info["symlinkTarget"] = displayable(os.path.realpath(path) if target else path)
+    if attributes := metadata.read(path):
+        info["metadata"] = attributes
+    return info
+
+
+def permissions(mode: int) -> str:
+    """``-rw-r--r--``, ``drwxr-xr-x``, ``dtrwxrwxrwx``, ``Lrwxrwxrwx``."""
+    kind = "".join(letters for matches, letters in _KINDS if matches(mode))
+    special = (
+        ("u" if mode & stat.S_ISUID else "")
+        + ("g" if mode & stat.S_ISGID else "")
+        + ("t" if mode & stat.S_ISVTX else "")
+    )
+    bits = "".join(letter if mode & 1 << 8 - place else "-" for place, letter in enumerate("rwxrwxrwx"))
+    return (kind + special or "-") + bits
+
+
+def timestamp(nanoseconds: int) -> str:
+    """Nanoseconds since 1970 as RFC 3339 with as many groups of three digits as it takes."""
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    try:
+        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    except (ValueError, OverflowError):
+        return "1970-01-01T00:00:00Z"  # outside the years that the format has
+    digits = f"{fraction:09d}"
+    while digits.endswith("000"):
+        digits = digits[:-3]
+    return f"{text}.{digits}Z" if digits else f"{text}Z"
+
+
+def _follow(path: str) -> os.stat_result | None:
+    try:
+        return Path(path).stat()
+    except OSError:
+        return None
+
+
+def _type(mode: int) -> str:
+    # A link has the type of its target: SDKs before 2.19 drop FILE_TYPE_SYMLINK from lists.
+    if stat.S_ISDIR(mode):
+        return "FILE_TYPE_DIRECTORY"
+    return "FILE_TYPE_FILE" if stat.S_ISREG(mode) else "FILE_TYPE_UNSPECIFIED"

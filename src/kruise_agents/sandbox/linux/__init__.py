@@ -1,0 +1,1 @@
+"""Kernel interfaces that the sandbox's program uses on itself."""

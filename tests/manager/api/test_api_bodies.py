@@ -1,0 +1,40 @@
+"""Bodies of the API that do not come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from kruise_agents.manager.api import reading as body
+from kruise_agents.manager.api.errors import ApiError, on_api_error
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "BODY_SECONDS", 0.1)
+
+    async def read(request: Request) -> Response:
+        await body.read_fields(request)
+        return Response()
+
+    api = Starlette(routes=[Route("/", read, methods=["POST"])], exception_handlers={ApiError: on_api_error})
+
+    async def dripping() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://m") as client:
+            return await client.post("/", content=dripping())
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["message"]) == (
+        408,
+        "the request body did not arrive within 0.1 seconds",
+    )

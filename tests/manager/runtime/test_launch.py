@@ -1,0 +1,33 @@
+"""Programs in namespaces of their own: one that cannot be started whole leaves nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kruise_agents.manager.runtime.bwrap.launch import Surroundings, start
+from kruise_agents.manager.runtime.bwrap.options import trial_options
+from kruise_agents.manager.runtime.bwrap.self_test import find_users
+from support.managers import assert_ends, available_runtime, one_user_because
+
+pytestmark = pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces")
+
+
+@pytest.mark.parametrize("users", ["several", "one"])
+def test_what_cannot_be_put_into_its_control_group_leaves_no_process(tmp_path: Path, users: str) -> None:
+    """Not even one that ``bwrap`` has made and not let run yet."""
+    if users == "several" and one_user_because() is not None:
+        pytest.skip("sandboxes have one user here")
+    several = users == "several"
+    identities = find_users()[0] if several else None
+    made: list[int] = []
+
+    def refuse(first: int) -> None:
+        made.append(first)
+        raise OSError("a test says so")
+
+    with (tmp_path / "output").open("wb") as output, pytest.raises(OSError, match="a test says so"):
+        start(trial_options(several_users=several), ["true"], Surroundings(identities, output, group=refuse))
+    assert len(made) == 1
+    assert_ends(made)

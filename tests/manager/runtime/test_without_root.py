@@ -1,0 +1,107 @@
+"""The same promises for a manager that is not run by root, on a machine where the tests are.
+
+They are run again by a user who is known in a mount namespace only, once with ids of their own and once without.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.managers import available_runtime
+
+ROOT = Path(__file__).parents[3]
+USER_ID = 12345
+AGAIN = [
+    "test_backup.py",
+    "test_pause.py::TestWithItsMemory",
+    "test_pause.py::TestFilesOnly",
+    "test_snapshots.py::TestSnapshots::test_owners_modes_links_and_attributes_are_as_they_were",
+    "test_volumes.py::test_two_sandboxes_share_a_volume_that_outlives_them",
+    "test_volumes.py::test_contents_are_there_or_refused_by_name",
+    "test_volumes.py::test_a_snapshot_with_a_link_where_a_volume_goes_makes_no_folder_outside",
+    "test_root_file_systems.py::test_the_next_manager_takes_it_over",
+    "test_root_file_systems.py::test_what_may_not_be_read_is_left_out_and_said",
+    "test_restart.py::test_a_killed_managers_sandboxes_go_on_with_all_that_runs_in_them",
+    "test_zygote.py",
+    "test_restart.py::test_a_paused_sandbox_is_still_paused_and_goes_on_where_it_was",
+    "test_limits.py::test_a_disk_filler_is_refused_and_may_write_again_when_it_has_made_room",
+    "test_limits.py::test_folders_closed_to_others_count_as_disk",
+]
+PROGRAM = """
+set -e
+for name in passwd group subuid subgid; do mount --bind "$1/$name" /etc/$name; done
+# An interpreter below root's home, which others may not enter.
+case "$2" in
+    /root/*)
+        mount --bind "$2" "$1/interpreter"
+        mount -t tmpfs -o mode=755 none /root
+        mkdir -p "$2"
+        mount --bind "$1/interpreter" "$2"
+        ;;
+esac
+shift 2
+exec setpriv --reuid=12345 --regid=12345 --clear-groups "$@" 2>&1
+"""
+
+
+def why_not() -> str | None:
+    """What keeps this machine from running the tests as somebody else."""
+    if os.geteuid() != 0:
+        return "these are for test runs of root"
+    if available_runtime() != "bubblewrap":
+        return "this machine permits no namespaces"
+    if not (Path("/etc/subuid").exists() and Path("/etc/subgid").exists()):
+        return "there are no /etc/subuid and /etc/subgid to mount others over"
+    missing = [program for program in ("unshare", "setpriv", "newuidmap") if shutil.which(program) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True, check=False)
+    return tried.stderr.strip() or None
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("ids", ["several", "one"])
+def test_promises_hold_for_an_ordinary_user(ids: str, tmp_path: Path) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    # Below /tmp itself: pytest's own folders are root's.
+    folder = Path("/tmp") / f"ordinary-{os.getpid()}-{ids}"
+    folder.mkdir()
+    try:
+        write_accounts(tmp_path, folder, with_ids=ids == "several")
+        os.chown(folder, USER_ID, USER_ID)
+        said = run(tmp_path, folder, "-c", "from support.managers import one_user_because as why; print(why())")
+        assert (said.strip() == "None") is (ids == "several")
+        tests = [str(ROOT / "tests" / "manager" / name) for name in AGAIN]
+        said = run(tmp_path, folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests)
+        assert "skipped" not in said.splitlines()[-1]
+    finally:
+        shutil.rmtree(folder)
+
+
+def run(accounts: Path, home: Path, *arguments: str) -> str:
+    """Run Python as that user; gives what it printed."""
+    environment = {"HOME": str(home), "TMPDIR": str(home), "PATH": os.environ["PATH"]}
+    environment |= {"PYTHONPATH": str(ROOT / "tests"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = ["bash", "-c", PROGRAM, "bash", str(accounts), sys.base_prefix, sys.executable, *arguments]
+    done = subprocess.run(
+        ["unshare", "--mount", *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
+    return done.stdout
+
+
+def write_accounts(folder: Path, home: Path, *, with_ids: bool) -> None:
+    """The files that tell who this user is, for the mount namespace."""
+    (folder / "interpreter").mkdir()
+    account = f"ordinary:x:{USER_ID}:{USER_ID}::{home}:/bin/bash\n"
+    (folder / "passwd").write_text(Path("/etc/passwd").read_text() + account)
+    (folder / "group").write_text(Path("/etc/group").read_text() + f"ordinary:x:{USER_ID}:\n")
+    for name in ("subuid", "subgid"):
+        (folder / name).write_text("ordinary:300000:65536\n" if with_ids else "")

@@ -1,0 +1,255 @@
+"""The state machine: its table, and what comes out when many operations meet on one sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kruise_agents.manager.runtime import Layout, ProcessIdentity, ProcessRuntime, Runtime
+from kruise_agents.manager.sandboxes.lifecycle import Event, RefusedError, State, after
+from kruise_agents.manager.sandboxes.lifetime import Lifetime
+from kruise_agents.manager.sandboxes.program import SandboxProgram
+from kruise_agents.manager.sandboxes.sandbox import Sandbox
+from kruise_agents.manager.sandboxes.service import Sandboxes
+from kruise_agents.manager.state.database import Store
+from kruise_agents.manager.state.secret import StateSecret
+from kruise_agents.manager.templates.model import Template
+from kruise_agents.manager.traffic_tokens import TrafficTokens
+
+
+def test_every_state_but_the_last_ones_takes_a_kill() -> None:
+    for state in State:
+        if state.ending:
+            with pytest.raises(RefusedError):
+                after(state, Event.KILL)
+        else:
+            assert after(state, Event.KILL) is State.KILLING
+
+
+def test_every_state_is_reached_and_every_one_leads_to_the_end() -> None:
+    def following(state: State) -> set[State]:
+        found = set()
+        for event in Event:
+            try:
+                found.add(after(state, event))
+            except RefusedError:
+                continue
+        return found
+
+    def reached(state: State) -> set[State]:
+        seen, waiting = {state}, [state]
+        while waiting:
+            for other in following(waiting.pop()) - seen:
+                seen.add(other)
+                waiting.append(other)
+        return seen
+
+    assert reached(State.STARTING) == set(State)
+    assert all(State.GONE in reached(state) for state in State)
+
+
+class PretendedProgram:
+    """A program without processes, which takes its time and notices what must never happen."""
+
+    def __init__(self, layout: Layout, runtime: Runtime, **_: object) -> None:
+        self.layout = layout
+        self.alive = False
+        self.frozen = False
+        self.removed = False
+        self.answers = True
+        self._ended = asyncio.Event()
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        return ProcessIdentity(1, 1, "boot") if self.alive else None
+
+    def launch(self, *, prepared: bool = False) -> None:
+        assert not self.alive, "started twice"
+        self.layout.root.mkdir(exist_ok=prepared)
+        self.alive, self._ended = True, asyncio.Event()
+
+    async def attach(self, rules: object) -> None:
+        await self._take_time()
+
+    async def claim(
+        self, token: str | None, variables: Mapping[str, str], seconds: float | None, *, patience: float = 0
+    ) -> None:
+        await self._take_time()
+
+    async def set_seconds_left(self, seconds: float | None, patience: float = 0) -> None:
+        await self._answer()
+        assert not self.frozen, "a frozen program was asked"
+
+    async def variables(self) -> dict[str, str]:
+        await self._answer()
+        return {}
+
+    def asleep(self) -> tuple[int, ...]:
+        return ()
+
+    async def freeze(self) -> None:
+        assert self.alive
+        assert not self.frozen, "frozen twice"
+        self.frozen = True
+
+    def thaw(self, asleep: tuple[int, ...]) -> None:
+        assert self.frozen
+        self.frozen = False
+
+    async def ended(self) -> None:
+        await self._ended.wait()
+
+    async def stop(self) -> None:
+        await self._take_time()
+        self.alive = self.frozen = False
+        self._ended.set()
+
+    async def end(self) -> None:
+        await self.stop()
+        self.removed = True
+
+    def release(self) -> None:
+        pass
+
+    async def _answer(self) -> None:
+        await self._take_time()
+        while not self.answers:
+            await asyncio.sleep(1)
+
+    async def _take_time(self) -> None:
+        for _ in range(random.randrange(6)):
+            await asyncio.sleep(0)
+
+
+Operation = Callable[[Sandboxes, Sandbox], Awaitable[Any]]
+OPERATIONS: dict[str, Operation] = {
+    "pause": lambda all_of_them, one: all_of_them.pause(one),
+    "pause files": lambda all_of_them, one: all_of_them.pause(one, memory=False),
+    "connect": lambda all_of_them, one: all_of_them.resume(one, 300),
+    "reboot": lambda all_of_them, one: all_of_them.resume(one, 300, memory=False),
+    "awaken": lambda all_of_them, one: all_of_them.awaken(one),
+    "timeout": lambda all_of_them, one: all_of_them.set_timeout(one, 600),
+    "refresh": lambda all_of_them, one: all_of_them.extend(one, 60),
+    "expire": lambda all_of_them, one: all_of_them.expire(one),
+    "kill": lambda all_of_them, one: all_of_them.kill(one.id),
+}
+RESULT = {
+    "pause": State.PAUSED,
+    "pause files": State.PAUSED,
+    "connect": State.RUNNING,
+    "reboot": State.RUNNING,
+    "awaken": State.RUNNING,
+}
+"""What follows an operation; the others change nothing that can be seen."""
+
+
+def expected(names: list[str]) -> State:
+    """What comes out in the order of the calls; a kill counts wherever it stands."""
+    if "kill" in names:
+        return State.GONE
+    state = State.RUNNING
+    for name in names:
+        state = State.PAUSED if name == "expire" else RESULT.get(name, state)
+    return state
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    calls=st.lists(st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 5)), min_size=1, max_size=12),
+    leaving=st.sets(st.integers(0, 11)),
+    seed=st.integers(0, 2**32),
+)
+def test_whatever_meets_on_one_sandbox_it_ends_in_the_one_right_state(
+    calls: list[tuple[str, int]], leaving: set[int], seed: int
+) -> None:
+    """Operations begin in this order, some steps apart; clients of some leave before the answer."""
+    random.seed(seed)
+    asyncio.run(meet(calls, leaving))
+
+
+@pytest.mark.parametrize("first", ["pause files", "connect", "reboot", "timeout"])
+def test_a_kill_is_not_stuck_behind_an_operation_that_does_not_end(first: str) -> None:
+    async def scene() -> None:
+        async with one_sandbox() as (sandboxes, sandbox, store):
+            program = cast("PretendedProgram", sandbox.program)
+            if first in ("connect", "reboot"):
+                await sandboxes.pause(sandbox)
+            program.answers = False
+            stuck = asyncio.ensure_future(OPERATIONS[first](sandboxes, sandbox))
+            waiting = asyncio.ensure_future(sandboxes.pause(sandbox))
+            await asyncio.sleep(0.01)
+            assert not stuck.done()
+            assert await asyncio.wait_for(sandboxes.kill(sandbox.id), 5)
+            for refused in (stuck, waiting):
+                with pytest.raises(RefusedError):
+                    await refused
+            check(sandboxes, sandbox, store, State.GONE)
+
+    asyncio.run(scene())
+
+
+@contextlib.asynccontextmanager
+async def one_sandbox() -> AsyncIterator[tuple[Sandboxes, Sandbox, Store]]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "state.db")
+        sandboxes = Sandboxes(
+            ProcessRuntime(),
+            Path(folder),
+            store,
+            StateSecret(b"x" * 32),
+            TrafficTokens(),
+            program=cast("type[SandboxProgram]", PretendedProgram),
+        )
+        sandbox = await sandboxes.create(
+            Template("base", code_interpreter=False),
+            lifetime=Lifetime(300, pause_at_end=True, wakes_on_traffic=True),
+            secure=True,
+            metadata={},
+            variables={},
+            owner="key",
+        )
+        yield sandboxes, sandbox, store
+        await sandboxes.close()
+        assert store.sandboxes() == []
+        store.close()
+
+
+async def meet(calls: list[tuple[str, int]], leaving: set[int]) -> None:
+    async with one_sandbox() as (sandboxes, sandbox, store):
+        tasks = []
+        for number, (name, steps) in enumerate(calls):
+            tasks.append(asyncio.ensure_future(OPERATIONS[name](sandboxes, sandbox)))
+            for _ in range(steps + 1):
+                await asyncio.sleep(0)
+            if number in leaving:
+                tasks[-1].cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, BaseException):
+                assert isinstance(result, RefusedError | asyncio.CancelledError), repr(result)
+        while sandbox.work or sandbox.state is State.KILLING:
+            await asyncio.sleep(0)
+        check(sandboxes, sandbox, store, expected([name for name, _ in calls]))
+
+
+def check(sandboxes: Sandboxes, sandbox: Sandbox, store: Store, state: State) -> None:
+    program = cast("PretendedProgram", sandbox.program)
+    assert sandbox.state is state
+    rows = {row.id: row.state for row in store.sandboxes()}
+    if state is State.GONE:
+        assert rows == {}
+        assert (program.alive, program.removed) == (False, True)
+        assert sandboxes.find(sandbox.id) is None
+        return
+    assert rows == {sandbox.id: str(state)}
+    assert not program.removed
+    assert program.frozen is (state is State.PAUSED and sandbox.keeps_memory)
+    assert program.alive is (state is State.RUNNING or sandbox.keeps_memory)
