@@ -17,9 +17,9 @@ from .. import __version__
 from ..errors import ConfigurationError
 from ..protocol import parse_domain
 from ..serving import Server
-from .accounts.inheritance import Holdings
+from .accounts.inheritance import Inheritance
 from .accounts.keys import Keys
-from .accounts.secrets import HeldSecrets
+from .accounts.secrets import SecretStore
 from .api import create_api
 from .gateway import Gateway
 from .http.certificates import LocalCertificate, make_certificate
@@ -33,11 +33,11 @@ from .runtime.files.ext4_spread import spread_apart
 from .runtime.rootfs.python import compile_program
 from .sandboxes.recovery import Found, recover
 from .sandboxes.sandbox import now
-from .sandboxes.service import Sandboxes
+from .sandboxes.service import SandboxService
 from .sandboxes.snapshots import Snapshots
-from .sandboxes.usage_history import Measurements
+from .sandboxes.usage_history import UsageHistory
 from .settings import Settings
-from .state.database import Store
+from .state.database import Database
 from .state.secret import StateSecret
 from .templates import Builder, TemplateFile, read_templates, require_fitting
 from .templates.model import POOLED, Offer, Templates, built_in
@@ -69,9 +69,9 @@ class Manager:
         self._tell = tell
         self._lock: int | None = None
         self._server: Server | None = None
-        self._sandboxes: Sandboxes | None = None
-        self._store: Store | None = None
-        self._measurements: Measurements | None = None
+        self._sandboxes: SandboxService | None = None
+        self._store: Database | None = None
+        self._measurements: UsageHistory | None = None
         self.port = settings.port
         self.runtime: Runtime | None = None
         self.egress: Egress | None = None
@@ -94,7 +94,7 @@ class Manager:
             folder = settings.state_dir / "sandboxes"
             folder.mkdir(mode=0o700, exist_ok=True)
             spread_apart(folder)
-            self._store = Store(settings.state_dir / "state.db")
+            self._store = Database(settings.state_dir / "state.db")
             secret = StateSecret.at(settings.state_dir / "secret")
             tokens = TrafficTokens(
                 settings.traffic_token_validity,
@@ -105,7 +105,7 @@ class Manager:
             self.egress = Egress(wanted=settings.internet)
             require_fitting(files, self.runtime, self.egress, self._tell)
             metrics = Metrics()
-            self._sandboxes = Sandboxes(
+            self._sandboxes = SandboxService(
                 self.runtime, folder, self._store, secret, tokens, self.egress, volumes_folder, metrics
             )
             self.found = await recover(self._sandboxes)
@@ -118,10 +118,10 @@ class Manager:
             mounted, room = self._sandboxes.mounted_volumes, settings.limits.disk
             volumes = Volumes(volumes_folder, self._store, secret, self.runtime, mounted, room)
             volumes.recover()
-            held = HeldSecrets(self._store, secret)
-            holdings = Holdings(self._sandboxes, snapshots, volumes, held)
+            held = SecretStore(self._store, secret)
+            holdings = Inheritance(self._sandboxes, snapshots, volumes, held)
             holdings.settle(keys)
-            self._measurements = Measurements(self._sandboxes.everything)
+            self._measurements = UsageHistory(self._sandboxes.everything)
             offers = await self._offers(files, self.runtime)
             templates = Templates(now(), offers)
             app = ManagerApp(

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from .metrics import CONTENT_TYPE, Metrics, Sample, family
 from .sandboxes.lifecycle import State
 from .sandboxes.pool import Pool
-from .sandboxes.service import Sandboxes
+from .sandboxes.service import SandboxService
 
 _SHOWN = [state for state in State if state is not State.GONE]
 
@@ -23,7 +23,7 @@ class MetricsPage:
         sandboxes: what is there at the moment.
     """
 
-    def __init__(self, metrics: Metrics, sandboxes: Sandboxes) -> None:
+    def __init__(self, metrics: Metrics, sandboxes: SandboxService) -> None:
         self.metrics = metrics
         self._sandboxes = sandboxes
 

@@ -14,8 +14,8 @@ import pytest
 from e2b import AsyncSecret, Secret
 from e2b.exceptions import SecretException, SecretNotFoundException
 
-from kruise_agents.manager.accounts.secrets import HeldSecrets
-from kruise_agents.manager.state.database import Store
+from kruise_agents.manager.accounts.secrets import SecretStore
+from kruise_agents.manager.state.database import Database
 from kruise_agents.manager.state.secret import StateSecret
 from support.managers import API_KEY, RunningManager, running_manager
 
@@ -136,8 +136,8 @@ def test_values_outlive_the_manager_sealed(tmp_path: Path) -> None:
     assert VALUE not in log.read_text()
     held = [path for path in state_dir.rglob("*") if path.is_file() and VALUE.encode() in path.read_bytes()]
     assert held == []
-    store = Store(state_dir / "state.db")
-    secrets = HeldSecrets(store, StateSecret.at(state_dir / "secret"))
+    store = Database(state_dir / "state.db")
+    secrets = SecretStore(store, StateSecret.at(state_dir / "secret"))
     (row,) = store.secrets()
     assert (row.id, row.name, secrets.value(row)) == (made.secret_id, "kept", VALUE)
     store.close()
@@ -147,8 +147,8 @@ def test_values_outlive_the_manager_sealed(tmp_path: Path) -> None:
 
 def test_a_key_may_have_a_thousand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kruise_agents.manager.accounts.secrets.MOST_OF_A_KEY", 2)
-    store = Store(tmp_path / "state.db")
-    held = HeldSecrets(store, StateSecret(b"x" * 32))
+    store = Database(tmp_path / "state.db")
+    held = SecretStore(store, StateSecret(b"x" * 32))
     for owner in ("a", "b"):
         for name in ("one", "two"):
             held.make(owner, name, VALUE, {})

@@ -22,7 +22,7 @@ from kruise_agents.manager.api.auth import RequireKey
 from kruise_agents.manager.api.errors import ApiError
 from kruise_agents.manager.api.idempotency import KEPT_SECONDS, Chosen, IdempotentCreates
 from kruise_agents.manager.api.reading import Fields
-from kruise_agents.manager.state.database import NoSpaceError, Store
+from kruise_agents.manager.state.database import Database, NoSpaceError
 from kruise_agents.manager.state.secret import StateSecret
 from support.managers import RunningManager, running_manager, wait_for
 
@@ -91,7 +91,7 @@ def test_a_manager_may_be_given_either_spelling_too(configured: str, tmp_path: P
         await Response("in")(scope, receive, send)
 
     raw = "some-api-key" if "6f6b6167" in configured else configured
-    store = Store(tmp_path / "state.db")
+    store = Database(tmp_path / "state.db")
     transport = httpx.ASGITransport(RequireKey(app, Keys([configured], store, StateSecret(b"x" * 32))))
 
     async def statuses() -> list[int]:
@@ -110,8 +110,8 @@ SECRET = StateSecret(b"x" * 32)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "state.db")
+def store(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(tmp_path / "state.db")
     yield opened
     opened.close()
 
@@ -133,7 +133,7 @@ def counting(*outcomes: Exception | None) -> tuple[Create, list[int]]:
     return make, made
 
 
-def test_a_create_that_crashed_is_never_repeated(store: Store) -> None:
+def test_a_create_that_crashed_is_never_repeated(store: Database) -> None:
     make, made = counting(ZeroDivisionError())
 
     async def walk() -> None:
@@ -150,7 +150,7 @@ def test_a_create_that_crashed_is_never_repeated(store: Store) -> None:
     assert made == [0]
 
 
-def test_a_create_goes_on_when_its_client_leaves(store: Store) -> None:
+def test_a_create_goes_on_when_its_client_leaves(store: Database) -> None:
     async def walk() -> bytes:
         creates, ready = IdempotentCreates(store, SECRET), asyncio.Event()
 
@@ -169,7 +169,7 @@ def test_a_create_goes_on_when_its_client_leaves(store: Store) -> None:
     assert asyncio.run(walk()) == b"made"
 
 
-def test_a_key_belongs_to_one_api_key(store: Store) -> None:
+def test_a_key_belongs_to_one_api_key(store: Database) -> None:
     make, made = counting()
 
     async def walk() -> None:
@@ -181,7 +181,7 @@ def test_a_key_belongs_to_one_api_key(store: Store) -> None:
     assert made == [0, 1]
 
 
-def test_a_create_is_remembered_for_ten_minutes(store: Store) -> None:
+def test_a_create_is_remembered_for_ten_minutes(store: Database) -> None:
     assert KEPT_SECONDS >= 600
     make, made = counting()
     now = [0.0]
@@ -195,7 +195,9 @@ def test_a_create_is_remembered_for_ten_minutes(store: Store) -> None:
     assert made == [0, 1]
 
 
-def test_what_was_made_is_known_to_the_next_manager_for_ten_minutes_and_the_oldest_are_forgotten(store: Store) -> None:
+def test_what_was_made_is_known_to_the_next_manager_for_ten_minutes_and_the_oldest_are_forgotten(
+    store: Database,
+) -> None:
     now = [0.0]
     made: list[str] = []
 
@@ -223,7 +225,7 @@ def test_what_was_made_is_known_to_the_next_manager_for_ten_minutes_and_the_olde
     asyncio.run(walk())
 
 
-def test_a_create_for_which_the_disk_was_full_may_be_tried_again(store: Store) -> None:
+def test_a_create_for_which_the_disk_was_full_may_be_tried_again(store: Database) -> None:
     make, made = counting(NoSpaceError("full"))
 
     async def walk() -> None:

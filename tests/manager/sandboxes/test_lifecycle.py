@@ -19,8 +19,8 @@ from kruise_agents.manager.sandboxes.lifecycle import Event, RefusedError, State
 from kruise_agents.manager.sandboxes.lifetime import Lifetime
 from kruise_agents.manager.sandboxes.program import SandboxProgram
 from kruise_agents.manager.sandboxes.sandbox import Sandbox
-from kruise_agents.manager.sandboxes.service import Sandboxes
-from kruise_agents.manager.state.database import Store
+from kruise_agents.manager.sandboxes.service import SandboxService
+from kruise_agents.manager.state.database import Database
 from kruise_agents.manager.state.secret import StateSecret
 from kruise_agents.manager.templates.model import Template
 from kruise_agents.manager.traffic_tokens import TrafficTokens
@@ -130,7 +130,7 @@ class PretendedProgram:
             await asyncio.sleep(0)
 
 
-Operation = Callable[[Sandboxes, Sandbox], Awaitable[Any]]
+Operation = Callable[[SandboxService, Sandbox], Awaitable[Any]]
 OPERATIONS: dict[str, Operation] = {
     "pause": lambda all_of_them, one: all_of_them.pause(one),
     "pause files": lambda all_of_them, one: all_of_them.pause(one, memory=False),
@@ -198,10 +198,10 @@ def test_a_kill_is_not_stuck_behind_an_operation_that_does_not_end(first: str) -
 
 
 @contextlib.asynccontextmanager
-async def one_sandbox() -> AsyncIterator[tuple[Sandboxes, Sandbox, Store]]:
+async def one_sandbox() -> AsyncIterator[tuple[SandboxService, Sandbox, Database]]:
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "state.db")
-        sandboxes = Sandboxes(
+        store = Database(Path(folder) / "state.db")
+        sandboxes = SandboxService(
             ProcessRuntime(),
             Path(folder),
             store,
@@ -240,7 +240,7 @@ async def meet(calls: list[tuple[str, int]], leaving: set[int]) -> None:
         check(sandboxes, sandbox, store, expected([name for name, _ in calls]))
 
 
-def check(sandboxes: Sandboxes, sandbox: Sandbox, store: Store, state: State) -> None:
+def check(sandboxes: SandboxService, sandbox: Sandbox, store: Database, state: State) -> None:
     program = cast("PretendedProgram", sandbox.program)
     assert sandbox.state is state
     rows = {row.id: row.state for row in store.sandboxes()}

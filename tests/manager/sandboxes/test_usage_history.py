@@ -14,7 +14,7 @@ from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.sandboxes.lifecycle import State
 from kruise_agents.manager.sandboxes.program import NoAnswerError
-from kruise_agents.manager.sandboxes.usage_history import KEPT, Measurements, read_sample
+from kruise_agents.manager.sandboxes.usage_history import KEPT, UsageHistory, read_sample
 from support.managers import wait_for
 
 ANSWER = {
@@ -122,7 +122,7 @@ def test_only_what_is_asked_about_is_measured_often() -> None:
         now = [0.0]
         asked, quiet, paused = sandboxes = [Measured("asked"), Measured("quiet"), Measured("paused")]
         paused.state = State.PAUSED
-        measurements = Measurements(lambda: cast("Any", sandboxes), clock=lambda: now[0])
+        measurements = UsageHistory(lambda: cast("Any", sandboxes), clock=lambda: now[0])
         assert len(await measurements.history(cast("Any", asked))) == 1
         for now[0] in range(5, 301, 5):
             await measurements.sweep()
@@ -143,7 +143,7 @@ def test_what_cannot_be_measured_stops_nothing_and_memory_is_bounded() -> None:
         now = [0.0]
         broken, sound = sandboxes = [Measured("broken"), Measured("sound")]
         broken.broken = True
-        measurements = Measurements(lambda: cast("Any", sandboxes), clock=lambda: now[0])
+        measurements = UsageHistory(lambda: cast("Any", sandboxes), clock=lambda: now[0])
         for number in range(KEPT + 10):
             now[0] = 60.0 * number
             await measurements.sweep()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kruise_agents.errors import ConfigurationError
-from kruise_agents.manager.state.database import MIGRATIONS, SandboxRow, Store
+from kruise_agents.manager.state.database import MIGRATIONS, Database, SandboxRow
 from support.managers import available_runtime, serve_command
 
 ROW = SandboxRow(
@@ -36,28 +36,28 @@ ROW = SandboxRow(
 
 
 def test_what_is_saved_is_found_by_the_next_one(tmp_path: Path) -> None:
-    store = Store(tmp_path / "state.db")
+    store = Database(tmp_path / "state.db")
     store.save_sandbox(ROW)
     store.save_sandbox(replace(ROW, state="paused"))
     store.save_sandbox(replace(ROW, id="i2"))
     store.remove_sandbox("i2")
     store.close()
-    store = Store(tmp_path / "state.db")
+    store = Database(tmp_path / "state.db")
     assert store.sandboxes() == [replace(ROW, state="paused")]
     store.close()
 
 
 def test_what_is_saved_survives_without_a_close(tmp_path: Path) -> None:
-    first = Store(tmp_path / "state.db")
+    first = Database(tmp_path / "state.db")
     first.save_sandbox(ROW)
-    second = Store(tmp_path / "state.db")
+    second = Database(tmp_path / "state.db")
     assert second.sandboxes() == [ROW]
     second.close()
     first.close()
 
 
 def test_nobody_else_can_read_it(tmp_path: Path) -> None:
-    store = Store(tmp_path / "state.db")
+    store = Database(tmp_path / "state.db")
     store.save_sandbox(ROW)
     modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     store.close()
@@ -72,22 +72,22 @@ def test_every_older_version_is_migrated_with_what_is_in_it(tmp_path: Path) -> N
                 old.executescript(script)
             old.execute(f"PRAGMA user_version = {version}")
         old.close()
-        store = Store(path)
+        store = Database(path)
         store.save_sandbox(ROW)
         assert store.sandboxes() == [ROW]
         store.close()
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path / "state.db")
+    store = Database(tmp_path / "state.db")
     store.save_sandbox(ROW)
     store.close()
     broken = (*MIGRATIONS, "CREATE TABLE half (x INTEGER); CREATE TABLE half (x INTEGER);")
     with monkeypatch.context() as patch:
         patch.setattr("kruise_agents.manager.state.database.MIGRATIONS", broken)
         with pytest.raises(ConfigurationError, match="table half already exists"):
-            Store(tmp_path / "state.db")
-    store = Store(tmp_path / "state.db")
+            Database(tmp_path / "state.db")
+    store = Database(tmp_path / "state.db")
     assert store.sandboxes() == [ROW]
     store.close()
 
@@ -110,4 +110,4 @@ def test_a_state_folder_of_a_newer_version_is_refused_and_left_alone(tmp_path: P
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "state.db").write_bytes(b"no database, but long enough to look like one" * 100)
     with pytest.raises(ConfigurationError, match=r"state\.db cannot be used: file is not a database"):
-        Store(tmp_path / "state.db")
+        Database(tmp_path / "state.db")

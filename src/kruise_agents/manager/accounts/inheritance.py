@@ -18,7 +18,7 @@ class Holding(Protocol):
         """Give all of one owner's to another."""
 
 
-class Holdings:
+class Inheritance:
     """Every kind of them.
 
     Parameters:

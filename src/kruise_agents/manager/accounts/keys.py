@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...protocol.keys import decode_key
-from ..state.database import ApiKeyRow, NoSpaceError, Store
+from ..state.database import ApiKeyRow, Database, NoSpaceError
 from ..state.secret import StateSecret
 from .quota import UNLIMITED, Quota
 
@@ -64,7 +64,7 @@ class Keys:
     """
 
     def __init__(
-        self, given: Sequence[str], store: Store, secret: StateSecret, clock: Callable[[], float] = time.time
+        self, given: Sequence[str], store: Database, secret: StateSecret, clock: Callable[[], float] = time.time
     ) -> None:
         self._store = store
         self._clock = clock

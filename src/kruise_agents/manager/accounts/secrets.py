@@ -15,7 +15,7 @@ from dataclasses import replace
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ...errors import KruiseAgentsError
-from ..state.database import SecretRow, Store
+from ..state.database import Database, SecretRow
 from ..state.secret import StateSecret
 
 MOST_OF_A_KEY = 1000
@@ -30,7 +30,7 @@ class TooManySecretsError(KruiseAgentsError):
     """The owner has as many as one may have."""
 
 
-class HeldSecrets:
+class SecretStore:
     """Every secret, each a row.
 
     Parameters:
@@ -38,7 +38,7 @@ class HeldSecrets:
         secret: what the key that seals their values is derived from.
     """
 
-    def __init__(self, store: Store, secret: StateSecret) -> None:
+    def __init__(self, store: Database, secret: StateSecret) -> None:
         self._store = store
         self._cipher = AESGCM(secret.sealing_key())
 

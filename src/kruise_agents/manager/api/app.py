@@ -13,15 +13,15 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..accounts.inheritance import Holdings
+from ..accounts.inheritance import Inheritance
 from ..accounts.keys import Keys
-from ..accounts.secrets import HeldSecrets
+from ..accounts.secrets import SecretStore
 from ..runtime import Runtime
 from ..sandboxes.lifecycle import RefusedError
 from ..sandboxes.program import NoAnswerError, StartError
-from ..sandboxes.service import Sandboxes
+from ..sandboxes.service import SandboxService
 from ..sandboxes.snapshots import Snapshots
-from ..sandboxes.usage_history import Measurements
+from ..sandboxes.usage_history import UsageHistory
 from ..state.database import NoSpaceError
 from ..templates.model import Templates
 from ..volumes import Volumes
@@ -43,14 +43,14 @@ from .volumes import VolumeRoutes
 
 
 def create_api(
-    sandboxes: Sandboxes,
+    sandboxes: SandboxService,
     snapshots: Snapshots,
     templates: Templates,
     keys: Keys,
-    holdings: Holdings,
-    measurements: Measurements,
+    holdings: Inheritance,
+    measurements: UsageHistory,
     volumes: Volumes,
-    held: HeldSecrets,
+    held: SecretStore,
     runtime: Runtime,
     *,
     health: Mapping[str, str],

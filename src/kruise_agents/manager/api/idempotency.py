@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from ..state.database import CreateRow, NoSpaceError, Store
+from ..state.database import CreateRow, Database, NoSpaceError
 from ..state.secret import StateSecret
 from .errors import DO_NOT_RETRY, ApiError
 from .reading import Fields
@@ -51,7 +51,7 @@ class IdempotentCreates:
 
     def __init__(
         self,
-        store: Store,
+        store: Database,
         secret: StateSecret,
         clock: Callable[[], float] = time.time,
         kept: float = KEPT_SECONDS,

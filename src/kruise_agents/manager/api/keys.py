@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...protocol.keys import encode_key
-from ..accounts.inheritance import Holdings
+from ..accounts.inheritance import Inheritance
 from ..accounts.keys import ADMIN_ID, ApiKey, Keys, raw_key, team_id
 from ..accounts.quota import UNLIMITED, Limit, Quota
 from .auth import HEADER, caller_of, still_valid
@@ -28,7 +28,7 @@ _MASK = {"maskedValuePrefix": "", "maskedValueSuffix": "", "prefix": "", "valueL
 class KeyRoutes:
     """The handlers, over the keys of one manager and what belongs to them."""
 
-    def __init__(self, keys: Keys, holdings: Holdings) -> None:
+    def __init__(self, keys: Keys, holdings: Inheritance) -> None:
         self._keys = keys
         self._holdings = holdings
 

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from ..sandboxes.log import LEVELS, LogLine, read_log, select
 from ..sandboxes.sandbox import Sandbox
-from ..sandboxes.service import Sandboxes
+from ..sandboxes.service import SandboxService
 from .errors import ApiError
 from .ownership import own_sandbox
 from .query import one_of, whole_number
@@ -27,7 +27,7 @@ MAX_SEARCH = 256
 class LogRoutes:
     """The handlers, over the sandboxes of one manager."""
 
-    def __init__(self, sandboxes: Sandboxes) -> None:
+    def __init__(self, sandboxes: SandboxService) -> None:
         self._sandboxes = sandboxes
 
     def routes(self) -> list[Route]:

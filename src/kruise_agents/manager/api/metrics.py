@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..sandboxes.service import Sandboxes
-from ..sandboxes.usage_history import Measurements, Sample
+from ..sandboxes.service import SandboxService
+from ..sandboxes.usage_history import Sample, UsageHistory
 from .auth import owner_of
 from .errors import ApiError
 from .ownership import own_sandbox
@@ -26,7 +26,7 @@ _LEAST_MILLISECONDS = 10**11
 class MetricsRoutes:
     """The handlers, over the sandboxes of one manager and their measurements."""
 
-    def __init__(self, sandboxes: Sandboxes, measurements: Measurements) -> None:
+    def __init__(self, sandboxes: SandboxService, measurements: UsageHistory) -> None:
         self._sandboxes = sandboxes
         self._measurements = measurements
 

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from ..runtime import EgressRules
 from ..sandboxes.lifecycle import State
-from ..sandboxes.service import Sandboxes
+from ..sandboxes.service import SandboxService
 from .errors import ApiError
 from .ownership import own_sandbox
 from .reading import Fields, read_fields
@@ -31,7 +31,7 @@ _WHY = {
 class NetworkRoutes:
     """The handlers of network rules."""
 
-    def __init__(self, sandboxes: Sandboxes) -> None:
+    def __init__(self, sandboxes: SandboxService) -> None:
         self._sandboxes = sandboxes
 
     def routes(self) -> list[Route]:
@@ -86,7 +86,7 @@ def is_public(fields: Fields, *, secure: bool) -> bool:
     return public
 
 
-def require_a_way_out(rules: EgressRules, sandboxes: Sandboxes) -> None:
+def require_a_way_out(rules: EgressRules, sandboxes: SandboxService) -> None:
     """Refuse to allow what cannot be reached anyway.
 
     Raises:

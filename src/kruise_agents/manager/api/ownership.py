@@ -6,12 +6,12 @@ from starlette.requests import Request
 
 from ..sandboxes.lifecycle import State
 from ..sandboxes.sandbox import Sandbox
-from ..sandboxes.service import Sandboxes
+from ..sandboxes.service import SandboxService
 from .auth import owner_of
 from .errors import sandbox_not_found
 
 
-def own_sandbox(request: Request, sandboxes: Sandboxes, *states: State) -> Sandbox:
+def own_sandbox(request: Request, sandboxes: SandboxService, *states: State) -> Sandbox:
     """The sandbox with the id in the request's path, in one of ``states`` if any are given.
 
     Raises:

@@ -16,7 +16,7 @@ from ..accounts.quota import QuotaExceededError
 from ..sandboxes.lifecycle import State
 from ..sandboxes.program import StartError
 from ..sandboxes.sandbox import Sandbox
-from ..sandboxes.service import ManagerEndingError, Sandboxes
+from ..sandboxes.service import ManagerEndingError, SandboxService
 from ..sandboxes.snapshots import Snapshots
 from ..templates.model import Template, Templates
 from ..volumes import Volumes
@@ -47,7 +47,7 @@ class SandboxRoutes:
 
     def __init__(
         self,
-        sandboxes: Sandboxes,
+        sandboxes: SandboxService,
         templates: Templates,
         snapshots: Snapshots,
         volumes: Volumes,

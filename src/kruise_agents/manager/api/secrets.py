@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..accounts.keys import Keys
-from ..accounts.secrets import HeldSecrets, SecretNameTakenError, TooManySecretsError
+from ..accounts.secrets import SecretNameTakenError, SecretStore, TooManySecretsError
 from ..state.database import SecretRow
 from .auth import owner_of, still_valid
 from .errors import ApiError
@@ -29,7 +29,7 @@ _RESERVED = "sec_"
 class SecretRoutes:
     """The handlers, over the secrets of one manager."""
 
-    def __init__(self, held: HeldSecrets, keys: Keys) -> None:
+    def __init__(self, held: SecretStore, keys: Keys) -> None:
         self._held = held
         self._keys = keys
 

@@ -15,7 +15,7 @@ from ..accounts.keys import Keys
 from ..accounts.quota import QuotaExceededError
 from ..sandboxes.lifecycle import RefusedError, State
 from ..sandboxes.sandbox import Sandbox
-from ..sandboxes.service import ManagerEndingError, Sandboxes
+from ..sandboxes.service import ManagerEndingError, SandboxService
 from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
 from ..state.database import NoSpaceError, SnapshotRow
 from ..templates.model import Templates
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 class SnapshotRoutes:
     """The handlers, over the snapshots, sandboxes and templates of one manager."""
 
-    def __init__(self, snapshots: Snapshots, sandboxes: Sandboxes, templates: Templates, keys: Keys) -> None:
+    def __init__(self, snapshots: Snapshots, sandboxes: SandboxService, templates: Templates, keys: Keys) -> None:
         self._snapshots = snapshots
         self._keys = keys
         self._sandboxes = sandboxes

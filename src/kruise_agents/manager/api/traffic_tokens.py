@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..sandboxes.sandbox import Sandbox
-from ..sandboxes.service import Sandboxes
+from ..sandboxes.service import SandboxService
 from ..traffic_tokens import TrafficToken
 from .auth import owner_of
 from .errors import ApiError
@@ -19,7 +19,7 @@ from .reading import read_fields
 class TrafficTokenRoutes:
     """The handler, over the sandboxes of one manager and the issuer of their tokens."""
 
-    def __init__(self, sandboxes: Sandboxes) -> None:
+    def __init__(self, sandboxes: SandboxService) -> None:
         self._sandboxes = sandboxes
 
     def routes(self) -> list[Route]:
@@ -43,7 +43,7 @@ class TrafficTokenRoutes:
         return JSONResponse(_fields(self._sandboxes.traffic_tokens.issue(sandbox.id, sandbox.uid)))
 
 
-def new_token_fields(sandboxes: Sandboxes, sandbox: Sandbox) -> dict[str, Any]:
+def new_token_fields(sandboxes: SandboxService, sandbox: Sandbox) -> dict[str, Any]:
     """What the answer to a create says about the token: only a protected sandbox has one."""
     if not sandbox.protected:
         return {}

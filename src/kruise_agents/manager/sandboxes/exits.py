@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .sandbox import Sandbox
 
 
-class Watchers:
+class Exits:
     """One waiting task for each program.
 
     Parameters:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from ..runtime import EgressRules, Runtime
 from ..state.database import NoSpaceError, space_for
-from .exits import Watchers
+from .exits import Exits
 from .lifecycle import Event, RefusedError, State
 from .program import CLAIM_SECONDS, START_SECONDS, NoAnswerError, StartError
-from .records import Ledger
+from .records import Records
 from .sandbox import Sandbox, internal_variables, now, seconds_until
 from .saved_variables import SavedVariables
-from .timers import Deadlines
+from .timers import Timers
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Changes:
     event that comes too late is refused.
     """
 
-    def __init__(self, runtime: Runtime, ledger: Ledger, deadlines: Deadlines, watchers: Watchers) -> None:
+    def __init__(self, runtime: Runtime, ledger: Records, deadlines: Timers, watchers: Exits) -> None:
         self._runtime = runtime
         self._ledger = ledger
         self._deadlines = deadlines

@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from ..state.database import NoSpaceError, Store
+from ..state.database import Database, NoSpaceError
 from .lifecycle import State
 from .sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
 
-class Ledger:
+class Records:
     """The rows of one manager's sandboxes.
 
     Parameters:
         runtime: the name of what runs them.
     """
 
-    def __init__(self, store: Store, runtime: str) -> None:
+    def __init__(self, store: Database, runtime: str) -> None:
         self._store = store
         self._runtime = runtime
         self._late: set[Sandbox] = set()

@@ -18,7 +18,7 @@ from .lifecycle import State
 from .program import NoAnswerError, StartError
 from .sandbox import Sandbox, from_row, mounts_of, process_of, seconds_until
 from .saved_variables import SavedVariables
-from .service import Sandboxes
+from .service import SandboxService
 
 logger = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 5.0
@@ -33,7 +33,7 @@ class Found:
     paused: int = 0
 
 
-async def recover(sandboxes: Sandboxes) -> Found:
+async def recover(sandboxes: SandboxService) -> Found:
     """Take over what the store knows of; everything else in the sandboxes' folder is removed.
 
     Raises:
@@ -57,7 +57,7 @@ async def recover(sandboxes: Sandboxes) -> Found:
     return Found(found.count(State.RUNNING), found.count(State.PAUSED))
 
 
-async def _recover(sandboxes: Sandboxes, row: SandboxRow) -> State | None:
+async def _recover(sandboxes: SandboxService, row: SandboxRow) -> State | None:
     """The state in which a sandbox was taken over; None for one that is not there any more."""
     program = sandboxes.program(row.id, Template.from_json(row.template), mounts_of(row))
     process = process_of(row)
@@ -125,7 +125,7 @@ async def _rest(sandbox: Sandbox, *, alive: bool) -> None:
         await sandbox.program.freeze()
 
 
-async def _remove_strangers(sandboxes: Sandboxes, known: set[str]) -> None:
+async def _remove_strangers(sandboxes: SandboxService, known: set[str]) -> None:
     strangers = [folder for folder in sandboxes.folder.iterdir() if folder.name not in known]
     for folder in strangers:
         # A program that was being started ends by itself, in a moment.

@@ -16,20 +16,20 @@ from pathlib import Path
 from ..accounts.quota import UNLIMITED, Quota
 from ..metrics import Metrics
 from ..runtime import Egress, EgressRules, Layout, Mount, Runtime, Watch
-from ..state.database import NoSpaceError, Store, no_space
+from ..state.database import Database, NoSpaceError, no_space
 from ..state.secret import StateSecret
 from ..templates.model import Template
 from ..traffic_tokens import TrafficTokens
-from .exits import Watchers
+from .exits import Exits
 from .lifecycle import Event, RefusedError, State
 from .lifetime import Lifetime
 from .operations import Changes
 from .pool import Pools, Warm
 from .program import NoAnswerError, SandboxProgram, StartError
 from .readers import Readers
-from .records import Ledger
+from .records import Records
 from .sandbox import Sandbox, VolumeMount, new_sandbox_id, now, seconds_until
-from .timers import Deadlines
+from .timers import Timers
 from .turns import Turns
 
 LEAST_SECONDS_AFTER_WAKING = 300.0
@@ -43,7 +43,7 @@ class ManagerEndingError(StartError):
     """No sandbox was made, because the manager ends."""
 
 
-class Sandboxes:
+class SandboxService:
     """The sandboxes of one manager: in memory, and written down as they change.
 
     Parameters:
@@ -62,7 +62,7 @@ class Sandboxes:
         self,
         runtime: Runtime,
         folder: Path,
-        store: Store,
+        store: Database,
         secret: StateSecret,
         traffic_tokens: TrafficTokens,
         egress: Egress | None = None,
@@ -81,9 +81,9 @@ class Sandboxes:
         self._program = program
         self._metrics = metrics or Metrics()
         self._known: dict[str, Sandbox] = {}
-        self._deadlines = Deadlines(self._at_deadline)
-        self._watchers = Watchers(self._at_end)
-        self._ledger = Ledger(store, runtime.name)
+        self._deadlines = Timers(self._at_deadline)
+        self._watchers = Exits(self._at_end)
+        self._ledger = Records(store, runtime.name)
         self._changes = Changes(runtime, self._ledger, self._deadlines, self._watchers)
         self._turns = Turns()
         self._closing = False

@@ -20,7 +20,7 @@ from ..accounts.quota import UNLIMITED, Quota
 from ..state.database import NoSpaceError, SnapshotRow
 from ..templates.model import Template
 from .sandbox import INTERNAL_VARIABLES, Sandbox, now
-from .service import Sandboxes
+from .service import SandboxService
 
 DEFAULT_TAG = "default"
 _REFERENCE = re.compile(r"([a-z0-9_-]{1,128})(?::([a-z0-9_.-]{1,128}))?")
@@ -52,7 +52,7 @@ class Snapshots:
         sandboxes: those that they are made of, and that are made of them.
     """
 
-    def __init__(self, folder: Path, sandboxes: Sandboxes) -> None:
+    def __init__(self, folder: Path, sandboxes: SandboxService) -> None:
         self._folder = folder
         self._sandboxes = sandboxes
         self._store = sandboxes.store

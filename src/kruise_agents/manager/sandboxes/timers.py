@@ -11,7 +11,7 @@ _LONGEST_SECONDS = 86_400.0
 """Longer timers are set in steps, because the event loop's clock stands still while the machine sleeps."""
 
 
-class Deadlines:
+class Timers:
     """The timers of one manager.
 
     Parameters:

@@ -54,7 +54,7 @@ class _Track:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Measurements:
+class UsageHistory:
     """The samples of one manager's sandboxes, in memory.
 
     Parameters:

@@ -237,7 +237,7 @@ _TABLES: dict[type, str] = {
 }
 
 
-class Store:
+class Database:
     """The open file.
 
     Parameters:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ...errors import ConfigurationError, KruiseAgentsError
 from ..runtime import Runtime
 from ..runtime.limits.limits import MIB
-from ..state.database import NoSpaceError, Store, VolumeRow, space_for
+from ..state.database import Database, NoSpaceError, VolumeRow, space_for
 from ..state.secret import StateSecret
 from .tree import VolumeTree
 
@@ -52,7 +52,7 @@ class Volumes:
     def __init__(
         self,
         folder: Path,
-        store: Store,
+        store: Database,
         secret: StateSecret,
         runtime: Runtime,
         used: Callable[[], Iterable[str]],
