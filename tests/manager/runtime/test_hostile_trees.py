@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(available_runtime() != "bubblewrap", reason="thi
 # A host with a sudo of its own, whether or not this one has it.
 WITH_SUDO = """
 import pathlib
-import kruise_agents.manager.runtime.mounts as mounts
+import kruise_agents.manager.runtime.bwrap.mounts as mounts
 mounts._REAL_SUDO = pathlib.Path("/usr/bin/env")
 """
 SECRET = "only the host has this"

@@ -383,7 +383,7 @@ def test_a_crash_starts_no_program_of_the_host(tmp_path: Path) -> None:
     pattern = tmp_path / "core_pattern"
     program = (
         "import argparse, pathlib, resource\n"
-        "from kruise_agents.sandbox import limits\n"
+        "from kruise_agents.sandbox.linux import limits\n"
         f"limits._CORE_PATTERN = pathlib.Path({str(pattern)!r})\n"
         "parser = argparse.ArgumentParser()\n"
         "limits.add_options(parser)\n"

@@ -19,19 +19,19 @@ ROOT = Path(__file__).parents[3]
 USER_ID = 12345
 AGAIN = [
     "test_backup.py",
-    "test_pause.py::TestWithItsMemory",
-    "test_pause.py::TestFilesOnly",
-    "test_snapshots.py::TestSnapshots::test_owners_modes_links_and_attributes_are_as_they_were",
-    "test_volumes.py::test_two_sandboxes_share_a_volume_that_outlives_them",
-    "test_volumes.py::test_contents_are_there_or_refused_by_name",
-    "test_volumes.py::test_a_snapshot_with_a_link_where_a_volume_goes_makes_no_folder_outside",
-    "test_root_file_systems.py::test_the_next_manager_takes_it_over",
-    "test_root_file_systems.py::test_what_may_not_be_read_is_left_out_and_said",
-    "test_restart.py::test_a_killed_managers_sandboxes_go_on_with_all_that_runs_in_them",
-    "test_zygote.py",
-    "test_restart.py::test_a_paused_sandbox_is_still_paused_and_goes_on_where_it_was",
-    "test_limits.py::test_a_disk_filler_is_refused_and_may_write_again_when_it_has_made_room",
-    "test_limits.py::test_folders_closed_to_others_count_as_disk",
+    "sandboxes/test_pause.py::TestWithItsMemory",
+    "sandboxes/test_pause.py::TestFilesOnly",
+    "sandboxes/test_snapshots.py::TestSnapshots::test_owners_modes_links_and_attributes_are_as_they_were",
+    "volumes/test_volumes.py::test_two_sandboxes_share_a_volume_that_outlives_them",
+    "volumes/test_volumes.py::test_contents_are_there_or_refused_by_name",
+    "volumes/test_volumes.py::test_a_snapshot_with_a_link_where_a_volume_goes_makes_no_folder_outside",
+    "templates/test_root_file_systems.py::test_the_next_manager_takes_it_over",
+    "templates/test_root_file_systems.py::test_what_may_not_be_read_is_left_out_and_said",
+    "sandboxes/test_restart.py::test_a_killed_managers_sandboxes_go_on_with_all_that_runs_in_them",
+    "runtime/test_zygote.py",
+    "sandboxes/test_restart.py::test_a_paused_sandbox_is_still_paused_and_goes_on_where_it_was",
+    "runtime/test_limits.py::test_a_disk_filler_is_refused_and_may_write_again_when_it_has_made_room",
+    "runtime/test_limits.py::test_folders_closed_to_others_count_as_disk",
 ]
 PROGRAM = """
 set -e

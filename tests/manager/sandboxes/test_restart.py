@@ -261,12 +261,13 @@ def test_the_leash_ends_a_program_that_nobody_has_taken_though_no_manager_comes_
 
 DIES_WHILE_IT_LAUNCHES = """
 import os, signal
-from kruise_agents.manager.runtime import bubblewrap, starting
+from kruise_agents.manager.runtime import bubblewrap
+from kruise_agents.manager.runtime.bwrap import launch as bwrap_launch
 
 launch = bubblewrap.BubblewrapRuntime.launch
 
 def dying(*arguments, **options):
-    starting._first_process = lambda info: os.kill(os.getpid(), signal.SIGKILL)
+    bwrap_launch._first_process = lambda info: os.kill(os.getpid(), signal.SIGKILL)
     return launch(*arguments, **options)
 
 bubblewrap.BubblewrapRuntime.launch = dying
