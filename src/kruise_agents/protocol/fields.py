@@ -1,0 +1,175 @@
+"""Typed reading of objects that came as JSON or TOML.
+
+Every reader of request bodies, messages and template files uses :class:`Fields`. A wrong value raises
+:class:`FieldError`, which carries the facts only; the caller turns them into an error with the wording of its own
+protocol. ``null`` counts as absent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Self, TypeVar
+
+Path = tuple[str | int, ...]
+"""Names and list positions from the outermost object down to a field."""
+
+TEXT = "a string"
+INTEGER = "a whole number"
+FLAG = "true or false"
+OBJECT = "an object"
+TEXT_LIST = "an array of strings"
+TEXT_MAP = "an object of strings"
+OBJECT_LIST = "a list of objects"
+
+_T = TypeVar("_T")
+
+
+class FieldError(Exception):
+    """A field that is missing or has the wrong type.
+
+    Args:
+        path: the place of the field; empty for the whole body.
+        wanted: the kind of value that belongs there, such as ``a string``.
+        seen: the value that stands there; None when there is none.
+    """
+
+    def __init__(self, path: Path, wanted: str, seen: object) -> None:
+        super().__init__(f"{dotted(path) or 'the body'} must be {wanted}, got {seen!r}")
+        self.path = path
+        self.wanted = wanted
+        self.seen = seen
+
+    @property
+    def name(self) -> str:
+        """The path as text, such as ``volumeMounts[0].name``."""
+        return dotted(self.path)
+
+
+class Fields:
+    """The members of one object, each read with the type that it must have.
+
+    Accessors return None, or an empty collection, for an absent member and raise :class:`FieldError` for a wrong one.
+    A protocol that knows a field by several names overrides :meth:`value`.
+    """
+
+    __slots__ = ("path", "values")
+
+    def __init__(self, values: Mapping[str, Any], path: Path = ()) -> None:
+        self.values = values
+        self.path = path
+
+    @classmethod
+    def parse(cls, data: str | bytes) -> Self:
+        """Parse one JSON object.
+
+        Raises:
+            ValueError: ``data`` is not JSON.
+            FieldError: ``data`` is JSON but not an object; the path is empty.
+        """
+        try:
+            values = json.loads(data)
+        except RecursionError as error:
+            raise ValueError(str(error)) from None
+        if not isinstance(values, dict):
+            raise FieldError((), OBJECT, values)
+        return cls(values)
+
+    def value(self, name: str) -> Any:
+        """Return a member as it came."""
+        return self.values.get(name)
+
+    def has(self, name: str) -> bool:
+        """Return True if a member is there and not null."""
+        return self.value(name) is not None
+
+    def unknown(self, known: Iterable[str]) -> list[str]:
+        """Return the names of all members that are not in ``known``."""
+        names = frozenset(known)
+        return [name for name in self.values if name not in names]
+
+    def text(self, name: str) -> str | None:
+        """Return a string."""
+        return self._of_type(name, str, TEXT)
+
+    def required_text(self, name: str) -> str:
+        """Return a string that must be there."""
+        return self._required(name, self.text(name), TEXT)
+
+    def flag(self, name: str) -> bool | None:
+        """Return true or false."""
+        return self._of_type(name, bool, FLAG)
+
+    def integer(
+        self, name: str, least: int | None = None, most: int | None = None, *, allow_float: bool = True
+    ) -> int | None:
+        """Return a whole number.
+
+        Args:
+            least: the smallest number allowed, when ``most`` is given too.
+            most: the largest number allowed.
+            allow_float: accept 5.0 as 5, because JSON has only one type of numbers.
+        """
+        value = self.value(name)
+        wanted = INTEGER if least is None or most is None else f"{INTEGER} from {least} to {most}"
+        if allow_float and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.wrong(name, wanted)
+        if least is not None and most is not None and not least <= value <= most:
+            raise self.wrong(name, wanted)
+        return value
+
+    def required_integer(self, name: str) -> int:
+        """Return a whole number that must be there."""
+        return self._required(name, self.integer(name), INTEGER)
+
+    def texts(self, name: str) -> list[str]:
+        """Return an array of strings."""
+        values: list[Any] = self._of_type(name, list, TEXT_LIST) or []
+        if not all(isinstance(value, str) for value in values):
+            raise self.wrong(name, TEXT_LIST)
+        return values
+
+    def text_map(self, name: str) -> dict[str, str]:
+        """Return an object whose values are strings."""
+        values: dict[str, Any] = self._of_type(name, dict, TEXT_MAP) or {}
+        for key, value in values.items():
+            if not isinstance(value, str):
+                raise FieldError((*self.path, name, key), TEXT, value)
+        return values
+
+    def object(self, name: str) -> Self | None:
+        """Return an object inside this one."""
+        values: dict[str, Any] | None = self._of_type(name, dict, OBJECT)
+        return None if values is None else type(self)(values, (*self.path, name))
+
+    def objects(self, name: str) -> list[Self]:
+        """Return an array of objects."""
+        values: list[Any] = self._of_type(name, list, OBJECT_LIST) or []
+        if not all(isinstance(value, dict) for value in values):
+            raise self.wrong(name, OBJECT_LIST)
+        return [type(self)(value, (*self.path, name, number)) for number, value in enumerate(values)]
+
+    def wrong(self, name: str, wanted: str) -> FieldError:
+        """Return the error that says that a member is not what is wanted."""
+        return FieldError((*self.path, name), wanted, self.value(name))
+
+    def _required(self, name: str, value: _T | None, wanted: str) -> _T:
+        if value is None:
+            raise self.wrong(name, wanted)
+        return value
+
+    def _of_type(self, name: str, kind: type[_T], wanted: str) -> _T | None:
+        value = self.value(name)
+        if value is not None and not isinstance(value, kind):
+            raise self.wrong(name, wanted)
+        return value
+
+
+def dotted(path: Path) -> str:
+    """Return a path as text, such as ``volumeMounts[0].name``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
