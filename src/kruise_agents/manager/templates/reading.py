@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import ConfigurationError
+from ...protocol.fields import Fields
 from ..runtime import LEAST, MIB, MOST, Limits
 from .model import DEFAULT_READY_SECONDS, Ready, Template, built_in
 from .table import Source, Table
@@ -92,7 +93,7 @@ def _read(path: Path, limits: Limits) -> tuple[TemplateFile | None, list[str]]:
     except OSError as error:
         return None, [f"{path}: it cannot be read: {error.strerror}"]
     source = Source(path, text)
-    table = Table(source, values, _KEYS)
+    table = Table(source, Fields(values), _KEYS)
     one = TemplateFile(
         path,
         _template(table, path, limits),

@@ -1,32 +1,36 @@
-"""One TOML table, read key by key: every complaint has the file, the line, and what should stand there."""
+"""One TOML table, read key by key; every complaint names the file, the line and the value that belongs there."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+from ...protocol.fields import TEXT_LIST, FieldError, Fields
+from ...protocol.fields import Path as FieldPath
 
 _KEY = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _HEADER = re.compile(rf"\s*\[\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*\]")
 _ASSIGNMENT = re.compile(rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*=")
+_T = TypeVar("_T")
 
 
 class Source:
-    """A file's text, and what is wrong with it so far."""
+    """The text of a file and the complaints about it so far."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
         self.problems: list[str] = []
         self._lines = list(_keys_of(text))
 
-    def complain(self, key: tuple[str, ...], problem: str) -> None:
-        """Note that something is wrong with the value of ``key``, or with the whole file."""
+    def complain(self, key: FieldPath, problem: str) -> None:
+        """Note that something is wrong with the value of ``key``; an empty key means the whole file."""
         self.problems.append(f"{self.place(key)}: {problem}")
 
-    def place(self, key: tuple[str, ...]) -> str:
-        """The file, with the line of ``key`` where it is known."""
+    def place(self, key: FieldPath) -> str:
+        """Return the file, with the line of ``key`` where that is known."""
         line = next((number for number, found in self._lines if found[: len(key)] == key), None) if key else None
         if line is None and len(key) > 1:
             return self.place(key[:-1])
@@ -36,50 +40,42 @@ class Source:
 class Table:
     """The keys of one table. A wrong value is noted and counts as absent.
 
-    Parameters:
-        known: every key that may stand here.
+    Args:
+        known: every key that the table may have.
     """
 
-    def __init__(self, source: Source, values: dict[str, Any], known: Iterable[str], at: tuple[str, ...] = ()) -> None:
+    def __init__(self, source: Source, fields: Fields, known: Iterable[str]) -> None:
         self._source = source
-        self._values = values
-        self._at = at
+        self._fields = fields
         known = tuple(known)
-        for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
-                self.complain(key, f"unknown key '{key}'; {hint}")
+        for key in fields.unknown(known):
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
+            self.complain(key, f"unknown key '{key}'; {hint}")
 
     def complain(self, key: str | None, problem: str, *below: str) -> None:
-        """Note that something is wrong with the value of a key, with a key ``below`` it, or with the table."""
-        self._source.complain((*self._at, key, *below) if key is not None else self._at, problem)
+        """Note that something is wrong with the value of a key, with a key ``below`` that key, or with the table."""
+        self._source.complain((*self._fields.path, key, *below) if key is not None else self._fields.path, problem)
 
     def text(self, key: str) -> str | None:
-        """A string that is not empty."""
-        value = self._of_type(key, str, "a string")
+        """Return a string that is not empty."""
+        value = self._read(self._fields.text, key)
         if value is not None and (not value.strip() or "\0" in value):
             self.complain(key, f"'{key}' must not {'have a zero byte' if value.strip() else 'be empty'}")
             return None
         return value
 
     def flag(self, key: str) -> bool | None:
-        """``true`` or ``false``."""
-        value: bool | None = self._of_type(key, bool, "true or false")
-        return value
+        """Return ``true`` or ``false``."""
+        return self._read(self._fields.flag, key)
 
     def number(self, key: str, least: int, most: int) -> int | None:
-        """A whole number in a range."""
-        wanted = f"a whole number from {least} to {most}"
-        value = self._of_type(key, int, wanted)
-        if value is not None and (isinstance(value, bool) or not least <= value <= most):
-            self.complain(key, f"'{key}' must be {wanted}, got {_shown(value)}")
-            return None
-        return value
+        """Return a whole number in a range."""
+        return self._read(lambda key: self._fields.integer(key, least, most, allow_float=False), key)
 
     def seconds(self, key: str) -> float | None:
-        """A number above 0."""
-        value = self._values.get(key)
+        """Return a number of seconds above 0."""
+        value = self._fields.value(key)
         if value is None:
             return None
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 3600:
@@ -88,43 +84,44 @@ class Table:
         return float(value)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """An array of strings; empty when absent."""
-        values = self._of_type(key, list, "an array of strings") or []
-        if not all(isinstance(value, str) and value.strip() for value in values):
-            self.complain(key, f"'{key}' must be an array of strings, got {_shown(values)}")
+        """Return an array of strings that are not empty."""
+        values = self._read(self._fields.texts, key) or []
+        if not all(value.strip() for value in values):
+            self._note(self._fields.wrong(key, TEXT_LIST))
             return ()
         return tuple(values)
 
     def text_map(self, key: str) -> dict[str, str]:
-        """A table of strings; empty when absent."""
-        values = self._of_type(key, dict, f"a table of strings: [{key}], then a line for each") or {}
-        kept = {}
-        for name, value in values.items():
-            if isinstance(value, str):
-                kept[name] = value
-            else:
-                self._source.complain((*self._at, key, name), f"'{name}' must be a string, got {_shown(value)}")
-        return kept
+        """Return a table of strings."""
+        fields = self._read(self._fields.object, key, f"a table of strings: [{key}], then a line for each")
+        if fields is None:
+            return {}
+        values = {name: self._read(fields.text, name) for name in fields.values}
+        return {name: value for name, value in values.items() if value is not None}
 
     def table(self, key: str, known: Iterable[str]) -> Table | None:
-        """A table inside this one."""
-        values = self._of_type(key, dict, f"a table: [{key}]")
-        return None if values is None else Table(self._source, values, known, (*self._at, key))
+        """Return a table inside this table."""
+        fields = self._read(self._fields.object, key, f"a table: [{key}]")
+        return None if fields is None else Table(self._source, fields, known)
 
     def place(self, key: str) -> str | None:
-        """Where a key stands, with the file; None: nowhere."""
-        return self._source.place((*self._at, key)) if key in self._values else None
+        """Return the file and line of a key; None if the key is absent."""
+        return self._source.place((*self._fields.path, key)) if self._fields.has(key) else None
 
-    def _of_type(self, key: str, kind: type, wanted: str) -> Any:
-        value = self._values.get(key)
-        if value is not None and not isinstance(value, kind):
-            self.complain(key, f"'{key}' must be {wanted}, got {_shown(value)}")
+    def _read(self, read: Callable[[str], _T], key: str, wanted: str | None = None) -> _T | None:
+        try:
+            return read(key)
+        except FieldError as error:
+            self._note(error, wanted)
             return None
-        return value
+
+    def _note(self, error: FieldError, wanted: str | None = None) -> None:
+        problem = f"'{error.path[-1]}' must be {wanted or error.wanted}, got {_shown(error.seen)}"
+        self._source.complain(error.path, problem)
 
 
 def _keys_of(text: str) -> Iterable[tuple[int, tuple[str, ...]]]:
-    """The line on which each key or table begins, where it is written on a line of its own."""
+    """Yield the line on which each key or table begins, if it begins on a line of its own."""
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(line):
