@@ -28,16 +28,15 @@ from ..volumes import Volumes
 from .auth import RequireKey
 from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answer, on_no_space, on_refused
 from .keys import KeyRoutes
-from .logs import LogRoutes
-from .metrics import MetricsRoutes
-from .network import NetworkRoutes
+from .not_served import V1Only, on_missing, unsupported_routes
 from .openapi import document
-from .sandboxes import SandboxRoutes
+from .sandboxes.logs import LogRoutes
+from .sandboxes.metrics import MetricsRoutes
+from .sandboxes.network import NetworkRoutes
+from .sandboxes.operations import SandboxRoutes
 from .secrets import SecretRoutes
 from .snapshots import SnapshotRoutes
 from .templates import TemplateRoutes
-from .unsupported import unsupported_routes
-from .v1_only import V1Only, on_missing
 from .volume_contents import VolumeContentRoutes
 from .volumes import VolumeRoutes
 

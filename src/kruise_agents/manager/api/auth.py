@@ -6,7 +6,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..accounts.keys import ApiKey, Keys, raw_key
-from .errors import ApiError, error_response
+from ..sandboxes.lifecycle import State
+from ..sandboxes.sandbox import Sandbox
+from ..sandboxes.service import SandboxService
+from .errors import ApiError, error_response, sandbox_not_found
 
 _PUBLIC = frozenset({"/health", "/openapi.json"})
 _BEARER_ROUTES = "/volumecontent/"
@@ -63,3 +66,16 @@ def still_valid(request: Request, keys: Keys) -> ApiKey:
     if caller is None:
         raise ApiError(401, "Invalid API Key: the key was deleted")
     return caller
+
+
+def own_sandbox(request: Request, sandboxes: SandboxService, *states: State) -> Sandbox:
+    """The sandbox with the id in the request's path, in one of ``states`` if any are given.
+
+    Raises:
+        ApiError: 404, the same for one that is not there, in another state, or another key's.
+    """
+    sandbox_id: str = request.path_params["sandbox_id"]
+    sandbox = sandboxes.find(sandbox_id)
+    if sandbox is None or sandbox.owner != owner_of(request) or (states and sandbox.state not in states):
+        raise sandbox_not_found(sandbox_id)
+    return sandbox

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -13,6 +15,11 @@ from .errors import ApiError
 
 _MAX_BYTES = 4 * 1024 * 1024
 BODY_SECONDS = 60.0
+_MAX_DIGITS = 18
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
+_WHOLE = re.compile(rf"([+-]?)((?:{_PART})+)", re.ASCII)
+_LONGEST = 2**63 * 1e-9
 
 
 class Fields:
@@ -150,6 +157,49 @@ async def read_fields(request: Request) -> Fields:
     if not isinstance(value, dict):
         raise ApiError(400, f"Error when parsing request: the body must be a JSON object, got {_shown(value)}")
     return Fields(value)
+
+
+def whole_number(query: Mapping[str, str], name: str) -> int | None:
+    """A whole number that is not negative, or None.
+
+    Raises:
+        ApiError: 400.
+    """
+    text = query.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise ApiError(400, f"{name} must be a whole number, 0 or more, got {text[:60]!r}")
+    return int(text)
+
+
+def one_of(query: Mapping[str, str], name: str, values: Sequence[str]) -> str:
+    """One of some words; the first of them when it is absent.
+
+    Raises:
+        ApiError: 400.
+    """
+    value = query.get(name, values[0])
+    if value not in values:
+        raise ApiError(400, f"{name} must be one of {', '.join(values)}, got {value[:60]!r}")
+    return value
+
+
+def read_duration(text: str) -> float:
+    """The duration in seconds.
+
+    Raises:
+        ValueError: it is none; the text says what one looks like.
+    """
+    if text.lstrip("+-") == "0" and len(text) <= 2:
+        return 0.0
+    match = _WHOLE.fullmatch(text)
+    if match is None:
+        raise ValueError("a duration is a number with a unit, or several, as 90s, 1.5h or 2h45m")
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, match[2], re.ASCII))
+    if seconds >= _LONGEST:
+        raise ValueError("it is longer than 292 years")
+    return -seconds if match[1] == "-" else seconds
 
 
 async def _read(request: Request) -> bytes:

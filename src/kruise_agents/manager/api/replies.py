@@ -9,7 +9,9 @@ from typing import Any
 
 from ..runtime import EgressRules
 from ..sandboxes.sandbox import Sandbox
+from ..sandboxes.service import SandboxService
 from ..templates.model import Template, Templates
+from ..traffic_tokens import TrafficToken
 
 ENVD_VERSION = "0.6.13"
 """The last public envd; opens every gate of e2b 2.8.0 ... 2.63.0."""
@@ -51,6 +53,21 @@ def sandbox_reply(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
         "envdAccessToken": sandbox.access_token,
         "trafficAccessToken": None if sandbox.protected else sandbox.traffic_token,
         "domain": domain,
+    }
+
+
+def new_token_fields(sandboxes: SandboxService, sandbox: Sandbox) -> dict[str, Any]:
+    """What the answer to a create says about the token: only a protected sandbox has one."""
+    if not sandbox.protected:
+        return {}
+    return token_fields(sandboxes.traffic_tokens.issue(sandbox.id, sandbox.uid))
+
+
+def token_fields(token: TrafficToken) -> dict[str, Any]:
+    """Return the value and the end of a traffic access token."""
+    return {
+        "trafficAccessToken": token.value,
+        "trafficAccessTokenExpiration": token.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 
 

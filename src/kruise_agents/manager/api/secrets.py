@@ -16,9 +16,9 @@ from ..accounts.secrets import SecretNameTakenError, SecretStore, TooManySecrets
 from ..state.database import SecretRow
 from .auth import owner_of, still_valid
 from .errors import ApiError
-from .listing import page_token, read_limit, read_page_token
 from .reading import Fields, read_fields
 from .replies import timestamp
+from .sandboxes.listing import page_token, read_limit, read_page_token
 
 MAX_VALUE_BYTES = 65536
 MAX_METADATA = 32

@@ -19,15 +19,12 @@ from ..sandboxes.service import ManagerEndingError, SandboxService
 from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
 from ..state.database import NoSpaceError, SnapshotRow
 from ..templates.model import Templates
-from .auth import owner_of, still_valid
-from .durations import read_duration
+from .auth import own_sandbox, owner_of, still_valid
 from .errors import DO_NOT_RETRY, ApiError
-from .lifetimes import MAX_TIMEOUT
-from .listing import page_token, read_limit, read_page_token
-from .ownership import own_sandbox
-from .reading import Fields, read_fields
-from .replies import sandbox_reply
-from .traffic_tokens import new_token_fields
+from .reading import Fields, read_duration, read_fields
+from .replies import new_token_fields, sandbox_reply
+from .sandboxes.extensions import MAX_TIMEOUT
+from .sandboxes.listing import page_token, read_limit, read_page_token
 
 DEFAULT_FORK_TIMEOUT = 15
 MAX_FORKS = 20

@@ -13,8 +13,8 @@ from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
 from ..templates.model import Templates
 from .auth import owner_of
 from .errors import ApiError
-from .listing import read_limit
 from .replies import TemplateBuild, template_detail, template_listed, timestamp
+from .sandboxes.listing import read_limit
 
 
 class TemplateRoutes:

@@ -21,8 +21,7 @@ from ..state.database import VolumeRow, space_for
 from ..volumes import Entry, OutsideError, VolumeFullError, Volumes, VolumeTree
 from ..volumes.tree import Attributes
 from .errors import ApiError
-from .query import one_of, whole_number
-from .reading import read_fields
+from .reading import one_of, read_fields, whole_number
 from .replies import timestamp
 
 _PIECE = 256 * 1024

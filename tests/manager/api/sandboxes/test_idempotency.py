@@ -20,8 +20,8 @@ from kruise_agents.keys import encode_key
 from kruise_agents.manager.accounts.keys import Keys
 from kruise_agents.manager.api.auth import RequireKey
 from kruise_agents.manager.api.errors import ApiError
-from kruise_agents.manager.api.idempotency import KEPT_SECONDS, Chosen, IdempotentCreates
 from kruise_agents.manager.api.reading import Fields
+from kruise_agents.manager.api.sandboxes.idempotency import KEPT_SECONDS, Chosen, IdempotentCreates
 from kruise_agents.manager.state.database import Database, NoSpaceError
 from kruise_agents.manager.state.secret import StateSecret
 from support.managers import RunningManager, running_manager, wait_for

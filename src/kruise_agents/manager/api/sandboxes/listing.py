@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import unquote, unquote_plus
 
-from ..sandboxes.sandbox import Sandbox
-from .errors import ApiError
-from .replies import shown_state, timestamp
+from ...sandboxes.sandbox import Sandbox
+from ..errors import ApiError
+from ..replies import shown_state, timestamp
 
 _MAX_LIMIT = 100
 _ASCENDING_MARK = "__asc"

@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..sandboxes.log import LEVELS, LogLine, read_log, select
-from ..sandboxes.sandbox import Sandbox
-from ..sandboxes.service import SandboxService
-from .errors import ApiError
-from .ownership import own_sandbox
-from .query import one_of, whole_number
-from .replies import timestamp
+from ...sandboxes.log import LEVELS, LogLine, read_log, select
+from ...sandboxes.sandbox import Sandbox
+from ...sandboxes.service import SandboxService
+from ..auth import own_sandbox
+from ..errors import ApiError
+from ..reading import one_of, whole_number
+from ..replies import timestamp
 
 MAX_LINES = 1000
 MAX_SEARCH = 256

@@ -11,12 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..sandboxes.service import SandboxService
-from ..sandboxes.usage_history import Sample, UsageHistory
-from .auth import owner_of
-from .errors import ApiError
-from .ownership import own_sandbox
-from .query import whole_number
+from ...sandboxes.service import SandboxService
+from ...sandboxes.usage_history import Sample, UsageHistory
+from ..auth import own_sandbox, owner_of
+from ..errors import ApiError
+from ..reading import whole_number
 
 MAX_IDS = 100
 _LEAST_MILLISECONDS = 10**11

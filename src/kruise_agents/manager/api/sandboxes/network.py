@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..runtime import EgressRules
-from ..sandboxes.lifecycle import State
-from ..sandboxes.service import SandboxService
-from .errors import ApiError
-from .ownership import own_sandbox
-from .reading import Fields, read_fields
+from ...runtime import EgressRules
+from ...sandboxes.lifecycle import State
+from ...sandboxes.service import SandboxService
+from ..auth import own_sandbox
+from ..errors import ApiError
+from ..reading import Fields, read_fields
 
 _MAX_ENTRIES = 100
 _EVERYTHING = IPv4Network("0.0.0.0/0")

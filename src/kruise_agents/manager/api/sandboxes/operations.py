@@ -11,27 +11,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..accounts.keys import Keys
-from ..accounts.quota import QuotaExceededError
-from ..sandboxes.lifecycle import State
-from ..sandboxes.program import StartError
-from ..sandboxes.sandbox import Sandbox
-from ..sandboxes.service import ManagerEndingError, SandboxService
-from ..sandboxes.snapshots import Snapshots
-from ..templates.model import Template, Templates
-from ..volumes import Volumes
-from .auth import owner_of, still_valid
-from .errors import DO_NOT_RETRY, RETRY, ApiError, being_killed, sandbox_not_found
-from .extensions import read_extensions
+from ...accounts.keys import Keys
+from ...accounts.quota import QuotaExceededError
+from ...sandboxes.lifecycle import State
+from ...sandboxes.program import StartError
+from ...sandboxes.sandbox import Sandbox
+from ...sandboxes.service import ManagerEndingError, SandboxService
+from ...sandboxes.snapshots import Snapshots
+from ...templates.model import Template, Templates
+from ...volumes import Volumes
+from ..auth import own_sandbox, owner_of, still_valid
+from ..errors import DO_NOT_RETRY, RETRY, ApiError, being_killed, sandbox_not_found
+from ..reading import Fields, read_fields
+from ..replies import new_token_fields, sandbox_detail, sandbox_listed, sandbox_reply, token_fields
+from ..volumes import read_volume_mounts
+from .extensions import MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_extensions, read_lifetime, read_reserved_header
 from .idempotency import Chosen, IdempotentCreates
-from .lifetimes import MAX_TIMEOUT, RESERVE_PAUSED_HEADER, read_lifetime, read_reserved_header
 from .listing import ListQuery, page, read_query
 from .network import egress_of_create, is_public, require_a_way_out
-from .ownership import own_sandbox
-from .reading import Fields, read_fields
-from .replies import sandbox_detail, sandbox_listed, sandbox_reply
-from .traffic_tokens import TrafficTokenRoutes, new_token_fields
-from .volumes import read_volume_mounts
 
 DEFAULT_TIMEOUT = 300
 LEAST_REFRESH = 15
@@ -79,7 +76,7 @@ class SandboxRoutes:
             Route(f"{one}/resume", self.resume, methods=["POST"]),
             Route(f"{one}/timeout", self.set_timeout, methods=["POST"]),
             Route(f"{one}/refreshes", self.refresh, methods=["POST"]),
-            *TrafficTokenRoutes(self._sandboxes).routes(),
+            Route(f"{one}/traffic-access-token", self.new_traffic_token, methods=["POST"]),
         ]
 
     async def create(self, request: Request) -> Response:
@@ -230,6 +227,22 @@ class SandboxRoutes:
         sandbox = self._found(request, State.RUNNING)
         await self._sandboxes.extend(sandbox, min(max(duration, LEAST_REFRESH), MAX_TIMEOUT))
         return Response(status_code=204)
+
+    async def new_traffic_token(self, request: Request) -> Response:
+        """A new token; the earlier ones stay valid until their own end."""
+        if not request.state.private:
+            raise ApiError(404, "traffic access tokens are only served below /kruise/api")
+        try:
+            await read_fields(request)
+        except ApiError as error:
+            raise ApiError(400, "Invalid traffic access token refresh request") from error
+        sandbox_id = request.path_params["sandbox_id"]
+        sandbox = self._sandboxes.running(sandbox_id)
+        if sandbox is None or sandbox.owner != owner_of(request):
+            raise ApiError(404, f"Sandbox route not found, maybe it is crashed or killed: {sandbox_id}")
+        if not sandbox.protected:
+            raise ApiError(409, "Sandbox cannot refresh its traffic access token")
+        return JSONResponse(token_fields(self._sandboxes.traffic_tokens.issue(sandbox.id, sandbox.uid)))
 
     def _found(self, request: Request, *states: State) -> Sandbox:
         return own_sandbox(request, self._sandboxes, *states)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from ..state.database import CreateRow, Database, NoSpaceError
-from ..state.secret import StateSecret
-from .errors import DO_NOT_RETRY, ApiError
-from .reading import Fields
+from ...state.database import CreateRow, Database, NoSpaceError
+from ...state.secret import StateSecret
+from ..errors import DO_NOT_RETRY, ApiError
+from ..reading import Fields
 
 HEADER = "Idempotency-Key"
 KEPT_SECONDS = 600.0
