@@ -40,7 +40,7 @@ from .settings import Settings
 from .state.database import Database
 from .state.secret import StateSecret
 from .templates import Builder, TemplateFile, read_templates, require_fitting
-from .templates.model import POOLED, Offer, Templates, built_in
+from .templates.model import POOLED_TEMPLATE, PreparedTemplate, Templates, built_in
 from .traffic_tokens import TrafficTokens
 from .volumes import Volumes
 
@@ -120,8 +120,8 @@ class Manager:
             volumes.recover()
             held = SecretStore(self._store, secret)
             holdings = Inheritance(self._sandboxes, snapshots, volumes, held)
-            holdings.settle(keys)
-            self._measurements = UsageHistory(self._sandboxes.everything)
+            holdings.transfer_orphans(keys)
+            self._measurements = UsageHistory(self._sandboxes.visible)
             offers = await self._offers(files, self.runtime)
             templates = Templates(now(), offers)
             app = ManagerApp(
@@ -138,7 +138,7 @@ class Manager:
                     health=_health(self.runtime, self.egress),
                     v1_only=settings.v1_only,
                 ),
-                Gateway(self._sandboxes.find, self._sandboxes.awaken, tokens),
+                Gateway(self._sandboxes.find, self._sandboxes.operations.resume_for_traffic, tokens),
                 settings.domain,
                 page=MetricsPage(metrics, self._sandboxes),
             )
@@ -152,7 +152,7 @@ class Manager:
             self._server = front_server(app, listeners, **tls)
             await self._server.start()
             self._measurements.start()
-            self._sandboxes.pools.fill(offers)
+            self._sandboxes.pools.start(offers)
         except BaseException:
             for listener in listeners:
                 listener.close()
@@ -175,14 +175,16 @@ class Manager:
             self.runtime.remove(self._settings.state_dir / "sandboxes")
         self._release()
 
-    async def _offers(self, files: list[TemplateFile], runtime: Runtime) -> list[Offer]:
+    async def _offers(self, files: list[TemplateFile], runtime: Runtime) -> list[PreparedTemplate]:
         prepared = self._settings.state_dir / "prepared"
         prepared.mkdir(mode=0o700, exist_ok=True)
         trees = await Builder(prepared, runtime, self._tell).build(files)
         templates = built_in(self._settings.limits) + [one.template for one in files]
-        sizes = {POOLED: self._settings.pool} | {one.template.name: one.pool for one in files if one.pool is not None}
+        sizes = {POOLED_TEMPLATE: self._settings.pool} | {
+            one.template.name: one.pool for one in files if one.pool is not None
+        }
         by_name = {one.name: one for one in templates}
-        return [Offer(one, trees.get(name), sizes.get(name, 0)) for name, one in by_name.items()]
+        return [PreparedTemplate(one, trees.get(name), sizes.get(name, 0)) for name, one in by_name.items()]
 
     def _release(self) -> None:
         if self.runtime is not None:

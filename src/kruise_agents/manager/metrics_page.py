@@ -40,7 +40,7 @@ class MetricsPage:
 
 def _pool_families(pools: list[Pool]) -> Iterator[str]:
     yield family("pool_size", "gauge", "Warm sandboxes that wait.", [_sample(pool, len(pool.ready)) for pool in pools])
-    yield family("pool_target", "gauge", "How many should.", [_sample(pool, pool.offer.pool) for pool in pools])
+    yield family("pool_target", "gauge", "How many should.", [_sample(pool, pool.prepared.pool) for pool in pools])
     claims = [_sample(pool, pool.warm_claims, start="warm") for pool in pools]
     claims += [_sample(pool, pool.cold_creates, start="cold") for pool in pools]
     yield family("pool_claims_total", "counter", "Creates where there is a pool; cold: it was empty.", claims)
@@ -54,4 +54,4 @@ def _pool_families(pools: list[Pool]) -> Iterator[str]:
 
 
 def _sample(pool: Pool, value: int, **labels: str) -> Sample:
-    return "", {"template": pool.offer.template.name, **labels}, value
+    return "", {"template": pool.prepared.template.name, **labels}, value

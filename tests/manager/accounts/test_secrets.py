@@ -17,6 +17,7 @@ from e2b.exceptions import SecretException, SecretNotFoundException
 from kruise_agents.manager.accounts.secrets import SecretStore
 from kruise_agents.manager.state.database import Database
 from kruise_agents.manager.state.secret import StateSecret
+from kruise_agents.manager.state.tables import SecretRow
 from support.managers import API_KEY, RunningManager, running_manager
 
 pytestmark = pytest.mark.usefixtures("patched")
@@ -138,7 +139,7 @@ def test_values_outlive_the_manager_sealed(tmp_path: Path) -> None:
     assert held == []
     store = Database(state_dir / "state.db")
     secrets = SecretStore(store, StateSecret.at(state_dir / "secret"))
-    (row,) = store.secrets()
+    (row,) = store.select(SecretRow)
     assert (row.id, row.name, secrets.value(row)) == (made.secret_id, "kept", VALUE)
     store.close()
     with running_manager(tmp_path) as manager:

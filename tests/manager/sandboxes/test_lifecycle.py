@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kruise_agents.manager.runtime import Layout, ProcessIdentity, ProcessRuntime, Runtime
-from kruise_agents.manager.sandboxes.lifecycle import Event, RefusedError, State, after
-from kruise_agents.manager.sandboxes.lifetime import Lifetime
+from kruise_agents.manager.sandboxes.lifecycle import Event, RefusedError, State, next_state
 from kruise_agents.manager.sandboxes.program import SandboxProgram
-from kruise_agents.manager.sandboxes.sandbox import Sandbox
+from kruise_agents.manager.sandboxes.sandbox import Lifetime, NewSandbox, Sandbox
 from kruise_agents.manager.sandboxes.service import SandboxService
 from kruise_agents.manager.state.database import Database
 from kruise_agents.manager.state.secret import StateSecret
+from kruise_agents.manager.state.tables import SandboxRow
 from kruise_agents.manager.templates.model import Template
 from kruise_agents.manager.traffic_tokens import TrafficTokens
 
@@ -30,9 +30,9 @@ def test_every_state_but_the_last_ones_takes_a_kill() -> None:
     for state in State:
         if state.ending:
             with pytest.raises(RefusedError):
-                after(state, Event.KILL)
+                next_state(state, Event.KILL)
         else:
-            assert after(state, Event.KILL) is State.KILLING
+            assert next_state(state, Event.KILL) is State.KILLING
 
 
 def test_every_state_is_reached_and_every_one_leads_to_the_end() -> None:
@@ -40,7 +40,7 @@ def test_every_state_is_reached_and_every_one_leads_to_the_end() -> None:
         found = set()
         for event in Event:
             try:
-                found.add(after(state, event))
+                found.add(next_state(state, event))
             except RefusedError:
                 continue
         return found
@@ -132,22 +132,22 @@ class PretendedProgram:
 
 Operation = Callable[[SandboxService, Sandbox], Awaitable[Any]]
 OPERATIONS: dict[str, Operation] = {
-    "pause": lambda all_of_them, one: all_of_them.pause(one),
-    "pause files": lambda all_of_them, one: all_of_them.pause(one, memory=False),
-    "connect": lambda all_of_them, one: all_of_them.resume(one, 300),
-    "reboot": lambda all_of_them, one: all_of_them.resume(one, 300, memory=False),
-    "awaken": lambda all_of_them, one: all_of_them.awaken(one),
-    "timeout": lambda all_of_them, one: all_of_them.set_timeout(one, 600),
-    "refresh": lambda all_of_them, one: all_of_them.extend(one, 60),
-    "expire": lambda all_of_them, one: all_of_them.expire(one),
-    "kill": lambda all_of_them, one: all_of_them.kill(one.id),
+    "pause": lambda sandboxes, sandbox: sandboxes.operations.pause(sandbox),
+    "pause files": lambda sandboxes, sandbox: sandboxes.operations.pause(sandbox, memory=False),
+    "connect": lambda sandboxes, sandbox: sandboxes.operations.resume(sandbox, 300),
+    "reboot": lambda sandboxes, sandbox: sandboxes.operations.resume(sandbox, 300, memory=False),
+    "traffic": lambda sandboxes, sandbox: sandboxes.operations.resume_for_traffic(sandbox),
+    "timeout": lambda sandboxes, sandbox: sandboxes.operations.set_timeout(sandbox, 600),
+    "refresh": lambda sandboxes, sandbox: sandboxes.operations.extend(sandbox, 60),
+    "expire": lambda sandboxes, sandbox: sandboxes.operations.expire(sandbox),
+    "kill": lambda sandboxes, sandbox: sandboxes.kill(sandbox.id),
 }
 RESULT = {
     "pause": State.PAUSED,
     "pause files": State.PAUSED,
     "connect": State.RUNNING,
     "reboot": State.RUNNING,
-    "awaken": State.RUNNING,
+    "traffic": State.RUNNING,
 }
 """What follows an operation; the others change nothing that can be seen."""
 
@@ -182,10 +182,10 @@ def test_a_kill_is_not_stuck_behind_an_operation_that_does_not_end(first: str) -
         async with one_sandbox() as (sandboxes, sandbox, store):
             program = cast("PretendedProgram", sandbox.program)
             if first in ("connect", "reboot"):
-                await sandboxes.pause(sandbox)
+                await sandboxes.operations.pause(sandbox)
             program.answers = False
             stuck = asyncio.ensure_future(OPERATIONS[first](sandboxes, sandbox))
-            waiting = asyncio.ensure_future(sandboxes.pause(sandbox))
+            waiting = asyncio.ensure_future(sandboxes.operations.pause(sandbox))
             await asyncio.sleep(0.01)
             assert not stuck.done()
             assert await asyncio.wait_for(sandboxes.kill(sandbox.id), 5)
@@ -210,16 +210,15 @@ async def one_sandbox() -> AsyncIterator[tuple[SandboxService, Sandbox, Database
             program=cast("type[SandboxProgram]", PretendedProgram),
         )
         sandbox = await sandboxes.create(
-            Template("base", code_interpreter=False),
-            lifetime=Lifetime(300, pause_at_end=True, wakes_on_traffic=True),
-            secure=True,
-            metadata={},
-            variables={},
-            owner="key",
+            NewSandbox(
+                template=Template("base", code_interpreter=False),
+                owner="key",
+                lifetime=Lifetime(300, pause_at_end=True, wakes_on_traffic=True),
+            )
         )
         yield sandboxes, sandbox, store
         await sandboxes.close()
-        assert store.sandboxes() == []
+        assert store.select(SandboxRow) == []
         store.close()
 
 
@@ -235,7 +234,7 @@ async def meet(calls: list[tuple[str, int]], leaving: set[int]) -> None:
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, BaseException):
                 assert isinstance(result, RefusedError | asyncio.CancelledError), repr(result)
-        while sandbox.work or sandbox.state is State.KILLING:
+        while sandbox.operations or sandbox.state is State.KILLING:
             await asyncio.sleep(0)
         check(sandboxes, sandbox, store, expected([name for name, _ in calls]))
 
@@ -243,7 +242,7 @@ async def meet(calls: list[tuple[str, int]], leaving: set[int]) -> None:
 def check(sandboxes: SandboxService, sandbox: Sandbox, store: Database, state: State) -> None:
     program = cast("PretendedProgram", sandbox.program)
     assert sandbox.state is state
-    rows = {row.id: row.state for row in store.sandboxes()}
+    rows = {row.id: row.state for row in store.select(SandboxRow)}
     if state is State.GONE:
         assert rows == {}
         assert (program.alive, program.removed) == (False, True)

@@ -19,6 +19,7 @@ import pytest
 from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.state.database import Database
+from kruise_agents.manager.state.tables import SandboxRow
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.sandbox.end_of_life import GRACE_SECONDS
 from support.managers import (
@@ -232,7 +233,9 @@ def test_a_start_that_was_not_finished_leaves_nothing(folder: Path) -> None:
         for thread in creates:
             thread.join()
     store = Database(folder / "state" / "state.db")
-    finished = {row.id for row in store.sandboxes() if row.state == "running"}  # before the last one was launched
+    finished = {
+        row.id for row in store.select(SandboxRow) if row.state == "running"
+    }  # before the last one was launched
     store.close()
     with running_manager(folder) as manager:
         assert set(listed(manager)) == folders(manager) == finished
@@ -406,7 +409,7 @@ def test_a_start_on_a_full_disk_says_so(small_disk: Path) -> None:
 def rows_of(folder: Path) -> dict[str, Any]:
     store = Database(folder / "state" / "state.db")
     try:
-        return {row.id: row for row in store.sandboxes()}
+        return {row.id: row for row in store.select(SandboxRow)}
     finally:
         store.close()
 

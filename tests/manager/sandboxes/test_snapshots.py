@@ -16,6 +16,7 @@ from e2b import Template
 from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.state.database import Database
+from kruise_agents.manager.state.tables import SnapshotRow
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import RunningManager, available_runtime, one_user_because, running_manager, wait_for
 
@@ -305,7 +306,7 @@ def test_a_snapshot_whose_files_are_gone_is_forgotten(tmp_path: Path) -> None:
     with running_manager(tmp_path) as manager, manager.api() as api:
         assert listed(api) == []
     store = Database(tmp_path / "state" / "state.db")
-    assert store.snapshots() == []
+    assert store.select(SnapshotRow) == []
     store.close()
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from kruise_agents.errors import ConfigurationError
-from kruise_agents.manager.state.database import MIGRATIONS, Database, SandboxRow
+from kruise_agents.manager.state.database import Database
+from kruise_agents.manager.state.tables import MIGRATIONS, SandboxRow
 from support.managers import available_runtime, serve_command
 
 ROW = SandboxRow(
@@ -37,28 +38,28 @@ ROW = SandboxRow(
 
 def test_what_is_saved_is_found_by_the_next_one(tmp_path: Path) -> None:
     store = Database(tmp_path / "state.db")
-    store.save_sandbox(ROW)
-    store.save_sandbox(replace(ROW, state="paused"))
-    store.save_sandbox(replace(ROW, id="i2"))
-    store.remove_sandbox("i2")
+    store.save(ROW)
+    store.save(replace(ROW, state="paused"))
+    store.save(replace(ROW, id="i2"))
+    store.delete(SandboxRow, id="i2")
     store.close()
     store = Database(tmp_path / "state.db")
-    assert store.sandboxes() == [replace(ROW, state="paused")]
+    assert store.select(SandboxRow) == [replace(ROW, state="paused")]
     store.close()
 
 
 def test_what_is_saved_survives_without_a_close(tmp_path: Path) -> None:
     first = Database(tmp_path / "state.db")
-    first.save_sandbox(ROW)
+    first.save(ROW)
     second = Database(tmp_path / "state.db")
-    assert second.sandboxes() == [ROW]
+    assert second.select(SandboxRow) == [ROW]
     second.close()
     first.close()
 
 
 def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     store = Database(tmp_path / "state.db")
-    store.save_sandbox(ROW)
+    store.save(ROW)
     modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     store.close()
     assert modes == {0o600}
@@ -73,14 +74,14 @@ def test_every_older_version_is_migrated_with_what_is_in_it(tmp_path: Path) -> N
             old.execute(f"PRAGMA user_version = {version}")
         old.close()
         store = Database(path)
-        store.save_sandbox(ROW)
-        assert store.sandboxes() == [ROW]
+        store.save(ROW)
+        assert store.select(SandboxRow) == [ROW]
         store.close()
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Database(tmp_path / "state.db")
-    store.save_sandbox(ROW)
+    store.save(ROW)
     store.close()
     broken = (*MIGRATIONS, "CREATE TABLE half (x INTEGER); CREATE TABLE half (x INTEGER);")
     with monkeypatch.context() as patch:
@@ -88,7 +89,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(ConfigurationError, match="table half already exists"):
             Database(tmp_path / "state.db")
     store = Database(tmp_path / "state.db")
-    assert store.sandboxes() == [ROW]
+    assert store.select(SandboxRow) == [ROW]
     store.close()
 
 

@@ -1,48 +1,43 @@
-"""All that belongs to API keys, and who inherits it: nothing is ever nobody's, where no one could find and end it."""
+"""The inheritance of API keys: what belongs to a deleted key goes to the admin key, so that somebody can end it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from .keys import ADMIN_ID, Keys
 
 
-class Holding(Protocol):
-    """One kind of things that belong to keys."""
+class Owned(Protocol):
+    """A collection of things that belong to API keys."""
 
     def owners(self) -> set[str]:
-        """The ids of all keys that own one of them."""
+        """Return the IDs of all keys that own something."""
 
-    def hand_over(self, owner: str, heir: str) -> None:
-        """Give all of one owner's to another."""
+    def transfer(self, owner: str, new_owner: str) -> None:
+        """Give everything of one owner to another."""
 
 
 class Inheritance:
-    """Every kind of them.
+    """The inheritance of everything that belongs to API keys."""
 
-    Parameters:
-        kinds: the registries that know the owners.
-    """
+    def __init__(self, *collections: Owned) -> None:
+        self._collections = collections
 
-    def __init__(self, *kinds: Holding) -> None:
-        self._kinds: Sequence[Holding] = kinds
-
-    def hand_over(self, owner: str) -> None:
-        """Give all that belongs to one key to the admin key.
+    def transfer_to_admin(self, owner: str) -> None:
+        """Give everything that belongs to a key to the admin key.
 
         Raises:
-            NoSpaceError: the disk is full; the next start does the rest.
+            NoSpaceError: The disk is full; the next start of the manager transfers the rest.
         """
-        for kind in self._kinds:
-            kind.hand_over(owner, ADMIN_ID)
+        for collection in self._collections:
+            collection.transfer(owner, ADMIN_ID)
 
-    def settle(self, keys: Keys) -> None:
-        """At the start of a manager: the same for every owner that is no key any more.
+    def transfer_orphans(self, keys: Keys) -> None:
+        """Give everything that belongs to a key that no longer exists to the admin key.
 
         Raises:
-            NoSpaceError: as above.
+            NoSpaceError: The disk is full; the next start of the manager transfers the rest.
         """
-        for owner in set().union(*(kind.owners() for kind in self._kinds)):
+        for owner in set().union(*(collection.owners() for collection in self._collections)):
             if keys.get(owner) is None:
-                self.hand_over(owner)
+                self.transfer_to_admin(owner)

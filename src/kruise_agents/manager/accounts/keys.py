@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...protocol.keys import decode_key
-from ..state.database import ApiKeyRow, Database, NoSpaceError
+from ..state.database import Database, NoSpaceError
 from ..state.secret import StateSecret
+from ..state.tables import ApiKeyRow
 from .quota import UNLIMITED, Quota
 
 ADMIN_TEAM = "admin"
@@ -76,7 +77,7 @@ class Keys:
         for number, raw in enumerate(dict.fromkeys(raw_key(key.encode()) for key in given)):
             key_id, name = (ADMIN_ID, ADMIN_TEAM) if number == 0 else (secret.key_id(raw), f"{ADMIN_TEAM} {number + 1}")
             self._know(ApiKey(key_id, name, ADMIN_TEAM, clock()), _digest(raw))
-        for row in store.api_keys():
+        for row in store.select(ApiKeyRow):
             self._ids.setdefault(self._place(row.digest), row.id)  # one that is given as well is a given one
             self._by_id[row.id] = _key_of(row)
             if row.last_used is not None:
@@ -115,7 +116,7 @@ class Keys:
         raw = str(uuid.uuid4())
         key = ApiKey(str(uuid.uuid4()), name, team, self._clock(), by.id, quota)
         digest = _digest(raw.encode())
-        self._store.save_api_key(
+        self._store.save(
             ApiKeyRow(
                 id=key.id,
                 digest=digest,
@@ -136,7 +137,7 @@ class Keys:
         Raises:
             NoSpaceError: the disk is full; it still does.
         """
-        self._store.remove_api_key(key.id)
+        self._store.delete(ApiKeyRow, id=key.id)
         del self._by_id[key.id]
         self._ids = {place: key_id for place, key_id in self._ids.items() if key_id != key.id}
 
@@ -154,7 +155,7 @@ class Keys:
             return
         self._written[key_id] = now
         try:
-            self._store.note_use_of_api_key(key_id, now)
+            self._store.write("UPDATE api_keys SET last_used = ? WHERE id = ?", (now, key_id))
         except NoSpaceError:
             logger.warning("the disk is too full to write down when keys are used")
 

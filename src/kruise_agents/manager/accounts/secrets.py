@@ -15,8 +15,9 @@ from dataclasses import replace
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ...errors import KruiseAgentsError
-from ..state.database import Database, SecretRow
+from ..state.database import Database
 from ..state.secret import StateSecret
+from ..state.tables import SecretRow
 
 MOST_OF_A_KEY = 1000
 _NONCE_BYTES = 12
@@ -44,8 +45,7 @@ class SecretStore:
 
     def all(self, owner: str) -> list[SecretRow]:
         """Those of one owner, oldest first."""
-        rows = [row for row in self._store.secrets() if row.owner == owner]
-        return sorted(rows, key=lambda row: (row.created_at, row.id))
+        return sorted(self._store.select(SecretRow, owner=owner), key=lambda row: (row.created_at, row.id))
 
     def find(self, owner: str, reference: str) -> SecretRow | None:
         """The owner's secret of that id or name."""
@@ -68,7 +68,7 @@ class SecretStore:
         secret_id, moment = f"sec_{secrets.token_hex(10)}", time.time()
         sealed = self._sealed(secret_id, 1, value)
         row = SecretRow(secret_id, owner, name, 1, sealed, json.dumps(dict(metadata)), moment, moment)
-        self._store.save_secret(row)
+        self._store.save(row)
         return row
 
     def update(self, row: SecretRow, value: str, metadata: Mapping[str, str] | None) -> SecretRow:
@@ -88,7 +88,7 @@ class SecretStore:
             metadata=row.metadata if metadata is None else json.dumps(dict(metadata)),
             updated_at=time.time(),
         )
-        self._store.save_secret(changed)
+        self._store.save(changed)
         return changed
 
     def remove(self, row: SecretRow) -> None:
@@ -97,7 +97,7 @@ class SecretStore:
         Raises:
             NoSpaceError: the disk is full.
         """
-        self._store.remove_secret(row.id)
+        self._store.delete(SecretRow, id=row.id)
 
     def value(self, row: SecretRow) -> str:
         """What was set."""
@@ -106,18 +106,18 @@ class SecretStore:
 
     def owners(self) -> set[str]:
         """Who has one."""
-        return {row.owner for row in self._store.secrets()}
+        return {row.owner for row in self._store.select(SecretRow)}
 
-    def hand_over(self, owner: str, heir: str) -> None:
+    def transfer(self, owner: str, new_owner: str) -> None:
         """Give all of one owner's to another; those whose name the heir uses get a longer one.
 
         Raises:
             NoSpaceError: the disk is full; some are not given away.
         """
         for row in self.all(owner):
-            taken = self.find(heir, row.name) is not None
+            taken = self.find(new_owner, row.name) is not None
             name = f"{row.name}-{row.id[-6:]}" if taken else row.name
-            self._store.save_secret(replace(row, owner=heir, name=name))
+            self._store.save(replace(row, owner=new_owner, name=name))
 
     def _sealed(self, secret_id: str, version: int, value: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)

@@ -97,7 +97,7 @@ class KeyRoutes:
         if key.created_by is None:
             raise ApiError(403, "this api-key was given when the manager was started; start it without to end it")
         self._keys.remove(key)
-        self._holdings.hand_over(key.id)
+        self._holdings.transfer_to_admin(key.id)
         return Response(status_code=204)
 
     def _shown(self, key: ApiKey) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from ..accounts.keys import Keys
 from ..accounts.secrets import SecretNameTakenError, SecretStore, TooManySecretsError
-from ..state.database import SecretRow
+from ..state.tables import SecretRow
 from .auth import owner_of, still_valid
 from .errors import ApiError
 from .reading import Fields, read_fields

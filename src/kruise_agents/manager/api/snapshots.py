@@ -17,7 +17,8 @@ from ..sandboxes.lifecycle import RefusedError, State
 from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.service import ManagerEndingError, SandboxService
 from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
-from ..state.database import NoSpaceError, SnapshotRow
+from ..state.database import NoSpaceError
+from ..state.tables import SnapshotRow
 from ..templates.model import Templates
 from .auth import own_sandbox, owner_of, still_valid
 from .errors import DO_NOT_RETRY, ApiError
@@ -62,7 +63,7 @@ class SnapshotRoutes:
         with _told():
             row = await self._snapshots.take(sandbox, owner_of(request), reference, seconds)
         if request.headers.get(f"{_HEADER}keep-running") == "false":
-            await self._sandboxes.pause(sandbox)
+            await self._sandboxes.operations.pause(sandbox)
         return JSONResponse(_shown(row), status_code=201)
 
     async def list(self, request: Request) -> Response:

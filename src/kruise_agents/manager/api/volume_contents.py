@@ -17,7 +17,8 @@ from starlette.routing import Route
 
 from ..runtime import Runtime
 from ..runtime.files.owners import MOST
-from ..state.database import VolumeRow, space_for
+from ..state.database import space_for
+from ..state.tables import VolumeRow
 from ..volumes import Entry, OutsideError, VolumeFullError, Volumes, VolumeTree
 from ..volumes.tree import Attributes
 from .errors import ApiError

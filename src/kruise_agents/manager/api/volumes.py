@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from ..accounts.keys import Keys
 from ..sandboxes.sandbox import VolumeMount
-from ..state.database import VolumeRow
+from ..state.tables import VolumeRow
 from ..volumes import NameTakenError, Volumes, VolumeUsedError
 from .auth import owner_of, still_valid
 from .errors import ApiError

@@ -1,4 +1,4 @@
-"""Noticing that a sandbox's program has ended by itself."""
+"""Watchers that notice when a sandbox's program ends by itself."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from .sandbox import Sandbox
 
 
 class Exits:
-    """One waiting task for each program.
+    """The exit watchers of one manager: a task for each program.
 
-    Parameters:
-        ended: called with the sandbox whose program has ended.
+    Args:
+        on_exit: Called with the sandbox whose program has ended.
     """
 
-    def __init__(self, ended: Callable[[Sandbox], None]) -> None:
-        self._ended = ended
+    def __init__(self, on_exit: Callable[[Sandbox], None]) -> None:
+        self._on_exit = on_exit
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def watch(self, sandbox: Sandbox) -> None:
-        """Wait for the end of its present program, and no other."""
-        self.leave(sandbox)
+        """Watch the present program of a sandbox, in place of an earlier program."""
+        self.unwatch(sandbox)
         self._tasks[sandbox.id] = asyncio.create_task(self._wait(sandbox))
 
-    def leave(self, sandbox: Sandbox) -> None:
-        """Wait no more: it is about to be ended on purpose."""
+    def unwatch(self, sandbox: Sandbox) -> None:
+        """Stop watching a sandbox that is about to be ended on purpose."""
         if task := self._tasks.pop(sandbox.id, None):
             task.cancel()
 
     async def close(self) -> None:
-        """Wait for none of them any more."""
+        """Stop all watchers."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -39,4 +39,4 @@ class Exits:
     async def _wait(self, sandbox: Sandbox) -> None:
         await sandbox.program.ended()
         self._tasks.pop(sandbox.id, None)
-        self._ended(sandbox)
+        self._on_exit(sandbox)

@@ -66,7 +66,7 @@ class RefusedError(KruiseAgentsError):
         self.event = event
 
 
-def after(state: State, event: Event) -> State:
+def next_state(state: State, event: Event) -> State:
     """The state that follows.
 
     Raises:

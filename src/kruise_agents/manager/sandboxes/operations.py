@@ -1,14 +1,22 @@
-"""What is done to one sandbox by the operation whose turn it is: started, timed, paused, copied, resumed."""
+"""The operations on one sandbox: start, pause, resume, time-outs, network rules, copies of its files, its end.
+
+Operations on a sandbox run one after another, in the order of the calls, and go on when their caller leaves. The end
+of a sandbox does not wait: it cancels the operation that runs and those that wait.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from ..metrics import Metrics
 from ..runtime import EgressRules, Runtime
 from ..state.database import NoSpaceError, space_for
 from .exits import Exits
@@ -19,27 +27,84 @@ from .sandbox import Sandbox, internal_variables, now, seconds_until
 from .saved_variables import SavedVariables
 from .timers import Timers
 
+LEAST_SECONDS_AFTER_TRAFFIC = 300.0
+"""How long a sandbox that traffic resumed runs at least."""
+_CLOSE_SECONDS = 5.0
+
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+_Method = Callable[Concatenate["Operations", Sandbox, P], Coroutine[Any, Any, T]]
 
-class Changes:
-    """The changes, over what has to follow each of them.
 
-    A sandbox that is killed in the middle of one has the state that the kill gave it; the change is cancelled, and an
-    event that comes too late is refused.
+def _operation(event: Event, *, needs: State | None = None) -> Callable[[_Method[P, T]], _Method[P, T]]:
+    """Run a method under the lock of its sandbox, in a task that goes on when the caller leaves.
+
+    The method raises :class:`RefusedError` if the sandbox is ended before or meanwhile.
+
+    Args:
+        event: Names the operation in the refusal.
+        needs: The state that the sandbox must be in.
     """
 
-    def __init__(self, runtime: Runtime, ledger: Records, deadlines: Timers, watchers: Exits) -> None:
-        self._runtime = runtime
-        self._ledger = ledger
-        self._deadlines = deadlines
-        self._watchers = watchers
+    def decorate(method: _Method[P, T]) -> _Method[P, T]:
+        @functools.wraps(method)
+        async def run(self: Operations, sandbox: Sandbox, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            async def locked() -> T:
+                async with sandbox.lock:
+                    if sandbox.state.ending or (needs is not None and sandbox.state is not needs):
+                        raise RefusedError(sandbox.state, event)
+                    return await method(self, sandbox, *args, **kwargs)
 
+            if sandbox.state.ending:
+                raise RefusedError(sandbox.state, event)
+            task = self._start_task(locked())
+            sandbox.operations.add(task)
+            task.add_done_callback(sandbox.operations.discard)
+            # An error reaches the caller. If the caller has left, nobody wants to know.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if task.cancelled():
+                    raise RefusedError(sandbox.state, event) from None
+                raise
+
+        return run
+
+    return decorate
+
+
+class Operations:
+    """The operations on the sandboxes of one manager, with the timers and exit watchers that follow from them.
+
+    A sandbox that is ended during an operation keeps the state that its end gave it: the operation is cancelled, and
+    an event that comes too late is refused.
+
+    Args:
+        metrics: Counts the ends.
+        on_gone: Called with each sandbox that has ended.
+    """
+
+    def __init__(
+        self, runtime: Runtime, records: Records, metrics: Metrics, on_gone: Callable[[Sandbox], None]
+    ) -> None:
+        self._runtime = runtime
+        self._records = records
+        self._metrics = metrics
+        self._on_gone = on_gone
+        self._timers = Timers(self._at_deadline)
+        self._exits = Exits(self._at_exit)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @_operation(Event.READY)
     async def start(self, sandbox: Sandbox, variables: Mapping[str, str], files: Path | None) -> None:
-        """Copy its files or make them, launch its program, and claim it; one from a pool is launched already.
+        """Copy or make the files of a new sandbox, launch its program, and claim it. A pooled program runs already.
 
         Raises:
-            StartError, NoSpaceError, OSError: what is left has to be ended.
+            RefusedError: The sandbox was ended meanwhile.
+            StartError, NoSpaceError, OSError: The start failed. The caller must end the sandbox.
         """
         lifetime = sandbox.lifetime
         cold = sandbox.program.identity is None
@@ -48,130 +113,265 @@ class Changes:
                 if files is not None:
                     await sandbox.program.fill(files)
                 sandbox.program.launch(prepared=files is not None)
-            self._ledger.save(sandbox)
+            self._records.save(sandbox)
             await sandbox.program.attach(sandbox.rules)
             await self._run_start_command(sandbox, {})
         elif sandbox.rules != sandbox.template.within(EgressRules()):
             await sandbox.program.change_rules(sandbox.rules)
-        given, seconds = self._variables(sandbox, variables), lifetime.enforced(lifetime.seconds)
-        patience = START_SECONDS if cold else CLAIM_SECONDS
-        await sandbox.program.claim(sandbox.access_token, given, seconds, patience=patience)
+        await sandbox.program.claim(
+            sandbox.access_token,
+            _all_variables(sandbox, variables),
+            lifetime.enforced(lifetime.seconds),
+            patience=START_SECONDS if cold else CLAIM_SECONDS,
+        )
         self._begin_to_run(sandbox, Event.READY, lifetime.seconds)
 
-    def _variables(self, sandbox: Sandbox, given: Mapping[str, str]) -> dict[str, str]:
-        return {**sandbox.template.variables, **given, **internal_variables(sandbox.id, sandbox.template)}
+    def adopt(self, sandbox: Sandbox) -> None:
+        """Take over a running or paused sandbox of an earlier manager."""
+        self._records.note(sandbox)
+        self._timers.arm(sandbox)
+        if sandbox.program.identity is not None:
+            self._exits.watch(sandbox)
 
-    async def _run_start_command(self, sandbox: Sandbox, given: Mapping[str, str]) -> None:
-        if sandbox.template.start is not None:
-            await sandbox.program.prepare(sandbox.template, self._variables(sandbox, given), kernel=False)
-
-    def _begin_to_run(self, sandbox: Sandbox, event: Event, seconds: float) -> None:
-        sandbox.move(event)
-        sandbox.started_at, sandbox.kept_until = now(), None
-        self._end_in(sandbox, seconds)
-        self._watchers.watch(sandbox)
-
+    @_operation(Event.READY, needs=State.RUNNING)
     async def set_timeout(self, sandbox: Sandbox, seconds: float) -> None:
-        """Let it end, or be paused, in ``seconds``; with 0 the deadline comes at once."""
-        if sandbox.state is not State.RUNNING:
-            raise RefusedError(sandbox.state, Event.READY)
+        """Set the end time of a running sandbox to ``seconds`` from now; 0 or less: now.
+
+        Raises:
+            RefusedError: The sandbox does not run.
+            NoAnswerError: Its program does not answer.
+        """
+        await self._set_timeout(sandbox, seconds)
+
+    @_operation(Event.READY, needs=State.RUNNING)
+    async def extend(self, sandbox: Sandbox, seconds: float) -> None:
+        """Let a running sandbox live at least ``seconds`` from now. Never shortens its life.
+
+        Raises:
+            RefusedError: The sandbox does not run.
+            NoAnswerError: Its program does not answer.
+        """
+        await self._extend(sandbox, seconds)
+
+    async def expire(self, sandbox: Sandbox) -> None:
+        """Set the end time of a running sandbox to now, and return when it is paused or ended.
+
+        Raises:
+            RefusedError: The sandbox does not run.
+        """
         if sandbox.lifetime.never_ends:
             return
-        if seconds > 0:
-            await sandbox.program.set_seconds_left(sandbox.lifetime.enforced(seconds))
-        self._end_in(sandbox, seconds)
+        if sandbox.lifetime.pause_at_end:
+            await self.pause(sandbox, memory=sandbox.lifetime.pause_keeps_memory)
+        elif sandbox.state is State.RUNNING:
+            await asyncio.shield(self.end(sandbox, "kill"))
+        else:
+            raise RefusedError(sandbox.state, Event.KILL)
 
+    @_operation(Event.READY, needs=State.RUNNING)
     async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
-        """Let it reach something else outside."""
-        if sandbox.state is not State.RUNNING:
-            raise RefusedError(sandbox.state, Event.READY)
+        """Change what a running sandbox may reach outside, within the limits of its template.
+
+        Raises:
+            RefusedError: The sandbox does not run.
+            OSError: The kernel refused.
+        """
         rules = sandbox.template.within(rules)
         await sandbox.program.change_rules(rules)
         sandbox.rules = rules
-        self._ledger.note(sandbox)
+        self._records.note(sandbox)
 
-    async def extend(self, sandbox: Sandbox, seconds: float) -> None:
-        """Let it live at least ``seconds`` from now."""
-        left = seconds_until(sandbox.end_at)
-        if sandbox.state is not State.RUNNING or (left is not None and left < seconds):
-            await self.set_timeout(sandbox, seconds)
+    @_operation(Event.READY, needs=State.RUNNING)
+    async def read_variables(self, sandbox: Sandbox) -> dict[str, str]:
+        """Return the environment variables of a running sandbox.
 
-    def _end_in(self, sandbox: Sandbox, seconds: float) -> None:
-        never = sandbox.lifetime.never_ends
-        sandbox.end_at = None if never else now() + timedelta(seconds=max(seconds, 0))
-        self._deadlines.arm(sandbox)
-        self._ledger.note(sandbox)
+        Raises:
+            RefusedError: The sandbox does not run.
+            NoAnswerError: Its program does not answer.
+        """
+        return await sandbox.program.variables()
 
-    async def pause(self, sandbox: Sandbox, *, memory: bool, kept: float | None) -> None:
-        """Stop it. After an error it runs as before, unless its program has ended."""
-        if sandbox.state is State.PAUSED:
-            return
-        sandbox.move(Event.PAUSE)
-        self._deadlines.disarm(sandbox)
-        try:
-            sandbox.keeps_memory, sandbox.asleep = memory, sandbox.program.asleep()
-            self._ledger.save(sandbox)
-            if memory:
-                await sandbox.program.freeze()
-            else:
-                await self._keep_files_only(sandbox)
-        except (NoAnswerError, NoSpaceError, OSError):
-            sandbox.keeps_memory = True
-            self._take_back(sandbox)
-            raise
-        sandbox.move(Event.PAUSED)
-        sandbox.end_at = now()
-        kept = sandbox.lifetime.paused_seconds if kept is None else kept
-        sandbox.kept_until = None if kept is None or kept == math.inf else now() + timedelta(seconds=kept)
-        self._deadlines.arm(sandbox)
-        self._ledger.note(sandbox)
-        logger.info("sandbox %s is paused", sandbox.id)
-
-    async def _keep_files_only(self, sandbox: Sandbox) -> None:
-        with space_for(sandbox.program.layout.root):
-            SavedVariables(sandbox.program.layout).save(await sandbox.program.variables())
-        self._watchers.leave(sandbox)
-        await sandbox.program.stop()
-
+    @_operation(Event.PAUSE, needs=State.RUNNING)
     async def copy_files(self, sandbox: Sandbox, target: Path) -> None:
-        """Copy its file tree while it stands still."""
-        if sandbox.state is not State.RUNNING:
-            raise RefusedError(sandbox.state, Event.PAUSE)
-        sandbox.asleep = sandbox.program.asleep()
-        # For clients it runs, a little slowly. A manager that ends now leaves it frozen, and this tells the next one.
-        self._ledger.save_as(sandbox, State.PAUSING)
+        """Copy the file tree of a running sandbox to a new folder. The sandbox is frozen meanwhile.
+
+        Raises:
+            RefusedError: The sandbox does not run.
+            NoAnswerError: Its processes cannot be frozen.
+            NoSpaceError, OSError: The copy failed; a part of it may be left.
+        """
+        sandbox.stopped_before = sandbox.program.asleep()
+        # Its clients see a running, slow sandbox. If the manager ends now, the next one must find it frozen.
+        self._records.save_as(sandbox, State.PAUSING)
         try:
             await sandbox.program.freeze()
             with space_for(target):
                 await self._runtime.copy(sandbox.program.layout.rootfs, target)
         finally:
             with contextlib.suppress(NoAnswerError):  # it has ended meanwhile
-                sandbox.program.thaw(sandbox.asleep)
+                sandbox.program.thaw(sandbox.stopped_before)
             if not sandbox.state.ending:
-                self._ledger.note(sandbox)
+                self._records.note(sandbox)
 
-    async def resume(self, sandbox: Sandbox, seconds: float, *, memory: bool) -> None:
-        """Let a paused one go on, or boot it. After an error it is paused as before."""
-        sandbox.move(Event.RESUME)
-        self._deadlines.disarm(sandbox)
+    @_operation(Event.PAUSE)
+    async def pause(self, sandbox: Sandbox, *, memory: bool = True, kept: float | None = None) -> None:
+        """Stop every process of a sandbox until it is resumed. A paused sandbox stays as it is.
+
+        After an error the sandbox runs as before, unless its program has ended.
+
+        Args:
+            memory: Keep the processes, with their connections; otherwise only the files.
+            kept: Seconds after which the paused sandbox is ended, may be infinite; None: as its lifetime says.
+
+        Raises:
+            RefusedError: The sandbox is ending.
+            NoAnswerError, NoSpaceError, OSError: The sandbox cannot be paused.
+        """
+        await self._pause(sandbox, memory=memory, kept=kept)
+
+    @_operation(Event.RESUME)
+    async def resume(self, sandbox: Sandbox, seconds: float, *, memory: bool = True) -> bool:
+        """Resume a paused sandbox for ``seconds``; let a running one live at least that long.
+
+        Args:
+            memory: False: boot the sandbox from its files, even if its processes were kept.
+
+        Returns:
+            Whether the sandbox was paused.
+
+        Raises:
+            RefusedError: The sandbox is ending.
+            StartError: The sandbox was paused without processes and does not start. It stays paused.
+            NoAnswerError: Its processes are gone.
+        """
+        if sandbox.state is not State.PAUSED:
+            await self._extend(sandbox, seconds)
+            return False
+        await self._resume(sandbox, seconds, memory=memory)
+        return True
+
+    async def resume_for_traffic(self, sandbox: Sandbox) -> bool:
+        """Resume a paused sandbox if its lifetime says that requests to its ports do. Return whether it runs now."""
+        if sandbox.lifetime.wakes_on_traffic:
+            try:
+                await self._resume_if_paused(sandbox)
+            except RefusedError:
+                return False  # somebody ended it
+            except (NoAnswerError, NoSpaceError, StartError, OSError):
+                logger.exception("sandbox %s could not be resumed for a request", sandbox.id)
+        return sandbox.state is State.RUNNING
+
+    def end(self, sandbox: Sandbox, reason: str = "") -> asyncio.Task[None]:
+        """Begin to end a sandbox and everything in it, whatever else is under way. Return the task of the end.
+
+        Args:
+            reason: What the metrics count the end as; empty: they do not.
+        """
+        sandbox.move(Event.KILL)
+        if reason:
+            self._metrics.ended[reason] += 1
+        self._records.note(sandbox)  # from here on there is no way back, for the next manager either
+        self._timers.disarm(sandbox)
+        for task in sandbox.operations:
+            task.cancel()
+        return self._start_task(self._end(sandbox))
+
+    async def close(self) -> None:
+        """Stop timers and watchers, and return when nothing is under way; what takes long is cancelled."""
+        self._timers.close()
+        if self._tasks:
+            _, slow = await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
+            for task in slow:
+                task.cancel()
+        await self._exits.close()
+
+    def _start_task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _begin_to_run(self, sandbox: Sandbox, event: Event, seconds: float) -> None:
+        sandbox.move(event)
+        sandbox.started_at, sandbox.kept_until = now(), None
+        self._set_end_time(sandbox, seconds)
+        self._exits.watch(sandbox)
+
+    async def _run_start_command(self, sandbox: Sandbox, variables: Mapping[str, str]) -> None:
+        if sandbox.template.start is not None:
+            await sandbox.program.prepare(sandbox.template, _all_variables(sandbox, variables), kernel=False)
+
+    async def _set_timeout(self, sandbox: Sandbox, seconds: float) -> None:
+        if sandbox.lifetime.never_ends:
+            return
+        if seconds > 0:
+            await sandbox.program.set_seconds_left(sandbox.lifetime.enforced(seconds))
+        self._set_end_time(sandbox, seconds)
+
+    async def _extend(self, sandbox: Sandbox, seconds: float) -> None:
+        left = seconds_until(sandbox.end_at)
+        if left is not None and left < seconds:
+            await self._set_timeout(sandbox, seconds)
+
+    def _set_end_time(self, sandbox: Sandbox, seconds: float) -> None:
+        never = sandbox.lifetime.never_ends
+        sandbox.end_at = None if never else now() + timedelta(seconds=max(seconds, 0))
+        self._timers.arm(sandbox)
+        self._records.note(sandbox)
+
+    async def _pause(self, sandbox: Sandbox, *, memory: bool, kept: float | None = None) -> None:
+        if sandbox.state is State.PAUSED:
+            return
+        sandbox.move(Event.PAUSE)
+        self._timers.disarm(sandbox)
         try:
-            self._ledger.save(sandbox)
+            sandbox.keeps_memory, sandbox.stopped_before = memory, sandbox.program.asleep()
+            self._records.save(sandbox)
+            if memory:
+                await sandbox.program.freeze()
+            else:
+                await self._stop_processes(sandbox)
+        except (NoAnswerError, NoSpaceError, OSError):
+            sandbox.keeps_memory = True
+            self._roll_back(sandbox)
+            raise
+        sandbox.move(Event.PAUSED)
+        sandbox.end_at = now()
+        kept = sandbox.lifetime.paused_seconds if kept is None else kept
+        sandbox.kept_until = None if kept is None or kept == math.inf else now() + timedelta(seconds=kept)
+        self._timers.arm(sandbox)
+        self._records.note(sandbox)
+        logger.info("sandbox %s is paused", sandbox.id)
+
+    async def _stop_processes(self, sandbox: Sandbox) -> None:
+        """End the processes of a sandbox whose files and variables are kept."""
+        with space_for(sandbox.program.layout.root):
+            SavedVariables(sandbox.program.layout).save(await sandbox.program.variables())
+        self._exits.unwatch(sandbox)
+        await sandbox.program.stop()
+
+    async def _resume(self, sandbox: Sandbox, seconds: float, *, memory: bool) -> None:
+        """Thaw or boot a paused sandbox. After an error it is paused as before."""
+        sandbox.move(Event.RESUME)
+        self._timers.disarm(sandbox)
+        try:
+            self._records.save(sandbox)
             if sandbox.keeps_memory and memory:
                 await self._thaw(sandbox, seconds)
             else:
                 await self._boot(sandbox, seconds)
         except (NoAnswerError, NoSpaceError, StartError, OSError):
-            self._take_back(sandbox)
+            self._roll_back(sandbox)
             raise
         logger.info("sandbox %s goes on", sandbox.id)
 
-    def _take_back(self, sandbox: Sandbox) -> None:
-        sandbox.move(Event.FAILED)
-        self._deadlines.arm(sandbox)
-        self._ledger.note(sandbox)
+    @_operation(Event.RESUME)
+    async def _resume_if_paused(self, sandbox: Sandbox) -> None:
+        if sandbox.state is State.PAUSED:
+            await self._resume(sandbox, max(sandbox.lifetime.seconds, LEAST_SECONDS_AFTER_TRAFFIC), memory=True)
 
     async def _thaw(self, sandbox: Sandbox, seconds: float) -> None:
-        sandbox.program.thaw(sandbox.asleep)
+        sandbox.program.thaw(sandbox.stopped_before)
         try:
             await sandbox.program.set_seconds_left(sandbox.lifetime.enforced(seconds))
         except NoAnswerError:
@@ -182,12 +382,12 @@ class Changes:
     async def _boot(self, sandbox: Sandbox, seconds: float) -> None:
         saved = SavedVariables(sandbox.program.layout)
         if sandbox.keeps_memory:
-            sandbox.program.thaw(sandbox.asleep)
-            await self._keep_files_only(sandbox)
+            sandbox.program.thaw(sandbox.stopped_before)
+            await self._stop_processes(sandbox)
             sandbox.keeps_memory = False
         sandbox.program.launch(prepared=True)
-        self._ledger.save(sandbox)
-        variables = self._variables(sandbox, saved.load())
+        self._records.save(sandbox)
+        variables = _all_variables(sandbox, saved.load())
         try:
             await sandbox.program.attach(sandbox.rules)
             await self._run_start_command(sandbox, variables)
@@ -198,3 +398,56 @@ class Changes:
         sandbox.keeps_memory = True
         self._begin_to_run(sandbox, Event.RESUMED, seconds)
         saved.remove()
+
+    def _roll_back(self, sandbox: Sandbox) -> None:
+        sandbox.move(Event.FAILED)
+        self._timers.arm(sandbox)
+        self._records.note(sandbox)
+
+    async def _end(self, sandbox: Sandbox) -> None:
+        self._exits.unwatch(sandbox)
+        try:
+            async with sandbox.lock:
+                await sandbox.program.end()
+        finally:
+            sandbox.move(Event.ENDED)
+            self._on_gone(sandbox)
+            self._records.remove(sandbox)
+            logger.info("sandbox %s is gone", sandbox.id)
+
+    def _at_deadline(self, sandbox: Sandbox) -> None:
+        logger.info("sandbox %s has reached its end time", sandbox.id)
+        if sandbox.state is State.RUNNING and sandbox.lifetime.pause_at_end:
+            self._start_task(self._pause_at_end(sandbox))
+        else:
+            self.end(sandbox, "end time")
+
+    async def _pause_at_end(self, sandbox: Sandbox) -> None:
+        try:
+            await self._pause_if_due(sandbox)
+        except RefusedError:
+            return  # somebody ended it meanwhile
+        except (NoAnswerError, NoSpaceError, OSError):
+            logger.exception("sandbox %s could not be paused at its end time; it is ended", sandbox.id)
+            if not sandbox.state.ending:
+                self.end(sandbox, "end time")
+
+    @_operation(Event.PAUSE)
+    async def _pause_if_due(self, sandbox: Sandbox) -> None:
+        if sandbox.state is State.RUNNING and seconds_until(sandbox.end_at) == 0:
+            await self._pause(sandbox, memory=sandbox.lifetime.pause_keeps_memory)
+
+    def _at_exit(self, sandbox: Sandbox) -> None:
+        """End a sandbox whose program has ended by itself. Of a paused sandbox the files are kept."""
+        if sandbox.state is State.PAUSED:
+            logger.warning("sandbox %s lost its processes while it was paused", sandbox.id)
+            sandbox.program.release()
+            sandbox.keeps_memory = False
+            self._records.note(sandbox)
+        elif not sandbox.state.ending:
+            logger.warning("sandbox %s ended by itself", sandbox.id)
+            self.end(sandbox, "by itself")
+
+
+def _all_variables(sandbox: Sandbox, variables: Mapping[str, str]) -> dict[str, str]:
+    return {**sandbox.template.variables, **variables, **internal_variables(sandbox.id, sandbox.template)}

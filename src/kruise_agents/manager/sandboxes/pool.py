@@ -1,7 +1,8 @@
-"""Warm sandboxes: started before anybody asks for them, so that a create is a claim.
+"""Pools of warm sandboxes: started before anybody asks, so that a create call only claims one.
 
-One that waits here is on its leash: it ends with the manager, and is no sandbox for anybody, the store included. One
-after another they are made, and not in the moment after a claim, so that those who are being served come first.
+A pooled sandbox has an ID and a folder but no database row. It belongs to no key and ends with the manager. One task
+fills all pools, one sandbox after another, and not right after a claim, so that clients that are being served come
+first.
 """
 
 from __future__ import annotations
@@ -16,44 +17,44 @@ from pathlib import Path
 
 from ...errors import KruiseAgentsError
 from ..runtime import EgressRules
-from ..templates.model import Offer, Template
+from ..templates.model import PreparedTemplate, Template
 from .program import SandboxProgram
 from .sandbox import first_variables, new_sandbox_id
 
 _QUIET_SECONDS = 0.2
-"""How long after a claim nothing is begun: the first calls of its client come now."""
-_FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 60.0
-"""After failures in a row the pauses double, so that a template which cannot start does not keep the machine busy."""
+"""How long after a claim no start begins: the first calls of the claiming client come now."""
+_FIRST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 60.0
+"""After failures in a row the delay doubles, so that a template that cannot start does not keep the machine busy."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Pool:
-    """The warm sandboxes of one template, and what became of them so far."""
+    """The warm sandboxes of one template, with counts since the start of the manager."""
 
-    offer: Offer
-    ready: deque[Warm] = field(default_factory=deque)
+    prepared: PreparedTemplate
+    ready: deque[PooledSandbox] = field(default_factory=deque)
     warm_claims: int = 0
     cold_creates: int = 0
-    """Creates of this template that found none ready."""
+    """Creates of this template that found no sandbox ready."""
     failures: int = 0
-    """Those that did not start, ended while they waited, or did not answer when they were claimed."""
-    pause: float = _FIRST_PAUSE_SECONDS
-    """How long none is begun after the next failure."""
-    rest_until: float = 0.0
-    """On the event loop's clock: none is begun before, after failures."""
+    """Sandboxes that did not start, ended in the pool, or did not answer when they were claimed."""
+    retry_delay: float = _FIRST_RETRY_SECONDS
+    """How long to wait after the next failure."""
+    retry_at: float = 0.0
+    """On the event loop's clock: when the next start may begin, after failures."""
 
-    def failed(self) -> None:
-        """Rest for a while, in which other pools have their turn."""
-        self.rest_until = asyncio.get_running_loop().time() + self.pause
-        self.pause = min(self.pause * 2, _LONGEST_PAUSE_SECONDS)
+    def back_off(self) -> None:
+        """Wait for a while after a failure; meanwhile other pools have their turn."""
+        self.retry_at = asyncio.get_running_loop().time() + self.retry_delay
+        self.retry_delay = min(self.retry_delay * 2, _LONGEST_RETRY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Warm:
-    """One that waits, or has been taken."""
+class PooledSandbox:
+    """A warm sandbox that waits in a pool, or has been claimed."""
 
     pool: Pool
     id: str
@@ -64,8 +65,8 @@ class Warm:
 class Pools:
     """The pools of one manager.
 
-    Parameters:
-        program: makes the program of the sandbox with an id.
+    Args:
+        program: Makes the program of a sandbox with an ID.
     """
 
     def __init__(self, program: Callable[[str, Template], SandboxProgram]) -> None:
@@ -74,58 +75,62 @@ class Pools:
         self._filling: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._wanted = asyncio.Event()
-        self._rest_until = 0.0
+        self._quiet_until = 0.0
 
     def all(self) -> list[Pool]:
-        """Every pool, in the order in which they were given."""
+        """Return every pool, in the order of the templates."""
         return list(self._pools.values())
 
-    def fill(self, offers: Iterable[Offer]) -> None:
-        """Keep so many of each template ready from now on."""
-        self._pools = {offer.template.name: Pool(offer) for offer in offers if offer.pool > 0}
+    def start(self, templates: Iterable[PreparedTemplate]) -> None:
+        """Keep as many sandboxes ready as each template says, from now on."""
+        self._pools = {prepared.template.name: Pool(prepared) for prepared in templates if prepared.pool > 0}
         if self._pools:
             self._wanted.set()
             self._filling = asyncio.create_task(self._fill())
 
-    def take(self, template: Template, files: Path | None) -> Warm | None:
-        """A warm sandbox of that template, begun with those files, which is the caller's now; None: there is none.
+    def take(self, template: Template, files: Path | None) -> PooledSandbox | None:
+        """Take a warm sandbox of a template that started with ``files`` out of its pool; None: there is none.
 
-        The caller counts in its pool what becomes of it.
+        The caller counts in the pool what becomes of the sandbox.
         """
-        pool = self._pools.get(template.name)
-        if pool is None or pool.offer.template != template or pool.offer.files != files:
+        pool = self._find(template, files)
+        if pool is None:
             return None
-        self._rest(_QUIET_SECONDS)
+        self._keep_quiet(_QUIET_SECONDS)
         self._wanted.set()
         while pool.ready:
-            warm = pool.ready.popleft()
-            warm.watcher.cancel()
-            if warm.program.alive:
-                return warm
-            self._lost(pool, warm)
+            pooled = pool.ready.popleft()
+            pooled.watcher.cancel()
+            if pooled.program.alive:
+                return pooled
+            self._lost(pooled)
         pool.cold_creates += 1
         return None
 
     def has(self, template: Template, files: Path | None) -> bool:
-        """Whether a warm sandbox of that template, begun with those files, waits."""
-        pool = self._pools.get(template.name)
-        if pool is None or pool.offer.template != template or pool.offer.files != files:
-            return False
-        return any(warm.program.alive for warm in pool.ready)
+        """Return whether a warm sandbox of a template that started with ``files`` is ready."""
+        pool = self._find(template, files)
+        return pool is not None and any(pooled.program.alive for pooled in pool.ready)
 
     async def close(self) -> None:
-        """End all that wait, and make no more."""
+        """End all pooled sandboxes, and start no more."""
         if self._filling is not None:
             self._filling.cancel()
             await asyncio.gather(self._filling, return_exceptions=True)
         for pool in self._pools.values():
             while pool.ready:
-                warm = pool.ready.popleft()
-                warm.watcher.cancel()
-                self._end(warm.program)
+                pooled = pool.ready.popleft()
+                pooled.watcher.cancel()
+                self._end(pooled.program)
         for failure in await asyncio.gather(*self._ending, return_exceptions=True):
             if failure is not None:
                 logger.error("a warm sandbox did not end well", exc_info=failure)
+
+    def _find(self, template: Template, files: Path | None) -> Pool | None:
+        pool = self._pools.get(template.name)
+        if pool is None or pool.prepared.template != template or pool.prepared.files != files:
+            return None
+        return pool
 
     async def _fill(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -134,44 +139,44 @@ class Pools:
             pool = self._next(clock())
             if pool is None:
                 self._wanted.clear()
-            elif pool.rest_until > clock():
-                await self._rest_of(pool)
+            elif pool.retry_at > clock():
+                await self._wait_for_retry(pool)
             else:
-                # Once, or a stream of creates would keep every pool empty.
-                await asyncio.sleep(self._rest_until - clock())
-                if await self._make(pool):
-                    pool.pause = _FIRST_PAUSE_SECONDS
+                # Only once, or a stream of creates would keep every pool empty.
+                await asyncio.sleep(self._quiet_until - clock())
+                if await self._start_sandbox(pool):
+                    pool.retry_delay = _FIRST_RETRY_SECONDS
                 else:
-                    pool.failed()
+                    pool.back_off()
 
     def _next(self, moment: float) -> Pool | None:
-        """The emptiest of those that do not rest; when all do, the one that does so no longer first."""
-        lacking = [pool for pool in self._pools.values() if len(pool.ready) < pool.offer.pool]
+        """Return the emptiest pool that may start a sandbox; if all have to wait, the pool that waits the least."""
+        lacking = [pool for pool in self._pools.values() if len(pool.ready) < pool.prepared.pool]
         return min(
-            lacking, key=lambda pool: (max(pool.rest_until, moment), len(pool.ready) / pool.offer.pool), default=None
+            lacking, key=lambda pool: (max(pool.retry_at, moment), len(pool.ready) / pool.prepared.pool), default=None
         )
 
-    async def _rest_of(self, pool: Pool) -> None:
-        """Wait until it is over, or one is wanted that may be of another pool."""
+    async def _wait_for_retry(self, pool: Pool) -> None:
+        """Wait until a pool may start a sandbox again, or until another pool may want one."""
         self._wanted.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(pool.rest_until):
+            async with asyncio.timeout_at(pool.retry_at):
                 await self._wanted.wait()
         self._wanted.set()
 
-    async def _make(self, pool: Pool) -> bool:
+    async def _start_sandbox(self, pool: Pool) -> bool:
         sandbox_id = new_sandbox_id()
-        offer = pool.offer
-        program = self._program(sandbox_id, offer.template)
+        template, files = pool.prepared.template, pool.prepared.files
+        program = self._program(sandbox_id, template)
         try:
-            if offer.files is not None:
-                await program.fill(offer.files)
-            program.launch(prepared=offer.files is not None)
-            await program.attach(offer.template.within(EgressRules()))
-            await program.prepare(offer.template, first_variables(sandbox_id, offer.template), kernel=True)
+            if files is not None:
+                await program.fill(files)
+            program.launch(prepared=files is not None)
+            await program.attach(template.within(EgressRules()))
+            await program.prepare(template, first_variables(sandbox_id, template), kernel=True)
         except (KruiseAgentsError, OSError) as error:
-            # No traceback: it is tried again and again, and the text says why.
-            logger.warning("no warm sandbox of template %s could be made: %s", offer.template.name, error)
+            # No traceback: the start is tried again and again, and the text says why.
+            logger.warning("no warm sandbox of template %s could be made: %s", template.name, error)
             pool.failures += 1
             self._end(program)
             return False
@@ -179,25 +184,25 @@ class Pools:
             self._end(program)
             raise
         watcher = asyncio.create_task(program.ended())
-        warm = Warm(pool, sandbox_id, program, watcher)
-        watcher.add_done_callback(lambda done: None if done.cancelled() else self._ended(pool, warm))
-        pool.ready.append(warm)
+        pooled = PooledSandbox(pool, sandbox_id, program, watcher)
+        watcher.add_done_callback(lambda done: None if done.cancelled() else self._at_exit(pooled))
+        pool.ready.append(pooled)
         return True
 
-    def _ended(self, pool: Pool, warm: Warm) -> None:
-        if warm in pool.ready:
-            pool.ready.remove(warm)
-            self._lost(pool, warm)
+    def _at_exit(self, pooled: PooledSandbox) -> None:
+        if pooled in pooled.pool.ready:
+            pooled.pool.ready.remove(pooled)
+            self._lost(pooled)
             self._wanted.set()
 
-    def _rest(self, seconds: float) -> None:
-        self._rest_until = asyncio.get_running_loop().time() + seconds
+    def _keep_quiet(self, seconds: float) -> None:
+        self._quiet_until = asyncio.get_running_loop().time() + seconds
 
-    def _lost(self, pool: Pool, warm: Warm) -> None:
-        logger.warning("a warm sandbox of template %s ended by itself", pool.offer.template.name)
-        pool.failures += 1
-        self._rest(_FIRST_PAUSE_SECONDS)
-        self._end(warm.program)
+    def _lost(self, pooled: PooledSandbox) -> None:
+        logger.warning("a warm sandbox of template %s ended by itself", pooled.pool.prepared.template.name)
+        pooled.pool.failures += 1
+        self._keep_quiet(_FIRST_RETRY_SECONDS)
+        self._end(pooled.program)
 
     def _end(self, program: SandboxProgram) -> None:
         task = asyncio.create_task(program.end())

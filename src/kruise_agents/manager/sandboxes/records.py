@@ -1,13 +1,21 @@
-"""Sandboxes written down: before the next step where that needs it, after the fact where it does not."""
+"""The database rows of sandboxes: written before the next step where it depends on them, and after it where not."""
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from ipaddress import IPv4Network
 
+from ..runtime import EgressRules, ProcessIdentity
 from ..state.database import Database, NoSpaceError
+from ..state.secret import StateSecret
+from ..state.tables import SandboxRow
+from ..templates.model import Template
 from .lifecycle import State
-from .sandbox import Sandbox
+from .program import SandboxProgram
+from .sandbox import Lifetime, Sandbox, VolumeMount
 
 logger = logging.getLogger(__name__)
 
@@ -15,47 +23,123 @@ logger = logging.getLogger(__name__)
 class Records:
     """The rows of one manager's sandboxes.
 
-    Parameters:
-        runtime: the name of what runs them.
+    Args:
+        runtime: The name of the runtime, which each row notes.
     """
 
     def __init__(self, store: Database, runtime: str) -> None:
         self._store = store
         self._runtime = runtime
-        self._late: set[Sandbox] = set()
+        self._unsaved: set[Sandbox] = set()
 
     def save(self, sandbox: Sandbox) -> None:
-        """Write down what must be written before the next step.
+        """Write what must be stored before the next step.
 
         Raises:
-            NoSpaceError: the disk is full.
+            NoSpaceError: The disk is full.
         """
-        self._store.save_sandbox(sandbox.row(self._runtime))
-        self._late.discard(sandbox)
-        for late in list(self._late):
-            self._late.discard(late)
-            self.note(late)
+        self._store.save(to_row(sandbox, self._runtime))
+        self._unsaved.discard(sandbox)
+        for other in list(self._unsaved):
+            self._unsaved.discard(other)
+            self.note(other)
 
     def save_as(self, sandbox: Sandbox, state: State) -> None:
-        """The same, with what the next manager is to find if this one ends now, in place of its state.
+        """Write the row with the state that the next manager is to find if this one ends now.
 
         Raises:
-            NoSpaceError: as above.
+            NoSpaceError: The disk is full.
         """
-        self._store.save_sandbox(replace(sandbox.row(self._runtime), state=str(state)))
+        self._store.save(replace(to_row(sandbox, self._runtime), state=str(state)))
 
     def note(self, sandbox: Sandbox) -> None:
-        """Write down what has happened already; with a full disk it is done as soon as there is space."""
+        """Write what has happened already. If the disk is full, the row is written once there is space."""
         try:
             self.save(sandbox)
         except NoSpaceError:
             logger.warning("sandbox %s changed, and the disk is too full to write it down", sandbox.id)
-            self._late.add(sandbox)
+            self._unsaved.add(sandbox)
 
-    def forget(self, sandbox: Sandbox) -> None:
-        """Take a sandbox that is gone off the list."""
-        self._late.discard(sandbox)
+    def remove(self, sandbox: Sandbox) -> None:
+        """Delete the row of a sandbox that is gone."""
+        self._unsaved.discard(sandbox)
         try:
-            self._store.remove_sandbox(sandbox.id)
+            self._store.delete(SandboxRow, id=sandbox.id)
         except NoSpaceError:
             logger.warning("sandbox %s is gone; the next start of the manager takes it off the list", sandbox.id)
+
+
+def to_row(sandbox: Sandbox, runtime: str) -> SandboxRow:
+    """Return the row of a sandbox that ``runtime`` runs."""
+    process = sandbox.program.identity
+    network = {
+        "allowed": [str(network) for network in sandbox.rules.allowed],
+        "denied": [str(network) for network in sandbox.rules.denied],
+        "public": sandbox.traffic_token is None,
+    }
+    return SandboxRow(
+        id=sandbox.id,
+        uid=sandbox.uid,
+        owner=sandbox.owner,
+        runtime=runtime,
+        template=sandbox.template.to_json(),
+        metadata=json.dumps(dict(sandbox.metadata)),
+        lifetime=json.dumps(asdict(sandbox.lifetime)),
+        secure=int(sandbox.access_token is not None),
+        state=str(sandbox.state),
+        started_at=sandbox.started_at.timestamp(),
+        end_at=_seconds(sandbox.end_at),
+        kept_until=_seconds(sandbox.kept_until),
+        keeps_memory=int(sandbox.keeps_memory),
+        pid=process.pid if process else None,
+        pid_started=process.started if process else None,
+        boot=process.boot if process else None,
+        asleep=json.dumps(sandbox.stopped_before),
+        network=json.dumps(network),
+        volume_mounts=json.dumps([asdict(mount) for mount in sandbox.volume_mounts]),
+    )
+
+
+def from_row(row: SandboxRow, program: SandboxProgram, secret: StateSecret) -> Sandbox:
+    """Return the sandbox of a row. Its tokens are derived from the secret again."""
+    network = json.loads(row.network)
+    allowed, denied = (tuple(map(IPv4Network, network.get(name, ()))) for name in ("allowed", "denied"))
+    return Sandbox(
+        id=row.id,
+        owner=row.owner,
+        template=Template.from_json(row.template),
+        program=program,
+        metadata=json.loads(row.metadata),
+        access_token=secret.access_token(row.id) if row.secure else None,
+        started_at=datetime.fromtimestamp(row.started_at, UTC),
+        end_at=_moment(row.end_at),
+        lifetime=Lifetime(**json.loads(row.lifetime)),
+        rules=EgressRules(allowed, denied),
+        traffic_token=None if network.get("public", True) else secret.traffic_token(row.id),
+        volume_mounts=mounts_of(row),
+        state=State(row.state),
+        uid=row.uid,
+        kept_until=_moment(row.kept_until),
+        keeps_memory=bool(row.keeps_memory),
+        stopped_before=tuple(json.loads(row.asleep)),
+    )
+
+
+def mounts_of(row: SandboxRow) -> tuple[VolumeMount, ...]:
+    """Return the volumes that the sandbox of a row has mounted."""
+    return tuple(VolumeMount(**mount) for mount in json.loads(row.volume_mounts))
+
+
+def process_of(row: SandboxRow) -> ProcessIdentity | None:
+    """Return the process of the sandbox of a row; None: it had none."""
+    if row.pid is None or row.pid_started is None or row.boot is None:
+        return None
+    return ProcessIdentity(row.pid, row.pid_started, row.boot)
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

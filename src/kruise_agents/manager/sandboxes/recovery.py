@@ -1,8 +1,8 @@
-"""What a manager finds of the one before it: taken over, or cleaned away.
+"""The sandboxes of an earlier manager: taken over, or cleaned up.
 
-A sandbox whose start was not finished is ended: nobody was told of it. One that runs is taken over, also when its
-program does not answer at the moment. Of a paused one at least the files are left. One that was about to pause or to go
-on is as it was before, since nobody was told of the change, unless its processes are gone.
+A sandbox whose start was not finished is ended, because nobody was told of it. A running one is taken over, even if
+its program does not answer at the moment. Of a paused one at least the files are left. A sandbox that was being paused
+or resumed is as it was before, since nobody was told of the change, unless its processes are gone.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import logging
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
-from ..state.database import SandboxRow
+from ..state.tables import CreateRow, SandboxRow
 from ..templates.model import Template
 from .lifecycle import State
 from .program import NoAnswerError, StartError
-from .sandbox import Sandbox, from_row, mounts_of, process_of, seconds_until
+from .records import from_row, mounts_of, process_of
+from .sandbox import Sandbox, seconds_until
 from .saved_variables import SavedVariables
 from .service import SandboxService
 
@@ -34,44 +35,44 @@ class Found:
 
 
 async def recover(sandboxes: SandboxService) -> Found:
-    """Take over what the store knows of; everything else in the sandboxes' folder is removed.
+    """Take over the sandboxes of the database, and remove everything else in the sandboxes' folder.
 
     Raises:
-        ConfigurationError: they belong to another runtime, or a folder cannot be removed.
+        ConfigurationError: The sandboxes belong to another runtime, or a folder cannot be removed.
     """
-    rows = sandboxes.store.sandboxes()
+    rows = sandboxes.store.select(SandboxRow)
     for row in rows:
         if row.runtime != sandboxes.runtime.name:
             raise ConfigurationError(
                 f"the state folder holds sandboxes of the runtime {row.runtime!r}; start with --runtime {row.runtime}, "
                 f"or choose another state folder with --state-dir"
             )
-    found = await asyncio.gather(*(_recover(sandboxes, row) for row in rows))
-    known = {row.id for row, state in zip(rows, found, strict=True) if state is not None}
-    await _remove_strangers(sandboxes, known)
+    states = await asyncio.gather(*(_recover(sandboxes, row) for row in rows))
+    adopted = {row.id for row, state in zip(rows, states, strict=True) if state is not None}
+    await _remove_unknown_folders(sandboxes, adopted)
     for row in rows:
-        if row.id not in known:
-            if row.state == State.STARTING:  # so that its create may come again
-                sandboxes.store.remove_create_of(row.id)
-            sandboxes.store.remove_sandbox(row.id)
-    return Found(found.count(State.RUNNING), found.count(State.PAUSED))
+        if row.id not in adopted:
+            if row.state == State.STARTING:  # so that the create call can be repeated
+                sandboxes.store.delete(CreateRow, sandbox=row.id)
+            sandboxes.store.delete(SandboxRow, id=row.id)
+    return Found(states.count(State.RUNNING), states.count(State.PAUSED))
 
 
 async def _recover(sandboxes: SandboxService, row: SandboxRow) -> State | None:
-    """The state in which a sandbox was taken over; None for one that is not there any more."""
+    """Return the state in which a sandbox was taken over; None: it was cleaned up."""
     program = sandboxes.program(row.id, Template.from_json(row.template), mounts_of(row))
     process = process_of(row)
     alive = process is not None and program.find(process)
     sandbox = from_row(row, program, sandboxes.secret)
-    state = _settled(sandbox, alive=alive)
-    if state is State.RUNNING and not await _runs(sandbox):
+    state = _recovered_state(sandbox, alive=alive)
+    if state is State.RUNNING and not await _keep_running(sandbox):
         state = None
     if state is None:
         logger.warning("sandbox %s was %s and is gone", row.id, row.state)
         await program.stop()
         return None
     if state is State.PAUSED:
-        await _rest(sandbox, alive=alive)
+        await _keep_paused(sandbox, alive=alive)
     try:
         await program.attach(sandbox.rules)
     except StartError as error:
@@ -82,13 +83,13 @@ async def _recover(sandboxes: SandboxService, row: SandboxRow) -> State | None:
     return state
 
 
-def _settled(sandbox: Sandbox, *, alive: bool) -> State | None:
-    """The state that it is in, after a manager ended in the middle of anything."""
+def _recovered_state(sandbox: Sandbox, *, alive: bool) -> State | None:
+    """Return the state of a sandbox whose manager ended in the middle of anything; None: it is gone."""
     match sandbox.state:
         case State.RUNNING:
             return State.RUNNING if alive else None
         case State.PAUSING if not alive:
-            # Without its processes it was to be, or its boot is over.
+            # The pause was to end the processes, or the machine has booted since.
             return None if sandbox.keeps_memory else State.PAUSED
         case State.PAUSING:
             return State.RUNNING
@@ -98,14 +99,14 @@ def _settled(sandbox: Sandbox, *, alive: bool) -> State | None:
             return None
 
 
-async def _runs(sandbox: Sandbox) -> bool:
-    """Let it go on, if it was just being stopped, and tell it its end time once more. Returns whether it is there.
+async def _keep_running(sandbox: Sandbox) -> bool:
+    """Undo a pause that was not finished, and send the end time once more. Return whether the sandbox is there.
 
-    One that is silent is there too: whatever stopped it may let it go on, and its end time counts in any case.
+    A silent sandbox is there too: whatever stopped it may let it go on, and its end time counts in any case.
     """
     try:
         if sandbox.state is State.PAUSING:
-            sandbox.program.thaw(sandbox.asleep)
+            sandbox.program.thaw(sandbox.stopped_before)
             sandbox.keeps_memory = True
             SavedVariables(sandbox.program.layout).remove()
         left = sandbox.lifetime.enforced(seconds_until(sandbox.end_at))
@@ -116,8 +117,8 @@ async def _runs(sandbox: Sandbox) -> bool:
     return True
 
 
-async def _rest(sandbox: Sandbox, *, alive: bool) -> None:
-    """Stop it again, if it was just going on; without its processes, see that none is half-started."""
+async def _keep_paused(sandbox: Sandbox, *, alive: bool) -> None:
+    """Undo a resume that was not finished. A sandbox without processes may have a half-started program."""
     if not alive or not sandbox.keeps_memory:
         await sandbox.program.stop()
         sandbox.keeps_memory = False
@@ -125,9 +126,9 @@ async def _rest(sandbox: Sandbox, *, alive: bool) -> None:
         await sandbox.program.freeze()
 
 
-async def _remove_strangers(sandboxes: SandboxService, known: set[str]) -> None:
-    strangers = [folder for folder in sandboxes.folder.iterdir() if folder.name not in known]
-    for folder in strangers:
+async def _remove_unknown_folders(sandboxes: SandboxService, known: set[str]) -> None:
+    unknown = [folder for folder in sandboxes.folder.iterdir() if folder.name not in known]
+    for folder in unknown:
         # A program that was being started ends by itself, in a moment.
         for _ in range(round(_PATIENCE_SECONDS / _RETRY_SECONDS)):
             if await asyncio.to_thread(sandboxes.runtime.remove, folder):

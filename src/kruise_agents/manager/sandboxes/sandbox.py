@@ -1,74 +1,126 @@
-"""One sandbox as the manager knows it."""
+"""A sandbox as the manager knows it, and what a create call asks for."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import string
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
 
-from ..accounts.quota import Use
-from ..runtime import EgressRules, ProcessIdentity
-from ..state.database import SandboxRow
-from ..state.secret import StateSecret
+from ..accounts.quota import UNLIMITED, Quota, Use
+from ..runtime import EgressRules
 from ..templates.model import Template
 from ..traffic_tokens import PROTECT_KEY
-from .lifecycle import Event, State, after
-from .lifetime import Lifetime
+from .lifecycle import Event, State, next_state
 from .program import SandboxProgram
 
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 20
 INTERNAL_VARIABLES = ("E2B_SANDBOX", "E2B_SANDBOX_ID", "E2B_TEMPLATE_ID")
-"""What every process in a sandbox finds in its environment beside what the create call gave (E2B's names)."""
+"""E2B's environment variables, which every process in a sandbox gets in addition to those of the create call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long a sandbox lives, and what happens then. Times are in seconds.
+
+    The field names are stored with each sandbox.
+    """
+
+    seconds: float
+    """From the moment the sandbox is ready to its end time; traffic that resumes it gives it at least as long."""
+    never_ends: bool = False
+    """The sandbox has no end time, whatever is asked later."""
+    pause_at_end: bool = False
+    """At its end time the sandbox is paused instead of ended."""
+    pause_keeps_memory: bool = True
+    """Whether that pause keeps processes, or only files."""
+    wakes_on_traffic: bool = False
+    """Whether a request to one of its ports resumes the sandbox."""
+    paused_seconds: float | None = None
+    """How long the sandbox may stay paused before it is ended; None: for ever."""
+
+    def enforced(self, seconds: float | None) -> float | None:
+        """Return after how many seconds the sandbox ends itself, without a manager; None: never.
+
+        Only a manager can pause a sandbox, so one that is to be paused waits for a manager.
+        """
+        return None if self.never_ends or self.pause_at_end else seconds
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeMount:
-    """A volume at a place in a sandbox. ``name`` is what the volume was called then."""
+    """A volume at a path in a sandbox. ``name`` is the volume's name at the time of the create call."""
 
     volume_id: str
     name: str
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class NewSandbox:
+    """A request to create a sandbox.
+
+    Args:
+        owner: The ID of the API key that creates it.
+        lifetime: How long it lives, and what happens then.
+        secure: Whether envd asks for an access token.
+        quota: What all sandboxes of the owner may use together.
+        files: The file tree to start with a copy of; None: an empty one.
+        rules: What it may reach outside, within the limits of the template.
+        public: Whether its ports are open to everybody; if not, requests need a token of the sandbox.
+    """
+
+    template: Template
+    owner: str
+    lifetime: Lifetime
+    secure: bool = True
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    quota: Quota = UNLIMITED
+    files: Path | None = None
+    volume_mounts: tuple[VolumeMount, ...] = ()
+    rules: EgressRules = field(default_factory=EgressRules)
+    public: bool = True
+
+
 @dataclass(slots=True, eq=False)
 class Sandbox:
-    """The record of one sandbox. Times are in UTC."""
+    """A sandbox of this manager. Times are in UTC."""
 
     id: str
+    owner: str
+    """The ID of the API key that created it."""
     template: Template
     program: SandboxProgram
     metadata: Mapping[str, str]
     access_token: str | None
     started_at: datetime
     end_at: datetime | None
-    """When its time is over; None: never. Of a paused one, when it was paused."""
-    lifetime: Lifetime = field(default_factory=lambda: Lifetime(300))
-    owner: str = ""
-    """The id of the API key that made it."""
-    rules: EgressRules = field(default_factory=EgressRules)
-    """What it may reach outside."""
-    traffic_token: str | None = None
-    """What requests to its ports need, envd's own excepted; None: nothing."""
+    """The end time of a running sandbox, None: never. For a paused sandbox, the moment of the pause."""
+    lifetime: Lifetime
+    rules: EgressRules
+    """What the sandbox may reach outside."""
+    traffic_token: str | None
+    """The token that requests to all ports but envd's need; None: no token is needed."""
+    volume_mounts: tuple[VolumeMount, ...] = ()
     state: State = State.STARTING
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     kept_until: datetime | None = None
-    """When a paused one is ended; None: never."""
+    """When a paused sandbox is ended; None: never."""
     keeps_memory: bool = True
-    """Whether a pause, begun or done, keeps its processes."""
-    asleep: tuple[int, ...] = ()
+    """Whether a pause, begun or done, keeps the processes."""
+    stopped_before: tuple[int, ...] = ()
     """Processes that were stopped before a pause stopped all."""
-    volume_mounts: tuple[VolumeMount, ...] = ()
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the one operation that changes it."""
-    work: set[asyncio.Task[None]] = field(default_factory=set)
-    """Operations that hold the lock or wait for it."""
+    """Held by the operation that is changing the sandbox."""
+    operations: set[asyncio.Task[Any]] = field(default_factory=set)
+    """The tasks that hold the lock or wait for it."""
 
     @property
     def protected(self) -> bool:
@@ -77,127 +129,43 @@ class Sandbox:
 
     @property
     def deadline(self) -> datetime | None:
-        """The moment at which something is to happen to it in its present state; None: nothing is."""
+        """When the sandbox leaves its present state by itself; None: never."""
         return {State.RUNNING: self.end_at, State.PAUSED: self.kept_until}.get(self.state)
 
     @property
     def use(self) -> Use | None:
-        """What it counts for in its owner's quota; None: it is ending."""
+        """What the sandbox counts for in its owner's quota; None: it is ending."""
         return None if self.state.ending else self.template.use(running=not self.state.resting)
 
     def move(self, event: Event) -> None:
-        """Go on to the state that follows.
+        """Change to the state that follows ``event``.
 
         Raises:
-            RefusedError: ``event`` cannot happen now; nothing is changed.
+            RefusedError: ``event`` cannot happen now. Nothing is changed.
         """
-        self.state = after(self.state, event)
-
-    def row(self, runtime: str) -> SandboxRow:
-        """What is written down of it."""
-        process = self.program.identity
-        return SandboxRow(
-            id=self.id,
-            uid=self.uid,
-            owner=self.owner,
-            runtime=runtime,
-            template=self.template.to_json(),
-            metadata=json.dumps(dict(self.metadata)),
-            lifetime=json.dumps(asdict(self.lifetime)),
-            secure=int(self.access_token is not None),
-            state=str(self.state),
-            started_at=self.started_at.timestamp(),
-            end_at=_seconds(self.end_at),
-            kept_until=_seconds(self.kept_until),
-            keeps_memory=int(self.keeps_memory),
-            pid=process.pid if process else None,
-            pid_started=process.started if process else None,
-            boot=process.boot if process else None,
-            asleep=json.dumps(self.asleep),
-            network=json.dumps(
-                {
-                    "allowed": _texts(self.rules.allowed),
-                    "denied": _texts(self.rules.denied),
-                    "public": self.traffic_token is None,
-                }
-            ),
-            volume_mounts=json.dumps([asdict(mount) for mount in self.volume_mounts]),
-        )
-
-
-def from_row(row: SandboxRow, program: SandboxProgram, secret: StateSecret) -> Sandbox:
-    """The sandbox that was written down."""
-    return Sandbox(
-        id=row.id,
-        template=Template.from_json(row.template),
-        program=program,
-        metadata=json.loads(row.metadata),
-        access_token=secret.access_token(row.id) if row.secure else None,
-        started_at=datetime.fromtimestamp(row.started_at, UTC),
-        end_at=_moment(row.end_at),
-        lifetime=Lifetime(**json.loads(row.lifetime)),
-        owner=row.owner,
-        rules=_rules(row),
-        traffic_token=None if json.loads(row.network).get("public", True) else secret.traffic_token(row.id),
-        state=State(row.state),
-        uid=row.uid,
-        kept_until=_moment(row.kept_until),
-        keeps_memory=bool(row.keeps_memory),
-        asleep=tuple(json.loads(row.asleep)),
-        volume_mounts=mounts_of(row),
-    )
-
-
-def mounts_of(row: SandboxRow) -> tuple[VolumeMount, ...]:
-    """The volumes that a sandbox has mounted."""
-    return tuple(VolumeMount(**mount) for mount in json.loads(row.volume_mounts))
-
-
-def process_of(row: SandboxRow) -> ProcessIdentity | None:
-    """The sandbox's process as it was written down, if it was."""
-    if row.pid is None or row.pid_started is None or row.boot is None:
-        return None
-    return ProcessIdentity(row.pid, row.pid_started, row.boot)
+        self.state = next_state(self.state, event)
 
 
 def first_variables(sandbox_id: str, template: Template) -> dict[str, str]:
-    """What every process in a sandbox finds in its environment before anybody has made it theirs."""
+    """Return the environment variables of a pooled sandbox, before a create call claims it."""
     return {**template.variables, **internal_variables(sandbox_id, template)}
 
 
 def internal_variables(sandbox_id: str, template: Template) -> dict[str, str]:
-    """The values of :data:`INTERNAL_VARIABLES`."""
+    """Return the values of :data:`INTERNAL_VARIABLES`."""
     return dict(zip(INTERNAL_VARIABLES, ("true", sandbox_id, template.name), strict=True))
 
 
 def new_sandbox_id() -> str:
-    """An id in E2B's form: ``i`` and 20 of ``[a-z0-9]``, about 103 bits, so that it cannot be guessed."""
+    """Return a new ID in E2B's form: ``i`` and 20 of ``[a-z0-9]``, about 103 bits, which nobody can guess."""
     return "i" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
 
 
 def now() -> datetime:
-    """The present moment, in UTC."""
+    """Return the present time in UTC."""
     return datetime.now(UTC)
 
 
 def seconds_until(moment: datetime | None) -> float | None:
-    """How long it is to ``moment``, 0 when it has passed, None when it never comes."""
+    """Return the seconds until ``moment``, 0 if it has passed, None if there is none."""
     return None if moment is None else max((moment - now()).total_seconds(), 0.0)
-
-
-def _texts(networks: tuple[IPv4Network, ...]) -> list[str]:
-    return [str(network) for network in networks]
-
-
-def _rules(row: SandboxRow) -> EgressRules:
-    facts = json.loads(row.network)
-    allowed, denied = (tuple(map(IPv4Network, facts.get(name, ()))) for name in ("allowed", "denied"))
-    return EgressRules(allowed, denied)
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,7 +1,7 @@
-"""The environment variables of a sandbox that is paused without its processes, until it boots again.
+"""The environment variables of a sandbox that is paused without its processes, saved until it boots again.
 
-They may hold secrets, so the file is for the manager's user only, never visible in the sandbox, and goes with the boot.
-A running sandbox has none.
+They may hold secrets, so the file is readable for the manager's user only, never visible in the sandbox, and removed
+at the boot. A running sandbox has no such file.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class SavedVariables:
         self._path = layout.root / "variables"
 
     def save(self, variables: dict[str, str]) -> None:
-        """Write them down, whole or not at all."""
-        half = self._path.with_suffix(".new")
-        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        """Write the file, whole or not at all."""
+        draft = self._path.with_suffix(".new")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(variables, file)
-        half.rename(self._path)
+        draft.rename(self._path)
 
     def load(self) -> dict[str, str]:
-        """What was written down; nothing when the processes were lost without a pause."""
+        """Return the saved variables; none if the processes were lost without a pause."""
         try:
             loaded: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Snapshots and forks: the files of a sandbox at one moment, and others made from them.
+"""Snapshots and forks: copies of a sandbox's files, and sandboxes created from them.
 
-A snapshot is a folder with a row. The row is written when the folder is whole, so that a folder without one is what is
-left of a copy that was not finished. Sandboxes get copies of a snapshot, and do not need it any more.
+A snapshot is a folder with a database row. The row is written when the folder is complete, so a folder without a row
+is an unfinished copy. A sandbox gets a copy of a snapshot and does not need the snapshot any more.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 
 from ...errors import ConfigurationError
 from ..accounts.quota import UNLIMITED, Quota
-from ..state.database import NoSpaceError, SnapshotRow
+from ..state.database import NoSpaceError
+from ..state.tables import SnapshotRow
 from ..templates.model import Template
-from .sandbox import INTERNAL_VARIABLES, Sandbox, now
+from .sandbox import INTERNAL_VARIABLES, NewSandbox, Sandbox, now
 from .service import SandboxService
 
 DEFAULT_TAG = "default"
@@ -30,14 +31,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """``name`` or ``name:tag``, in lower case."""
+    """The ``name`` or ``name:tag`` of a snapshot, in lower case."""
 
     name: str
     tag: str | None
 
     @classmethod
     def read(cls, text: str) -> Reference:
-        """Raises ValueError: it is neither."""
+        """Parse a reference.
+
+        Raises:
+            ValueError: The text is neither form.
+        """
         match = _REFERENCE.fullmatch(text.lower())
         if match is None:
             raise ValueError("a name is made of a-z, 0-9, '-' and '_', with ':' and a tag after it if one is wanted")
@@ -47,9 +52,9 @@ class Reference:
 class Snapshots:
     """The snapshots of one manager.
 
-    Parameters:
-        folder: where their folders go; it exists.
-        sandboxes: those that they are made of, and that are made of them.
+    Args:
+        folder: Where the folders of snapshots go. It exists.
+        sandboxes: The sandboxes that snapshots are taken of and that are created from them.
     """
 
     def __init__(self, folder: Path, sandboxes: SandboxService) -> None:
@@ -57,16 +62,16 @@ class Snapshots:
         self._sandboxes = sandboxes
         self._store = sandboxes.store
         self._runtime = sandboxes.runtime
-        self._later: set[asyncio.Task[None]] = set()
+        self._removals: set[asyncio.Task[None]] = set()
 
     def all(self, owner: str) -> list[SnapshotRow]:
-        """Those of one owner, newest first."""
+        """Return the snapshots of an owner that have not expired, newest first."""
         moment = now().timestamp()
-        rows = [row for row in self._store.snapshots() if row.owner == owner and not row.is_over(moment)]
+        rows = [row for row in self._store.select(SnapshotRow, owner=owner) if not row.is_over(moment)]
         return sorted(rows, key=lambda row: (row.created_at, row.id), reverse=True)
 
     def find(self, reference: str, owner: str) -> SnapshotRow | None:
-        """The snapshot with that id, name, or ``name:tag``."""
+        """Return the snapshot with that ID, name, or ``name:tag``."""
         try:
             wanted = Reference.read(reference)
         except ValueError:
@@ -75,32 +80,32 @@ class Snapshots:
         return next((row for row in self.all(owner) if row.id in names), None)
 
     def called(self, reference: str, owner: str) -> list[SnapshotRow]:
-        """Those with that name, whatever their tag, or the one with that id or ``name:tag``; newest first."""
+        """Return the snapshots with that name and any tag, newest first, or the one with that ID or ``name:tag``."""
         named = [row for row in self.all(owner) if row.name == reference.lower()]
-        one = self.find(reference, owner)
-        return named or ([one] if one else [])
+        snapshot = self.find(reference, owner)
+        return named or ([snapshot] if snapshot else [])
 
     def template(self, snapshot: SnapshotRow) -> tuple[Template, Path]:
-        """The template that a snapshot is, and the files that belong to it."""
+        """Return the template that a snapshot serves as, and its files."""
         return replace(Template.from_json(snapshot.template), name=snapshot.id), self._folder / snapshot.folder
 
     async def take(
         self, sandbox: Sandbox, owner: str, reference: Reference | None = None, seconds: float | None = None
     ) -> SnapshotRow:
-        """Copy the files of a running sandbox, which stands still for that long and then goes on.
+        """Copy the files of a running sandbox, which is frozen meanwhile. After an error nothing is left.
 
-        Parameters:
-            reference: what to call it, in place of one that is called so; None: only by its id.
-            seconds: how long it is kept; None: for ever.
+        Args:
+            reference: The snapshot's name, in place of a snapshot with the same name; None: it only has an ID.
+            seconds: How long the snapshot is kept; None: for ever.
 
         Raises:
-            RefusedError: the sandbox does not run.
-            NoSpaceError: the disk is full. Nothing is left behind.
-            OSError: the files could not be copied. Nothing is left behind.
+            RefusedError: The sandbox does not run.
+            NoSpaceError: The disk is full.
+            OSError: The files could not be copied.
         """
-        await self._remove_old(owner)
+        await self._remove_expired(owner)
         async with self._draft() as draft:
-            await self._sandboxes.copy_files(sandbox, draft)
+            await self._sandboxes.operations.copy_files(sandbox, draft)
             moment = now().timestamp()
             row = SnapshotRow(
                 owner=owner,
@@ -112,134 +117,137 @@ class Snapshots:
                 created_at=moment,
                 expires_at=None if seconds is None else moment + seconds,
             )
-            replaced = self._store.save_snapshot(row)
-        if replaced is not None:
-            await self._discard(self._folder / replaced.folder)
+            replaced = self._store.select(SnapshotRow, owner=owner, id=row.id)
+            self._store.save(row)
+        for old in replaced:
+            await self._discard(self._folder / old.folder)
         logger.info("snapshot %s of sandbox %s", row.id, sandbox.id)
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Forget a snapshot and remove its files; creates that are copying them get all of them first.
+        """Remove a snapshot and its files. Create calls that are copying the files finish first.
 
         Raises:
-            NoSpaceError: the disk is full, and is so without these files too. The next start forgets it.
+            NoSpaceError: The disk is still full without these files. The next start of the manager deletes the row.
         """
         folder = self._folder / snapshot.folder
         try:
-            self._store.remove_snapshot(snapshot)
+            self._delete_row(snapshot)
         except NoSpaceError:
-            # What is lacking may be the room that it takes. Its row leads to no half of it, whenever the manager ends.
+            # The files may take the space that the write needs. They are set aside first, so that the row never leads
+            # to half of them, whenever the manager ends.
             await self._discard(self._set_aside(folder))
-            self._store.remove_snapshot(snapshot)
+            self._delete_row(snapshot)
         else:
             await self._discard(folder)
-
-    def _set_aside(self, folder: Path) -> Path:
-        aside = self._new_folder()
-        with suppress(FileNotFoundError):  # it was, by a removal before this one
-            folder.rename(aside)
-        return aside
-
-    async def _discard(self, folder: Path) -> None:
-        """Remove a folder to which no row leads: now, or when the last create that copies it is done."""
-        if not self._sandboxes.readers.of(folder):
-            await self._remove(folder)
-            return
-        task = asyncio.create_task(self._remove_unread(folder))
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
-
-    async def _remove_unread(self, folder: Path) -> None:
-        await self._sandboxes.readers.gone(folder)
-        await self._remove(folder)
 
     async def fork(
         self, sandbox: Sandbox, count: int, seconds: float, quota: Quota = UNLIMITED
     ) -> list[Sandbox | BaseException]:
-        """Make others with the files, variables, metadata and network rules of a running sandbox, which goes on.
+        """Create sandboxes with the files, variables, metadata and network rules of a running one, which goes on.
 
-        Parameters:
-            count: how many.
-            seconds: how long they live.
-            quota: what their owner may have.
+        Args:
+            count: How many sandboxes to create.
+            seconds: How long they live.
+            quota: What all sandboxes of the owner may use together.
 
         Returns:
-            Each of them, or why it could not be made.
+            For each, the sandbox or the error of its create.
 
         Raises:
-            RefusedError, NoSpaceError, OSError: as :meth:`take`.
+            RefusedError: The sandbox does not run.
+            NoSpaceError: The disk is full.
+            OSError: The files could not be copied.
         """
-        variables = await self._sandboxes.variables(sandbox)
+        variables = await self._sandboxes.operations.read_variables(sandbox)
         for name in INTERNAL_VARIABLES:
             variables.pop(name, None)
         async with self._draft() as draft:
-            await self._sandboxes.copy_files(sandbox, draft)
-            creates = [
-                self._sandboxes.create(
-                    sandbox.template,
-                    lifetime=replace(sandbox.lifetime, seconds=seconds, never_ends=False),
-                    secure=sandbox.access_token is not None,
-                    metadata=sandbox.metadata,
-                    variables=variables,
-                    owner=sandbox.owner,
-                    quota=quota,
-                    files=draft,
-                    volume_mounts=sandbox.volume_mounts,
-                    rules=sandbox.rules,
-                    public=sandbox.traffic_token is None,
-                )
-                for _ in range(count)
-            ]
+            await self._sandboxes.operations.copy_files(sandbox, draft)
+            new = NewSandbox(
+                template=sandbox.template,
+                owner=sandbox.owner,
+                lifetime=replace(sandbox.lifetime, seconds=seconds, never_ends=False),
+                secure=sandbox.access_token is not None,
+                metadata=sandbox.metadata,
+                variables=variables,
+                quota=quota,
+                files=draft,
+                volume_mounts=sandbox.volume_mounts,
+                rules=sandbox.rules,
+                public=sandbox.traffic_token is None,
+            )
+            creates = [self._sandboxes.create(new) for _ in range(count)]
             return await asyncio.gather(*creates, return_exceptions=True)
 
     def owners(self) -> set[str]:
-        """Who has one."""
-        return {row.owner for row in self._store.snapshots()}
+        """Return the IDs of all keys that own a snapshot."""
+        return {row.owner for row in self._store.select(SnapshotRow)}
 
-    def hand_over(self, owner: str, heir: str) -> None:
-        """Give all of one owner's to another, who may have some of the same name: of those the new ones lose theirs.
+    def transfer(self, owner: str, new_owner: str) -> None:
+        """Give all snapshots of one owner to another. A snapshot whose name the new owner uses loses its name.
 
         Raises:
-            NoSpaceError: the disk is full; some are not given away.
+            NoSpaceError: The disk is full; some snapshots were not transferred.
         """
-        taken = {row.id for row in self._store.snapshots() if row.owner == heir}
-        for row in [row for row in self._store.snapshots() if row.owner == owner]:
-            named = row.id not in taken
-            given = replace(row, owner=heir) if named else replace(row, owner=heir, id=row.folder, name=None)
-            self._store.save_snapshot(given)
-            self._store.remove_snapshot(row)
+        taken = {row.id for row in self._store.select(SnapshotRow, owner=new_owner)}
+        for row in self._store.select(SnapshotRow, owner=owner):
+            moved = replace(row, owner=new_owner)
+            self._store.save(replace(moved, id=row.folder, name=None) if row.id in taken else moved)
+            self._delete_row(row)
 
     async def recover(self) -> None:
-        """At the start of a manager: remove copies that were not finished, and forget what is not there.
+        """Remove unfinished copies and rows without files, at the start of a manager.
 
         Raises:
-            ConfigurationError: a folder cannot be removed.
+            ConfigurationError: A folder cannot be removed.
         """
-        rows = self._store.snapshots()
-        for row in rows:
+        for row in self._store.select(SnapshotRow):
             if row.is_over(now().timestamp()) or not (self._folder / row.folder).is_dir():
-                self._store.remove_snapshot(row)
-        kept = {row.folder for row in self._store.snapshots()}
+                self._delete_row(row)
+        kept = {row.folder for row in self._store.select(SnapshotRow)}
         for folder in self._folder.iterdir():
             if folder.name not in kept and not await self._remove(folder):
                 raise ConfigurationError(f"{folder}, left over from another run, cannot be removed; remove it")
 
     @asynccontextmanager
     async def _draft(self) -> AsyncIterator[Path]:
-        """The name of a folder for a copy. Unless a row was written for it, it is removed at the end of the block."""
+        """Yield the path of a new folder, which is removed after the block unless a row was written for it."""
         folder = self._new_folder()
         try:
             yield folder
         finally:
-            if all(row.folder != folder.name for row in self._store.snapshots()):
+            if not self._store.select(SnapshotRow, folder=folder.name):
                 await asyncio.shield(self._remove(folder))
 
     def _new_folder(self) -> Path:
         return self._folder / ("s" + secrets.token_hex(10))
 
-    async def _remove_old(self, owner: str) -> None:
-        for row in self._store.snapshots():
-            if row.owner == owner and row.is_over(now().timestamp()):
+    def _delete_row(self, row: SnapshotRow) -> None:
+        self._store.delete(SnapshotRow, owner=row.owner, id=row.id)
+
+    def _set_aside(self, folder: Path) -> Path:
+        aside = self._new_folder()
+        with suppress(FileNotFoundError):  # an earlier removal has set it aside already
+            folder.rename(aside)
+        return aside
+
+    async def _discard(self, folder: Path) -> None:
+        """Remove a folder that has no row: now, or when the last create that copies it is done."""
+        if folder not in self._sandboxes.trees_in_use:
+            await self._remove(folder)
+            return
+        task = asyncio.create_task(self._remove_once_unused(folder))
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+
+    async def _remove_once_unused(self, folder: Path) -> None:
+        await self._sandboxes.trees_in_use.wait_until_unused(folder)
+        await self._remove(folder)
+
+    async def _remove_expired(self, owner: str) -> None:
+        for row in self._store.select(SnapshotRow, owner=owner):
+            if row.is_over(now().timestamp()):
                 await self.remove(row)
 
     async def _remove(self, folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""One timer for each sandbox: its end time while it runs, the end of its keep while it is paused."""
+"""A timer for each sandbox: for its end time while it runs, for the end of a pause while it is paused."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Callable
 from .sandbox import Sandbox, seconds_until
 
 _LONGEST_SECONDS = 86_400.0
-"""Longer timers are set in steps, because the event loop's clock stands still while the machine sleeps."""
+"""Longer timers are set in steps, because the event loop's clock stands still while the machine is suspended."""
 
 
 class Timers:
     """The timers of one manager.
 
-    Parameters:
-        reached: called with the sandbox whose time has come.
+    Args:
+        on_deadline: Called with the sandbox whose deadline has come.
     """
 
-    def __init__(self, reached: Callable[[Sandbox], None]) -> None:
-        self._reached = reached
+    def __init__(self, on_deadline: Callable[[Sandbox], None]) -> None:
+        self._on_deadline = on_deadline
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def arm(self, sandbox: Sandbox) -> None:
-        """Set the timer to what counts in the sandbox's present state, in place of what it was."""
+        """Set the timer to the deadline of the sandbox's present state, in place of an earlier deadline."""
         self.disarm(sandbox)
         seconds = seconds_until(sandbox.deadline)
         if seconds is not None:
@@ -31,12 +31,12 @@ class Timers:
             self._timers[sandbox.id] = loop.call_later(min(seconds, _LONGEST_SECONDS), self._ring, sandbox)
 
     def disarm(self, sandbox: Sandbox) -> None:
-        """Take the timer away."""
+        """Cancel the timer."""
         if timer := self._timers.pop(sandbox.id, None):
             timer.cancel()
 
     def close(self) -> None:
-        """Take all of them away."""
+        """Cancel all timers."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -46,4 +46,4 @@ class Timers:
         if seconds_until(sandbox.deadline):
             self.arm(sandbox)  # a step, or the clock was set back
         elif sandbox.deadline is not None:
-            self._reached(sandbox)
+            self._on_deadline(sandbox)

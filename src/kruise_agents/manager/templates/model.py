@@ -98,12 +98,12 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """A template of one manager, with what belongs to it here.
+class PreparedTemplate:
+    """A template of one manager, with its prepared files.
 
-    Parameters:
-        files: the file tree that its sandboxes begin with a copy of; None: an empty one.
-        pool: how many of them are kept warm.
+    Args:
+        files: The file tree that its sandboxes start with a copy of; None: an empty one.
+        pool: How many of its sandboxes are kept warm.
     """
 
     template: Template
@@ -111,8 +111,8 @@ class Offer:
     pool: int = 0
 
 
-POOLED = "code-interpreter-v1"
-"""What the SDK's code interpreter asks for; the number of warm ones is a setting."""
+POOLED_TEMPLATE = "code-interpreter-v1"
+"""The template of the SDK's code interpreter. The size of its pool is a setting."""
 
 
 def built_in(limits: Limits) -> list[Template]:
@@ -127,27 +127,27 @@ def built_in(limits: Limits) -> list[Template]:
 class Templates:
     """The templates of one manager, by name.
 
-    Parameters:
-        created_at: the moment from which they exist here: the start of the manager.
-        offers: all of them; None: those that every manager has.
+    Args:
+        created_at: The creation time that the API reports: the start of the manager.
+        templates: All of them; None: the built-in ones.
     """
 
-    def __init__(self, created_at: datetime, offers: Iterable[Offer] | None = None) -> None:
+    def __init__(self, created_at: datetime, templates: Iterable[PreparedTemplate] | None = None) -> None:
         self.created_at = created_at
-        if offers is None:
-            offers = [Offer(template) for template in built_in(Limits())]
-        self._by_name = {offer.template.name: offer for offer in offers}
+        if templates is None:
+            templates = [PreparedTemplate(template) for template in built_in(Limits())]
+        self._by_name = {prepared.template.name: prepared for prepared in templates}
 
     def all(self) -> list[Template]:
         """Every template, by name."""
-        return sorted((offer.template for offer in self._by_name.values()), key=lambda template: template.name)
+        return sorted((prepared.template for prepared in self._by_name.values()), key=lambda template: template.name)
 
     def find(self, reference: str) -> Template | None:
         """The template that ``name`` or ``name:default`` refers to, upper and lower case alike."""
-        offer = self.offer(reference)
-        return None if offer is None else offer.template
+        prepared = self.prepared(reference)
+        return None if prepared is None else prepared.template
 
-    def offer(self, reference: str) -> Offer | None:
-        """The same, with what belongs to it."""
+    def prepared(self, reference: str) -> PreparedTemplate | None:
+        """Return the template that ``name`` or ``name:default`` refers to, with its prepared files."""
         name, _, tag = reference.lower().partition(":")
         return self._by_name.get(name) if tag in ("", "default") else None

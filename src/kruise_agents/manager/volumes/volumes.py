@@ -16,8 +16,9 @@ from pathlib import Path
 from ...errors import ConfigurationError, KruiseAgentsError
 from ..runtime import Runtime
 from ..runtime.limits.limits import MIB
-from ..state.database import Database, NoSpaceError, VolumeRow, space_for
+from ..state.database import Database, NoSpaceError, space_for
 from ..state.secret import StateSecret
+from ..state.tables import VolumeRow
 from .tree import VolumeTree
 
 _STAGING = ".staging"
@@ -70,7 +71,7 @@ class Volumes:
 
     def all(self, owner: str) -> list[VolumeRow]:
         """Those of one owner, oldest first."""
-        return sorted((row for row in self._store.volumes() if row.owner == owner), key=lambda row: row.created_at)
+        return sorted(self._store.select(VolumeRow, owner=owner), key=lambda row: row.created_at)
 
     def find(self, owner: str, *, name: str | None = None, volume_id: str | None = None) -> VolumeRow | None:
         """The volume of that name, or id."""
@@ -82,7 +83,7 @@ class Volumes:
 
     def opened_by(self, volume_id: str, token: str) -> VolumeRow | None:
         """The volume of that id, if ``token`` opens it."""
-        row = next((row for row in self._store.volumes() if row.id == volume_id), None)
+        row = next(iter(self._store.select(VolumeRow, id=volume_id)), None)
         # Compared also for one that is not there, so that the time tells nothing.
         expected = self.token(row) if row is not None else self._secret.volume_token(volume_id, "")
         same = hmac.compare_digest(expected.encode(), token.encode())
@@ -144,7 +145,7 @@ class Volumes:
         row = VolumeRow("v" + secrets.token_hex(10), owner, name, time.time())
         folder = self._folder / row.id
         with space_for(folder):
-            self._store.save_volume(row)
+            self._store.save(row)
             folder.mkdir(mode=0o755)
             folder.chmod(0o755)
         await asyncio.to_thread(self._runtime.give_to_user, folder)
@@ -161,7 +162,7 @@ class Volumes:
             raise VolumeUsedError(f"volume '{volume.name}' is mounted in sandboxes; end them first")
         folder = self._folder / volume.id
         try:
-            self._store.remove_volume(volume.id)
+            self._store.delete(VolumeRow, id=volume.id)
         except NoSpaceError:
             # What is lacking may be the room that it takes. Set aside first: there is no half of a volume.
             aside = self._staging / secrets.token_hex(10)
@@ -169,24 +170,24 @@ class Volumes:
             await asyncio.to_thread(self._runtime.remove, aside)
             folder.mkdir(mode=0o755)
             await asyncio.to_thread(self._runtime.give_to_user, folder)
-            self._store.remove_volume(volume.id)
+            self._store.delete(VolumeRow, id=volume.id)
         self._placing.pop(volume.id, None)
         await asyncio.to_thread(self._runtime.remove, folder)
 
     def owners(self) -> set[str]:
         """Who has one."""
-        return {row.owner for row in self._store.volumes()}
+        return {row.owner for row in self._store.select(VolumeRow)}
 
-    def hand_over(self, owner: str, heir: str) -> None:
+    def transfer(self, owner: str, new_owner: str) -> None:
         """Give all of one owner's to another; those whose name the heir uses get a longer one.
 
         Raises:
             NoSpaceError: the disk is full; some are not given away.
         """
         for row in self.all(owner):
-            taken = self.find(heir, name=row.name) is not None
+            taken = self.find(new_owner, name=row.name) is not None
             name = f"{row.name}-{row.id[-6:]}" if taken else row.name
-            self._store.save_volume(replace(row, owner=heir, name=name))
+            self._store.save(replace(row, owner=new_owner, name=name))
 
     def recover(self) -> None:
         """At the start of a manager: remove folders without a row, and make those again that were not made yet.
@@ -195,7 +196,7 @@ class Volumes:
             ConfigurationError: a folder cannot be removed.
         """
         self._staging.mkdir(mode=0o700, exist_ok=True)
-        known = {row.id for row in self._store.volumes()}
+        known = {row.id for row in self._store.select(VolumeRow)}
         for folder in (*self._folder.iterdir(), *self._staging.iterdir()):
             if folder.name not in known and folder != self._staging and not self._runtime.remove(folder):
                 raise ConfigurationError(f"{folder}, left over from another run, cannot be removed; remove it")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...sandboxes.lifetime import Lifetime
+from ...sandboxes.sandbox import Lifetime
 from ..errors import ApiError
 from ..reading import Fields, read_duration
 

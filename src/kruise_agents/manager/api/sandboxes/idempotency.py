@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from ...state.database import CreateRow, Database, NoSpaceError
+from ...state.database import Database, NoSpaceError
 from ...state.secret import StateSecret
+from ...state.tables import CreateRow
 from ..errors import DO_NOT_RETRY, ApiError
 from ..reading import Fields
 
@@ -25,6 +26,9 @@ KEPT_SECONDS = 600.0
 MOST_KEPT = 10_000
 """How many are remembered; the oldest are forgotten first."""
 
+_DELETE_OLD = """
+DELETE FROM creates WHERE until <= ? OR key IN (SELECT key FROM creates ORDER BY until DESC LIMIT -1 OFFSET ?)
+"""
 _FORM = re.compile(r"[a-z0-9-]{1,255}")
 
 
@@ -96,7 +100,7 @@ class IdempotentCreates:
         key = self._secret.digest_of_create(f"{owner}:{given}".encode())
         body = self._secret.digest_of_create(fields.digest())
         known = self._creates.get(key)
-        written = self._store.create(key) if known is None else None
+        written = next(iter(self._store.select(CreateRow, key=key)), None) if known is None else None
         first = known or written
         if first is not None and first.body != body:
             raise ApiError(
@@ -124,7 +128,7 @@ class IdempotentCreates:
 
         def chosen(sandbox_id: str) -> None:
             made.append(sandbox_id)
-            self._store.save_create(CreateRow(key, body, sandbox_id, until))
+            self._store.save(CreateRow(key, body, sandbox_id, until))
 
         async def run() -> Response:
             return await create(chosen)
@@ -141,11 +145,11 @@ class IdempotentCreates:
         elif not outcome.cancelled() and isinstance(outcome.exception(), ApiError | NoSpaceError):
             self._creates.pop(key, None)
             for sandbox_id in made:
-                self._store.remove_create_of(sandbox_id)
+                self._store.delete(CreateRow, sandbox=sandbox_id)
 
     def _forget_old(self) -> None:
         now = self._clock()
-        self._store.remove_old_creates(now, self._most)
+        self._store.write(_DELETE_OLD, (now, self._most))
         # In the order of their beginning, so the first one that is young enough ends the search.
         while self._creates:
             key, oldest = next(iter(self._creates.items()))

@@ -49,7 +49,7 @@ class NetworkRoutes:
         require_a_way_out(rules, self._sandboxes)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
         try:
-            await self._sandboxes.change_rules(sandbox, rules)
+            await self._sandboxes.operations.change_rules(sandbox, rules)
         except OSError as error:
             raise ApiError(500, f"Failed to update network: {error}") from error
         return Response(status_code=204)

@@ -15,7 +15,7 @@ from ...accounts.keys import Keys
 from ...accounts.quota import QuotaExceededError
 from ...sandboxes.lifecycle import State
 from ...sandboxes.program import StartError
-from ...sandboxes.sandbox import Sandbox
+from ...sandboxes.sandbox import NewSandbox, Sandbox
 from ...sandboxes.service import ManagerEndingError, SandboxService
 from ...sandboxes.snapshots import Snapshots
 from ...templates.model import Template, Templates
@@ -112,22 +112,22 @@ class SandboxRoutes:
         stock = not volume_mounts and self._sandboxes.pools.has(template, files)
         if not extensions.create_on_no_stock and not stock:
             raise ApiError(500, f"no available sandboxes for template {template.name} (no stock)", headers=DO_NOT_RETRY)
+        new = NewSandbox(
+            template=template,
+            owner=caller.id,
+            lifetime=lifetime,
+            secure=secure,
+            metadata=extensions.metadata,
+            variables=variables,
+            quota=caller.quota,
+            files=files,
+            volume_mounts=tuple(volume_mounts),
+            rules=rules,
+            public=public,
+        )
         try:
             async with asyncio.timeout(extensions.seconds):
-                sandbox = await self._sandboxes.create(
-                    template,
-                    lifetime=lifetime,
-                    secure=secure,
-                    metadata=extensions.metadata,
-                    variables=variables,
-                    owner=caller.id,
-                    quota=caller.quota,
-                    files=files,
-                    volume_mounts=volume_mounts,
-                    rules=rules,
-                    public=public,
-                    chosen=chosen,
-                )
+                sandbox = await self._sandboxes.create(new, chosen)
         except QuotaExceededError as error:
             raise ApiError(403, str(error)) from None
         except TimeoutError:
@@ -159,7 +159,7 @@ class SandboxRoutes:
         if self._sandboxes.is_ending(sandbox_id, owner_of(request)):
             raise being_killed(sandbox_id)
         sandbox = self._found(request)
-        resumed = await self._sandboxes.resume(sandbox, timeout, memory=fields.flag("memory") is not False)
+        resumed = await self._sandboxes.operations.resume(sandbox, timeout, memory=fields.flag("memory") is not False)
         return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201 if resumed else 200)
 
     async def resume(self, request: Request) -> Response:
@@ -169,7 +169,7 @@ class SandboxRoutes:
         sandbox = self._found(request)
         if sandbox.state is State.RUNNING:
             raise ApiError(409, f"Sandbox {sandbox.id} is already running")
-        await self._sandboxes.resume(sandbox, timeout, memory=fields.flag("memory") is not False)
+        await self._sandboxes.operations.resume(sandbox, timeout, memory=fields.flag("memory") is not False)
         return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201)
 
     async def pause(self, request: Request) -> Response:
@@ -178,7 +178,7 @@ class SandboxRoutes:
         fields = await read_fields(request)
         memory = fields.flag("memory") is not False
         fields.flag("requireHealthyGuest")  # a program that does not answer is refused anyway
-        await self._sandboxes.pause(self._found(request), memory=memory, kept=kept)
+        await self._sandboxes.operations.pause(self._found(request), memory=memory, kept=kept)
         return Response(status_code=204)
 
     async def get(self, request: Request) -> Response:
@@ -216,16 +216,16 @@ class SandboxRoutes:
             raise ApiError(400, "field 'timeout' is missing; it must be a whole number of seconds")
         sandbox = self._found(request, State.RUNNING)
         if timeout <= 0:
-            await self._sandboxes.expire(sandbox)
+            await self._sandboxes.operations.expire(sandbox)
         else:
-            await self._sandboxes.set_timeout(sandbox, min(timeout, MAX_TIMEOUT))
+            await self._sandboxes.operations.set_timeout(sandbox, min(timeout, MAX_TIMEOUT))
         return Response(status_code=204)
 
     async def refresh(self, request: Request) -> Response:
         """Let a sandbox live at least some seconds more."""
         duration = (await read_fields(request)).integer("duration") or 0
         sandbox = self._found(request, State.RUNNING)
-        await self._sandboxes.extend(sandbox, min(max(duration, LEAST_REFRESH), MAX_TIMEOUT))
+        await self._sandboxes.operations.extend(sandbox, min(max(duration, LEAST_REFRESH), MAX_TIMEOUT))
         return Response(status_code=204)
 
     async def new_traffic_token(self, request: Request) -> Response:
@@ -249,9 +249,9 @@ class SandboxRoutes:
 
     def _template(self, reference: str, owner: str) -> tuple[Template, Path | None]:
         """The template, and the files that its sandboxes begin with."""
-        offer = self._templates.offer(reference)
-        if offer is not None:
-            return offer.template, offer.files
+        prepared = self._templates.prepared(reference)
+        if prepared is not None:
+            return prepared.template, prepared.files
         snapshot = self._snapshots.find(reference, owner)
         if snapshot is not None:
             return self._snapshots.template(snapshot)
