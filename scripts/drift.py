@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from packaging.version import Version
 
-    from kruise_agents.client.addresses.table import Place
+    from kruise_agents.client.seams import Place
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("e2b", "e2b-code-interpreter", "e2b-desktop")
@@ -48,16 +48,13 @@ def look(packages: Sequence[str] = PACKAGES) -> int:
     Parameters:
         packages: what has to be installed.
     """
-    from kruise_agents.client.addresses.table import ADDRESSES, Table
+    from kruise_agents.client.addresses.table import ADDRESSES
     from kruise_agents.client.installed_sdk import WINDOWS, import_sdk
-    from kruise_agents.client.traffic_token import table as traffic_targets
+    from kruise_agents.client.traffic_token.table import TRAFFIC_TOKENS
 
     started = time.monotonic()
-    tables = {
-        "patch_e2b": ADDRESSES,
-        "patch_traffic_access_token": Table(traffic_targets.TARGETS, traffic_targets.RELIED_ON),
-    }
-    versions = import_sdk()
+    tables = {"patch_e2b": ADDRESSES, "patch_traffic_access_token": TRAFFIC_TOKENS}
+    versions = import_sdk(ADDRESSES)
     for window in WINDOWS:
         print(f"{window.package} {versions.get(window.package, 'is missing')} (tested: {window})")
     counts: Counter[str] = Counter()
@@ -76,8 +73,8 @@ def look(packages: Sequence[str] = PACKAGES) -> int:
 
 def examine(place: Place, versions: dict[str, Version]) -> tuple[str, str]:
     """One row: its state, and for a place that is not as expected what was found."""
-    from kruise_agents.client.addresses.table import Table, Target
     from kruise_agents.client.installed_sdk import installed_targets
+    from kruise_agents.client.seams import Table, Target
     from kruise_agents.errors import UnsupportedSDKError
 
     alone = Table((Target("", place, lambda original: original),))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kruise_agents.patch_e2b import unpatch_e2b
+from kruise_agents.patch_traffic_token import unpatch_traffic_access_token
 
 
 @pytest.fixture(autouse=True)
@@ -19,4 +20,5 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("E2B_DOMAIN", "example.com")
     monkeypatch.setenv("E2B_API_KEY", "e2b_00")
     yield
+    unpatch_traffic_access_token()
     unpatch_e2b()

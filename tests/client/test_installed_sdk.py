@@ -14,8 +14,9 @@ import pytest
 from packaging.version import Version
 
 from kruise_agents.client import installed_sdk as compat
-from kruise_agents.client.addresses.table import TARGETS, Place
+from kruise_agents.client.addresses.table import TARGETS
 from kruise_agents.client.installed_sdk import WINDOWS, Window
+from kruise_agents.client.seams import Place
 from kruise_agents.errors import UnsupportedSDKError
 from kruise_agents.patch_e2b import UntestedSDKWarning, patch_e2b
 
@@ -48,7 +49,7 @@ def newer_than_tested(monkeypatch: pytest.MonkeyPatch) -> str:
     window = Window("e2b", "2.0.0", "2.7.9")
     others = [other for other in WINDOWS if other.package != "e2b"]
     monkeypatch.setattr(compat, "WINDOWS", (window, *others))
-    monkeypatch.setattr(compat, "_already_said", set())
+    monkeypatch.setattr(compat, "_warned_about", set())
     return f"e2b {importlib.metadata.version('e2b')} (tested: 2.0.0 ... 2.7.9)"
 
 

@@ -23,6 +23,7 @@ from packaging.version import Version
 
 from kruise_agents.client import patch_set as patchset
 from kruise_agents.client.addresses.patch import ADDRESS_PATCH
+from kruise_agents.client.addresses.table import ADDRESSES
 from kruise_agents.client.installed_sdk import WINDOWS, import_sdk, installed_targets
 from kruise_agents.errors import ConfigurationError, DomainError, MissingDomainError, UnsupportedSDKError
 from kruise_agents.patch_e2b import patch_e2b
@@ -314,7 +315,7 @@ def test_d25_an_objects_key_goes_along_to_another_domain() -> None:
 
 
 def slots() -> Iterator[tuple[Any, str, Any]]:
-    for installed in installed_targets(import_sdk()):
+    for installed in installed_targets(import_sdk(ADDRESSES), ADDRESSES):
         name = installed.target.place.attribute
         yield installed.owner, name, vars(installed.owner)[name]
 

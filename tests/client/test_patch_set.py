@@ -15,9 +15,10 @@ import pytest
 
 from kruise_agents.client import patch_set as patchset
 from kruise_agents.client.addresses.patch import ADDRESS_PATCH
-from kruise_agents.client.addresses.table import E2B, Kind, Place, Target
+from kruise_agents.client.addresses.table import ADDRESSES
 from kruise_agents.client.installed_sdk import Owner, import_sdk, installed_targets
 from kruise_agents.client.patch_set import PatchSet
+from kruise_agents.client.seams import E2B, Kind, Place, Table, Target
 from kruise_agents.errors import PatchConflictError, UnsupportedSDKError
 from kruise_agents.patch_e2b import patch_e2b, unpatch_e2b
 from support.sdk import build_sandbox, surfaces
@@ -26,7 +27,7 @@ Slots = dict[tuple[Owner, str], Any]
 
 
 def owners() -> list[Owner]:
-    return [installed.owner for installed in installed_targets(import_sdk())]
+    return [installed.owner for installed in installed_targets(import_sdk(ADDRESSES), ADDRESSES)]
 
 
 def contents(classes: list[Owner]) -> Slots:
@@ -225,7 +226,7 @@ RELIED_ON_TOO = (Place(E2B, "e2b.connection_config", "ConnectionConfig", "api_ur
 @pytest.mark.parametrize("first", ["ours", "other"])
 @pytest.mark.parametrize("first_closed", ["ours", "other"])
 def test_two_patches_with_tables_of_their_own_come_and_go_in_any_order(first: str, first_closed: str) -> None:
-    other_set: PatchSet[str] = PatchSet(OTHER_TARGETS, RELIED_ON_TOO, in_force.append)
+    other_set: PatchSet[str] = PatchSet(Table(OTHER_TARGETS, RELIED_ON_TOO), in_force.append)
     classes: list[Owner] = [*owners(), sys.modules["e2b.sandbox.signature"]]
     before = contents(classes)
     opened = {}
@@ -249,7 +250,7 @@ def test_two_patches_with_tables_of_their_own_come_and_go_in_any_order(first: st
 def test_a_global_name_of_a_module_is_patched_checked_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("e2b.sandbox.signature")
     original = vars(module)["get_signature"]
-    patches: PatchSet[str] = PatchSet(OTHER_TARGETS[1:], (), in_force.append)
+    patches: PatchSet[str] = PatchSet(Table(OTHER_TARGETS[1:]), in_force.append)
     with patches.open("x"):
         assert [str(slot) for slot in patches.slots] == ["e2b.sandbox.signature.get_signature"]
         assert vars(module)["get_signature"] is not original

@@ -1,4 +1,4 @@
-"""What touches the E2B SDK: the table of seams, their replacements, and how they are put in and taken out.
+"""Changes to the E2B SDK: tables of places, replacements for them, and the machine that applies and undoes both.
 
 Importing this package does not import ``e2b``.
 """

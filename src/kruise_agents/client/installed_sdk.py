@@ -1,4 +1,4 @@
-"""Whether the installed SDK is one that the patch fits, found out before anything is touched."""
+"""Check of the installed SDK against a table of places, made before anything is patched."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 from packaging.version import Version
 
 from ..errors import UnsupportedSDKError
-from .addresses.table import ADDRESSES, CODE_INTERPRETER, DESKTOP, E2B, Kind, Place, Table, Target
+from .seams import CODE_INTERPRETER, DESKTOP, E2B, Kind, Place, Table, Target
 from .warnings import UntestedSDKWarning, notify
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The releases of a package, both ends included, that the patch was tested with."""
+    """Tested releases of a package, both ends included."""
 
     package: str
     oldest: str
@@ -43,27 +43,29 @@ _TYPES: dict[Kind, type] = {
     Kind.CLASS_METHOD: classmethod,
     Kind.METHOD_OF_BOTH: object,
     Kind.NUMBER: int,
+    Kind.ADDED_METHOD: types.FunctionType,
 }
 _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
 Owner = type | types.ModuleType
-"""What holds a place: a class, or a module for a global name."""
+"""Class of a place, or its module for a global name."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledTarget:
-    """A target of the table together with what holds it."""
+    """Target of a table, found in the installed SDK."""
 
     target: Target
     owner: Owner
 
+    @property
+    def attribute(self) -> str:
+        return self.target.place.attribute
 
-def import_sdk(table: Table = ADDRESSES) -> dict[str, Version]:
-    """Import every module that has a target, and give the versions of the packages that are installed.
 
-    Parameters:
-        table: which patch this is for.
+def import_sdk(table: Table) -> dict[str, Version]:
+    """Import every module that has a place in ``table``, and return the versions of the installed packages.
 
     Raises:
         UnsupportedSDKError: ``e2b`` is missing, or a package is older than its window.
@@ -76,18 +78,18 @@ def import_sdk(table: Table = ADDRESSES) -> dict[str, Version]:
     return versions
 
 
-def installed_targets(versions: dict[str, Version], table: Table = ADDRESSES) -> list[InstalledTarget]:
-    """Find the targets of the installed SDK, in the order in which they are applied, and check every one.
+def installed_targets(versions: dict[str, Version], table: Table) -> list[InstalledTarget]:
+    """Check every place of ``table`` and return its targets in the order in which they are applied.
 
-    Must be called while this table is not applied; another one may be. An SDK that is newer than the tested
-    window and still fits gives one :class:`UntestedSDKWarning`.
+    The table's own patch must not be applied meanwhile; other patches may be. An SDK that is newer than the tested
+    window and still fits causes one :class:`UntestedSDKWarning`.
 
-    Parameters:
-        versions: what :func:`import_sdk` gave.
-        table: which patch this is for.
+    Args:
+        versions: the result of :func:`import_sdk`.
+        table: the places of one patch.
 
     Raises:
-        UnsupportedSDKError: a place is not what the patch expects. The message names packages, versions,
+        UnsupportedSDKError: a place differs from what the patch expects. The message names packages, versions, the
             place, what was expected and what was found.
     """
     owners: dict[Place, Owner] = {}
@@ -107,10 +109,10 @@ def installed_targets(versions: dict[str, Version], table: Table = ADDRESSES) ->
 def _installed_version(window: Window) -> Version | None:
     try:
         spec = importlib.util.find_spec(window.package.replace("-", "_"))
-    except ValueError:  # a bare module that a program has put into sys.modules in place of the package
+    except ValueError:  # a program has put a bare module into sys.modules in place of the package
         return None
-    if spec is None or spec.origin is None:
-        return None  # a folder of that name without a package in it is nothing either
+    if spec is None or spec.origin is None:  # the second: a folder of that name without a package in it
+        return None
     try:
         version = Version(installed_release(window.package))
     except importlib.metadata.PackageNotFoundError:
@@ -126,7 +128,9 @@ def _installed_version(window: Window) -> Version | None:
 
 
 def installed_release(package: str) -> str:
-    """``importlib.metadata.version`` without parsing the whole description, which takes longer than all else here.
+    """Return the version of a package without parsing its whole description as ``importlib.metadata.version`` does.
+
+    Parsing the description would take longer than the rest of the check.
 
     Raises:
         PackageNotFoundError: the package has no metadata.
@@ -150,17 +154,17 @@ def _warn_if_untested(versions: dict[str, Version]) -> None:
     newer = [
         window for window in WINDOWS if window.package in versions and versions[window.package] > Version(window.newest)
     ]
-    said = _describe(versions)
-    if newer and said not in _already_said:
+    described = _describe(versions)
+    if newer and described not in _warned_about:
         notify(
-            f"{said}: newer than what kruise-agents was tested with. All places to patch look as "
+            f"{described}: newer than what kruise-agents was tested with. All places to patch look as "
             f"expected, so they are patched; look for a newer kruise-agents",
             UntestedSDKWarning,
         )
-        _already_said.add(said)
+        _warned_about.add(described)
 
 
-_already_said: set[str] = set()
+_warned_about: set[str] = set()
 
 
 def _describe(versions: dict[str, Version]) -> str:
@@ -184,7 +188,7 @@ def _expected(place: Place) -> str:
 
 
 def _examine(place: Place) -> Owner | str:
-    """What holds the place, or what was found instead of what is expected."""
+    """Return the owner of a place, or the text of what was found when the place is not as expected."""
     module = _module(place)
     if module is None:
         return f"no module {place.module}"
@@ -199,20 +203,25 @@ def _examine(place: Place) -> Owner | str:
 
 def _module(place: Place) -> types.ModuleType | None:
     try:
-        # The modules of the SDK import each other in circles. Threads that enter the circle at different modules wait
-        # for each other; all of them, ours and the program's, come in by the package.
+        # The SDK's modules import each other in circles. Threads that enter a circle at different modules wait for
+        # each other, so everybody enters by the package.
         importlib.import_module(place.module.partition(".")[0])
         return importlib.import_module(place.module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place.module}.".startswith(f"{error.name}."):
-            raise  # something that the SDK itself needs is missing
+            raise  # the SDK itself needs something that is missing
         return None
 
 
 def _misfit(owner: Owner, place: Place) -> str | None:
-    if place.attribute not in vars(owner):
+    if place.kind is Kind.ADDED_METHOD:
+        found = inspect.getattr_static(owner, place.attribute, None)
+        if found is None:
+            return None
+    elif place.attribute not in vars(owner):
         return f"nothing of that name in the {'module' if place.owner is None else 'class'}"
-    found = vars(owner)[place.attribute]
+    else:
+        found = vars(owner)[place.attribute]
     function = _function_in(found, place.kind)
     if not isinstance(found, _TYPES[place.kind]) or function is None:
         return f"a {type(found).__name__}"
@@ -222,20 +231,20 @@ def _misfit(owner: Owner, place: Place) -> str | None:
 
 
 def _function_in(found: Any, kind: Kind) -> Any:
-    """What is called when the place is; the thing itself where nothing is."""
+    """Return the function that a descriptor calls, or the object itself when it is not such a descriptor."""
     inner = {Kind.PROPERTY: "fget", Kind.CLASS_METHOD: "__func__", Kind.METHOD_OF_BOTH: "method"}.get(kind)
     return found if inner is None else getattr(found, inner, None)
 
 
 def _misfit_of_instances(owner: type, place: Place) -> str | None:
-    """Whether ``__init__`` sets the attribute, and instances have room for the mark.
+    """Check that ``__init__`` sets the attribute and that instances have room for the patch's mark.
 
-    Read from the code: making an instance reads the environment and can fail for reasons of its own.
+    The check reads the code, because making an instance reads the environment and can fail for other reasons.
     """
     if "__slots__" in vars(owner):
         return "a class with __slots__"
     constructor = vars(owner).get("__init__")
-    # Another patch of ours may stand there; what it wraps is the SDK's own.
+    # Another patch of this package may stand there; it wraps the SDK's own constructor.
     code = getattr(inspect.unwrap(constructor) if callable(constructor) else None, "__code__", None)
     return None if code is not None and place.attribute in code.co_names else "an __init__ without it"
 

@@ -1,4 +1,4 @@
-"""Putting replacements into the SDK, all or none, and taking them out again, exactly."""
+"""Patches of the SDK: applied atomically, nested, and undone so that the original objects come back."""
 
 from __future__ import annotations
 
@@ -11,41 +11,50 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ..errors import PatchConflictError
-from .addresses.table import Place, Table, Target
 from .installed_sdk import InstalledTarget, Owner, import_sdk, installed_targets
+from .seams import Table
 
 Settings = TypeVar("Settings")
+
+_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One replaced name: the SDK's own descriptor and ours."""
+    """Replaced name of a class or module. ``original`` is its raw descriptor, or a marker when there was none."""
 
     owner: Owner
     attribute: str
     original: Any
     replacement: Any
 
+    @property
+    def current(self) -> Any:
+        return vars(self.owner).get(self.attribute, _ABSENT)
+
     def fill(self) -> None:
         setattr(self.owner, self.attribute, self.replacement)
 
     def restore(self) -> None:
-        setattr(self.owner, self.attribute, self.original)
+        if self.original is not _ABSENT:
+            setattr(self.owner, self.attribute, self.original)
+        elif self.current is not _ABSENT:
+            delattr(self.owner, self.attribute)
 
     def is_foreign(self) -> bool:
-        held = vars(self.owner).get(self.attribute)
-        return held is not self.replacement and held is not self.original and not self.is_reloaded()
+        current = self.current
+        return current is not self.replacement and current is not self.original and not self.is_reloaded()
 
     def is_reloaded(self) -> bool:
-        """Whether the SDK's module was executed again, which puts its own function back in place of ours."""
-        held = vars(self.owner).get(self.attribute)
-        if isinstance(self.owner, type) or held is self.replacement or held is self.original:
+        """Return whether a reload of the module put the SDK's own function back in place of the replacement."""
+        current = self.current
+        if isinstance(self.owner, type) or current is self.replacement or current is self.original:
             return False
-        code = getattr(held, "__code__", None)
+        code = getattr(current, "__code__", None)
         return code is not None and code.co_filename == self.original.__code__.co_filename
 
     def is_current(self) -> bool:
-        """Whether the owner still is what a program gets that imports it now."""
+        """Return whether a program that imports the owner now still gets the patched one."""
         if not isinstance(self.owner, type):
             return sys.modules.get(self.owner.__name__) is self.owner and not self.is_reloaded()
         return vars(sys.modules.get(self.owner.__module__, sys)).get(self.owner.__name__) is self.owner
@@ -57,9 +66,9 @@ class Slot:
 
 
 class Patch:
-    """One level of patching, made by ``patch_e2b``; also a context manager.
+    """Handle of one call of ``patch_e2b`` or ``patch_traffic_access_token``; also a context manager.
 
-    The SDK is native again after the last close. Dropping a handle does not close it.
+    Calls nest, and the last close restores the SDK. Dropping a handle does not close it.
     """
 
     def __init__(self, patch_set: PatchSet[Any], settings: object) -> None:
@@ -71,19 +80,18 @@ class Patch:
 
     @property
     def closed(self) -> bool:
-        """Whether this level no longer counts."""
-        return not self._patch_set.counts(self)
+        return not self._patch_set.is_open(self)
 
     def close(self) -> None:
-        """Take this level away; closing twice is harmless.
+        """Close this handle; closing twice is harmless.
 
-        The newest level that is still open decides from then on. Closing the last one restores the SDK.
-        Objects that were built while patched must not be used after that: what they computed before stays
-        private, the rest becomes native.
+        Afterwards the newest handle that is still open decides. Closing the last one restores the SDK. Do not use
+        objects that were built while patched after that: URLs that they have computed stay private, the others
+        become native.
 
         Raises:
-            PatchConflictError: somebody else replaced a patched place after us. Nothing was changed; undo
-                that first, then close again.
+            PatchConflictError: other code replaced a patched place later. Nothing was changed; undo that first, then
+                close again.
         """
         self._patch_set.close(self)
 
@@ -107,81 +115,74 @@ class Patch:
 # Reentrant, because a signal handler or a finalizer may undo a patch while its thread is in the middle of another call.
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
-    # A fork waits until the patch is whole: its child has one thread, and nobody else to finish it or to unlock.
+    # A fork waits until the patch is whole: the child has one thread, and no other could finish the patch or unlock.
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 class PatchSet(Generic[Settings]):
-    """What is put into the SDK together, and the levels that were opened on it.
+    """Patch of one table of places, with its open handles.
 
-    Instances are independent of each other: one can be opened, switched and undone while another stays in
-    force, in any order. For that their tables must have no target in common.
+    Several patch sets are independent: each can be opened and closed in any order. Their tables must have no target in
+    common.
 
-    Parameters:
-        targets: what is patched, in the order in which it is applied; undone in the reverse order.
-        relied_on: what the replacements read without patching it.
-        put_in_force: called with the settings of the newest open level, and with None while there is none.
+    Args:
+        table: the places; they are applied in this order and undone in the reverse order.
+        put_in_force: called with the settings of the newest open handle, and with None when there is none.
     """
 
-    def __init__(
-        self,
-        targets: tuple[Target, ...],
-        relied_on: tuple[Place, ...],
-        put_in_force: Callable[[Settings | None], None],
-    ) -> None:
-        self._table = Table(targets, relied_on)
+    def __init__(self, table: Table, put_in_force: Callable[[Settings | None], None] = lambda _: None) -> None:
+        self._table = table
         self._put_in_force = put_in_force
-        self._levels: list[Patch] = []
+        self._handles: list[tuple[Patch, Settings]] = []
         self._slots: list[Slot] = []
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """What is replaced now."""
+        """Return the places that are replaced now."""
         return tuple(self._slots)
 
-    def counts(self, level: Patch) -> bool:
-        """Whether a level is still open."""
-        return level in self._levels
+    def is_open(self, handle: Patch) -> bool:
+        return any(other is handle for other, _ in self._handles)
 
     def open(self, settings: Settings) -> Patch:
-        """Patch the SDK, or change the settings of a patched one, until the returned level is closed.
+        """Patch the SDK, or change the settings of a patched SDK, until the returned handle is closed.
 
         Raises:
-            UnsupportedSDKError: the SDK is not one that the patch fits; nothing was changed.
+            UnsupportedSDKError: the SDK differs from what the table expects; nothing was changed.
         """
-        level = Patch(self, settings)
-        # Outside our lock: importing waits for import locks, and who holds one may be waiting for ours.
+        handle = Patch(self, settings)
+        # Before taking the lock: the import waits for import locks, whose holder may be waiting for this lock.
         versions = import_sdk(self._table)
         with _lock:
             if not self._slots or not all(slot.is_current() for slot in self._slots):
                 self._apply(self._unpatched(installed_targets(versions, self._table)), settings)
-            self._levels.append(level)
+            self._handles.append((handle, settings))
             self._put_in_force(settings)
-        return level
+        return handle
 
-    def close(self, level: Patch) -> None:
-        """Take one level away; a closed one is left alone.
+    def close(self, handle: Patch) -> None:
+        """Close one handle, or do nothing when it is closed already.
 
         Raises:
-            PatchConflictError: as :meth:`Patch.close`.
+            PatchConflictError: see :meth:`Patch.close`.
         """
         with _lock:
-            self._keep([other for other in self._levels if other is not level])
+            self._keep([kept for kept in self._handles if kept[0] is not handle])
 
     def close_all(self) -> None:
-        """Restore the SDK, whatever is still open.
+        """Close every handle and restore the SDK.
 
         Raises:
-            PatchConflictError: as :meth:`Patch.close`.
+            PatchConflictError: see :meth:`Patch.close`.
         """
         with _lock:
             self._keep([])
 
     def _unpatched(self, targets: list[InstalledTarget]) -> list[InstalledTarget]:
-        """Those that are not replaced yet: all of them, or those of modules that were imported anew."""
+        """Return all targets at the first call, and later those of modules that were imported anew."""
         self._slots = [slot for slot in self._slots if not slot.is_reloaded()]
         replaced = {(id(slot.owner), slot.attribute) for slot in self._slots}
-        return [one for one in targets if (id(one.owner), one.target.place.attribute) not in replaced]
+        return [target for target in targets if (id(target.owner), target.attribute) not in replaced]
 
     def _apply(self, targets: list[InstalledTarget], settings: Settings) -> None:
         filled: list[Slot] = []
@@ -189,22 +190,21 @@ class PatchSet(Generic[Settings]):
         try:
             for target in targets:
                 slot = _slot(target)
-                # Noted first: an interrupt just after the write must not leave it behind.
-                filled.append(slot)
+                filled.append(slot)  # before the write, so that an interrupt just after it leaves nothing behind
                 slot.fill()
         except BaseException:
-            self._put_in_force(self._levels[-1]._settings if self._levels else None)  # type: ignore[arg-type]  # every level of a set has its type
+            self._put_in_force(self._handles[-1][1] if self._handles else None)
             for slot in reversed(filled):
                 slot.restore()
             raise
         self._slots.extend(filled)
 
-    def _keep(self, levels: list[Patch]) -> None:
-        if levels:
-            self._put_in_force(levels[-1]._settings)  # type: ignore[arg-type]  # every level of a set has its type
+    def _keep(self, handles: list[tuple[Patch, Settings]]) -> None:
+        if handles:
+            self._put_in_force(handles[-1][1])
         elif self._slots:
             self._undo()
-        self._levels[:] = levels
+        self._handles[:] = handles
 
     def _undo(self) -> None:
         foreign = [str(slot) for slot in self._slots if slot.is_foreign()]
@@ -219,7 +219,6 @@ class PatchSet(Generic[Settings]):
         self._slots.clear()
 
 
-def _slot(installed: InstalledTarget) -> Slot:
-    attribute = installed.target.place.attribute
-    original = vars(installed.owner)[attribute]
-    return Slot(installed.owner, attribute, original, installed.target.replace(original))
+def _slot(target: InstalledTarget) -> Slot:
+    original = vars(target.owner).get(target.attribute, _ABSENT)
+    return Slot(target.owner, target.attribute, original, target.target.replace(original))

@@ -1,17 +1,15 @@
-"""The warnings of this package, shown at the line of the program that caused them."""
+"""Warnings of this package, shown at the line of the user's program that caused them."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 
-__all__ = ["ServerDomainWarning", "UntestedSDKWarning", "notify"]
-
 _NOT_THE_PROGRAM = frozenset({"kruise_agents", "e2b", "e2b_code_interpreter", "e2b_desktop"})
 
 
 class ServerDomainWarning(UserWarning):
-    """A server names another domain for its sandboxes than the one it was reached at."""
+    """A server names another domain for its sandboxes than the domain it was reached at."""
 
 
 class UntestedSDKWarning(UserWarning):

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kruise_agents.client.traffic_response import read_fresh_token
 from kruise_agents.client.traffic_token.errors import TrafficAccessTokenError, TrafficAccessTokenRefreshError
+from kruise_agents.client.traffic_token.token import read_fresh_token
 from kruise_agents.errors import KruiseAgentsError
 
 NOW = 1_800_000_000

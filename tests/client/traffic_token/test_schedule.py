@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from kruise_agents.client.traffic_schedule import Claims, backoff, read_claims, read_retry_after, refresh_time
+from kruise_agents.client.traffic_token.token import Claims, backoff, read_claims, read_retry_after, refresh_time
 
 EXP = 1_900_000_000.0
 

@@ -1,1 +1,1 @@
-"""The address patch: the SDK speaks the private protocol on one domain."""
+"""Patch of addresses: the SDK speaks the private protocol on one domain."""

@@ -13,8 +13,7 @@ from typing import Any
 from ...errors import ConfigurationError
 from ...protocol import api_url
 from ...protocol.keys import encode_key
-from ..domain_rules import usable_domain
-from .cross_domain import stays_behind
+from .cross_domain import stays_behind, usable_domain
 from .settings import InheritedApiUrl, mark, settings_in_force, settings_of
 
 # What can stand in a header as it is. Every sandbox-manager takes the other form of a key as well.

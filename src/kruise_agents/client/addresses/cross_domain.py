@@ -1,7 +1,7 @@
-"""Whether what is bound to one domain may accompany a call for another: the one place that decides.
+"""Domains of configurations: which may be used, which are equal, and what may go along to another domain.
 
 A key, headers and a volume's token belong to the domain that they were given with. Proxies, time-outs and retries
-belong to the program and go wherever it goes.
+belong to the program and go to every domain.
 """
 
 from __future__ import annotations
@@ -9,10 +9,72 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from ...errors import ConfigurationError
-from ...protocol import Scheme, api_url
-from ..domain_rules import same_domain, usable_domain
+from ...errors import ConfigurationError, DomainError, MissingDomainError
+from ...protocol import Domain, Scheme, api_url, parse_domain
 from .settings import Settings
+
+VENDOR_DEFAULTS = frozenset({"e2b.app", "e2b.dev"})
+"""Domains that the SDK uses when nobody names one: ``e2b.app``; for templates up to e2b 2.9.1 ``e2b.dev``."""
+
+_DEFAULT_PORTS: dict[Scheme, int] = {"https": 443, "http": 80}
+_MOST_KEPT = 256
+_parsed: dict[str, Domain] = {}
+
+
+def parsed(text: str) -> Domain:
+    """Return ``parse_domain(text)``, parsed once: a configuration's domain is needed for each of its addresses.
+
+    The text is the key, so a configuration whose domain is changed later, a copy and a forked child are all right.
+
+    Raises:
+        DomainError: ``text`` is not a domain.
+    """
+    domain = _parsed.get(text)
+    if domain is None:
+        domain = parse_domain(text)
+        if len(_parsed) >= _MOST_KEPT:
+            _parsed.clear()
+        # The SDK passes the normalised form on from a configuration to its sandboxes.
+        _parsed[text] = _parsed[str(domain)] = domain
+    return domain
+
+
+def is_vendor_default(text: str) -> bool:
+    """Return whether ``text`` is the SDK's own default, which it passes on like a domain that a user gave.
+
+    Raises:
+        DomainError: ``text`` is not a domain.
+    """
+    return not text.strip() or parsed(text).host in VENDOR_DEFAULTS
+
+
+def usable_domain(text: str) -> str:
+    """Return the normalised form of a domain that private addresses can be built on.
+
+    Raises:
+        DomainError: ``text`` is not a domain.
+        MissingDomainError: ``text`` is only the SDK's default.
+    """
+    if is_vendor_default(text):
+        shown = str(parsed(text)) if text.strip() else text
+        raise MissingDomainError(
+            f"no domain of your own: the SDK falls back to {shown!r}, which does not speak the private "
+            f"protocol. Set the environment variable E2B_DOMAIN, or pass domain=, to the domain of your "
+            f"sandbox-manager, such as 'your.domain.com' or 'localhost:8080'"
+        )
+    return str(parsed(text))
+
+
+def same_domain(one: str, other: str, scheme: Scheme) -> bool:
+    """Return whether two texts are the same domain; a scheme's default port counts as no port.
+
+    HTTP clients leave the default port out of ``Host``, so a server cannot repeat it. A text that is not a domain
+    equals nothing.
+    """
+    try:
+        return _authority(one, scheme) == _authority(other, scheme)
+    except DomainError:
+        return False
 
 
 def stays_behind(
@@ -25,19 +87,19 @@ def stays_behind(
     *,
     bound: bool = True,
 ) -> bool:
-    """Whether a call goes to another domain than what it is made on, so that only what it brings may go along.
+    """Return whether a call goes to another domain than its object's, so that only what the call brings may go along.
 
-    Parameters:
-        own: the configuration that the call is made on; one with a stated URL keeps everything.
-        settings: those that ``own`` was made with.
+    Args:
+        own: the configuration of the object. One with a stated URL keeps everything.
+        settings: the settings that ``own`` was made with.
         stated: the URL that the environment states for such configurations.
         given: the options of the call.
-        holder: what the call is made on, for the error.
-        option: the secret that the call must bring then.
-        bound: whether there is a bound one to protect.
+        holder: the kind of object, for the error.
+        option: the secret that such a call must bring.
+        bound: whether the object has a secret to protect.
 
     Raises:
-        ConfigurationError: the call does not bring it.
+        ConfigurationError: the call does not bring the secret.
     """
     if not _leaves(own, settings, stated, given):
         return False
@@ -59,13 +121,17 @@ def _leaves(own: Any, settings: Settings, stated: str | None, given: Mapping[str
 
 
 def _is_derived(url: str, domain: str) -> bool:
-    """Whether ``url`` is what the patch makes out of ``domain``, and was not stated.
+    """Return whether the patch made ``url`` from ``domain``, so that nobody stated it.
 
-    A note "derived" would be lost after one hop, since the SDK hands resolved URLs on as arguments; the
-    comparison holds after any number of them.
+    A note on the configuration would be lost after one step, because the SDK passes resolved URLs on as arguments.
     """
     try:
         own = usable_domain(domain)
     except ConfigurationError:
         return False
     return url in {api_url(scheme, own) for scheme in get_args(Scheme)}
+
+
+def _authority(text: str, scheme: Scheme) -> tuple[str, int]:
+    domain = parsed(text)
+    return domain.host, domain.port or _DEFAULT_PORTS[scheme]

@@ -1,9 +1,9 @@
-"""The one patch set behind ``patch_e2b``: in a module of its own, so that reloading the public one makes no second."""
+"""Patch set of ``patch_e2b``, apart from the public module so that reloading that module makes no second set."""
 
 from __future__ import annotations
 
 from ..patch_set import PatchSet
 from .settings import put_in_force
-from .table import RELIED_ON, TARGETS
+from .table import ADDRESSES
 
-ADDRESS_PATCH = PatchSet(TARGETS, RELIED_ON, put_in_force)
+ADDRESS_PATCH = PatchSet(ADDRESSES, put_in_force)

@@ -1,4 +1,4 @@
-"""Which domain counts when a server's answer names another one than the client uses."""
+"""Choice of the domain when a server's answer names another one than the program uses."""
 
 from __future__ import annotations
 
@@ -10,47 +10,51 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ...errors import ConfigurationError
-from ..domain_rules import is_vendor_default, same_domain, usable_domain
+from ..seams import bind_call
 from ..warnings import ServerDomainWarning, notify
+from .cross_domain import is_vendor_default, same_domain, usable_domain
 from .settings import Settings, settings_of
 
-_already_said: set[tuple[str, str]] = set()
+_warned_about: set[tuple[str, str]] = set()
 
 
 def wrap_sandbox_base(original: Callable[..., None]) -> Callable[..., None]:
-    """``SandboxBase.__init__``: a sandbox lives at the domain of its configuration."""
+    """Replace ``SandboxBase.__init__``: a sandbox is at the domain of its configuration."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        call = signature.bind_partial(self, *args, **kwargs)
-        config = call.arguments.get("connection_config")
+        call = bind_call(signature, self, *args, **kwargs)
+        if call is None:
+            return original(self, *args, **kwargs)
+        config, answer = call.arguments.get("connection_config"), call.arguments.get("sandbox_domain")
         settings = settings_of(config)
-        answer = call.arguments.get("sandbox_domain")
         if settings is not None and isinstance(answer, str) and answer:
             call.arguments["sandbox_domain"] = _domain_to_use(config, settings, answer, "its sandboxes")
-        original(*call.args, **call.kwargs)
+        return original(*call.args, **call.kwargs)
 
     return __init__
 
 
 def wrap_made_volume(original: classmethod[Any, Any, Any]) -> classmethod[Any, Any, Any]:
-    """``create`` and ``connect`` of volumes, which take the server's domain for their contents (e2b 2.37.0)."""
+    """Replace ``create`` and ``connect`` of volumes, which take the server's domain for their contents (e2b 2.37.0)."""
     function = original.__func__
 
     @functools.wraps(function)
     def make(cls: Any, *args: Any, **opts: Any) -> Any:
-        made = function(cls, *args, **opts)
-        return _settle_later(cls, made, opts) if inspect.iscoroutine(made) else _settle(cls, made, opts)
+        volume = function(cls, *args, **opts)
+        if inspect.iscoroutine(volume):
+            return _with_own_domain_async(cls, volume, opts)
+        return _with_own_domain(cls, volume, opts)
 
     return classmethod(make)
 
 
-async def _settle_later(cls: Any, making: Coroutine[Any, Any, Any], opts: dict[str, Any]) -> Any:
-    return _settle(cls, await making, opts)
+async def _with_own_domain_async(cls: Any, making: Coroutine[Any, Any, Any], opts: dict[str, Any]) -> Any:
+    return _with_own_domain(cls, await making, opts)
 
 
-def _settle(cls: Any, volume: Any, opts: dict[str, Any]) -> Any:
+def _with_own_domain(cls: Any, volume: Any, opts: dict[str, Any]) -> Any:
     resolved = cls._resolve_api_params(**opts) if hasattr(cls, "_resolve_api_params") else opts
     config = importlib.import_module("e2b.connection_config").ConnectionConfig(**resolved)
     settings = settings_of(config)
@@ -59,11 +63,11 @@ def _settle(cls: Any, volume: Any, opts: dict[str, Any]) -> Any:
     return volume
 
 
-def _domain_to_use(config: Any, settings: Settings, answer: str, what: str) -> str:
-    """The configuration's domain, unless it has none of its own or the server's is asked for.
+def _domain_to_use(config: Any, settings: Settings, answer: str, contents: str) -> str:
+    """Return the configuration's domain, unless that is the SDK's default or the server's domain is asked for.
 
-    In the private protocol the API and the sandboxes are on one domain by definition, while a server with a
-    fixed domain cannot know about a port-forward or an ingress in front of it.
+    In the private protocol the API and the sandboxes are on one domain by definition, while a server with a fixed
+    domain cannot know about a port-forward or an ingress in front of it.
     """
     if is_vendor_default(config.domain):
         return answer
@@ -79,7 +83,7 @@ def _domain_to_use(config: Any, settings: Settings, answer: str, what: str) -> s
     _warn_once(
         own,
         answer,
-        f"the sandbox-manager names the domain {answer!r} for {what}, but this program uses {own!r}, "
+        f"the sandbox-manager names the domain {answer!r} for {contents}, but this program uses {own!r}, "
         f"and addresses them there. To make both agree, change the server (set its --e2b-domain to {own!r}, or "
         f"leave it out and let proxies keep the Host header) or the client (set E2B_DOMAIN or domain= to "
         f"{answer!r}). To use what the server says, call patch_e2b(follow_server_domain=True)",
@@ -88,11 +92,11 @@ def _domain_to_use(config: Any, settings: Settings, answer: str, what: str) -> s
 
 
 def _warn_once(own: str, answer: str, message: str) -> None:
-    if (own, answer) in _already_said:
+    if (own, answer) in _warned_about:
         return
-    _already_said.add((own, answer))
+    _warned_about.add((own, answer))
     try:
         notify(message, ServerDomainWarning)
     except ServerDomainWarning:
-        # A filter makes errors of warnings. The sandbox exists by now, and an error would lose it.
+        # A filter turns warnings into errors. The sandbox exists by now, and an error would lose it.
         logging.getLogger("kruise_agents").warning(message)

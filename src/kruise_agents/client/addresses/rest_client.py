@@ -1,4 +1,4 @@
-"""What becomes of the SDK's REST client: the bridge to older managers, and keys of any form."""
+"""Replacements in the SDK's REST client: the bridge to older managers, and keys of any form."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ..seams import bind_call
 from .settings import settings_in_force, settings_of
 
 
 def wrap_validate_api_key(original: Callable[..., None]) -> Callable[..., None]:
-    """``e2b.api.validate_api_key``: every key passes unless the check was asked for. It sees no configuration."""
+    """Replace ``e2b.api.validate_api_key``: every key passes, unless the check was asked for.
+
+    The function sees no configuration, so the settings in force decide.
+    """
+    signature = inspect.signature(original)
 
     @functools.wraps(original)
     def validate_api_key(*args: Any, **kwargs: Any) -> None:
         settings = settings_in_force()
-        if settings is None or settings.validate_key:
+        if settings is None or settings.validate_key or bind_call(signature, *args, **kwargs) is None:
             original(*args, **kwargs)
 
     return validate_api_key
 
 
 def wrap_api_client(original: Callable[..., None]) -> Callable[..., None]:
-    """``ApiClient.__init__``: requests of a marked configuration go over the bridge."""
+    """Replace ``ApiClient.__init__``: requests of a marked configuration go over the bridge."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        call = signature.bind(self, *args, **kwargs)
-        config = call.arguments["config"]
-        if settings_of(config) is not None:
-            # Only now: it brings httpx, and patching itself should cost next to nothing.
-            from .bridge import bridged
+        call = bind_call(signature, self, *args, **kwargs)
+        if call is None or settings_of(call.arguments["config"]) is None:
+            return original(self, *args, **kwargs)
+        # Imported only now: the bridge needs httpx, and patching itself should cost next to nothing.
+        from .bridge import bridged
 
-            if call.arguments.get("transport") is not None:
-                call.arguments["transport"] = bridged(call.arguments["transport"], config)
-            # e2b 2.28.2 ... 2.37.1
-            for name in ("transport_factory", "async_transport_factory"):
-                if (make := call.arguments.get(name)) is not None:
-                    call.arguments[name] = functools.partial(_bridged, make, config)
-        original(*call.args, **call.kwargs)
+        config = call.arguments["config"]
+        if call.arguments.get("transport") is not None:
+            call.arguments["transport"] = bridged(call.arguments["transport"], config)
+        # e2b 2.28.2 ... 2.37.1
+        for name in ("transport_factory", "async_transport_factory"):
+            if (make := call.arguments.get(name)) is not None:
+                call.arguments[name] = lambda make=make: bridged(make(), config)
+        return original(*call.args, **call.kwargs)
 
     return __init__
-
-
-def _bridged(make: Callable[[], Any], config: Any) -> Any:
-    from .bridge import bridged
-
-    return bridged(make(), config)

@@ -1,4 +1,4 @@
-"""What a patch was asked for, what is in force, and the mark that a configuration keeps of it."""
+"""Settings of the address patch: those in force, and those that each configuration is marked with."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ _MARK = "_kruise_agents_settings"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a patch was asked for.
+    """Arguments of one ``patch_e2b`` call.
 
-    The scheme of addresses; whose domain counts when a server names another one; whether the SDK's own check of
-    the form of API keys stays (e2b 2.25.0 ... 2.45.1).
+    Args:
+        scheme: the scheme of all addresses.
+        follow_server_domain: whether the server's domain counts when it names another one.
+        validate_key: whether the SDK's own check of the form of API keys stays (e2b 2.25.0 ... 2.45.1).
     """
 
     scheme: Scheme
@@ -24,20 +26,18 @@ class Settings:
     validate_key: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Settings:
-        """Nothing in it can change, and a copy within the process needs no check."""
-        return self
+        return self  # immutable; without this method, __reduce__ would check a copy within the process too
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A pickle may be read where the SDK is native; see :func:`_arrive`."""
-        return _arrive, (self.scheme, self.follow_server_domain, self.validate_key)
+        return _unpickle, (self.scheme, self.follow_server_domain, self.validate_key)
 
 
-def _arrive(scheme: Scheme, follow_server_domain: bool, validate_key: bool) -> Settings:
+def _unpickle(scheme: Scheme, follow_server_domain: bool, validate_key: bool) -> Settings:
     """Read the mark of a pickled configuration.
 
     Raises:
-        ConfigurationError: the SDK of this process is not patched. The configuration would keep its API URL and
-            look for its sandboxes at native addresses.
+        ConfigurationError: the SDK of this process is not patched. The configuration would keep its API URL and look
+            for its sandboxes at native addresses.
     """
     if _in_force is None:
         raise ConfigurationError(
@@ -51,43 +51,41 @@ _in_force: Settings | None = None
 
 
 def settings_in_force() -> Settings | None:
-    """The settings that configurations made now are marked with; None while the SDK is not patched."""
+    """Return the settings for new configurations; None while the SDK is not patched."""
     return _in_force
 
 
 def put_in_force(settings: Settings | None) -> None:
-    """Change what configurations made from now on are marked with."""
+    """Change the settings for new configurations."""
     global _in_force
     _in_force = settings
 
 
 def mark(config: Any, settings: Settings) -> None:
-    """Note on a configuration of the SDK how its addresses are built, for its whole life."""
+    """Store the settings on a configuration of the SDK, for its whole life."""
     setattr(config, _MARK, settings)
 
 
 def settings_of(config: Any) -> Settings | None:
-    """The mark of a configuration; None for one that stays native: built unpatched, or in debug mode."""
+    """Return the settings of a configuration; None for a native one: built unpatched, or in debug mode."""
     value = getattr(config, _MARK, None)
     return value if isinstance(value, Settings) else None
 
 
 class InheritedApiUrl(str):
-    """An API URL on its way from one configuration to the next, with the mark of the one it comes from.
+    """API URL on its way from one configuration to the next, with the settings of the first.
 
-    The SDK hands a resolved URL on as if the user had stated it. Without the mark, a child of an object that
-    was built natively or with the other scheme would keep that URL and take its sandbox addresses from the
-    settings in force now.
+    The SDK passes a resolved URL on as if the user had stated it. Without the settings, a child of an object that was
+    built natively or with the other scheme would keep that URL and take its sandbox addresses from the settings in
+    force now.
     """
 
     settings: Settings | None
 
     def __new__(cls, url: str, settings: Settings | None) -> InheritedApiUrl:
-        """Carry ``url`` together with ``settings``."""
-        carried = super().__new__(cls, url)
-        carried.settings = settings
-        return carried
+        instance = super().__new__(cls, url)
+        instance.settings = settings
+        return instance
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles keep both."""
         return type(self), (str(self), self.settings)

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from ...protocol import Scheme, sandbox_host
-from ..domain_rules import usable_domain
+from .cross_domain import usable_domain
 from .settings import settings_of
 
 _VNC_DESKTOP = "_VNCServer__desktop"

@@ -1,8 +1,8 @@
-"""The one patch set behind ``patch_traffic_access_token``; a module of its own for the reason of ``address_patch``."""
+"""Patch set of ``patch_traffic_access_token``, apart from the public module so that a reload makes no second set."""
 
 from __future__ import annotations
 
 from ..patch_set import PatchSet
-from .table import RELIED_ON, TARGETS, put_in_force
+from .table import TRAFFIC_TOKENS
 
-TRAFFIC_PATCH = PatchSet(TARGETS, RELIED_ON, put_in_force)
+TRAFFIC_PATCH: PatchSet[str] = PatchSet(TRAFFIC_TOKENS)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from ...protocol import Scheme, api_url
 from ...protocol.addresses import API_HOST_PREFIX, API_PREFIX
-from ..domain_rules import same_domain, usable_domain
+from ..addresses.cross_domain import same_domain, usable_domain
 from .holder import Answer
 
 SYNC_API = "e2b.api.client_sync"

@@ -1,38 +1,50 @@
-"""The token of one sandbox through its life: which one may be sent now, and when the next is fetched. No I/O."""
+"""Traffic access token of one sandbox: which token may be sent now, and when the next is fetched. No I/O.
+
+Times are seconds since the epoch; the numbers are those of OpenKruise's own client. No message shows a token.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any, TypeGuard
 
-from ..traffic_response import read_fresh_token
-from ..traffic_schedule import backoff, read_claims, refresh_time
 from .errors import TrafficAccessTokenExpired, TrafficAccessTokenRefreshError
+
+SEND_NONE = ""
+"""Result of :meth:`TokenState.to_send` for a sandbox that is gone: the answer to the request says so best."""
 
 _NEVER = float("-inf")
 _GONE = 404
-SEND_NONE = ""
-"""Instead of a token: the sandbox is gone, and the answer to the request itself says so best."""
+_LONGEST_AHEAD = 300.0
+_SHORTEST_AHEAD = 60.0
+_AHEAD_SHARE = 0.2
+_JITTER_SHARE = 0.1
+_BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+_TOLERATED_SECONDS = 5.0
 
 
 class TrafficAccessToken(str):
-    """A token; ``expires_at`` is its end in UTC, or None for an opaque one."""
+    """Traffic access token. ``expires_at`` is its end in UTC, or None for an opaque token."""
 
     expires_at: datetime | None
 
     def __new__(cls, value: str, expires_at: datetime | None = None) -> TrafficAccessToken:
-        """Keep the end with the text."""
         token = super().__new__(cls, value)
         token.expires_at = expires_at
         return token
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A token with its times. One object, so that another thread never sees the half of a change."""
+class ManagedToken:
+    """Token with its times, in one object so that other threads never see half of a change."""
 
     value: str = field(repr=False)
     exp: float = _NEVER
@@ -40,15 +52,15 @@ class Held:
 
 
 class TokenState:
-    """What is known of a sandbox's token. The caller sees to it that one at a time reports an outcome.
+    """State of a sandbox's token. Callers report the outcomes of refreshes one at a time.
 
-    A token is *managed* when it is a JWT, or when the sandbox is known to need one. What is not managed is left to
-    the SDK: no token, or an opaque one.
+    A token is *managed* when it is a JWT, or when the sandbox is known to need a token. Without a token, and with an
+    opaque one, the SDK does what it does unpatched.
 
-    Parameters:
-        token: what the answer to a create gave.
-        clock: seconds since the epoch.
-        jitter: a number from 0 up to 1.
+    Args:
+        token: the token in the answer to a create.
+        clock: returns seconds since the epoch.
+        jitter: returns a number from 0 up to 1.
     """
 
     def __init__(
@@ -61,59 +73,59 @@ class TokenState:
         self._jitter = jitter
         claims = read_claims(token) if token else None
         self._opaque = token if claims is None else None
-        self._held: Held | None = None
+        self._managed: ManagedToken | None = None
         self._failures = 0
         self._wait_until = _NEVER
         self._error: TrafficAccessTokenRefreshError | None = None
         self.attempts = 0
-        """How many refreshes have ended; tells whether one ended while somebody waited."""
+        """Number of ended refreshes; shows a waiting caller that a refresh ended meanwhile."""
         if token and claims is not None:
-            self._held = self._scheduled(token, claims.exp, claims.iat)
+            self._managed = self._scheduled(token, claims.exp, claims.iat)
 
     @property
     def token(self) -> str | None:
-        """The newest token, whether it is still valid or not."""
-        return self._held.value or None if self._held is not None else self._opaque
+        """Return the newest token, valid or not."""
+        return self._managed.value or None if self._managed is not None else self._opaque
 
     @property
     def due(self) -> bool:
-        """Whether a refresh is to be tried before the next request."""
-        held, now = self._held, self._clock()
-        return held is not None and now >= held.refresh_at and now >= self._wait_until
+        """Return whether to try a refresh before the next request."""
+        managed, now = self._managed, self._clock()
+        return managed is not None and now >= managed.refresh_at and now >= self._wait_until
 
     def require(self) -> None:
-        """The sandbox turned out to be protected: without a token, the next request fetches one."""
+        """Note that the sandbox is protected: the next request fetches a token if there is none."""
         if not self.token:
-            self._held = Held("")
+            self._managed = ManagedToken("")
 
     def to_send(self) -> str | None:
-        """The token for a request that is sent now; None where that is the SDK's business, or :data:`SEND_NONE`.
+        """Return the token for a request that is sent now, :data:`SEND_NONE`, or None to leave it to the SDK.
 
         Raises:
-            TrafficAccessTokenExpired: there is no valid one.
+            TrafficAccessTokenExpired: there is no valid token.
         """
-        held = self._held
-        if held is None:
+        managed = self._managed
+        if managed is None:
             return None
-        if self._clock() >= held.exp:
+        if self._clock() >= managed.exp:
             if self._error is not None and self._error.status_code == _GONE:
                 return SEND_NONE
             raise TrafficAccessTokenExpired from self._error
-        return held.value
+        return managed.value
 
     def to_show(self) -> TrafficAccessToken:
-        """The token for the caller of a refresh.
+        """Return the token for the caller of a refresh.
 
         Raises:
-            TrafficAccessTokenExpired: there is no valid one.
+            TrafficAccessTokenExpired: there is no valid token.
         """
         value = self.to_send() or self._opaque
         if not value:
             raise TrafficAccessTokenExpired from self._error
-        return TrafficAccessToken(value, _moment(self._held.exp) if self._held is not None else None)
+        return TrafficAccessToken(value, _utc(self._managed.exp) if self._managed is not None else None)
 
     def answered(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """A refresh ended with an answer, good or bad."""
+        """Note the server's answer to a refresh, good or bad."""
         try:
             token = read_fresh_token(status, headers, body, self._clock())
         except TrafficAccessTokenRefreshError as error:
@@ -121,23 +133,121 @@ class TokenState:
             return
         claims = read_claims(token)
         assert claims is not None
-        self._held = self._scheduled(token, claims.exp, iat=None)
+        self._managed = self._scheduled(token, claims.exp, iat=None)
         self._failures, self._wait_until, self._error = 0, _NEVER, None
         self.attempts += 1
 
     def failed(self, error: TrafficAccessTokenRefreshError) -> None:
-        """A refresh ended without a new token: the old one stays, and the next try waits."""
+        """Note a refresh without a new token: the old token stays, and the next try waits."""
         self._failures += 1
         self._wait_until = self._clock() + backoff(self._failures, error.retry_after)
         self._error = error
         self.attempts += 1
 
-    def _scheduled(self, token: str, exp: float, iat: float | None) -> Held:
+    def _scheduled(self, token: str, exp: float, iat: float | None) -> ManagedToken:
         start = self._clock() if iat is None else iat
-        return Held(token, exp, refresh_time(exp, start, self._jitter()))
+        return ManagedToken(token, exp, refresh_time(exp, start, self._jitter()))
 
 
-def _moment(exp: float) -> datetime | None:
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Times in a token."""
+
+    exp: float
+    iat: float | None = None
+
+
+def read_claims(token: str) -> Claims | None:
+    """Return the times in a JWT, without checking its signature; None for an opaque token."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        padded = parts[1] + "=" * (-len(parts[1]) % 4)
+        payload = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        return None
+    if not isinstance(payload, dict):
+        return None
+    exp, iat = payload.get("exp"), payload.get("iat")
+    return Claims(exp, iat) if _is_time(exp) and (iat is None or _is_time(iat)) else None
+
+
+def refresh_time(exp: float, iat: float, random: float) -> float:
+    """Return the time from which a token is due for a refresh.
+
+    Args:
+        random: a number from 0 up to 1, so that many clients do not refresh together.
+    """
+    ahead = min(_LONGEST_AHEAD, max(_SHORTEST_AHEAD, _AHEAD_SHARE * max(0.0, exp - iat)))
+    return exp - ahead - ahead * _JITTER_SHARE * random
+
+
+def backoff(failures: int, retry_after: float | None) -> float:
+    """Return the seconds to wait after a number of failures in a row, at least those that the server asked for."""
+    return max(_BACKOFF[min(failures, len(_BACKOFF)) - 1], retry_after or 0.0)
+
+
+def read_retry_after(text: str | None) -> float | None:
+    """Return the seconds in a ``Retry-After`` header; None when it is missing or not a number of seconds."""
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def read_fresh_token(status: int, headers: Mapping[str, str], body: bytes, now: float) -> str:
+    """Return the token in an answer to ``POST /sandboxes/{id}/traffic-access-token``.
+
+    Raises:
+        TrafficAccessTokenRefreshError: the answer has no token that can be trusted to work.
+    """
+    if status >= 300:
+        raise TrafficAccessTokenRefreshError(
+            f"traffic access token refresh failed with status {status}",
+            retry_after=read_retry_after(headers.get("Retry-After")),
+            status_code=status,
+        )
+    token, expiration = _fields(body, status)
+    if expiration.tzinfo is None:
+        raise _refused("traffic access token expiration must include a timezone", status)
+    claims = read_claims(token)
+    if claims is None:
+        raise _refused("traffic access token is not a JWT with a valid exp claim", status)
+    stated = expiration.timestamp()
+    if abs(stated - claims.exp) > _TOLERATED_SECONDS:
+        raise _refused("traffic access token expiration does not match its exp claim", status)
+    if stated <= now:
+        raise _refused("traffic access token refresh returned an expired token", status)
+    return token
+
+
+def _fields(body: bytes, status: int) -> tuple[str, datetime]:
+    try:
+        answer = json.loads(body)
+        token, expiration = answer["trafficAccessToken"], datetime.fromisoformat(answer["trafficAccessTokenExpiration"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _refused("traffic access token refresh returned an invalid response", status) from None
+    if not isinstance(token, str) or not token:
+        raise _refused("traffic access token refresh returned an invalid response", status)
+    return token, expiration
+
+
+def _refused(message: str, status: int) -> TrafficAccessTokenRefreshError:
+    return TrafficAccessTokenRefreshError(message, status_code=status)
+
+
+def _is_time(value: Any) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _utc(exp: float) -> datetime | None:
     try:
         return datetime.fromtimestamp(exp, UTC)
     except (OverflowError, ValueError, OSError):

@@ -1,0 +1,105 @@
+"""Places of the SDK that a patch changes or reads: name, kind, signature and releases of each."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+E2B = "e2b"
+CODE_INTERPRETER = "e2b-code-interpreter"
+DESKTOP = "e2b-desktop"
+
+
+class Kind(StrEnum):
+    """Kind of thing that the SDK has at a place."""
+
+    FUNCTION = "function"
+    PROPERTY = "property"
+    STATIC_METHOD = "static method"
+    CLASS_METHOD = "class method"
+    METHOD_OF_BOTH = "method of class and object"
+    NUMBER = "number"
+    INSTANCE_ATTRIBUTE = "attribute set in __init__"
+    ADDED_METHOD = "function, or nothing of that name"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Parameters that a replacement needs of the original function, without a method's ``self``.
+
+    A wrapper passes all arguments on, so it only names the parameters that it reads. A replacement that answers by
+    itself is ``complete``: it would silently ignore a parameter that a new release adds.
+    """
+
+    names: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    complete: bool = False
+
+    def shown(self, *, of_method: bool) -> str:
+        """Return the parameters as an error message shows them."""
+        optional = [f"[{name}]" for name in self.optional]
+        others = [] if self.complete else ["..."]
+        return f"({', '.join([*(['self'] if of_method else []), *self.names, *optional, *others])})"
+
+
+ANY_SIGNATURE = Signature()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Name in a class, or in a module when ``owner`` is None, from release ``since`` to ``until``, both included."""
+
+    package: str
+    module: str
+    owner: str | None
+    attribute: str
+    kind: Kind
+    since: str = "2.8.0"
+    until: str | None = None
+    signature: Signature = ANY_SIGNATURE
+
+    def __str__(self) -> str:
+        return ".".join(part for part in (self.module, self.owner, self.attribute) if part is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Patched place. ``replace`` makes the replacement from the SDK's own descriptor."""
+
+    seam: str
+    place: Place
+    replace: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Places of one patch: the targets, in the order in which they are applied, and places that are only read."""
+
+    targets: tuple[Target, ...]
+    relied_on: tuple[Place, ...] = ()
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Return every place that has to be as expected."""
+        return (*(target.place for target in self.targets), *self.relied_on)
+
+
+def relied_on(
+    owner: tuple[str, str], kind: Kind, *attributes: str, since: str = "2.8.0", until: str | None = None
+) -> list[Place]:
+    """Return places of one class of ``e2b`` that a patch reads without changing them."""
+    return [Place(E2B, *owner, attribute, kind, since, until) for attribute in attributes]
+
+
+def bind_call(signature: inspect.Signature, /, *args: Any, **kwargs: Any) -> inspect.BoundArguments | None:
+    """Return the arguments of a call by name, or None for a wrong call, which the SDK itself should refuse.
+
+    The SDK's ``TypeError`` names the function; an error of ``Signature.bind`` does not.
+    """
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError:
+        return None
