@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
-from .runtime.bwrap import as_owner as owned_files
+from .runtime.bwrap import as_owner
 from .runtime.bwrap.self_test import find_users
 from .runtime.files.identities import Identities
 
@@ -125,7 +125,7 @@ def _copy_owned(source: Path, target: Path, owners: Identities | None) -> str:
         return _copy(source, target)
     try:
         target.mkdir(mode=0o700)
-        asyncio.run(owned_files.copy(source.absolute(), target.absolute(), owners))
+        asyncio.run(as_owner.copy(source.absolute(), target.absolute(), owners))
     except OSError as error:
         return f"{source}: {error}"
     return ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kruise_agents.manager.runtime.bwrap.launch import Surroundings, start
+from kruise_agents.manager.runtime.bwrap.launch import Setup, start
 from kruise_agents.manager.runtime.bwrap.options import trial_options
 from kruise_agents.manager.runtime.bwrap.self_test import find_users
 from support.managers import assert_ends, available_runtime, one_user_because
@@ -28,6 +28,6 @@ def test_what_cannot_be_put_into_its_control_group_leaves_no_process(tmp_path: P
         raise OSError("a test says so")
 
     with (tmp_path / "output").open("wb") as output, pytest.raises(OSError, match="a test says so"):
-        start(trial_options(several_users=several), ["true"], Surroundings(identities, output, group=refuse))
+        start(trial_options(several_users=several), ["true"], Setup(identities, output, group=refuse))
     assert len(made) == 1
     assert_ends(made)

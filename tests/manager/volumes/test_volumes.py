@@ -19,7 +19,7 @@ from e2b import AsyncVolume, Volume
 from e2b.exceptions import NotFoundException
 from e2b_code_interpreter import Sandbox
 
-from kruise_agents.manager.runtime.files.owners import FileOwners
+from kruise_agents.manager.runtime.files.identities import FileOwners
 from kruise_agents.manager.volumes import OutsideError, VolumeTree
 from kruise_agents.manager.volumes.tree import Attributes
 from support.managers import (

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ..runtime import Runtime
-from ..runtime.files.owners import MOST
+from ..runtime.files.identities import HIGHEST_ID
 from ..state.database import space_for
 from ..state.tables import VolumeRow
 from ..volumes import Entry, OutsideError, VolumeFullError, Volumes, VolumeTree
@@ -140,8 +140,8 @@ class VolumeContentRoutes:
 
     def _checked(self, uid: int | None, gid: int | None, mode: int | None) -> Attributes:
         for name, value in (("uid", uid), ("gid", gid)):
-            if value is not None and not 0 <= value <= MOST:
-                raise ApiError(400, f"{name} must be 0 to {MOST}, got {value}")
+            if value is not None and not 0 <= value <= HIGHEST_ID:
+                raise ApiError(400, f"{name} must be 0 to {HIGHEST_ID}, got {value}")
         if mode is not None and not 0 <= mode <= 0o7777:
             raise ApiError(400, f"mode must be 0 to {0o7777} (0o7777), got {mode}")
         return Attributes(uid, gid, mode)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .base import Launch, Launched, Runtime
+from .base import Runtime
 from .bubblewrap import BubblewrapRuntime
+from .files.identities import FileOwners
 from .files.layout import Layout, Mount
-from .files.owners import FileOwners
 from .handle import ProcessHandle, ProcessIdentity
+from .launch import Launch, Launched
 from .limits.limits import LEAST, MIB, MOST, Limits
-from .limits.watchdog import Watch
+from .limits.watchdog import Watchdog
 from .network.egress import Connection, Egress, EgressRules
 from .unisolated import ProcessRuntime
 
@@ -31,7 +32,7 @@ __all__ = [
     "ProcessIdentity",
     "ProcessRuntime",
     "Runtime",
-    "Watch",
+    "Watchdog",
 ]
 
 RUNTIMES: dict[str, type[Runtime]] = {"bubblewrap": BubblewrapRuntime, "process": ProcessRuntime}

@@ -6,49 +6,17 @@ import os
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 
-from .files.copying import copy_command, run_copy
+from .files.identities import USER_ID, FileOwners
 from .files.layout import Layout
-from .files.owners import USER_ID, FileOwners
-from .files.removal import remove_tree, tree_size
-from .limits.limits import Enforcer, Limits
+from .files.trees import copy_command, remove_tree, run_copy, tree_size
+from .launch import Launch, Launched
+from .limits.limits import Enforcer
 from .pause.signals import continue_tree, stop_tree, stopped_in
 from .rootfs.python import fill_home
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """A sandbox's program that is to be started.
-
-    Parameters:
-        layout: the sandbox's folders.
-        arguments: of the program, beside those that the runtime adds.
-        descriptors: what it inherits, by the same numbers.
-        output: where its standard output and error go.
-        limits: what it may take of the machine.
-        fresh: whether its files are those that every sandbox begins with.
-    """
-
-    layout: Layout
-    arguments: Sequence[str]
-    descriptors: Sequence[int]
-    output: IO[bytes]
-    limits: Limits
-    fresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Launched:
-    """A started program."""
-
-    process: subprocess.Popen[bytes]
-    first_pid: int | None
-    """The first process inside the namespaces, which ends all when it ends. None: ``process`` itself does, or the
-    runtime failed before it made one."""
 
 
 class Runtime(ABC):
@@ -107,7 +75,7 @@ class Runtime(ABC):
         """
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
-    def settle(self, layout: Layout, rootfs: Path) -> list[Path]:
+    def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
         """Let a prepared file tree be one above the system folders of ``rootfs``, with copies of its other folders.
 
         Returns:
@@ -142,7 +110,7 @@ class Runtime(ABC):
 
         await run_copy(start, copy_command(source, target))
 
-    def asleep(self, first_pid: int) -> tuple[int, ...]:
+    def stopped_processes(self, first_pid: int) -> tuple[int, ...]:
         """The processes of a running sandbox that are stopped already, where :meth:`thaw` has to know."""
         return stopped_in(first_pid, spare_root=self._spares_first)
 
@@ -154,11 +122,11 @@ class Runtime(ABC):
         """
         stop_tree(first_pid, spare_root=self._spares_first)
 
-    def thaw(self, first_pid: int, asleep: Collection[int]) -> None:
-        """Let a frozen sandbox go on, except ``asleep``. One that is not frozen notices nothing."""
-        continue_tree(first_pid, asleep)
+    def thaw(self, first_pid: int, stopped: Collection[int]) -> None:
+        """Let a frozen sandbox go on, except ``stopped``. One that is not frozen notices nothing."""
+        continue_tree(first_pid, stopped)
 
-    def ended(self, layout: Layout) -> None:  # noqa: B027 - most have nothing to do
+    def cleanup(self, layout: Layout) -> None:  # noqa: B027 - most have nothing to do
         """Told when every process of a sandbox has ended."""
 
     @property

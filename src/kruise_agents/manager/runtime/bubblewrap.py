@@ -11,18 +11,17 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from .base import Launch, Launched, Runtime
-from .bwrap import as_owner as owned_files
+from .base import Runtime
+from .bwrap import as_owner
 from .bwrap.binary import find_bwrap
-from .bwrap.launch import Surroundings, start
+from .bwrap.launch import Setup, start
 from .bwrap.mounts import refuse_visible
-from .bwrap.namespaces import HOME
-from .bwrap.options import sandbox_options, trial_options
+from .bwrap.options import HOME, sandbox_options, trial_options
 from .bwrap.self_test import find_users, refuse_foreign, try_root_file_system
-from .files.identities import Identities
+from .files.identities import FileOwners, Identities
 from .files.layout import Layout
-from .files.owners import FileOwners
-from .files.removal import remove_tree
+from .files.trees import remove_tree
+from .launch import Launch, Launched
 from .limits.cgroups import NotDelegatedError, find_groups
 from .limits.limits import ResourceLimits
 from .pause import freezer
@@ -97,7 +96,7 @@ class BubblewrapRuntime(Runtime):
         super().prepare(layout)
         fill_root(layout.rootfs, readable_folders())
 
-    def settle(self, layout: Layout, rootfs: Path) -> list[Path]:
+    def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
         """See :meth:`.base.Runtime.settle`."""
         aim_home(layout.home, places())
         return lay_under(rootfs, layout.rootfs)
@@ -114,24 +113,24 @@ class BubblewrapRuntime(Runtime):
             self.enforcer.leave(layout.root.name)
             raise
 
-    def asleep(self, first_pid: int) -> tuple[int, ...]:
-        """See :meth:`.base.Runtime.asleep`: a frozen group leaves stopped processes as they are."""
-        return () if group_of(first_pid) is not None else super().asleep(first_pid)
+    def stopped_processes(self, first_pid: int) -> tuple[int, ...]:
+        """See :meth:`.base.Runtime.stopped`: a frozen group leaves stopped processes as they are."""
+        return () if group_of(first_pid) is not None else super().stopped_processes(first_pid)
 
     async def freeze(self, first_pid: int) -> None:
         """See :meth:`.base.Runtime.freeze`."""
         group = group_of(first_pid)
         await (freezer.freeze(group) if group is not None else super().freeze(first_pid))
 
-    def thaw(self, first_pid: int, asleep: Collection[int]) -> None:
+    def thaw(self, first_pid: int, stopped: Collection[int]) -> None:
         """See :meth:`.base.Runtime.thaw`."""
         group = group_of(first_pid)
         if group is not None:
             freezer.thaw(group)
         else:
-            super().thaw(first_pid, asleep)
+            super().thaw(first_pid, stopped)
 
-    def ended(self, layout: Layout) -> None:
+    def cleanup(self, layout: Layout) -> None:
         """See :meth:`.base.Runtime.ended`."""
         self.enforcer.leave(layout.root.name)
         if self._freezer is not None:
@@ -149,7 +148,7 @@ class BubblewrapRuntime(Runtime):
     def give_to_user(self, folder: Path) -> None:
         """See :meth:`.base.Runtime.give_to_user`."""
         if self._identities is not None and self._identities.helpers:
-            owned_files.give(folder, self._identities)
+            as_owner.give(folder, self._identities)
         else:
             super().give_to_user(folder)
 
@@ -157,19 +156,19 @@ class BubblewrapRuntime(Runtime):
         """See :meth:`.base.Runtime.disk_usage`; also where programs have closed folders to their owner."""
         if os.geteuid() == 0 or not folder.exists():
             return super().disk_usage(folder)
-        return owned_files.size(folder, self._identities)
+        return as_owner.size(folder, self._identities)
 
     def remove(self, folder: Path) -> bool:
         """See :meth:`.base.Runtime.remove`: what belongs to other ids can be removed in their namespace only."""
         self.enforcer.leave(folder.name)
         if self._identities is not None and self._identities.helpers and folder.exists():
-            owned_files.remove(folder, self._identities)
+            as_owner.remove(folder, self._identities)
         return remove_tree(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
         """See :meth:`.base.Runtime.copy`: only in their namespace can what belongs to other ids be read and made."""
         await asyncio.to_thread(target.mkdir, 0o700)
-        await owned_files.copy(source, target, self._identities)
+        await as_owner.copy(source, target, self._identities)
 
     @property
     def _several_users(self) -> bool:
@@ -186,17 +185,17 @@ class BubblewrapRuntime(Runtime):
         command = program_argv(HOME, several_users=self._several_users, python=python)
         command += ["--isolated", *what.arguments, *self.enforcer.arguments(what.limits)]
         group = functools.partial(self._freezer.put, what.layout.root.name) if self._freezer is not None else None
-        around = Surroundings(self._identities, what.output, what.descriptors, before, group)
+        setup = Setup(self._identities, what.output, what.descriptors, before, group)
         # Under a root file system of its own Python runs with other libraries than the zygote's.
         zygote = self._nursery.zygote() if system is None else None
         if zygote is not None:
             # A volume may lie where Python looks for modules.
             order = program_order(command, kernel=what.fresh and not what.layout.mounts)
             try:
-                return start_fork(options, zygote, order, around)
+                return start_fork(options, zygote, order, setup)
             except ZygoteError as error:
                 self._nursery.lost(zygote, str(error))
-        return start(options, command, around)
+        return start(options, command, setup)
 
     def _make_zygote(self) -> Zygote:
         return make_zygote(trial_options(several_users=self._several_users), self._identities)

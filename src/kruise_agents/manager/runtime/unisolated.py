@@ -8,7 +8,8 @@ from __future__ import annotations
 import signal
 import subprocess
 
-from .base import Launch, Launched, Runtime
+from .base import Runtime
+from .launch import Launch, Launched
 from .limits.limits import Enforcer, ResourceLimits, common_arguments
 from .rootfs.python import program_argv
 

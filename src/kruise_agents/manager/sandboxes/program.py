@@ -26,7 +26,7 @@ from ..runtime import (
     ProcessHandle,
     ProcessIdentity,
     Runtime,
-    Watch,
+    Watchdog,
 )
 from ..runtime.limits.log_file import last_bytes
 from ..templates.model import Template
@@ -74,7 +74,7 @@ class SandboxProgram:
         *,
         code_interpreter: bool,
         limits: Limits,
-        watch: Watch,
+        watch: Watchdog,
         egress: Egress,
     ) -> None:
         self.layout = layout
@@ -255,7 +255,7 @@ class SandboxProgram:
         Raises:
             NoAnswerError: it has ended.
         """
-        return self._runtime.asleep(self._living())
+        return self._runtime.stopped_processes(self._living())
 
     async def freeze(self) -> None:
         """Stop all of its processes, with their memory and connections.
@@ -294,7 +294,7 @@ class SandboxProgram:
         if self._connection is not None:
             await asyncio.to_thread(self._connection.close)
         self.release()
-        self._runtime.ended(self.layout)
+        self._runtime.cleanup(self.layout)
 
     async def end(self) -> None:
         """End every process of the sandbox and remove its folders. May be called at any time, also twice."""

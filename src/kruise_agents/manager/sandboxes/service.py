@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..metrics import Metrics
-from ..runtime import Egress, Layout, Mount, Runtime, Watch
+from ..runtime import Egress, Layout, Mount, Runtime, Watchdog
 from ..state.database import Database, NoSpaceError, no_space
 from ..state.secret import StateSecret
 from ..templates.model import Template
@@ -64,7 +64,7 @@ class SandboxService:
         self.store = store
         self.secret = secret
         self._egress = egress or Egress()
-        self._limit_watch = Watch(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
+        self._limit_watch = Watchdog(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
         self._volumes = volumes or folder.parent / "volumes"
         self._program = program
         self._metrics = metrics or Metrics()

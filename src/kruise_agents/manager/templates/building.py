@@ -97,7 +97,7 @@ class Builder:
 
     async def _settle(self, one: TemplateFile, draft: Layout, rootfs: Path) -> None:
         self._tell(f"template {one.template.name}: copying what sandboxes may change of {rootfs} ...")
-        left_out = await asyncio.to_thread(self._runtime.settle, draft, rootfs)
+        left_out = await asyncio.to_thread(self._runtime.add_rootfs, draft, rootfs)
         if left_out:
             self._tell(
                 f"template {one.template.name}: left out, because this user may not read it: {left_out[0]}"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.files.beneath import open_beneath
-from ..runtime.files.owners import USER_ID, FileOwners
+from ..runtime.files.identities import USER_ID, FileOwners
+from ..runtime.files.openat2 import open_below
 
 MAX_DEPTH = 64
 MAX_ENTRIES = 50_000
@@ -143,7 +143,7 @@ class VolumeTree:
 
     def _open(self, path: str, flags: int) -> int:
         with open_folder(self.root) as root:
-            return open_beneath(root, path, flags)
+            return open_below(root, path, flags)
 
     @contextmanager
     def _opened(self, path: str, flags: int) -> Iterator[int]:

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from ..files.copying import copy_command, run_copy
-from ..files.identities import Identities
-from ..files.owners import USER_ID
-from ..files.removal import size_command, size_said
-from .launch import Surroundings, run, start
+from ..files.identities import USER_ID, Identities
+from ..files.trees import copy_command, parse_size, run_copy, size_command
+from .launch import Setup, run, start
 from .mounts import program_mounts
-from .namespaces import owners_namespace
+from .options import owners_namespace
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +34,7 @@ def size(folder: Path, identities: Identities | None) -> int:
     Raises:
         OSError: it could not be measured.
     """
-    return size_said(_run_as_owners(size_command(folder), identities, "DAC_OVERRIDE", "FOWNER"))
+    return parse_size(_run_as_owners(size_command(folder), identities, "DAC_OVERRIDE", "FOWNER"))
 
 
 def remove(folder: Path, identities: Identities) -> None:
@@ -60,7 +58,7 @@ async def copy(source: Path, target: Path, identities: Identities | None) -> Non
     options += ["--ro-bind", str(source), str(inside[0]), "--bind", str(target), str(inside[1])]
 
     def start_copy(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
-        return start(options, command, Surroundings(identities, output)).process
+        return start(options, command, Setup(identities, output)).process
 
     await run_copy(start_copy, copy_command(*inside))
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from ..base import Launched
 from ..files.identities import Identities
+from ..launch import Launched
 from .binary import find_bwrap, shut_calls
 
 _RUN_SECONDS = 20
@@ -23,7 +23,7 @@ _KEEPER = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Setup:
     """What a command has, beside its namespaces.
 
     Parameters:
@@ -42,7 +42,7 @@ class Surroundings:
 
 
 def start(
-    options: Sequence[str], command: Sequence[str], around: Surroundings, pipes: tuple[int, int] | None = None
+    options: Sequence[str], command: Sequence[str], setup: Setup, pipes: tuple[int, int] | None = None
 ) -> Launched:
     """Start ``bwrap``, wait for its namespaces, map the ids into them, and let the command run.
 
@@ -55,22 +55,22 @@ def start(
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_over:
         info_read, info_write = pipe(kept, handed_over)
         gate_read, gate_write = pipe(handed_over, kept)
-        gate = "--userns-block-fd" if around.identities is not None else "--block-fd"
+        gate = "--userns-block-fd" if setup.identities is not None else "--block-fd"
         options = [gate, str(gate_read), "--info-fd", str(info_write), *options]
         # The reading end too: a bwrap that cannot tell ends on the spot, and leaves a child that waits for it for ever.
-        inherited = [info_write, info_read, gate_read, *around.descriptors]
+        inherited = [info_write, info_read, gate_read, *setup.descriptors]
         if shut := shut_calls():
             inherited.append(_in_memory(shut, handed_over))
             options = ["--seccomp", str(inherited[-1]), *options]
         # Not on the command line, where `ps` in the sandbox would show the host's folders.
         hidden = _in_memory("\0".join(options).encode(), handed_over)
         process = subprocess.Popen(
-            [*_KEEPER, *around.before, find_bwrap(), "--args", str(hidden), "--", *command],
+            [*_KEEPER, *setup.before, find_bwrap(), "--args", str(hidden), "--", *command],
             env={},
             cwd="/",
             stdin=pipes[0] if pipes is not None else subprocess.DEVNULL,
-            stdout=pipes[1] if pipes is not None else around.output,
-            stderr=around.output,
+            stdout=pipes[1] if pipes is not None else setup.output,
+            stderr=setup.output,
             pass_fds=[*inherited, hidden],
             start_new_session=True,
         )
@@ -78,10 +78,10 @@ def start(
         first = _first_process(info_read)
         if first is not None:
             try:
-                if around.identities is not None:
-                    around.identities.give_to(first)
-                if around.group is not None:
-                    around.group(first)
+                if setup.identities is not None:
+                    setup.identities.give_to(first)
+                if setup.group is not None:
+                    setup.group(first)
                 os.write(gate_write, b"x")
             except OSError:
                 end(Launched(process, first))
@@ -96,8 +96,8 @@ def run(options: Sequence[str], command: Sequence[str], identities: Identities |
         OSError: it could not be started, did not end, or failed; the text says why.
     """
     with tempfile.TemporaryFile() as output:
-        code = wait_for(start(options, command, Surroundings(identities, output)), command[0])
-        text = said(output)
+        code = wait_for(start(options, command, Setup(identities, output)), command[0])
+        text = output_of(output)
         if code != 0:
             raise OSError(text or f"{command[0]} ended with code {code}")
         return text
@@ -126,7 +126,7 @@ def end(launched: Launched) -> None:
     launched.process.wait()
 
 
-def said(output: IO[bytes]) -> str:
+def output_of(output: IO[bytes]) -> str:
     """All that was written to a file."""
     output.seek(0)
     return output.read().decode(errors="replace").strip()

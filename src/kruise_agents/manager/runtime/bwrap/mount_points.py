@@ -13,8 +13,8 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..files.beneath import open_beneath
 from ..files.layout import Layout
+from ..files.openat2 import open_below
 
 _WORDS_TO_PLACE = {
     **{"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2},
@@ -35,7 +35,7 @@ def make_mount_points(layout: Layout) -> None:
             try:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o755, dir_fd=folder)
-                inner = open_beneath(folder, name, os.O_PATH | os.O_DIRECTORY, links=False)
+                inner = open_below(folder, name, os.O_PATH | os.O_DIRECTORY, links=False)
             finally:
                 os.close(folder)
             folder = inner

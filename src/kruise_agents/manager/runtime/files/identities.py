@@ -13,8 +13,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-COUNT = 65535
-"""How many ids a sandbox has: 0 to 65534, the kernel's own ``nobody`` included."""
+USER_ID = 1000
+"""Of the default user in a sandbox."""
+HIGHEST_ID = 65534
+"""The kernel's own ``nobody``."""
+COUNT = HIGHEST_ID + 1
 _ROOTS_RANGE = 0x6FFF0000
 """The last block of the range that systemd's documentation sets aside for containers."""
 _KINDS = ("uid", "gid")
@@ -51,6 +54,36 @@ class Identities:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise OSError(f"{command[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileOwners:
+    """The ids of files that sandboxes and the manager share.
+
+    Parameters:
+        uid_start: the host's user id that stands for ``root``; None: everything belongs to the manager's user.
+        gid_start: the same for groups.
+    """
+
+    uid_start: int | None = None
+    gid_start: int | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether files can belong to different users."""
+        return self.uid_start is not None
+
+    def outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """The host's ids of ids in a sandbox; only where there are several."""
+        assert self.uid_start is not None
+        assert self.gid_start is not None
+        return self.uid_start + uid, self.gid_start + gid
+
+    def inside(self, uid: int, gid: int) -> tuple[int, int]:
+        """The ids in a sandbox of ids on the host; those that have none are ``nobody`` there."""
+        if self.uid_start is None or self.gid_start is None:
+            return USER_ID, USER_ID
+        return _within(uid - self.uid_start), _within(gid - self.gid_start)
 
 
 def find_identities() -> Identities:
@@ -99,3 +132,7 @@ def _subordinate(kind: str) -> int:
             if count >= COUNT:
                 return start
     raise NoIdentitiesError(f"{table} gives {'/'.join(sorted(owners))} no range of {COUNT} ids")
+
+
+def _within(number: int) -> int:
+    return number if 0 <= number <= HIGHEST_ID else HIGHEST_ID

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..files.removal import FILE_BYTES
+from ..files.trees import FILE_BYTES
 
 _SECONDS = 1.0
 _SHARE = 50

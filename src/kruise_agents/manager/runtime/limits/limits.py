@@ -37,7 +37,7 @@ class Limits:
 
 
 class Enforcer(ABC):
-    """What keeps memory, processes and processors within the limits. (Disk: always :class:`.watch.Watch`.)"""
+    """What keeps memory, processes and processors within the limits. (Disk: always :class:`.watchdog.Watchdog`.)"""
 
     name: str
     summary: str

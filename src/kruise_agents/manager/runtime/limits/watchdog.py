@@ -77,7 +77,7 @@ class Watched:
         return any(space.refused_at is not None for space in self.spaces)
 
 
-class Watch:
+class Watchdog:
     """Watches sandboxes from :meth:`add` to :meth:`remove`.
 
     Processes and disks in turns of their own: a disk may take long to measure.

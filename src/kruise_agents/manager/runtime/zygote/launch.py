@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..base import Launched
-from ..bwrap.launch import Surroundings, end, pipe, said, start, wait_for
-from ..bwrap.namespaces import HOME, VARIABLES
+from ..bwrap.launch import Setup, end, output_of, pipe, start, wait_for
+from ..bwrap.options import HOME, VARIABLES
 from ..files.identities import Identities
+from ..launch import Launched
 from ..pause.freezer import group_of
 from ..rootfs.python import PROGRAM_WORDS, program_argv
 from .process import ENTERED, PLACEHOLDER, Order, Zygote, ZygoteError
@@ -32,7 +32,7 @@ def program_order(command: Sequence[str], *, kernel: bool = False, trial: bool =
     return Order(command, command[PROGRAM_WORDS:], VARIABLES, HOME, kernel=kernel, trial=trial)
 
 
-def start_fork(options: Sequence[str], zygote: Zygote, order: Order, around: Surroundings) -> Launched:
+def start_fork(options: Sequence[str], zygote: Zygote, order: Order, setup: Setup) -> Launched:
     """Start ``bwrap`` as :func:`.starting.start` does, and let a fork of the zygote into it instead of a command.
 
     Raises:
@@ -42,13 +42,13 @@ def start_fork(options: Sequence[str], zygote: Zygote, order: Order, around: Sur
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         waits_until, lifeline = pipe(theirs, ours)
         ready, says_ready = pipe(ours, theirs)
-        unhanded = replace(around, descriptors=())
+        unhanded = replace(setup, descriptors=())
         launched = start(options, PLACEHOLDER, unhanded, (waits_until, says_ready))
         if launched.first_pid is None:
             return launched
         nothing = ours.enter_context(Path(os.devnull).open("r+b", buffering=0))
-        output = around.output.fileno()
-        handed = {0: nothing.fileno(), 1: output, 2: output, **{one: one for one in around.descriptors}}
+        output = setup.output.fileno()
+        handed = {0: nothing.fileno(), 1: output, 2: output, **{one: one for one in setup.descriptors}}
         try:
             with _members_of(launched.first_pid) as members:
                 zygote.fork(order, launched.first_pid, members, (ready, lifeline), handed)
@@ -84,9 +84,9 @@ def make_zygote(options: Sequence[str], identities: Identities | None) -> Zygote
 def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) -> None:
     order = program_order(program_argv(HOME, several_users=identities is not None), trial=True)
     with tempfile.TemporaryFile() as output:
-        wait_for(start_fork(options, zygote, order, Surroundings(identities, output)), "a fork")
-        if said(output) != ENTERED:
-            raise ZygoteError(said(output) or "a fork did not enter")
+        wait_for(start_fork(options, zygote, order, Setup(identities, output)), "a fork")
+        if output_of(output) != ENTERED:
+            raise ZygoteError(output_of(output) or "a fork did not enter")
 
 
 @contextlib.contextmanager
@@ -112,11 +112,11 @@ def _seen_read_only(path: Path) -> Iterator[tuple[int, int]]:
     with tempfile.TemporaryFile() as output, contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         waits_until, _ = pipe(theirs, ours)
         ready, says_ready = pipe(ours, theirs)
-        launched = start(_READ_ONLY, PLACEHOLDER, Surroundings(None, output), (waits_until, says_ready))
+        launched = start(_READ_ONLY, PLACEHOLDER, Setup(None, output), (waits_until, says_ready))
         theirs.close()
         try:
             if launched.first_pid is None or not os.read(ready, 1):
-                raise OSError(said(output) or "bwrap did not start")
+                raise OSError(output_of(output) or "bwrap did not start")
             seen = Path(f"/proc/{launched.first_pid}")
             file = os.open(f"{seen}/root{path}", os.O_RDONLY | os.O_CLOEXEC)
             ours.callback(os.close, file)

@@ -21,7 +21,7 @@ class _How(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-def open_beneath(folder: int, path: str, flags: int, *, links: bool = True) -> int:
+def open_below(folder: int, path: str, flags: int, *, links: bool = True) -> int:
     """Open ``path`` below an open folder.
 
     Parameters:
