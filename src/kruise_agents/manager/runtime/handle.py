@@ -1,4 +1,4 @@
-"""A process that is known beyond the life of its parent: found by number, start time and boot, held by a pidfd."""
+"""A process that is known beyond the life of its parent: found by pid, start time and boot, held by a pidfd."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """What no other process ever shares: a number is used again, but not with the same start in the same boot."""
+    """Names a process for ever: a pid is used again, but not with the same start time in the same boot.
+
+    Args:
+        started: in clock ticks since the boot.
+    """
 
     pid: int
     started: int
-    """In clock ticks since the boot."""
     boot: str
 
 
 class ProcessHandle:
-    """One process, ours or not: signalled without hitting a stranger, waited for, reaped where that is our task."""
+    """A process, a child of ours or not. A signal never reaches another process that got the same pid."""
 
     def __init__(self, identity: ProcessIdentity, descriptor: int) -> None:
         self.identity = identity
@@ -33,10 +36,10 @@ class ProcessHandle:
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """The process that has this number now.
+        """Return a handle of the process that has this pid now.
 
         Raises:
-            ProcessLookupError: there is none.
+            ProcessLookupError: no process has it.
         """
         descriptor = os.pidfd_open(pid)
         try:
@@ -47,7 +50,7 @@ class ProcessHandle:
 
     @classmethod
     def find(cls, identity: ProcessIdentity) -> Self | None:
-        """The process with this identity, or None: it has ended."""
+        """Return a handle of the process with this identity, or None if it has ended."""
         if identity.boot != boot_id():
             return None
         try:
@@ -61,17 +64,16 @@ class ProcessHandle:
 
     @property
     def alive(self) -> bool:
-        """Whether it has not ended."""
         return not select.select([self._descriptor], [], [], 0)[0]
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal; one that has ended takes none."""
+        """Send a signal; ignored if the process has ended."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._descriptor, number)
 
     async def ended(self) -> None:
-        """Wait until it has ended."""
-        # A descriptor of its own for every wait: the event loop knows one reader for each.
+        """Wait until the process has ended."""
+        # Each wait needs its own descriptor: the event loop accepts one reader for each.
         descriptor = os.dup(self._descriptor)
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
@@ -83,16 +85,16 @@ class ProcessHandle:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Forget it; it goes on."""
+        """Close the pidfd; the process continues."""
         os.close(self._descriptor)
 
 
 def boot_id() -> str:
-    """Which boot of this machine this is."""
+    """Return the ID of the current boot of this machine."""
     return _BOOT.read_text(encoding="ascii").strip()
 
 
 def _start_time(pid: int) -> int:
-    """Field 22 of ``/proc/<pid>/stat``; the name in field 2 may contain anything."""
+    # Field 22; the process name in field 2 may contain anything.
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     return int(stat.rpartition(")")[2].split()[19])

@@ -1,4 +1,4 @@
-"""A sandbox's program: what is to be started, and what came of it."""
+"""A sandbox's program: how to start it, and the started program."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from .limits.limits import Limits
 class Launch:
     """A sandbox's program that is to be started.
 
-    Parameters:
-        layout: the sandbox's folders.
-        arguments: of the program, beside those that the runtime adds.
-        descriptors: what it inherits, by the same numbers.
-        output: where its standard output and error go.
-        limits: what it may take of the machine.
-        fresh: whether its files are those that every sandbox begins with.
+    Args:
+        arguments: of the program, besides those that the runtime adds.
+        descriptors: file descriptors that the program inherits under the same numbers.
+        output: standard output and error of the program.
+        fresh: whether the sandbox's files are those that every new sandbox begins with.
     """
 
     layout: Layout
@@ -34,9 +32,12 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A started program."""
+    """A started program.
+
+    Args:
+        first_pid: the first process inside the namespaces; all others end with it. None: ``process`` has this role,
+            or the runtime failed before it made the first process.
+    """
 
     process: subprocess.Popen[bytes]
     first_pid: int | None
-    """The first process inside the namespaces, which ends all when it ends. None: ``process`` itself does, or the
-    runtime failed before it made one."""

@@ -1,4 +1,4 @@
-"""The ``process`` runtime: sandboxes are ordinary processes of this user, with no isolation at all.
+"""The ``process`` runtime: sandboxes are ordinary processes of this user, without isolation.
 
 For machines that forbid namespaces. It must be asked for by name.
 """
@@ -22,25 +22,23 @@ class ProcessRuntime(Runtime):
         "runtime process: NO isolation. Code in a sandbox can do everything that you can do on this machine; "
         "all sandboxes share its ports and files"
     )
-    end_signal = signal.SIGTERM  # sandbox/init.py does the rest
+    end_signal = signal.SIGTERM  # sandbox/linux/pid1.py does the rest
     one_user_because = "the process runtime runs everything as the user who runs the manager"
-
     enforcer: Enforcer = ResourceLimits("the process runtime measures only")
 
     def check(self) -> None:
-        """Processes always work."""
+        pass  # processes always work
 
-    def launch(self, what: Launch) -> Launched:
-        """See :meth:`.base.Runtime.launch`; the program is its own init process."""
-        home = what.layout.home
+    def launch(self, launch: Launch) -> Launched:
+        home = launch.layout.home
         process = subprocess.Popen(
-            [*program_argv(str(home)), "--own-init", *common_arguments(what.limits), *what.arguments],
-            env={"LANG": "C.UTF-8", "TMPDIR": str(what.layout.tmp)},
+            [*program_argv(str(home)), "--own-init", *common_arguments(launch.limits), *launch.arguments],
+            env={"LANG": "C.UTF-8", "TMPDIR": str(launch.layout.tmp)},
             cwd=home,
             stdin=subprocess.DEVNULL,
-            stdout=what.output,
-            stderr=what.output,
-            pass_fds=what.descriptors,
+            stdout=launch.output,
+            stderr=launch.output,
+            pass_fds=launch.descriptors,
             start_new_session=True,
         )
         return Launched(process, None)

@@ -37,8 +37,8 @@ class Setup:
     identities: Identities | None
     output: IO[bytes]
     descriptors: Sequence[int] = ()
-    before: Sequence[str] = ()
-    group: Callable[[int], None] | None = None
+    prefix: Sequence[str] = ()
+    join_group: Callable[[int], None] | None = None
 
 
 def start(
@@ -65,7 +65,7 @@ def start(
         # Not on the command line, where `ps` in the sandbox would show the host's folders.
         hidden = _in_memory("\0".join(options).encode(), handed_over)
         process = subprocess.Popen(
-            [*_KEEPER, *setup.before, find_bwrap(), "--args", str(hidden), "--", *command],
+            [*_KEEPER, *setup.prefix, find_bwrap(), "--args", str(hidden), "--", *command],
             env={},
             cwd="/",
             stdin=pipes[0] if pipes is not None else subprocess.DEVNULL,
@@ -80,8 +80,8 @@ def start(
             try:
                 if setup.identities is not None:
                     setup.identities.give_to(first)
-                if setup.group is not None:
-                    setup.group(first)
+                if setup.join_group is not None:
+                    setup.join_group(first)
                 os.write(gate_write, b"x")
             except OSError:
                 end(Launched(process, first))

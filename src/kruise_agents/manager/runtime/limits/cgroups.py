@@ -50,8 +50,8 @@ class ControlGroups(Enforcer):
         return common_arguments(limits)
 
     @contextlib.contextmanager
-    def entered(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
-        """See :meth:`.limits.Enforcer.entered`."""
+    def limited(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
+        """See :meth:`.limits.Enforcer.limited`."""
         group = self._folder / f"{GROUP_PREFIX}{name}"
         group.mkdir()
         try:
@@ -65,8 +65,8 @@ class ControlGroups(Enforcer):
             raise
         yield (*_ENTER, str(group / "cgroup.procs"))
 
-    def leave(self, name: str) -> None:
-        """See :meth:`.limits.Enforcer.leave`."""
+    def release(self, name: str) -> None:
+        """See :meth:`.limits.Enforcer.release`."""
         group = self._folder / f"{GROUP_PREFIX}{name}"
         with contextlib.suppress(FileNotFoundError):
             with contextlib.suppress(OSError):  # before Linux 5.14, or nothing is left to kill

@@ -50,7 +50,7 @@ class Enforcer(ABC):
         """Options for the sandbox's program, which sets them on itself (``sandbox/limits.py``)."""
 
     @abstractmethod
-    def entered(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
+    def limited(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
         """A process that is started inside the block runs within the limits.
 
         Returns:
@@ -61,8 +61,8 @@ class Enforcer(ABC):
         """
 
     @abstractmethod
-    def leave(self, name: str) -> None:
-        """Take down what :meth:`entered` set up; its processes have ended. May be called twice."""
+    def release(self, name: str) -> None:
+        """Take down what :meth:`limited` set up; its processes have ended. May be called twice."""
 
 
 class ResourceLimits(Enforcer):
@@ -89,8 +89,8 @@ class ResourceLimits(Enforcer):
         return options
 
     @contextlib.contextmanager
-    def entered(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
-        """See :meth:`Enforcer.entered`: processors belong to a thread, and what it starts inherits them."""
+    def limited(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
+        """See :meth:`Enforcer.limited`: processors belong to a thread, and what it starts inherits them."""
         usable = os.sched_getaffinity(0)
         if limits.cpus < len(usable):
             os.sched_setaffinity(0, random.sample(sorted(usable), limits.cpus))
@@ -99,8 +99,8 @@ class ResourceLimits(Enforcer):
         finally:
             os.sched_setaffinity(0, usable)
 
-    def leave(self, name: str) -> None:
-        """See :meth:`Enforcer.leave`."""
+    def release(self, name: str) -> None:
+        """See :meth:`Enforcer.release`."""
 
 
 def common_arguments(limits: Limits) -> list[str]:
