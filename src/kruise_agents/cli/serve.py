@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 import secrets
@@ -24,11 +23,11 @@ from ..manager.traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
 from ..protocol import parse_domain
 from . import EXIT_RUNTIME, EXIT_USAGE
 from .greeting import Greeting
+from .logs import FORMATS, LEVELS, start_logging
 from .memory import share_memory_between_threads
 
 _KEY_VARIABLE = "KRUISE_AGENTS_API_KEY"
 _LIMITS = Limits()
-_LEVELS = ("debug", "info", "warning", "error")
 
 
 class _Seconds(click.FloatRange):
@@ -140,7 +139,8 @@ def cli() -> None:
 )
 @click.option("--keep", is_flag=True, help="Leave sandboxes running at the end; the next start takes them over.")
 @click.option("--v1-only", is_flag=True, help="Answer as older sandbox-managers, which lack the v2 routes. For tests.")
-@click.option("--log-level", type=click.Choice(_LEVELS), default="warning", show_default=True)
+@click.option("--log-level", type=click.Choice(LEVELS), default="warning", show_default=True)
+@click.option("--log-format", type=click.Choice(FORMATS), default="text", show_default=True)
 def serve(
     host: str | None,
     port: int,
@@ -163,6 +163,7 @@ def serve(
     keep: bool,
     v1_only: bool,
     log_level: str,
+    log_format: str,
 ) -> None:
     """Run an embedded sandbox-manager until Ctrl-C, which ends its sandboxes too.
 
@@ -176,11 +177,7 @@ def serve(
       kruise-agents serve --port 0 --runtime process
       kruise-agents serve --tls --port 8443 --domain sandboxes.example.com:8443
     """
-    logging.basicConfig(
-        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    # Its "error" logger is also what it says every ordinary thing on.
-    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, getattr(logging, log_level.upper())))
+    start_logging(log_level, log_format)
     share_memory_between_threads()
     try:
         if (cert is None) != (key is None):

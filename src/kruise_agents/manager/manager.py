@@ -26,8 +26,7 @@ from .http.certificates import LocalCertificate, make_certificate
 from .http.dispatch import ManagerApp
 from .http.listening import bind
 from .http.server import front_server
-from .metrics import Metrics
-from .metrics_page import MetricsPage
+from .metrics import Metrics, MetricsPage
 from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
 from .runtime.files.ext4_spread import spread_apart
 from .runtime.rootfs.python import compile_program
@@ -140,7 +139,7 @@ class Manager:
                 ),
                 Gateway(self._sandboxes.find, self._sandboxes.operations.resume_for_traffic, tokens),
                 settings.domain,
-                page=MetricsPage(metrics, self._sandboxes),
+                page=MetricsPage(metrics, self._sandboxes.states, self._sandboxes.pools.all),
             )
             tls: dict[str, Any] = {}
             if settings.certificate is not None:

@@ -1,40 +1,44 @@
-"""What a manager counts, and how ``GET /metrics`` says it: Prometheus' text format, version 0.0.4.
+"""The counts of a manager, and ``GET /metrics``, which shows them without a key in Prometheus' text format 0.0.4.
 
-No label has a value that a client chooses.
+No label has a value that a client chooses, and nothing is said about any single sandbox.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from starlette.responses import Response
+
+from .sandboxes.lifecycle import State
+from .sandboxes.pool import Pool
+
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "kruise_agents_"
 _BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SHOWN_STATES = [state for state in State if state is not State.GONE]
 
 Labels = Mapping[str, str]
 Sample = tuple[str, Labels, float]
-"""What is added to the family's name, labels, value."""
+"""A suffix of the family's name, labels, and a value."""
 
 
 @dataclass(slots=True)
 class Histogram:
-    """How often something took how many seconds."""
+    """Counts of how many seconds something took."""
 
     buckets: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
     count: int = 0
     total: float = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one."""
         self.count += 1
         self.total += seconds
         for index, bound in enumerate(_BOUNDS):
             self.buckets[index] += seconds <= bound
 
     def samples(self, labels: Labels) -> Iterator[Sample]:
-        """Its lines."""
         for bound, count in zip(_BOUNDS, self.buckets, strict=True):
             yield "_bucket", {**labels, "le": f"{bound:g}"}, count
         yield "_bucket", {**labels, "le": "+Inf"}, self.count
@@ -47,40 +51,75 @@ class Metrics:
     """The counts of one manager since its start."""
 
     create_seconds: dict[str, Histogram] = field(default_factory=lambda: {"warm": Histogram(), "cold": Histogram()})
-    """By whether the sandbox came from a pool."""
+    """``warm``: the sandbox came from a pool."""
     failed_creates: int = 0
     ended: Counter[str] = field(default_factory=Counter)
-    """By why: ``kill``, ``end time``, ``by itself``."""
+    """By reason: ``kill``, ``end time``, ``by itself``."""
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """By who answered, ``api``, ``gateway`` or ``manager``, and status."""
+    """By who answered (``api``, ``gateway`` or ``manager``) and status."""
 
     def families(self) -> Iterator[str]:
-        """The text of all of them."""
+        """Return the lines of each metric."""
         failed: list[Sample] = [("", {}, self.failed_creates)]
-        yield family("sandbox_create_failures_total", "counter", "Sandboxes that did not start.", failed)
+        yield _family("sandbox_create_failures_total", "counter", "Sandboxes that did not start.", failed)
         times = [
             sample for start, histogram in self.create_seconds.items() for sample in histogram.samples({"start": start})
         ]
-        yield family("sandbox_create_seconds", "histogram", "Creates, by whether a pool had one ready.", times)
+        yield _family("sandbox_create_seconds", "histogram", "Creates, by whether a pool had one ready.", times)
         ended = [("", {"reason": reason}, count) for reason, count in sorted(self.ended.items())]
-        yield family("sandboxes_ended_total", "counter", "Sandboxes that are gone.", ended)
+        yield _family("sandboxes_ended_total", "counter", "Sandboxes that are gone.", ended)
         counts = sorted(self.requests.items())
         requests = [("", {"door": door, "status": str(status)}, count) for (door, status), count in counts]
-        yield family("http_requests_total", "counter", "Requests, by the status of the answer.", requests)
+        yield _family("http_requests_total", "counter", "Requests, by the status of the answer.", requests)
 
 
-def family(name: str, kind: str, what: str, samples: Iterable[Sample]) -> str:
-    """The lines of one metric.
+class MetricsPage:
+    """The answer to ``GET /metrics``.
 
-    Parameters:
-        kind: ``counter``, ``gauge`` or ``histogram``.
+    Args:
+        metrics: The counts.
+        states: Gives the state of each sandbox at the moment.
+        pools: Gives the pools of warm sandboxes.
     """
-    lines = [f"# HELP {_PREFIX}{name} {what}", f"# TYPE {_PREFIX}{name} {kind}"]
-    lines += [f"{_PREFIX}{name}{suffix}{_shown(labels)} {value:.15g}" for suffix, labels, value in samples]
+
+    def __init__(
+        self, metrics: Metrics, states: Callable[[], Iterable[State]], pools: Callable[[], Iterable[Pool]]
+    ) -> None:
+        self.metrics = metrics
+        self._states = states
+        self._pools = pools
+
+    def response(self) -> Response:
+        """Return the page as of now."""
+        states = Counter(self._states())
+        samples = [("", {"state": str(state)}, states[state]) for state in _SHOWN_STATES]
+        sandboxes = _family("sandboxes", "gauge", "Sandboxes, by state.", samples)
+        families = [sandboxes, *_pool_families(list(self._pools())), *self.metrics.families()]
+        return Response("".join(families), media_type=_CONTENT_TYPE)
+
+
+def _pool_families(pools: list[Pool]) -> Iterator[str]:
+    yield _family("pool_size", "gauge", "Warm sandboxes that wait.", [_sample(pool, len(pool.ready)) for pool in pools])
+    yield _family("pool_target", "gauge", "How many should.", [_sample(pool, pool.prepared.pool) for pool in pools])
+    claims = [_sample(pool, pool.warm_claims, start="warm") for pool in pools]
+    claims += [_sample(pool, pool.cold_creates, start="cold") for pool in pools]
+    yield _family("pool_claims_total", "counter", "Creates where there is a pool; cold: it was empty.", claims)
+    failures = [_sample(pool, pool.failures) for pool in pools]
+    text = "Warm sandboxes that did not start, ended in the pool or did not answer."
+    yield _family("pool_failures_total", "counter", text, failures)
+
+
+def _sample(pool: Pool, value: int, **labels: str) -> Sample:
+    return "", {"template": pool.prepared.template.name, **labels}, value
+
+
+def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> str:
+    lines = [f"# HELP {_PREFIX}{name} {text}", f"# TYPE {_PREFIX}{name} {kind}"]
+    lines += [f"{_PREFIX}{name}{suffix}{_label_text(labels)} {value:.15g}" for suffix, labels, value in samples]
     return "\n".join(lines) + "\n"
 
 
-def _shown(labels: Labels) -> str:
+def _label_text(labels: Labels) -> str:
     pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
     return f"{{{pairs}}}" if pairs else ""
 

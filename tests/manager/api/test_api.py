@@ -295,7 +295,7 @@ class TestBadInput:
     def test_the_field_is_named(self, body: dict[str, Any], text: str, api: httpx.Client) -> None:
         answer = api.post("/v2/sandboxes", json=body)
         assert answer.status_code == 400
-        assert set(answer.json()) == {"code", "message"}
+        assert set(answer.json()) == {"code", "message", "request_id"}
         assert text in answer.json()["message"]
 
     @pytest.mark.parametrize(
@@ -404,6 +404,7 @@ class TestAccess:
             assert answer.json() == {
                 "code": 401,
                 "message": "Invalid API Key: this manager does not know the key that was sent",
+                "request_id": answer.headers["x-request-id"],
             }
 
     @pytest.mark.parametrize("method", ["GET", "HEAD"])

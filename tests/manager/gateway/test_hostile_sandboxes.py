@@ -105,7 +105,7 @@ def test_headers_of_one_connection_do_not_travel_back(front: Front) -> None:
         b"Proxy-Authenticate: Basic\r\nTrailer: X\r\nX-End: 1\r\nContent-Length: 2\r\n\r\nok",
     )
     names = {line.partition(b":")[0].lower() for line in answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]}
-    assert names == {b"x-end", b"content-length", b"connection"}
+    assert names == {b"x-end", b"content-length", b"connection", b"x-request-id"}
 
 
 @pytest.mark.parametrize("upgrade", [b"h2c", b"websocket, h2c", b""])

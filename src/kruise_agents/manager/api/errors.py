@@ -1,6 +1,7 @@
-"""Errors of the API: one exception, one body, ``{"code": <status>, "message": "..."}``.
+"""Errors of the API: one exception, one body, ``{"code": <status>, "message": "...", "request_id": "..."}``.
 
-The SDK parses exactly this on every status that it knows (e2b 2.8.0 ... 2.63.0); anything else is a KeyError there.
+The SDK parses ``code`` and ``message`` on every status that it knows (e2b 2.8.0 ... 2.63.0); without them it raises a
+KeyError. ``request_id`` is a field of OpenKruise's manager, and the SDK ignores it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
+
+from ..request_log import current_request_id
 
 DO_NOT_RETRY = {"Should-Retry": "false"}
 """For answers that leave open what was done: e2b 2.60.0 and later never repeat such a request, creates included."""
@@ -48,8 +51,9 @@ def error_response(
     status: int, message: str, headers: dict[str, str] | None = None, error_code: str | None = None
 ) -> Response:
     """The body that every error of the API has."""
-    body = {"code": status, "message": message, **({"error_code": error_code} if error_code else {})}
-    return JSONResponse(body, status_code=status, headers=headers)
+    body = {"code": status, "message": message, "error_code": error_code, "request_id": current_request_id()}
+    present = {name: value for name, value in body.items() if value is not None}
+    return JSONResponse(present, status_code=status, headers=headers)
 
 
 async def on_api_error(request: Request, error: Exception) -> Response:

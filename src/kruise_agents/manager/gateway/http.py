@@ -10,6 +10,7 @@ import h11
 from starlette.types import Receive, Scope, Send
 
 from ...protocol import SandboxTarget
+from ..request_log import RequestRecord, with_request_id
 from ..unix_http import Exchange
 from .headers import (
     Headers,
@@ -122,8 +123,10 @@ def _is_handshake(scope: Scope) -> bool:
 async def _tunnel(exchange: Exchange, answer: Headers, scope: Scope) -> None:
     reader, writer, trailing = exchange.switched()
     client: Stream = scope["extensions"][TAKE_OVER]()
+    record = RequestRecord.of(scope)
+    record.status = http.HTTPStatus.SWITCHING_PROTOCOLS
     lines = [b"HTTP/1.1 101 " + http.HTTPStatus.SWITCHING_PROTOCOLS.phrase.encode()]
-    lines += [b"%b: %b" % header for header in answer]
+    lines += [b"%b: %b" % header for header in with_request_id(answer, record.id)]
     client.writer.write(b"\r\n".join([*lines, b"", trailing]))
     await join(client, Stream(reader, writer))
 

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..gateway.http import ResponseCutError
 from ..gateway.tunnel import TAKE_OVER, Stream
+from ..request_log import RequestRecord, new_request_id
 from .request_head import MAX_HEAD_BYTES, HeadRefusedError, RequestHead, check_bytes, read_head
 
 _LINGER_SECONDS = 5.0
@@ -102,7 +103,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         assert self._head is not None
         if self._head.handshake:
             self.scope["extensions"] = {TAKE_OVER: self._take_over}  # type: ignore[dict-item]  # an extension may be anything
-        super().on_headers_complete()
+        super().on_headers_complete()  # starts a task, which runs later
+        RequestRecord.begin(self.scope)
         # As it was sent; the parser of URLs leaves out a lone question mark.
         path, mark, query = self._head.target.partition(b"?")
         self.scope["raw_path"], self.scope["query_string"] = path + mark * (not query), query
@@ -232,17 +234,22 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._deaf = True
         self._waiting.clear()
         self._never_mind()
-        if self._expected is not _Expected.HEAD:
+        if self._expected is _Expected.HEAD:
+            record = RequestRecord(new_request_id(), method="-", status=status)
+            record.write()
+        else:
             self.cycle.disconnected = True
             self.cycle.waiting_for_100_continue = False
             self.cycle.message_event.set()
             if self.cycle.response_started:
                 self.transport.abort()
                 return
+            record = RequestRecord.of(self.scope)
+            record.status = status
         body = message.encode()
         self.transport.write(
             f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode()
+            f"content-length: {len(body)}\r\nx-request-id: {record.id}\r\nconnection: close\r\n\r\n".encode()
             + body
         )
         self._linger()

@@ -1,10 +1,12 @@
-"""The one door of the manager: every request is parsed once and goes to the API or to a sandbox."""
+"""The entrance of the manager: parses each request once and passes it to the API or to a sandbox."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from urllib.parse import unquote
 
+from starlette.responses import PlainTextResponse
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...errors import AddressError, PortError
@@ -13,18 +15,19 @@ from ...protocol.addresses import ID_HEADER, PORT_HEADER
 from ..api.errors import error_response
 from ..gateway import Gateway
 from ..gateway.errors import invalid_port, unmappable
-from ..metrics_page import MetricsPage
+from ..metrics import MetricsPage
+from ..request_log import NO_ROUTE, RequestRecord
 
 
 class ManagerApp:
     """The ASGI application of the manager's port.
 
-    Parameters:
-        api: the control plane.
-        gateway: the data plane.
-        domain: what replies name as the domain, or None: the host that the client used.
-        page: counts the requests, and is what ``GET /metrics`` says on a host that names nothing else; ``GET /health``
-            says there what it says as a route of the API.
+    Args:
+        api: The control plane.
+        gateway: The data plane.
+        domain: The domain that replies name, or None for the host that the client used.
+        page: Counts the requests and answers ``GET /metrics`` on a host that names nothing else. ``GET /health`` there
+            is the API's.
     """
 
     def __init__(
@@ -36,43 +39,62 @@ class ManagerApp:
         self._domain = domain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        door = "manager"
+        """Serve one request and log it."""
+        record = RequestRecord.of(scope)
+        record.make_current()
 
-        async def counted(message: Message) -> None:
+        async def answer(message: Message) -> None:
             if self._page is not None and message["type"] == "http.response.start":
-                self._page.metrics.requests[door, message["status"]] += 1
-            await send(message)
+                self._page.metrics.requests[record.door, message["status"]] += 1
+            await send(record.answered(message))
 
+        try:
+            await self._serve(record, scope, receive, answer)
+            record.open = False
+        except Exception:
+            if not record.status:
+                await PlainTextResponse("Internal Server Error", 500)(scope, receive, answer)
+            raise  # uvicorn logs it, with the id of the record that is still open
+        finally:
+            record.write()
+
+    async def _serve(self, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         raw = _raw_target(scope)
         authority = _header(headers, "host") or ""
         try:
             target = parse(authority, raw, _header(headers, ID_HEADER), _header(headers, PORT_HEADER))
         except PortError as error:
-            await invalid_port(error.port)(scope, receive, counted)
+            await invalid_port(error.port)(scope, receive, send)
         except AddressError:
             path = scope["path"] if scope["method"] in ("GET", "HEAD") else None
             if self._page is not None and path == "/metrics":
-                await self._page.response()(scope, receive, counted)
+                record.route = path
+                await self._page.response()(scope, receive, send)
             elif path == "/health":
-                door = "api"
-                await self._api(scope, receive, counted)
+                await self._call_api(record, scope, receive, send)
             else:
-                await unmappable(f"{scope['scheme']}://{authority}{raw}")(scope, receive, counted)
+                await unmappable(f"{scope['scheme']}://{authority}{raw}")(scope, receive, send)
         else:
             if isinstance(target, ApiTarget):
-                door = "api"
-                await self._serve_api(target, authority, raw, scope, receive, counted)
+                await self._serve_api(target, authority, raw, record, scope, receive, send)
             else:
-                door = "gateway"
-                await self._gateway.serve(target, scope, receive, counted)
+                record.door, record.route, record.sandbox_id = "gateway", f":{target.port}", target.sandbox_id
+                await self._gateway.serve(target, scope, receive, send)
 
     async def _serve_api(
-        self, target: ApiTarget, authority: str, raw: str, scope: Scope, receive: Receive, send: Send
+        self,
+        target: ApiTarget,
+        authority: str,
+        raw: str,
+        record: RequestRecord,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         domain = self._domain or domain_for_reply(authority, raw)
         if domain is None:
+            record.door = "api"
             await error_response(400, "cannot resolve sandbox domain: empty host")(scope, receive, send)
             return
         path, _, query = target.path.partition("?")
@@ -81,9 +103,27 @@ class ManagerApp:
             path=unquote(path),
             raw_path=path.encode("latin-1"),
             query_string=query.encode("latin-1"),
-            state={**scope.get("state", {}), "domain": domain, "private": target.private},
+            state={**scope["state"], "domain": domain, "private": target.private},
         )
-        await self._api(inner, receive, send)
+        await self._call_api(record, inner, receive, send)
+
+    async def _call_api(self, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
+        record.door = "api"
+        try:
+            await self._api(scope, receive, send)
+        finally:
+            if record.logged:
+                # The application has left its findings in the scope.
+                record.route = _template(self._api, scope)
+                record.sandbox_id = scope["state"].get("sandbox_id") or scope.get("path_params", {}).get("sandbox_id")
+                caller = scope["state"].get("caller")
+                record.key_id = caller.id if caller is not None else None
+
+
+def _template(api: ASGIApp, scope: Scope) -> str:
+    """Return the path template of the route that a request was for; requests that were refused have one too."""
+    routes = [scope["route"]] if "route" in scope else getattr(api, "routes", ())
+    return next((route.path for route in routes if route.matches(scope)[0] is not Match.NONE), NO_ROUTE)
 
 
 def _raw_target(scope: Scope) -> str:

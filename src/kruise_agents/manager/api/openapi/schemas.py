@@ -100,7 +100,7 @@ _RANGES = _or_null(
 )
 
 SCHEMAS: dict[str, Schema] = {
-    "Error": _object({"code": _NUMBER, "message": _TEXT}, {"error_code": _TEXT}),
+    "Error": _object({"code": _NUMBER, "message": _TEXT}, {"error_code": _TEXT, "request_id": _TEXT}),
     "Health": _object(
         {
             "status": {"const": "OK"},

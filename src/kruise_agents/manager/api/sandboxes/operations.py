@@ -146,6 +146,7 @@ class SandboxRoutes:
         return self._created(request, sandbox)
 
     def _created(self, request: Request, sandbox: Sandbox) -> Response:
+        request.state.sandbox_id = sandbox.id  # for the log
         reply = {**sandbox_reply(sandbox, request.state.domain), **new_token_fields(self._sandboxes, sandbox)}
         return JSONResponse(reply, status_code=201)
 
