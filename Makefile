@@ -1,4 +1,4 @@
-# `make demo` shows it work, `make test` runs every test, `make lint` checks style and types.
+# `make demo` shows it work, `make check` is for the minute between two changes, `make test` runs every test.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -7,11 +7,18 @@ UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 
-.PHONY: demo test compat bench-patch bench-sandbox bench-fleet soak drift lint format lock wheel clean FORCE
+.PHONY: demo check pure test compat bench-patch bench-sandbox bench-fleet soak drift lint format lock wheel clean FORCE
 .DELETE_ON_ERROR:
 
 demo: .venv/local.stamp
 	@$(BIN)/python scripts/demo.py
+
+# Style, types, and the tests that start no process: under a minute on two cores.
+check: .venv/dev.stamp
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint pure
+
+pure: .venv/dev.stamp
+	$(BIN)/python -m pytest -q -m "not live and not slow" $(ARGS)
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto $(ARGS)

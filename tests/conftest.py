@@ -1,22 +1,63 @@
-"""What holds for all tests, whoever runs them."""
+"""Rules for all tests: what each may start, what it needs of the machine, and what a run leaves behind."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from support.guard import guard
+
+_LIVE_FIXTURES = {"manager", "managers", "served"}
+"""Fixtures that start managers or kernels; a test that uses one of them is live."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    with guard.watching():
+        return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _LIVE_FIXTURES.intersection(getattr(item, "fixturenames", ())) or item.get_closest_marker("needs"):
+            item.add_marker("live")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    needs = [need for marker in item.iter_markers("needs") for need in marker.args]
+    if needs:
+        from support.needs import missing  # not above: in environments of other SDKs there is no manager
+
+        for need in needs:
+            if reason := missing(need):
+                pytest.skip(reason)
+    with _watching(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    with _watching(item):
+        return (yield)
+
+
+def _watching(item: pytest.Item) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if item.get_closest_marker("live") else guard.watching()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _whoever_runs_the_tests_can_remove_what_they_leave(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Neither an ordinary user nor pytest for him, some runs later, could remove folders of the ids of sandboxes."""
+    """Remove folders that belong to ids of sandboxes; neither an ordinary user nor pytest could remove them later."""
     yield
     foreign = list(_foreign(tmp_path_factory.getbasetemp())) if os.geteuid() != 0 else []
     if foreign:
-        # Not above: the environments of other SDKs do not have a manager.
-        from kruise_agents.manager.runtime import BubblewrapRuntime
+        from kruise_agents.manager.runtime import BubblewrapRuntime  # as above
 
         runtime = BubblewrapRuntime()
         runtime.check()

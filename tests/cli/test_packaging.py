@@ -77,6 +77,7 @@ def test_the_unit_leaves_sandboxes_what_they_need(settings: dict[str, str]) -> N
     assert not BREAK_SANDBOXES & settings.keys()
 
 
+@pytest.mark.live
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     here = tmp_path / UNIT.name
@@ -87,6 +88,7 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, complaints) == (0, [])
 
 
+@pytest.mark.live
 def test_what_prometheus_is_told_to_look_at_is_there(tmp_path: Path) -> None:
     rules = (PACKAGING / "prometheus-rules.yml").read_text()
     asked = set(re.findall(r"kruise_agents_[a-z_]+", rules))
@@ -98,6 +100,7 @@ def test_what_prometheus_is_told_to_look_at_is_there(tmp_path: Path) -> None:
     assert asked <= told
 
 
+@pytest.mark.live
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_shell_lines_for_ci_run_tests_and_leave_nothing(fails: bool, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ import pytest
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import available_runtime, descendants, processes_with, running_manager, serve_command, wait_for
 
+pytestmark = pytest.mark.live
+
 
 @contextlib.contextmanager
 def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:

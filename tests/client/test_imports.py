@@ -12,6 +12,7 @@ import pytest
 
 from support.sdk import CODE_INTERPRETER_VERSION
 
+pytestmark = pytest.mark.live
 PRIVATE = "https://example.com/kruise/api"
 
 

@@ -155,6 +155,7 @@ def test_d10_an_empty_domain_gives_urls_without_a_host(monkeypatch: pytest.Monke
         Config()
 
 
+@pytest.mark.live
 def test_d11_a_stated_api_url_is_overwritten() -> None:
     text = """
         import os
@@ -210,6 +211,7 @@ def test_d15_a_vendor_domain_gets_a_host_of_its_own(monkeypatch: pytest.MonkeyPa
             Config(domain=default)
 
 
+@pytest.mark.live
 def test_d16_the_patch_needs_the_code_interpreter() -> None:
     text = """
         import sys
@@ -285,6 +287,7 @@ def test_d22_the_packages_ranges_allow_what_cannot_work() -> None:
         assert older not in base[window.package].specifier
 
 
+@pytest.mark.live
 def test_d23_child_processes_inherit_half_a_patch() -> None:
     text = """
         import os, subprocess, sys
@@ -381,6 +384,7 @@ def test_d31_the_first_of_two_levels_undoes_both(first: int) -> None:
     assert Config().api_url == "https://api.example.com"
 
 
+@pytest.mark.live
 def test_d32_names_imported_before_the_patch_are_missed() -> None:
     text = """
         from e2b import ConnectionConfig, Sandbox

@@ -189,6 +189,7 @@ def test_a_patch_over_ours_does_not_hinder_another_level(monkeypatch: pytest.Mon
             assert e2b.ConnectionConfig().api_url == "http://example.com/kruise/api"
 
 
+@pytest.mark.live
 def test_the_environment_is_left_alone_and_children_see_it_as_it_was() -> None:
     before = dict(os.environ)
     with patch_e2b():

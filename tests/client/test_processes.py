@@ -16,6 +16,8 @@ import pytest
 from kruise_agents.errors import ConfigurationError
 from kruise_agents.patch_e2b import patch_e2b, unpatch_e2b
 
+pytestmark = pytest.mark.live
+
 
 def run(program: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program; it must end well, and in time."""

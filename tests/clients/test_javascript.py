@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from support.environments import ROOT
-from support.javascript import PROGRAMS, javascript_packages, no_node_because
-from support.managers import RunningManager, available_runtime, one_user_because
+from support.javascript import PROGRAMS, javascript_packages
+from support.managers import RunningManager, one_user_because
 from support.namespaces import in_network_namespace
 
 STAGE = ROOT / "tests" / "integration" / "stage.py"
 
 pytestmark = [
-    pytest.mark.skipif(no_node_because() is not None, reason=f"JavaScript cannot be run: {no_node_because()}"),
-    pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces"),
+    pytest.mark.needs("node"),
+    pytest.mark.needs("namespaces"),
     pytest.mark.timeout(300),
 ]
 

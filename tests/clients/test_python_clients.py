@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from support.environments import ROOT, client_environment
-from support.managers import RunningManager, available_runtime, one_user_because
+from support.managers import RunningManager, one_user_because
 from support.namespaces import in_network_namespace
 
 PROGRAMS = Path(__file__).parent / "programs"
 STAGE = ROOT / "tests" / "integration" / "stage.py"
 
 pytestmark = [
-    pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces"),
+    pytest.mark.needs("namespaces"),
     pytest.mark.timeout(300),
 ]
 

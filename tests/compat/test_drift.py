@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+
 from support.environments import ROOT, sdk_environment
+
+pytestmark = pytest.mark.live
 
 CHANGE = """
 import e2b

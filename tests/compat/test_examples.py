@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.environments import ROOT, sdk_environment
-from support.managers import RunningManager, available_runtime, running_manager
+from support.managers import RunningManager, running_manager
 from support.matrix import PROGRAMS
 
 
@@ -19,7 +19,7 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager
         yield running
 
 
-@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="the examples name /home/user")
+@pytest.mark.needs("namespaces")  # the examples name /home/user
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("pair", ["oldest", "newest"])
 def test_the_examples_run_sync_and_async(pair: str, manager: RunningManager) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from support.environments import ROOT, sdk_environment
 
+pytestmark = pytest.mark.live
 PAIRS = {
     "oldest": "everything is native httpx",
     "2.25": "the key check, the direct URL, the list of supported domains",

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.live
+
 PROGRAM = """
 from kruise_agents.keys import decode_key, encode_key
 from kruise_agents.patch_e2b import Patch, patch_e2b, unpatch_e2b

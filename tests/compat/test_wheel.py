@@ -13,6 +13,8 @@ import pytest
 from support.environments import ROOT, sdk_environment
 from support.managers import available_runtime
 
+pytestmark = pytest.mark.live
+
 
 @pytest.mark.timeout(600)
 def test_serve_and_the_program_of_the_readme_run_from_the_wheel(tmp_path: Path) -> None:

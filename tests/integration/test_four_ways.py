@@ -9,16 +9,12 @@ from pathlib import Path
 import pytest
 
 from support.environments import sdk_environment
-from support.managers import available_runtime
 from support.namespaces import in_network_namespace
 
 STAGE = Path(__file__).parent / "stage.py"
 PROGRAM = Path(__file__).parent / "programs" / "walk.py"
 
-pytestmark = pytest.mark.skipif(
-    available_runtime() != "bubblewrap",
-    reason="this machine permits no namespaces, and ports 443 and 80 can only be bound in one",
-)
+pytestmark = pytest.mark.needs("namespaces")  # ports 443 and 80 can only be bound in one
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

@@ -10,16 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from support.managers import available_runtime
 from support.namespaces import in_network_namespace
 
 HERE = Path(__file__).parent
 WEB_PROGRAMS = HERE.parent / "manager" / "programs"
 
-pytestmark = pytest.mark.skipif(
-    available_runtime() != "bubblewrap",
-    reason="this machine permits no namespaces, and port 443 can only be bound in one",
-)
+pytestmark = pytest.mark.needs("namespaces")  # port 443 can only be bound in one
 
 
 def require(proxy: str) -> None:

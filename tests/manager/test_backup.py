@@ -13,8 +13,9 @@ import pytest
 from e2b_code_interpreter import Sandbox
 
 from kruise_agents.patch_e2b import patch_e2b
-from support.managers import RunningManager, available_runtime, running_manager
+from support.managers import RunningManager, running_manager
 
+pytestmark = pytest.mark.live
 CONTENT = "0123456789" * 10_000
 
 
@@ -130,7 +131,7 @@ def test_the_copy_can_be_read_by_nobody_else(tmp_path: Path) -> None:
         assert (tmp_path / "copy" / name).stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="the process runtime has no volumes")
+@pytest.mark.needs("namespaces")  # the process runtime has no volumes
 def test_volumes_are_in_the_copy_with_the_owners_of_files(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with running_manager(tmp_path) as manager, manager.api() as api:

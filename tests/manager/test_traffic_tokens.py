@@ -218,6 +218,7 @@ class TestUse:
             assert secret not in log
 
 
+@pytest.mark.live
 def test_short_lived_tokens_are_rotated_by_the_sdk(tmp_path_factory: pytest.TempPathFactory, patched: None) -> None:
     options = ("--traffic-access-token-validity", "2", "--traffic-access-token-clock-skew", "0")
     with running_manager(tmp_path_factory.mktemp("rotating"), *options) as manager, patch_traffic_access_token():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ AUTHORITIES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(AUTHORITIES, TARGETS, st.none() | SEGMENTS, st.none() | PORTS)
 def test_a_request_is_for_whom_the_tables_say(

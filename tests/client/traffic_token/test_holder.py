@@ -239,6 +239,7 @@ def test_callers_that_waited_take_the_new_token_even_if_it_is_due_at_once(validi
     assert (server.calls, tokens) == (1, {server.token(1)})
 
 
+@pytest.mark.live
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_does_not_wait_for_a_refresh_that_its_parent_has_begun() -> None:

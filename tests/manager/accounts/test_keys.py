@@ -16,6 +16,7 @@ from e2b_code_interpreter import Sandbox
 from kruise_agents.protocol.keys import decode_key, encode_key
 from support.managers import RunningManager, running_manager
 
+pytestmark = pytest.mark.live
 ADMIN_ID = "550e8400-e29b-41d4-a716-446655440000"
 ADMIN_TEAM_ID = "550e8400-e29b-41d4-a716-446655449999"
 MakeKey = Callable[..., dict[str, Any]]

@@ -20,7 +20,7 @@ from kruise_agents.manager.state.secret import StateSecret
 from kruise_agents.manager.state.tables import SecretRow
 from support.managers import API_KEY, RunningManager, running_manager
 
-pytestmark = pytest.mark.usefixtures("patched")
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("patched")]
 VALUE = "a value that is nobody's business"
 
 

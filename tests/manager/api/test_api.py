@@ -14,7 +14,7 @@ import pytest
 from e2b import Sandbox as CoreSandbox
 from e2b_code_interpreter import Sandbox
 
-from support.managers import RunningManager, assert_ends, available_runtime, processes_with, wait_for
+from support.managers import RunningManager, assert_ends, processes_with, wait_for
 
 Create = Callable[..., dict[str, Any]]
 
@@ -156,7 +156,7 @@ def test_kill_ends_everything_before_it_answers(manager: RunningManager, patched
     assert sandbox.kill() is False
 
 
-@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="pkill would find the programs of other sandboxes too")
+@pytest.mark.needs("namespaces")  # without them pkill would find the programs of other sandboxes too
 def test_a_sandbox_whose_program_dies_is_gone(manager: RunningManager, sandbox: Sandbox, api: httpx.Client) -> None:
     sandbox.commands.run("pkill -9 -f kruise_agents.sandbox; sleep 5", background=True, user="root")
     wait_for(lambda: api.get(f"/sandboxes/{sandbox.sandbox_id}").status_code == 404, what="the end of the sandbox")

@@ -15,8 +15,9 @@ from kruise_agents.keys import encode_key
 from kruise_agents.manager.http.listening import bind
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.protocol import SandboxTarget, Shape, build
-from support.managers import API_KEY, RunningManager, available_runtime, running_manager
+from support.managers import API_KEY, RunningManager, running_manager
 
+pytestmark = pytest.mark.live
 ENVD = 49983
 TRAFFIC = "e2b-traffic-access-token"
 PROTECT = {"security.agents.kruise.io/enable-jwt-auth": "true"}
@@ -161,7 +162,7 @@ def test_no_spelling_of_the_managers_routes_is_served_by_envd(path: str, doors: 
     assert httpx.get(f"{url}/files?path=a.txt").status_code == 401
 
 
-@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="without namespaces nothing is hidden")
+@pytest.mark.needs("namespaces")  # without them, nothing is hidden
 def test_the_managers_sockets_do_not_exist_inside(doors: RunningManager, one: Sandbox) -> None:
     sockets = [*doors.state_dir.rglob("control"), *doors.state_dir.rglob("relay")]
     assert sockets

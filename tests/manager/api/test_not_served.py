@@ -12,6 +12,8 @@ from e2b_code_interpreter import AsyncSandbox, Sandbox
 from kruise_agents.errors import UnsupportedByManagerError
 from support.managers import RunningManager, running_manager
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture(scope="module")
 def older(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:

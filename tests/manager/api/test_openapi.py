@@ -21,6 +21,7 @@ from kruise_agents.manager.templates.model import Templates
 from support.environments import run_tool, tool_environment
 from support.managers import RunningManager, running_manager
 
+pytestmark = pytest.mark.live
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,ignored_auth"
 
 

@@ -20,6 +20,7 @@ from websockets.typing import Subprotocol
 from kruise_agents.protocol import SandboxTarget, Shape, build
 from support.managers import RunningManager, running_manager, wait_for
 
+pytestmark = pytest.mark.live
 CHAT = Subprotocol("chat")
 Serve = Callable[[str], str]
 

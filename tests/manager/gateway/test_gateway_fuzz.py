@@ -101,6 +101,7 @@ def front() -> Iterator[Front]:
         yield front
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(connections(), st.lists(st.integers(1, 200), max_size=2))
 def test_nothing_gets_through_that_another_parser_does_not_read_there(

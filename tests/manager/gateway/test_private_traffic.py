@@ -13,6 +13,7 @@ from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.protocol import SandboxTarget, Shape, build
 from support.managers import RunningManager, running_manager
 
+pytestmark = pytest.mark.live
 HEADER = "e2b-traffic-access-token"
 PRIVATE = {"allow_public_traffic": False}
 SECURED = "Sandbox is secured with traffic access token."

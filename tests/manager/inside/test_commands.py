@@ -16,11 +16,9 @@ from e2b import CommandExitException, SandboxException, TimeoutException
 from e2b.sandbox.commands.command_handle import PtySize
 from e2b_code_interpreter import AsyncSandbox, Sandbox
 
-from support.managers import RunningManager, available_runtime, processes_with, wait_for
+from support.managers import RunningManager, processes_with, wait_for
 
-isolated = pytest.mark.skipif(
-    available_runtime() != "bubblewrap", reason="this machine permits no namespaces; process ids are the host's"
-)
+isolated = pytest.mark.needs("namespaces")  # without them, process ids are the host's
 
 
 class Screen:

@@ -12,12 +12,10 @@ import pytest
 from e2b.sandbox.commands.command_handle import PtySize
 from e2b_code_interpreter import Sandbox
 
-from support.managers import RunningManager, available_runtime, one_user_because, wait_for
+from support.managers import RunningManager, wait_for
 
-pytestmark = pytest.mark.skipif(
-    available_runtime() != "bubblewrap", reason="this machine permits no namespaces; the environment is the host's"
-)
-several = pytest.mark.skipif(one_user_because() is not None, reason=f"sandboxes have one user: {one_user_because()}")
+pytestmark = pytest.mark.needs("namespaces")  # without them, the environment is the host's
+several = pytest.mark.needs("several users")
 NEEDED = ("bash", "sh", "python3", "python", "pip", "sudo", "ps", "pgrep", "kill", "sleep", "cat", "tput")
 
 

@@ -57,6 +57,7 @@ def test_the_manager_makes_room_for_groups_with_limits(proc: Path, group: Path) 
     assert (group / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
 
 
+@pytest.mark.live
 def test_a_sandbox_gets_a_group_with_its_limits_and_runs_in_it(proc: Path, group: Path) -> None:
     groups = find_groups(proc)
     with groups.limited("isandbox", LIMITS) as before:

@@ -20,6 +20,7 @@ from kruise_agents.manager.runtime import EgressRules
 from support.managers import RunningManager, available_runtime, descendants, running_manager, wait_for
 from support.namespaces import in_network_namespace
 
+pytestmark = pytest.mark.live
 PROGRAM = Path(__file__).parents[1] / "programs" / "internet.py"
 NEEDED = ("ip", "unshare", "nsenter", "curl")
 PATH = f"{os.environ['PATH']}:/usr/sbin"

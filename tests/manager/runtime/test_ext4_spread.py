@@ -10,6 +10,8 @@ import pytest
 from kruise_agents.manager.runtime.files.ext4_spread import spread_apart
 from support.managers import RunningManager
 
+pytestmark = pytest.mark.live
+
 
 def flags_of(folder: Path) -> str:
     """As ``lsattr`` shows them; skips where folders have none."""

@@ -11,6 +11,8 @@ import pytest
 
 from kruise_agents.manager.runtime.pause.freezer import Freezer, group_of
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture
 def sleeper() -> Iterator[int]:

@@ -16,10 +16,10 @@ from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.runtime import BubblewrapRuntime
 from kruise_agents.patch_e2b import patch_e2b
-from support.managers import RunningManager, available_runtime, one_user_because, running_manager
+from support.managers import RunningManager, one_user_because, running_manager
 from support.users import NO_IDENTITIES
 
-pytestmark = pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces")
+pytestmark = pytest.mark.needs("namespaces")
 
 # A host with a sudo of its own, whether or not this one has it.
 WITH_SUDO = """

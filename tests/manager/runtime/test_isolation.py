@@ -20,7 +20,6 @@ from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.sandbox.linux.seccomp import refused_calls
 from support.managers import (
     RunningManager,
-    available_runtime,
     descendants,
     one_user_because,
     processes_with,
@@ -29,7 +28,7 @@ from support.managers import (
 )
 from support.users import NO_IDENTITIES
 
-pytestmark = pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces")
+pytestmark = pytest.mark.needs("namespaces")
 MARK = "only-the-host-has-this"
 AGENT = 4
 """The number of a sandbox's own program, in the sandbox; 2 is its placeholder."""

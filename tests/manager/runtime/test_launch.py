@@ -9,9 +9,9 @@ import pytest
 from kruise_agents.manager.runtime.bwrap.launch import Setup, start
 from kruise_agents.manager.runtime.bwrap.options import trial_options
 from kruise_agents.manager.runtime.bwrap.self_test import find_users
-from support.managers import assert_ends, available_runtime, one_user_because
+from support.managers import assert_ends, one_user_because
 
-pytestmark = pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces")
+pytestmark = pytest.mark.needs("namespaces")
 
 
 @pytest.mark.parametrize("users", ["several", "one"])

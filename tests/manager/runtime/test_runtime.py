@@ -26,9 +26,8 @@ from support.managers import (
     wait_for,
 )
 
-isolated = pytest.mark.skipif(
-    available_runtime() != "bubblewrap", reason="this machine permits no namespaces; sandboxes are not isolated here"
-)
+pytestmark = pytest.mark.live
+isolated = pytest.mark.needs("namespaces")  # without them, nothing is isolated
 
 
 @pytest.fixture

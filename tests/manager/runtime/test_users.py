@@ -14,7 +14,8 @@ from e2b_code_interpreter import Sandbox
 from support.managers import RunningManager, available_runtime, one_user_because, running_manager, wait_for
 from support.users import NO_IDENTITIES
 
-several = pytest.mark.skipif(one_user_because() is not None, reason=f"sandboxes have one user: {one_user_because()}")
+pytestmark = pytest.mark.live
+several = pytest.mark.needs("several users")
 
 
 def out(sandbox: Sandbox, command: str, **options: str) -> str:

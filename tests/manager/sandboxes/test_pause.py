@@ -23,6 +23,7 @@ from kruise_agents.sandbox.end_of_life import GRACE_SECONDS
 from kruise_agents.sandbox.linux.pid1 import _descendants
 from support.managers import RunningManager, running_manager, wait_for
 
+pytestmark = pytest.mark.live
 EXTENSION = "e2b.agents.kruise.io/"
 TICKER = "i=0; while :; do i=$((i+1)); echo $i > ticks; sleep 0.02; done"
 

@@ -15,6 +15,7 @@ from e2b_code_interpreter import Sandbox
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import RunningManager, assert_ends, descendants, running_manager, wait_for
 
+pytestmark = pytest.mark.live
 POOL = "kruise_agents_pool_"
 OF_POOL = '{template="code-interpreter-v1"}'
 

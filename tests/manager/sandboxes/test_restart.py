@@ -33,6 +33,7 @@ from support.managers import (
     wait_for,
 )
 
+pytestmark = pytest.mark.live
 MARK = f"sleep 98{os.getpid() % 100_000:05}"
 """With two more digits the background programs of one test, and of no other run of the tests."""
 
@@ -92,7 +93,7 @@ def test_a_killed_managers_sandboxes_go_on_with_all_that_runs_in_them(folder: Pa
         assert folders(manager) == set()
 
 
-@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces")
+@pytest.mark.needs("namespaces")
 def test_what_is_taken_over_is_still_held_to_its_limits(folder: Path) -> None:
     with running_manager(folder, "--memory", "256") as manager:
         sandbox = Sandbox.create(timeout=600, **options(manager))
@@ -277,7 +278,7 @@ bubblewrap.BubblewrapRuntime.launch = dying
 """
 
 
-@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="needs namespaces")
+@pytest.mark.needs("namespaces")
 def test_a_manager_that_is_killed_before_it_knows_the_first_process_leaves_none(folder: Path) -> None:
     with running_manager(folder, prelude=DIES_WHILE_IT_LAUNCHES) as manager:
         with manager.api() as api, pytest.raises(httpx.HTTPError):

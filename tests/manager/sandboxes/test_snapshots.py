@@ -18,7 +18,7 @@ from e2b_code_interpreter import Sandbox
 from kruise_agents.manager.state.database import Database
 from kruise_agents.manager.state.tables import SnapshotRow
 from kruise_agents.patch_e2b import patch_e2b
-from support.managers import RunningManager, available_runtime, one_user_because, running_manager, wait_for
+from support.managers import RunningManager, one_user_because, running_manager, wait_for
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def test_a_snapshot_whose_files_are_gone_is_forgotten(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="needs namespaces")
+@pytest.mark.needs("namespaces")
 def test_a_copy_that_fails_leaves_nothing_and_the_sandbox_goes_on(
     sandbox: Sandbox, api: httpx.Client, manager: RunningManager
 ) -> None:

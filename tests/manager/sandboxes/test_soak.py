@@ -17,6 +17,7 @@ from kruise_agents.patch_e2b import patch_e2b
 from support.managers import running_manager, wait_for
 from support.soak import cycle, settled
 
+pytestmark = pytest.mark.live
 CYCLES = 20
 POOL = 1
 _WRITES_ARENAS = """

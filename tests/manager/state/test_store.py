@@ -93,6 +93,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyt
     store.close()
 
 
+@pytest.mark.live
 def test_a_state_folder_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()

@@ -14,7 +14,6 @@ from e2b_code_interpreter import Sandbox
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import (
     RunningManager,
-    available_runtime,
     one_user_because,
     running_manager,
     serve_command,
@@ -25,7 +24,7 @@ from support.users import NO_IDENTITIES
 from support.wheels import make_wheel
 
 pytestmark = [
-    pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces"),
+    pytest.mark.needs("namespaces"),
     pytest.mark.skipif(shutil.which("ldd") is None, reason="ldd is not installed"),
 ]
 OWN = "/.kruise-agents"

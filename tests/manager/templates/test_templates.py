@@ -167,6 +167,7 @@ def test_templates_are_listed_and_known(manager: RunningManager) -> None:
         assert api.get("/templates/aliases/web").json() == {"templateID": "web", "public": True}
 
 
+@pytest.mark.live
 def test_a_prepared_template_is_kept_until_something_in_it_changes(folder: Path, tmp_path: Path) -> None:
     own = tmp_path / "templates"
     own.mkdir()
@@ -189,6 +190,7 @@ def test_a_prepared_template_is_kept_until_something_in_it_changes(folder: Path,
             assert sandbox.files.read("a") == "2"
 
 
+@pytest.mark.live
 def test_a_template_has_a_pool_whose_start_command_runs_already(folder: Path, tmp_path: Path) -> None:
     own = tmp_path / "templates"
     own.mkdir()
@@ -202,6 +204,7 @@ def test_a_template_has_a_pool_whose_start_command_runs_already(folder: Path, tm
             assert sandbox.commands.run("echo $COLOUR $TASTE").stdout == "blue sour\n"
 
 
+@pytest.mark.live
 def test_requirements_that_cannot_be_installed_stop_the_start(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "ml.toml").write_text('requirements = ["no-such-thing-here==1"]\n')
@@ -215,6 +218,7 @@ def test_requirements_that_cannot_be_installed_stop_the_start(tmp_path: Path) ->
     assert "no-such-thing-here" in done.stderr.rpartition("pip says")[2]
 
 
+@pytest.mark.live
 def test_every_mistake_in_every_file_is_named_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "a.toml").write_text('pol = 2\nstart = 5\n\n[ready]\nport = 80\nurl = "ftp://x"\n')
@@ -299,6 +303,7 @@ def refusal(tmp_path: Path, *options: str) -> str:
     return done.stderr
 
 
+@pytest.mark.live
 def test_what_the_process_runtime_cannot_keep_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "a.toml").write_text('pool = 1\ninternet = false\nrootfs = "."\n')
@@ -307,7 +312,7 @@ def test_what_the_process_runtime_cannot_keep_is_refused(tmp_path: Path) -> None
     assert "a.toml:3: 'rootfs' is not supported by the runtime 'process'" in said
 
 
-@pytest.mark.skipif(available_runtime() != "bubblewrap", reason="this machine permits no namespaces")
+@pytest.mark.needs("namespaces")
 def test_internet_that_cannot_be_had_is_said_at_the_start_and_no_create_fails(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "web.toml").write_text("internet = true\ncode_interpreter = false\n")

@@ -24,17 +24,14 @@ from kruise_agents.manager.volumes import OutsideError, VolumeTree
 from kruise_agents.manager.volumes.tree import Attributes
 from support.managers import (
     RunningManager,
-    available_runtime,
-    one_user_because,
     reads_volumes,
     running_manager,
     wait_for,
 )
 
 pytestmark = pytest.mark.usefixtures("patched")
-needs_mounts = pytest.mark.skipif(available_runtime() != "bubblewrap", reason="mounts need namespaces")
-UNREADABLE = not reads_volumes()
-needs_contents = pytest.mark.skipif(UNREADABLE, reason="without root a manager cannot read the files of several users")
+needs_mounts = pytest.mark.needs("namespaces")
+needs_contents = pytest.mark.needs("contents of volumes")
 Start = Callable[..., Sandbox]
 
 
@@ -147,13 +144,13 @@ def test_a_sandbox_and_the_api_see_the_same_files(volume: Volume, start: Start) 
 
 def test_contents_are_there_or_refused_by_name(volume: Volume) -> None:
     refused = pytest.raises(Exception, match="400: contents of volumes: not supported")
-    with refused if UNREADABLE else contextlib.nullcontext():
+    with refused if not reads_volumes() else contextlib.nullcontext():
         assert volume.list("/") == []
 
 
 @needs_contents
 @needs_mounts
-@pytest.mark.skipif(one_user_because() is not None, reason="sandboxes have one user here")
+@pytest.mark.needs("several users")
 def test_files_belong_to_the_same_users_everywhere(volume: Volume, start: Start) -> None:
     sandbox = start(volume_mounts={"/mnt/v": volume})
     sandbox.commands.run("touch /mnt/v/roots && chmod 600 /mnt/v/roots", user="root")

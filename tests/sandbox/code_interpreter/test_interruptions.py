@@ -15,6 +15,7 @@ import pytest
 from e2b.exceptions import SandboxException, TimeoutException
 from e2b_code_interpreter import Context, Execution, Sandbox
 
+pytestmark = pytest.mark.live
 SLEEP = "print('sleeping', flush=True)\nimport time\ntime.sleep(60)"
 DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + SLEEP
 BUSY = "print('busy', flush=True)\nwhile True: pass"

@@ -13,6 +13,8 @@ from kruise_agents.errors import ConfigurationError
 from kruise_agents.sandbox.code_interpreter import CodeInterpreter
 from kruise_agents.sandbox.state import SandboxState
 
+pytestmark = pytest.mark.live
+
 
 def loaded_by(module: str) -> set[str]:
     code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"

@@ -98,6 +98,7 @@ def test_a_signature_without_a_path_is_one_for_the_empty_path(secured: Any) -> N
     assert httpx.post(secured.url + "/files", params=query, files=form).status_code == 401
 
 
+@pytest.mark.live
 def test_the_token_opens_everything(secured: Any) -> None:
     sandbox = secured.sandbox(TOKEN)
     sandbox.files.write("f", "x")
@@ -157,6 +158,7 @@ def test_health_is_open_to_everybody(secured: Any) -> None:
     assert secured.sandbox().is_running()
 
 
+@pytest.mark.live
 def test_the_users_name_may_be_given(sandbox: Sandbox) -> None:
     sandbox.files.write("f", "x", user="user")
     assert sandbox.files.read("f", user="user") == "x"

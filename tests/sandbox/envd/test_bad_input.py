@@ -100,6 +100,7 @@ def test_fields_of_a_wrong_type_are_named(path: str, request_: dict[str, Any], f
     assert f"field '{field}' is not " in reply.json()["message"]
 
 
+@pytest.mark.live
 def test_input_that_is_no_base64(sandbox: Sandbox, served_envd: Any) -> None:
     handle = sandbox.commands.run("cat", background=True, stdin=True)
     request = {"process": {"pid": handle.pid}, "input": {"stdin": "!"}}
@@ -168,6 +169,7 @@ class Cut:
         self._connection.close()
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("half", [0, 1, 4, 5, 20])
 def test_streamed_input_that_stops_half_way(
     half: int, sandbox: Sandbox, served_envd: Any, wait_until: Callable[..., None]
@@ -187,6 +189,7 @@ def test_streamed_input_that_stops_half_way(
     assert taken.read_text() == "one,two"
 
 
+@pytest.mark.live
 def test_streamed_input_for_a_process_that_ends_meanwhile(sandbox: Sandbox, served_envd: Any) -> None:
     handle = sandbox.commands.run("head -c 1 > /dev/null", background=True, stdin=True)
     pieces = [frame({"start": {"process": {"pid": handle.pid}}})]
@@ -203,6 +206,7 @@ def test_streamed_input_for_a_process_that_ends_meanwhile(sandbox: Sandbox, serv
     assert error["message"].startswith("error writing to stdin: ")
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("cut_at", range(0, 60, 7))
 def test_a_start_that_stops_half_way_starts_nothing(cut_at: int, sandbox: Sandbox, served_envd: Any) -> None:
     body = frame({"process": {"cmd": "touch", "args": ["started"]}, "stdin": False})

@@ -19,6 +19,7 @@ from e2b import NotFoundException, Sandbox, TimeoutException
 from kruise_agents.sandbox.connect.framing import MESSAGE, Envelope, EnvelopeDecoder
 from support.managers import RunningManager, running_manager
 
+pytestmark = pytest.mark.live
 MIB = 1 << 20
 # Room for whatever an allocator keeps; a tenth of what passes through would be above it.
 FLAT_KILOBYTES = 20 * 1024

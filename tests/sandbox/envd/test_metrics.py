@@ -91,6 +91,7 @@ def test_the_token_is_needed(served_envd: Any) -> None:
     assert httpx.get(served_envd.url + "/metrics").status_code == 401
 
 
+@pytest.mark.live
 def test_memory_is_that_of_the_family_alone(family: Family) -> None:
     metrics = Metrics([], family.process.pid)
     before = metrics.measure()
@@ -103,6 +104,7 @@ def test_memory_is_that_of_the_family_alone(family: Family) -> None:
     assert before["mem_cache"] > 0
 
 
+@pytest.mark.live
 def test_time_of_processes_that_have_ended_counts_and_that_of_others_does_not(family: Family) -> None:
     metrics = Metrics([], family.process.pid)
     began = time.monotonic()
@@ -117,6 +119,7 @@ def test_time_of_processes_that_have_ended_counts_and_that_of_others_does_not(fa
     assert metrics.measure()["cpu_used_pct"] < 100, "since the last request, not since the beginning"
 
 
+@pytest.mark.live
 def test_disks_are_counted_once(family: Family, tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -169,6 +172,7 @@ def test_the_disk_is_that_of_the_sandbox_and_not_of_the_machine(
     wait_until(lambda: measured()["disk_used"] < before["disk_used"] + (10 << 20))
 
 
+@pytest.mark.live
 def test_a_family_that_has_ended_uses_nothing(family: Family) -> None:
     metrics = Metrics([], family.process.pid)
     family.end()
@@ -176,6 +180,7 @@ def test_a_family_that_has_ended_uses_nothing(family: Family) -> None:
     assert (found["mem_used"], found["mem_cache"], found["cpu_used_pct"]) == (0, 0, 0)
 
 
+@pytest.mark.live
 def test_kernels_without_shares_give_whole_pages(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.read_text
 

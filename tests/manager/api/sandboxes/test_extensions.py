@@ -10,6 +10,7 @@ import pytest
 
 from support.managers import running_manager
 
+pytestmark = pytest.mark.live
 PREFIX = "e2b.agents.kruise.io/"
 
 

@@ -238,6 +238,7 @@ def test_a_create_for_which_the_disk_was_full_may_be_tried_again(store: Database
     assert made == [0, 1]
 
 
+@pytest.mark.live
 def test_a_create_repeated_after_the_manager_was_killed_gets_the_same_sandbox(tmp_path: Path) -> None:
     protect = {"metadata": {"security.agents.kruise.io/enable-jwt-auth": "true"}}
     with running_manager(tmp_path) as manager, manager.api() as api:
@@ -261,6 +262,7 @@ def test_a_create_repeated_after_the_manager_was_killed_gets_the_same_sandbox(tm
         assert over.headers["Should-Retry"] == "false"
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("round_", range(3))
 def test_a_manager_killed_in_the_middle_of_a_create_leaves_one_sandbox_to_its_repetition(
     round_: int, tmp_path: Path

@@ -22,6 +22,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+pytestmark = pytest.mark.live
 PROGRAM = Path(__file__).parents[1] / "programs" / "serve.py"
 MOUNTING = ["unshare", "--user", "--map-root-user", "--mount"]
 MIB = 1 << 20

@@ -229,6 +229,7 @@ def deep_trees(served_envd: Any) -> Iterator[None]:
     subprocess.run(["rm", "-rf", served_envd.home / "short", served_envd.home / "long"], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("deep_trees")
 def test_deep_trees_are_listed_and_removed(sandbox: Sandbox, served_envd: Any) -> None:
     (served_envd.home / "short/beside").touch()

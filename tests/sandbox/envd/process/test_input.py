@@ -14,6 +14,8 @@ from e2b import CommandExitException, Sandbox
 
 from kruise_agents.sandbox.connect.framing import Envelope
 
+pytestmark = pytest.mark.live
+
 
 def rpc(served: Any, method: str, **request: Any) -> httpx.Response:
     return httpx.post(f"{served.url}/process.Process/{method}", json=request, timeout=30)

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from kruise_agents.sandbox.connect.framing import Envelope, EnvelopeDecoder
 from kruise_agents.sandbox.envd.process.text import incomplete_tail
 
+pytestmark = pytest.mark.live
+
 
 @given(st.text(max_size=20), st.integers(0, 80))
 def test_text_that_is_cut_anywhere_is_put_together_again(text: str, cut: int) -> None:

@@ -25,6 +25,7 @@ from kruise_agents.sandbox.connect.framing import Envelope, EnvelopeDecoder
 from kruise_agents.sandbox.envd.keepalive import keepalive_interval
 from kruise_agents.sandbox.envd.process import registry
 
+pytestmark = pytest.mark.live
 STREAM = {"content-type": "application/connect+json"}
 
 

@@ -14,6 +14,7 @@ from e2b.sandbox.commands.command_handle import PtySize
 
 from kruise_agents.sandbox.connect.framing import Envelope, EnvelopeDecoder
 
+pytestmark = pytest.mark.live
 SIZE = PtySize(rows=24, cols=80)
 
 

@@ -352,6 +352,7 @@ def created(folder: Path, *changes: Callable[[], None]) -> list[list[str]]:
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 class TestALargeTree:
     @pytest.fixture(autouse=True)
     def turns_of_one_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
