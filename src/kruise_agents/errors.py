@@ -18,7 +18,7 @@
         └── TrafficAccessTokenRefreshError    ... because the manager did not give a new one
 
 More branches grow where only their own floor meets them: ``StartError`` and ``NoAnswerError``
-(``manager/sandboxes/program.py``), ``RefusedError`` (``manager/sandboxes/lifecycle.py``), ``NoSpaceError``
+(``manager/sandboxes/control_client.py``), ``RefusedError`` (``manager/sandboxes/lifecycle.py``), ``NoSpaceError``
 (``manager/store.py``), ``ConnectError`` (``sandbox/connect/errors.py``) and ``CodeInterpreterError``
 (``sandbox/code_interpreter/errors.py``).
 """

@@ -22,9 +22,6 @@ from .state.secret import read_or_make
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-PROTECT_KEY = "security.agents.kruise.io/enable-jwt-auth"
-"""The metadata key that makes a sandbox protected, when its value is exactly ``true``."""
-
 DEFAULT_VALIDITY = 100 * 365 * 86_400
 DEFAULT_CLOCK_SKEW = 60.0
 

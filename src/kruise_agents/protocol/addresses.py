@@ -8,13 +8,11 @@ from enum import StrEnum
 from typing import Literal, TypeAlias
 
 from ..errors import AddressError, PortError
+from .names import SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER
 
 PREFIX = "/kruise"
 API_PREFIX = "/kruise/api"
 API_HOST_PREFIX = "api."
-ID_HEADER = "e2b-sandbox-id"
-PORT_HEADER = "e2b-sandbox-port"
-ENVD_PORT = 49983
 MAX_PORT = 65535
 
 Scheme: TypeAlias = Literal["https", "http"]
@@ -119,7 +117,9 @@ def build(target: Target, domain: str, shape: Shape = Shape.PRIVATE) -> WireAddr
         )
     if shape is Shape.NATIVE:
         return WireAddress(f"{target.port}-{target.sandbox_id}.{domain}", target.path)
-    return WireAddress(domain, target.path, {ID_HEADER: target.sandbox_id, PORT_HEADER: str(target.port)})
+    return WireAddress(
+        domain, target.path, {SANDBOX_ID_HEADER: target.sandbox_id, SANDBOX_PORT_HEADER: str(target.port)}
+    )
 
 
 def is_private_path(target: str) -> bool:

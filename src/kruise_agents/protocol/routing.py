@@ -13,7 +13,6 @@ from ..errors import AddressError
 from .addresses import (
     API_HOST_PREFIX,
     API_PREFIX,
-    ENVD_PORT,
     PREFIX,
     ApiTarget,
     SandboxTarget,
@@ -22,6 +21,7 @@ from .addresses import (
     is_private_api_path,
     is_private_path,
 )
+from .names import ENVD_PORT
 
 _NATIVE_HOST = re.compile(r"(\d+)-([a-zA-Z0-9\-]+)\.")
 _NUMBER = re.compile(r"-?[0-9]{1,18}")

@@ -1,6 +1,6 @@
-"""The manager's private channel into a sandbox: is it ready, what is it for, and how long does it live.
+"""The control socket of a sandbox, on which the manager asks the program (:mod:`.protocol.control` lists how).
 
-Served on a Unix socket that is not visible inside the sandbox, so no program in it can reach these routes.
+The socket's path does not exist inside the sandbox, so no program in the sandbox can reach these routes.
 """
 
 from __future__ import annotations
@@ -10,91 +10,104 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from .end_of_life import EndTime, Leash
+from ..protocol.control import (
+    ANNOUNCE_KILL,
+    GET_VARIABLES,
+    INIT,
+    PREPARE,
+    SET_END_TIME,
+    EndTime,
+    InitSettings,
+    KillNotice,
+    PrepareOrder,
+    Variables,
+)
+from ..protocol.names import INTERNAL_VARIABLES, TEMPLATE_VARIABLE
+from .end_of_life import EndTimer, ParentPipe
 from .start_command import NotReadyError, run_start_command
 from .state import SandboxState
 
 KernelFailure = Callable[[], Awaitable[BaseException | None]]
-"""Waits for the default kernel and gives the reason if it did not start."""
+"""Waits for the default kernel and returns why it did not start, or None."""
 
 
-def control_app(
-    state: SandboxState,
-    end_time: EndTime,
-    leash: Leash | None = None,
-    tree: Path | None = None,
-    kernel_failure: KernelFailure | None = None,
-) -> Starlette:
-    """The control routes.
-
-    ``POST /init`` takes ``{"accessToken": str | null, "envVars": {str: str}, "secondsLeft": number | null}``, replaces
-    all three, and lets go of the leash. Because this socket is served last, its 204 also means that every other one is.
-    ``POST /end-time`` takes ``{"secondsLeft": number | null}``; ``GET /variables`` gives ``{"envVars": {str: str}}``.
-    ``POST /killing`` takes ``{"pid": int, "why": str}``: that process of the sandbox is about to be killed.
-    ``POST /prepare``, before them, takes ``{"envVars": {str: str}, "start": str | null, "ready": ..., "kernel": bool}``
-    and answers when a template's start command (:mod:`.start_command`) and, if asked for, the default kernel are ready:
-    204, or 500 with the reason as text.
+class ControlRoutes:
+    """The answers to the manager.
 
     Args:
-        tree: the root of the sandbox's own file tree, where the files that tell what this sandbox is are written.
+        tree: The root of the sandbox's own file tree, where files name the sandbox and its template. None: no tree.
         kernel_failure: None where there is no code interpreter.
     """
 
-    async def prepare(request: Request) -> Response:
-        order = await request.json()
-        state.variables = dict(order["envVars"])
-        if order["start"] is not None:
+    def __init__(
+        self,
+        state: SandboxState,
+        end_timer: EndTimer,
+        parent_pipe: ParentPipe,
+        tree: Path | None = None,
+        kernel_failure: KernelFailure | None = None,
+    ) -> None:
+        self._state = state
+        self._end_timer = end_timer
+        self._parent_pipe = parent_pipe
+        self._tree = tree
+        self._kernel_failure = kernel_failure
+
+    def app(self) -> Starlette:
+        """Return the ASGI application. It is served last, so that its first answer means that all is served."""
+        handlers = {
+            PREPARE: self._prepare,
+            INIT: self._init,
+            SET_END_TIME: self._set_end_time,
+            GET_VARIABLES: self._variables,
+            ANNOUNCE_KILL: self._announce_kill,
+        }
+        return Starlette(routes=[Route(at.path, handler, methods=[at.method]) for at, handler in handlers.items()])
+
+    async def _prepare(self, request: Request) -> Response:
+        order = PrepareOrder.from_json(await request.body())
+        self._state.variables = order.variables
+        if order.start is not None:
             try:
-                await run_start_command(state, order)
+                await run_start_command(self._state, order.start, order.ready)
             except (NotReadyError, OSError) as error:
                 return PlainTextResponse(str(error), status_code=500)
-        if order["kernel"] and kernel_failure is not None and (failure := await kernel_failure()) is not None:
+        if order.kernel and self._kernel_failure is not None and (failure := await self._kernel_failure()) is not None:
             return PlainTextResponse(str(failure), status_code=500)
         return Response(status_code=204)
 
-    async def init(request: Request) -> Response:
-        settings = await request.json()
-        state.access_token = settings["accessToken"]
-        state.variables = dict(settings["envVars"])
-        if tree is not None:
-            _write_identity(tree, state.variables)
-        end_time.set(settings["secondsLeft"])
-        if leash is not None:
-            leash.drop()
+    async def _init(self, request: Request) -> Response:
+        settings = InitSettings.from_json(await request.body())
+        self._state.access_token = settings.access_token
+        self._state.variables = settings.variables
+        if self._tree is not None:
+            _write_identity(self._tree, settings.variables)
+        self._end_timer.set(settings.seconds_left)
+        self._parent_pipe.close()
         return Response(status_code=204)
 
-    async def set_end_time(request: Request) -> Response:
-        end_time.set((await request.json())["secondsLeft"])
+    async def _set_end_time(self, request: Request) -> Response:
+        self._end_timer.set(EndTime.from_json(await request.body()).seconds_left)
         return Response(status_code=204)
 
-    async def variables(request: Request) -> Response:
-        return JSONResponse({"envVars": dict(state.variables)})
+    async def _variables(self, request: Request) -> Response:
+        return Response(Variables(dict(self._state.variables)).to_json(), media_type="application/json")
 
-    async def killing(request: Request) -> Response:
-        notice = await request.json()
-        state.killing(int(notice["pid"]), str(notice["why"]))
+    async def _announce_kill(self, request: Request) -> Response:
+        notice = KillNotice.from_json(await request.body())
+        self._state.note_kill(notice.pid, notice.reason)
         return Response(status_code=204)
-
-    return Starlette(
-        routes=[
-            Route("/prepare", prepare, methods=["POST"]),
-            Route("/init", init, methods=["POST"]),
-            Route("/end-time", set_end_time, methods=["POST"]),
-            Route("/variables", variables, methods=["GET"]),
-            Route("/killing", killing, methods=["POST"]),
-        ]
-    )
 
 
 def _write_identity(tree: Path, variables: Mapping[str, str]) -> None:
-    """``/run/e2b/.E2B_*`` and ``/.e2b``, as E2B's sandboxes have them."""
+    """Write ``/run/e2b/.E2B_*`` and ``/.e2b``, as E2B's sandboxes have them."""
     folder = tree / "run" / "e2b"
     folder.mkdir(mode=0o755, exist_ok=True)
-    for name, value in variables.items():
-        if name in ("E2B_SANDBOX", "E2B_SANDBOX_ID", "E2B_TEMPLATE_ID"):
-            (folder / f".{name}").write_text(value, encoding="utf-8")
-    template = variables.get("E2B_TEMPLATE_ID", "")
+    for name in INTERNAL_VARIABLES:
+        if name in variables:
+            (folder / f".{name}").write_text(variables[name], encoding="utf-8")
+    template = variables.get(TEMPLATE_VARIABLE, "")
     (tree / ".e2b").write_text(f"ENV_ID={template}\nTEMPLATE_ID={template}\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What ends a sandbox from inside: the leash, until somebody has taken it, and its end time after that.
+"""The two things that end a sandbox from inside: the end of its manager until it is claimed, and its end time after.
 
-Sandboxes outlive their manager. One that nobody has learned of must not, so the program inherits the read end of a pipe
-whose other end only the manager holds; its end of file ends the program. From ``POST /init`` on the end time counts.
+Sandboxes outlive their manager, but not one that nobody has claimed. The program therefore inherits the read end of a
+pipe whose other end only the manager holds, and ends at its end of file. From ``INIT`` on, the end time counts.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ import os
 from collections.abc import Callable
 
 GRACE_SECONDS = 2.0
-"""How long after the end time nothing happens yet: the manager acts first, and a new end time may be on its way."""
+"""How long nothing happens after the end time: the manager acts first, and a new end time may be on its way."""
 _FROZEN_SECONDS = 1.0
 """A timer that is late by this much was frozen with everything else."""
 
 
-class Leash:
-    """Calls ``end`` when the manager goes away, from :meth:`hold` to :meth:`drop`.
+class ParentPipe:
+    """Calls ``end`` when the manager goes away, from :meth:`watch` to :meth:`close`.
 
-    Parameters:
-        descriptor: the read end of the pipe; owned.
-        end: ends everything in the sandbox.
+    Args:
+        descriptor: The read end of the pipe; owned.
+        end: Ends everything in the sandbox.
     """
 
     def __init__(self, descriptor: int, end: Callable[[], None]) -> None:
         self._descriptor: int | None = descriptor
         self._end = end
 
-    def hold(self) -> None:
-        """Begin to watch; a manager that went away before is noticed too."""
+    def watch(self) -> None:
+        """Begin to watch. A manager that has gone away already is noticed too."""
         assert self._descriptor is not None
         asyncio.get_running_loop().add_reader(self._descriptor, self._end)
 
-    def drop(self) -> None:
+    def close(self) -> None:
         """Go on without the manager. May be called twice."""
         if self._descriptor is not None:
             asyncio.get_running_loop().remove_reader(self._descriptor)
@@ -41,8 +41,8 @@ class Leash:
             self._descriptor = None
 
 
-class EndTime:
-    """Calls ``end`` when the time that was set last has passed, and a grace period with it."""
+class EndTimer:
+    """Calls ``end`` when the end time that was set last, and a grace period after it, have passed."""
 
     def __init__(self, end: Callable[[], None]) -> None:
         self._end = end
@@ -50,11 +50,7 @@ class EndTime:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, seconds: float | None) -> None:
-        """Replace the end time.
-
-        Parameters:
-            seconds: from now; None: never.
-        """
+        """Replace the end time: seconds from now, or None for never."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -68,6 +64,6 @@ class EndTime:
 
     def _reached(self) -> None:
         if asyncio.get_running_loop().time() > self._due + _FROZEN_SECONDS:
-            self._arm(GRACE_SECONDS)  # whoever thawed us is about to say what counts now
+            self._arm(GRACE_SECONDS)  # the manager, which thawed the sandbox, is about to set the end time that counts
         else:
             self._end()

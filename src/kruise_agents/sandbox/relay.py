@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import socket
 
-OPEN = b"\x01"
-CLOSED = b"\x00"
+from ..protocol.control import RELAY_CLOSED, RELAY_OPEN, RELAY_PORT_BYTES, decode_port
+
 _CHUNK = 256 * 1024
 _BACKLOG = 4096
 _LOOPBACKS = ("127.0.0.1", "::1")
@@ -53,15 +53,15 @@ class Relay:
 
 
 async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    port = int.from_bytes(await reader.readexactly(2), "big")
+    port = decode_port(await reader.readexactly(RELAY_PORT_BYTES))
     dialled = await _dial(port)
     if dialled is None:
-        writer.write(CLOSED)
+        writer.write(RELAY_CLOSED)
         await writer.drain()
         return
     inner_reader, inner_writer = dialled
     try:
-        writer.write(OPEN)
+        writer.write(RELAY_OPEN)
         await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
     finally:
         inner_writer.close()

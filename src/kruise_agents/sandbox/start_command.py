@@ -1,4 +1,4 @@
-"""A template's start command: runs from the beginning, and the sandbox is ready when its check says so."""
+"""The start command of a template. It runs from the beginning, and the sandbox is ready when a check passes."""
 
 from __future__ import annotations
 
@@ -8,75 +8,38 @@ import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 
+from ..protocol.control import ReadyCheck
 from .envd.process.spawn import popen
 from .envd.users import User, Users
 from .state import SandboxState
 
 _POLL_SECONDS = 0.05
 _TRY_SECONDS = 5.0
-"""How long one try of a check may take."""
+"""How long one attempt of a check may take."""
 _LAST_OUTPUT = 2000
 _SHELL = ("/bin/bash", "-l", "-c")
 
 
 class NotReadyError(Exception):
-    """The start command ended with an error, or its check never came true; the text says which, and its output."""
+    """The start command ended with an error, or its check never passed. The text says which, and its last output."""
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What says that the start command is ready: one of three, or nothing at all.
-
-    Parameters:
-        command: a shell command that succeeds.
-        port: a port of the sandbox that accepts connections.
-        url: an ``http://`` address on the sandbox's loopback that answers with a status below 400.
-        seconds: how long that may take.
-    """
-
-    command: str | None
-    port: int | None
-    url: str | None
-    seconds: float
-
-    def __str__(self) -> str:
-        if self.port is not None:
-            return f"nothing listened on port {self.port}"
-        return f"{self.url} did not answer" if self.url is not None else f"the command {self.command!r} did not succeed"
-
-    async def passes(self, start: _Start) -> bool:
-        """Try it once."""
-        if self.command is not None:
-            return await start.succeeds(self.command)
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_TRY_SECONDS):
-                if self.port is not None:
-                    return await _listens(self.port)
-                if self.url is not None:
-                    return await _answers(self.url)
-        return False
-
-
-async def run_start_command(state: SandboxState, order: Mapping[str, Any]) -> None:
-    """Start what a template asks for, and return when it is ready. It goes on after that.
-
-    Parameters:
-        order: ``{"start": str, "ready": {"command" | "port" | "url": ..., "seconds": number} | null}``.
+async def run_start_command(state: SandboxState, command: str, ready: ReadyCheck | None) -> None:
+    """Start a template's start command, and return when ``ready`` passes. The command goes on after that.
 
     Raises:
-        NotReadyError: see there. What was started is ended.
+        NotReadyError: The command ended with an error, or the check did not pass in time. The command is ended.
     """
     with tempfile.TemporaryFile() as output:
-        start = _Start(state)
-        process = start.run(order["start"], output.fileno())
+        programs = _Programs(state)
+        process = programs.run(command, output.fileno())
         try:
-            await _until_ready(order, start, process, output)
+            if ready is not None:
+                await _until_ready(ready, programs, process, output)
         except BaseException:
             _end(process)
             raise
@@ -84,25 +47,41 @@ async def run_start_command(state: SandboxState, order: Mapping[str, Any]) -> No
 
 
 async def _until_ready(
-    order: Mapping[str, Any], start: _Start, process: subprocess.Popen[bytes], output: IO[bytes]
+    check: ReadyCheck, programs: _Programs, process: subprocess.Popen[bytes], output: IO[bytes]
 ) -> None:
-    ready = order["ready"]
-    if ready is None:
-        return
-    check = Check(ready.get("command"), ready.get("port"), ready.get("url"), ready["seconds"])
     loop = asyncio.get_running_loop()
     deadline = loop.time() + check.seconds
-    while not await check.passes(start):
-        # One that has ended well may have left a server in the background.
+    while not await _passes(check, programs):
+        # A command that has ended well may have left a server in the background.
         if process.poll():
-            raise NotReadyError(f"the start command ended with code {process.returncode}{_said(output)}")
+            raise NotReadyError(f"the start command ended with code {process.returncode}{_last_output(output)}")
         if loop.time() > deadline:
-            raise NotReadyError(f"{check} within {check.seconds:g} seconds of the start command{_said(output)}")
+            raise NotReadyError(
+                f"{_failure(check)} within {check.seconds:g} seconds of the start command{_last_output(output)}"
+            )
         await asyncio.sleep(_POLL_SECONDS)
 
 
-class _Start:
-    """Programs of the default user, in its home, with the sandbox's variables."""
+async def _passes(check: ReadyCheck, programs: _Programs) -> bool:
+    if check.command is not None:
+        return await programs.succeeds(check.command)
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_TRY_SECONDS):
+            if check.port is not None:
+                return await _listens(check.port)
+            if check.url is not None:
+                return await _answers(check.url)
+    return False
+
+
+def _failure(check: ReadyCheck) -> str:
+    if check.port is not None:
+        return f"nothing listened on port {check.port}"
+    return f"{check.url} did not answer" if check.url is not None else f"the command {check.command!r} did not succeed"
+
+
+class _Programs:
+    """Starts programs of the default user, in the user's home, with the sandbox's variables."""
 
     def __init__(self, state: SandboxState) -> None:
         self._user: User = Users(state).named(None)
@@ -128,7 +107,7 @@ class _Start:
 
 
 def _reap_at_end(process: subprocess.Popen[bytes]) -> None:
-    """It may run as long as the sandbox, and leaves no zombie if it does not."""
+    """Reap the process whenever it ends; it may run as long as the sandbox."""
     if process.poll() is not None:
         return
     loop = asyncio.get_running_loop()
@@ -166,7 +145,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _said(output: IO[bytes]) -> str:
+def _last_output(output: IO[bytes]) -> str:
     size = output.seek(0, os.SEEK_END)
     output.seek(max(0, size - _LAST_OUTPUT))
     text = output.read().decode(errors="replace").strip()

@@ -1,4 +1,4 @@
-"""What the parts of one sandbox share: who the user is, where home is, and what the manager set."""
+"""The facts that all parts of one sandbox's program share: user, home, limits, and the manager's settings."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ _NOTICES = 100
 class SandboxState:
     """The facts of this sandbox.
 
-    The first group is fixed when the program starts. The second is set by the manager when the sandbox is
-    handed to somebody (it may have waited in a pool before that) and may be set again.
+    The program's command line sets the first group. The manager sets ``access_token`` and ``variables`` when it hands
+    the sandbox to somebody, and may set them again.
     """
 
     username: str
-    """The user that programs run as where nothing else is asked for (``user``)."""
+    """The default user, whom programs run as where no other is named (``user``)."""
     home: Path
-    """That user's home, an absolute path; relative paths and ``~`` lead below it."""
+    """The default user's home, an absolute path. Relative paths and ``~`` lead below it."""
     path: str
     """``PATH`` of every program."""
     python: Path
     """The interpreter for kernels and for ``python`` on ``PATH``."""
     several_users: bool = False
-    """Whether this program is root among users of its own. If not, everything runs as the one user that it is."""
+    """Whether this program is root among several users. If not, everything runs as the one user that it is."""
     memory: int | None = None
-    """Bytes that all programs together may have; None: as much as the machine has."""
+    """Bytes of memory for all programs together; None: as much as the machine has."""
     disk: int | None = None
-    """Bytes of files that it may have; None: as much as the machine has."""
+    """Bytes for all files; None: as much as the machine has."""
     own_folders: Sequence[Path] = ()
-    """What holds its own files, to be measured, none within another; empty: home alone."""
+    """The folders of the sandbox's files, to be measured, none within another; empty: home alone."""
 
     access_token: str | None = None
-    """What ``X-Access-Token`` must equal; None means that nobody is asked."""
+    """The token that ``X-Access-Token`` must equal; None: envd asks for none."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """The sandbox's environment variables: those of the create call, then the internal ones."""
     _killed: dict[int, str] = field(default_factory=dict)
 
-    def killing(self, pid: int, why: str) -> None:
-        """The manager is about to kill a process. Only the last of such notices are kept."""
-        self._killed[pid] = why
+    def note_kill(self, pid: int, reason: str) -> None:
+        """Note that the manager is about to kill a process. Only the last hundred notices are kept."""
+        self._killed[pid] = reason
         for old in list(self._killed)[:-_NOTICES]:
             del self._killed[old]
 
-    def why_killed(self, pid: int) -> str | None:
-        """Why the manager killed a process, asked once; None: it did not."""
+    def take_kill_reason(self, pid: int) -> str | None:
+        """Return why the manager killed a process, and forget the reason; None if the manager did not kill it."""
         return self._killed.pop(pid, None)
 
     def environment(self, username: str | None = None, home: Path | None = None) -> dict[str, str]:
-        """The whole environment of a program started here, before the variables of a single call.
+        """Return the whole environment of a program started here, before the variables of a single call.
 
-        Parameters:
-            username: whom it runs as; None: as this program itself, which is what kernels do.
-            home: that user's.
+        Args:
+            username: The user that the program runs as; None: this program's own, as for kernels.
+            home: That user's home.
         """
         if username is None:
             own = pwd.getpwuid(os.getuid()) if self.several_users else None

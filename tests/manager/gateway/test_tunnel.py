@@ -12,7 +12,8 @@ import pytest
 
 from kruise_agents.manager.gateway.tunnel import AFTER_EOF_SECONDS, STALL_SECONDS, Stream, join
 from kruise_agents.manager.sandboxes import sockets
-from kruise_agents.manager.sandboxes.sockets import CONNECT_SECONDS, RELAY, PortClosedError, connect_port, listen
+from kruise_agents.manager.sandboxes.sockets import CONNECT_SECONDS, PortClosedError, connect_port, listen
+from kruise_agents.protocol.control import RELAY_SOCKET
 
 SHORT, LONG = 0.05, 3600.0
 MORE_THAN_FITS = b"x" * 8_000_000
@@ -90,11 +91,11 @@ def test_a_direction_that_does_not_follow_the_other_is_cut() -> None:
 
 
 def test_a_relay_that_does_not_answer_is_a_closed_port(tmp_path: Path) -> None:
-    with listen(tmp_path, RELAY), pytest.raises(PortClosedError):
+    with listen(tmp_path, RELAY_SOCKET), pytest.raises(PortClosedError):
         asyncio.run(asyncio.wait_for(connect_port(tmp_path, 8080, frozenset(), SHORT), 10))
 
 
-@pytest.mark.parametrize(("port", "name"), [(8080, RELAY), (49983, "envd")])
+@pytest.mark.parametrize(("port", "name"), [(8080, RELAY_SOCKET), (49983, "envd")])
 def test_a_listen_queue_that_stays_full_is_a_closed_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int, name: str
 ) -> None:

@@ -8,7 +8,7 @@ import random
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kruise_agents.manager.runtime import Layout, ProcessIdentity, ProcessRuntime, Runtime
 from kruise_agents.manager.sandboxes.lifecycle import Event, RefusedError, State, next_state
-from kruise_agents.manager.sandboxes.program import SandboxProgram
+from kruise_agents.manager.sandboxes.process import SandboxProcess
 from kruise_agents.manager.sandboxes.sandbox import Lifetime, NewSandbox, Sandbox
 from kruise_agents.manager.sandboxes.service import SandboxService
 from kruise_agents.manager.state.database import Database
@@ -77,6 +77,10 @@ class PretendedProgram:
         self.layout.root.mkdir(exist_ok=prepared)
         self.alive, self._ended = True, asyncio.Event()
 
+    @property
+    def control(self) -> Self:
+        return self
+
     async def attach(self, rules: object) -> None:
         await self._take_time()
 
@@ -85,7 +89,7 @@ class PretendedProgram:
     ) -> None:
         await self._take_time()
 
-    async def set_seconds_left(self, seconds: float | None, patience: float = 0) -> None:
+    async def set_end_time(self, seconds: float | None, patience: float = 0) -> None:
         await self._answer()
         assert not self.frozen, "a frozen program was asked"
 
@@ -208,7 +212,7 @@ async def one_sandbox() -> AsyncIterator[tuple[SandboxService, Sandbox, Database
             store,
             StateSecret(b"x" * 32),
             TrafficTokens(),
-            program=cast("type[SandboxProgram]", PretendedProgram),
+            program=cast("type[SandboxProcess]", PretendedProgram),
         )
         sandbox = await sandboxes.create(
             NewSandbox(

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from e2b_code_interpreter import Sandbox
 
+from kruise_agents.manager.sandboxes.control_client import NoAnswerError
 from kruise_agents.manager.sandboxes.lifecycle import State
-from kruise_agents.manager.sandboxes.program import NoAnswerError
 from kruise_agents.manager.sandboxes.usage_history import KEPT, UsageHistory, read_sample
 from support.managers import wait_for
 
@@ -106,7 +106,7 @@ class Measured:
         self.state = State.RUNNING
         self.access_token = None
         self.started_at = datetime.fromtimestamp(0, UTC)
-        self.program = SimpleNamespace(measure=self._measure)
+        self.program = SimpleNamespace(control=SimpleNamespace(measure=self._measure))
         self.times = 0
         self.broken = False
 

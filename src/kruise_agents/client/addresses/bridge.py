@@ -14,13 +14,14 @@ from typing import Any
 import httpx
 
 from ...errors import UnsupportedByManagerError
+from ...protocol.names import API_KEY_HEADER
 from .v1_manager import is_no_route, is_refused_body, misread, v1_body, v1_path
 
 Flow = Generator[httpx.Request, httpx.Response, httpx.Response]
 """Requests to send, each answered by a response, and at last the response to hand on. Sends nothing by itself."""
 
 _IDEMPOTENCY_KEY = "Idempotency-Key"
-_CREDENTIALS = ("X-API-Key", "Authorization")
+_CREDENTIALS = (API_KEY_HEADER, "Authorization")
 _TOO_MANY_REQUESTS = 429
 
 

@@ -10,18 +10,17 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...protocol.names import TRAFFIC_TOKEN_HEADER
 from .errors import TrafficAccessTokenRefreshError
 from .token import SEND_NONE, TokenState, TrafficAccessToken
-
-HEADER = "e2b-traffic-access-token"
 
 
 def put_token(headers: MutableMapping[str, str], token: str | None) -> None:
     """Put what :meth:`TokenState.to_send` gave on the headers of a request; no expired token stays on them."""
     if token == SEND_NONE:
-        headers.pop(HEADER, None)
+        headers.pop(TRAFFIC_TOKEN_HEADER, None)
     elif token is not None:
-        headers[HEADER] = token
+        headers[TRAFFIC_TOKEN_HEADER] = token
 
 
 @dataclass(frozen=True, slots=True)

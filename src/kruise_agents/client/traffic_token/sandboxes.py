@@ -7,12 +7,12 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from ...protocol.names import PROTECT_KEY
 from .errors import TrafficAccessTokenError
 from .holder import AsyncTokens, SyncTokens, Tokens
 from .refresh import fetch, fetch_async, twin_of
 from .token import TokenState, TrafficAccessToken
 
-PROTECT_KEY = "security.agents.kruise.io/enable-jwt-auth"
 _HOLDER = "_kruise_agents_traffic_tokens"
 
 

@@ -17,8 +17,8 @@ from ..accounts.inheritance import Inheritance
 from ..accounts.keys import Keys
 from ..accounts.secrets import SecretStore
 from ..runtime import Runtime
+from ..sandboxes.control_client import NoAnswerError, StartError
 from ..sandboxes.lifecycle import RefusedError
-from ..sandboxes.program import NoAnswerError, StartError
 from ..sandboxes.service import SandboxService
 from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.usage_history import UsageHistory

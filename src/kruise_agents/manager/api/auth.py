@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ...protocol.names import API_KEY_HEADER
 from ..accounts.keys import ApiKey, Keys, raw_key
 from ..sandboxes.lifecycle import State
 from ..sandboxes.sandbox import Sandbox
@@ -14,7 +15,6 @@ from .errors import ApiError, error_response, sandbox_not_found
 _PUBLIC = frozenset({"/health", "/openapi.json"})
 _BEARER_ROUTES = "/volumecontent/"
 """Volume contents carry a volume's token instead of the key."""
-HEADER = "X-API-Key"
 
 
 class RequireKey:
@@ -32,10 +32,10 @@ class RequireKey:
         if scope["path"] in _PUBLIC or scope["path"].startswith(_BEARER_ROUTES):
             await self._app(scope, receive, send)
             return
-        name = HEADER.lower().encode()
+        name = API_KEY_HEADER.lower().encode()
         given = next((value for header, value in scope["headers"] if header == name), None)
         if given is None:
-            message = f"Invalid API Key: the header {HEADER} is missing; set E2B_API_KEY or pass api_key="
+            message = f"Invalid API Key: the header {API_KEY_HEADER} is missing; set E2B_API_KEY or pass api_key="
         elif (caller := self._keys.find(raw_key(given))) is None:
             message = "Invalid API Key: this manager does not know the key that was sent"
         else:

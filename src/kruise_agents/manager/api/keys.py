@@ -11,10 +11,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...protocol.keys import encode_key
+from ...protocol.names import API_KEY_HEADER
 from ..accounts.inheritance import Inheritance
 from ..accounts.keys import ADMIN_ID, ApiKey, Keys, raw_key, team_id
 from ..accounts.quota import UNLIMITED, Limit, Quota
-from .auth import HEADER, caller_of, still_valid
+from .auth import caller_of, still_valid
 from .errors import ApiError
 from .reading import Fields, read_fields
 from .replies import timestamp
@@ -52,7 +53,7 @@ class KeyRoutes:
 
     async def compatible(self, request: Request) -> Response:
         """The caller's own key in the form that every SDK accepts."""
-        return JSONResponse({"key": encode_key(raw_key(request.headers[HEADER].encode("latin-1")))})
+        return JSONResponse({"key": encode_key(raw_key(request.headers[API_KEY_HEADER].encode("latin-1")))})
 
     async def list(self, request: Request) -> Response:
         """The keys of the caller's team, oldest first; the admin team may ask for another with ``teamName``."""

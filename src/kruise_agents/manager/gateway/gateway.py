@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from starlette.types import Receive, Scope, Send
 
 from ...protocol import SandboxTarget
-from ...protocol.addresses import ENVD_PORT, PREFIX, is_private_path
+from ...protocol.addresses import PREFIX, is_private_path
+from ...protocol.names import ENVD_PORT
 from ..sandboxes.lifecycle import State
 from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.sockets import PortClosedError

@@ -12,20 +12,20 @@ import hmac
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
 
-from ...protocol.addresses import ENVD_PORT
+from ...protocol.names import ENVD_PORT, TRAFFIC_TOKEN_HEADER
 from ..sandboxes.sandbox import Sandbox
 from ..traffic_tokens import ForeignTokenError, TokenRefusedError, TrafficTokens
 from .errors import traffic_token_invalid, traffic_token_missing
 
-HEADER = b"e2b-traffic-access-token"
+_HEADER = TRAFFIC_TOKEN_HEADER.encode()
 
 
 def take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:
     """The tokens of a request, and the request without them: no sandbox ever sees one, protected or not."""
-    tokens = [value for name, value in scope["headers"] if name == HEADER]
+    tokens = [value for name, value in scope["headers"] if name == _HEADER]
     if not tokens:
         return tokens, scope
-    return tokens, {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != HEADER]}
+    return tokens, {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != _HEADER]}
 
 
 def refusal(sandbox: Sandbox, port: int, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:
@@ -35,9 +35,9 @@ def refusal(sandbox: Sandbox, port: int, tokens: list[bytes], issuer: TrafficTok
     if sandbox.traffic_token is None or port == ENVD_PORT:
         return None
     if not tokens:
-        return traffic_token_missing(sandbox.id, HEADER.decode())
+        return traffic_token_missing(sandbox.id, TRAFFIC_TOKEN_HEADER)
     if len(tokens) != 1 or not hmac.compare_digest(tokens[0], sandbox.traffic_token.encode()):
-        return traffic_token_invalid(sandbox.id, HEADER.decode())
+        return traffic_token_invalid(sandbox.id, TRAFFIC_TOKEN_HEADER)
     return None
 
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...errors import AddressError, PortError
 from ...protocol import ApiTarget, domain_for_reply, parse
-from ...protocol.addresses import ID_HEADER, PORT_HEADER
+from ...protocol.names import SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER
 from ..api.errors import error_response
 from ..gateway import Gateway
 from ..gateway.errors import invalid_port, unmappable
@@ -63,7 +63,7 @@ class ManagerApp:
         raw = _raw_target(scope)
         authority = _header(headers, "host") or ""
         try:
-            target = parse(authority, raw, _header(headers, ID_HEADER), _header(headers, PORT_HEADER))
+            target = parse(authority, raw, _header(headers, SANDBOX_ID_HEADER), _header(headers, SANDBOX_PORT_HEADER))
         except PortError as error:
             await invalid_port(error.port)(scope, receive, send)
         except AddressError:

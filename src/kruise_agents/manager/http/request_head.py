@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ...protocol.addresses import ID_HEADER, PORT_HEADER
+from ...protocol.names import API_KEY_HEADER, SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 256
@@ -22,7 +22,11 @@ _NEVER_IN_A_HEAD = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?!\n|\
 _TARGET = re.compile(rb"(?:[hH][tT][tT][pP][sS]?://([^/?#]*))?(/[^#]*|(?<=[^/])(?:\?[^#]*)?)")
 _AUTHORITY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]\-]*")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_ONCE = (ID_HEADER.encode(), PORT_HEADER.encode(), b"x-api-key", b"content-length", b"transfer-encoding")
+_ONCE = (
+    *(name.lower().encode() for name in (SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER, API_KEY_HEADER)),
+    b"content-length",
+    b"transfer-encoding",
+)
 
 
 class HeadRefusedError(Exception):

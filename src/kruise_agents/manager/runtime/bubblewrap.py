@@ -11,12 +11,13 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from ...protocol.control import ForkOrder, program_command
 from .base import Runtime
 from .bwrap import as_owner
 from .bwrap.binary import find_bwrap
 from .bwrap.launch import Setup, start
 from .bwrap.mounts import refuse_visible
-from .bwrap.options import HOME, sandbox_options, trial_options
+from .bwrap.options import HOME, VARIABLES, sandbox_options, trial_options
 from .bwrap.self_test import find_users, refuse_foreign, try_root_file_system
 from .files.identities import FileOwners, Identities
 from .files.layout import Layout
@@ -28,10 +29,10 @@ from .pause import freezer
 from .pause.freezer import Freezer, group_of
 from .rootfs.carried_python import CarriedPython, places
 from .rootfs.custom import lay_under
-from .rootfs.python import aim_home, program_argv, readable_folders
+from .rootfs.python import aim_home, program_arguments, readable_folders
 from .rootfs.skeleton import fill_root
 from .zygote.keeper import Nursery
-from .zygote.launch import make_zygote, program_order, start_fork
+from .zygote.launch import make_zygote, start_fork
 from .zygote.process import Zygote, ZygoteError
 
 logger = logging.getLogger(__name__)
@@ -164,15 +165,18 @@ class BubblewrapRuntime(Runtime):
     def _start(self, options: Sequence[str], launch: Launch, prefix: Sequence[str]) -> Launched:
         system = launch.layout.system
         python = sys.executable if system is None else places().executable
-        command = program_argv(HOME, several_users=self._several_users, python=python)
-        command += ["--isolated", *launch.arguments, *self.enforcer.arguments(launch.limits)]
+        limits = self.enforcer.program_limits(launch.limits)
+        arguments = program_arguments(
+            Path(HOME), launch.descriptors, limits, several_users=self._several_users, isolated=True
+        )
+        command = program_command(python, arguments)
         join_group = functools.partial(self._freezer.put, launch.layout.root.name) if self._freezer else None
-        setup = Setup(self._identities, launch.output, launch.descriptors, prefix, join_group)
+        setup = Setup(self._identities, launch.output, launch.descriptors.numbers(), prefix, join_group)
         # Under another root file system, Python runs with other libraries than the zygote's.
         zygote = self._nursery.zygote() if system is None else None
         if zygote is not None:
             # A volume may lie where Python looks for modules.
-            order = program_order(command, kernel=launch.fresh and not launch.layout.mounts)
+            order = ForkOrder(command, VARIABLES, HOME, kernel=launch.fresh and not launch.layout.mounts)
             try:
                 return start_fork(options, zygote, order, setup)
             except ZygoteError as error:

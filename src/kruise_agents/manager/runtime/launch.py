@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from ...protocol.control import ProgramDescriptors
 from .files.layout import Layout
 from .limits.limits import Limits
 
@@ -16,15 +16,13 @@ class Launch:
     """A sandbox's program that is to be started.
 
     Args:
-        arguments: of the program, besides those that the runtime adds.
         descriptors: file descriptors that the program inherits under the same numbers.
         output: standard output and error of the program.
         fresh: whether the sandbox's files are those that every new sandbox begins with.
     """
 
     layout: Layout
-    arguments: Sequence[str]
-    descriptors: Sequence[int]
+    descriptors: ProgramDescriptors
     output: IO[bytes]
     limits: Limits
     fresh: bool = False

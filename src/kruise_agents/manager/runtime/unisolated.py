@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 
+from ...protocol.control import program_command
 from .base import Runtime
 from .launch import Launch, Launched
-from .limits.limits import Enforcer, ResourceLimits, common_arguments
-from .rootfs.python import program_argv
+from .limits.limits import Enforcer, ResourceLimits, common_limits
+from .rootfs.python import program_arguments
 
 
 class ProcessRuntime(Runtime):
@@ -31,14 +33,15 @@ class ProcessRuntime(Runtime):
 
     def launch(self, launch: Launch) -> Launched:
         home = launch.layout.home
+        arguments = program_arguments(home, launch.descriptors, common_limits(launch.limits), own_init=True)
         process = subprocess.Popen(
-            [*program_argv(str(home)), "--own-init", *common_arguments(launch.limits), *launch.arguments],
+            program_command(sys.executable, arguments),
             env={"LANG": "C.UTF-8", "TMPDIR": str(launch.layout.tmp)},
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=launch.output,
             stderr=launch.output,
-            pass_fds=launch.descriptors,
+            pass_fds=launch.descriptors.numbers(),
             start_new_session=True,
         )
         return Launched(process, None)

@@ -19,9 +19,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from ..metrics import Metrics
 from ..runtime import EgressRules, Runtime
 from ..state.database import NoSpaceError, space_for
+from .control_client import CLAIM_SECONDS, START_SECONDS, NoAnswerError, StartError
 from .exits import Exits
 from .lifecycle import Event, RefusedError, State
-from .program import CLAIM_SECONDS, START_SECONDS, NoAnswerError, StartError
 from .records import Records
 from .sandbox import Sandbox, internal_variables, now, seconds_until
 from .saved_variables import SavedVariables
@@ -189,7 +189,7 @@ class Operations:
             RefusedError: The sandbox does not run.
             NoAnswerError: Its program does not answer.
         """
-        return await sandbox.program.variables()
+        return await sandbox.program.control.variables()
 
     @_operation(Event.PAUSE, needs=State.RUNNING)
     async def copy_files(self, sandbox: Sandbox, target: Path) -> None:
@@ -299,13 +299,13 @@ class Operations:
 
     async def _run_start_command(self, sandbox: Sandbox, variables: Mapping[str, str]) -> None:
         if sandbox.template.start is not None:
-            await sandbox.program.prepare(sandbox.template, _all_variables(sandbox, variables), kernel=False)
+            await sandbox.program.control.prepare(sandbox.template, _all_variables(sandbox, variables), kernel=False)
 
     async def _set_timeout(self, sandbox: Sandbox, seconds: float) -> None:
         if sandbox.lifetime.never_ends:
             return
         if seconds > 0:
-            await sandbox.program.set_seconds_left(sandbox.lifetime.enforced(seconds))
+            await sandbox.program.control.set_end_time(sandbox.lifetime.enforced(seconds))
         self._set_end_time(sandbox, seconds)
 
     async def _extend(self, sandbox: Sandbox, seconds: float) -> None:
@@ -346,7 +346,7 @@ class Operations:
     async def _stop_processes(self, sandbox: Sandbox) -> None:
         """End the processes of a sandbox whose files and variables are kept."""
         with space_for(sandbox.program.layout.root):
-            SavedVariables(sandbox.program.layout).save(await sandbox.program.variables())
+            SavedVariables(sandbox.program.layout).save(await sandbox.program.control.variables())
         self._exits.unwatch(sandbox)
         await sandbox.program.stop()
 
@@ -373,7 +373,7 @@ class Operations:
     async def _thaw(self, sandbox: Sandbox, seconds: float) -> None:
         sandbox.program.thaw(sandbox.stopped_before)
         try:
-            await sandbox.program.set_seconds_left(sandbox.lifetime.enforced(seconds))
+            await sandbox.program.control.set_end_time(sandbox.lifetime.enforced(seconds))
         except NoAnswerError:
             await sandbox.program.freeze()
             raise

@@ -18,7 +18,7 @@ from pathlib import Path
 from ...errors import KruiseAgentsError
 from ..runtime import EgressRules
 from ..templates.model import PreparedTemplate, Template
-from .program import SandboxProgram
+from .process import SandboxProcess
 from .sandbox import first_variables, new_sandbox_id
 
 _QUIET_SECONDS = 0.2
@@ -58,7 +58,7 @@ class PooledSandbox:
 
     pool: Pool
     id: str
-    program: SandboxProgram
+    program: SandboxProcess
     watcher: asyncio.Task[None]
 
 
@@ -69,7 +69,7 @@ class Pools:
         program: Makes the program of a sandbox with an ID.
     """
 
-    def __init__(self, program: Callable[[str, Template], SandboxProgram]) -> None:
+    def __init__(self, program: Callable[[str, Template], SandboxProcess]) -> None:
         self._program = program
         self._pools: dict[str, Pool] = {}
         self._filling: asyncio.Task[None] | None = None
@@ -173,7 +173,7 @@ class Pools:
                 await program.fill(files)
             program.launch(prepared=files is not None)
             await program.attach(template.within(EgressRules()))
-            await program.prepare(template, first_variables(sandbox_id, template), kernel=True)
+            await program.control.prepare(template, first_variables(sandbox_id, template), kernel=True)
         except (KruiseAgentsError, OSError) as error:
             # No traceback: the start is tried again and again, and the text says why.
             logger.warning("no warm sandbox of template %s could be made: %s", template.name, error)
@@ -204,7 +204,7 @@ class Pools:
         self._keep_quiet(_FIRST_RETRY_SECONDS)
         self._end(pooled.program)
 
-    def _end(self, program: SandboxProgram) -> None:
+    def _end(self, program: SandboxProcess) -> None:
         task = asyncio.create_task(program.end())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

@@ -14,7 +14,7 @@ from ..state.secret import StateSecret
 from ..state.tables import SandboxRow
 from ..templates.model import Template
 from .lifecycle import State
-from .program import SandboxProgram
+from .process import SandboxProcess
 from .sandbox import Lifetime, Sandbox, VolumeMount
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def to_row(sandbox: Sandbox, runtime: str) -> SandboxRow:
     )
 
 
-def from_row(row: SandboxRow, program: SandboxProgram, secret: StateSecret) -> Sandbox:
+def from_row(row: SandboxRow, program: SandboxProcess, secret: StateSecret) -> Sandbox:
     """Return the sandbox of a row. Its tokens are derived from the secret again."""
     network = json.loads(row.network)
     allowed, denied = (tuple(map(IPv4Network, network.get(name, ()))) for name in ("allowed", "denied"))

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from ...errors import ConfigurationError
 from ..state.tables import CreateRow, SandboxRow
 from ..templates.model import Template
+from .control_client import NoAnswerError, StartError
 from .lifecycle import State
-from .program import NoAnswerError, StartError
 from .records import from_row, mounts_of, process_of
 from .sandbox import Sandbox, seconds_until
 from .saved_variables import SavedVariables
@@ -110,7 +110,7 @@ async def _keep_running(sandbox: Sandbox) -> bool:
             sandbox.keeps_memory = True
             SavedVariables(sandbox.program.layout).remove()
         left = sandbox.lifetime.enforced(seconds_until(sandbox.end_at))
-        await sandbox.program.set_seconds_left(left, _PATIENCE_SECONDS)
+        await sandbox.program.control.set_end_time(left, _PATIENCE_SECONDS)
     except NoAnswerError as error:
         logger.warning("sandbox %s is not as it should be: %s", sandbox.id, error)
         return sandbox.program.alive

@@ -12,17 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ...protocol.names import MARK_VARIABLE, PROTECT_KEY, SANDBOX_ID_VARIABLE, TEMPLATE_VARIABLE
 from ..accounts.quota import UNLIMITED, Quota, Use
 from ..runtime import EgressRules
 from ..templates.model import Template
-from ..traffic_tokens import PROTECT_KEY
 from .lifecycle import Event, State, next_state
-from .program import SandboxProgram
+from .process import SandboxProcess
 
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 20
-INTERNAL_VARIABLES = ("E2B_SANDBOX", "E2B_SANDBOX_ID", "E2B_TEMPLATE_ID")
-"""E2B's environment variables, which every process in a sandbox gets in addition to those of the create call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ class Sandbox:
     owner: str
     """The ID of the API key that created it."""
     template: Template
-    program: SandboxProgram
+    program: SandboxProcess
     metadata: Mapping[str, str]
     access_token: str | None
     started_at: datetime
@@ -152,8 +150,8 @@ def first_variables(sandbox_id: str, template: Template) -> dict[str, str]:
 
 
 def internal_variables(sandbox_id: str, template: Template) -> dict[str, str]:
-    """Return the values of :data:`INTERNAL_VARIABLES`."""
-    return dict(zip(INTERNAL_VARIABLES, ("true", sandbox_id, template.name), strict=True))
+    """Return the values of :data:`.protocol.names.INTERNAL_VARIABLES`."""
+    return {MARK_VARIABLE: "true", SANDBOX_ID_VARIABLE: sandbox_id, TEMPLATE_VARIABLE: template.name}
 
 
 def new_sandbox_id() -> str:

@@ -17,10 +17,11 @@ from ..state.database import Database, NoSpaceError, no_space
 from ..state.secret import StateSecret
 from ..templates.model import Template
 from ..traffic_tokens import TrafficTokens
+from .control_client import StartError
 from .lifecycle import RefusedError, State
 from .operations import Operations
 from .pool import PooledSandbox, Pools
-from .program import SandboxProgram, StartError
+from .process import SandboxProcess
 from .records import Records
 from .sandbox import NewSandbox, Sandbox, VolumeMount, new_sandbox_id, now
 
@@ -56,7 +57,7 @@ class SandboxService:
         egress: Egress | None = None,
         volumes: Path | None = None,
         metrics: Metrics | None = None,
-        program: Callable[..., SandboxProgram] = SandboxProgram,
+        program: Callable[..., SandboxProcess] = SandboxProcess,
     ) -> None:
         self.traffic_tokens = traffic_tokens
         self.runtime = runtime
@@ -176,7 +177,7 @@ class SandboxService:
         for sandbox in self._known.values():
             sandbox.program.release()
 
-    def program(self, sandbox_id: str, template: Template, volume_mounts: Sequence[VolumeMount] = ()) -> SandboxProgram:
+    def program(self, sandbox_id: str, template: Template, volume_mounts: Sequence[VolumeMount] = ()) -> SandboxProcess:
         """Return the program of a sandbox, neither started nor found yet."""
         mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
         return self._program(

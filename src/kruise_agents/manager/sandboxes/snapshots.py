@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ConfigurationError
+from ...protocol.names import INTERNAL_VARIABLES
 from ..accounts.quota import UNLIMITED, Quota
 from ..state.database import NoSpaceError
 from ..state.tables import SnapshotRow
 from ..templates.model import Template
-from .sandbox import INTERNAL_VARIABLES, NewSandbox, Sandbox, now
+from .sandbox import NewSandbox, Sandbox, now
 from .service import SandboxService
 
 DEFAULT_TAG = "default"

@@ -14,19 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...protocol.addresses import ENVD_PORT
-
-CODE_INTERPRETER_PORT = 49999
-CONTROL = "control"
-RELAY = "relay"
-SERVED_PORTS = {ENVD_PORT: "envd", CODE_INTERPRETER_PORT: "code-interpreter"}
-"""Ports that have a socket of their own; every other port goes through the relay."""
+from ...protocol.control import RELAY_CLOSED, RELAY_OPEN, RELAY_SOCKET, SERVED_PORTS, encode_port
 
 _BACKLOG = 4096
 CONNECT_SECONDS = 30.0
 _RETRY_SECONDS = 0.005
-_RELAY_OPEN = b"\x01"
-_RELAY_CLOSED = b"\x00"
 
 
 class PortClosedError(Exception):
@@ -95,7 +87,7 @@ async def connect_port(
         OSError: the sandbox's program is gone.
     """
     try:
-        connection = await connect(folder, SERVED_PORTS[port] if port in served else RELAY, patience)
+        connection = await connect(folder, SERVED_PORTS[port] if port in served else RELAY_SOCKET, patience)
     except BlockingIOError:
         raise PortClosedError(port) from None  # the sandbox is there, and does not accept
     if port in served:
@@ -103,7 +95,7 @@ async def connect_port(
     try:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(patience):
-            await loop.sock_sendall(connection, port.to_bytes(2, "big"))
+            await loop.sock_sendall(connection, encode_port(port))
             answer = await loop.sock_recv(connection, 1)
     except TimeoutError:
         connection.close()
@@ -111,10 +103,10 @@ async def connect_port(
     except BaseException:
         connection.close()
         raise
-    if answer == _RELAY_OPEN:
+    if answer == RELAY_OPEN:
         return connection
     connection.close()
-    if answer == _RELAY_CLOSED:
+    if answer == RELAY_CLOSED:
         raise PortClosedError(port)
     raise ConnectionResetError("the sandbox's relay closed the connection")
 

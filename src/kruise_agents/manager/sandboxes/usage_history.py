@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from .control_client import NoAnswerError
 from .lifecycle import State
-from .program import NoAnswerError
 from .sandbox import Sandbox
 
 EVERY_SECONDS = 5.0
@@ -122,7 +122,7 @@ class UsageHistory:
             if track.samples and self._clock() - track.samples[-1].at < interval - _SLACK:
                 return
             try:
-                answer = await sandbox.program.measure(sandbox.access_token)
+                answer = await sandbox.program.control.measure(sandbox.access_token)
                 track.samples.append(read_sample(answer, self._clock()))
             except (NoAnswerError, OSError, ValueError) as error:
                 logger.info("sandbox %s could not be measured: %s", sandbox.id, error)

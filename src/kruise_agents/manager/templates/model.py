@@ -10,28 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+from ...protocol.control import ReadyCheck
 from ..accounts.quota import Use
 from ..runtime import MIB, EgressRules, Limits
 
 _BUILDS = uuid.UUID("7e2f7b52-64f0-4b0e-a2b0-3f4b1f2d9c11")
-DEFAULT_READY_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """How to find out that a start command is ready: by one of three.
-
-    Parameters:
-        command: a shell command that succeeds.
-        port: a port that accepts connections.
-        url: an ``http://`` address on the sandbox's loopback that answers with a status below 400.
-        seconds: how long that may take.
-    """
-
-    command: str | None = None
-    port: int | None = None
-    url: str | None = None
-    seconds: float = DEFAULT_READY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +35,7 @@ class Template:
     limits: Limits = field(default_factory=Limits)
     variables: Mapping[str, str] = field(default_factory=dict)
     start: str | None = None
-    ready: Ready | None = None
+    ready: ReadyCheck | None = None
     internet: bool = True
     rootfs: str | None = None
 
@@ -94,7 +77,7 @@ class Template:
         facts = json.loads(text)
         ready = facts.pop("ready", None)
         limits = Limits(**facts.pop("limits", {}))
-        return cls(**facts, limits=limits, ready=Ready(**ready) if ready is not None else None)
+        return cls(**facts, limits=limits, ready=ReadyCheck(**ready) if ready is not None else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import ConfigurationError
+from ...protocol.control import DEFAULT_READY_SECONDS, ReadyCheck
 from ...protocol.fields import Fields
 from ..runtime import LEAST, MIB, MOST, Limits
-from .model import DEFAULT_READY_SECONDS, Ready, Template, built_in
+from .model import Template, built_in
 from .table import Source, Table
 
 MAX_POOL = 100
@@ -149,7 +150,7 @@ def _limits(table: Table, limits: Limits) -> Limits:
     return limits
 
 
-def _ready(table: Table, start: str | None) -> Ready | None:
+def _ready(table: Table, start: str | None) -> ReadyCheck | None:
     ready = table.table("ready", _READY_KEYS)
     if ready is None:
         return None
@@ -160,7 +161,7 @@ def _ready(table: Table, start: str | None) -> Ready | None:
         ready.complain("url", f"'url' must be like http://localhost:8000/health, got '{url}'")
     if [command, port, url].count(None) != 2:
         ready.complain(None, "'ready' needs one of 'command', 'port' and 'url'")
-    return Ready(command, port, url, ready.seconds("seconds") or DEFAULT_READY_SECONDS)
+    return ReadyCheck(command, port, url, ready.seconds("seconds") or DEFAULT_READY_SECONDS)
 
 
 def _is_local(url: str) -> bool:

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from kruise_agents.protocol.names import SANDBOX_ID_HEADER
 from kruise_agents.sandbox.state import SandboxState
 
 from .contexts import Context, Contexts
@@ -26,8 +27,6 @@ from .streaming import ExecutionStream
 
 __all__ = ["CodeInterpreter"]
 
-KEEPALIVE_HEADER = "e2b-sandbox-id"
-"""Sent by clients since CI 2.9.0, which take keepalives for what they are."""
 CLOSE_SECONDS = 1.0
 """How long answers may take to say that their kernel was stopped, when everything ends."""
 
@@ -103,7 +102,8 @@ class CodeInterpreter:
         except KernelError as error:
             return _not_created(error)
         execution = Execution(context, order.code, order.variables)
-        keepalives = KEEPALIVE_HEADER in request.headers
+        # Clients send it since CI 2.9.0, and take keepalives for what they are.
+        keepalives = SANDBOX_ID_HEADER in request.headers
         return ExecutionStream(execution, self._executions, keepalives=keepalives)
 
     async def _create_context(self, request: Request) -> Response:

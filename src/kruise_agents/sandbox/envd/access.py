@@ -7,6 +7,7 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ...protocol.names import ACCESS_TOKEN_HEADER
 from ..state import SandboxState
 from .http_errors import error_response
 
@@ -30,7 +31,7 @@ class AccessTokenMiddleware:
         """Let the request pass, or answer it."""
         token = self._state.access_token
         if token and scope["type"] == "http" and (scope["method"], scope["path"]) not in _FREE:
-            given = Headers(scope=scope).get("x-access-token", "")
+            given = Headers(scope=scope).get(ACCESS_TOKEN_HEADER, "")
             if not same(given, token):
                 await error_response(401, _MESSAGE)(scope, receive, send)
                 return

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
+from ...protocol.names import ACCESS_TOKEN_HEADER
 from ..state import SandboxState
 from .access import AccessTokenMiddleware
 from .auth import Operation, SignatureError, verify
@@ -119,7 +120,7 @@ class Envd:
         query = request.query_params
         if token := self._state.access_token:
             try:
-                verify(query, operation, token, request.headers.get("x-access-token"), time.time())
+                verify(query, operation, token, request.headers.get(ACCESS_TOKEN_HEADER), time.time())
             except SignatureError as error:
                 raise HttpError(401, str(error)) from error
         return self._user(query.get("username"))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import os
 import re
 import resource
@@ -22,17 +21,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ...protocol.control import FORK_REQUEST_BYTES, ForkOrder, ForkRequest
 from ..linux import capabilities
 from ..linux.descriptors import close_all_but
 from ..linux.seccomp import filter_program
 
-_ORDER_BYTES = 65536
 _LOOK_SECONDS = 0.0005
 _ON_THE_WAY_SECONDS = 20
-_OWN = 2
-"""How many descriptors are not the program's, at least: the placeholder's output and its input."""
 _NAMESPACES = {
     "user": 0x10000000,
     "mnt": 0x00020000,
@@ -51,24 +47,7 @@ _RESOURCES = [getattr(resource, name) for name in dir(resource) if name.startswi
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the manager wants, as it says it."""
-
-    command: list[str]
-    """What an exec would have been given: the interpreter, its options, and the program's arguments."""
-    arguments: list[str]
-    """Those of the program."""
-    environment: dict[str, str]
-    directory: str
-    """The working directory, as the sandbox names it."""
-    kernel: bool
-    """Whether to prepare a fork for the first kernel."""
-    trial: bool
-    """Only find out whether it works."""
-
-
-def enter(connection: int) -> Order:
+def enter(connection: int) -> ForkOrder:
     """Read the order from a socket, and return in the sandbox, as its program; nothing else is left open.
 
     The processes on the way end here.
@@ -76,20 +55,20 @@ def enter(connection: int) -> Order:
     # On the way it is no part of the sandbox, whose end would not end it. What arrives is a child, and has no alarm.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(_ON_THE_WAY_SECONDS)
-    told, received = _receive(connection)
-    own = _OWN + told["grouped"]
+    request, received = _receive(connection)
+    own = request.own_count
     # First of all, so that what goes wrong from here on stands in the sandbox's log.
-    ready, _, *group = _arrange(told["descriptors"], received[own:], received[:own])
+    ready, _, *group = _arrange(request.numbers, received[own:], received[:own])
     if os.read(ready, 1) == b"":
         sys.exit("the sandbox's first process did not start")
     os.close(ready)
     for members in group:
         os.write(members, b"0")
         os.close(members)
-    placeholder = _child_of(told["first"])
+    placeholder = _child_of(request.first_pid)
     handle = os.pidfd_open(placeholder)
     model = _Model.of(placeholder)
-    order = Order(**told["order"])
+    order = request.order
     _cross(handle, model.namespaces, order.directory)
     model.impose()
     _leave_behind()
@@ -101,10 +80,10 @@ def enter(connection: int) -> Order:
     return order
 
 
-def _receive(connection: int) -> tuple[dict[str, Any], list[int]]:
+def _receive(connection: int) -> tuple[ForkRequest, list[int]]:
     with socket.socket(fileno=connection) as manager:
-        data, descriptors, _, _ = socket.recv_fds(manager, _ORDER_BYTES, 64)
-    return json.loads(data), descriptors
+        data, descriptors, _, _ = socket.recv_fds(manager, FORK_REQUEST_BYTES, 64)
+    return ForkRequest.from_json(data), descriptors
 
 
 def _child_of(pid: int) -> int:

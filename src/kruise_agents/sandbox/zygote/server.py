@@ -13,13 +13,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...protocol.control import FORKED, TRIAL_OUTPUT, ZYGOTE_READY, ForkOrder, ProgramArguments, program_argv
 from ..code_interpreter import forked_kernel as waiting
 from ..code_interpreter.kernel import forked as inherited
 from ..linux.descriptors import close_all_but
 from ..linux.user_namespace import become_root_of_sandbox
-from ..main import begin, call_ourselves, parse, run
+from ..main import begin, run, set_process_name
 from . import command_line as appearance
-from .entry import Order, enter
+from .entry import enter
 
 _LATER = (
     "kruise_agents.sandbox.code_interpreter.app",
@@ -27,8 +28,6 @@ _LATER = (
     "uvicorn.protocols.http.httptools_impl",
 )
 """What the program imports when it needs it, which is always."""
-_READY = b"r"
-_FORKED = b"f"
 
 
 def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
         The exit code of whichever it was.
     """
     descriptor = int(arguments[0])
-    call_ourselves(b"zygote")  # it would be the number of the descriptor that it was executed from
+    set_process_name("zygote")  # it would be the number of the descriptor that it was executed from
     close_all_but({0, 1, 2, descriptor})
     for name in _LATER:
         importlib.import_module(name)
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
     manager = socket.socket(fileno=descriptor)
-    manager.send(_READY)
+    manager.send(ZYGOTE_READY)
     while True:
         data, descriptors, _, _ = socket.recv_fds(manager, 1, 1)
         if not data:
@@ -61,7 +60,7 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
             manager.close()
             return _fork(descriptors[0], modules)
         with socket.socket(fileno=descriptors[0]) as order, contextlib.suppress(ConnectionError):  # it waits no more
-            order.send(_FORKED)
+            order.send(FORKED)
 
 
 def _fork(connection: int, modules: frozenset[str]) -> int:
@@ -71,8 +70,8 @@ def _fork(connection: int, modules: frozenset[str]) -> int:
         return _try(order)
     appearance.show(order.command, order.environment)
     sys.orig_argv[:] = order.command
-    sys.argv[:] = order.command[-len(order.arguments) - 1 :]
-    options = parse(order.arguments)
+    sys.argv[:] = program_argv(order.command)
+    options = ProgramArguments.parse(sys.argv[1:])
     begin(options)
     if not order.kernel:
         return run(options)
@@ -83,9 +82,9 @@ def _fork(connection: int, modules: frozenset[str]) -> int:
     return inherited.run(forked.command, forked.environment, modules)
 
 
-def _try(order: Order) -> int:
+def _try(order: ForkOrder) -> int:
     """Go as far as a sandbox's program does before it serves anything."""
-    if "--several-users" in order.command:
+    if order.several_users:
         become_root_of_sandbox(Path(order.directory))
-    sys.stdout.write("entered\n")
+    sys.stdout.write(f"{TRIAL_OUTPUT}\n")
     return 0

@@ -82,12 +82,12 @@ def test_without_a_warm_sandbox_none_is_made_when_that_is_asked_for(api: httpx.C
 
 SLOW = """
 import asyncio
-from kruise_agents.manager.sandboxes.program import SandboxProgram
+from kruise_agents.manager.sandboxes.process import SandboxProcess
 
 async def never(self, *arguments, **options):
     await asyncio.Event().wait()
 
-SandboxProgram.claim = never
+SandboxProcess.claim = never
 """
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.routing import Route
 
 from .... import __version__
+from ....protocol.names import API_KEY_HEADER
 from .operations import OPERATIONS, Operation
 from .schemas import SCHEMAS, Schema, reference
 
@@ -56,7 +57,7 @@ def document(routes: Iterable[Route], refused: Iterable[Route]) -> dict[str, Any
         "paths": paths,
         "components": {
             "schemas": SCHEMAS,
-            "securitySchemes": {"ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
+            "securitySchemes": {"ApiKey": {"type": "apiKey", "in": "header", "name": API_KEY_HEADER}},
         },
     }
 

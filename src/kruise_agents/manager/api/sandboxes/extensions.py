@@ -10,24 +10,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ....protocol.names import EXTENSION_PREFIX, RESERVED_PREFIX
 from ...sandboxes.sandbox import Lifetime
 from ..errors import ApiError
 from ..reading import Fields, read_duration
 
 MAX_TIMEOUT = 2_592_000
-EXTENSION = "e2b.agents.kruise.io/"
-NEVER_TIMEOUT = f"{EXTENSION}never-timeout"
-RESERVE_PAUSED = f"{EXTENSION}reserve-paused-sandbox-duration"
+NEVER_TIMEOUT = f"{EXTENSION_PREFIX}never-timeout"
+RESERVE_PAUSED = f"{EXTENSION_PREFIX}reserve-paused-sandbox-duration"
 LIFETIME_KEYS = frozenset({NEVER_TIMEOUT, RESERVE_PAUSED})
 RESERVE_PAUSED_HEADER = "x-e2b-kruise-reserve-paused-sandbox-duration"
 _FOREVER = "forever"
-_CLAIM_SECONDS = f"{EXTENSION}claim-timeout-seconds"
-_READY_SECONDS = f"{EXTENSION}wait-ready-timeout-seconds"
-_CREATE_ON_NO_STOCK = f"{EXTENSION}create-on-no-stock"
-_RETURN_IP = f"{EXTENSION}return-sandbox-ip"
-_IP = f"{EXTENSION}sandbox-ip"
+_CLAIM_SECONDS = f"{EXTENSION_PREFIX}claim-timeout-seconds"
+_READY_SECONDS = f"{EXTENSION_PREFIX}wait-ready-timeout-seconds"
+_CREATE_ON_NO_STOCK = f"{EXTENSION_PREFIX}create-on-no-stock"
+_RETURN_IP = f"{EXTENSION_PREFIX}return-sandbox-ip"
+_IP = f"{EXTENSION_PREFIX}sandbox-ip"
 _OWN_ADDRESS = "127.0.0.1"
-_RESERVED = (EXTENSION, "agents.kruise.io/")
+_RESERVED = (EXTENSION_PREFIX, RESERVED_PREFIX)
 _LABEL = "label:"
 
 _CANNOT_CHANGE = "a running program cannot be given other resources or another image; choose a template that has them"
@@ -99,8 +99,8 @@ def read_extensions(given: Mapping[str, str]) -> Extensions:
 
 
 def _refuse(key: str, value: str) -> None:
-    name = key.removeprefix(EXTENSION)
-    why = _REFUSED.get(name) if key.startswith(EXTENSION) else None
+    name = key.removeprefix(EXTENSION_PREFIX)
+    why = _REFUSED.get(name) if key.startswith(EXTENSION_PREFIX) else None
     if why is None:
         prefixes = " ".join(_RESERVED)
         raise ApiError(400, f"Forbidden metadata key [{key}]: cannot contain prefixes: [{prefixes}]")

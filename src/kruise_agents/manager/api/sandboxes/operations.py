@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from ...accounts.keys import Keys
 from ...accounts.quota import QuotaExceededError
+from ...sandboxes.control_client import StartError
 from ...sandboxes.lifecycle import State
-from ...sandboxes.program import StartError
 from ...sandboxes.sandbox import NewSandbox, Sandbox
 from ...sandboxes.service import ManagerEndingError, SandboxService
 from ...sandboxes.snapshots import Snapshots

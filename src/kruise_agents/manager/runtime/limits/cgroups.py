@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ....protocol.control import ProgramLimits
 from ..pause.freezer import GROUP_PREFIX
-from .limits import Enforcer, Limits, common_arguments
+from .limits import Enforcer, Limits, common_limits
 
 _CONTROLLERS = ("cpu", "memory", "pids")
 _OWN = "manager"
@@ -45,9 +46,8 @@ class ControlGroups(Enforcer):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def arguments(self, limits: Limits) -> list[str]:
-        """See :meth:`.limits.Enforcer.arguments`."""
-        return common_arguments(limits)
+    def program_limits(self, limits: Limits) -> ProgramLimits:
+        return common_limits(limits)
 
     @contextlib.contextmanager
     def limited(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:

@@ -10,7 +10,9 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from ....protocol.control import ProgramLimits
 
 MIB = 1024 * 1024
 LEAST = {"cpus": 1, "memory": 128, "processes": 64, "disk": 16}
@@ -46,8 +48,8 @@ class Enforcer(ABC):
     """Whether the kernel does it for the sandbox as a whole; if not, its memory has to be watched."""
 
     @abstractmethod
-    def arguments(self, limits: Limits) -> list[str]:
-        """Options for the sandbox's program, which sets them on itself (``sandbox/limits.py``)."""
+    def program_limits(self, limits: Limits) -> ProgramLimits:
+        """Return the limits that the sandbox's program reports and sets on itself."""
 
     @abstractmethod
     def limited(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
@@ -81,12 +83,9 @@ class ResourceLimits(Enforcer):
             f"({because})"
         )
 
-    def arguments(self, limits: Limits) -> list[str]:
-        """See :meth:`Enforcer.arguments`."""
-        options = [*common_arguments(limits), "--max-data", str(limits.memory)]
-        if self._count_processes:
-            options += ["--max-processes", str(limits.processes)]
-        return options
+    def program_limits(self, limits: Limits) -> ProgramLimits:
+        processes = limits.processes if self._count_processes else None
+        return replace(common_limits(limits), max_data=limits.memory, max_processes=processes)
 
     @contextlib.contextmanager
     def limited(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
@@ -103,9 +102,9 @@ class ResourceLimits(Enforcer):
         """See :meth:`Enforcer.release`."""
 
 
-def common_arguments(limits: Limits) -> list[str]:
-    """What is right with every enforcer: no file is larger than the disk, and what is reported."""
-    return ["--memory", str(limits.memory), "--disk", str(limits.disk), "--max-file", str(limits.disk)]
+def common_limits(limits: Limits) -> ProgramLimits:
+    """Return what is right with every enforcer: the reported limits, and that no file is larger than the disk."""
+    return ProgramLimits(memory=limits.memory, disk=limits.disk, max_file=limits.disk)
 
 
 def counts_processes() -> bool:

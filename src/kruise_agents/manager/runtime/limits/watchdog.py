@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ....protocol.control import PLACEHOLDER
 from ..files.layout import Layout
-from ..zygote.process import PLACEHOLDER
 from .disk import Space
 from .limits import MIB, Limits
 from .log_file import shorten

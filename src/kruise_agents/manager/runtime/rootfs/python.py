@@ -17,10 +17,8 @@ from pathlib import Path, PurePosixPath
 
 import kruise_agents
 
+from ....protocol.control import ProgramArguments, ProgramDescriptors, ProgramLimits
 from ..files.layout import SYSTEM_PATH, USERNAME
-
-PROGRAM_WORDS = 4
-"""How many words of the command line come before the program's arguments."""
 
 _PROFILE = """\
 # Read by login shells. The user's own programs come first.
@@ -74,29 +72,32 @@ def base_executable() -> Path:
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
-def program_argv(home: str, *, several_users: bool = False, python: str = sys.executable) -> list[str]:
-    """The command line of the sandbox's program, as seen from where it runs.
+def program_arguments(
+    home: Path,
+    descriptors: ProgramDescriptors,
+    limits: ProgramLimits,
+    *,
+    several_users: bool = False,
+    isolated: bool = False,
+    own_init: bool = False,
+) -> ProgramArguments:
+    """Return the arguments of a sandbox's program.
 
-    Parameters:
-        home: the home folder as the program sees it.
-        several_users: whether it starts as the only user, or becomes the sandbox's root and starts programs as others.
-        python: the interpreter that runs it.
+    Args:
+        home: The home folder as the program sees it.
+        several_users: See :class:`.protocol.control.ProgramArguments`, as for the last two.
     """
-    return [
-        python,
-        "-I",
-        "-m",
-        "kruise_agents.sandbox",
-        "--user",
-        USERNAME,
-        "--home",
-        home,
-        "--path",
-        f"{home}/.local/bin:{SYSTEM_PATH}",
-        "--python",
-        f"{home}/.local/bin/python",
-        *(["--several-users"] if several_users else []),
-    ]
+    return ProgramArguments(
+        user=USERNAME,
+        home=home,
+        path=f"{home}/.local/bin:{SYSTEM_PATH}",
+        python=home / ".local/bin/python",
+        descriptors=descriptors,
+        limits=limits,
+        several_users=several_users,
+        isolated=isolated,
+        own_init=own_init,
+    )
 
 
 def compile_program() -> None:

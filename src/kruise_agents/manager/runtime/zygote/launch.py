@@ -10,29 +10,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ....protocol.control import PLACEHOLDER, TRIAL_OUTPUT, ForkOrder
 from ..bwrap.launch import Setup, end, output_of, pipe, start, wait_for
 from ..bwrap.options import HOME, VARIABLES
 from ..files.identities import Identities
 from ..launch import Launched
 from ..pause.freezer import group_of
-from ..rootfs.python import PROGRAM_WORDS, program_argv
-from .process import ENTERED, PLACEHOLDER, Order, Zygote, ZygoteError
+from .process import Zygote, ZygoteError
 
 _READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-drop", "ALL", "--ro-bind", "/", "/")
 
 
-def program_order(command: Sequence[str], *, kernel: bool = False, trial: bool = False) -> Order:
-    """To become the program of a sandbox.
-
-    Parameters:
-        command: what would be executed.
-        kernel: whether it prepares a fork for the first kernel.
-        trial: only try it.
-    """
-    return Order(command, command[PROGRAM_WORDS:], VARIABLES, HOME, kernel=kernel, trial=trial)
-
-
-def start_fork(options: Sequence[str], zygote: Zygote, order: Order, setup: Setup) -> Launched:
+def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: Setup) -> Launched:
     """Start ``bwrap`` as :func:`.starting.start` does, and let a fork of the zygote into it instead of a command.
 
     Raises:
@@ -82,10 +71,10 @@ def make_zygote(options: Sequence[str], identities: Identities | None) -> Zygote
 
 
 def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) -> None:
-    order = program_order(program_argv(HOME, several_users=identities is not None), trial=True)
+    order = ForkOrder((), VARIABLES, HOME, trial=True, several_users=identities is not None)
     with tempfile.TemporaryFile() as output:
         wait_for(start_fork(options, zygote, order, Setup(identities, output)), "a fork")
-        if output_of(output) != ENTERED:
+        if output_of(output) != TRIAL_OUTPUT:
             raise ZygoteError(output_of(output) or "a fork did not enter")
 
 

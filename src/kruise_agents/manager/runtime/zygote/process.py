@@ -7,7 +7,6 @@ fork instead of two starts of Python.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import socket
@@ -15,10 +14,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import kruise_agents
+
+from ....protocol.control import FORK, ForkOrder, ForkRequest
 
 _PROGRAM = Path(kruise_agents.__file__).parent / "sandbox" / "zygote" / "__main__.py"
 _ENVIRONMENT = {"HOME": "/nonexistent", "PYTHONPATH": str(_PROGRAM.parent / "bare")}
@@ -26,29 +26,10 @@ _ENVIRONMENT = {"HOME": "/nonexistent", "PYTHONPATH": str(_PROGRAM.parent / "bar
 _START_SECONDS = 30
 _ANSWER_SECONDS = 5
 """How long it may take to fork, which is a matter of milliseconds; then it counts as one that has ended."""
-PLACEHOLDER = ("/bin/sh", "-c", "echo; read -r end")
-"""What ``bwrap`` starts where a fork is to come: says that it is there, and ends when its input does."""
-
-ENTERED = "entered"
-"""What a fork says that was only to try."""
 
 
 class ZygoteError(Exception):
     """It did not start, or it has ended; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a fork is to become; see ``sandbox/zygote/entry.py``."""
-
-    command: Sequence[str]
-    """What an exec would have been given."""
-    arguments: Sequence[str]
-    """The end of it: the program's own."""
-    environment: Mapping[str, str]
-    directory: str
-    kernel: bool = False
-    trial: bool = False
 
 
 class Zygote:
@@ -113,11 +94,13 @@ class Zygote:
             self._process.wait()
             raise ZygoteError(self.last_words())
 
-    def fork(self, order: Order, first: int, group: int | None, own: Sequence[int], handed: Mapping[int, int]) -> None:
+    def fork(
+        self, order: ForkOrder, first_pid: int, group: int | None, own: Sequence[int], handed: Mapping[int, int]
+    ) -> None:
         """Let a fork go into a sandbox and become its program; waits until there is one, not until it is there.
 
         Parameters:
-            first: the sandbox's first process.
+            first_pid: the sandbox's first process.
             group: descriptor of ``cgroup.procs`` of the group that it belongs to, open for writing.
             own: descriptors: the output of the placeholder, and its input, which the fork holds for as long as it runs.
             handed: descriptors of the program, by the numbers that they are to have there.
@@ -125,14 +108,14 @@ class Zygote:
         Raises:
             ZygoteError: it has ended, or does not fork. If a fork comes after all, it ends with the first process.
         """
-        told = {"order": asdict(order), "first": first, "grouped": group is not None, "descriptors": list(handed)}
+        request = ForkRequest(order, first_pid, group is not None, list(handed))
         descriptors = [*own, *([] if group is None else [group]), *handed.values()]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with theirs:
                 try:
-                    socket.send_fds(ours, [json.dumps(told).encode()], descriptors)
-                    socket.send_fds(self._socket, [b"f"], [theirs.fileno()])
+                    socket.send_fds(ours, [request.to_json()], descriptors)
+                    socket.send_fds(self._socket, [FORK], [theirs.fileno()])
                 except OSError as error:
                     raise ZygoteError(self.last_words() or str(error)) from error
             if not select.select([ours], [], [], _ANSWER_SECONDS)[0]:

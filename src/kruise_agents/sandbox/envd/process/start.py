@@ -40,9 +40,9 @@ def start_process(
     try:
         if pty is not None:
             popen, descriptor = spawn_in_terminal(command, environment, folder, window_size(pty), user)
-            return Process(popen, config, tag, on_end, descriptor, state.why_killed)
+            return Process(popen, config, tag, on_end, descriptor, state.take_kill_reason)
         popen = spawn(command, environment, folder, user, with_stdin=request.flag("stdin", True))
-        return Process(popen, config, tag, on_end, why_killed=state.why_killed)
+        return Process(popen, config, tag, on_end, why_killed=state.take_kill_reason)
     except SpawnError as error:
         text = (
             f"error starting process '{command[0]}': {error}"

@@ -1,0 +1,147 @@
+"""The manager's questions to the program in one sandbox: on its control socket, and one to its envd."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ...errors import KruiseAgentsError
+from ...protocol.control import (
+    ANNOUNCE_KILL,
+    CONTROL_SOCKET,
+    GET_VARIABLES,
+    INIT,
+    PREPARE,
+    SERVED_PORTS,
+    SET_END_TIME,
+    Endpoint,
+    EndTime,
+    InitSettings,
+    KillNotice,
+    PrepareOrder,
+    Variables,
+)
+from ...protocol.names import ACCESS_TOKEN_HEADER, ENVD_PORT
+from ..templates.model import Template
+from ..unix_http import exchange
+from .sockets import connect
+
+START_SECONDS = 30
+CLAIM_SECONDS = 5
+"""For a pooled sandbox, where everything runs. It answers in milliseconds, on a busy machine in a second."""
+ANSWER_SECONDS = 30
+MEASURE_SECONDS = 3
+
+
+class StartError(KruiseAgentsError):
+    """A sandbox's program ended, or did not answer, before it was ready."""
+
+
+class NoAnswerError(KruiseAgentsError):
+    """A sandbox's program, which was ready once, does not answer on its control socket."""
+
+
+class ControlClient:
+    """Asks the program of one sandbox.
+
+    Args:
+        sockets: The folder of the sandbox's sockets.
+        report: Completes a sentence about the program with its exit code and its last output.
+    """
+
+    def __init__(self, sockets: Path, report: Callable[[str], str]) -> None:
+        self._sockets = sockets
+        self._report = report
+
+    async def prepare(self, template: Template, variables: Mapping[str, str], *, kernel: bool) -> None:
+        """Run the template's start command, and return when it is ready.
+
+        Args:
+            variables: The environment of everything that runs until :meth:`init`, which replaces it.
+            kernel: Wait for the default kernel too.
+
+        Raises:
+            StartError: The program ended, or something did not become ready. The message says what was wrong.
+        """
+        seconds = START_SECONDS + (template.ready.seconds if template.ready is not None else 0)
+        order = PrepareOrder(dict(variables), template.start, template.ready, kernel)
+        status, answer = await self._first_answer(PREPARE, order.to_json(), seconds)
+        if status != 204:
+            raise StartError(f"template {template.name}: {answer.decode(errors='replace')}")
+
+    async def init(self, settings: InitSettings, patience: float = START_SECONDS) -> None:
+        """Give the program its settings, and return when every port answers.
+
+        Args:
+            patience: Seconds that it may take.
+
+        Raises:
+            StartError: The program ended, or stayed silent for that long. The message carries its last output.
+        """
+        status, answer = await self._first_answer(INIT, settings.to_json(), patience)
+        if status != 204:
+            raise StartError(self._report(f"answered {status} to its settings: {answer.decode(errors='replace')}"))
+
+    async def set_end_time(self, seconds: float | None, patience: float = ANSWER_SECONDS) -> None:
+        """Set when the program ends by itself, in seconds from now; None: never.
+
+        Raises:
+            NoAnswerError: The program is gone, or stayed silent for ``patience`` seconds.
+        """
+        await self._ask(SET_END_TIME, EndTime(seconds).to_json(), patience)
+
+    async def variables(self) -> dict[str, str]:
+        """Return the environment variables that the sandbox was handed over with.
+
+        Raises:
+            NoAnswerError: The program is gone, or stayed silent for :data:`ANSWER_SECONDS`.
+        """
+        return dict(Variables.from_json(await self._ask(GET_VARIABLES, b"{}")).variables)
+
+    async def announce_kill(self, pid: int, reason: str) -> None:
+        """Tell the program that one of the sandbox's processes is about to be killed."""
+        await self._exchange(ANNOUNCE_KILL, KillNotice(pid, reason).to_json())
+
+    async def measure(self, access_token: str | None) -> bytes:
+        """Return what envd says that the sandbox uses, in JSON.
+
+        Raises:
+            NoAnswerError: envd is gone, or stayed silent for :data:`MEASURE_SECONDS`.
+        """
+        headers = [] if access_token is None else [(ACCESS_TOKEN_HEADER.encode(), access_token.encode())]
+        try:
+            async with asyncio.timeout(MEASURE_SECONDS):
+                connection = await connect(self._sockets, SERVED_PORTS[ENVD_PORT])
+                status, answer = await exchange(connection, "GET", "/metrics", b"", headers)
+        except TimeoutError:
+            raise NoAnswerError(f"envd did not answer within {MEASURE_SECONDS} seconds") from None
+        except OSError as error:
+            raise NoAnswerError(f"envd is gone: {error}") from error
+        if status != 200:
+            raise NoAnswerError(f"envd answered {status}")
+        return answer
+
+    async def _first_answer(self, endpoint: Endpoint, body: bytes, seconds: float) -> tuple[int, bytes]:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._exchange(endpoint, body)
+        except TimeoutError:
+            raise StartError(self._report(f"did not answer within {seconds:g} seconds")) from None
+        except OSError as error:
+            raise StartError(self._report("ended before it was ready")) from error
+
+    async def _ask(self, endpoint: Endpoint, body: bytes, patience: float = ANSWER_SECONDS) -> bytes:
+        try:
+            async with asyncio.timeout(patience):
+                status, answer = await self._exchange(endpoint, body)
+        except TimeoutError:
+            raise NoAnswerError(f"the sandbox's program did not answer within {patience:g} seconds") from None
+        except OSError as error:
+            raise NoAnswerError(f"the sandbox's program is gone: {error}") from error
+        if status >= 300:
+            raise NoAnswerError(f"the sandbox's program answered {status} to {endpoint.method} {endpoint.path}")
+        return answer
+
+    async def _exchange(self, endpoint: Endpoint, body: bytes) -> tuple[int, bytes]:
+        return await exchange(await connect(self._sockets, CONTROL_SOCKET), *endpoint, body)

@@ -1,0 +1,306 @@
+"""The process and the folders of one sandbox: launched, claimed, found again, frozen, stopped, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from ...protocol.control import CONTROL_SOCKET, RELAY_SOCKET, SERVED_PORTS, InitSettings, ProgramDescriptors
+from ...protocol.names import CODE_INTERPRETER_PORT, ENVD_PORT
+from ..runtime import (
+    Connection,
+    Egress,
+    EgressRules,
+    Launch,
+    Layout,
+    Limits,
+    ProcessHandle,
+    ProcessIdentity,
+    Runtime,
+    Watchdog,
+)
+from ..runtime.limits.log_file import last_bytes
+from .control_client import START_SECONDS, ControlClient, NoAnswerError, StartError
+from .sockets import connect_port, listen
+
+_END_SECONDS = 3.0
+_LOG_LINES = 20
+
+logger = logging.getLogger(__name__)
+
+
+class SandboxProcess:
+    """Everything of one sandbox that exists outside the manager: processes, sockets, folders.
+
+    A start has two steps, :meth:`launch` and :meth:`claim`, and a sandbox of a pool waits between them. Until it is
+    claimed, the sandbox ends with the manager; from then on it outlives the manager.
+
+    Args:
+        layout: Where the sandbox's folders go.
+        runtime: What runs the sandbox.
+        code_interpreter: Whether the port of the code interpreter is served.
+        limits: The sandbox's share of the machine.
+        watch: The watchdog that looks at the sandbox while it runs.
+        egress: What connects the sandbox to the internet.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        runtime: Runtime,
+        *,
+        code_interpreter: bool,
+        limits: Limits,
+        watch: Watchdog,
+        egress: Egress,
+    ) -> None:
+        self.layout = layout
+        self.control = ControlClient(layout.sockets, self._report)
+        self._served_ports = frozenset(SERVED_PORTS) - (frozenset() if code_interpreter else {CODE_INTERPRETER_PORT})
+        self._runtime = runtime
+        self._limits = limits
+        self._watch = watch
+        self._egress = egress
+        self._connection: Connection | None = None
+        self._process: ProcessHandle | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._parent_pipe: int | None = None
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        """The process with which all others of the sandbox end; None while there is none."""
+        return self._process.identity if self._process is not None else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the program was launched or found, and has not ended."""
+        return self._process is not None and self._process.alive
+
+    async def fill(self, files: Path) -> None:
+        """Make the folders with a copy of another file tree, before a launch with ``prepared=True``.
+
+        Raises:
+            OSError: The folders could not be made.
+        """
+        self.layout.make_outer()
+        await self._runtime.copy(files, self.layout.rootfs)
+
+    def launch(self, *, prepared: bool = False) -> None:
+        """Start the program, without waiting for it.
+
+        Args:
+            prepared: Whether the folders exist already, filled or left by an earlier program.
+
+        Raises:
+            StartError: The program could not be started.
+            OSError: The folders could not be made.
+        """
+        if not prepared:
+            self._runtime.prepare(self.layout)
+        try:
+            self._launch(fresh=not prepared)
+        except OSError as error:
+            raise StartError(f"the sandbox's program could not be started: {error}") from error
+
+    async def claim(
+        self,
+        access_token: str | None,
+        variables: Mapping[str, str],
+        seconds_left: float | None,
+        *,
+        patience: float = START_SECONDS,
+    ) -> None:
+        """Give the launched program its settings, wait until every port answers, and let it outlive the manager.
+
+        Args:
+            seconds_left: Seconds until the program ends by itself, from the moment it is ready; None: never.
+            patience: Seconds that it may take to answer.
+
+        Raises:
+            StartError: The program ended, or stayed silent for that long. The message carries its last output.
+        """
+        await self.control.init(InitSettings(access_token, dict(variables), seconds_left), patience)
+        self._close_parent_pipe()
+
+    def find(self, identity: ProcessIdentity) -> bool:
+        """Take over a program that another manager started. Returns whether it still runs."""
+        process = ProcessHandle.find(identity)
+        if process is not None:
+            self._hold(process)
+        return process is not None
+
+    async def attach(self, rules: EgressRules) -> None:
+        """Connect the launched or found program to the outside, where it has a network of its own.
+
+        Raises:
+            StartError: The connection could not be made.
+        """
+        if self._process is None or not self._runtime.own_network:
+            return
+        try:
+            self._connection = await asyncio.to_thread(self._egress.attach, self._process.identity.pid, rules)
+        except OSError as error:
+            raise StartError(self._report(f"could not be connected to the internet: {error}")) from error
+
+    async def change_rules(self, rules: EgressRules) -> None:
+        """Change what the sandbox may reach outside.
+
+        Raises:
+            OSError: The kernel refused.
+        """
+        if self._connection is not None:
+            await asyncio.to_thread(self._connection.change, rules)
+
+    async def connect(self, port: int) -> socket.socket:
+        """Connect to a port of the sandbox.
+
+        Raises:
+            PortClosedError: Nothing listens there.
+            OSError: The sandbox's program is gone.
+        """
+        return await connect_port(self.layout.sockets, port, self._served_ports)
+
+    async def ended(self) -> None:
+        """Wait until the program has ended, by itself or not."""
+        assert self._process is not None
+        await self._process.ended()
+
+    def asleep(self) -> tuple[int, ...]:
+        """Return the processes that are stopped already; :meth:`thaw` leaves them so.
+
+        Raises:
+            NoAnswerError: The program has ended.
+        """
+        return self._runtime.stopped_processes(self._living())
+
+    async def freeze(self) -> None:
+        """Stop all processes. They keep their memory and connections.
+
+        Raises:
+            NoAnswerError: The program has ended, or does not stop; then it goes on.
+        """
+        try:
+            await self._runtime.freeze(self._living())
+        except OSError as error:
+            raise NoAnswerError(f"the sandbox cannot be paused: {error}") from error
+
+    def thaw(self, asleep: Collection[int]) -> None:
+        """Let all processes go on, except ``asleep``.
+
+        Raises:
+            NoAnswerError: The program has ended.
+        """
+        try:
+            self._runtime.thaw(self._living(), asleep)
+        except OSError as error:
+            raise NoAnswerError(f"the sandbox cannot go on: {error}") from error
+
+    async def stop(self) -> None:
+        """End every process; the folders stay. May be called at any time, also twice."""
+        self._close_parent_pipe()
+        if self._process is not None:
+            self._end_all()
+            try:
+                await asyncio.wait_for(self._process.ended(), _END_SECONDS)
+            except TimeoutError:
+                logger.warning("sandbox program %d did not end; killing it", self._process.identity.pid)
+                self._process.send(signal.SIGKILL)
+                await self._process.ended()
+        await self._reap()
+        if self._connection is not None:
+            await asyncio.to_thread(self._connection.close)
+        self.release()
+        self._runtime.cleanup(self.layout)
+
+    async def end(self) -> None:
+        """End every process and remove the folders. May be called at any time, also twice."""
+        await self.stop()
+        await asyncio.to_thread(self._runtime.remove, self.layout.root)
+
+    def release(self) -> None:
+        """Forget the program. A claimed one goes on, without internet access until a manager finds it."""
+        self._close_parent_pipe()
+        self._watch.remove(self.layout.root.name)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+    def _hold(self, process: ProcessHandle) -> None:
+        self._process = process
+        self._watch.add(
+            self.layout.root.name,
+            process.identity.pid,
+            self.layout,
+            self._limits,
+            self._end_all,
+            self.control.announce_kill,
+        )
+
+    def _end_all(self) -> None:
+        if self._process is not None:
+            self._process.send(self._runtime.end_signal)
+
+    def _living(self) -> int:
+        if self._process is None or not self._process.alive:
+            raise NoAnswerError("the sandbox's program has ended")
+        return self._process.identity.pid
+
+    def _launch(self, *, fresh: bool) -> None:
+        if self._child is not None:
+            self._child.poll()  # of a program before this one, which ended by itself
+        names = [CONTROL_SOCKET, RELAY_SOCKET, *(SERVED_PORTS[port] for port in sorted(self._served_ports))]
+        listeners = {name: listen(self.layout.sockets, name) for name in names}
+        parent_pipe, self._parent_pipe = os.pipe()
+        interpreter = listeners.get(SERVED_PORTS[CODE_INTERPRETER_PORT])
+        descriptors = ProgramDescriptors(
+            parent_pipe=parent_pipe,
+            control=listeners[CONTROL_SOCKET].fileno(),
+            relay=listeners[RELAY_SOCKET].fileno(),
+            envd=listeners[SERVED_PORTS[ENVD_PORT]].fileno(),
+            code_interpreter=None if interpreter is None else interpreter.fileno(),
+        )
+        try:
+            with self.layout.log.open("ab") as log:
+                launched = self._runtime.launch(Launch(self.layout, descriptors, log, self._limits, fresh=fresh))
+            self._child = launched.process
+            try:
+                self._hold(ProcessHandle.of(launched.first_pid or launched.process.pid))
+            except ProcessLookupError:
+                self._hold(ProcessHandle.of(launched.process.pid))  # our child: there until it is reaped
+        finally:
+            os.close(parent_pipe)
+            for listener in listeners.values():
+                listener.close()
+
+    def _close_parent_pipe(self) -> None:
+        if self._parent_pipe is not None:
+            os.close(self._parent_pipe)
+            self._parent_pipe = None
+
+    async def _reap(self) -> None:
+        """Wait for the child that this manager started, if any; it ends with the program."""
+        if self._child is None:
+            return
+        if self._child.poll() is None:
+            handle = ProcessHandle.of(self._child.pid)
+            try:
+                await handle.ended()
+            finally:
+                handle.close()
+            self._child.wait()
+        self._child = None
+
+    def _report(self, sentence: str) -> str:
+        code = self._child.poll() if self._child else None
+        ended = f" (exit code {code})" if code is not None else ""
+        lines = last_bytes(self.layout.log).decode(errors="replace").splitlines()[-_LOG_LINES:]
+        return "\n".join([f"the sandbox's program {sentence}{ended}; its last output:", *lines])

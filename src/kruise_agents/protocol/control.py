@@ -1,0 +1,364 @@
+"""The contract between the manager and the program that it starts in each sandbox.
+
+The manager starts the program with :class:`ProgramArguments` and asks it over HTTP on its control socket: an
+:class:`Endpoint` for each question, a :class:`Message` for each body. Connections to a sandbox's other ports begin with
+the bytes of the relay. Where the program is forked instead of executed, the fork reads a :class:`ForkRequest`.
+
+Both sides of a running sandbox may be of different releases: a manager takes over sandboxes of the one before it. The
+names of sockets, the endpoints and the keys of their messages therefore stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, NamedTuple, Self, get_args, get_type_hints
+
+from .names import CODE_INTERPRETER_PORT, ENVD_PORT
+
+CONTROL_SOCKET = "control"
+RELAY_SOCKET = "relay"
+SERVED_PORTS = {ENVD_PORT: "envd", CODE_INTERPRETER_PORT: "code-interpreter"}
+"""Ports that have a socket of their own, and its name; every other port goes through the relay."""
+
+# The relay: the manager writes a port and reads one byte. After RELAY_OPEN, both sides pass on each other's bytes.
+RELAY_OPEN = b"\x01"
+RELAY_CLOSED = b"\x00"
+RELAY_PORT_BYTES = 2
+
+
+def encode_port(port: int) -> bytes:
+    """Return the bytes with which a connection to the relay begins."""
+    return port.to_bytes(RELAY_PORT_BYTES, "big")
+
+
+def decode_port(data: bytes) -> int:
+    """Return the port that :func:`encode_port` wrote."""
+    return int.from_bytes(data, "big")
+
+
+class Endpoint(NamedTuple):
+    """A question that the manager can ask on the control socket."""
+
+    method: str
+    path: str
+
+
+PREPARE = Endpoint("POST", "/prepare")
+"""Takes a :class:`PrepareOrder`. Answers 204 when everything is ready, or 500 with the reason as text."""
+INIT = Endpoint("POST", "/init")
+"""Takes :class:`InitSettings`. Its 204 also means that every other socket is served."""
+SET_END_TIME = Endpoint("POST", "/end-time")
+"""Takes an :class:`EndTime`."""
+GET_VARIABLES = Endpoint("GET", "/variables")
+"""Answers with :class:`Variables`."""
+ANNOUNCE_KILL = Endpoint("POST", "/killing")
+"""Takes a :class:`KillNotice`."""
+
+
+def _wire_fields(kind: type) -> tuple[tuple[str, str, Any], ...]:
+    """Return name, name on the wire and type of each field. Fields without an annotation keep their name."""
+    hints = get_type_hints(kind, include_extras=True).items()
+    return tuple((name, *_annotated(name, hint)) for name, hint in hints)
+
+
+def _annotated(name: str, hint: Any) -> tuple[str, Any]:
+    return (hint.__metadata__[0], hint.__origin__) if hasattr(hint, "__metadata__") else (name, hint)
+
+
+def _without_none(kind: Any) -> Any:
+    return next(option for option in (get_args(kind) or (kind,)) if option is not NoneType)
+
+
+class Message:
+    """A dataclass that travels as a JSON object. ``Annotated`` gives the key of a field, if that is not its name."""
+
+    __slots__ = ()
+
+    def to_json(self) -> bytes:
+        """Return the object as bytes."""
+        return json.dumps(self.to_values()).encode()
+
+    def to_values(self) -> dict[str, Any]:
+        """Return the values by their keys."""
+        values = {key: getattr(self, name) for name, key, _ in _wire_fields(type(self))}
+        return {key: value.to_values() if isinstance(value, Message) else value for key, value in values.items()}
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: The text is not JSON.
+            KeyError: A key is missing.
+        """
+        return cls.from_values(json.loads(data))
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_values` returned; keys that are not known are ignored."""
+        read = {}
+        for name, key, kind in _wire_fields(cls):
+            value, inner = values[key], _without_none(kind)
+            nested = isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, Message)
+            read[name] = inner.from_values(value) if nested else value
+        return cls(**read)
+
+
+DEFAULT_READY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyCheck(Message):
+    """A check that tells when a start command is ready. Exactly one of the first three is given.
+
+    Args:
+        command: A shell command that succeeds.
+        port: A port of the sandbox that accepts connections.
+        url: An ``http://`` address on the sandbox's loopback that answers with a status below 400.
+        seconds: How long the start command may take until the check passes.
+    """
+
+    command: str | None = None
+    port: int | None = None
+    url: str | None = None
+    seconds: float = DEFAULT_READY_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareOrder(Message):
+    """What a sandbox does before it is handed over.
+
+    Args:
+        variables: The environment of everything that runs until then.
+        start: A shell command to start; None for none.
+        ready: The check to wait for; None to wait for nothing.
+        kernel: Whether to wait for the default kernel too.
+    """
+
+    variables: Annotated[Mapping[str, str], "envVars"]
+    start: str | None
+    ready: ReadyCheck | None
+    kernel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InitSettings(Message):
+    """The settings of a sandbox that is handed to its user, all replaced together.
+
+    Args:
+        access_token: The token that envd asks for; None: envd asks for none.
+        variables: The environment of every process.
+        seconds_left: Seconds until the sandbox ends by itself; None: never.
+    """
+
+    access_token: Annotated[str | None, "accessToken"]
+    variables: Annotated[Mapping[str, str], "envVars"]
+    seconds_left: Annotated[float | None, "secondsLeft"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndTime(Message):
+    """Another end time, in seconds from now; None: never."""
+
+    seconds_left: Annotated[float | None, "secondsLeft"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variables(Message):
+    """The environment variables that a sandbox was handed over with."""
+
+    variables: Annotated[Mapping[str, str], "envVars"]
+
+
+@dataclass(frozen=True, slots=True)
+class KillNotice(Message):
+    """The announcement that the manager is about to kill a process, numbered as the sandbox numbers it."""
+
+    pid: int
+    reason: Annotated[str, "why"]
+
+
+class _Arguments:
+    """A dataclass that travels as command line options. ``Annotated`` gives the option of each field."""
+
+    __slots__ = ()
+
+    def to_argv(self) -> list[str]:
+        """Return the options. Fields that are None or False are left out."""
+        argv: list[str] = []
+        for name, option, _ in _wire_fields(type(self)):
+            value = getattr(self, name)
+            if isinstance(value, _Arguments):
+                argv += value.to_argv()
+            elif value is True:
+                argv.append(option)
+            elif value is not None and value is not False:
+                argv += [option, str(value)]
+        return argv
+
+    @classmethod
+    def add_to(cls, parser: argparse.ArgumentParser) -> None:
+        """Let ``parser`` know the options."""
+        for name, option, kind in _wire_fields(cls):
+            if isinstance(kind, type) and issubclass(kind, _Arguments):
+                kind.add_to(parser)
+            elif kind is bool:
+                parser.add_argument(option, dest=name, action="store_true")
+            else:
+                required = NoneType not in get_args(kind)
+                parser.add_argument(option, dest=name, type=_without_none(kind), required=required)
+
+    @classmethod
+    def read(cls, options: argparse.Namespace) -> Self:
+        """Return what ``parser`` found."""
+        kinds = ((name, kind) for name, _, kind in _wire_fields(cls))
+        groups = {name: kind.read(options) for name, kind in kinds if hasattr(kind, "read")}
+        return cls(**{name: groups.get(name) or getattr(options, name) for name, _, _ in _wire_fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramDescriptors(_Arguments):
+    """The descriptors that the program inherits: its listening sockets, and the pipe that ends with the manager.
+
+    Args:
+        parent_pipe: The end of a pipe that nobody writes to. Its end of file ends the program until ``INIT``.
+        code_interpreter: None in a sandbox without one.
+    """
+
+    parent_pipe: Annotated[int, "--parent-pipe-fd"]
+    control: Annotated[int, "--control-fd"]
+    relay: Annotated[int, "--relay-fd"]
+    envd: Annotated[int, "--envd-fd"]
+    code_interpreter: Annotated[int | None, "--code-interpreter-fd"] = None
+
+    def numbers(self) -> list[int]:
+        """Return all of them."""
+        numbers = (self.parent_pipe, self.control, self.relay, self.envd, self.code_interpreter)
+        return [number for number in numbers if number is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramLimits(_Arguments):
+    """The limits that the program reports, or sets on itself and with that on all that it starts. None: no limit.
+
+    Args:
+        memory: Bytes of memory of the whole sandbox, to be reported.
+        disk: Bytes of files of the whole sandbox, to be reported.
+        max_processes: Processes and threads of the whole sandbox.
+        max_data: Bytes of memory of its own that one process may have.
+        max_file: Bytes of one file.
+    """
+
+    memory: Annotated[int | None, "--memory"] = None
+    disk: Annotated[int | None, "--disk"] = None
+    max_processes: Annotated[int | None, "--max-processes"] = None
+    max_data: Annotated[int | None, "--max-data"] = None
+    max_file: Annotated[int | None, "--max-file"] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramArguments(_Arguments):
+    """The command line of the program in a sandbox.
+
+    Args:
+        user: The name of the default user.
+        home: That user's home folder.
+        path: ``PATH`` of every program.
+        python: The interpreter for kernels.
+        several_users: The program starts in a user namespace with ids for ``root`` and others.
+        isolated: The file tree and the loopback network are the sandbox's own.
+        own_init: There is no pid namespace: the program reaps orphans and ends every process itself.
+    """
+
+    user: Annotated[str, "--user"]
+    home: Annotated[Path, "--home"]
+    path: Annotated[str, "--path"]
+    python: Annotated[Path, "--python"]
+    descriptors: ProgramDescriptors
+    limits: ProgramLimits = field(default_factory=ProgramLimits)
+    several_users: Annotated[bool, "--several-users"] = False
+    isolated: Annotated[bool, "--isolated"] = False
+    own_init: Annotated[bool, "--own-init"] = False
+
+    @classmethod
+    def parse(cls, argv: Sequence[str]) -> Self:
+        """Read the options. Ends the process where they are wrong."""
+        parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM_MODULE}")
+        cls.add_to(parser)
+        return cls.read(parser.parse_args(argv))
+
+
+PROGRAM_MODULE = "kruise_agents.sandbox"
+_INTERPRETER_OPTIONS = ("-I", "-m")
+
+
+def program_command(python: str, arguments: ProgramArguments) -> list[str]:
+    """Return the command that executes the program with an interpreter."""
+    return [python, *_INTERPRETER_OPTIONS, PROGRAM_MODULE, *arguments.to_argv()]
+
+
+def program_argv(command: Sequence[str]) -> list[str]:
+    """Return what ``sys.argv`` is in a process that was started by :func:`program_command`."""
+    return list(command[1 + len(_INTERPRETER_OPTIONS) :])
+
+
+# The zygote. It is asked with one byte and a socket on which the fork finds its request.
+PLACEHOLDER = ("/bin/sh", "-c", "echo; read -r end")
+"""The command that ``bwrap`` starts where a fork is to come. It writes a line when it runs, and ends with its input."""
+ZYGOTE_READY = b"r"
+FORK = b"f"
+FORKED = b"f"
+FORK_REQUEST_BYTES = 65536
+TRIAL_OUTPUT = "entered"
+"""The output of a fork that was only a trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForkOrder(Message):
+    """What a fork becomes.
+
+    Args:
+        command: The command that would be executed instead, see :func:`program_command`.
+        environment: The environment that the command would be given.
+        directory: The working directory, as the sandbox names it.
+        kernel: Whether to keep another fork ready for the first kernel.
+        trial: Only go where the program would run, with several users or one, and say so.
+        several_users: For a trial: whether the program would become the sandbox's root.
+    """
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    directory: str
+    kernel: bool = False
+    trial: bool = False
+    several_users: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRequest(Message):
+    """What a fork is told. Descriptors come with it: first those of the fork itself, then those of the program.
+
+    The fork's own are the placeholder's output, the placeholder's input (which the program holds as long as it runs),
+    and, with a control group, that group's ``cgroup.procs``.
+
+    Args:
+        order: What the fork becomes.
+        first_pid: The first process of the sandbox.
+        has_group: Whether there is a control group to enter.
+        numbers: The numbers that the program's descriptors are to have.
+    """
+
+    order: ForkOrder
+    first_pid: int
+    has_group: bool
+    numbers: Sequence[int]
+
+    @property
+    def own_count(self) -> int:
+        """Return how many descriptors are the fork's own."""
+        return 2 + self.has_group

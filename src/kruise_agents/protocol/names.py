@@ -1,0 +1,28 @@
+"""Ports, headers, metadata keys and environment variables that two sides must spell alike.
+
+Sources: e2b 2.8.0 ... 2.63.0 for the ports, the headers and ``E2B_*``; OpenKruise's sandbox-manager for the metadata
+keys, and the traffic access token. Header names are lower case where they are compared as raw bytes.
+"""
+
+from __future__ import annotations
+
+ENVD_PORT = 49983
+CODE_INTERPRETER_PORT = 49999
+
+API_KEY_HEADER = "X-API-Key"
+ACCESS_TOKEN_HEADER = "x-access-token"  # noqa: S105 - the name of a header
+TRAFFIC_TOKEN_HEADER = "e2b-traffic-access-token"  # noqa: S105 - the name of a header
+SANDBOX_ID_HEADER = "e2b-sandbox-id"
+SANDBOX_PORT_HEADER = "e2b-sandbox-port"
+
+RESERVED_PREFIX = "agents.kruise.io/"
+EXTENSION_PREFIX = f"e2b.{RESERVED_PREFIX}"
+"""Of metadata keys that change how a sandbox is made."""
+PROTECT_KEY = f"security.{RESERVED_PREFIX}enable-jwt-auth"
+"""The metadata key that makes a sandbox protected, when its value is exactly ``true``."""
+
+MARK_VARIABLE = "E2B_SANDBOX"
+SANDBOX_ID_VARIABLE = "E2B_SANDBOX_ID"
+TEMPLATE_VARIABLE = "E2B_TEMPLATE_ID"
+INTERNAL_VARIABLES = (MARK_VARIABLE, SANDBOX_ID_VARIABLE, TEMPLATE_VARIABLE)
+"""Environment variables of every process in a sandbox, beside those of the create call."""
