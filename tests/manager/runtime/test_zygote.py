@@ -35,8 +35,8 @@ pytestmark = pytest.mark.needs("namespaces")
 PACKAGE = Path(kruise_agents.__file__).parent
 PROGRAMS = Path(__file__).parents[1] / "programs"
 WITHOUT_ZYGOTE = """
-import kruise_agents.manager.runtime.nursery as nursery
-nursery.Nursery.open = lambda self: None
+import kruise_agents.manager.runtime.zygote.keeper as keeper
+keeper.Nursery.open = lambda self: None
 """
 SECRET = "only-the-environment-of-the-manager-has-this"
 WITH_SECRET = f"import os\nos.environ['SECRET'] = '{SECRET}'\n"
@@ -380,7 +380,7 @@ class TestItsEnd:
         told = tmp_path / "told"
         telling = f"""
 import pathlib
-import kruise_agents.manager.runtime.zygote as z
+import kruise_agents.manager.runtime.zygote.process as z
 class Telling(z.select.__class__):
     select = staticmethod(lambda *waited: (pathlib.Path({str(told)!r}).touch(), select(*waited))[1])
 select = z.select.select
@@ -403,7 +403,7 @@ z.select = Telling("select")
         sometimes = f"""
 import pathlib
 import kruise_agents.manager.runtime.bubblewrap as b
-import kruise_agents.manager.runtime.nursery as n
+import kruise_agents.manager.runtime.zygote.keeper as n
 n._PAUSE_SECONDS = 0
 make = b.BubblewrapRuntime._make_zygote
 def sometimes(self):
