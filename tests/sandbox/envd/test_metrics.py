@@ -14,7 +14,7 @@ import httpx
 import pytest
 from e2b import Sandbox
 
-from kruise_agents.sandbox.envd.disk import DiskUsage
+from kruise_agents.sandbox.envd.disk_space import DiskUsage
 from kruise_agents.sandbox.envd.metrics import Metrics
 from support.managers import RunningManager
 

@@ -1,4 +1,4 @@
-"""envd put together: routes, access, CORS."""
+"""envd's ASGI application: routes, access, CORS."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from starlette.types import ASGIApp
 
 from ...protocol.names import ACCESS_TOKEN_HEADER
 from ..state import SandboxState
-from .access import AccessTokenMiddleware
-from .auth import Operation, SignatureError, verify
+from .auth import AccessTokenMiddleware, Operation, SignatureError, verify
+from .errors import HttpError, on_client_gone, on_failure, on_http_error, on_routing_error
 from .files.compose import compose
 from .files.download import download
 from .files.upload import upload
 from .filesystem.service import FilesystemService
-from .http_errors import HttpError, on_client_gone, on_failure, on_http_error, on_routing_error
 from .metrics import Metrics
-from .paths import PathError, resolve
+from .paths import resolve_for_http
 from .process import ProcessService
 from .users import UnknownUserError, User, Users
 
@@ -44,12 +43,11 @@ _EXPOSED_HEADERS = [
 class Envd:
     """The agent of one sandbox.
 
-    ``app`` is an ASGI application to be served as port 49983. Its event loop is the one that :meth:`close` is
-    called on.
+    ``app`` is the ASGI application of port 49983. :meth:`close` must be called on the event loop that serves it.
     """
 
     def __init__(self, state: SandboxState) -> None:
-        tempfile.gettempdir()  # is found by writing, and kept: later, there may be no room for that
+        tempfile.gettempdir()  # found by a test write, and cached: later the disk may be full
         self._state = state
         self._users = Users(state)
         self._processes = ProcessService(state, self._users)
@@ -87,7 +85,7 @@ class Envd:
         self.app: ASGIApp = app
 
     async def close(self) -> None:
-        """End every watch; kill every process that was started here, with its group, and end their streams."""
+        """End every watch and stream, and kill every process started here, with its group."""
         self._filesystem.close()
         await self._processes.close()
 
@@ -103,12 +101,7 @@ class Envd:
 
     async def _download(self, request: Request) -> Response:
         user = self._authorized(request, "read")
-        path = request.query_params.get("path", "")
-        try:
-            target = resolve(path, user)
-        except PathError as error:
-            raise HttpError(400, f"error expanding and resolving path '{path}': {error}") from error
-        return download(request, target)
+        return download(request, resolve_for_http(request.query_params.get("path", ""), user))
 
     async def _upload(self, request: Request) -> Response:
         return JSONResponse(await upload(request, self._authorized(request, "write")))

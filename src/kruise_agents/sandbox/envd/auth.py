@@ -1,30 +1,61 @@
-"""Signed URLs of ``/files``: the right to one path and one operation, without the token itself.
+"""Access to envd: the sandbox's access token, and signed URLs of ``/files``.
 
-Source of the algorithm: e2b 2.8.0 ... 2.63.0 (``get_signature``).
+A signed URL permits one operation on one path, without the token itself. Source of the algorithm: e2b 2.8.0 ... 2.63.0
+(``get_signature``).
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 from collections.abc import Mapping
 from typing import Literal
 
-from .access import same
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ...protocol.names import ACCESS_TOKEN_HEADER
+from ..state import SandboxState
+from .errors import error_response
 
 Operation = Literal["read", "write"]
 
+# Routes that need no token, or that check a signature by themselves.
+_FREE = {(method, path) for method in ("GET", "HEAD") for path in ("/health", "/files")} | {("POST", "/files")}
+_MESSAGE = "unauthorized access, please provide a valid access token or method signing if supported"
+
+
+class AccessTokenMiddleware:
+    """Middleware that answers 401 unless ``X-Access-Token`` is the sandbox's token.
+
+    The token is read anew for each request, because the manager may set it at any time.
+    """
+
+    def __init__(self, app: ASGIApp, state: SandboxState) -> None:
+        self._app = app
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = self._state.access_token
+        if token and scope["type"] == "http" and (scope["method"], scope["path"]) not in _FREE:
+            header = Headers(scope=scope).get(ACCESS_TOKEN_HEADER, "")
+            if not _same(header, token):
+                await error_response(401, _MESSAGE)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
 
 class SignatureError(Exception):
-    """A request to ``/files`` without the right to it."""
+    """A request to ``/files`` without a valid token or signature."""
 
 
 def sign(path: str, operation: Operation, username: str, token: str, expiration: str | None = None) -> str:
-    """The signature of a request.
+    """Return the signature of a request.
 
     Args:
-        path: the ``path`` parameter exactly as given, or the empty string.
-        operation: what the URL may be used for.
+        path: the ``path`` parameter exactly as sent, or the empty string.
+        operation: the operation that the URL permits.
         username: the ``username`` parameter, or the empty string.
         token: the access token of the sandbox.
         expiration: the ``signature_expiration`` parameter, unix seconds as text, if the URL carries one.
@@ -41,25 +72,25 @@ def verify(query: Mapping[str, str], operation: Operation, token: str, header_to
 
     Args:
         query: the decoded query parameters.
-        operation: what the request is about to do.
+        operation: the operation that the request is about to do.
         token: the access token of the sandbox.
-        header_token: ``X-Access-Token`` of the request; if there is one, no signature is looked at.
+        header_token: the request's ``X-Access-Token``; if present, the signature is ignored.
         now: unix seconds.
 
     Raises:
         SignatureError: with the text for the client.
     """
     if header_token is not None:
-        if not same(header_token, token):
+        if not _same(header_token, token):
             raise SignatureError("access token present in header but does not match")
         return
     if not (signature := query.get("signature")):
         raise SignatureError("missing signature query parameter")
     expiration = query.get("signature_expiration")
     expected = sign(query.get("path", ""), operation, query.get("username", ""), token, expiration)
-    if not same(signature, expected):
+    if not _same(signature, expected):
         raise SignatureError("invalid signature")
-    # Checked last, so that only the holder of a genuine signature learns that it was one.
+    # Checked last, so that only the holder of a genuine signature learns that it has expired.
     if expiration is not None and _seconds(expiration) < now:
         raise SignatureError("signature is already expired")
 
@@ -69,3 +100,8 @@ def _seconds(text: str) -> int:
         return int(text)
     except ValueError:
         raise SignatureError("invalid signature expiration") from None
+
+
+def _same(left: str, right: str) -> bool:
+    """Compare two secrets in constant time."""
+    return hmac.compare_digest(left.encode(), right.encode())

@@ -1,44 +1,49 @@
-"""Whether a disk has room for what is about to be written, and what is said when it has not."""
+"""Disk space of a sandbox: room for files that are about to be written, and how much its files take."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tempfile
+import threading
+import time
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from .errors import HttpError
 from .files.spool import IN_MEMORY
-from .http_errors import HttpError
+
+_BLOCK = 512
+"""The unit of ``st_blocks``, in bytes."""
+_CACHE_SECONDS = 1.0
+_CACHE_FACTOR = 20
+"""A measurement is reused for this many times its own duration, so that frequent requests cost little."""
 
 
 def no_space(size: int) -> HttpError:
-    """The error for a disk that is too full for ``size`` bytes."""
+    """Return the error for a disk without room for ``size`` bytes."""
     return HttpError(507, f"attempted to write {size} bytes: not enough disk space available")
 
 
-def full(path: str, size: int) -> HttpError:
-    """The error for a disk that has just refused to take something: it has no inodes or no bytes left.
-
-    Args:
-        path: of the file that was to be written.
-        size: of its content, in bytes.
-    """
+def disk_full(path: str, size: int) -> HttpError:
+    """Return the error for a disk that refused ``size`` bytes at ``path``: it has no inodes or no bytes left."""
     disk = _disk(path)
     return _no_inodes() if disk is not None and _out_of_inodes(disk[1]) else no_space(size)
 
 
 def has_room(path: str, size: int) -> bool:
-    """Whether ``size`` bytes fit on the disk of a file.
+    """Return True if ``size`` bytes fit on the disk of a file.
 
-    What an old file would give back does not count: whether it does is known only when it is gone.
+    The space of an existing file at ``path`` does not count: other links may keep it.
     """
     disk = _disk(path)
     return disk is None or _available(disk[1]) >= size
 
 
-def require_for_file(path: str, size: int) -> None:
-    """Refuse content, already complete, that does not fit; the old file is still as it was.
+def require_room_for_file(path: str, size: int) -> None:
+    """Refuse complete content that does not fit, before the old file is touched.
 
     Raises:
         HttpError: 507.
@@ -50,15 +55,15 @@ def require_for_file(path: str, size: int) -> None:
         raise _no_inodes()
 
 
-def require_for_body(length: int, target: str | None) -> None:
-    """Refuse a request that cannot be stored before a byte of it is read.
+def require_room_for_body(length: int, target: str | None) -> None:
+    """Refuse a request that cannot be stored before a byte of its body is read.
 
-    More than :data:`.spool.IN_MEMORY` waits in a temporary file until it is complete, and so takes its room twice.
-    Less is looked at when it is complete.
+    A body over :data:`.spool.IN_MEMORY` takes its room twice: it waits in a temporary file until it is complete. A
+    smaller body is checked when it is complete.
 
     Args:
-        length: of the body, in bytes.
-        target: where its content goes; None when only the body itself says that.
+        length: the length of the body, in bytes.
+        target: the file that the content goes to; None when only the body names it.
 
     Raises:
         HttpError: 507.
@@ -76,8 +81,38 @@ def require_for_body(length: int, target: str | None) -> None:
         raise no_space(length)
 
 
+class DiskUsage:
+    """The space that a sandbox's own files take; an answer may be a second old, or older for a large tree.
+
+    The files are measured as ``du -x`` does, without what is mounted from elsewhere: the machine's folders, which a
+    sandbox sees read-only, may lie on the same file system. No program is started for this, because a sandbox may be
+    at the limit of its processes.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self._lock = threading.Lock()
+        self._used = 0
+        self._due = 0.0
+
+    def used(self) -> int:
+        """Return the bytes that the files below the folders take. Deleted files that are still open do not count."""
+        with self._lock:
+            began = time.monotonic()
+            if began >= self._due:
+                self._used = sum(_sizes(self._folders))
+                ended = time.monotonic()
+                self._due = ended + max(_CACHE_SECONDS, _CACHE_FACTOR * (ended - began))
+            return self._used
+
+    def size(self) -> int:
+        """Return the size in bytes of the file systems of the folders, each counted once."""
+        file_systems = {folder.stat().st_dev: os.statvfs(folder) for folder in self._folders}
+        return sum(facts.f_blocks * facts.f_frsize for facts in file_systems.values())
+
+
 def _disk(path: str) -> tuple[int, os.statvfs_result] | None:
-    """The file system on which a path is or will be; None for what is on none, like a device or ``/proc``."""
+    """Return the file system of a present or future path; None for a device, ``/proc`` and the like."""
     for place in (Path(path), *Path(path).parents):
         try:
             facts = place.stat()
@@ -87,7 +122,7 @@ def _disk(path: str) -> tuple[int, os.statvfs_result] | None:
         except FileNotFoundError:
             continue
         except OSError:
-            return None  # opening it will say what is wrong
+            return None  # opening the file will say what is wrong
         return None
     return None
 
@@ -97,9 +132,52 @@ def _available(disk: os.statvfs_result) -> int:
 
 
 def _out_of_inodes(disk: os.statvfs_result) -> bool:
-    # File systems that make inodes as they are needed have no number of them.
+    # File systems that make inodes on demand report 0 inodes in all.
     return bool(disk.f_files) and not disk.f_favail
 
 
 def _no_inodes() -> HttpError:
     return HttpError(507, "not enough inodes available: 0")
+
+
+def _sizes(folders: Sequence[Path]) -> Iterator[int]:
+    """Yield the size of every file and folder, hard links once. Unreadable entries are skipped."""
+    elsewhere = _mount_points() - {str(folder) for folder in folders}
+    linked: set[tuple[int, int]] = set()
+    for top in folders:
+        device = top.stat().st_dev
+        yield top.stat().st_blocks * _BLOCK
+        waiting = [str(top)]
+        while waiting:
+            for entry, facts in _entries(waiting.pop()):
+                if facts.st_dev != device or entry.path in elsewhere:
+                    continue
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if facts.st_nlink > 1 and not is_folder:
+                    if (facts.st_dev, facts.st_ino) in linked:
+                        continue
+                    linked.add((facts.st_dev, facts.st_ino))
+                yield facts.st_blocks * _BLOCK
+                if is_folder:
+                    waiting.append(entry.path)
+
+
+def _entries(folder: str) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    yield entry, entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue  # the entry has just been removed
+    except OSError:
+        return
+
+
+def _mount_points() -> set[str]:
+    text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    return {re.sub(r"\\([0-7]{3})", _character, line.split(" ")[4]) for line in text.splitlines()}
+
+
+def _character(octal: re.Match[str]) -> str:
+    return chr(int(octal[1], 8))

@@ -1,4 +1,4 @@
-"""How often a silent stream shows that it is alive."""
+"""The keepalive interval of a silent stream."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import math
 from ..connect import Call
 
 _DEFAULT_SECONDS = 90.0
-_LEAST_SECONDS = 0.1
+_LEAST_SECONDS = 0.1  # anything shorter only adds load
 
 
 def keepalive_interval(call: Call) -> float:
-    """Seconds of silence after which a keepalive is due, from ``Keepalive-Ping-Interval``.
-
-    Less than a tenth of a second would be nothing but load.
-    """
+    """Return the seconds of silence before a keepalive, from ``Keepalive-Ping-Interval``."""
     try:
         seconds = float(call.headers.get("keepalive-ping-interval", ""))
     except ValueError:

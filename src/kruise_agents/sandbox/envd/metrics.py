@@ -1,18 +1,16 @@
-"""``GET /metrics``: what this sandbox uses.
+"""``GET /metrics``: the resources that the sandbox uses.
 
-Source of the names: envd 0.6.13. There they are those of a virtual machine. Here they are measured on the processes of
-the sandbox alone, whatever else runs on the machine:
+Source of the names: envd 0.6.13, where they describe a virtual machine. Here they describe the processes of the sandbox
+alone, whatever else runs on the machine:
 
-=================  ====================================================================================================
-``cpu_count``      processors that the sandbox may run on
-``cpu_used_pct``   share of all of those that its processes used since the last request, 0 ... 100; processes that have
-                   ended are counted with whoever waited for them
-``mem_total``      memory that the sandbox may have, or of the machine if that is less
-``mem_used``       anonymous and shared memory of its processes, each page divided among those who share it
-``mem_cache``      pages of files that its processes have mapped (programs and libraries), divided likewise
-``disk_total``     bytes of files that the sandbox may have, or the size of the file system if that is less
-``disk_used``      what its own files take, those that it began with included
-=================  ====================================================================================================
+- ``cpu_count``: processors that the sandbox may run on
+- ``cpu_used_pct``: use of these processors since the last request, 0 ... 100; an ended process counts with the process
+  that waited for it
+- ``mem_total``: the sandbox's memory limit, or the machine's memory if that is less
+- ``mem_used``: anonymous and shared memory; a shared page is divided among the processes that share it
+- ``mem_cache``: mapped pages of files (programs and libraries), divided likewise
+- ``disk_total``: the sandbox's disk limit, or the size of the file system if that is less
+- ``disk_used``: size of its own files, including the initial ones
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .disk import DiskUsage
+from .disk_space import DiskUsage
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -37,22 +35,18 @@ _MEM_TOTAL = re.compile(r"^MemTotal:\s+(\d+) kB$", re.MULTILINE)
 
 
 class Metrics:
-    """Measures the sandbox of this program.
+    """The measurements of one sandbox.
 
     Args:
-        root: the first process of the sandbox; all that descend from it count. The default is the parent of this
-            program, which is the one that adopts orphans.
-        folders: what holds the sandbox's own files; none of them lies in another one.
-        memory: bytes that the sandbox may have; None: as much as the machine has.
-        disk: bytes of files that it may have; None: as much as the machine has.
+        folders: the folders of the sandbox's own files; none lies in another.
+        root: the first process of the sandbox; it and its descendants are measured. The default is the parent of this
+            program, which adopts orphans.
+        memory: the memory limit in bytes; None: the machine's.
+        disk: the disk limit in bytes; None: the machine's.
     """
 
     def __init__(
-        self,
-        folders: Sequence[Path],
-        root: int | None = None,
-        memory: int | None = None,
-        disk: int | None = None,
+        self, folders: Sequence[Path], root: int | None = None, memory: int | None = None, disk: int | None = None
     ) -> None:
         self._memory_limit = memory
         self._disk_limit = disk
@@ -61,7 +55,7 @@ class Metrics:
         self._last = (time.monotonic(), _processor_seconds(_family(self._root)))
 
     def measure(self) -> dict[str, Any]:
-        """The body of a response; sizes in bytes, unless their name says MiB."""
+        """Return the body of a response; sizes are in bytes, unless their name says MiB."""
         family = _family(self._root)
         cores = len(os.sched_getaffinity(0))
         used, cache = _memory(process.pid for process in family)
@@ -83,7 +77,7 @@ class Metrics:
     def _share(self, seconds: float, cores: int) -> float:
         now = time.monotonic()
         (then, before), self._last = self._last, (now, seconds)
-        # Less than before when a process ended that nobody waits for.
+        # The sum falls when a process ends that nobody waits for.
         return round(100 * max(0.0, seconds - before) / (max(now - then, 1e-3) * cores), 2)
 
 
@@ -91,11 +85,11 @@ class Metrics:
 class _Process:
     pid: int
     ticks: int
-    """Of its own and of the descendants that it has waited for."""
+    """Processor time of the process and of the descendants that it has waited for."""
 
 
 def _family(root: int) -> list[_Process]:
-    """A process and all that descend from it."""
+    """Return a process and all its descendants."""
     processes = {}
     children = defaultdict(list)
     for folder in os.scandir("/proc"):
@@ -104,7 +98,7 @@ def _family(root: int) -> list[_Process]:
         try:
             facts = Path(folder.path, "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
         pid = int(folder.name)
         processes[pid] = _Process(pid, sum(map(int, facts[11:15])))
         children[int(facts[1])].append(pid)
@@ -124,7 +118,7 @@ def _processor_seconds(family: Iterable[_Process]) -> float:
 def _memory(pids: Iterable[int]) -> tuple[int, int]:
     used = cache = 0
     for pid in pids:
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             own, files = _memory_of(Path("/proc", str(pid)))
             used += own
             cache += files
@@ -132,14 +126,14 @@ def _memory(pids: Iterable[int]) -> tuple[int, int]:
 
 
 def _memory_of(folder: Path) -> tuple[int, int]:
-    """Bytes of a process that are its own, and that are of files."""
+    """Return the bytes of a process that are its own, and those that are of files."""
     try:
         shares = {
             name: int(kilobytes) * 1024 for name, kilobytes in _ROLLUP.findall((folder / "smaps_rollup").read_text())
         }
         return shares["Pss"] - shares["Pss_File"], shares["Pss_File"]
     except (OSError, KeyError):
-        # A kernel without these, or a process that we may not look into: whole pages, whoever shares them.
+        # The kernel has no such file, or does not let us read it: count whole pages, shared or not.
         _, resident, shared, *_ = map(int, (folder / "statm").read_text().split())
         return (resident - shared) * _PAGE, shared * _PAGE
 

@@ -1,4 +1,4 @@
-"""How the paths of requests are read."""
+"""Paths of requests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import PurePosixPath
 
+from .errors import HttpError
 from .users import User
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -16,13 +17,12 @@ class PathError(ValueError):
 
 
 def resolve(path: str, user: User) -> str:
-    """The absolute path that a request means.
+    """Return the absolute path that a request means. Links are not followed.
 
-    Empty is the home; ``~`` and relative paths lead below it; absolute paths stay as they are given. Links are not
-    followed.
+    The empty path is the home; ``~`` and relative paths lead below it; absolute paths stay as they are.
 
     Raises:
-        PathError: another user's home (``~bob``), a NUL character, or half a character (a lone surrogate).
+        PathError: another user's home (``~bob``), a NUL character, or a lone surrogate.
     """
     if "\0" in path or _SURROGATE.search(path):
         raise PathError(f"failed to expand path {path!r} for user '{user.name}': invalid argument")
@@ -38,16 +38,28 @@ def resolve(path: str, user: User) -> str:
     return os.path.normpath(f"{user.home}/{path}")
 
 
+def resolve_for_http(path: str, user: User) -> str:
+    """Return what :func:`resolve` returns.
+
+    Raises:
+        HttpError: 400.
+    """
+    try:
+        return resolve(path, user)
+    except PathError as error:
+        raise HttpError(400, f"error expanding and resolving path '{path}': {error}") from error
+
+
 def without_trailing_slashes(path: str) -> str:
-    """The path of an entry itself: with a slash behind it, the system follows a link."""
+    """Return the path of an entry itself: with a trailing slash, the system follows a link."""
     return path.rstrip("/") or "/"
 
 
 def base_name(path: str) -> str:
-    """The last component; trailing slashes do not count."""
+    """Return the last component; trailing slashes do not count."""
     return PurePosixPath(path).name or "/"
 
 
 def displayable(name: str) -> str:
-    """A name as it can be sent in JSON: bytes that are not UTF-8 become U+FFFD."""
+    """Return a name that can be sent in JSON: bytes that are not UTF-8 become U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Who a request acts as, and who owns what it makes."""
+"""Users of the sandbox: the one that a request acts as, and the owners of files."""
 
 from __future__ import annotations
 
@@ -37,33 +37,32 @@ class User:
     home: Path
 
     def own(self, target: int | Path) -> None:
-        """Make a file (by descriptor) or a folder (by path) the user's own.
+        """Change the owner of a file (by descriptor) or a folder (by path) to this user.
 
-        Called even where it changes nothing: the change of owner is one of the watch events of an upload. A file
-        of somebody else that is writable to everybody stays theirs.
+        Called even when nothing changes: the change of owner is one of the watch events of an upload. A file of
+        another user that everybody may write to keeps its owner.
         """
         with contextlib.suppress(PermissionError):
             os.chown(target, self.uid, self.gid)
 
     @property
     def groups(self) -> list[int]:
-        """The ids of all groups that the user is in."""
         return os.getgrouplist(self.name, self.gid)
 
 
 class Users:
-    """Finds users by name."""
+    """The users of one sandbox."""
 
     def __init__(self, state: SandboxState) -> None:
         self._state = state
 
     def named(self, name: str | None) -> User:
-        """The user with this name; without one, the default user.
+        """Return the user with this name; without a name, the default user.
 
-        Where there is only one user, ``root`` means that one too, so that programs which ask for it work.
+        Where the sandbox has only one user, ``root`` means that user too, so that programs that ask for root work.
 
         Raises:
-            UnknownUserError: there is no such user.
+            UnknownUserError: no such user exists.
         """
         name = name or self._state.username
         if not self._state.several_users:
@@ -77,7 +76,7 @@ class Users:
         return User(name, found.pw_uid, found.pw_gid, Path(found.pw_dir))
 
     def of_call(self, call: Call) -> User:
-        """The user that an RPC names in ``Authorization: Basic``; the password is not looked at.
+        """Return the user that an RPC names in ``Authorization: Basic``; the password is ignored.
 
         Raises:
             ConnectError: ``unauthenticated``: no such user.
@@ -88,13 +87,13 @@ class Users:
             raise ConnectError(Code.UNAUTHENTICATED, f"invalid username: '{error.name}'") from error
 
     def owner_name(self, uid: int) -> str:
-        """The name of a file's owner, or its number as text."""
+        """Return the name of a file's owner, or the user id as text."""
         if not self._state.several_users and uid == os.getuid():
-            return self._state.username  # whatever the host's password file calls it
+            return self._state.username  # the host's password file may have another name for this id
         return _user_name(uid, _version(_PASSWORD_FILE))
 
     def group_name(self, gid: int) -> str:
-        """The name of a file's group, or its number as text."""
+        """Return the name of a file's group, or the group id as text."""
         if not self._state.several_users and gid == os.getgid():
             return self._state.username
         return _group_name(gid, _version(_GROUP_FILE))

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kruise_agents.sandbox.connect.framing import Envelope, EnvelopeDecoder
-from kruise_agents.sandbox.envd.process.text import incomplete_tail
+from kruise_agents.sandbox.envd.process.output import incomplete_tail
 
 pytestmark = pytest.mark.live
 

@@ -1,10 +1,9 @@
-"""``POST /files/compose``: several files become one."""
+"""``POST /files/compose``: joining several files into one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import stat
 import uuid
@@ -14,70 +13,62 @@ from typing import Any
 
 from starlette.requests import Request
 
-from .. import disk_space as space
-from ..http_errors import HttpError
-from ..paths import PathError, resolve
-from ..system_errors import NO_SPACE, describe
+from ....protocol.fields import FieldError, Fields
+from .. import disk_space
+from ..errors import NO_SPACE, HttpError, describe
+from ..paths import resolve_for_http
 from ..users import User
 from . import folders
 from .spool import copy_range
-from .write import described
+from .write import file_info
 
 _FILE_MODE = 0o644
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 async def compose(request: Request, user_named: Callable[[str | None], User]) -> dict[str, Any]:
-    """Join the files of ``source_paths`` in their order, put the result in place of ``destination``, remove them.
+    """Join the files of ``source_paths`` in order, put the result in place of ``destination``, remove the sources.
 
-    The destination changes in one step, and only when all content is there: until then, and after every error, it and
-    the sources are as they were.
+    The destination is replaced atomically when all content is there. After an error it is as it was, and so are the
+    sources.
 
     Args:
-        request: its body names the paths and, if it likes, a ``username``.
+        request: its body names the paths and, optionally, a ``username``.
         user_named: finds a user; raises :class:`HttpError`.
 
     Returns:
-        The response.
+        The body of the response.
 
     Raises:
-        HttpError: something cannot be read or written.
+        HttpError: a file cannot be read or written.
     """
-    sources, destination, username = _wanted(await request.body())
+    sources, destination, username = _parse(await request.body())
     user = user_named(username)
-    target = _path(destination, user)
-    paths = [_path(source, user) for source in sources]
-    # In a thread: it may be much.
+    target = resolve_for_http(destination, user)
+    paths = [resolve_for_http(source, user) for source in sources]
     await asyncio.to_thread(_compose, paths, target, user)
-    return described(target)
+    return file_info(target)
 
 
-def _wanted(body: bytes) -> tuple[list[str], str, str | None]:
+def _parse(body: bytes) -> tuple[list[str], str, str | None]:
     try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        fields = Fields.parse(body)
+        if not fields.value("source_paths"):
+            raise HttpError(400, "source_paths must not be empty")
+        sources = fields.texts("source_paths")
+        if not fields.value("destination"):
+            raise HttpError(400, "destination is required")
+        return sources, fields.required_text("destination"), fields.text("username")
+    except FieldError as error:
+        raise HttpError(400, f"error parsing request body: {_type_text(error)}") from error
+    except ValueError as error:
         raise HttpError(400, f"error parsing request body: invalid JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise HttpError(400, "error parsing request body: not a JSON object")
-    sources, destination, username = (fields.get(name) for name in ("source_paths", "destination", "username"))
-    if not sources:
-        raise HttpError(400, "source_paths must not be empty")
-    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
-        raise HttpError(400, "error parsing request body: source_paths is not a list of strings")
-    if not destination:
-        raise HttpError(400, "destination is required")
-    if not isinstance(destination, str):
-        raise HttpError(400, "error parsing request body: destination is not a string")
-    if username is not None and not isinstance(username, str):
-        raise HttpError(400, "error parsing request body: username is not a string")
-    return sources, destination, username
 
 
-def _path(path: str, user: User) -> str:
-    try:
-        return resolve(path, user)
-    except PathError as error:
-        raise HttpError(400, f"error expanding and resolving path '{path}': {error}") from error
+def _type_text(error: FieldError) -> str:
+    if not error.path:
+        return "not a JSON object"
+    return f"{error.name} is not {'a list of strings' if error.name == 'source_paths' else error.wanted}"
 
 
 def _compose(sources: Sequence[str], target: str, user: User) -> None:
@@ -87,7 +78,7 @@ def _compose(sources: Sequence[str], target: str, user: User) -> None:
         if Path(target).is_dir():
             raise HttpError(400, f"path is a directory: {target}")
         folders.ensure(Path(target).parent, user)
-        if not space.has_room(temporary, size):
+        if not disk_space.has_room(temporary, size):
             raise _no_space()
         with _removed_on_failure(temporary):
             _join(sources, temporary, user)
@@ -102,7 +93,7 @@ def _compose(sources: Sequence[str], target: str, user: User) -> None:
         try:
             os.unlink(source)  # noqa: PTH108  # a plain system call
         except FileNotFoundError:
-            continue  # it was named twice
+            continue  # the source was named twice
         except OSError as error:
             raise HttpError(500, f"error removing source file: {describe('unlink', source, error)}") from error
 
@@ -116,7 +107,7 @@ def _size(source: str, target: str) -> int:
         raise HttpError(500, f"error opening source file: {describe('open', source, error)}") from error
     if not stat.S_ISREG(facts.st_mode):
         raise HttpError(400, f"source path is not a regular file: {source}")
-    # By identity: there are many ways to write a path, and the result must not be removed as a source.
+    # Compared by inode: a path has many spellings, and the result must not be removed as a source.
     if Path(target).exists() and os.path.samestat(facts, os.stat(target)):  # noqa: PTH116 - a plain system call
         raise HttpError(400, f'source path "{source}" cannot be the same as destination')
     return facts.st_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import mimetypes
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -17,35 +18,36 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ...connect.body import ClientGoneError, gone_while
-from ..compression import gzipped
-from ..content_type import content_type
-from ..http_errors import HttpError
+from ..errors import HttpError, describe
 from ..paths import base_name
-from ..system_errors import describe
-from .encodings import Coding, NotAcceptableError, chosen_coding
+from .encodings import Coding, NotAcceptableError, chosen_coding, gzipped
 from .ranges import CONDITIONS, UnsatisfiableRangeError, not_modified, requested_range
 
-# Read on the event loop, which spares a small file a change of thread; the rest in a thread, fewer times.
+# The first bytes are read on the event loop, which saves small files a thread switch; the rest in a thread.
 _FIRST = 256 * 1024
 _CHUNK = 1024 * 1024
+_OCTETS = "application/octet-stream"
+_TEXT = "text/plain; charset=utf-8"
+# The control characters that a text may contain.
+_TEXT_CONTROLS = frozenset(b"\t\n\f\r\x1b")
 
 
 def download(request: Request, path: str) -> Response:
-    """The response with the content of a file.
+    """Return the response with the content of a file, or the part of it that the request asks for.
 
     Args:
-        request: for its conditions and ranges.
-        path: absolute.
+        request: the request, with its conditions and ranges.
+        path: an absolute path.
 
     Raises:
-        HttpError: there is no such file, or it cannot be read.
+        HttpError: the file does not exist or cannot be read.
     """
     try:
         coding = chosen_coding(request.headers.get("accept-encoding", ""))
     except NotAcceptableError as error:
         raise HttpError(406, f"error parsing Accept-Encoding: {error}") from error
     if coding == "gzip" and any(name in request.headers for name in CONDITIONS):
-        coding = "identity"  # parts and times are those of the content as it is
+        coding = "identity"  # ranges and times refer to the uncompressed content
     opened = _open(path)
     try:
         return _answer(request, opened, coding)
@@ -62,20 +64,20 @@ class _Opened:
     file: io.FileIO
     modified: int
     size: int
-    """0 also where it is not known: files in /proc say 0 and have content."""
+    """0 also means unknown: files in /proc say 0 and have content."""
 
 
 class _FileResponse(StreamingResponse):
-    """Sends pieces of a file as the client takes them, and closes it."""
+    """A response that sends pieces of a file as the client takes them, and then closes the file."""
 
-    def __init__(self, file: io.FileIO, pieces: AsyncIterator[bytes], **how: object) -> None:
-        super().__init__(pieces, **how)  # type: ignore[arg-type]  # status and headers, passed on
+    def __init__(self, file: io.FileIO, pieces: AsyncIterator[bytes], **options: object) -> None:
+        super().__init__(pieces, **options)  # type: ignore[arg-type]  # status and headers, passed on
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._file, contextlib.suppress(ClientGoneError):
             if scope["method"] == "HEAD":
-                # The server drops what follows, but it may have no end.
+                # The server would drop the body, but the body may be endless.
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 await send({"type": "http.response.body", "body": b""})
                 return
@@ -84,7 +86,7 @@ class _FileResponse(StreamingResponse):
 
 
 async def _pieces(file: io.FileIO, first: bytes, rest: int | None) -> AsyncIterator[bytes]:
-    """``first``, then ``rest`` bytes from where the file stands; None: all that there is."""
+    """Yield ``first``, then ``rest`` bytes from the file's position, or everything when ``rest`` is None."""
     piece = first
     while piece:
         yield piece
@@ -97,7 +99,7 @@ async def _pieces(file: io.FileIO, first: bytes, rest: int | None) -> AsyncItera
 
 def _open(path: str) -> _Opened:
     try:
-        # Non-blocking, for named pipes: nobody may be at the other end.
+        # Non-blocking, because nobody may be at the other end of a named pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise HttpError(404, f"path '{path}' does not exist") from None
@@ -120,7 +122,7 @@ def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
     }
     if not opened.size:
         first = file.read(_FIRST) or b""
-        return _whole(file, first, coding, headers, content_type(name, first))
+        return _whole(file, first, coding, headers, _content_type(name, first))
     headers["accept-ranges"] = "bytes"
     if not_modified(request.headers, opened.modified):
         file.close()
@@ -130,7 +132,7 @@ def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
     except UnsatisfiableRangeError:
         file.close()
         return Response(status_code=416, headers=headers | {"content-range": f"bytes */{opened.size}"})
-    media_type = content_type(name, os.pread(file.fileno(), 512, 0))
+    media_type = _content_type(name, os.pread(file.fileno(), 512, 0))
     if coding == "gzip":
         return _whole(file, file.read(_FIRST) or b"", coding, headers, media_type)
     length = opened.size
@@ -150,7 +152,7 @@ def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
 
 
 def _whole(file: io.FileIO, first: bytes, coding: Coding, headers: dict[str, str], media_type: str) -> Response:
-    """The content to its end, of whatever length it turns out to be."""
+    """Return the response with the content to its end, whose length need not be known."""
     pieces = _pieces(file, first, None)
     if coding == "gzip":
         headers = {name: value for name, value in headers.items() if name != "accept-ranges"}
@@ -165,3 +167,17 @@ def _disposition(name: str) -> str:
         quoted = name if plain else '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
         return f"inline; filename={quoted}"
     return f"inline; filename*=utf-8''{quote(os.fsencode(name), safe='')}"
+
+
+def _content_type(name: str, beginning: bytes) -> str:
+    """Return the media type by the extension of the name; for an unknown extension, by the first bytes."""
+    kind, encoding = mimetypes.guess_type(name)
+    if encoding is not None:
+        return f"application/{encoding}" if encoding == "gzip" else _OCTETS
+    if kind is None:
+        return _TEXT if _is_text(beginning) else _OCTETS
+    return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
+
+
+def _is_text(beginning: bytes) -> bool:
+    return all(byte >= 0x20 or byte in _TEXT_CONTROLS for byte in beginning[:512])

@@ -1,4 +1,4 @@
-"""Making folders on the way to a file."""
+"""Creation of folders, and of missing parents of a file."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from pathlib import Path
 
 from ..users import User
 
-FOLDER_MODE = 0o755
+_FOLDER_MODE = 0o755
 
 
 class NotAFolderError(Exception):
-    """Something that is not a folder stands where one is needed."""
+    """A file stands where a folder is needed."""
 
     def __init__(self, path: str) -> None:
         super().__init__(f"path is a file: {path}")
-        self.path = path
 
 
 def ensure(folder: Path, user: User) -> None:
-    """Make a folder and its missing parents, owned by the user; existing ones stay as they are.
+    """Create a folder and its missing parents, owned by the user; existing folders stay as they are.
 
     Raises:
         NotAFolderError: a component is a file.
-        OSError: it cannot be made.
+        OSError: a folder cannot be created.
     """
     missing = []
     while True:
@@ -40,9 +39,9 @@ def ensure(folder: Path, user: User) -> None:
         raise NotAFolderError(str(folder))
     for new in reversed(missing):
         try:
-            new.mkdir(FOLDER_MODE)
+            new.mkdir(_FOLDER_MODE)
         except FileExistsError:
-            if not new.is_dir():  # a link to nothing
+            if not new.is_dir():  # a broken link
                 raise NotAFolderError(str(new)) from None
-            continue  # somebody else was faster
+            continue  # another program was faster
         user.own(new)

@@ -1,4 +1,4 @@
-"""Metadata of files: ``X-Metadata-<key>`` headers of an upload, kept as extended attributes."""
+"""Metadata of files: ``X-Metadata-<key>`` headers of an upload, stored as extended attributes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class MetadataError(ValueError):
 
 
 def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The metadata that a request carries; keys are lower-cased.
+    """Return the metadata of a request, with keys in lower case.
 
     Raises:
-        MetadataError: something is not printable ASCII, or too long.
+        MetadataError: a key or value is not printable ASCII, or too long.
     """
     metadata = {
         name.lower().removeprefix(_HEADER): value for name, value in headers if name.lower().startswith(_HEADER)
@@ -42,10 +42,10 @@ def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def replace(descriptor: int, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Make ``metadata`` the whole metadata of an open file.
+    """Replace the metadata of an open file.
 
     Returns:
-        What the file now has: nothing where the file system has no such attributes.
+        The metadata that the file now has: none where the file system does not support extended attributes.
     """
     try:
         for name in os.listxattr(descriptor):
@@ -61,7 +61,7 @@ def replace(descriptor: int, metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def read(path: str) -> dict[str, str]:
-    """The metadata of a file, also that set by other programs; values that are not UTF-8 are left out."""
+    """Return the metadata of a file, including what other programs set; values that are not UTF-8 are left out."""
     metadata = {}
     try:
         for name in os.listxattr(path):
@@ -71,7 +71,7 @@ def read(path: str) -> dict[str, str]:
                 except UnicodeDecodeError:
                     continue
     except OSError:
-        return {}  # no such attributes here, or the file has just gone
+        return {}  # attributes are not supported here, or the file has just been removed
     return metadata
 
 

@@ -1,4 +1,4 @@
-"""The files in a ``multipart/form-data`` body."""
+"""Files in a ``multipart/form-data`` body."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from python_multipart.multipart import MultipartParser
 from .spool import Piece, Spool
 
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))', re.DOTALL)
-# A backslash before anything else is one: browsers send it as it is, httpx doubles it.
+# A backslash before any other character stands for itself: browsers send it as it is, httpx doubles it.
 _QUOTED = re.compile(r'\\(["\\])')
-# What httpx escapes in a filename, beside the backslash.
+# The escapes of httpx in a filename, besides the backslash.
 _ESCAPE = re.compile("%(22|0[0-9A-F]|1[0-9AC-F])")
 _FIELD = "file"
 
 
 class FormError(ValueError):
-    """A body that is no complete form."""
+    """A body that is not a complete form."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """One part named ``file``."""
+    """A part named ``file``."""
 
     filename: str | None
-    """The whole of it, slashes included; None when the part has none."""
+    """The whole name, slashes included; None when the part has none."""
     content: Piece
 
 
 async def read_form(content_type: str, content: AsyncIterable[bytes], spool: Spool) -> list[FilePart]:
-    """The files of a form, in its order; parts of other names are left out.
+    """Return the files of a form in order; parts with other names are left out.
 
     Args:
-        content_type: of the request; names the boundary.
+        content_type: the header of the request, which names the boundary.
         content: the body.
-        spool: takes the files' content, one behind the other.
+        spool: receives the content of the files, one after another.
 
     Raises:
-        FormError: the form is broken, or ends early: a body may have all of its length and end in the middle of one.
+        FormError: the form is broken, or incomplete although the body has its full length.
         OSError: there is no space.
     """
     reader = _Reader(_boundary(content_type), spool)
@@ -133,7 +133,7 @@ def _boundary(content_type: str) -> str:
 
 
 def _parameters(header: str) -> dict[str, str]:
-    """The parameters of a header of the form ``word; name=value; name="value"``, names in lower case."""
+    """Return the parameters of a header ``word; name=value; name="value"``, with names in lower case."""
     return {
         name.lower(): _QUOTED.sub(r"\1", quoted) if quoted else plain
         for name, quoted, plain in _PARAMETER.findall(header)
@@ -141,10 +141,10 @@ def _parameters(header: str) -> dict[str, str]:
 
 
 def _unescaped(name: str) -> str:
-    """A filename without the escapes of httpx: ``%22`` for a quote, ``%0A`` for a line's end ...
+    """Return a filename without the escapes of httpx, such as ``%22`` for a quote and ``%0A`` for a line feed.
 
-    httpx leaves a percent sign alone, so a name that really has one of these in it cannot be told from an escaped
-    one, and loses it. Such a name needs the ``path`` parameter, which has no second meaning.
+    httpx does not escape the percent sign, so a real ``%22`` in a name is unescaped too. A client that needs such a
+    name uses the ``path`` parameter.
     """
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)
 

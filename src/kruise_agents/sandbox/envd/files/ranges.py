@@ -1,7 +1,6 @@
 """Partial and conditional downloads.
 
-Source: RFC 9110, sections 13 and 14; one range of bytes. Several ranges are answered with the whole file, which the
-RFC allows.
+Source: RFC 9110, sections 13 and 14. A request for several ranges gets the whole file, which the RFC allows.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 CONDITIONS = ("range", "if-range", "if-modified-since", "if-unmodified-since", "if-match", "if-none-match")
-"""Headers that ask for a part of the content, or for all of it only sometimes."""
+"""Headers that ask for a part of the content, or for the content on a condition."""
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
@@ -23,23 +22,23 @@ class UnsatisfiableRangeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """``length`` bytes from ``start`` on."""
+    """``length`` bytes, beginning at ``start``."""
 
     start: int
     length: int
 
     def header(self, size: int) -> str:
-        """The value of ``Content-Range`` for a file of ``size`` bytes."""
+        """Return the value of ``Content-Range`` for a file of ``size`` bytes."""
         return f"bytes {self.start}-{self.start + self.length - 1}/{size}"
 
 
 def requested_range(headers: Mapping[str, str], size: int, modified: int) -> ByteRange | None:
-    """The part of a file that a request asks for, or None for all of it.
+    """Return the part of a file that a request asks for, or None for the whole file.
 
     Args:
-        headers: of the request.
-        size: of the file, in bytes.
-        modified: unix seconds.
+        headers: the headers of the request.
+        size: the size of the file in bytes.
+        modified: the file's modification time in unix seconds.
 
     Raises:
         UnsatisfiableRangeError: the answer is 416.
@@ -61,7 +60,7 @@ def requested_range(headers: Mapping[str, str], size: int, modified: int) -> Byt
 
 
 def not_modified(headers: Mapping[str, str], modified: int) -> bool:
-    """Whether the client's copy is as new as the file: the answer is 304."""
+    """Return True if the client's copy is up to date, so that the answer is 304."""
     since = _seconds(headers.get("if-modified-since", ""))
     return since is not None and "if-none-match" not in headers and modified <= since
 

@@ -1,6 +1,6 @@
-"""Where the content of an upload waits until it is complete.
+"""Temporary storage for the content of an upload until it is complete.
 
-Only then is the target touched: a body that is cut off half-way leaves the old file as it was.
+The target is touched only then, so that a body that is cut off half-way leaves the old file as it was.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO
 
-from ..system_errors import NO_SPACE
+from ..errors import NO_SPACE
 
 IN_MEMORY = 1024 * 1024
 
 
 class Spool:
-    """Content of any size: up to a mebibyte in memory, more in a temporary file without a name."""
+    """Content of any size: up to a mebibyte in memory, more in an unnamed temporary file."""
 
     def __init__(self) -> None:
         self.size = 0
-        """In bytes, so far."""
+        """Bytes taken so far."""
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
 
     async def fill(self, chunks: AsyncIterable[bytes]) -> Piece:
-        """Take all of a body.
+        """Take a whole body.
 
         Raises:
             OSError: there is no space.
@@ -40,14 +40,14 @@ class Spool:
         return await self.finish()
 
     def append(self, content: bytes | memoryview) -> None:
-        """Take some more, in memory; :meth:`make_room` is to be called now and then."""
+        """Take more content into memory; call :meth:`make_room` regularly."""
         self._memory += content
         self.size += len(content)
 
     async def make_room(self) -> None:
-        """Write out what has gathered in memory, if it is much.
+        """Write the content in memory to the file when it exceeds a mebibyte.
 
-        In a thread and a mebibyte at a time, so that a slow disk holds up nobody else.
+        The write runs in a thread, so that a slow disk does not stop other requests.
 
         Raises:
             OSError: there is no space.
@@ -56,7 +56,7 @@ class Spool:
             await asyncio.to_thread(self._write_out)
 
     async def finish(self) -> Piece:
-        """There comes no more.
+        """Complete the content and return it as one piece.
 
         Raises:
             OSError: there is no space.
@@ -66,7 +66,7 @@ class Spool:
         return Piece(self, 0, self.size)
 
     async def copy_to(self, descriptor: int, start: int, end: int) -> None:
-        """Write a part to a file, in as few writes as possible: each is an event for those who watch it.
+        """Write a part to a file in as few writes as possible: watchers of the file see each as an event.
 
         Raises:
             OSError: there is no space.
@@ -96,7 +96,7 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What lies between two positions (bytes) of a spool that is complete: the content of one file."""
+    """The content of one file: the bytes between two positions of a complete spool."""
 
     spool: Spool
     start: int
@@ -104,11 +104,10 @@ class Piece:
 
     @property
     def size(self) -> int:
-        """In bytes."""
         return self.end - self.start
 
     async def copy_to(self, descriptor: int) -> None:
-        """See :meth:`Spool.copy_to`."""
+        """Write the piece to a file, as :meth:`Spool.copy_to` does."""
         await self.spool.copy_to(descriptor, self.start, self.end)
 
 
@@ -119,9 +118,9 @@ def _write(descriptor: int, content: memoryview) -> None:
 
 
 def copy_range(source: int, target: int, start: int, end: int) -> None:
-    """Copy a part of a file to where another one stands, inside the kernel.
+    """Copy a part of a file to the current position of another, inside the kernel.
 
-    Stops early, without an error, where the source ends before ``end``.
+    The copy stops early, without an error, where the source ends before ``end``.
 
     Raises:
         OSError: there is no space.
@@ -132,6 +131,6 @@ def copy_range(source: int, target: int, start: int, end: int) -> None:
     except OSError as error:
         if error.errno in NO_SPACE or error.errno == errno.EIO:
             raise
-    # The rest, or everything: two file systems, or one that cannot do the above.
+    # The rest, or everything: copy_file_range fails between two file systems, and on some altogether.
     while start < end and (copied := os.sendfile(target, source, start, end - start)):
         start += copied

@@ -8,13 +8,12 @@ from typing import Any
 
 from starlette.requests import Request
 
-from .. import disk_space as space
-from ..decompression import DecompressionError, gunzip
-from ..http_errors import HttpError
-from ..paths import PathError, resolve
-from ..system_errors import NO_SPACE
+from .. import disk_space
+from ..errors import NO_SPACE, HttpError
+from ..paths import resolve_for_http
 from ..users import User
 from . import metadata
+from .encodings import DecompressionError, gunzip
 from .multipart import FilePart, FormError, read_form
 from .spool import Spool
 from .write import write_file
@@ -23,22 +22,26 @@ _Written = list[dict[str, Any]]
 
 
 async def upload(request: Request, user: User) -> _Written:
-    """Write the files of a request; the response: one item a file, in the order of the request.
+    """Write the files of a request and return the response: one item for each file, in the order of the request.
 
     Raises:
-        HttpError: something cannot be written; parts before it were.
+        HttpError: a file cannot be written; the files before it were.
         ClientDisconnect: the body ended early; no file was touched.
     """
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
-    attributes = _metadata(request)
     try:
+        attributes = metadata.from_headers(request.headers.items())
         if media_type == "application/octet-stream":
             return await _upload_raw(request, user, attributes)
         if media_type == "multipart/form-data":
             return await _upload_parts(request, user, attributes)
+    except metadata.MetadataError as error:
+        raise HttpError(400, f"invalid metadata: {error}") from error
     except DecompressionError as error:
         raise HttpError(400, f"error decompressing request body: {error}") from error
+    except FormError as error:
+        raise HttpError(400, f"error parsing multipart form: {error}") from error
     raise HttpError(
         400,
         f"unsupported content type: {content_type}, expected multipart/form-data or application/octet-stream",
@@ -49,7 +52,7 @@ async def _upload_raw(request: Request, user: User, attributes: dict[str, str]) 
     path = request.query_params.get("path")
     if not path:
         raise HttpError(400, "path query parameter is required for raw body upload")
-    target = _target(path, user)
+    target = resolve_for_http(path, user)
     content = _content(request)
     with Spool() as spool:
         with _full_disk_is_507(request, target, spool):
@@ -59,13 +62,15 @@ async def _upload_raw(request: Request, user: User, attributes: dict[str, str]) 
 
 async def _upload_parts(request: Request, user: User, attributes: dict[str, str]) -> _Written:
     path = request.query_params.get("path")
-    target = _target(path, user) if path else None
+    target = resolve_for_http(path, user) if path else None
     content = _content(request)
     written: _Written = []
     seen: list[str] = []
     with Spool() as spool:
-        for part in await _parts(request, content, target, spool):
-            file = target or _target(_filename(part), user)
+        with _full_disk_is_507(request, target, spool):
+            parts = await read_form(request.headers["content-type"], content, spool)
+        for part in parts:
+            file = target or resolve_for_http(_filename(part), user)
             if file in seen:
                 raise HttpError(400, _same_path_text(file, seen))
             written.append(await write_file(file, part.content, user, attributes))
@@ -73,19 +78,9 @@ async def _upload_parts(request: Request, user: User, attributes: dict[str, str]
     return written
 
 
-async def _parts(
-    request: Request, content: AsyncGenerator[bytes, None], target: str | None, spool: Spool
-) -> list[FilePart]:
-    try:
-        with _full_disk_is_507(request, target, spool):
-            return await read_form(request.headers["content-type"], content, spool)
-    except FormError as error:
-        raise HttpError(400, f"error parsing multipart form: {error}") from error
-
-
 def _filename(part: FilePart) -> str:
     if part.filename is None:
-        raise HttpError(400, "error parsing multipart form: a file needs a filename or the path query parameter")
+        raise FormError("a file needs a filename or the path query parameter")
     return part.filename
 
 
@@ -102,20 +97,6 @@ def _encoding(request: Request) -> str:
     return request.headers.get("content-encoding", "identity").lower()
 
 
-def _target(path: str, user: User) -> str:
-    try:
-        return resolve(path, user)
-    except PathError as error:
-        raise HttpError(400, f"error expanding and resolving path '{path}': {error}") from error
-
-
-def _metadata(request: Request) -> dict[str, str]:
-    try:
-        return metadata.from_headers(request.headers.items())
-    except metadata.MetadataError as error:
-        raise HttpError(400, f"invalid metadata: {error}") from error
-
-
 def _same_path_text(path: str, uploaded: list[str]) -> str:
     text = (
         f"you cannot upload multiple files to the same path '{path}' in one upload request,"
@@ -127,13 +108,13 @@ def _same_path_text(path: str, uploaded: list[str]) -> str:
 
 @contextlib.contextmanager
 def _full_disk_is_507(request: Request, target: str | None, spool: Spool) -> Iterator[None]:
-    """Around taking a body in: refuses at once what is known to be too large, and says so of what turns out to be."""
+    """Refuse a body whose length is known not to fit, and report a disk that fills up while the block runs."""
     length = int(request.headers.get("content-length", 0))
-    if _encoding(request) != "gzip":  # whose length says nothing of what is in it
-        space.require_for_body(length, target)
+    if _encoding(request) != "gzip":  # the length of a compressed body says nothing about its content
+        disk_space.require_room_for_body(length, target)
     try:
         yield
     except OSError as error:
         if error.errno in NO_SPACE:
-            raise space.no_space(max(length, spool.size)) from error
+            raise disk_space.no_space(max(length, spool.size)) from error
         raise

@@ -1,4 +1,4 @@
-"""Putting the content of one upload into its file."""
+"""Writing the content of an upload into its file."""
 
 from __future__ import annotations
 
@@ -10,47 +10,50 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from .. import disk_space as space
-from ..http_errors import HttpError
+from .. import disk_space
+from ..errors import NO_SPACE, HttpError, describe
 from ..paths import base_name, displayable
-from ..system_errors import NO_SPACE, describe
 from ..users import User
 from . import folders, metadata
 from .spool import Piece
 
 _FILE_MODE = 0o644
-# Non-blocking, for named pipes that take the place of a file: nobody may be at the other end.
+# Non-blocking, because a named pipe may take the place of a file, and nobody may be at its other end.
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
 
-_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 async def write_file(path: str, content: Piece, user: User, attributes: Mapping[str, str]) -> dict[str, Any]:
-    """Create or overwrite a file; the item of the response.
+    """Create or overwrite a file, and return its item of the response.
 
-    The order (open with truncation, change of owner, content, metadata) is the one that watchers of the folder
-    see as events. Several writers of one file take turns, so that it never is a mixture.
+    Watchers of the folder see the order of the steps as events: open with truncation, change of owner, content,
+    metadata. Writers of one file take turns, so that it never holds a mixture of their contents.
 
     Raises:
-        HttpError: it cannot be written.
+        HttpError: the file cannot be written.
     """
-    async with _turns.setdefault(_place(path), asyncio.Lock()):
+    async with _locks.setdefault(_real_path(path), asyncio.Lock()):
         return await _write(path, content, user, attributes)
 
 
-def _place(path: str) -> str:
-    """The same for every spelling of a path; as it is where links may not be read, as in others' ``/proc``."""
+def file_info(path: str) -> dict[str, Any]:
+    """Return a file's description in a response of ``/files``."""
+    return {"path": displayable(path), "name": displayable(base_name(path)), "type": "file"}
+
+
+def _real_path(path: str) -> str:
     try:
         return os.path.realpath(path)
     except OSError:
-        return path
+        return path  # links may not be read, as in the /proc of other users' processes
 
 
 async def _write(path: str, content: Piece, user: User, attributes: Mapping[str, str]) -> dict[str, Any]:
     try:
         folders.ensure(Path(path).parent, user)
         _refuse_pipes(path)
-        space.require_for_file(path, content.size)
+        disk_space.require_room_for_file(path, content.size)
         descriptor = os.open(path, _FLAGS, _FILE_MODE)
     except folders.NotAFolderError as error:
         raise HttpError(500, f"error ensuring directories: {error}") from error
@@ -58,23 +61,23 @@ async def _write(path: str, content: Piece, user: User, attributes: Mapping[str,
         raise HttpError(400, f"path is a directory: {path}") from None
     except OSError as error:
         if error.errno in NO_SPACE:
-            raise space.full(path, content.size) from error
+            raise disk_space.disk_full(path, content.size) from error
         raise HttpError(500, f"error opening file: {describe('open', path, error)}") from error
     try:
         user.own(descriptor)
         await content.copy_to(descriptor)
-        stored = _tagged(path, descriptor, attributes)
+        stored = _store_metadata(path, descriptor, attributes)
     except OSError as error:
         if error.errno in NO_SPACE:
-            raise space.no_space(content.size) from error
+            raise disk_space.no_space(content.size) from error
         raise HttpError(500, f"error writing file: {describe('write', path, error)}") from error
     finally:
         os.close(descriptor)
-    # Only when there is some: SDKs before 2.28 know the three keys of a file and fail on any other.
-    return {**described(path), "metadata": stored} if stored else described(path)
+    # Left out when empty: SDKs before 2.28 know the three keys of a file and fail on any other.
+    return {**file_info(path), "metadata": stored} if stored else file_info(path)
 
 
-def _tagged(path: str, descriptor: int, attributes: Mapping[str, str]) -> dict[str, str]:
+def _store_metadata(path: str, descriptor: int, attributes: Mapping[str, str]) -> dict[str, str]:
     try:
         return metadata.replace(descriptor, attributes)
     except OSError as error:
@@ -83,13 +86,8 @@ def _tagged(path: str, descriptor: int, attributes: Mapping[str, str]) -> dict[s
         raise
 
 
-def described(path: str) -> dict[str, Any]:
-    """A file in a response of ``/files``."""
-    return {"path": displayable(path), "name": displayable(base_name(path)), "type": "file"}
-
-
 def _refuse_pipes(path: str) -> None:
-    """Named pipes and sockets, before they are opened: a reader of a pipe would take that for its end."""
+    """Refuse named pipes and sockets without opening them: a reader of a pipe would take that for its end."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  # a plain system call
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""``EntryInfo``: what a file or folder looks like to the client."""
+"""``EntryInfo`` messages: files and folders as clients see them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..files import metadata
 from ..paths import base_name, displayable
 from ..users import Users
 
-# Letters and order of Go's FileMode.String, which is what envd's clients get to see.
+# Letters and order of Go's FileMode.String, which envd shows its clients.
 _KINDS = (
     (stat.S_ISDIR, "d"),
     (stat.S_ISLNK, "L"),
@@ -24,10 +24,10 @@ _KINDS = (
 
 
 def entry(path: str, users: Users) -> dict[str, Any]:
-    """``EntryInfo`` of a path, links not followed but for ``type``, ``mode`` and the target.
+    """Return the ``EntryInfo`` of a path. Of a link, ``type`` and ``mode`` are those of its target.
 
     Raises:
-        OSError: there is nothing at that path.
+        OSError: nothing is at that path.
     """
     own = os.lstat(path)
     is_link = stat.S_ISLNK(own.st_mode)
@@ -51,7 +51,7 @@ def entry(path: str, users: Users) -> dict[str, Any]:
 
 
 def permissions(mode: int) -> str:
-    """``-rw-r--r--``, ``drwxr-xr-x``, ``dtrwxrwxrwx``, ``Lrwxrwxrwx``."""
+    """Return a mode as Go writes it, such as ``-rw-r--r--``, ``dtrwxrwxrwx`` or ``Lrwxrwxrwx``."""
     kind = "".join(letters for matches, letters in _KINDS if matches(mode))
     special = (
         ("u" if mode & stat.S_ISUID else "")
@@ -63,12 +63,12 @@ def permissions(mode: int) -> str:
 
 
 def timestamp(nanoseconds: int) -> str:
-    """Nanoseconds since 1970 as RFC 3339 with as many groups of three digits as it takes."""
+    """Return nanoseconds since 1970 in RFC 3339, with a fraction of 0, 3, 6 or 9 digits."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     try:
         text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     except (ValueError, OverflowError):
-        return "1970-01-01T00:00:00Z"  # outside the years that the format has
+        return "1970-01-01T00:00:00Z"  # a year outside the range of the format
     digits = f"{fraction:09d}"
     while digits.endswith("000"):
         digits = digits[:-3]

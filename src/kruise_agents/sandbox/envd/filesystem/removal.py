@@ -1,4 +1,4 @@
-"""Removing a file, or a folder with everything in it."""
+"""Removal of a file, or of a folder with its content."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove(path: str) -> None:
-    """Remove what is at a path; links are never followed. Nothing there is fine too.
+    """Remove a file or folder; links are not followed, and a missing path is no error.
 
-    Works by descriptors, and holds one or two of them at a time: a tree may be deeper than recursion, than the
-    limit of open files, and than the longest path that Linux takes.
+    At most two descriptors are open at a time, and no path is built: a tree may be deeper than the limits of recursion,
+    of open files, and of the length of a path.
 
     Raises:
-        OSError: it cannot be removed; a part of it may be gone.
+        OSError: something cannot be removed; a part may be gone already.
     """
     path = without_trailing_slashes(path)
     if os.path.basename(path) in (".", ".."):  # noqa: PTH119  # pathlib drops the dot
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     while os.path.lexists(path):
-        with suppress(FileNotFoundError):  # somebody else removes the same tree
+        with suppress(FileNotFoundError):  # another program removes the same tree
             if stat.S_ISDIR(os.lstat(path).st_mode):
                 _empty(os.open(path, _FOLDER))
                 os.rmdir(path)  # noqa: PTH106  # a plain system call, like all here
@@ -37,13 +37,13 @@ def remove(path: str) -> None:
 @dataclass(slots=True)
 class _Level:
     identity: tuple[int, int]
-    """Device and inode, to be known again on the way back."""
+    """Device and inode, compared on the way back."""
     folders: list[str]
-    """What is still to be removed from it; it holds nothing else any more."""
+    """The folders still to be removed; everything else in this level is gone."""
 
 
 def _empty(folder: int) -> None:
-    """Remove what is in an open folder, the innermost first, and close it."""
+    """Remove the content of an open folder, innermost first, and close the folder."""
     try:
         levels = [_without_files(folder)]
         while True:
@@ -61,7 +61,7 @@ def _empty(folder: int) -> None:
                 return
             folder = _instead_of(folder, os.open("..", _FOLDER, dir_fd=folder))
             if _identity(folder) != levels[-1].identity:
-                # Moved while it was emptied. What is above it now is none of our business.
+                # The folder was moved while it was emptied, and its new parent must not be touched.
                 raise OSError(errno.ESTALE, "a folder was moved away meanwhile")
             with suppress(FileNotFoundError):
                 os.rmdir(levels[-1].folders.pop(), dir_fd=folder)
@@ -70,7 +70,7 @@ def _empty(folder: int) -> None:
 
 
 def _without_files(folder: int) -> _Level:
-    """Remove everything but folders."""
+    """Remove everything but folders from an open folder."""
     folders = []
     with os.scandir(folder) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]

@@ -6,14 +6,14 @@ import asyncio
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...connect import Call, Code, ConnectError, ConnectService, Json, Message, Method, ServerStream, Unary
+from ..errors import describe, reason
 from ..files import folders
-from ..listing import walk
 from ..paths import PathError, resolve, without_trailing_slashes
-from ..system_errors import describe, reason
 from ..users import User, Users
 from ..watch import WatchService
 from .entries import entry
@@ -21,7 +21,7 @@ from .removal import remove
 
 
 class FilesystemService:
-    """The methods of the service; paths are read for the user that the call names."""
+    """The methods of the service. Paths are resolved for the user that the call names."""
 
     def __init__(self, users: Users) -> None:
         self._users = users
@@ -30,17 +30,17 @@ class FilesystemService:
         )
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """End every watch."""
         self._watches.close()
 
     def app(self) -> ConnectService:
-        """The ASGI application, to be mounted on ``/filesystem.Filesystem``."""
+        """Return the ASGI application, to be mounted on ``/filesystem.Filesystem``."""
         methods: dict[str, Method] = {
-            "Stat": Unary(self.stat),
-            "ListDir": Unary(self.list_folder),
-            "MakeDir": Unary(self.make_folder),
-            "Move": Unary(self.move),
-            "Remove": Unary(self.remove),
+            "Stat": Unary(self._stat),
+            "ListDir": Unary(self._list_folder),
+            "MakeDir": Unary(self._make_folder),
+            "Move": Unary(self._move),
+            "Remove": Unary(self._remove),
             "WatchDir": ServerStream(self._watches.watch),
             "CreateWatcher": Unary(self._watches.create),
             "GetWatcherEvents": Unary(self._watches.events),
@@ -48,23 +48,20 @@ class FilesystemService:
         }
         return ConnectService(methods, check=self._users.of_call)
 
-    async def stat(self, request: Message, call: Call) -> Json:
-        """``Stat``."""
+    async def _stat(self, request: Message, call: Call) -> Json:
         return {"entry": self._entry(self._path(request, "path", call))}
 
-    async def list_folder(self, request: Message, call: Call) -> Json:
-        """``ListDir``."""
+    async def _list_folder(self, request: Message, call: Call) -> Json:
         path = self._path(request, "path", call)
         depth = request.uint32("depth") or 1
         _require_folder(path)
         try:
-            # In a thread: a deep tree takes long, and streams must go on meanwhile.
+            # In a thread, because a deep tree takes long and other streams must go on.
             return {"entries": await asyncio.to_thread(self._entries_below, path, depth)}
         except OSError as error:
             raise _denied_or_internal(f"error reading directory: {describe('open', path, error)}", error) from error
 
-    async def make_folder(self, request: Message, call: Call) -> Json:
-        """``MakeDir``."""
+    async def _make_folder(self, request: Message, call: Call) -> Json:
         path = self._path(request, "path", call)
         try:
             mode = _mode(path)
@@ -72,16 +69,15 @@ class FilesystemService:
             if not _is_link(path):
                 _ensure(Path(path), self._users.of_call(call))
                 return {"entry": self._entry(path)}
-            mode = stat.S_IFLNK  # it leads nowhere
+            mode = stat.S_IFLNK  # a broken link
         except OSError as error:
             raise _internal(f"error getting file info: {describe('stat', path, error)}") from error
         if stat.S_ISDIR(mode):
             raise ConnectError(Code.ALREADY_EXISTS, f"directory already exists: {path}")
         raise ConnectError(Code.INVALID_ARGUMENT, f"path already exists but it is not a directory: {path}")
 
-    async def move(self, request: Message, call: Call) -> Json:
-        """``Move``."""
-        # A trailing slash would have Linux refuse a link to a folder, instead of moving it.
+    async def _move(self, request: Message, call: Call) -> Json:
+        # With a trailing slash, Linux would refuse a link to a folder instead of moving it.
         source = without_trailing_slashes(self._path(request, "source", call))
         destination = self._path(request, "destination", call)
         _ensure(Path(destination).parent, self._users.of_call(call))
@@ -94,8 +90,7 @@ class FilesystemService:
             raise _internal(f"error renaming: rename {source} {destination}: {reason(error)}") from error
         return {"entry": self._entry(destination)}
 
-    async def remove(self, request: Message, call: Call) -> Json:
-        """``Remove``."""
+    async def _remove(self, request: Message, call: Call) -> Json:
         path = self._path(request, "path", call)
         try:
             await asyncio.to_thread(remove, path)
@@ -121,12 +116,41 @@ class FilesystemService:
 
     def _entries_below(self, path: str, depth: int) -> list[dict[str, Any]]:
         found = []
-        for below in walk(path, depth):
+        for below in _walk(path, depth):
             try:
                 found.append(entry(below, self._users))
             except OSError:
-                continue  # it has vanished
+                continue  # the entry has been removed meanwhile
         return found
+
+
+def _walk(folder: str, depth: int) -> Iterator[str]:
+    """Yield the paths below ``folder``, ``depth`` levels deep: names in byte order, a folder before its content.
+
+    Links are listed and not followed. The content of a folder below ``folder`` is skipped when the folder vanishes, is
+    unreadable, or has a path longer than Linux allows.
+
+    Raises:
+        OSError: ``folder`` itself cannot be read.
+    """
+    levels = [_sorted_entries(folder)]
+    while levels:
+        current = next(levels[-1], None)
+        if current is None:
+            levels.pop()
+            continue
+        yield current.path
+        if len(levels) < depth:
+            try:
+                if current.is_dir(follow_symlinks=False):
+                    levels.append(_sorted_entries(current.path))
+            except OSError:
+                continue
+
+
+def _sorted_entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return iter(sorted(entries, key=lambda found: os.fsencode(found.name)))
 
 
 def _mode(path: str) -> int:

@@ -1,4 +1,4 @@
-"""``ProcessEvent`` messages, as they go out inside ``StartResponse`` and ``ConnectResponse``."""
+"""``ProcessEvent`` messages, sent inside ``StartResponse`` and ``ConnectResponse``."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ KEEPALIVE: Json = {"event": {"keepalive": {}}}
 
 
 def start(pid: int) -> Json:
-    """The first event of every stream."""
+    """Return the first event of every stream."""
     return {"event": {"start": {"pid": pid}}}
 
 
 def data(kind: OutputKind, content: bytes) -> Json:
-    """A piece of output."""
+    """Return the event for a piece of output."""
     return {"event": {"data": {kind: b64encode(content).decode("ascii")}}}
 
 
 def end(returncode: int, *, dumped: bool = False, because: str | None = None) -> Json:
-    """The last event of every stream.
+    """Return the last event of every stream.
 
     Args:
         returncode: the exit code, or the negative number of the signal that ended the process.
-        dumped: whether it left a core dump.
-        because: why the manager ended it.
+        dumped: True if the process left a core dump.
+        because: the manager's reason for ending the process.
     """
     if returncode >= 0:
         status = f"exit status {returncode}"
@@ -44,10 +44,10 @@ def end(returncode: int, *, dumped: bool = False, because: str | None = None) ->
 
 
 def _signal_text(number: int) -> str:
-    """``killed``, ``terminated``: the names that Go gives to signals.
+    """Return Go's name of a signal, such as ``killed``.
 
-    They are those of the C library, in lower case as far as they begin with a word (``CPU time limit exceeded``,
-    ``I/O possible``); real-time signals have a number only.
+    The names are those of the C library with a lower-case first letter, except those that begin with an acronym
+    (``CPU time limit exceeded``, ``I/O possible``). Real-time signals have only a number.
     """
     text = signal.strsignal(number)
     if text is None or number >= signal.SIGRTMIN:

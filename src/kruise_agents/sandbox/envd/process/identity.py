@@ -1,10 +1,10 @@
-"""Starting programs as another user.
+"""Programs started as another user, with a higher OOM score than this program.
 
-``subprocess`` can do it, but then it copies this process's page tables for every program (``fork`` instead of
-``vfork``), which takes ten times as long as the start itself and stops the event loop meanwhile. The kernel knows ids
-per thread; only the C library makes them one per process. So a thread takes on the user's ids, starts the program,
-which inherits them, and takes its own back. It is never the main thread: while that one had a user's ids, the user's
-programs could end this process with a signal.
+``subprocess`` can change the user, but then it copies this process's page tables for every program (``fork`` instead of
+``vfork``), which takes ten times as long as the start itself and blocks the event loop. The kernel knows user ids per
+thread; only the C library changes them for the whole process. So a thread takes the user's ids, starts the program,
+which inherits them, and takes its own ids back. It is never the main thread: while the main thread has a user's ids,
+that user's programs could end this process with a signal.
 """
 
 from __future__ import annotations
@@ -12,24 +12,29 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import logging
 import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypedDict
 
 from ..users import User
-from .memory import commands_go_first
 
 _PR_SET_DUMPABLE = 4
 # setgroups, setresgid, setresuid
 _SYSTEM_CALLS = {"x86_64": (116, 119, 117), "aarch64": (159, 149, 147)}.get(platform.machine())
 _libc = ctypes.CDLL(None, use_errno=True)
 
+_COMMAND_SCORE = 100
+_SCORE_FILE = Path("/proc/self/oom_score_adj")
+logger = logging.getLogger(__name__)
+
 
 class Identity(TypedDict, total=False):
-    """What ``subprocess.Popen`` is to change."""
+    """The options of ``subprocess.Popen`` that change the user."""
 
     user: int
     group: int
@@ -37,16 +42,16 @@ class Identity(TypedDict, total=False):
 
 
 Start = Callable[[Identity], subprocess.Popen[bytes]]
-"""Calls ``subprocess.Popen`` with these and other options."""
+"""A function that calls ``subprocess.Popen`` with an identity and other options."""
 
 
 def start_as(user: User, start: Start) -> subprocess.Popen[bytes]:
-    """Call ``start`` so that the program which it starts runs as ``user``.
+    """Call ``start`` so that its program runs as ``user``.
 
     Raises:
-        OSError: this process may not do that, or what ``start`` raises.
+        OSError: this process may not change the user, or ``start`` failed.
     """
-    with commands_go_first():
+    with _commands_killed_first():
         if user.uid == os.getuid():
             return start({})
         groups = user.groups
@@ -67,24 +72,20 @@ def _start_here(uid: int, gid: int, groups: list[int], start: Start) -> subproce
 
 @contextlib.contextmanager
 def _ids(uid: int, gid: int, groups: list[int]) -> Iterator[None]:
-    """The calling thread has these ids inside the block."""
+    """Give the calling thread these ids inside the block."""
     own_groups = os.getgroups()
     try:
-        _set(uid, gid, groups)
+        # The saved ids stay 0, as the way back; a program that is executed does not keep them.
+        _set_groups(groups)
+        _call(1, gid, gid, 0)
+        _call(2, uid, uid, 0)
         yield
     finally:
-        # The user id first: with it come the rights that the others need.
+        # The user id first: it brings back the rights that the other calls need.
         _call(2, 0, 0, 0)
         _call(1, 0, 0, 0)
         _set_groups(own_groups)
         _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-
-
-def _set(uid: int, gid: int, groups: list[int]) -> None:
-    # The saved ids stay 0, as the way back; a program that is executed does not keep them.
-    _set_groups(groups)
-    _call(1, gid, gid, 0)
-    _call(2, uid, uid, 0)
 
 
 def _set_groups(groups: list[int]) -> None:
@@ -96,3 +97,42 @@ def _call(which: int, *arguments: object) -> None:
     if _libc.syscall(_SYSTEM_CALLS[which], *arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"changing to another user: {os.strerror(number)}")
+
+
+@contextlib.contextmanager
+def _commands_killed_first() -> Iterator[None]:
+    """Have the kernel kill programs started inside the block before this process when memory runs out.
+
+    Programs inherit the score. Setting it after the start would be too late, because a shell has forked by then. Any
+    process may raise its own score and lower it again.
+    """
+    own = _read_score()
+    if own is None or own >= _COMMAND_SCORE or not _write_score(_COMMAND_SCORE):
+        yield
+        return
+    try:
+        yield
+    finally:
+        _write_score(own)
+
+
+def _read_score() -> int | None:
+    try:
+        return int(_SCORE_FILE.read_bytes())
+    except OSError as error:
+        _report(str(error))
+        return None
+
+
+def _write_score(score: int) -> bool:
+    try:
+        _SCORE_FILE.write_bytes(b"%d" % score)
+    except OSError as error:
+        _report(str(error))
+        return False
+    return True
+
+
+@functools.cache
+def _report(text: str) -> None:
+    logger.warning("commands do not go before the agent when memory runs out: %s", text)

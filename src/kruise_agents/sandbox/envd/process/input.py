@@ -1,4 +1,4 @@
-"""Writing to what a process reads, without a thread."""
+"""Input of a process, written without a thread."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import os
 
 
 class InputClosedError(Exception):
-    """Nothing can be written any more."""
+    """The input was closed, or the process has ended."""
 
 
 class Input:
-    """The pipe of a process's stdin, or the operating side of its terminal.
+    """The pipe of a process's stdin, or the master side of its terminal.
 
-    Writes happen one after another, in the order of the calls. ``descriptor`` is closed here.
+    Writes happen one after another, in the order of the calls. The input owns ``descriptor`` and closes it.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
-        self._turn = asyncio.Lock()
-        self._room: asyncio.Future[None] | None = None
+        self._lock = asyncio.Lock()
+        self._writable: asyncio.Future[None] | None = None
         self._closed = False
         os.set_blocking(descriptor, False)
 
     async def write(self, data: bytes) -> None:
-        """Write everything; waits while the process does not read.
+        """Write everything; wait while the process does not read.
 
         Raises:
             InputClosedError: the input was closed, or the process has ended.
-            OSError: nobody reads any more.
+            OSError: the other end of the pipe is closed.
         """
-        async with self._turn:
+        async with self._lock:
             rest = memoryview(data)
             while rest:
                 if self._closed:
@@ -39,34 +39,34 @@ class Input:
                 try:
                     rest = rest[os.write(self._descriptor, rest) :]
                 except BlockingIOError:
-                    await self._wait_for_room()
+                    await self._wait_until_writable()
             if self._closed:
                 raise InputClosedError
 
     async def close(self) -> None:
-        """End of file for the process, after what is being written; repeated calls do nothing."""
-        async with self._turn:
+        """Close the input after the writes under way; the process sees the end of file."""
+        async with self._lock:
             self.cut()
 
     def cut(self) -> None:
-        """Close at once; a write that waits fails."""
+        """Close at once; waiting writes fail."""
         if self._closed:
             return
         self._closed = True
         self._loop.remove_writer(self._descriptor)
         os.close(self._descriptor)
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
 
-    async def _wait_for_room(self) -> None:
-        self._room = room = self._loop.create_future()
-        self._loop.add_writer(self._descriptor, _wake, room)
+    async def _wait_until_writable(self) -> None:
+        self._writable = future = self._loop.create_future()
+        self._loop.add_writer(self._descriptor, _wake, future)
         try:
-            await room
+            await future
         finally:
             if not self._closed:
                 self._loop.remove_writer(self._descriptor)
-            self._room = None
+            self._writable = None
 
 
 def _wake(future: asyncio.Future[None]) -> None:

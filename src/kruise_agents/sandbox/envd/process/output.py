@@ -1,4 +1,4 @@
-"""Reading what a process writes, without a thread and without waiting."""
+"""Output of a process, read without a thread and without blocking."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import os
 from collections.abc import Callable
 
 from .events import OutputKind
-from .text import incomplete_tail
 
-# How long the beginning of a character waits for its rest. SDKs before 2.29.1 decode each piece alone.
+# How long an incomplete character waits for its rest. SDKs before 2.29.1 decode each piece alone.
 _TAIL_SECONDS = 0.05
-# More than a pipe holds. What comes after the end of a process is from others that write to the same pipe.
+# More than a pipe holds. Further output, after the end of a process, comes from other writers of the same pipe.
 _LAST_BYTES = 1024 * 1024
 
 
 class Output:
-    """One pipe, or the operating side of a terminal. Closes itself at the end of file.
+    """A pipe, or the master side of a terminal. The output closes itself at the end of file.
 
     Args:
-        descriptor: is closed here.
-        kind: how its data is called in events.
-        limit: bytes in one piece, at most.
-        on_data: gets each piece.
+        descriptor: owned, and closed, by the output.
+        kind: the name of the data in events.
+        limit: the largest size of a piece, in bytes.
+        on_data: called with each piece.
         on_end: called once, after the last piece.
     """
 
@@ -47,17 +46,16 @@ class Output:
         self._loop.add_reader(descriptor, self._read)
 
     def pause(self) -> None:
-        """Read no more: the pipe fills, and then the process waits."""
+        """Stop reading, so that the pipe fills and the process waits."""
         if not self.closed:
             self._loop.remove_reader(self._descriptor)
 
     def resume(self) -> None:
-        """Read again."""
         if not self.closed:
             self._loop.add_reader(self._descriptor, self._read)
 
     def finish(self) -> None:
-        """Take what is there, and close without waiting for the end of file."""
+        """Read what is there, and close without waiting for the end of file."""
         taken = 0
         while not self.closed and taken < _LAST_BYTES:
             count = self._read()
@@ -72,7 +70,7 @@ class Output:
         except BlockingIOError:
             return 0
         except OSError:
-            data = b""  # a terminal that no program has open any more
+            data = b""  # no program has the terminal open any more
         if not data:
             self._close()
             return 0
@@ -80,9 +78,7 @@ class Output:
         return len(data)
 
     def _take(self, data: bytes) -> None:
-        if self._tail_timer is not None:
-            self._tail_timer.cancel()
-            self._tail_timer = None
+        self._cancel_timer()
         whole = self._tail + data
         cut = len(whole) - incomplete_tail(whole)
         self._tail = whole[cut:]
@@ -93,11 +89,14 @@ class Output:
 
     def _give_tail(self) -> None:
         tail, self._tail = self._tail, b""
+        self._cancel_timer()
+        if tail:
+            self._on_data(self._kind, tail)
+
+    def _cancel_timer(self) -> None:
         if self._tail_timer is not None:
             self._tail_timer.cancel()
             self._tail_timer = None
-        if tail:
-            self._on_data(self._kind, tail)
 
     def _close(self) -> None:
         if self.closed:
@@ -107,3 +106,22 @@ class Output:
         os.close(self._descriptor)
         self._give_tail()
         self._on_end()
+
+
+def incomplete_tail(data: bytes) -> int:
+    """Return how many bytes at the end are the beginning of an incomplete UTF-8 character: 0 ... 3."""
+    for back in range(1, min(3, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0b1100_0000 == 0b1000_0000:
+            continue  # inside a character: look further to its left
+        return back if _length(byte) > back else 0
+    return 0
+
+
+def _length(first: int) -> int:
+    """Return the length of the character that begins with this byte; 1 for bytes that begin none."""
+    if 0xC2 <= first <= 0xDF:
+        return 2
+    if 0xE0 <= first <= 0xEF:
+        return 3
+    return 4 if 0xF0 <= first <= 0xF4 else 1

@@ -1,4 +1,4 @@
-"""One running program: its output to every subscriber, its input, its end."""
+"""A running program: its output to every subscriber, its input, its end."""
 
 from __future__ import annotations
 
@@ -7,36 +7,90 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from typing import IO
 
 from ...connect import Json
 from . import events, terminal
 from .events import OutputKind
 from .input import Input
 from .output import Output
-from .subscription import Subscription
-
-if TYPE_CHECKING:
-    from typing import IO
 
 _PIPE_LIMIT = 32768
 _TERMINAL_LIMIT = 16384
+_QUEUE_LIMIT = 64
+
+
+class Subscription:
+    """A queue of events between a process and the stream of a client.
+
+    Args:
+        on_taken: called after each event that the stream takes.
+    """
+
+    def __init__(self, on_taken: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_taken = on_taken
+        self._queue: deque[Json] = deque()
+        self._waiter: asyncio.Future[bool] | None = None
+        self._complete = False
+
+    @property
+    def full(self) -> bool:
+        """Return True while the process's output should not be read."""
+        return len(self._queue) >= _QUEUE_LIMIT
+
+    def put(self, event: Json) -> None:
+        """Add an event, even to a full queue."""
+        self._queue.append(event)
+        self._wake(True)
+
+    def complete(self, last: Json) -> None:
+        """Add the last event."""
+        self._complete = True
+        self.put(last)
+
+    async def events(self, keepalive: float) -> AsyncGenerator[Json, None]:
+        """Yield all events up to the last, and a keepalive after every ``keepalive`` seconds of silence."""
+        while True:
+            while self._queue:
+                event = self._queue.popleft()
+                self._on_taken()
+                yield event
+            if self._complete:
+                return
+            if not await self._wait(keepalive):
+                yield events.KEEPALIVE
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait for an event; return False when the time has passed."""
+        self._waiter = self._loop.create_future()
+        timer = self._loop.call_later(seconds, self._wake, False)
+        try:
+            return await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _wake(self, by_event: bool) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(by_event)
 
 
 class Process:
     """A process from its start to its end event.
 
-    It ends for its subscribers when it has exited **and** its output is at the end of file; after a signal that was
-    sent here, its exit is enough, for others may hold the pipes open.
+    The end event is sent when the process has exited **and** its output is at the end of file. After a signal of this
+    service the exit is enough, because other programs may hold the pipes open.
 
     Args:
-        popen: the process; its pipes are taken over.
-        config: ``ProcessConfig`` as it was requested.
-        tag: the client's name for it.
+        popen: the process, whose pipes are taken over.
+        config: the ``ProcessConfig`` of the request.
+        tag: the client's name for the process.
         on_end: called once with the process and its end event.
-        terminal_descriptor: the operating side of its terminal, which is taken over.
-        why_killed: tells why the manager killed a process, if it did.
+        terminal_descriptor: the master side of its terminal, which is taken over.
+        why_killed: returns the manager's reason for killing a process, if it did.
     """
 
     def __init__(
@@ -71,34 +125,34 @@ class Process:
 
     @property
     def exited(self) -> bool:
-        """Whether the process is gone, be its output still open or not."""
+        """Return True if the process is gone, even if its output is still open."""
         return self._popen.returncode is not None
 
     def info(self) -> Json:
-        """``ProcessInfo``."""
+        """Return the ``ProcessInfo``."""
         info = {"config": self.config, "pid": self.pid}
         return info if self.tag is None else {**info, "tag": self.tag}
 
     def subscribe(self) -> Subscription:
-        """Follow the events from now on; to be ended with :meth:`unsubscribe`."""
-        subscription = Subscription(self._read_on)
+        """Follow the events from now on, until :meth:`unsubscribe`."""
+        subscription = Subscription(self._resume_reading)
         self._subscriptions.append(subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Follow no more; the process goes on."""
+        """End a subscription; the process goes on."""
         self._subscriptions.remove(subscription)
-        self._read_on()
+        self._resume_reading()
 
     def kill_at(self, deadline: float) -> None:
-        """SIGKILL when the event loop's clock (seconds) says so."""
+        """Send SIGKILL at a time of the event loop's clock, in seconds."""
         self._deadline = self._loop.call_at(deadline, self._kill)
 
     def send_signal(self, number: int) -> None:
         """Send a signal to this process alone, not to its group.
 
         Raises:
-            ProcessLookupError: it has ended.
+            ProcessLookupError: the process has ended.
         """
         if self._ended.done():
             raise ProcessLookupError
@@ -108,13 +162,12 @@ class Process:
         else:
             signal.pidfd_send_signal(self._pidfd, number)
 
-    async def ended(self, seconds: float) -> bool:
-        """Wait for the end event, ``seconds`` at most; whether it came."""
-        done, _ = await asyncio.wait([self._ended], timeout=seconds)
-        return bool(done)
+    async def wait_for_end(self, seconds: float) -> None:
+        """Wait for the end event, at most ``seconds``."""
+        await asyncio.wait([self._ended], timeout=seconds)
 
     def resize(self, size: terminal.Size) -> bool:
-        """Set the size of the terminal's window; False if there is no terminal."""
+        """Set the size of the terminal's window; return False if the process has no terminal."""
         if self._terminal_descriptor is None:
             return False
         terminal.resize(self._terminal_descriptor, size)
@@ -147,18 +200,18 @@ class Process:
         event = events.data(kind, content)
         for subscription in self._subscriptions:
             subscription.put(event)
-        if not self._paused and self._someone_is_slow():
+        if not self._paused and self._any_full():
             self._paused = True
             for output in self._outputs:
                 output.pause()
 
-    def _read_on(self) -> None:
-        if self._paused and not self._someone_is_slow():
+    def _resume_reading(self) -> None:
+        if self._paused and not self._any_full():
             self._paused = False
             for output in self._outputs:
                 output.resume()
 
-    def _someone_is_slow(self) -> bool:
+    def _any_full(self) -> bool:
         return any(subscription.full for subscription in self._subscriptions)
 
     def _kill(self) -> None:
@@ -167,7 +220,7 @@ class Process:
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        # Popen keeps nothing of this.
+        # Popen does not keep the reason of the exit.
         facts = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         self._dumped = facts is not None and facts.si_code == os.CLD_DUMPED
         self._popen.poll()
@@ -204,7 +257,7 @@ class Process:
 
 
 def _taken_over(pipe: IO[bytes] | None) -> int:
-    """The descriptor of a pipe that Popen then knows nothing of any more."""
+    """Take a pipe away from Popen, and return its descriptor."""
     assert pipe is not None
     descriptor = os.dup(pipe.fileno())
     pipe.close()

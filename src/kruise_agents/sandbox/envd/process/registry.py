@@ -1,4 +1,4 @@
-"""The processes of a sandbox: those that run, and for a while those that have ended."""
+"""The processes of a sandbox: the running ones, and for 30 seconds the ended ones."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ _REMEMBERED_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What is left of a process that has ended."""
+    """A process that has ended."""
 
     pid: int
     tag: str | None
     event: Json
-    forget: asyncio.TimerHandle
+    forget_timer: asyncio.TimerHandle
 
 
 class Registry:
-    """Finds processes by the selectors of requests."""
+    """Running and ended processes, found by the selectors of requests."""
 
     def __init__(self) -> None:
         self._running: dict[int, Process] = {}
         self._ended: dict[int, Ended] = {}
 
     def add(self, process: Process) -> None:
-        """A process has started; an ended one with its pid or tag is forgotten."""
+        """Add a running process; forget an ended process with the same pid or tag."""
         for old in list(self._ended.values()):
             if old.pid == process.pid or (old.tag is not None and old.tag == process.tag):
                 self._forget(old.pid)
         self._running[process.pid] = process
 
     def ended(self, process: Process, event: Json) -> None:
-        """A process has ended with this event."""
+        """Move a process to the ended ones."""
         del self._running[process.pid]
         timer = asyncio.get_running_loop().call_later(_REMEMBERED_SECONDS, self._forget, process.pid)
         self._ended[process.pid] = Ended(process.pid, process.tag, event, timer)
 
     def running(self) -> list[Process]:
-        """Those that run, the oldest first."""
+        """Return the running processes, oldest first."""
         return list(self._running.values())
 
     def find(self, selector: Message | None) -> Process:
-        """The running process that a ``ProcessSelector`` means.
+        """Return the running process that a ``ProcessSelector`` means.
 
         Raises:
             ConnectError: ``not_found``; ``unimplemented`` for an empty selector.
@@ -57,7 +57,7 @@ class Registry:
         return found
 
     def find_or_ended(self, selector: Message | None) -> Process | Ended:
-        """The same, but a process that has just ended is found as well."""
+        """Return the running or ended process that a ``ProcessSelector`` means; raise as :meth:`find` does."""
         found: Process | Ended | None
         if selector is not None and selector.has("pid"):
             pid = selector.uint32("pid")
@@ -65,7 +65,7 @@ class Registry:
         elif selector is not None and selector.has("tag"):
             tag = selector.text("tag")
             everyone: list[Process | Ended] = [*self._running.values(), *self._ended.values()]
-            found = next((one for one in everyone if one.tag == tag), None)
+            found = next((process for process in everyone if process.tag == tag), None)
         else:
             raise ConnectError(Code.UNIMPLEMENTED, "invalid process selector: neither pid nor tag")
         if found is None:
@@ -73,12 +73,12 @@ class Registry:
         return found
 
     def close(self) -> None:
-        """Forget everything that has ended."""
+        """Forget every ended process."""
         for pid in list(self._ended):
             self._forget(pid)
 
     def _forget(self, pid: int) -> None:
-        self._ended.pop(pid).forget.cancel()
+        self._ended.pop(pid).forget_timer.cancel()
 
 
 def _not_found(selector: Message | None) -> ConnectError:

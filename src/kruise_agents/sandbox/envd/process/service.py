@@ -1,4 +1,4 @@
-"""The methods of ``process.Process``."""
+"""The service ``process.Process``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
 
 from ...connect import (
     Call,
@@ -20,13 +22,16 @@ from ...connect import (
     Unary,
 )
 from ...state import SandboxState
+from ..errors import reason
 from ..keepalive import keepalive_interval
-from ..users import Users
+from ..paths import PathError, resolve
+from ..users import User, Users
 from . import events
 from .input import Input, InputClosedError
 from .process import Process
 from .registry import Ended, Registry
-from .start import start_process, window_size
+from .spawn import SpawnError, spawn
+from .terminal import Size, spawn_in_terminal
 
 _SIGNALS = {"SIGNAL_SIGKILL": int(signal.SIGKILL), "SIGNAL_SIGTERM": int(signal.SIGTERM)}
 _CLOSE_SECONDS = 5.0
@@ -34,7 +39,7 @@ _KILL_SECONDS = 5.0
 
 
 class ProcessService:
-    """Starts programs and lets clients follow, feed and signal them."""
+    """The methods of the service, which start programs and let clients follow, feed and signal them."""
 
     def __init__(self, state: SandboxState, users: Users) -> None:
         self._state = state
@@ -42,21 +47,21 @@ class ProcessService:
         self._registry = Registry()
 
     def app(self) -> ConnectService:
-        """The ASGI application, to be mounted on ``/process.Process``."""
+        """Return the ASGI application, to be mounted on ``/process.Process``."""
         methods: dict[str, Method] = {
-            "Start": ServerStream(self.start),
-            "Connect": ServerStream(self.connect),
-            "List": Unary(self.list),
-            "SendInput": Unary(self.send_input),
-            "StreamInput": ClientStream(self.stream_input),
-            "CloseStdin": Unary(self.close_stdin),
-            "SendSignal": Unary(self.send_signal),
-            "Update": Unary(self.update),
+            "Start": ServerStream(self._start),
+            "Connect": ServerStream(self._connect),
+            "List": Unary(self._list),
+            "SendInput": Unary(self._send_input),
+            "StreamInput": ClientStream(self._stream_input),
+            "CloseStdin": Unary(self._close_stdin),
+            "SendSignal": Unary(self._send_signal),
+            "Update": Unary(self._update),
         }
         return ConnectService(methods, check=self._users.of_call)
 
     async def close(self) -> None:
-        """Kill everything that runs. A process that the kernel cannot end is given up after five seconds."""
+        """Kill every running process; give up after five seconds on those that the kernel cannot end."""
         endings = [asyncio.ensure_future(process.end_now()) for process in self._registry.running()]
         if endings:
             _, pending = await asyncio.wait(endings, timeout=_CLOSE_SECONDS)
@@ -64,9 +69,9 @@ class ProcessService:
                 ending.cancel()
         self._registry.close()
 
-    async def start(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
-        """``Start``. The deadline is that of the process too; a client that goes does not end it."""
-        process = start_process(request, self._state, self._users.of_call(call), self._registry.ended)
+    async def _start(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
+        """Serve ``Start``. The call's deadline also kills the process; a client that leaves does not."""
+        process = self._start_process(request, self._users.of_call(call))
         self._registry.add(process)
         if call.deadline is not None:
             process.kill_at(call.deadline)
@@ -74,8 +79,8 @@ class ProcessService:
             async for event in stream:
                 yield event
 
-    async def connect(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
-        """``Connect``: what happens from now on; of a process that has just ended, its end."""
+    async def _connect(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
+        """Serve ``Connect``: yield all events from now on, or the end event of a process that has just ended."""
         found = self._registry.find_or_ended(request.message("process"))
         if isinstance(found, Ended):
             yield events.start(found.pid)
@@ -85,30 +90,28 @@ class ProcessService:
             async for event in stream:
                 yield event
 
-    async def list(self, _request: Message, _call: Call) -> Json:
-        """``List``."""
+    async def _list(self, _request: Message, _call: Call) -> Json:
         return {"processes": [process.info() for process in self._registry.running()]}
 
-    async def send_input(self, request: Message, _call: Call) -> Json:
-        """``SendInput``: answered when the process's pipe has taken everything."""
-        await _write(self._registry.find(request.message("process")), request.message("input"))
+    async def _send_input(self, request: Message, _call: Call) -> Json:
+        """Serve ``SendInput``: answer when the process's pipe has taken everything."""
+        await _write(self._find(request), request.message("input"))
         return {}
 
-    async def stream_input(self, requests: AsyncIterator[Message], _call: Call) -> Json:
-        """``StreamInput``. Its end does not close stdin."""
+    async def _stream_input(self, requests: AsyncIterator[Message], _call: Call) -> Json:
+        """Serve ``StreamInput``. The end of the stream does not close stdin."""
         process: Process | None = None
         async for request in requests:
             if (start := request.message("start")) is not None:
-                process = self._registry.find(start.message("process"))
+                process = self._find(start)
             elif (data := request.message("data")) is not None:
                 if process is None:
                     raise ConnectError(Code.INVALID_ARGUMENT, "input stream has data before its start")
                 await _write(process, data.message("input"))
         return {}
 
-    async def close_stdin(self, request: Message, _call: Call) -> Json:
-        """``CloseStdin``."""
-        process = self._registry.find(request.message("process"))
+    async def _close_stdin(self, request: Message, _call: Call) -> Json:
+        process = self._find(request)
         if process.terminal is not None:
             raise ConnectError(
                 Code.UNKNOWN,
@@ -118,9 +121,9 @@ class ProcessService:
             await process.stdin.close()
         return {}
 
-    async def send_signal(self, request: Message, _call: Call) -> Json:
-        """``SendSignal``. SIGKILL is answered when the process is gone, unless the kernel takes its time."""
-        process = self._registry.find(request.message("process"))
+    async def _send_signal(self, request: Message, _call: Call) -> Json:
+        """Serve ``SendSignal``. SIGKILL is answered when the process is gone, or after five seconds."""
+        process = self._find(request)
         number = request.enum("signal", _SIGNALS)
         if number not in _SIGNALS.values() or isinstance(number, str):
             raise ConnectError(Code.UNIMPLEMENTED, f"invalid signal: {number}")
@@ -129,16 +132,47 @@ class ProcessService:
         except ProcessLookupError:
             raise ConnectError(Code.NOT_FOUND, f"process with pid {process.pid} not found") from None
         if number == signal.SIGKILL:
-            await process.ended(_KILL_SECONDS)
+            await process.wait_for_end(_KILL_SECONDS)
         return {}
 
-    async def update(self, request: Message, _call: Call) -> Json:
-        """``Update``: the size of a terminal's window."""
-        process = self._registry.find(request.message("process"))
+    async def _update(self, request: Message, _call: Call) -> Json:
+        """Serve ``Update``, which changes the size of a terminal's window."""
+        process = self._find(request)
         pty = request.message("pty")
-        if pty is not None and not process.resize(window_size(pty)):
+        if pty is not None and not process.resize(_window_size(pty)):
             raise ConnectError(Code.INTERNAL, "error resizing tty: tty not assigned to process")
         return {}
+
+    def _find(self, request: Message) -> Process:
+        return self._registry.find(request.message("process"))
+
+    def _start_process(self, request: Message, user: User) -> Process:
+        wanted = request.message("process")
+        if wanted is None:
+            raise ConnectError(Code.INVALID_ARGUMENT, "a process to start is required")
+        command = [wanted.text("cmd"), *wanted.texts("args")]
+        variables = wanted.text_map("envs")
+        environment = {**self._state.environment(user.name, user.home), **variables}
+        folder = _working_directory(wanted.text("cwd"), user)
+        config: dict[str, Any] = {"cmd": command[0], "args": command[1:], "envs": variables}
+        if (cwd := wanted.optional_text("cwd")) is not None:
+            config["cwd"] = cwd
+        tag = request.optional_text("tag")
+        pty = request.message("pty")
+        terminal = None
+        try:
+            if pty is None:
+                popen = spawn(command, environment, folder, user, with_stdin=request.flag("stdin", True))
+            else:
+                popen, terminal = spawn_in_terminal(command, environment, folder, _window_size(pty), user)
+        except SpawnError as error:
+            text = (
+                f"error starting process '{command[0]}': {error}"
+                if pty is None
+                else f"error starting pty with command '{' '.join(command)}': {error}"
+            )
+            raise ConnectError(Code.INVALID_ARGUMENT, text) from error
+        return Process(popen, config, tag, self._registry.ended, terminal, self._state.take_kill_reason)
 
     async def _follow(self, process: Process, call: Call) -> AsyncGenerator[Json, None]:
         subscription = process.subscribe()
@@ -151,20 +185,37 @@ class ProcessService:
             process.unsubscribe(subscription)
 
 
-async def _write(process: Process, what: Message | None) -> None:
-    if what is not None and what.has("stdin"):
+def _window_size(pty: Message) -> Size:
+    size = pty.message("size") or Message({})
+    return Size(columns=size.uint32("cols"), rows=size.uint32("rows"))
+
+
+def _working_directory(cwd: str, user: User) -> str:
+    try:
+        folder = resolve(cwd, user)
+    except PathError as error:
+        raise ConnectError(Code.INVALID_ARGUMENT, str(error)) from error
+    try:
+        Path(folder).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConnectError(Code.INVALID_ARGUMENT, f"cwd '{folder}' does not exist") from None
+    except OSError as error:
+        code = Code.PERMISSION_DENIED if isinstance(error, PermissionError) else Code.INVALID_ARGUMENT
+        raise ConnectError(code, f"cwd '{folder}': {reason(error)}") from error
+    return folder
+
+
+async def _write(process: Process, message: Message | None) -> None:
+    if message is not None and message.has("stdin"):
         if process.terminal is not None:
-            raise _stdin_error("tty assigned to process — input should be written to the pty, not the stdin")
+            raise _write_error("stdin", "tty assigned to process — input should be written to the pty, not the stdin")
         if process.stdin is None:
-            raise _stdin_error("stdin not enabled or closed")
-        await _write_to(process.stdin, what.data("stdin"), "stdin")
-    elif what is not None and what.has("pty"):
+            raise _write_error("stdin", "stdin not enabled or closed")
+        await _write_to(process.stdin, message.data("stdin"), "stdin")
+    elif message is not None and message.has("pty"):
         if process.terminal is None:
-            raise ConnectError(
-                Code.INTERNAL,
-                "error writing to tty: tty not assigned to process — input should be written to the stdin, not the tty",
-            )
-        await _write_to(process.terminal, what.data("pty"), "tty")
+            raise _write_error("tty", "tty not assigned to process — input should be written to the stdin, not the tty")
+        await _write_to(process.terminal, message.data("pty"), "tty")
     else:
         raise ConnectError(Code.UNIMPLEMENTED, "invalid input type: neither stdin nor pty")
 
@@ -173,11 +224,10 @@ async def _write_to(target: Input, content: bytes, name: str) -> None:
     try:
         await target.write(content)
     except InputClosedError:
-        raise ConnectError(Code.INTERNAL, f"error writing to {name}: {name} not enabled or closed") from None
+        raise _write_error(name, f"{name} not enabled or closed") from None
     except OSError as error:
-        text = f"error writing to {name}: {(error.strerror or str(error)).lower()}"
-        raise ConnectError(Code.INTERNAL, text) from error
+        raise _write_error(name, reason(error)) from error
 
 
-def _stdin_error(text: str) -> ConnectError:
-    return ConnectError(Code.INTERNAL, f"error writing to stdin: {text}")
+def _write_error(name: str, text: str) -> ConnectError:
+    return ConnectError(Code.INTERNAL, f"error writing to {name}: {text}")

@@ -1,4 +1,4 @@
-"""Starting a program."""
+"""Start of a program with pipes."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import errno
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from ..system_errors import reason
+from ..errors import reason
 from ..users import User
 from .identity import start_as
 
 _UMASK = 0o022
-# What makes a shell answer with 127 or 126, or run a script that has no first line.
+# Errors that a shell reports by exit code 127 or 126, or solves by running a script without a first line.
 _LEFT_TO_THE_SHELL = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC}
 _SHELL = ("/bin/sh", "-c", 'exec "$0" "$@"')
 
 
 class SpawnError(Exception):
-    """The program cannot be started at all; the text says why."""
+    """The program cannot be started; the text says why."""
 
 
 def spawn(
     command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, with_stdin: bool
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, with pipes for its output and, if asked for, its input.
+    """Start a program in its own session, with pipes for its output and, if requested, its input.
 
     Raises:
-        SpawnError: neither the program nor a shell that would report what is wrong with it can be started.
+        SpawnError: neither the program nor a shell that would report the problem can be started.
     """
     stdin = subprocess.PIPE if with_stdin else subprocess.DEVNULL
     try:
@@ -45,7 +45,7 @@ def spawn(
 def popen(
     command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, stdin: int, output: int
 ) -> subprocess.Popen[bytes]:
-    """``subprocess.Popen`` with what every program here has in common."""
+    """Call ``subprocess.Popen`` with the options that all programs of a sandbox share."""
     return start_as(
         user,
         lambda identity: subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Watching folders: what inotify reports, as envd's events."""
+"""Watches of folders: inotify's records turned into envd's events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel's interface, as it is: watch descriptors and records."""
+"""The kernel's inotify interface: watch descriptors and records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record; ``name`` is empty when it is about the watched folder itself."""
+    """A record of the kernel; ``name`` is empty when the record is about the watched folder itself."""
 
     descriptor: int
     mask: int
@@ -41,7 +41,7 @@ class Record:
 
 
 class Inotify:
-    """One inotify instance.
+    """An inotify instance.
 
     Raises:
         OSError: EMFILE when this user has as many instances as the system permits.
@@ -51,20 +51,20 @@ class Inotify:
         self.fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def add(self, path: str, *, follow: bool) -> int:
-        """Watch a folder; the same folder has the same descriptor.
+        """Watch a folder and return the watch descriptor, which is the same for the same folder.
 
         Raises:
-            OSError: it is not there or no folder; ENOSPC when there are as many watches as the system permits.
+            OSError: the path is missing or not a folder; ENOSPC when the system permits no more watches.
         """
         mask = _WATCHED if follow else _WATCHED | DONT_FOLLOW
         return _checked(_libc.inotify_add_watch(self.fd, os.fsencode(path), ctypes.c_uint32(mask)))
 
     def remove(self, descriptor: int) -> None:
-        """Watch no more; a descriptor that the kernel has dropped already is no error."""
+        """Remove a watch; a descriptor that the kernel has already dropped is no error."""
         _libc.inotify_rm_watch(self.fd, descriptor)
 
     def read(self) -> list[Record]:
-        """Everything that has happened until now."""
+        """Return all records up to now."""
         records: list[Record] = []
         while True:
             try:
@@ -74,7 +74,6 @@ class Inotify:
             records += _parse(data)
 
     def close(self) -> None:
-        """Give the instance back."""
         os.close(self.fd)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ...connect import Call, Code, ConnectError, Json, Message
+from ..errors import describe, reason
 from ..keepalive import keepalive_interval
-from ..system_errors import describe, reason
 from .source import SharedInotify
 from .watch import Watch, is_limit, too_many
 
@@ -22,11 +22,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class WatchService:
-    """Watches folders for clients that stay connected and for those that come back to ask.
+    """Watches for clients that hold a stream open and for clients that poll.
 
     Args:
         path_of: reads the ``path`` of a request.
-        entry_of: makes ``EntryInfo`` of a path; raises OSError where there is nothing.
+        entry_of: returns the ``EntryInfo`` of a path; raises OSError where nothing is.
     """
 
     def __init__(self, path_of: Callable[[Message, Call], str], entry_of: Callable[[str], dict[str, Any]]) -> None:
@@ -36,12 +36,12 @@ class WatchService:
         self._polled: dict[str, Watch] = {}
 
     def close(self) -> None:
-        """End everything."""
+        """End every watch."""
         self._polled.clear()
         self._source.close_all()
 
     async def watch(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
-        """``WatchDir``: ``start`` when the watch is armed, then each event as it comes."""
+        """Serve ``WatchDir``: yield ``start`` when the watch is armed, then each event as it comes."""
         watch = await self._open(request, call)
         interval = keepalive_interval(call)
         try:
@@ -59,20 +59,20 @@ class WatchService:
             self._source.close(watch)
 
     async def create(self, request: Message, call: Call) -> Json:
-        """``CreateWatcher``."""
+        """Serve ``CreateWatcher``."""
         watch = await self._open(request, call)
         watcher_id = f"w{secrets.token_hex(10)}"
         self._polled[watcher_id] = watch
         return {"watcherId": watcher_id}
 
     async def events(self, request: Message, _call: Call) -> Json:
-        """``GetWatcherEvents``: everything that happened before this call was made."""
+        """Serve ``GetWatcherEvents``: return every event that happened before this call."""
         watch = self._find(request)
         self._source.drain()
         return {"events": watch.take()}
 
     async def remove(self, request: Message, _call: Call) -> Json:
-        """``RemoveWatcher``."""
+        """Serve ``RemoveWatcher``."""
         watch = self._find(request)
         del self._polled[request.text("watcherId")]
         self._source.close(watch)
@@ -120,7 +120,7 @@ def _require_folder(path: str) -> None:
 
 
 def _file_system(path: str) -> int | None:
-    """The type of the file system that a path is on, as ``statfs(2)`` numbers it; None when the kernel does not say."""
+    """Return the number of a path's file system type in ``statfs(2)``; None when the call fails."""
     answer = ctypes.create_string_buffer(512)
     if _libc.statfs(os.fsencode(path), answer) != 0:
         return None

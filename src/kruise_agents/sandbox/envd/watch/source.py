@@ -1,7 +1,7 @@
 """The inotify instance of a sandbox, shared by all of its watches.
 
-One, because the system counts instances per user of the host, and all sandboxes of a manager count as one user: with
-one for each watch, a hundred sandboxes would run out of them. It exists while there are watches.
+The instance is shared because the system limits instances per user of the host, and all sandboxes of a manager count as
+one user: with an instance for each watch, a hundred sandboxes would reach the limit. It exists while there are watches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .watch import Describe, Watch
 
 
 class SharedInotify:
-    """Hands each record to the watches that have attached its folder. Belongs to one event loop."""
+    """The dispatcher of records to the watches that have attached their folder. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._instance: Inotify | None = None
@@ -26,15 +26,15 @@ class SharedInotify:
         self._watches: set[Watch] = set()
 
     async def open(self, path: str, *, recursive: bool, describe: Describe | None) -> Watch:
-        """Begin to watch; every change after the return is reported, some before it may be.
+        """Start a watch. Every change after the return is reported; some earlier changes may be.
 
         Raises:
-            OSError: see :meth:`Watch.start`.
+            OSError: the folder cannot be watched, or the system permits no more watches.
         """
         if self._instance is None:
             self._instance = Inotify()
             asyncio.get_running_loop().add_reader(self._instance.fd, self.drain)
-        # What happened before belongs to the other watches only.
+        # Earlier records belong to the other watches only.
         self.drain()
         watch = Watch(self, path, recursive=recursive, describe=describe)
         self._watches.add(watch)
@@ -46,7 +46,6 @@ class SharedInotify:
         return watch
 
     def close(self, watch: Watch) -> None:
-        """End a watch."""
         watch.stop()
         self._watches.discard(watch)
         if not self._watches and self._instance is not None:
@@ -56,12 +55,11 @@ class SharedInotify:
             self._records.clear()
 
     def close_all(self) -> None:
-        """End every watch."""
         for watch in list(self._watches):
             self.close(watch)
 
     def drain(self) -> None:
-        """Hand out everything that has happened until now."""
+        """Dispatch all records up to now."""
         self.peek()
         while self._records:
             record = self._records.popleft()
@@ -77,20 +75,17 @@ class SharedInotify:
                 self._attached.pop(record.descriptor, None)
 
     def peek(self) -> Iterable[Record]:
-        """See :class:`.watch.Source`."""
         if self._instance is not None:
             self._records.extend(self._instance.read())
         return self._records
 
     def attach(self, watch: Watch, path: str, *, follow: bool) -> int:
-        """See :class:`.watch.Source`."""
         assert self._instance is not None
         descriptor = self._instance.add(path, follow=follow)
         self._attached.setdefault(descriptor, set()).add(watch)
         return descriptor
 
     def detach(self, watch: Watch, descriptor: int) -> None:
-        """See :class:`.watch.Source`."""
         watches = self._attached.get(descriptor)
         if watches is None:
             return

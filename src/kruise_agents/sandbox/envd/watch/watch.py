@@ -1,4 +1,4 @@
-"""One watch: a folder, perhaps with everything below, and the events that a client has not fetched yet."""
+"""A watch of a folder, with or without its subfolders, and the events that the client has not fetched yet."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from . import inotify
 from .inotify import Record
 
 MAX_WAITING = 200_000
-"""How many events may wait for a client that does not fetch them."""
+"""The number of events that may wait for a client that does not fetch them."""
 ROOT = "."
 
 Event = dict[str, Any]
-"""``FilesystemEvent``: name, type and, where asked for, entry."""
+"""A ``FilesystemEvent``: name, type and, if requested, entry."""
 Describe = Callable[[str], "dict[str, Any] | None"]
-"""``EntryInfo`` of a path, or None when there is nothing any more."""
+"""A function that returns the ``EntryInfo`` of a path, or None when the path is gone."""
 
 _TURN_SECONDS = 0.01
 
-# In the order in which operations of one record are reported.
+# In the order in which the operations of one record are reported.
 _EVENTS = (
     (inotify.CREATE | inotify.MOVED_TO, "EVENT_TYPE_CREATE"),
     (inotify.MOVED_FROM | inotify.MOVE_SELF, "EVENT_TYPE_RENAME"),
@@ -43,16 +43,16 @@ _CONTENT = ""
 
 
 class Source(Protocol):
-    """What a watch needs of the inotify instance that it shares with the others."""
+    """The inotify instance that watches share."""
 
     def attach(self, watch: Watch, path: str, *, follow: bool) -> int:
-        """Report what happens in the folder to ``watch``. Returns its descriptor."""
+        """Send records of a folder to ``watch``, and return the folder's descriptor."""
 
     def detach(self, watch: Watch, descriptor: int) -> None:
-        """The opposite."""
+        """Stop sending records of a folder to ``watch``."""
 
     def peek(self) -> Iterable[Record]:
-        """What has happened and was not handed out yet."""
+        """Return the records that were not dispatched yet."""
 
 
 @dataclass(slots=True)
@@ -62,13 +62,13 @@ class _Folder:
 
 
 class Watch:
-    """Turns records into events.
+    """The state machine that turns records into events.
 
     Args:
-        source: where records come from.
-        path: the watched folder, absolute.
-        recursive: whether folders below are watched too, also those that are made later.
-        describe: makes the ``entry`` of events; None: they have none.
+        source: the source of records.
+        path: the absolute path of the watched folder.
+        recursive: watch the folders below too, including those that are made later.
+        describe: returns the ``entry`` of an event; None leaves entries out.
     """
 
     def __init__(self, source: Source, path: str, *, recursive: bool, describe: Describe | None) -> None:
@@ -85,7 +85,7 @@ class Watch:
         self._arrived = asyncio.Event()
 
     async def start(self) -> None:
-        """Arm it; others get their turn meanwhile, for a tree may have a hundred thousand folders.
+        """Arm the watch. Other tasks run meanwhile, because a tree may have a hundred thousand folders.
 
         Raises:
             OSError: the folder cannot be watched, or there are too many watches.
@@ -100,16 +100,16 @@ class Watch:
                 turn_ends = time.monotonic() + _TURN_SECONDS
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Detach every folder."""
         for descriptor in list(self._folders):
             self._forget(descriptor)
             self._source.detach(self, descriptor)
 
     def take(self) -> list[Event]:
-        """The events since the last call.
+        """Return the events since the last call.
 
         Raises:
-            ConnectError: the watch has failed, and everything that came before was taken.
+            ConnectError: the watch has failed, and all earlier events were taken.
         """
         if not self._waiting and self.failure is not None:
             raise self.failure
@@ -119,17 +119,17 @@ class Watch:
         return events
 
     async def arrived(self) -> None:
-        """Return when there is something to take."""
+        """Wait until there is something to take."""
         if not self._waiting and self.failure is None:
             await self._arrived.wait()
 
     def fail(self, error: ConnectError) -> None:
-        """End with this error, after the events that wait."""
+        """End the watch with an error that follows the waiting events."""
         self.failure = error
         self._arrived.set()
 
     def handle(self, record: Record) -> None:
-        """Take one record of a folder that this watch has attached."""
+        """Process a record of a folder that this watch has attached."""
         folder = self._folders.get(record.descriptor)
         if folder is None:
             return
@@ -154,7 +154,7 @@ class Watch:
         elif folder.relative == ROOT:
             self._report(record.mask, ROOT)
         elif record.mask & inotify.MOVE_SELF:
-            # Comes after both halves of a rename. Was there no second half in here, then it has left.
+            # This record follows both halves of a rename. If the second half is missing, the folder has left the tree.
             for cookie, left in list(self._leaving.items()):
                 if left == folder.relative:
                     del self._leaving[cookie]
@@ -167,13 +167,13 @@ class Watch:
             if came_from in self._at and self._is_at(relative, came_from):
                 self._moved(came_from, relative)
             elif relative not in self._at or not self._is_at(relative, relative):
-                # What was moved in from outside is not new, only here.
+                # The content of a folder that was moved in from outside is not new, so its files are not reported.
                 self._attach_tree(relative, is_new=record.mask & inotify.CREATE != 0 or came_from is not None)
         except OSError as error:
             self.fail(too_many(error))
 
     def _moved(self, old: str, new: str) -> None:
-        moved = [one for one in self._at if one == old or one.startswith(old + "/")]
+        moved = self._tree(old)
         descriptors = [self._at.pop(relative) for relative in moved]
         for relative, descriptor in zip(moved, descriptors, strict=True):
             self._folders[descriptor].relative = new + relative[len(old) :]
@@ -182,7 +182,7 @@ class Watch:
             self._catch_up(descriptor)
 
     def _catch_up(self, descriptor: int) -> None:
-        """Attach what could not be reached by a folder's old name, after it was told the new one."""
+        """Attach folders that could not be reached by their parent's old name, now that the new name is known."""
         for name, is_new in self._missed.pop(descriptor, {}).items():
             relative = self._folders[descriptor].relative
             if name == _CONTENT:
@@ -192,7 +192,7 @@ class Watch:
                 self._attach_tree(_join(relative, name), is_new=is_new)
 
     def _attach_tree(self, relative: str, *, is_new: bool) -> None:
-        """Attach a folder and those below.
+        """Attach a folder and the folders below.
 
         Raises:
             OSError: there are too many watches.
@@ -202,33 +202,35 @@ class Watch:
                 pass
 
     def _spread(self, relative: str, *, is_new: bool) -> Iterator[None]:
-        """Attach every folder below one that was just attached, a folder with each step.
+        """Attach every folder below an attached one, one folder at each step.
 
-        Between the steps any of them may get another name, or leave: what is left to do is kept by descriptors.
+        Between the steps any folder may be renamed or leave, so the remaining work is a list of descriptors.
 
         Raises:
             OSError: there are too many watches.
         """
-        left = [self._at[relative]]
-        while left:
-            folder = self._folders.get(left.pop())
+        remaining = [self._at[relative]]
+        while remaining:
+            folder = self._folders.get(remaining.pop())
             if folder is not None:
                 below = self._look_into(folder.relative, is_new=is_new)
-                found = [self._attach_if_there(one, is_new=is_new) for one in below]
-                left += [descriptor for descriptor in reversed(found) if descriptor is not None]
+                found = [self._attach_if_there(path, is_new=is_new) for path in below]
+                remaining += [descriptor for descriptor in reversed(found) if descriptor is not None]
             yield
 
     def _look_into(self, relative: str, *, is_new: bool) -> list[str]:
-        """The folders in a folder; reports what came into a new one too early to be seen.
+        """Return the folders in a folder. Report entries that came into a new folder before it was attached.
 
-        The kernel reports what is made from then on. An entry whose first waiting record is its creation will be
-        reported, and attached, by that; for all others this is the only chance.
+        The kernel reports only what happens after the attachment. An entry whose first waiting record is its creation
+        will be reported, and attached, by that record; all others must be reported here.
         """
         descriptor = self._at[relative]
         try:
             with os.scandir(self._absolute(relative)) as entries:
-                # Their content before the records: what is written in between has one of those.
-                found = sorted(((one, is_new and _has_content(one)) for one in entries), key=lambda pair: pair[0].name)
+                # The sizes are read before the records: what is written in between has a record.
+                found = sorted(
+                    ((item, is_new and _has_content(item)) for item in entries), key=lambda pair: pair[0].name
+                )
         except OSError:
             self._missed.setdefault(descriptor, {})[_CONTENT] = is_new
             return []
@@ -240,22 +242,22 @@ class Watch:
                 if record.mask & inotify.MODIFY:
                     written.add(record.name)
         folders = []
-        for one, has_content in found:
-            if first.get(one.name, 0) & _APPEARED:
+        for item, has_content in found:
+            if first.get(item.name, 0) & _APPEARED:
                 continue
-            name = _join(relative, one.name)
+            name = _join(relative, item.name)
             if is_new:
                 self._report(inotify.CREATE, name)
-                if has_content and one.name not in written:
+                if has_content and item.name not in written:
                     self._report(inotify.MODIFY, name)
-            if one.is_dir(follow_symlinks=False):
+            if item.is_dir(follow_symlinks=False):
                 folders.append(name)
         return folders
 
     def _attach_if_there(self, relative: str, *, is_new: bool) -> int | None:
-        """Attach a folder, unless it cannot be read or has vanished: None.
+        """Attach a folder and return its descriptor; None when the folder cannot be read or has vanished.
 
-        The one above may just have got another name; then this one is noted for when that is told.
+        The parent may just have been renamed. The folder is then remembered until the record of the rename comes.
 
         Raises:
             OSError: there are too many watches.
@@ -282,10 +284,12 @@ class Watch:
         return descriptor
 
     def _detach_tree(self, relative: str) -> None:
-        for one in [one for one in self._at if one == relative or one.startswith(relative + "/")]:
-            descriptor = self._at[one]
+        for descriptor in [self._at[path] for path in self._tree(relative)]:
             self._forget(descriptor)
             self._source.detach(self, descriptor)
+
+    def _tree(self, relative: str) -> list[str]:
+        return [path for path in self._at if path == relative or path.startswith(relative + "/")]
 
     def _forget(self, descriptor: int) -> None:
         self._missed.pop(descriptor, None)
@@ -294,12 +298,12 @@ class Watch:
             del self._at[folder.relative]
 
     def _is_at(self, relative: str, attached: str) -> bool:
-        """Whether the folder that was attached at one place now is at another."""
+        """Return True if the folder that was attached at one place is now at another."""
         identity = self._folders[self._at[attached]].identity
         try:
             found = os.lstat(self._absolute(relative))
         except OSError:
-            return True  # gone on already; the records that follow say where to
+            return True  # moved again; later records say where to
         return (found.st_dev, found.st_ino) == identity
 
     def _report(self, mask: int, relative: str) -> None:
@@ -326,12 +330,12 @@ class Watch:
 
 
 def is_limit(error: OSError) -> bool:
-    """Whether the system permits no more watches or instances."""
+    """Return True if the system permits no more watches or instances."""
     return error.errno in (errno.ENOSPC, errno.EMFILE)
 
 
 def too_many(error: OSError) -> ConnectError:
-    """The error for a limit of the system."""
+    """Return the error for a limit of the system."""
     return ConnectError(
         Code.RESOURCE_EXHAUSTED,
         f"the system permits no more watches ({(error.strerror or '').lower()}); the host's settings "
@@ -343,8 +347,8 @@ def _join(folder: str, name: str) -> str:
     return name if folder == ROOT else f"{folder}/{name}"
 
 
-def _has_content(one: os.DirEntry[str]) -> bool:
+def _has_content(item: os.DirEntry[str]) -> bool:
     try:
-        return one.is_file(follow_symlinks=False) and one.stat(follow_symlinks=False).st_size > 0
+        return item.is_file(follow_symlinks=False) and item.stat(follow_symlinks=False).st_size > 0
     except OSError:
         return False

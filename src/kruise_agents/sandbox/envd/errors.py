@@ -1,14 +1,19 @@
-"""Errors of the HTTP routes (not of the RPCs): JSON with a status and a message."""
+"""Errors of envd's HTTP routes, and the wording of operating-system errors."""
 
 from __future__ import annotations
+
+import errno
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""A full disk (of bytes or inodes), a used-up quota, or the sandbox's disk limit (``RLIMIT_FSIZE``)."""
+
 
 class HttpError(Exception):
-    """A request that fails with a status and a message; routes raise it, the client gets both."""
+    """A request that fails with a status and a message for the client."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -17,7 +22,7 @@ class HttpError(Exception):
 
 
 def error_response(status: int, message: str) -> Response:
-    """The form of every error: ``{"code":404,"message":"..."}``."""
+    """Return an error in the form of envd, ``{"code":404,"message":"..."}``."""
     return JSONResponse(
         {"code": status, "message": message},
         status_code=status,
@@ -27,13 +32,13 @@ def error_response(status: int, message: str) -> Response:
 
 
 async def on_http_error(_request: Request, error: Exception) -> Response:
-    """Exception handler of the application for :class:`HttpError`."""
+    """Handle :class:`HttpError`."""
     assert isinstance(error, HttpError)
     return error_response(error.status, error.message)
 
 
 async def on_routing_error(_request: Request, error: Exception) -> Response:
-    """Exception handler of the application for paths and methods that it does not have."""
+    """Handle paths and methods that the application does not have."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return PlainTextResponse("404 page not found\n", status_code=404)
@@ -41,10 +46,20 @@ async def on_routing_error(_request: Request, error: Exception) -> Response:
 
 
 async def on_failure(_request: Request, error: Exception) -> Response:
-    """Exception handler of the application for everything else; the server logs the traceback."""
+    """Handle every other exception; the server logs the traceback."""
     return error_response(500, f"{type(error).__name__}: {error}")
 
 
 async def on_client_gone(_request: Request, _error: Exception) -> Response:
-    """Exception handler of the application for bodies that end early; nobody reads the answer."""
+    """Handle a body that ends early; nobody reads the answer."""
     return Response(status_code=499)
+
+
+def describe(action: str, path: str, error: OSError) -> str:
+    """Return an error's text in Go's form, ``stat /x: no such file or directory``."""
+    return f"{action} {path}: {reason(error)}"
+
+
+def reason(error: OSError) -> str:
+    """Return an error's text in Go's spelling, ``no such file or directory``."""
+    return (error.strerror or str(error)).lower()
