@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import copy
+import pickle
+import sys
+from collections.abc import Callable
+from types import CodeType, FrameType, SimpleNamespace
+from typing import Any
 
 import e2b
 import pytest
 
+from kruise_agents.client.addresses import cross_domain
 from kruise_agents.errors import DomainError, MissingDomainError
 from kruise_agents.patch_e2b import patch_e2b
+from kruise_agents.protocol import parse_domain
 from support.sdk import build_sandbox, surfaces
 
 
@@ -91,3 +98,76 @@ def test_a_blank_domain_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     patch_e2b()
     with pytest.raises(MissingDomainError, match="E2B_DOMAIN"):
         e2b.ConnectionConfig()
+
+
+def parses(action: Callable[[], Any]) -> int:
+    """Count the domains that are parsed while ``action`` runs."""
+    code: CodeType = parse_domain.__code__
+    count = 0
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call" and frame.f_code is code
+
+    sys.setprofile(profile)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.fixture
+def nothing_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_domain, "_parsed", {})
+
+
+@pytest.mark.usefixtures("nothing_parsed")
+@pytest.mark.parametrize("domain", ["parsed.example", "parsed.example:8443"])
+@pytest.mark.parametrize("spelled", ["{}", " {}/ "])
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_domain_is_parsed_once_for_a_configuration(
+    domain: str, spelled: str, answered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("E2B_DOMAIN", spelled.format(domain))
+    patch_e2b()
+    assert parses(lambda: [surfaces(build_sandbox(answer=domain if answered else None)) for _ in range(3)]) == 1
+
+
+@pytest.mark.usefixtures("nothing_parsed")
+def test_copies_of_a_configuration_are_not_parsed_again() -> None:
+    patch_e2b()
+    config = e2b.ConnectionConfig(domain="parsed.example")
+
+    def use() -> None:
+        for copied in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+            assert copied.get_host("sbx", None, 1) == "parsed.example/kruise/sbx/1"
+
+    assert parses(use) == 0
+
+
+def test_a_domain_that_is_changed_on_a_configuration_counts_from_then_on() -> None:
+    patch_e2b()
+    config = e2b.ConnectionConfig(domain="first.example")
+    assert config.get_host("sbx", None, 1) == "first.example/kruise/sbx/1"
+    config.domain = "second.example"
+    assert config.get_host("sbx", None, 1) == "second.example/kruise/sbx/1"
+    config.domain = "no domain"
+    with pytest.raises(DomainError):
+        config.get_host("sbx", None, 1)
+
+
+def test_a_domain_of_a_call_counts_beside_the_one_of_the_configuration() -> None:
+    patch_e2b()
+    config = e2b.ConnectionConfig(domain="first.example")
+    for _ in range(2):
+        assert config.get_host("sbx", "other.example", 1) == "other.example/kruise/sbx/1"
+        assert config.get_host("sbx", None, 1) == "first.example/kruise/sbx/1"
+
+
+@pytest.mark.usefixtures("nothing_parsed")
+def test_domains_without_number_take_no_memory_without_end() -> None:
+    patch_e2b()
+    for number in range(1000):
+        assert e2b.ConnectionConfig(domain=f"d{number}.example").api_url == f"https://d{number}.example/kruise/api"
+    assert len(cross_domain._parsed) <= 2 * cross_domain._MOST_KEPT
