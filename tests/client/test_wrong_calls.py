@@ -81,7 +81,9 @@ def instance_of(owner: Any) -> tuple[Any, ...]:
     if not isinstance(owner, type):
         return ()
     instance: Any = object.__new__(owner)
-    instance._headers, instance._connection_config = {}, e2b.ConnectionConfig()
+    instance._headers = {}
+    for name in ("_connection_config", "_SandboxBase__connection_config"):  # the second in older releases
+        setattr(instance, name, e2b.ConnectionConfig())
     return (instance,)
 
 

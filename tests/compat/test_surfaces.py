@@ -13,7 +13,7 @@ import pytest
 from support.environments import ROOT, sdk_environment
 from support.managers import RunningManager, reads_volumes, running_manager
 from support.matrix import PROGRAMS, judge
-from support.wire import WireRecorder
+from support.recorder import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_every_surface_works_and_no_request_leaves_the_prefix(
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT / "tests")}
     if tls is not None:
         environment["SSL_CERT_FILE"] = str(tls / "ca.pem")
-    with WireRecorder(manager.port, tls) as wire:
+    with Recorder(upstream=manager.port, tls=tls) as wire:
         environment |= {"E2B_DOMAIN": wire.domain, "E2B_API_KEY": manager.api_key}
         command = [str(sdk_environment(pair)), str(PROGRAMS / "surfaces.py"), scheme]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -54,11 +54,11 @@ def wrong(results: dict[str, str]) -> dict[str, str]:
 
 def test_a_request_outside_of_the_prefix_is_seen(managers: dict[str, RunningManager]) -> None:
     manager = managers["http"]
-    with WireRecorder(manager.port) as wire:
+    with Recorder(upstream=manager.port) as wire:
         httpx.get(f"http://{wire.domain}/kruise/api/health")
         httpx.get(f"http://{wire.domain}/health")
         httpx.get(f"http://{wire.domain}/kruise/api/health", headers={"Host": "api.example.com"})
-    assert [str(one) for one in wire.outside("/kruise/")] == [
+    assert wire.outside("/kruise/") == [
         f"GET {wire.domain}/health",
         "GET api.example.com/kruise/api/health",
     ]

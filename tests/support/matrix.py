@@ -15,14 +15,14 @@ from typing import Any
 
 from .environments import ROOT, digest, sdk_environment
 from .managers import API_KEY, available_runtime
+from .recorder import RecordedRequest, Recorder
 from .releases import BrokenPair, Pair
 from .sdk_folders import import_path_of, python_of
-from .wire import WireRecorder, WireRequest
 
 PROGRAMS = ROOT / "tests" / "compat" / "programs"
 _SECONDS = 240
 _CLIENT_SOURCES = ("client", "protocol", "errors.py", "keys.py", "patch_e2b.py", "patch_traffic_token.py")
-_TEST_SOURCES = ("compat/programs/surfaces.py", "support/wire.py", "support/recorder.py", "support/matrix.py")
+_TEST_SOURCES = ("compat/programs/surfaces.py", "support/recorder.py", "support/matrix.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def serving(folder: Path, scheme: str) -> Iterator[Manager]:
 
 def run_cell(pair: Pair, scheme: str, manager: Manager) -> Cell:
     """Run the program of all surfaces and check what it sent."""
-    with WireRecorder(manager.port, manager.tls) as wire:
+    with Recorder(upstream=manager.port, tls=manager.tls) as wire:
         environment = _environment(pair) | {"E2B_DOMAIN": wire.domain, "E2B_API_KEY": API_KEY}
         if manager.tls is not None:
             environment["SSL_CERT_FILE"] = str(manager.tls / "ca.pem")
@@ -104,7 +104,7 @@ def fails_natively(broken: BrokenPair) -> bool:
     return broken.says in said
 
 
-def judge(said: str, wire: WireRecorder) -> dict[str, dict[str, str]]:
+def judge(said: str, wire: Recorder) -> dict[str, dict[str, str]]:
     """The results that the program printed, together with what was seen at the wire."""
     try:
         answer: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
@@ -113,18 +113,18 @@ def judge(said: str, wire: WireRecorder) -> dict[str, dict[str, str]]:
     results = {mode: dict(found["results"]) for mode, found in answer.items()}
     for mode, found in answer.items():
         for surface, addresses in found["addresses"].items():
-            missing = [one for one in addresses if not _was_sent(one, wire.requests)]
+            missing = [address for address in addresses if not _was_sent(address, wire.requests)]
             if missing and results[mode].get(surface) == "ok":
                 results[mode][surface] = f"not sent: {', '.join(missing)}"
     outside = wire.outside("/kruise/")
-    verdict = "ok" if wire.requests and not outside else f"outside of /kruise/: {', '.join(map(str, outside[:5]))}"
+    verdict = "ok" if wire.requests and not outside else f"outside of /kruise/: {', '.join(outside[:5])}"
     for found_in_mode in results.values():
         found_in_mode["wire"] = verdict
     return results
 
 
-def _was_sent(expected: str, requests: list[WireRequest]) -> bool:
-    return any(f"{one.method} {one.target.partition('?')[0]}" == expected for one in requests)
+def _was_sent(expected: str, requests: list[RecordedRequest]) -> bool:
+    return any(str(request).partition("?")[0] == expected for request in requests)
 
 
 def _environment(pair: Pair) -> dict[str, str]:

@@ -1,24 +1,49 @@
-"""A server on loopback that records requests and answers just enough for an SDK call to go on."""
+"""A server on loopback that records every request, and answers it or passes it on to another server.
+
+On its own it answers just enough for an SDK call to go on. It needs nothing beside the standard library, since it also
+runs in environments that have an SDK and no more.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import http
 import json
+import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
+
+_BLOCK = 65536
 
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """What arrived; the names of its headers in lower case."""
+    """A request as it stood on the wire, the names of its headers in lower case.
+
+    ``method`` is ``?`` for what is no HTTP. The body of a request that was passed on is not kept.
+    """
 
     method: str
     target: str
-    api_key: str | None
-    body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def host(self) -> str:
+        return self.headers.get("host", "")
+
+    @property
+    def api_key(self) -> str | None:
+        return self.headers.get("x-api-key")
+
+    @property
+    def route(self) -> str:
+        """The path below the private API, without the query."""
+        return self.target.partition("?")[0].removeprefix("/kruise/api")
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}"
@@ -26,7 +51,7 @@ class RecordedRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back."""
+    """A response."""
 
     status: int
     body: bytes = b""
@@ -40,22 +65,40 @@ class Answer:
     def text(cls, status: int, text: str, **headers: str) -> Answer:
         return cls(status, text.encode(), {"Content-Type": "text/plain; charset=utf-8", **headers})
 
+    def on_the_wire(self) -> bytes:
+        headers = {**self.headers, "Content-Length": str(len(self.body)), "Connection": "close"}
+        first = f"HTTP/1.1 {self.status} {http.HTTPStatus(self.status).phrase}"
+        head = "\r\n".join([first, *(f"{name}: {value}" for name, value in headers.items())])
+        return f"{head}\r\n\r\n".encode() + self.body
+
 
 @dataclass
 class Recorder:
     """A context manager around the server.
 
-    ``answer`` is the domain in the answer to a create; None leaves it out. ``special`` are answers of their own
-    by the end of the path, such as ``POST /v2/sandboxes``; of several, one after the other and the last one for ever.
+    Args:
+        answer: the domain in the answer to a create; None leaves it out.
+        special: answers by method and route, such as ``POST /v2/sandboxes``. Of several answers the first is given
+            first, and the last for ever.
+        upstream: a port on loopback to pass everything on to, byte by byte, instead of answering.
+        tls: folder with ``server.pem``, ``server.key`` and ``ca.pem``: the recorder serves https with the certificate
+            and expects it of the upstream. Without it, both sides are plain http.
     """
 
     answer: str | None = None
     special: dict[str, list[Answer]] = field(default_factory=dict)
+    upstream: int | None = None
+    tls: Path | None = None
     requests: list[RecordedRequest] = field(default_factory=list)
 
     def __enter__(self) -> Recorder:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._loop = asyncio.new_event_loop()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._server = self._loop.run_until_complete(
+            asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._server_context())
+        )
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         return self
 
@@ -65,13 +108,15 @@ class Recorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._server.shutdown()
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._server.server_close()
+        self._loop.close()
 
     @property
     def domain(self) -> str:
-        return f"127.0.0.1:{self._server.server_port}"
+        """The domain of a program that is to be recorded."""
+        return f"{'localhost' if self.tls else '127.0.0.1'}:{self.port}"
 
     @property
     def targets(self) -> list[str]:
@@ -82,59 +127,136 @@ class Recorder:
         """Method and path below the base of the API."""
         return [str(request).replace("/kruise/api", "", 1) for request in self.requests]
 
-    def _answer(self, method: str, target: str) -> Answer:
-        route = target.partition("?")[0].removeprefix("/kruise/api")
-        special = self.special.get(f"{method} {route}")
-        if special:
-            return special[0] if len(special) == 1 else special.pop(0)
-        status, body = self._answer_to(method, target)
-        return Answer(status) if body is None else Answer.json(status, body)
+    def outside(self, prefix: str) -> list[str]:
+        """Method and URL of the requests that were for another host than ours, or not below ``prefix``."""
+        return [
+            f"{request.method} {request.host}{request.target}"
+            for request in self.requests
+            if request.host != self.domain or not request.target.startswith(prefix)
+        ]
 
-    def _answer_to(self, method: str, target: str) -> tuple[int, object]:
-        route = target.partition("?")[0]
-        if method == "POST" and route.endswith("/sandboxes"):
+    def respond(self, request: RecordedRequest) -> Answer:
+        """The answer to a request that has no special one; subclasses have others."""
+        route = request.target.partition("?")[0]
+        if request.method == "POST" and route.endswith("/sandboxes"):
             created = {"templateID": "t", "sandboxID": "sbx", "clientID": "c", "envdVersion": "0.4.0"}
-            return 201, {**created, "domain": self.answer} if self.answer else created
-        if method == "DELETE" or route.endswith("/health"):
-            return 204, None
+            return Answer.json(201, {**created, "domain": self.answer} if self.answer else created)
+        if request.method == "DELETE" or route.endswith("/health"):
+            return Answer(204)
         if route.endswith("/files"):
-            return 200, [{"name": "a", "type": "file", "path": "/a"}]
-        return 404, {"code": "not_found", "message": "not here"}
+            return Answer.json(200, [{"name": "a", "type": "file", "path": "/a"}])
+        return Answer.json(404, {"code": "not_found", "message": "not here"})
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        recorder = self
+    async def _stop(self) -> None:
+        self._server.close()
+        for writer in self._connections.values():
+            writer.transport.abort()
+        await asyncio.gather(*self._connections)
 
-        class Handler(BaseHTTPRequestHandler):
-            def handle_one_request(self) -> None:
-                self.close_connection = True
-                super().handle_one_request()
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = writer
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, OSError, ssl.SSLError):
+                await (self._answer(reader, writer) if self.upstream is None else self._pass_on(reader, writer))
+        finally:
+            writer.close()
+            del self._connections[task]
 
-            def _do(self) -> None:
-                body, key = self._read_body(), self.headers.get("X-API-Key")
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                request = RecordedRequest(self.command, self.path, key, body, headers)
-                recorder.requests.append(request)
-                answer = recorder._answer(self.command, self.path)
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(answer.body)))
-                self.send_header("Connection", "close")
-                self.end_headers()
-                self.wfile.write(answer.body)
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, request = await _read_head(reader)
+        body = b"".join([content async for _, content in _pieces(reader, request.headers)])
+        request = RecordedRequest(request.method, request.target, request.headers, body)
+        self.requests.append(request)
+        writer.write((self._special(request) or self.respond(request)).on_the_wire())
+        await writer.drain()
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _do
+    def _special(self, request: RecordedRequest) -> Answer | None:
+        answers = self.special.get(f"{request.method} {request.route}")
+        if not answers:
+            return None
+        return answers[0] if len(answers) == 1 else answers.pop(0)
 
-            def _read_body(self) -> bytes:
-                if self.headers.get("Transfer-Encoding") != "chunked":
-                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                body = b""
-                while size := int(self.rfile.readline().partition(b";")[0], 16):
-                    body += self.rfile.read(size + 2)[:-2]
-                self.rfile.readline()
-                return body
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("localhost", self.upstream, ssl=self._client_context())
+        answers = asyncio.create_task(_copy(up_reader, writer))
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, OSError, ssl.SSLError):
+                while True:
+                    await self._pass_on_request(reader, up_writer)
+        finally:
+            up_writer.close()
+            await answers
 
-            def log_message(self, format: str, *args: object) -> None:
-                """Keep test output clean."""
+    async def _pass_on_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, request = await _read_head(reader)
+        self.requests.append(request)
+        writer.write(head)
+        if "upgrade" in request.headers:
+            await _copy(reader, writer)  # a WebSocket: no more requests on this connection
+            return
+        async for piece, _ in _pieces(reader, request.headers):
+            writer.write(piece)
+            await writer.drain()
 
-        return Handler
+    def _server_context(self) -> ssl.SSLContext | None:
+        if self.tls is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.tls / "server.pem", self.tls / "server.key")
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    def _client_context(self) -> ssl.SSLContext | None:
+        return None if self.tls is None else ssl.create_default_context(cafile=str(self.tls / "ca.pem"))
+
+
+@dataclass
+class TemplateBuilds(Recorder):
+    """Answers what a template build asks for; its files belong to another server."""
+
+    upload_url: str = ""
+
+    def respond(self, request: RecordedRequest) -> Answer:
+        if "/files/" in request.target:
+            return Answer.json(201, {"present": False, "url": self.upload_url})
+        if request.target.endswith("/v3/templates"):
+            names = {"aliases": ["matrix"], "names": ["matrix"], "tags": [], "public": False}
+            return Answer.json(202, {"templateID": "t", "buildID": "b", **names})
+        return Answer(202)
+
+
+async def _read_head(reader: asyncio.StreamReader) -> tuple[bytes, RecordedRequest]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    pairs = (line.partition(":") for line in lines if line)
+    headers = {name.lower(): value.strip() for name, _, value in pairs}
+    parts = first.split(" ")
+    method, target = (parts[0], parts[1]) if len(parts) == 3 else ("?", first)
+    return head, RecordedRequest(method, target, headers)
+
+
+async def _pieces(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> AsyncIterator[tuple[bytes, bytes]]:
+    """The body as it comes: each piece as it stands on the wire, and its content."""
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        size = -1
+        while size:
+            line = await reader.readuntil(b"\r\n")
+            size = int(line.partition(b";")[0], 16)
+            chunk = await reader.readexactly(size + 2)
+            yield line + chunk, chunk[:-2]
+        return
+    left = int(headers.get("content-length", "0"))
+    while left:
+        block = await reader.readexactly(min(left, _BLOCK))
+        yield block, block
+        left -= len(block)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError, ssl.SSLError):
+        while block := await reader.read(_BLOCK):
+            writer.write(block)
+            await writer.drain()
+    writer.close()

@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from kruise_agents.errors import ConfigurationError
 from kruise_agents.patch_e2b import patch_e2b
-from support.recorder import Answer, Recorder
+from support.recorder import Answer, Recorder, TemplateBuilds
 from support.sdk import E2B_VERSION, build_sandbox, needs_e2b
 
 HOME, AWAY = "e2b_aa", "e2b_bb"
@@ -239,22 +239,6 @@ def in_loop_of(action: Callable[..., Any], **options: str) -> Callable[[], Any]:
 UPLOAD = "/bucket/a%2Fb?signature=%C3%BC&x="
 
 
-class Builder(Recorder):
-    """Answers what a template build asks for; its file belongs to another server."""
-
-    def __init__(self, store: Recorder) -> None:
-        super().__init__()
-        self._store = store
-
-    def _answer_to(self, method: str, target: str) -> tuple[int, object]:
-        if "/files/" in target:
-            return 201, {"present": False, "url": f"http://{self._store.domain}{UPLOAD}"}
-        if target.endswith("/v3/templates"):
-            names = {"aliases": ["a"], "names": ["a"], "tags": [], "public": False}
-            return 202, {"templateID": "t", "buildID": "b", **names}
-        return 202, None
-
-
 @pytest.mark.parametrize("cls", [e2b.Template, e2b.AsyncTemplate])
 def test_neither_key_nor_headers_go_along_to_the_upload_url_of_a_build(
     cls: Any, away: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -264,7 +248,7 @@ def test_neither_key_nor_headers_go_along_to_the_upload_url_of_a_build(
     (tmp_path / "a.txt").write_text("content")
     build = cls(file_context_path=tmp_path).from_base_image().copy("a.txt", "/a.txt")
     options = {"headers": SECRETS} if Version("2.10.0") <= E2B_VERSION else {}
-    with Builder(away) as builder:
+    with TemplateBuilds(upload_url=f"http://{away.domain}{UPLOAD}") as builder:
         monkeypatch.setenv("E2B_DOMAIN", builder.domain)
         patch_e2b(False)
         call(lambda: cls.build_in_background(build, "a", **options))

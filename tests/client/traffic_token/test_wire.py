@@ -10,10 +10,9 @@ import json
 import pickle
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import e2b
@@ -32,6 +31,7 @@ from kruise_agents.patch_traffic_token import (
     refresh_traffic_access_token,
     unpatch_traffic_access_token,
 )
+from support.recorder import Answer, RecordedRequest, Recorder
 from support.sdk import ASYNC, SYNC, build_sandbox, class_name
 
 HEADER = "e2b-traffic-access-token"
@@ -45,119 +45,68 @@ def jwt(seconds: float, mark: str) -> str:
     return f"e30.{body}.c2ln"
 
 
-@dataclass(frozen=True)
-class Seen:
-    method: str
-    path: str
-    token: str | None
-    key: str | None
-
-    @property
-    def on_the_data_plane(self) -> bool:
-        return self.path.startswith("/kruise/sbx/")
-
-
 @dataclass
-class Server:
+class Server(Recorder):
     """Answers the calls of the API that matter here; of a sandbox it answers files and nothing else."""
 
     created: str | None = None
     metadata: dict[str, str] = field(default_factory=lambda: dict(PROTECTED))
     refusal: int | None = None
     validity: float = HOUR
-    seen: list[Seen] = field(default_factory=list)
     issued: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def paths(self, ending: str) -> list[RecordedRequest]:
+        return [request for request in self.requests if request.route.endswith(ending)]
 
     @property
-    def domain(self) -> str:
-        return f"127.0.0.1:{self._server.server_port}"
-
-    def paths(self, ending: str) -> list[Seen]:
-        return [request for request in self.seen if request.path.partition("?")[0].endswith(ending)]
-
-    @property
-    def refreshes(self) -> list[Seen]:
+    def refreshes(self) -> list[RecordedRequest]:
         return self.paths("/traffic-access-token")
 
     @property
-    def data(self) -> list[Seen]:
-        return [request for request in self.seen if request.on_the_data_plane]
+    def data(self) -> list[RecordedRequest]:
+        return [request for request in self.requests if on_the_data_plane(request)]
 
-    def answer(self, method: str, path: str) -> tuple[int, Any]:
-        route = path.partition("?")[0]
+    def respond(self, request: RecordedRequest) -> Answer:
         sandbox = {"templateID": "t", "sandboxID": "sbx", "clientID": "c", "envdVersion": "0.4.0"}
-        if route.endswith("/traffic-access-token"):
-            return self._refresh()
-        if route.endswith("/health"):
-            return 204, None
-        if route.endswith("/files"):
-            return 200, [{"name": "a", "type": "file", "path": "/a"}]
-        if method == "POST" and route.endswith("/sandboxes"):
-            return 201, {**sandbox, **({"trafficAccessToken": self.created} if self.created else {})}
-        if route.endswith("/connect") and not route.startswith("/kruise/sbx/"):
-            return 200, sandbox
-        if method == "GET" and route.endswith("/sandboxes/sbx"):
-            times = {"startedAt": "2026-01-01T00:00:00Z", "endAt": "2026-01-01T01:00:00Z", "state": "running"}
-            return 200, {**sandbox, **times, "cpuCount": 1, "memoryMB": 1, "diskSizeMB": 1, "metadata": self.metadata}
-        return (204, None) if method == "DELETE" else (404, {"code": "not_found", "message": "not here"})
+        match request.method, request.route:
+            case "POST", "/sandboxes/sbx/traffic-access-token":
+                return self._refresh()
+            case "POST", "/sandboxes" | "/v2/sandboxes":
+                token = {"trafficAccessToken": self.created} if self.created else {}
+                return Answer.json(201, {**sandbox, **token})
+            case "POST", "/sandboxes/sbx/connect" | "/v2/sandboxes/sbx/connect":
+                return Answer.json(200, sandbox)
+            case "GET", "/sandboxes/sbx":
+                times = {"startedAt": "2026-01-01T00:00:00Z", "endAt": "2026-01-01T01:00:00Z", "state": "running"}
+                size = {"cpuCount": 1, "memoryMB": 1, "diskSizeMB": 1}
+                return Answer.json(200, {**sandbox, **times, **size, "metadata": self.metadata})
+        return super().respond(request)
 
-    def _refresh(self) -> tuple[int, Any]:
+    def _refresh(self) -> Answer:
         if self.refusal is not None:
-            return self.refusal, {"code": self.refusal, "message": "no"}
+            return Answer.json(self.refusal, {"code": self.refusal, "message": "no"})
         token = jwt(self.validity, f"issued {len(self.issued)}")
         self.issued.append(token)
         expiration = datetime.fromtimestamp(time.time() + self.validity, UTC).isoformat()
-        return 200, {"trafficAccessToken": token, "trafficAccessTokenExpiration": expiration}
+        return Answer.json(200, {"trafficAccessToken": token, "trafficAccessTokenExpiration": expiration})
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def _do(self) -> None:
-                if self.headers.get("Transfer-Encoding") == "chunked":
-                    while size := int(self.rfile.readline(), 16):
-                        self.rfile.read(size + 2)
-                    self.rfile.readline()
-                else:
-                    self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                with server._lock:
-                    keys = (self.headers.get(HEADER), self.headers.get("X-API-Key"))
-                    server.seen.append(Seen(self.command, self.path, *keys))
-                    status, body = server.answer(self.command, self.path)
-                data = b"" if body is None else json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+def on_the_data_plane(request: RecordedRequest) -> bool:
+    return request.target.startswith("/kruise/sbx/")
 
-            do_GET = do_POST = do_PUT = do_DELETE = _do
 
-            def log_message(self, format: str, *args: object) -> None:
-                """Tests stay quiet."""
-
-        return Handler
+def tokens(requests: Iterable[RecordedRequest]) -> list[str | None]:
+    return [request.headers.get(HEADER) for request in requests]
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    running = Server()
-    monkeypatch.setenv("E2B_DOMAIN", running.domain)
-    with patch_e2b(False), patch_traffic_access_token():
-        yield running
-    unpatch_traffic_access_token()
-    running.close()
+    with Server() as running:
+        assert isinstance(running, Server)
+        monkeypatch.setenv("E2B_DOMAIN", running.domain)
+        with patch_e2b(False), patch_traffic_access_token():
+            yield running
+        unpatch_traffic_access_token()
 
 
 def use(sandbox: Any) -> None:
@@ -211,9 +160,9 @@ def test_every_data_plane_request_carries_the_token_and_no_other_does(server: Se
 
     act(scenario)
     assert len(server.data) >= 4
-    assert {request.token for request in server.data} == {server.created}
-    assert "/kruise/sbx/49983/process.Process/Start" in {request.path for request in server.data}
-    assert {request.token for request in server.seen if not request.on_the_data_plane} == {None}
+    assert set(tokens(server.data)) == {server.created}
+    assert "/kruise/sbx/49983/process.Process/Start" in {request.target for request in server.data}
+    assert set(tokens(request for request in server.requests if not on_the_data_plane(request))) == {None}
     assert server.refreshes == []
 
 
@@ -226,10 +175,10 @@ def test_a_token_near_its_end_is_refreshed_once_before_the_next_request(server: 
         assert sandbox.traffic_access_token == server.issued[0]
 
     act(scenario)
-    assert {request.token for request in server.data} == set(server.issued)
+    assert set(tokens(server.data)) == set(server.issued)
     (refresh,) = server.refreshes
-    assert (refresh.path, refresh.key) == ("/kruise/api/sandboxes/sbx/traffic-access-token", "e2b_00")
-    assert refresh.token is None
+    assert (refresh.target, refresh.api_key) == ("/kruise/api/sandboxes/sbx/traffic-access-token", "e2b_00")
+    assert HEADER not in refresh.headers
 
 
 def test_a_failed_refresh_waits_and_the_old_token_is_used_meanwhile(server: Server, act: Any) -> None:
@@ -241,7 +190,7 @@ def test_a_failed_refresh_waits_and_the_old_token_is_used_meanwhile(server: Serv
         await do(sandbox.files.write("/a", "x"))
 
     act(scenario)
-    assert {request.token for request in server.data} == {server.created}
+    assert set(tokens(server.data)) == {server.created}
     assert len(server.refreshes) == 1
 
 
@@ -285,7 +234,7 @@ def test_a_sandbox_that_is_gone_is_told_by_the_manager(server: Server, act: Any)
 
     act(scenario)
     assert len(server.data) == 2
-    assert {request.token for request in server.data} == {None}
+    assert set(tokens(server.data)) == {None}
 
 
 def test_connect_asks_once_and_the_first_request_fetches_a_token(server: Server, act: Any) -> None:
@@ -298,7 +247,7 @@ def test_connect_asks_once_and_the_first_request_fetches_a_token(server: Server,
         await do(sandbox.files.exists("/a"))
 
     act(scenario)
-    assert {request.token for request in server.data} == set(server.issued)
+    assert set(tokens(server.data)) == set(server.issued)
     assert len(server.refreshes) == len(server.paths("/sandboxes/sbx")) == 1
 
 
@@ -311,7 +260,7 @@ def test_a_sandbox_that_is_not_protected_needs_none(server: Server, act: Any, me
         await do((await do(cls.create())).files.exists("/a"))
 
     act(scenario)
-    assert {request.token for request in server.data} == {None}
+    assert set(tokens(server.data)) == {None}
     assert server.refreshes == []
     assert len(server.paths("/sandboxes/sbx")) == 1, "only connect asks"
 
@@ -325,7 +274,7 @@ def test_connect_of_an_object_keeps_its_token(server: Server, act: Any) -> None:
         await do(sandbox.files.exists("/a"))
 
     act(scenario)
-    assert {request.token for request in server.data} == {server.created}
+    assert set(tokens(server.data)) == {server.created}
     assert server.paths("/sandboxes/sbx") == server.refreshes == []
 
 
@@ -338,8 +287,8 @@ def test_an_opaque_token_is_left_to_the_sdk(server: Server, act: Any) -> None:
         assert sandbox.traffic_access_token == server.created
 
     act(scenario)
-    assert {request.token for request in server.data if "/49999/" not in request.path} == {None}
-    assert {request.token for request in server.data if "/49999/" in request.path} <= {server.created}
+    assert set(tokens(request for request in server.data if "/49999/" not in request.target)) == {None}
+    assert set(tokens(request for request in server.data if "/49999/" in request.target)) <= {server.created}
     assert server.refreshes == []
 
 
@@ -356,7 +305,7 @@ def test_a_forced_refresh_gives_a_new_token_that_is_used_from_then_on(server: Se
         await do(sandbox.files.exists("/a"))
 
     act(scenario)
-    assert {request.token for request in server.data} == set(server.issued)
+    assert set(tokens(server.data)) == set(server.issued)
     assert len(server.refreshes) == 1
 
 
@@ -373,26 +322,23 @@ def test_a_native_api_url_does_not_divert_the_refresh(server: Server, act: Any) 
         await do(sandbox.files.exists("/a"))
 
     act(scenario)
-    assert [request.path for request in server.refreshes] == ["/kruise/api/sandboxes/sbx/traffic-access-token"]
-    assert {request.token for request in server.data} == set(server.issued)
+    assert [request.target for request in server.refreshes] == ["/kruise/api/sandboxes/sbx/traffic-access-token"]
+    assert set(tokens(server.data)) == set(server.issued)
 
 
 def test_a_key_for_a_stated_api_url_is_not_taken_to_another_host_for_a_refresh(server: Server, act: Any) -> None:
     """A stated URL of a host that has nothing to do with the domain stays where the key goes."""
     server.created = jwt(-1, "created")
-    elsewhere = Server()
 
     async def scenario(cls: Any, do: Any) -> None:
         sandbox = await do(cls.create(api_url=f"http://{server.domain}", domain=elsewhere.domain))
         await do(sandbox.refresh_traffic_access_token(force=True))
 
-    try:
+    with Server() as elsewhere:
         act(scenario)
-    finally:
-        elsewhere.close()
-    assert [request.path for request in server.refreshes] == ["/kruise/api/sandboxes/sbx/traffic-access-token"]
-    assert {request.key for request in server.refreshes} == {"e2b_00"}
-    assert elsewhere.seen == []
+    assert [request.target for request in server.refreshes] == ["/kruise/api/sandboxes/sbx/traffic-access-token"]
+    assert {request.api_key for request in server.refreshes} == {"e2b_00"}
+    assert elsewhere.requests == []
 
 
 @pytest.mark.parametrize(
@@ -425,7 +371,7 @@ def test_under_the_address_patch_the_key_goes_along_to_a_refresh_of_a_native_api
             await do(sandbox.refresh_traffic_access_token(force=True))
 
     act(scenario)
-    assert {request.key for request in server.refreshes} == {"e2b_00"}
+    assert {request.api_key for request in server.refreshes} == {"e2b_00"}
 
 
 def test_debug_mode_does_nothing(server: Server, act: Any) -> None:
@@ -434,20 +380,20 @@ def test_debug_mode_does_nothing(server: Server, act: Any) -> None:
         assert await do(sandbox.refresh_traffic_access_token(force=True)) == ""
 
     act(scenario)
-    assert server.seen == []
+    assert server.requests == []
 
 
 def test_two_objects_of_one_configuration_keep_their_own_tokens(server: Server, act: Any) -> None:
     async def scenario(cls: Any, do: Any) -> None:
         config = e2b.ConnectionConfig()
-        tokens = [jwt(HOUR, "one"), jwt(HOUR, "other")]
-        for sandbox in [build_sandbox(cls, config, traffic_access_token=token) for token in tokens]:
+        issued = [jwt(HOUR, "one"), jwt(HOUR, "other")]
+        for sandbox in [build_sandbox(cls, config, traffic_access_token=token) for token in issued]:
             with contextlib.suppress(e2b.SandboxException):
                 await do(sandbox.files.write("/a", "x"))
             with contextlib.suppress(e2b.SandboxException):
                 await do(sandbox.commands.list())
-        assert [request.token for request in server.data if request.path.endswith("List")] == tokens
-        assert {request.token for request in server.data} == set(tokens)
+        assert tokens(request for request in server.data if request.target.endswith("List")) == issued
+        assert set(tokens(server.data)) == set(issued)
 
     act(scenario)
 
@@ -459,7 +405,7 @@ def test_every_thread_carries_the_token(server: Server) -> None:
     thread.start()
     thread.join()
     assert len(server.data) >= 4
-    assert {request.token for request in server.data} == {server.created}
+    assert set(tokens(server.data)) == {server.created}
 
 
 @pytest.mark.parametrize("order", [1, -1])
