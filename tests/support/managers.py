@@ -19,6 +19,8 @@ from kruise_agents.errors import RuntimeUnavailableError
 from kruise_agents.manager.runtime import BubblewrapRuntime
 
 API_KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
+PREFORK = os.environ.get("KRUISE_AGENTS_PREFORK") != "0"
+"""Whether managers fork sandboxes from a zygote. With ``KRUISE_AGENTS_PREFORK=0`` the whole suite runs without."""
 _START_SECONDS = 30
 
 
@@ -93,6 +95,8 @@ def running_manager(
     state_dir = folder / "state"
     command = serve_command("--port", "0", "--state-dir", str(state_dir), "--log-level", "info")
     command += ["--runtime", runtime or available_runtime(), "--pool", str(pool), *options]
+    if not PREFORK:
+        command.append("--no-prefork")
     if prelude:
         program = f"{prelude}\nfrom kruise_agents.cli import main\nmain()"
         command[1:3] = ["-c", program]

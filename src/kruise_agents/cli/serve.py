@@ -104,6 +104,12 @@ def cli() -> None:
     help="Whether sandboxes may reach it; takes slirp4netns or pasta.",
 )
 @click.option(
+    "--prefork/--no-prefork",
+    default=True,
+    show_default=True,
+    help="Whether sandboxes are forked from one process that has imported everything, or each starts anew.",
+)
+@click.option(
     "--state-dir",
     type=click.Path(file_okay=False),
     help="Folder for sandboxes and certificates.  [default: $XDG_STATE_HOME/kruise-agents]",
@@ -155,6 +161,7 @@ def serve(
     processes: int,
     disk: int,
     internet: bool,
+    prefork: bool,
     state_dir: str | None,
     token_validity: int,
     token_clock_skew: float,
@@ -195,6 +202,7 @@ def serve(
             runtime=runtime,
             limits=Limits(memory=memory * MIB, processes=processes, cpus=cpus, disk=disk * MIB),
             internet=internet,
+            prefork=prefork,
             tls=tls or cert is not None,
             certificate=cert,
             private_key=key,

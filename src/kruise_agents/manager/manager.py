@@ -212,7 +212,7 @@ def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
 
 def _runtime(settings: Settings) -> Runtime:
     if settings.runtime == BubblewrapRuntime.name:
-        return BubblewrapRuntime(settings.state_dir)
+        return BubblewrapRuntime(settings.state_dir, prefork=settings.prefork)
     if settings.runtime == ProcessRuntime.name:
         return ProcessRuntime()
     raise ConfigurationError(f"unknown runtime {settings.runtime!r}; it is 'bubblewrap' or 'process'")

@@ -26,6 +26,7 @@ class Settings:
         runtime: a name from :data:`.runtime.RUNTIMES`.
         limits: what each sandbox may take of the machine.
         internet: whether sandboxes may reach it, where a program that can connect them is installed.
+        prefork: fork sandboxes' programs from one that has imported everything, where the runtime can.
         tls: serve https.
         certificate: PEM file with the server's certificate and its chain, or None: with ``tls`` one is made.
         private_key: PEM file with the certificate's key.
@@ -45,6 +46,7 @@ class Settings:
     runtime: str = "bubblewrap"
     limits: Limits = Limits()  # noqa: RUF009 - cannot be changed
     internet: bool = True
+    prefork: bool = True
     tls: bool = False
     certificate: Path | None = None
     private_key: Path | None = None

@@ -31,21 +31,17 @@ from support.managers import (
 )
 from support.users import NO_IDENTITIES
 
-pytestmark = pytest.mark.needs("namespaces")
+pytestmark = pytest.mark.needs("a zygote")
 PACKAGE = Path(kruise_agents.__file__).parent
 PROGRAMS = Path(__file__).parents[1] / "programs"
-WITHOUT_ZYGOTE = """
-import kruise_agents.manager.runtime.zygote.keeper as keeper
-keeper.Nursery.open = lambda self: None
-"""
 SECRET = "only-the-environment-of-the-manager-has-this"
 WITH_SECRET = f"import os\nos.environ['SECRET'] = '{SECRET}'\n"
 
 
 @contextlib.contextmanager
-def manager_with(folder: Path, users: str, *preludes: str) -> Iterator[RunningManager]:
-    prelude = "".join((*preludes, NO_IDENTITIES if users == "one user" else ""))
-    with running_manager(folder, prelude=prelude or "pass") as running:
+def manager_with(folder: Path, users: str, *options: str, prelude: str = "pass") -> Iterator[RunningManager]:
+    prelude += NO_IDENTITIES if users == "one user" else ""
+    with running_manager(folder, *options, prelude=prelude) as running:
         yield running
 
 
@@ -64,13 +60,13 @@ def users(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def forking(users: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
-    with manager_with(tmp_path_factory.mktemp("forking"), users, WITH_SECRET) as running:
+    with manager_with(tmp_path_factory.mktemp("forking"), users, prelude=WITH_SECRET) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def executing(users: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
-    with manager_with(tmp_path_factory.mktemp("executing"), users, WITHOUT_ZYGOTE) as running:
+    with manager_with(tmp_path_factory.mktemp("executing"), users, "--no-prefork") as running:
         yield running
 
 
@@ -404,7 +400,7 @@ z.select = Telling("select")
 import pathlib
 import kruise_agents.manager.runtime.bubblewrap as b
 import kruise_agents.manager.runtime.zygote.keeper as n
-n._PAUSE_SECONDS = 0
+n._RETRY_SECONDS = 0
 make = b.BubblewrapRuntime._make_zygote
 def sometimes(self):
     if pathlib.Path({str(mark)!r}).exists():

@@ -31,7 +31,7 @@ from .rootfs.carried_python import CarriedPython, places
 from .rootfs.custom import lay_under
 from .rootfs.python import aim_home, program_arguments, readable_folders
 from .rootfs.skeleton import fill_root
-from .zygote.keeper import Nursery
+from .zygote.keeper import ZygoteKeeper
 from .zygote.launch import make_zygote, start_fork
 from .zygote.process import Zygote, ZygoteError
 
@@ -43,6 +43,7 @@ class BubblewrapRuntime(Runtime):
 
     Args:
         state_dir: the manager's folder, absolute, which holds files that all sandboxes share. None: only :meth:`check`.
+        prefork: fork programs from a zygote, where that works, instead of executing each.
 
     Raises:
         ConfigurationError: sandboxes would see ``state_dir``, and each other in it.
@@ -55,19 +56,21 @@ class BubblewrapRuntime(Runtime):
     mounts_volumes = True
     end_signal = signal.SIGKILL  # the kernel ends a pid namespace with its first process
 
-    def __init__(self, state_dir: Path | None = None) -> None:
+    def __init__(self, state_dir: Path | None = None, *, prefork: bool = True) -> None:
         if state_dir is not None:
             refuse_visible(state_dir)
         self._state_dir = state_dir
         self._identities: Identities | None = None
         self._freezer: Freezer | None = None
-        self._nursery = Nursery(self._make_zygote)
+        self._prefork = prefork
+        self._zygotes = ZygoteKeeper(self._make_zygote)
 
     def open(self) -> None:
-        self._nursery.open()
+        if self._prefork:
+            self._zygotes.open()
 
     def close(self) -> None:
-        self._nursery.close()
+        self._zygotes.close()
 
     def check(self) -> None:
         """Start a program in the namespaces that a sandbox needs, with several users if possible, else with one."""
@@ -173,14 +176,14 @@ class BubblewrapRuntime(Runtime):
         join_group = functools.partial(self._freezer.put, launch.layout.root.name) if self._freezer else None
         setup = Setup(self._identities, launch.output, launch.descriptors.numbers(), prefix, join_group)
         # Under another root file system, Python runs with other libraries than the zygote's.
-        zygote = self._nursery.zygote() if system is None else None
+        zygote = self._zygotes.zygote() if system is None else None
         if zygote is not None:
             # A volume may lie where Python looks for modules.
             order = ForkOrder(command, VARIABLES, HOME, kernel=launch.fresh and not launch.layout.mounts)
             try:
                 return start_fork(options, zygote, order, setup)
             except ZygoteError as error:
-                self._nursery.lost(zygote, str(error))
+                self._zygotes.replace(zygote, str(error))
         return start(options, command, setup)
 
     def _make_zygote(self) -> Zygote:

@@ -1,4 +1,4 @@
-"""Keeps a zygote: the first one, and another one when that has ended."""
+"""The keeper of a manager's zygote: it makes the first one, and another one when that has ended."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable
 
 from .process import Zygote, ZygoteError
 
-_PAUSE_SECONDS = 60
-"""Until another attempt, when there has been one and no other could be made."""
+_RETRY_SECONDS = 60
+"""Until the next attempt, after a zygote has ended and no other one could be made."""
 
 logger = logging.getLogger(__name__)
 
 
-class Nursery:
-    """Where sandboxes' programs are forked from, while there is something to fork.
+class ZygoteKeeper:
+    """Keeps one zygote running, from :meth:`open` to :meth:`close`.
 
-    Parameters:
-        make: starts a zygote and tries it out. Where it cannot make the first one, none is asked for again.
+    Args:
+        make: Starts a zygote and tries it out. Where the first one cannot be made, no other one is asked for.
     """
 
     def __init__(self, make: Callable[[], Zygote]) -> None:
@@ -28,46 +28,46 @@ class Nursery:
         self._zygote: Zygote | None = None
         self._lock = threading.Lock()
         self._closed = True
-        self._again_at: float | None = None
+        self._retry_at: float | None = None
         self._processors = set[int]()
 
     def open(self) -> None:
-        """Make the first one."""
+        """Make the first zygote."""
         with self._lock:
             self._closed = False
         self._processors = os.sched_getaffinity(0)
         self._fill()
 
     def zygote(self) -> Zygote | None:
-        """The one that can be used now; None: programs have to be started as a whole."""
+        """Return the zygote that can be used now. None: programs have to be executed instead."""
         zygote = self._zygote
-        if self._again_at is not None and time.monotonic() >= self._again_at:
-            self._replace()
+        if self._retry_at is not None and time.monotonic() >= self._retry_at:
+            self._start_filling()
         if zygote is not None and not zygote.alive:
-            self.lost(zygote, zygote.last_words())
+            self.replace(zygote, zygote.last_words())
             return None
         return zygote
 
-    def lost(self, zygote: Zygote, why: str) -> None:
-        """It cannot be used any more: replace it."""
+    def replace(self, zygote: Zygote, reason: str) -> None:
+        """Close a zygote that cannot be used any more, and make another one in the background."""
         with self._lock:
             if self._zygote is not zygote:
                 return
             self._zygote = None
-        logger.warning("the zygote has ended (%s); sandboxes start without one until there is another", why)
+        logger.warning("the zygote has ended (%s); sandboxes start without one until there is another", reason)
         zygote.close()
-        self._replace()
+        self._start_filling()
 
     def close(self) -> None:
-        """End it; there will be no other one."""
+        """End the zygote, and make no other one."""
         with self._lock:
             self._closed = True
             zygote, self._zygote = self._zygote, None
         if zygote is not None:
             zygote.close()
 
-    def _replace(self) -> None:
-        self._again_at = None
+    def _start_filling(self) -> None:
+        self._retry_at = None
         threading.Thread(target=self._fill_again, name="zygote", daemon=True).start()
 
     def _fill_again(self) -> None:
@@ -75,7 +75,7 @@ class Nursery:
         os.sched_setaffinity(0, self._processors)
         self._fill()
         if self._zygote is None:
-            self._again_at = time.monotonic() + _PAUSE_SECONDS
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
 
     def _fill(self) -> None:
         try:
