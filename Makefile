@@ -46,7 +46,7 @@ bench-fleet: .venv/dev.stamp
 soak: .venv/dev.stamp
 	$(BIN)/python benchmarks/soak.py $(ARGS)
 
-# Whether the newest SDK, pre-releases included, still has every place that is patched.
+# Whether the newest SDK and uvicorn, pre-releases included, still have every place that is patched or built on.
 drift: .venv/dev.stamp
 	@$(BIN)/python scripts/drift.py
 

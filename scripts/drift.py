@@ -1,7 +1,7 @@
-"""`make drift`: whether the newest SDK, pre-releases included, still has every place that the patch needs.
+"""`make drift`: looks for what the patch needs in the newest SDK, and for what the HTTP server needs in uvicorn.
 
-Installs e2b, e2b-code-interpreter and e2b-desktop into a throw-away environment, looks at them there, and prints the
-table of places row by row. Ends with code 0 if all of them stand, else with 1.
+Installs both, pre-releases included, into a throw-away environment, looks at them there, and prints the tables of
+places row by row. Ends with code 0 if all places are as expected, else with 1.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("e2b", "e2b-code-interpreter", "e2b-desktop")
+SERVER_PACKAGES = ("uvicorn", "httptools", "h11")
 LOOK = "--look"
 
 
 def main() -> int:
-    """Make the environment, and look from inside of it."""
+    """Make the environment and run this script in it."""
     from uv import find_uv_bin
 
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
@@ -36,8 +37,8 @@ def main() -> int:
         python = str(Path(folder, "bin", "python"))
         uv = find_uv_bin()
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], env=environment, check=True)
-        install = [uv, "pip", "install", "--quiet", "--prerelease", "allow", "--refresh", "--python", python, *PACKAGES]
-        subprocess.run(install, env=environment, check=True)
+        install = [uv, "pip", "install", "--quiet", "--prerelease", "allow", "--refresh", "--python", python]
+        subprocess.run([*install, *PACKAGES, *SERVER_PACKAGES], env=environment, check=True)
         command = [python, __file__, LOOK]
         return subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT / "src")}, check=False).returncode
 
@@ -71,6 +72,21 @@ def look(packages: Sequence[str] = PACKAGES) -> int:
     return 1 if counts["drifted"] or counts["missing"] or incomplete else 0
 
 
+def look_at_uvicorn() -> int:
+    """Print the table for the uvicorn that is installed here."""
+    from importlib.metadata import version
+
+    from kruise_agents.manager.http.installed_uvicorn import TESTED, examine_uvicorn
+
+    print(f"\nuvicorn {version('uvicorn')} (tested: {' ... '.join(TESTED)})")
+    problems = 0
+    for place, problem in examine_uvicorn():
+        state = {"": "installed", "is missing": "missing"}.get(problem, "drifted")
+        print(f"  {state:<10} {place} {problem}".rstrip())
+        problems += state != "installed"
+    return 1 if problems else 0
+
+
 def examine(place: Place, versions: dict[str, Version]) -> tuple[str, str]:
     """One row: its state, and for a place that is not as expected what was found."""
     from kruise_agents.client.installed_sdk import installed_targets
@@ -90,4 +106,4 @@ def examine(place: Place, versions: dict[str, Version]) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(look() if sys.argv[1:] == [LOOK] else main())
+    sys.exit(max(look(), look_at_uvicorn()) if sys.argv[1:] == [LOOK] else main())

@@ -24,6 +24,7 @@ from .api import create_api
 from .gateway import Gateway
 from .http.certificates import LocalCertificate, make_certificate
 from .http.dispatch import ManagerApp
+from .http.installed_uvicorn import check_uvicorn
 from .http.listening import bind
 from .http.server import front_server
 from .metrics import Metrics, MetricsPage
@@ -80,6 +81,7 @@ class Manager:
         """The CA file that clients must trust, when the certificate was made here."""
 
     async def __aenter__(self) -> Self:
+        check_uvicorn()
         settings = self._settings
         files = read_templates(settings.templates, settings.limits) if settings.templates is not None else []
         listeners = bind(settings.host, settings.port)

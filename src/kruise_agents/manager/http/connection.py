@@ -105,6 +105,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self.scope["extensions"] = {TAKE_OVER: self._take_over}  # type: ignore[dict-item]  # an extension may be anything
         super().on_headers_complete()  # starts a task, which runs later
         RequestRecord.begin(self.scope)
+        if not self.parser.should_keep_alive():
+            self._close_after_answer()
         # As it was sent; the parser of URLs leaves out a lone question mark.
         path, mark, query = self._head.target.partition(b"?")
         self.scope["raw_path"], self.scope["query_string"] = path + mark * (not query), query
@@ -210,9 +212,14 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """What came behind the request is lost, so this is the last answer (RFC 9112, section 9.3.2)."""
         self._deaf = True
         self._waiting.clear()
-        self.cycle.keep_alive = False
+        self._close_after_answer()
         if self.cycle.response_complete:
             self.transport.close()
+
+    def _close_after_answer(self) -> None:
+        # Releases of uvicorn before 0.54 overlook a "close" among other words, and do not announce the end.
+        self.cycle.keep_alive = False
+        self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def _take_over(self) -> Stream:
         """Give the connection to whoever serves the current request; nothing here acts on it any more.
@@ -276,13 +283,13 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self._deadline = None
 
 
-class OrdinaryEnds(logging.Filter):
-    """Keeps out of the log what uvicorn calls an error or a warning and is an ordinary thing for a client to do."""
+def everyday_events(record: logging.LogRecord) -> bool:
+    """Keep two everyday events, which uvicorn logs as an error and a warning, out of the log.
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """False for a sandbox that went away in the middle of a response, and for requests that were refused."""
-        cut = record.exc_info is not None and isinstance(record.exc_info[1], ResponseCutError)
-        return not cut and record.msg != "Invalid HTTP request received."
+    They are a sandbox that went away in the middle of a response, and a request that was refused.
+    """
+    cut = record.exc_info is not None and isinstance(record.exc_info[1], ResponseCutError)
+    return not cut and record.msg != "Invalid HTTP request received."
 
 
 _TOO_LARGE = f"the request line and headers are larger than {MAX_HEAD_BYTES} bytes together"

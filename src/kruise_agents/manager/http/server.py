@@ -5,25 +5,30 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...serving import Server
-from .connection import GuardedHttpProtocol, OrdinaryEnds
 from .dispatch import ManagerApp
+
+if TYPE_CHECKING:
+    from .connection import GuardedHttpProtocol
 
 
 def front_server(
     app: ManagerApp,
     listeners: Sequence[socket.socket],
-    protocol: type[GuardedHttpProtocol] = GuardedHttpProtocol,
+    protocol: type[GuardedHttpProtocol] | None = None,
     **tls: Any,
 ) -> Server:
-    """A server that is not started yet.
+    """Return a server that is not started yet.
 
-    Parameters:
-        listeners: bound sockets.
-        tls: uvicorn's settings for it; none: plain http.
+    Args:
+        listeners: Bound sockets.
+        tls: uvicorn's settings for TLS; none for plain http.
     """
-    logging.getLogger("uvicorn.error").addFilter(OrdinaryEnds())
+    # Only now, so that check_uvicorn() can run before: the import fails where uvicorn has no such class.
+    from .connection import GuardedHttpProtocol, everyday_events
+
+    logging.getLogger("uvicorn.error").addFilter(everyday_events)
     # WebSockets are requests like others, until the gateway takes their connection over.
-    return Server(app, listeners, http=protocol, **tls)
+    return Server(app, listeners, http=protocol or GuardedHttpProtocol, **tls)
