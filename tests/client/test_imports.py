@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
+from support.programs import run_program
 from support.sdk import CODE_INTERPRETER_VERSION
 
 pytestmark = pytest.mark.live
@@ -18,14 +16,7 @@ PRIVATE = "https://example.com/kruise/api"
 
 def run(program: str) -> str:
     """Run a program with warnings as errors and give what it printed."""
-    environment = {**os.environ, "PYTHONWARNINGS": "error"}
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run_program(program, environment={**os.environ, "PYTHONWARNINGS": "error"})
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 

@@ -6,23 +6,20 @@ import copy
 import os
 import pickle
 import subprocess
-import sys
-import textwrap
-from typing import Any
 
 import e2b
 import pytest
 
 from kruise_agents.errors import ConfigurationError
 from kruise_agents.patch_e2b import patch_e2b, unpatch_e2b
+from support.programs import run_program
 
 pytestmark = pytest.mark.live
 
 
-def run(program: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a program; it must end well, and in time."""
-    command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, **options)
+    done = run_program(program, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

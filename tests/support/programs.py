@@ -1,0 +1,125 @@
+"""Programs that import the SDK for the first time, each in a process of its own.
+
+Most of the time of such a program goes into packages that the SDK depends on. They are imported once, in a template
+process; each program is a fork of it, in which neither the SDK nor kruise-agents has been imported yet.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+_TEMPLATE = """
+import contextlib, importlib, json, os, sys, types, warnings
+
+def is_dependency(name):
+    return not name.startswith(("e2b", "kruise_agents"))
+
+def find_dependencies():
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        for name in ("e2b_code_interpreter", "e2b_desktop", "kruise_agents.patch_e2b", "e2b"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        with open(writing, "w") as answer:
+            answer.write(" ".join(filter(is_dependency, sys.modules)))
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as answer:
+        names = answer.read().split()
+    os.wait()
+    return names
+
+for name in find_dependencies():
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+assert all(map(is_dependency, sys.modules))
+
+for line in sys.stdin:
+    order = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+
+for number, path in enumerate((os.devnull, order["stdout"], order["stderr"])):
+    file = os.open(path, os.O_RDWR)
+    os.dup2(file, number)
+    os.close(file)
+os.environ.clear()
+os.environ.update(order["environment"])
+if "PYTHONWARNINGS" in os.environ:
+    warnings.simplefilter(os.environ["PYTHONWARNINGS"])
+sys.argv = ["-c", *order["arguments"]]
+main = sys.modules["__main__"] = types.ModuleType("__main__")
+exec(compile(order["program"], "<string>", "exec"), vars(main))
+"""
+
+
+def run_program(
+    program: str, *arguments: str, environment: Mapping[str, str] | None = None, seconds: float = 100
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python program as ``python -c`` would, in ``environment`` or that of this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder, name) for name in ("stdout", "stderr")]
+        for output in outputs:
+            output.touch()
+        order = {
+            "program": textwrap.dedent(program),
+            "arguments": arguments,
+            "environment": dict(os.environ if environment is None else environment),
+            **{output.name: str(output) for output in outputs},
+        }
+        code = _template().run(json.dumps(order), seconds)
+        return subprocess.CompletedProcess(program, code, *(output.read_text() for output in outputs))
+
+
+class _Template:
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _TEMPLATE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that a program that does not end can be ended with it
+        )
+        atexit.register(self._end)
+
+    def run(self, order: str, seconds: float) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        timer = threading.Timer(seconds, self._end)
+        timer.start()
+        try:
+            self._process.stdin.write(order + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not answer:
+            _template.cache_clear()
+            raise AssertionError(f"a program did not end within {seconds} seconds, or ended its template")
+        return int(answer)
+
+    def _end(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with self._process:
+            pass
+
+
+@functools.cache
+def _template() -> _Template:
+    return _Template()
