@@ -19,7 +19,7 @@
 
 More branches grow where only their own floor meets them: ``StartError`` and ``NoAnswerError``
 (``manager/sandboxes/control_client.py``), ``RefusedError`` (``manager/sandboxes/lifecycle.py``), ``NoSpaceError``
-(``manager/store.py``), ``ConnectError`` (``sandbox/connect/errors.py``) and ``CodeInterpreterError``
+(``manager/state/database.py``), ``ConnectError`` (``sandbox/connect/errors.py``) and ``CodeInterpreterError``
 (``sandbox/code_interpreter/errors.py``).
 """
 

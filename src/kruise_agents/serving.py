@@ -50,9 +50,11 @@ class Server(uvicorn.Server):
         """
         self._task = asyncio.create_task(self.serve(sockets=self._bound))
         ready = asyncio.create_task(self._ready.wait())
-        await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
-        if not self._ready.is_set():
+        try:
+            await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
             ready.cancel()
+        if not self._ready.is_set():
             await self._task
 
     async def stop(self, grace: float = 0.3) -> None:

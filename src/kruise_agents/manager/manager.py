@@ -7,22 +7,22 @@ import fcntl
 import logging
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from .. import __version__
 from ..errors import ConfigurationError
 from ..protocol import parse_domain
-from ..serving import Server
 from .accounts.inheritance import Inheritance
 from .accounts.keys import Keys
 from .accounts.secrets import SecretStore
 from .api import create_api
 from .gateway import Gateway
-from .http.certificates import LocalCertificate, make_certificate
+from .http.certificates import make_certificate
 from .http.dispatch import ManagerApp
 from .http.installed_uvicorn import check_uvicorn
 from .http.listening import bind
@@ -31,7 +31,7 @@ from .metrics import Metrics, MetricsPage
 from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
 from .runtime.files.ext4_spread import spread_apart
 from .runtime.rootfs.python import compile_program
-from .sandboxes.recovery import Found, recover
+from .sandboxes.recovery import Found, recover, require_runtime
 from .sandboxes.sandbox import now
 from .sandboxes.service import SandboxService
 from .sandboxes.snapshots import Snapshots
@@ -46,18 +46,22 @@ from .volumes import Volumes
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class Manager:
-    """An embedded sandbox-manager, an asynchronous context manager: serves inside the block.
+    """An embedded sandbox-manager, an asynchronous context manager that serves inside the block.
 
-    Sandboxes of a manager that was killed, or ended with ``keep``, are taken over from the same state folder.
+    Sandboxes of a manager that was killed, or ended with ``keep``, are taken over from the same state folder. Settings
+    are checked before anything is touched, and a failed start leaves sandboxes of an earlier manager as they are.
 
-    Parameters:
-        tell: is told in a line what takes long at the start.
+    Args:
+        tell: Called with a line about each step of the start that takes long.
 
     Raises (on entering):
-        ConfigurationError: a setting cannot work: port in use, state folder in use, wrong certificate, wrong template.
-        RuntimeUnavailableError: sandboxes cannot be run as asked on this machine.
+        ConfigurationError: A setting cannot work: port in use, state folder in use, wrong certificate, wrong template.
+        RuntimeUnavailableError: This machine cannot run sandboxes as asked.
+        RuntimeError: This manager runs already.
     """
 
     def __init__(self, settings: Settings, tell: Callable[[str], None] = logger.info) -> None:
@@ -67,139 +71,173 @@ class Manager:
             _check_key(key)
         self._settings = replace(settings, state_dir=settings.state_dir.absolute())
         self._tell = tell
-        self._lock: int | None = None
-        self._server: Server | None = None
-        self._sandboxes: SandboxService | None = None
-        self._store: Database | None = None
-        self._measurements: UsageHistory | None = None
+        self._resources: AsyncExitStack | None = None
+        self._serving = False
         self.port = settings.port
         self.runtime: Runtime | None = None
         self.egress: Egress | None = None
         self.found = Found()
-        """What was taken over from the manager before."""
+        """What was taken over from the earlier manager."""
         self.authority: Path | None = None
         """The CA file that clients must trust, when the certificate was made here."""
 
     async def __aenter__(self) -> Self:
-        check_uvicorn()
-        settings = self._settings
-        files = read_templates(settings.templates, settings.limits) if settings.templates is not None else []
-        listeners = bind(settings.host, settings.port)
+        if self._resources is not None:
+            raise RuntimeError("this manager runs already")
+        self._resources = AsyncExitStack()
         try:
-            self.port = listeners[0].getsockname()[1]
-            self._lock = _lock(settings.state_dir)
-            self.runtime = _runtime(settings)
-            self.runtime.check()
-            await asyncio.to_thread(compile_program)
-            await asyncio.to_thread(self.runtime.open)
-            folder = settings.state_dir / "sandboxes"
-            folder.mkdir(mode=0o700, exist_ok=True)
-            spread_apart(folder)
-            self._store = Database(settings.state_dir / "state.db")
-            secret = StateSecret.at(settings.state_dir / "secret")
-            tokens = TrafficTokens(
-                settings.traffic_token_validity,
-                settings.traffic_token_clock_skew,
-                key_file=settings.state_dir / "traffic-token-key.pem",
-            )
-            volumes_folder = settings.state_dir / "volumes"
-            self.egress = Egress(wanted=settings.internet)
-            require_fitting(files, self.runtime, self.egress, self._tell)
-            metrics = Metrics()
-            self._sandboxes = SandboxService(
-                self.runtime, folder, self._store, secret, tokens, self.egress, volumes_folder, metrics
-            )
-            self.found = await recover(self._sandboxes)
-            kept = settings.state_dir / "snapshots"
-            kept.mkdir(mode=0o700, exist_ok=True)
-            snapshots = Snapshots(kept, self._sandboxes)
-            await snapshots.recover()
-            keys = Keys(settings.api_keys, self._store, secret)
-            volumes_folder.mkdir(mode=0o700, exist_ok=True)
-            mounted, room = self._sandboxes.mounted_volumes, settings.limits.disk
-            volumes = Volumes(volumes_folder, self._store, secret, self.runtime, mounted, room)
-            volumes.recover()
-            held = SecretStore(self._store, secret)
-            holdings = Inheritance(self._sandboxes, snapshots, volumes, held)
-            holdings.transfer_orphans(keys)
-            self._measurements = UsageHistory(self._sandboxes.visible)
-            offers = await self._offers(files, self.runtime)
-            templates = Templates(now(), offers)
-            app = ManagerApp(
-                create_api(
-                    self._sandboxes,
-                    snapshots,
-                    templates,
-                    keys,
-                    holdings,
-                    self._measurements,
-                    volumes,
-                    held,
-                    self.runtime,
-                    health=_health(self.runtime, self.egress),
-                    v1_only=settings.v1_only,
-                ),
-                Gateway(self._sandboxes.find, self._sandboxes.operations.resume_for_traffic, tokens),
-                settings.domain,
-                page=MetricsPage(metrics, self._sandboxes.states, self._sandboxes.pools.all),
-            )
-            tls: dict[str, Any] = {}
-            if settings.certificate is not None:
-                tls = _tls(settings.certificate, settings.private_key)
-            elif settings.tls:
-                own = _own_certificate(settings)
-                self.authority = own.authority
-                tls = _tls(own.certificate, own.private_key)
-            self._server = front_server(app, listeners, **tls)
-            await self._server.start()
-            self._measurements.start()
-            self._sandboxes.pools.start(offers)
+            await self._start(self._resources)
         except BaseException:
-            for listener in listeners:
-                listener.close()
-            self._release()
+            await self._close()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._sandboxes is not None
-        assert self._server is not None
-        assert self.runtime is not None
-        assert self._measurements is not None
-        await self._measurements.close()
-        # Sandboxes first: that ends the streams which the server would wait for.
-        await self._sandboxes.close(keep=self._settings.keep)
-        await self._server.stop()
-        if not self._settings.keep:
-            self.runtime.remove(self._settings.state_dir / "sandboxes")
-        self._release()
+        await self._close()
 
-    async def _offers(self, files: list[TemplateFile], runtime: Runtime) -> list[PreparedTemplate]:
-        prepared = self._settings.state_dir / "prepared"
-        prepared.mkdir(mode=0o700, exist_ok=True)
-        trees = await Builder(prepared, runtime, self._tell).build(files)
-        templates = built_in(self._settings.limits) + [one.template for one in files]
-        sizes = {POOLED_TEMPLATE: self._settings.pool} | {
-            one.template.name: one.pool for one in files if one.pool is not None
-        }
-        by_name = {one.name: one for one in templates}
-        return [PreparedTemplate(one, trees.get(name), sizes.get(name, 0)) for name, one in by_name.items()]
+    async def _start(self, resources: AsyncExitStack) -> None:
+        settings = self._settings
+        # All that can be checked before anything is touched.
+        check_uvicorn()
+        files = read_templates(settings.templates, settings.limits) if settings.templates is not None else []
+        runtime = self.runtime = _runtime(settings)
+        egress = self.egress = Egress(wanted=settings.internet)
+        require_fitting(files, runtime, egress, self._tell)
+        domain = parse_domain(settings.domain).host if settings.domain is not None else "localhost"
+        if settings.certificate is not None:
+            _require_certificate(settings.certificate, settings.private_key)
 
-    def _release(self) -> None:
-        if self.runtime is not None:
-            self.runtime.close()
-        if self._store is not None:
-            self._store.close()
-            self._store = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        listeners = bind(settings.host, settings.port)
+        for listener in listeners:
+            resources.callback(listener.close)
+        self.port = listeners[0].getsockname()[1]
+        resources.callback(os.close, _lock(settings.state_dir))
+        store = resources.enter_context(closing(Database(settings.state_dir / "state.db")))
+        require_runtime(store, runtime)
+        runtime.check()
+        await _finish(asyncio.to_thread(compile_program))
+        resources.callback(runtime.close)
+        await _finish(asyncio.to_thread(runtime.open))
+        templates = await _finish(self._prepare_templates(files, runtime))
+        tls = self._tls(domain)
+
+        secret = StateSecret.at(settings.state_dir / "secret")
+        tokens = TrafficTokens(
+            settings.traffic_token_validity,
+            settings.traffic_token_clock_skew,
+            key_file=settings.state_dir / "traffic-token-key.pem",
+        )
+        metrics = Metrics()
+        volumes_folder, sandboxes_folder = self._folder("volumes"), self._folder("sandboxes")
+        spread_apart(sandboxes_folder)
+        sandboxes = SandboxService(runtime, sandboxes_folder, store, secret, tokens, egress, volumes_folder, metrics)
+        snapshots = Snapshots(self._folder("snapshots"), sandboxes)
+        volumes = Volumes(
+            volumes_folder, store, secret, runtime, used=sandboxes.mounted_volumes, limit=settings.limits.disk
+        )
+        keys = Keys(settings.api_keys, store, secret)
+        secrets = SecretStore(store, secret)
+        inheritance = Inheritance(sandboxes, snapshots, volumes, secrets)
+        history = UsageHistory(sandboxes.visible)
+        app = ManagerApp(
+            create_api(
+                sandboxes,
+                snapshots,
+                Templates(now(), templates),
+                keys,
+                inheritance,
+                history,
+                volumes,
+                secrets,
+                runtime,
+                health=_health(runtime, egress),
+                v1_only=settings.v1_only,
+            ),
+            Gateway(sandboxes.find, sandboxes.operations.resume_for_traffic, tokens),
+            settings.domain,
+            page=MetricsPage(metrics, sandboxes.states, sandboxes.pools.all),
+        )
+        server = front_server(app, listeners, **tls)
+        await _finish(snapshots.recover())
+        volumes.recover()
+
+        # From here on sandboxes are taken over and served. They end before the server, which would wait for their
+        # streams.
+        resources.callback(self._remove_sandboxes, runtime, sandboxes_folder)
+        resources.push_async_callback(server.stop)
+        resources.push_async_callback(snapshots.close)
+        resources.push_async_callback(self._close_sandboxes, sandboxes)
+        resources.push_async_callback(history.close)
+        self.found = await _finish(recover(sandboxes))
+        inheritance.transfer_orphans(keys)
+        await server.start()
+        history.start()
+        sandboxes.pools.start(templates)
+        self._serving = True
+
+    async def _close(self) -> None:
+        assert self._resources is not None
+        try:
+            await _finish(self._resources.aclose())
+        finally:
+            self._resources = None
+            self._serving = False
+
+    async def _close_sandboxes(self, sandboxes: SandboxService) -> None:
+        # A failed start leaves them for the next one.
+        await sandboxes.close(keep=self._settings.keep or not self._serving)
+
+    def _remove_sandboxes(self, runtime: Runtime, folder: Path) -> None:
+        if self._serving and not self._settings.keep:
+            runtime.remove(folder)
+
+    async def _prepare_templates(self, files: list[TemplateFile], runtime: Runtime) -> list[PreparedTemplate]:
+        trees = await Builder(self._folder("prepared"), runtime, self._tell).build(files)
+        sizes = {POOLED_TEMPLATE: self._settings.pool}
+        sizes |= {file.template.name: file.pool for file in files if file.pool is not None}
+        templates = built_in(self._settings.limits) + [file.template for file in files]
+        by_name = {template.name: template for template in templates}
+        return [PreparedTemplate(template, trees.get(name), sizes.get(name, 0)) for name, template in by_name.items()]
+
+    def _folder(self, name: str) -> Path:
+        folder = self._settings.state_dir / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def _tls(self, domain: str) -> dict[str, Any]:
+        """Return uvicorn's settings for https; without a certificate one is made."""
+        settings = self._settings
+        if settings.certificate is not None:
+            return {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.private_key}
+        if not settings.tls:
+            return {}
+        names = [domain] if settings.host in (None, "0.0.0.0", "::") else [domain, str(settings.host)]  # noqa: S104 - compared with
+        made = make_certificate(settings.state_dir / "tls", names)
+        self.authority = made.authority
+        return {"ssl_certfile": made.certificate, "ssl_keyfile": made.private_key}
+
+
+async def _finish(work: Awaitable[T]) -> T:
+    """Await ``work`` to its end, even if the caller is cancelled meanwhile; the cancellation is raised after it."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from (None if task.cancelled() else task.exception())
+    return task.result()
 
 
 def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
-    """What everybody may know, for nobody has to show a key; why there is one user may name a folder."""
+    """Return the facts that ``GET /health`` tells anybody, without a key.
+
+    The reason for a single user is left out, because it may name a folder.
+    """
     users = "one" if runtime.one_user_because else "several"
     internet = (egress.carrier or "none") if runtime.own_network else "the machine's"
     return {
@@ -221,7 +259,7 @@ def _runtime(settings: Settings) -> Runtime:
 
 
 def _check_key(key: str) -> None:
-    """Refuse a key that no client could send as it is: the ends of a header are cut off."""
+    """Refuse a key that no client could send unchanged: blanks at the ends of a header are cut off."""
     if key.strip() != key:
         raise ConfigurationError("an API key has a blank or a line end at an end, which no header can carry; remove it")
     if any(ord(character) < 32 or ord(character) == 127 for character in key):
@@ -229,7 +267,7 @@ def _check_key(key: str) -> None:
 
 
 def _lock(state_dir: Path) -> int:
-    """Make the state folder ours until the returned descriptor is closed or this process ends."""
+    """Lock the state folder until the returned descriptor is closed or this process ends."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -247,17 +285,10 @@ def _lock(state_dir: Path) -> int:
     return descriptor
 
 
-def _own_certificate(settings: Settings) -> LocalCertificate:
-    domain = parse_domain(settings.domain).host if settings.domain else "localhost"
-    names = [domain] if settings.host in (None, "0.0.0.0", "::") else [domain, str(settings.host)]  # noqa: S104 - compared with
-    return make_certificate(settings.state_dir / "tls", names)
-
-
-def _tls(certificate: Path, private_key: Path | None) -> dict[str, Any]:
+def _require_certificate(certificate: Path, private_key: Path | None) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
             f"the certificate {certificate} with the key {private_key} cannot be used: {error}"
         ) from error
-    return {"ssl_certfile": certificate, "ssl_keyfile": private_key}

@@ -12,6 +12,8 @@ import logging
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
+from ..runtime import Runtime
+from ..state.database import Database
 from ..state.tables import CreateRow, SandboxRow
 from ..templates.model import Template
 from .control_client import NoAnswerError, StartError
@@ -34,20 +36,32 @@ class Found:
     paused: int = 0
 
 
-async def recover(sandboxes: SandboxService) -> Found:
-    """Take over the sandboxes of the database, and remove everything else in the sandboxes' folder.
+def require_runtime(store: Database, runtime: Runtime) -> None:
+    """Return if all stored sandboxes belong to ``runtime``.
 
     Raises:
-        ConfigurationError: The sandboxes belong to another runtime, or a folder cannot be removed.
+        ConfigurationError: They belong to another runtime.
     """
-    rows = sandboxes.store.select(SandboxRow)
-    for row in rows:
-        if row.runtime != sandboxes.runtime.name:
+    for row in store.select(SandboxRow):
+        if row.runtime != runtime.name:
             raise ConfigurationError(
                 f"the state folder holds sandboxes of the runtime {row.runtime!r}; start with --runtime {row.runtime}, "
                 f"or choose another state folder with --state-dir"
             )
-    states = await asyncio.gather(*(_recover(sandboxes, row) for row in rows))
+
+
+async def recover(sandboxes: SandboxService) -> Found:
+    """Take over the stored sandboxes, and remove everything else in the sandboxes' folder.
+
+    Raises:
+        ConfigurationError: A folder cannot be removed.
+    """
+    rows = sandboxes.store.select(SandboxRow)
+    tasks = [asyncio.create_task(_recover(sandboxes, row)) for row in rows]
+    try:
+        states = await asyncio.gather(*tasks)
+    finally:
+        await asyncio.gather(*tasks, return_exceptions=True)
     adopted = {row.id for row, state in zip(rows, states, strict=True) if state is not None}
     await _remove_unknown_folders(sandboxes, adopted)
     for row in rows:
@@ -59,24 +73,28 @@ async def recover(sandboxes: SandboxService) -> Found:
 
 
 async def _recover(sandboxes: SandboxService, row: SandboxRow) -> State | None:
-    """Return the state in which a sandbox was taken over; None: it was cleaned up."""
+    """Return the state in which a sandbox was taken over; None: it is gone, or was cleaned up."""
     program = sandboxes.program(row.id, Template.from_json(row.template), mounts_of(row))
-    process = process_of(row)
-    alive = process is not None and program.find(process)
-    sandbox = from_row(row, program, sandboxes.secret)
-    state = _recovered_state(sandbox, alive=alive)
-    if state is State.RUNNING and not await _keep_running(sandbox):
-        state = None
-    if state is None:
-        logger.warning("sandbox %s was %s and is gone", row.id, row.state)
-        await program.stop()
-        return None
-    if state is State.PAUSED:
-        await _keep_paused(sandbox, alive=alive)
     try:
-        await program.attach(sandbox.rules)
-    except StartError as error:
-        logger.warning("sandbox %s goes on without internet access: %s", row.id, error)
+        process = process_of(row)
+        alive = process is not None and program.find(process)
+        sandbox = from_row(row, program, sandboxes.secret)
+        state = _recovered_state(sandbox, alive=alive)
+        if state is State.RUNNING and not await _keep_running(sandbox):
+            state = None
+        if state is None:
+            logger.warning("sandbox %s was %s and is gone", row.id, row.state)
+            await program.stop()
+            return None
+        if state is State.PAUSED:
+            await _keep_paused(sandbox, alive=alive)
+        try:
+            await program.attach(sandbox.rules)
+        except StartError as error:
+            logger.warning("sandbox %s goes on without internet access: %s", row.id, error)
+    except BaseException:
+        program.release()
+        raise
     sandbox.state = state
     sandboxes.adopt(sandbox)
     logger.info("sandbox %s is here again, %s", row.id, state)

@@ -211,6 +211,10 @@ class Snapshots:
             if folder.name not in kept and not await self._remove(folder):
                 raise ConfigurationError(f"{folder}, left over from another run, cannot be removed; remove it")
 
+    async def close(self) -> None:
+        """Return when the removals that waited for creates are done; the creates have ended before."""
+        await asyncio.gather(*self._removals, return_exceptions=True)
+
     @asynccontextmanager
     async def _draft(self) -> AsyncIterator[Path]:
         """Yield the path of a new folder, which is removed after the block unless a row was written for it."""
