@@ -29,8 +29,11 @@ from support.managers import API_KEY, available_runtime, children
 
 WRONG_TEMPLATE = 'name = "half\n'
 UNFIT_TEMPLATE = "internet = false\n"
-pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-"""Sandboxes that outlive their manager outlive its handles on them."""
+pytestmark = [
+    pytest.mark.live,
+    # Sandboxes that outlive their manager outlive its handles on them.
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
 STEPS = [
     "kruise_agents.manager.manager.bind",
     "kruise_agents.manager.manager.compile_program",
