@@ -7,9 +7,9 @@ import os
 import pytest
 
 from kruise_agents.sandbox.code_interpreter.environment import (
-    assignment,
     difference,
     java_assignment,
+    python_assignment,
     r_assignment,
     restoration,
 )
@@ -30,7 +30,7 @@ def test_no_value_can_break_the_source(value: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("KA_REMOVED", "1")
     monkeypatch.setenv("KA_SET", "before")
     names: dict[str, object] = {}
-    exec(assignment({"KA_SET": value, "KA_REMOVED": None, "KA_NEVER": None}), names)
+    exec(python_assignment({"KA_SET": value, "KA_REMOVED": None, "KA_NEVER": None}), names)
     assert os.environ["KA_SET"] == value
     assert "KA_REMOVED" not in os.environ
     assert set(names) == {"__builtins__"}

@@ -36,11 +36,11 @@ def reply(status: str) -> Message:
 def test_output_is_late_until_both_marks_and_the_reply_have_come() -> None:
     late = LateOutput("mark")
     before = stream("stdout", "late\n")
-    assert late.taken(before) is before
-    assert late.taken(stream("stdout", late.mark, "mark")) is None
-    assert late.taken(reply("ok")) is None
+    assert late.strip(before) is before
+    assert late.strip(stream("stdout", late.mark, "mark")) is None
+    assert late.strip(reply("ok")) is None
     assert not late.finished
-    joined = late.taken(stream("stderr", f"e\n{late.mark}"))
+    joined = late.strip(stream("stderr", f"e\n{late.mark}"))
     assert joined is not None
     assert joined.content == {"name": "stderr", "text": "e\n"}
     assert late.finished
@@ -48,12 +48,12 @@ def test_output_is_late_until_both_marks_and_the_reply_have_come() -> None:
 
 def test_a_mark_that_could_not_be_written_is_not_waited_for() -> None:
     late = LateOutput("mark")
-    assert late.taken(reply("error")) is None
+    assert late.strip(reply("error")) is None
     assert late.finished
 
 
 def test_results_of_the_cell_pass_and_those_of_the_mark_do_not() -> None:
     late = LateOutput("mark")
     result = Message(kind="execute_result", parent="cell", date="", content={"data": {}})
-    assert late.taken(result) is result
-    assert late.taken(Message(kind="execute_result", parent="mark", date="", content={"data": {}})) is None
+    assert late.strip(result) is result
+    assert late.strip(Message(kind="execute_result", parent="mark", date="", content={"data": {}})) is None

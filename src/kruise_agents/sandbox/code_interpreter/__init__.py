@@ -1,7 +1,7 @@
-"""The code interpreter of a sandbox: what listens on port 49999.
+"""The code interpreter of a sandbox (port 49999).
 
-``CodeInterpreter`` is loaded when it is asked for, because a kernel imports this package on its way to
-``kernel`` and needs nothing of the server.
+``CodeInterpreter`` is imported on first use, because a kernel imports this package on its way to ``kernel`` and needs
+nothing of the server.
 """
 
 from __future__ import annotations

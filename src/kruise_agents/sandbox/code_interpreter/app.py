@@ -1,4 +1,4 @@
-"""The routes of port 49999 (code interpreter, August 2026, as CI 2.4.1 ... 2.11.5 use them)."""
+"""The ASGI application of port 49999 (code interpreter, August 2026, as CI 2.4.1 ... 2.11.5 use it)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from kruise_agents.protocol.names import SANDBOX_ID_HEADER
-from kruise_agents.sandbox.state import SandboxState
-
+from ...protocol.names import SANDBOX_ID_HEADER
+from ..state import SandboxState
 from .contexts import Context, Contexts
 from .errors import ContextNotFoundError, InvalidRequestError, KernelError
 from .execution import Execution
@@ -25,17 +24,17 @@ from .launcher import KernelLauncher
 from .requests import CreateContextRequest, ExecuteRequest
 from .streaming import ExecutionStream
 
-__all__ = ["CodeInterpreter"]
-
 CLOSE_SECONDS = 1.0
-"""How long answers may take to say that their kernel was stopped, when everything ends."""
+"""The time that answers have to report that their kernel was stopped, when everything ends."""
 
 
 class CodeInterpreter:
-    """Runs code in kernels and answers over HTTP.
+    """The code interpreter of one sandbox; ``app`` is its ASGI application.
 
-    ``kernel_folder`` holds sockets and connection files; its name must be short, and it is made if missing. ``first``
-    becomes the first kernel for Python.
+    Args:
+        state: the state of the sandbox.
+        kernel_folder: the folder of sockets and connection files, made if missing; its name must be short.
+        first: a fork to use for the first Python kernel.
 
     Example::
 
@@ -62,22 +61,22 @@ class CodeInterpreter:
             middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])],
             exception_handlers={InvalidRequestError: _unprocessable, ContextNotFoundError: _not_found},
         )
-        """The ASGI application."""
 
     async def start(self) -> None:
-        """Begins to start the default Python context; a failure shows in ``/health`` and ``/execute``.
+        """Start the default Python context in the background; ``/health`` and ``/execute`` report a failure.
 
-        Raises ConfigurationError when the kernel folder's name is too long.
+        Raises:
+            ConfigurationError: the name of the kernel folder is too long.
         """
         self._launcher.prepare()
         self._contexts.default()
 
     async def failure(self) -> BaseException | None:
-        """Why the default context has no kernel; waits for a start that is under way."""
+        """Wait for a start under way, and return the reason why a default context has no kernel."""
         return await self._contexts.failure()
 
     async def close(self) -> None:
-        """Ends every kernel and every answer."""
+        """End every kernel and every answer."""
         await self._contexts.close()
         if self._executions:
             await asyncio.wait(self._executions, timeout=CLOSE_SECONDS)
@@ -102,7 +101,7 @@ class CodeInterpreter:
         except KernelError as error:
             return _not_created(error)
         execution = Execution(context, order.code, order.variables)
-        # Clients send it since CI 2.9.0, and take keepalives for what they are.
+        # Clients send this header since CI 2.9.0, and recognise keepalives since then.
         keepalives = SANDBOX_ID_HEADER in request.headers
         return ExecutionStream(execution, self._executions, keepalives=keepalives)
 

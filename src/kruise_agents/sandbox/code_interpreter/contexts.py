@@ -1,4 +1,4 @@
-"""Contexts: what a client sees of a kernel. The id stays, the kernel behind it may change."""
+"""Contexts: the places in which clients run code. A context keeps its id when its kernel is replaced."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from kruise_agents.sandbox.state import SandboxState
-
+from ..state import SandboxState
 from .errors import ContextNotFoundError, KernelError
 from .kernels import Kernel
-from .languages import KernelSpec, Languages, normalised
+from .languages import KernelSpec, Languages, full_name
 from .launcher import KernelLauncher
 
-__all__ = ["Context", "Contexts"]
-
 GRACE_SECONDS = 1.0
-"""How long the code of a restarted or removed context has to end by itself."""
+"""The time that the code of a restarted or removed context has to end by itself."""
 
 
 class Context:
-    """A place where code keeps its state between executions."""
+    """A context, and its kernel while there is one.
+
+    ``cwd`` is the folder of the request that made it; code may have left that folder. An execution holds ``lock`` until
+    the kernel is idle again.
+    """
 
     def __init__(
         self, language: str, spec: KernelSpec, cwd: str, state: SandboxState, launcher: KernelLauncher
@@ -31,27 +32,26 @@ class Context:
         self.spec = spec
         self.language = language
         self.cwd = cwd
-        """The working directory as it was asked for; code may have left it."""
         self.state = state
         self.lock = asyncio.Lock()
-        """Held by an execution until the kernel is idle again."""
         self.removed = False
         self._launcher = launcher
         self._start: asyncio.Task[Kernel] | None = None
         self._failure: KernelError | None = None
 
     def start(self) -> None:
-        """Begins to start the kernel; does nothing while there is one."""
+        """Begin to start the kernel, unless there is one."""
         if self._start is None and not self.removed:
             self._start = asyncio.create_task(self._launch())
-            # The failure is kept for whoever asks next; nobody may ask before the sandbox ends.
+            # Mark a failure as retrieved: the task keeps it, but nobody may ask before the sandbox ends.
             self._start.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def kernel(self) -> Kernel:
-        """The kernel, when it is ready.
+        """Wait until the kernel is ready, and return it.
 
-        Raises KernelError when it did not start; the next call tries again. Raises ContextNotFoundError when
-        the context was removed.
+        Raises:
+            KernelError: the kernel did not start; the next call tries again.
+            ContextNotFoundError: the context was removed.
         """
         while not self.removed:
             self.start()
@@ -65,27 +65,27 @@ class Context:
                     self._start, self._failure = None, error
                 raise
             except asyncio.CancelledError:
-                # Either the caller was cancelled, or the start was by a restart or a removal.
+                # Either the caller was cancelled, or a restart or removal cancelled the start.
                 caller = asyncio.current_task()
                 if caller is not None and caller.cancelling():
                     raise
         raise ContextNotFoundError(self.id)
 
     async def restart(self) -> None:
-        """Replaces the kernel; code that runs in it ends. Raises what ``kernel`` raises."""
+        """Replace the kernel and end the code that runs in it. Raises what :meth:`kernel` raises."""
         old, self._start = self._start, None
         self.start()
-        await _finished(old, GRACE_SECONDS)
+        await _end(old, GRACE_SECONDS)
         await self.kernel()
 
     async def remove(self, grace: float = GRACE_SECONDS) -> None:
-        """Ends the kernel for good."""
+        """End the kernel for good."""
         self.removed = True
         old, self._start = self._start, None
-        await _finished(old, grace)
+        await _end(old, grace)
 
     async def failure(self) -> BaseException | None:
-        """Why the last start of the kernel failed; waits for a start that is under way."""
+        """Wait for a start under way, and return the reason why the last start failed."""
         start = self._start
         if start is None:
             return self._failure
@@ -105,25 +105,15 @@ class Context:
             self.start()
 
     def _directory(self) -> Path:
-        """The folder to start in: a missing one leaves the kernel at home, as ``%cd`` does."""
+        """Return the folder to start in; the home if the folder is missing, as ``%cd`` stays where it is."""
         home = str(self.state.home)
         wanted = home + self.cwd[1:] if self.cwd == "~" or self.cwd.startswith("~/") else self.cwd
         path = self.state.home / wanted
         return path if path.is_dir() and os.access(path, os.X_OK) else self.state.home
 
 
-async def _finished(start: asyncio.Task[Kernel] | None, grace: float) -> None:
-    """Ends the kernel that ``start`` started or is starting."""
-    if start is None:
-        return
-    start.cancel()
-    await asyncio.wait([start])
-    if not start.cancelled() and start.exception() is None:
-        await start.result().shutdown(grace)
-
-
 class Contexts:
-    """All contexts of the sandbox in the order of their creation, and the default one of each language."""
+    """The contexts of a sandbox in the order of creation, and the default context of each language."""
 
     def __init__(self, state: SandboxState, launcher: KernelLauncher) -> None:
         self._state = state
@@ -136,30 +126,30 @@ class Contexts:
         return iter(list(self._contexts.values()))
 
     def get(self, context_id: str) -> Context:
-        """Raises ContextNotFoundError."""
+        """Return a context; raise ContextNotFoundError if there is none."""
         try:
             return self._contexts[context_id]
         except KeyError:
             raise ContextNotFoundError(context_id) from None
 
     def default(self, language: str | None = None) -> Context:
-        """The default context of a language; it is made when there is none. Raises LanguageError.
+        """Return the default context of a language, made if missing; raise LanguageError.
 
-        Nothing is awaited between the look and the making, so parallel first calls share one.
+        Nothing is awaited between the look-up and the creation, so parallel first calls share one context.
         """
-        name = normalised(language)
+        name = full_name(language)
         if name not in self._defaults:
             self._defaults[name] = self._add(name, str(self._state.home))
         return self._defaults[name]
 
     async def failure(self) -> BaseException | None:
-        """Why a default context has no kernel."""
+        """Wait for starts under way, and return the reason why a default context has no kernel."""
         failures = [await context.failure() for context in self._defaults.values()]
         return next((failure for failure in failures if failure is not None), None)
 
     async def create(self, language: str | None, cwd: str | None) -> Context:
-        """A new context whose kernel is ready. Raises KernelError."""
-        context = self._add(normalised(language), cwd or str(self._state.home))
+        """Create a context and wait until its kernel is ready; raise KernelError."""
+        context = self._add(full_name(language), cwd or str(self._state.home))
         try:
             await context.kernel()
         except BaseException:
@@ -168,14 +158,14 @@ class Contexts:
         return context
 
     async def remove(self, context: Context, grace: float = GRACE_SECONDS) -> None:
-        """Forgets a context and ends its kernel."""
+        """Remove a context and end its kernel."""
         self._contexts.pop(context.id, None)
         if self._defaults.get(context.language) is context:
             del self._defaults[context.language]
         await context.remove(grace)
 
     async def close(self) -> None:
-        """Ends all kernels at once and for good."""
+        """Remove all contexts without grace."""
         await asyncio.gather(*(self.remove(context, grace=0) for context in self))
 
     def _add(self, language: str, cwd: str) -> Context:
@@ -183,3 +173,13 @@ class Contexts:
         self._contexts[context.id] = context
         context.start()
         return context
+
+
+async def _end(start: asyncio.Task[Kernel] | None, grace: float) -> None:
+    """End the kernel that a task started or is starting."""
+    if start is None:
+        return
+    start.cancel()
+    await asyncio.wait([start])
+    if not start.cancelled() and start.exception() is None:
+        await start.result().shutdown(grace)

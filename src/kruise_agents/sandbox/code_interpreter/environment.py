@@ -1,6 +1,6 @@
-"""Environment variables inside a running kernel, as source for silent requests.
+"""Environment variables of a running kernel, set by source code in silent requests.
 
-They are set in requests of their own: in front of the user's code they would move its line numbers. Values are literals
+The requests are separate, because source in front of the user's code would move its line numbers. Values are literals
 of the language, so that no value can break the source.
 """
 
@@ -11,36 +11,32 @@ import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
-__all__ = ["Changes", "assignment", "difference", "restoration"]
-
 Changes: TypeAlias = Mapping[str, str | None]
-"""Variables and their new values; None removes one."""
+"""Variables and their new values; None removes a variable."""
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
 def difference(present: Mapping[str, str], wanted: Mapping[str, str]) -> Changes:
-    """What has to change for ``present`` to become ``wanted``."""
+    """Return the changes that turn ``present`` into ``wanted``."""
     removed = dict.fromkeys(name for name in present if name not in wanted)
     return {**removed, **{name: value for name, value in wanted.items() if present.get(name) != value}}
 
 
 def restoration(changed: Mapping[str, str], base: Mapping[str, str]) -> Changes:
-    """What undoes ``changed``: back to the value in ``base``, or away."""
+    """Return the changes that undo ``changed``, back to ``base``."""
     return {name: base.get(name) for name in changed}
 
 
-def assignment(changes: Changes) -> str:
-    """Python: one expression that binds no name."""
-    values = {name: value for name, value in changes.items() if value is not None}
-    removed = [name for name, value in changes.items() if value is None]
+def python_assignment(changes: Changes) -> str:
+    """Return the changes as a Python expression that binds no name."""
+    values, removed = _split(changes)
     environ = "__import__('os').environ"
     return f"({environ}.update({values!a}), [{environ}.pop(name, None) for name in {removed!a}])"
 
 
 def javascript_assignment(changes: Changes) -> str:
-    """JavaScript and TypeScript."""
-    values = {name: value for name, value in changes.items() if value is not None}
-    removed = [name for name, value in changes.items() if value is None]
+    """Return the changes in JavaScript, which is also TypeScript."""
+    values, removed = _split(changes)
     return (
         f"void (Object.assign(process.env, {json.dumps(values)}), "
         f"{json.dumps(removed)}.forEach((name) => delete process.env[name]))"
@@ -48,28 +44,28 @@ def javascript_assignment(changes: Changes) -> str:
 
 
 def bash_assignment(changes: Changes) -> str:
-    """Bash: one line, whatever is in the values. Names that it cannot have are an error there too."""
+    """Return the changes as a single line of Bash. An impossible name is an error when the line runs."""
     parts = []
     for name, value in changes.items():
         if not _NAME.fullmatch(name):
-            parts.append(f"export {_bash_text(name)}")  # says what is wrong with it
+            parts.append(f"export {_bash_text(name)}")  # fails, and says why
         else:
             parts.append(f"unset {name}" if value is None else f"export {name}={_bash_text(value)}")
     return "; ".join(parts)
 
 
 def r_assignment(changes: Changes) -> str:
-    """R."""
-    set_ = [f"`{name}` = {json.dumps(value)}" for name, value in changes.items() if value is not None]
-    unset = [json.dumps(name) for name, value in changes.items() if value is None]
-    parts = [f"Sys.setenv({', '.join(set_)})"] if set_ else []
-    if unset:
-        parts.append(f"Sys.unsetenv(c({', '.join(unset)}))")
+    """Return the changes in R."""
+    values, removed = _split(changes)
+    settings = [f"`{name}` = {json.dumps(value)}" for name, value in values.items()]
+    parts = [f"Sys.setenv({', '.join(settings)})"] if settings else []
+    if removed:
+        parts.append(f"Sys.unsetenv(c({', '.join(map(json.dumps, removed))}))")
     return f"invisible({{{'; '.join(parts)}}})"
 
 
 def java_assignment(changes: Changes) -> str:
-    """Java, where system properties stand for them."""
+    """Return the changes in Java, as changes of system properties."""
     return " ".join(
         f"System.clearProperty({json.dumps(name)});"
         if value is None
@@ -78,12 +74,16 @@ def java_assignment(changes: Changes) -> str:
     )
 
 
+def _split(changes: Changes) -> tuple[dict[str, str], list[str]]:
+    values = {name: value for name, value in changes.items() if value is not None}
+    return values, [name for name, value in changes.items() if value is None]
+
+
 def _bash_text(text: str) -> str:
-    escaped = "".join(
-        character if character.isalnum() and character.isascii() else _bash_escape(character) for character in text
-    )
-    return f"$'{escaped}'"
+    return "$'" + "".join(map(_bash_character, text)) + "'"
 
 
-def _bash_escape(character: str) -> str:
+def _bash_character(character: str) -> str:
+    if character.isalnum() and character.isascii():
+        return character
     return "".join(f"\\x{byte:02x}" for byte in character.encode())

@@ -1,34 +1,24 @@
-"""What can go wrong between the routes and the kernels.
+"""Errors between the routes and the kernels.
 
 ::
 
     KruiseAgentsError
     └── CodeInterpreterError
-        ├── InvalidRequestError       a body that cannot be read (422)
-        ├── ContextNotFoundError      no such context, or it was removed (404)
+        ├── InvalidRequestError       422
+        ├── ContextNotFoundError      404
         └── KernelError
-            ├── LanguageError         no kernel for this language here (500)
-            ├── KernelStartError      a kernel that did not come up (500)
-            └── KernelEndedError      a kernel that ended in the middle of a request
+            ├── LanguageError         500
+            ├── KernelStartError      500
+            └── KernelEndedError      a line of the answer
 """
 
 from __future__ import annotations
 
-from kruise_agents.errors import KruiseAgentsError
-
-__all__ = [
-    "CodeInterpreterError",
-    "ContextNotFoundError",
-    "InvalidRequestError",
-    "KernelEndedError",
-    "KernelError",
-    "KernelStartError",
-    "LanguageError",
-]
+from ...errors import KruiseAgentsError
 
 
 class CodeInterpreterError(KruiseAgentsError):
-    """The root of what this package raises."""
+    """The root of the errors of this package."""
 
 
 class InvalidRequestError(CodeInterpreterError):
@@ -43,16 +33,16 @@ class ContextNotFoundError(CodeInterpreterError):
 
 
 class KernelError(CodeInterpreterError):
-    """A kernel that cannot be had."""
+    """A kernel that is not available."""
 
 
 class LanguageError(KernelError):
-    """There is no kernel for this language."""
+    """No kernel exists for this language."""
 
 
 class KernelStartError(KernelError):
-    """A kernel process ended, or kept silent, before it was ready. The text ends with its last output."""
+    """A kernel that ended, or kept silent, before it was ready. The text ends with its last output."""
 
 
 class KernelEndedError(KernelError):
-    """The kernel process ended while a request was running."""
+    """A kernel that ended while a request was running."""

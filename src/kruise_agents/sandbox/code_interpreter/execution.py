@@ -1,4 +1,4 @@
-"""One execution: from the messages of a kernel to the lines of the answer, and the work around them."""
+"""Executions: code run in a context, with the kernel's messages turned into the lines of the answer."""
 
 from __future__ import annotations
 
@@ -13,36 +13,35 @@ from .errors import ContextNotFoundError, KernelEndedError, KernelError
 from .jupyter_messages import Message
 from .kernels import Kernel
 from .late_output import LateOutput
-from .lines import ABORTED, CONTEXT_RESTARTING, END, UNEXPECTED_END, Line, error_line
-from .results import result_fields
-
-__all__ = ["Execution", "Listener", "Transcript"]
+from .lines import ABORTED, CONTEXT_RESTARTING, END, UNEXPECTED_END, Line, error_line, result_fields
 
 FIRST_REPEAT_SECONDS = 3.0
-"""When an interrupt is sent again, in case code swallowed it; the pauses double after that."""
+"""The pause before an interrupt is repeated, in case code swallowed it; later pauses double."""
 
 REPLY_SECONDS = 0.2
-"""How long to wait for the reply of a kernel that is idle already."""
+"""The time to wait for the reply of a kernel that is idle already."""
 
 
 class Transcript:
-    """The lines for the messages of one request: a state machine without a kernel."""
+    """A state machine, independent of a kernel, that turns the messages of a request into lines.
+
+    ``accepted``: the kernel took the code, so that an interrupt reaches it. ``replied``: the kernel sent its reply,
+    which comes on a channel of its own.
+    """
 
     def __init__(self) -> None:
         self.accepted = False
-        """Whether the kernel took the code: from then on an interrupt reaches it."""
         self.replied = False
-        """Whether the kernel sent its reply, which comes on a channel of its own."""
         self._idle = False
         self._failed = False
 
     @property
     def finished(self) -> bool:
-        """Whether the kernel is done with the request and ready for the next one."""
+        """Return True when the kernel is done with the request and ready for the next."""
         return self._idle and (self.accepted or self.replied)
 
     def lines(self, message: Message) -> Iterator[Line]:
-        """What ``message`` means to the client; at most one line in this version of the protocol."""
+        """Yield the lines for a message: at most one in this version of the protocol."""
         content = message.content
         match message.kind:
             case "execute_input":
@@ -60,7 +59,7 @@ class Transcript:
                 if content["status"] == "error":
                     yield from self._error(content)
                 elif content["status"] in ("aborted", "abort"):
-                    # Nothing ran, and some kernels do not say that they are idle after that.
+                    # Nothing ran, and some kernels do not report that they are idle after that.
                     self._idle = True
                     yield ABORTED
             case "status":
@@ -69,11 +68,11 @@ class Transcript:
     def _error(self, content: Mapping[str, object]) -> Iterator[Line]:
         if not self._failed:
             self._failed = True
-            yield error_from(content)
+            yield _error_from(content)
 
 
-def error_from(content: Mapping[str, object]) -> Line:
-    """The line for an exception; the parts of the traceback are joined without anything between them."""
+def _error_from(content: Mapping[str, object]) -> Line:
+    # The parts of the traceback are joined without a separator.
     traceback = content.get("traceback")
     return error_line(
         str(content.get("ename", "")),
@@ -83,14 +82,14 @@ def error_from(content: Mapping[str, object]) -> Line:
 
 
 class Listener(Protocol):
-    """Who receives the lines."""
+    """The receiver of lines."""
 
     async def write(self, line: Line) -> None:
-        """Takes a line; returns when the next one may come. The last line is ``END``."""
+        """Take a line, and return when the next may come. The last line is ``END``."""
 
 
 class Execution:
-    """Runs code in a context, one execution after another, and tells a listener.
+    """Code that runs in a context, after the context's earlier executions, and reports to a listener.
 
     ``variables`` are environment variables for this code only.
     """
@@ -109,13 +108,13 @@ class Execution:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, listener: Listener) -> asyncio.Task[None]:
-        """Begins; the task ends when the kernel is idle again, which may be after the last line."""
+        """Start the execution; the task ends when the kernel is idle again, possibly after the last line."""
         self._listener = listener
         self._task = asyncio.create_task(self._run())
         return self._task
 
     def abandon(self) -> None:
-        """Nobody listens any more: interrupts the code, or gives up the place in the queue."""
+        """Interrupt the code, or leave the queue: nobody listens any more."""
         self._abandoned = True
         if self._kernel is not None:
             self._interrupt_if_abandoned()
@@ -149,11 +148,11 @@ class Execution:
                 await self._stream(kernel)
             await self._say(END)
         finally:
-            # After the last line: the client need not wait for it, the next execution does.
+            # After the last line, so that only the next execution waits for this.
             await self._set(kernel, restoration(self._variables, base))
 
     async def _set(self, kernel: Kernel, changes: Changes) -> Line | None:
-        """Sets environment variables; returns the error when one is impossible, a name with ``=`` say."""
+        """Set environment variables; return the error for an impossible change, such as a name with ``=``."""
         if not changes:
             return None
         if kernel.spec.assignment is None:
@@ -161,13 +160,13 @@ class Execution:
                 "EnvironmentError", f"variables of a single call cannot be set in {self._context.language} here", ""
             )
         reply = await kernel.execute_silently(kernel.spec.assignment(changes))
-        return error_from(reply.content) if reply.content["status"] == "error" else None
+        return _error_from(reply.content) if reply.content["status"] == "error" else None
 
     async def _stream(self, kernel: Kernel) -> None:
         with kernel.execute(self._code) as replies:
             while not self._transcript.finished:
                 await self._pass_on(await replies.next())
-            # Almost always here already. A kernel that is interrupted outside of the code sends none.
+            # The reply has nearly always come by now. A kernel that is interrupted outside of the code sends none.
             with suppress(TimeoutError):
                 while not self._transcript.replied:
                     async with asyncio.timeout(REPLY_SECONDS):
@@ -176,7 +175,7 @@ class Execution:
             self._late = kernel.mark(replies)
             self._interrupt_if_abandoned()
             while self._late is not None and not self._late.finished:
-                late = self._late.taken(await replies.next())
+                late = self._late.strip(await replies.next())
                 if late is not None:
                     await self._pass_on(late)
 

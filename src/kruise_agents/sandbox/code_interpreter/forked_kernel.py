@@ -1,7 +1,7 @@
-"""A fork of this program that waits to become the first kernel, for which it has imported everything.
+"""A fork of the sandbox's program that waits to become the first kernel, with all of a kernel's imports done.
 
-It is made while the program is young: with one thread, no event loop, and nothing in its memory that code in the
-sandbox should not read.
+The fork is made while the program is young: it has one thread, no event loop, and nothing in its memory that code in
+the sandbox must not read.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kruise_agents.sandbox.linux.descriptors import close_all_but
+from ..linux.descriptors import close_all_but
 
 _ORDER_BYTES = 65536
 _VARIABLES = frozenset({"HOME", "IPYTHONDIR", "LOGNAME", "PATH", "USER"})
-"""Others could change how Python starts, or the C library, and both have started."""
-
-__all__ = ["Birth", "WaitingKernel", "fork"]
+"""Any other variable could change how Python or the C library starts, and both have started already."""
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
-    """In the fork: what it is to become."""
+class KernelOrder:
+    """In the fork: the command and environment of the kernel that it becomes."""
 
     command: list[str]
     environment: dict[str, str]
@@ -38,17 +36,14 @@ class WaitingKernel:
         self._orders: socket.socket | None = orders
 
     def fits(self, environment: Mapping[str, str]) -> bool:
-        """Whether it is still there and can become a kernel with this environment."""
+        """Return True if the fork still waits and can become a kernel with this environment."""
         return self._orders is not None and _VARIABLES.issuperset(environment)
 
     def become(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path, output: int) -> ForkedProcess:
-        """Let it go on as the process of this command.
-
-        Parameters:
-            output: the descriptor for its standard output and error.
+        """Let the fork go on as the process of a command, with descriptor ``output`` as its output and error.
 
         Raises:
-            OSError: it has ended.
+            OSError: the fork has ended.
         """
         assert self._orders is not None
         order = {"command": list(command), "environment": dict(environment), "cwd": str(cwd)}
@@ -58,7 +53,7 @@ class WaitingKernel:
         return ForkedProcess(self.pid)
 
     def drop(self) -> None:
-        """End it, if it still waits."""
+        """End the fork if it still waits."""
         if self._orders is not None:
             self._orders.close()
             self._orders = None
@@ -67,23 +62,24 @@ class WaitingKernel:
 
 @dataclass(frozen=True, slots=True)
 class ForkedProcess:
-    """A child of this process, as far as ``subprocess.Popen`` is needed."""
+    """A child of this process, with the part of ``subprocess.Popen`` that a kernel needs."""
 
     pid: int
 
     def wait(self) -> int:
-        """Reap it."""
+        """Reap the child and return its exit code."""
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def fork() -> WaitingKernel | Birth:
-    """Make the fork. Returns twice: at once in the program, and in the fork when it is used."""
+def fork() -> WaitingKernel | KernelOrder:
+    """Make the fork. Return at once in the program, and a second time in the fork when it is used."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid:
         theirs.close()
         return WaitingKernel(pid, ours)
-    close_all_but({0, 1, 2, theirs.fileno()})  # a kernel is anybody's, and what the manager has handed over is not
+    # Anybody may use the kernel, but not the descriptors that the manager has passed to the program.
+    close_all_but({0, 1, 2, theirs.fileno()})
     ours.detach()
     with theirs:
         data, descriptors, _, _ = socket.recv_fds(theirs, _ORDER_BYTES, 1)
@@ -97,4 +93,4 @@ def fork() -> WaitingKernel | Birth:
     for descriptor in (nothing, descriptors[0]):
         os.close(descriptor)
     os.chdir(order["cwd"])
-    return Birth(order["command"], order["environment"])
+    return KernelOrder(order["command"], order["environment"])

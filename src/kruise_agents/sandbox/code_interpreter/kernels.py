@@ -1,7 +1,7 @@
-"""One kernel: its start, the requests it is sent, interrupts, and its end.
+"""Kernels: their start, requests, interrupts and end.
 
-Messages are read all the time, so that the output of threads between two requests does not pile up, and handed
-to the request that caused them; a slow reader of a request slows the kernel down.
+Messages are read all the time, so that the output of threads between two requests does not pile up. Each message goes
+to the request that caused it, and a slow reader of a request slows the kernel down.
 """
 
 from __future__ import annotations
@@ -22,28 +22,26 @@ from .languages import KernelSpec
 from .late_output import LateOutput
 from .process import KernelProcess
 
-__all__ = ["Kernel", "Replies"]
-
 START_SECONDS = 60.0
 INTERRUPT_SECONDS = 1.0
-"""How long the way to a kernel that is asked to interrupt stays open."""
+"""How long the socket for an interrupt request stays open."""
 RECONNECT_MILLISECONDS = 5
-"""How often a socket tries to reach a kernel that does not listen yet; the default of 100 would delay it."""
+"""The pause between two attempts to reach a starting kernel; ZeroMQ's default of 100 would delay the start."""
 MESSAGES_IN_FLIGHT = 16
-"""How many messages may wait on this side; beyond that the kernel's output channel blocks."""
+"""How many messages may wait on this side before the kernel's output channel blocks."""
 LAST_OUTPUT_MILLISECONDS = 20
-"""How long the output channel of an ended process has to be silent to be taken as empty."""
+"""The silence after which the output channel of an ended process counts as empty."""
 
 
 class Replies:
-    """The messages that one request causes."""
+    """The messages that a request causes."""
 
     def __init__(self, request_id: str) -> None:
         self.request_ids = {request_id}
         self._queue: asyncio.Queue[Message | None] = asyncio.Queue(MESSAGES_IN_FLIGHT)
 
     async def next(self) -> Message:
-        """The next message. Raises KernelEndedError when the kernel has ended and everything was read."""
+        """Return the next message; raise KernelEndedError after the last message of a kernel that has ended."""
         message = await self._queue.get()
         self._queue.task_done()
         if message is None:
@@ -51,32 +49,36 @@ class Replies:
         return message
 
     async def put(self, message: Message | None) -> None:
-        """Hands over a message, None for the end of the kernel; waits while too many are unread."""
+        """Add a message, or None for the end of the kernel; wait while the queue is full."""
         await self._queue.put(message)
 
     @property
     def full(self) -> bool:
-        """Whether ``put`` would wait."""
+        """Return True if :meth:`put` would wait."""
         return self._queue.full()
 
     async def drained(self) -> None:
-        """Returns when everything was read."""
+        """Wait until every message was read."""
         await self._queue.join()
 
     def discard(self) -> None:
-        """Drops what is unread, which also releases a reader that waits for room."""
+        """Drop unread messages, which also releases a waiting :meth:`put`."""
         while not self._queue.empty():
             self._queue.get_nowait()
             self._queue.task_done()
 
     def cut(self) -> None:
-        """Drops what is unread and ends: the kernel was stopped on purpose."""
+        """Drop unread messages and end, because the kernel was stopped on purpose."""
         self.discard()
         self._queue.put_nowait(None)
 
 
 class Kernel:
-    """A running kernel. One request at a time; the caller sees to that."""
+    """A running kernel. The caller makes only one request at a time.
+
+    ``environment`` is the last environment that the kernel was given, without the variables of single calls. ``ended``
+    is set when the process is gone, its output was read, and nothing of it is left.
+    """
 
     def __init__(
         self,
@@ -88,9 +90,7 @@ class Kernel:
     ) -> None:
         self.spec = spec
         self.environment = environment
-        """The environment that the kernel was last given, without the variables of single calls."""
         self.ended = asyncio.Event()
-        """Set when the process is gone, its output was read and nothing of it is left."""
         self._process = process
         self._endpoint = endpoint
         self._context = context
@@ -111,13 +111,13 @@ class Kernel:
         return self._process.pid
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Calls ``callback`` as soon as the process has ended, for whatever reason."""
+        """Call ``callback`` as soon as the process has ended, for whatever reason."""
         self._when_ended = callback
         if self._process.ended.is_set():
             callback()
 
     async def wait_until_ready(self) -> None:
-        """Returns when requests are answered and their output arrives. Raises KernelStartError."""
+        """Wait until the kernel answers requests and its output arrives; raise KernelStartError."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 while not await self._answers():
@@ -128,32 +128,31 @@ class Kernel:
             problem = "ended before it was ready"
         else:
             return
-        last_words = self._process.last_words()
+        last_output = self._process.last_output()
         await self.shutdown()
-        raise KernelStartError(f"the kernel {problem}" + (f": {last_words}" if last_words else ""))
+        raise KernelStartError(f"the kernel {problem}" + (f": {last_output}" if last_output else ""))
 
     @contextmanager
     def execute(self, code: str, *, silent: bool = False) -> Iterator[Replies]:
-        """Sends ``code`` and gives the messages that it causes.
+        """Send ``code`` and give the messages that it causes.
 
-        Silent code raises no counter, displays nothing and stays out of the history.
+        Silent code raises no counter, displays nothing, and stays out of the history.
         """
-        with self._request("execute_request", _order(code, silent)) as replies:
+        with self._request("execute_request", _execute_content(code, silent)) as replies:
             yield replies
 
     def mark(self, replies: Replies) -> LateOutput | None:
-        """Has the end of the output of a request marked that is done; None where it has come already."""
+        """Have the kernel mark the end of a finished request's output; return None if all output has come already."""
         if self.spec.mark is None:
             return None
         request_id = self._next_id()
         late = LateOutput(request_id)
         replies.request_ids.add(request_id)
-        content = _order(self.spec.mark(late.mark), silent=True)
-        self._shell.send_multipart(self._endpoint.pack("execute_request", content, request_id))
+        self._send("execute_request", _execute_content(self.spec.mark(late.mark), silent=True), request_id)
         return late
 
     async def execute_silently(self, code: str) -> Message:
-        """Runs ``code`` unseen and returns the kernel's reply. Raises KernelEndedError."""
+        """Run ``code`` silently and return the kernel's reply; raise KernelEndedError."""
         with self.execute(code, silent=True) as replies:
             reply: Message | None = None
             idle = False
@@ -165,10 +164,10 @@ class Kernel:
             return reply
 
     def interrupt(self) -> None:
-        """Interrupts what is running; an idle kernel ignores it.
+        """Interrupt the running code; an idle kernel ignores the interrupt.
 
-        Some kernels cannot be interrupted everywhere: asked a second time for the same request, they are killed, so
-        that the context becomes usable again.
+        Some kernels cannot always be interrupted. At the second interrupt of a request such a kernel is killed, so that
+        the context becomes usable again.
         """
         if self._interrupted and self.spec.replaced_when_deaf:
             self._process.signal(SIGKILL)
@@ -176,16 +175,15 @@ class Kernel:
             self._process.signal(SIGINT)
         else:
             control = self._connected("control", zmq.DEALER)
-            control.send_multipart(self._pack("interrupt_request", {}))
+            control.send_multipart(self._endpoint.pack("interrupt_request", {}, self._next_id()))
             asyncio.get_running_loop().call_later(INTERRUPT_SECONDS, control.close, 0)
         self._interrupted = True
 
     async def shutdown(self, grace: float = 0.0) -> None:
-        """Ends the kernel and waits until nothing of it is left.
+        """End the kernel and wait until nothing of it is left.
 
-        With ``grace``, it has so many seconds to interrupt its work and to end by itself, so that open files
-        are written and exit handlers run. A request that runs ends at once for whoever waits for it: what the kernel
-        answers to the interrupt is not the reason.
+        With ``grace`` seconds, the kernel may interrupt its work and end by itself, so that files are written and exit
+        handlers run. A running request ends at once for its reader, whose answer must not show the interrupt.
         """
         self._stopped = True
         if self._replies is not None:
@@ -194,7 +192,9 @@ class Kernel:
             self.interrupt()
             control = self._connected("control", zmq.DEALER)
             try:
-                await control.send_multipart(self._pack("shutdown_request", {"restart": False}))
+                await control.send_multipart(
+                    self._endpoint.pack("shutdown_request", {"restart": False}, self._next_id())
+                )
                 async with asyncio.timeout(grace):
                     await self._process.ended.wait()
             except TimeoutError:
@@ -217,8 +217,9 @@ class Kernel:
     def _next_id(self) -> str:
         return f"{self._endpoint.session}-{next(self._request_numbers)}"
 
-    def _pack(self, kind: str, content: dict[str, Any]) -> list[bytes]:
-        return self._endpoint.pack(kind, content, self._next_id())
+    def _send(self, kind: str, content: dict[str, Any], request_id: str) -> None:
+        # Not awaited: the socket's queue always has room for a request, even before the kernel listens.
+        self._shell.send_multipart(self._endpoint.pack(kind, content, request_id))
 
     @contextmanager
     def _request(self, kind: str, content: dict[str, Any]) -> Iterator[Replies]:
@@ -227,8 +228,7 @@ class Kernel:
         request_id = self._next_id()
         replies = self._replies = Replies(request_id)
         self._interrupted = False
-        # Not awaited: a queue has room for one request at any time, also before the kernel listens.
-        self._shell.send_multipart(self._endpoint.pack(kind, content, request_id))
+        self._send(kind, content, request_id)
         try:
             yield replies
         finally:
@@ -236,10 +236,10 @@ class Kernel:
             replies.discard()
 
     async def _answers(self) -> bool:
-        """Whether a request was answered on both channels.
+        """Return True if a request was answered on both channels.
 
-        A subscription takes effect some time after the connection, and what was published before is lost: a
-        reply alone does not prove that the next output will arrive.
+        A reply alone does not prove that the next output will arrive: a subscription takes effect some time after the
+        connection, and earlier output is lost.
         """
         with self._request("kernel_info_request", {}) as replies:
             while (await replies.next()).kind != "kernel_info_reply":
@@ -257,7 +257,7 @@ class Kernel:
             while True:
                 await self._hand_over(self._endpoint.unpack(await socket.recv_multipart()))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            # Code that forges messages can do this. A kernel that cannot be understood ends like a dead one.
+            # Code can forge messages. A kernel that sends nonsense ends like a dead one.
             self._process.signal(SIGKILL)
 
     async def _hand_over(self, message: Message) -> None:
@@ -267,7 +267,7 @@ class Kernel:
         if self.spec.output_blocks or not replies.full:
             await replies.put(message)
             return
-        # It would drop what nobody reads in time, the end of the request as well, so it has to stand still.
+        # This kernel drops output that nobody reads in time, even the end of the request, so it is stopped.
         self._process.signal(SIGSTOP)
         try:
             await replies.put(message)
@@ -291,21 +291,21 @@ class Kernel:
         self.ended.set()
 
     async def _read_last_output(self) -> None:
-        # What the process published before its end is still on the way.
+        # Output that the process published before its end is still on the way.
         while await self._iopub.poll(LAST_OUTPUT_MILLISECONDS):
             await self._hand_over(self._endpoint.unpack(await self._iopub.recv_multipart()))
         if self._replies is not None:
             await self._replies.put(None)
 
 
-def _order(code: str, silent: bool) -> dict[str, Any]:
+def _execute_content(code: str, silent: bool) -> dict[str, Any]:
     return {
         "code": code,
         "silent": silent,
         "store_history": not silent,
         "user_expressions": {},
         "allow_stdin": False,
-        # A kernel that stops on errors aborts what arrives right after one. There is never a second request in its
-        # queue that would have to be aborted.
+        # A kernel that stops on errors aborts requests that arrive right after an error. Here no request waits behind
+        # another, so none needs to be aborted.
         "stop_on_error": False,
     }

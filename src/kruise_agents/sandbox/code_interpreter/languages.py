@@ -1,7 +1,7 @@
-"""Which languages have a kernel here, how it is started, and what each needs said in its own words.
+"""Kernels of the languages: how each is found, started and spoken to.
 
-Python's kernel is ours. Every other one is found as Jupyter finds it, by a ``kernel.json``, or, for those that come
-from the extra ``languages``, in the manager's Python environment, where they install none.
+Python's kernel is our own program. Kernels of the extra ``languages`` are found in the manager's Python environment,
+where they install no ``kernel.json``. All others are found as Jupyter finds them, by a ``kernel.json``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ from . import environment
 from .environment import Changes
 from .errors import LanguageError
 
-__all__ = ["PYTHON", "KernelSpec", "Languages", "normalised"]
-
 PYTHON = "python"
 CONNECTION_FILE = "{connection_file}"
-"""In a command, as in ``kernel.json``: the path of the connection file."""
+"""The placeholder for the path of the connection file in a command, as in ``kernel.json``."""
 
 BASH_CLASS = "kruise_agents.sandbox.code_interpreter.kernel.bash.LineKernel"
 
@@ -45,43 +43,42 @@ Mark: TypeAlias = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
-    """How the kernel of a language is started and spoken to."""
+    """The start and the properties of a language's kernel."""
 
     command: tuple[str, ...]
-    """With :data:`CONNECTION_FILE` where its path belongs."""
+    """The command, with :data:`CONNECTION_FILE` in place of the path."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """Additional environment variables of the process."""
     transport: Literal["ipc", "tcp"] = "ipc"
     interrupt: Literal["signal", "message"] = "signal"
     replaced_when_deaf: bool = False
-    """Whether it is killed when it does not follow an interrupt. If not, the interrupt is repeated."""
+    """Kill a kernel that does not follow an interrupt. If False, the interrupt is repeated."""
     output_blocks: bool = False
-    """Whether it waits while nobody reads its output. Kernels drop it by default and then have to be stopped."""
+    """The kernel waits while nobody reads its output. If False, it drops output, and is stopped to prevent this."""
     assignment: Assignment | None = None
-    """Makes the source that changes environment variables in a running kernel; None: it cannot be told."""
+    """Makes source that changes environment variables in a running kernel; None if that is not possible."""
     mark: Mark | None = None
-    """For kernels that say that they are done before all output has left: makes the source that writes a text to both
-    outputs, which comes after everything else."""
+    """For kernels that report the end of a request before all output has left: makes source that writes a text to both
+    outputs, after all other output."""
     preparation: str = ""
-    """Source that runs unseen before anything else."""
+    """Source that runs silently before any other code."""
 
 
 class Languages:
-    """Finds kernels.
+    """The kernels of a sandbox.
 
-    Parameters:
-        python: the command of the kernel for Python.
-        home: whose ``.local/share/jupyter/kernels`` counts first.
+    Args:
+        python: the kernel for Python.
+        home: the folder whose ``.local/share/jupyter/kernels`` is searched first.
     """
 
     def __init__(self, python: KernelSpec, home: Path) -> None:
         self._python = python
-        # In our own program, for the sake of its output channel; what only Python needs does no harm.
+        # Run by our own program for its lossless output channel; its settings for Python do no harm.
         self._bash = replace(
             python,
             command=(*python.command, "--kernel", BASH_CLASS),
             assignment=environment.bash_assignment,
-            # Interrupted again while it waits for the prompt, it would lose track of its shell.
+            # A second interrupt while the kernel waits for the prompt would make it lose track of its shell.
             replaced_when_deaf=True,
         )
         self._folders = (
@@ -91,10 +88,10 @@ class Languages:
         )
 
     def spec(self, language: str) -> KernelSpec:
-        """How the kernel of a language (its full name) is started.
+        """Return the kernel of a language, given by its full name.
 
         Raises:
-            LanguageError: there is none; the text says what to install.
+            LanguageError: no kernel exists; the text says what to install.
         """
         if language == PYTHON:
             return self._python
@@ -113,7 +110,7 @@ class Languages:
                 variables={"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"},
                 transport="tcp",
                 interrupt="message",
-                # What awaits cannot be interrupted there (2.9).
+                # Deno (2.9) cannot interrupt code that awaits.
                 replaced_when_deaf=True,
                 assignment=environment.javascript_assignment,
                 mark=_deno_mark,
@@ -123,14 +120,14 @@ class Languages:
 
     def _from_folders(self, language: str) -> KernelSpec | None:
         for folder in self._folders:
-            for file, wanted in _kernel_files(folder):
-                if language in (file.parent.name.lower(), str(wanted.get("language", "")).lower()):
-                    return _installed(language, file, wanted)
+            for file, description in _kernel_files(folder):
+                if language in (file.parent.name.lower(), str(description.get("language", "")).lower()):
+                    return _installed(language, file, description)
         return None
 
 
-def normalised(language: str | None) -> str:
-    """The full name of a language as a client may write it (``" JS"`` is ``javascript``)."""
+def full_name(language: str | None) -> str:
+    """Return the full name of a language that a client wrote in its own way: ``" JS"`` is ``javascript``."""
     written = (language or "").strip().lower()
     return _SHORT_FORMS.get(written, written)
 
@@ -138,23 +135,24 @@ def normalised(language: str | None) -> str:
 def _kernel_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for file in sorted(folder.glob("*/kernel.json")):
         try:
-            wanted = json.loads(file.read_text(encoding="utf-8"))
+            description = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            continue  # no kernel that could be started
-        if isinstance(wanted, dict) and isinstance(wanted.get("argv"), list):
-            yield file, wanted
+            continue  # this kernel could not be started
+        if isinstance(description, dict) and isinstance(description.get("argv"), list):
+            yield file, description
 
 
-def _installed(language: str, file: Path, wanted: dict[str, Any]) -> KernelSpec:
-    command = tuple(str(part).replace("{resource_dir}", str(file.parent)) for part in wanted["argv"])
-    variables = wanted.get("env")
+def _installed(language: str, file: Path, description: dict[str, Any]) -> KernelSpec:
+    command = tuple(str(part).replace("{resource_dir}", str(file.parent)) for part in description["argv"])
+    variables = description.get("env")
+    by_message = description.get("interrupt_mode") == "message"
     return KernelSpec(
         command,
         variables={str(k): str(v) for k, v in variables.items()} if isinstance(variables, dict) else {},
-        # Not every kernel knows ipc.
+        # Not every kernel supports ipc.
         transport="tcp",
-        interrupt="message" if wanted.get("interrupt_mode") == "message" else "signal",
-        replaced_when_deaf=wanted.get("interrupt_mode") == "message",
+        interrupt="message" if by_message else "signal",
+        replaced_when_deaf=by_message,
         assignment=_ASSIGNMENTS.get(language),
     )
 
@@ -169,11 +167,11 @@ def _deno() -> str | None:
 
 
 def _deno_mark(text: str) -> str:
-    # What console.log ends in; a cell may have replaced that.
+    # The function below console.log, because a cell may have replaced console.log.
     return f"for (const isError of [false, true]) Deno[Deno.internal].core.print({json.dumps(text)}, isError)"
 
 
-# Deno's kernel has no `require`, and takes the output of console.log only.
+# Deno's kernel has no `require`, and sends only the output of console.log.
 _NODE_LIKE = """\
 await (async () => {
   globalThis.require = (await import("node:module")).createRequire(process.cwd() + "/cell.js");

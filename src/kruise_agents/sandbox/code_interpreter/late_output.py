@@ -1,7 +1,7 @@
-"""Output that a kernel sends after it has said that it is done.
+"""Output that a kernel sends after it has reported that a cell is done.
 
-Deno's kernel (2.9) hands the text of a cell to a task of its own and does not wait for it. A text of ours, written to
-both outputs after the cell, comes behind everything that the cell has written.
+Deno's kernel (2.9) writes the output of a cell in a task of its own and does not wait for it. A mark that is written to
+both outputs after the cell follows everything that the cell has written.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from dataclasses import replace
 
 from .jupyter_messages import Message
 
-__all__ = ["LateOutput"]
-
 
 class LateOutput:
-    """Takes messages up to the marks: a state machine without a kernel.
+    """A state machine, independent of a kernel, that takes messages up to the marks.
 
-    ``request_id`` is the request that writes the marks; give it :attr:`mark` to write.
+    ``request_id`` is the request that writes :attr:`mark`.
     """
 
     def __init__(self, request_id: str) -> None:
@@ -28,11 +26,11 @@ class LateOutput:
 
     @property
     def finished(self) -> bool:
-        """Whether both marks have come, and the kernel is ready for the next request."""
+        """Return True when both marks have come, and the kernel is ready for the next request."""
         return self._replied and not self._missing
 
-    def taken(self, message: Message) -> Message | None:
-        """``message`` without the mark; None when it belongs to nothing but the mark."""
+    def strip(self, message: Message) -> Message | None:
+        """Return a message without the mark; None for a message that belongs only to the mark."""
         if message.kind == "stream":
             return self._without_mark(message)
         if message.parent != self._request_id:

@@ -1,4 +1,4 @@
-"""Starting kernels: the command, the environment, and the folder for their sockets."""
+"""Start of kernels: the command, the environment, and the folder for their sockets."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from pathlib import Path
 
 import zmq.asyncio
 
-from kruise_agents.errors import ConfigurationError
-
-from .environment import assignment
+from ...errors import ConfigurationError
+from .environment import python_assignment
 from .errors import KernelStartError
 from .forked_kernel import WaitingKernel
 from .jupyter_messages import Endpoint, free_ports
 from .kernels import Kernel
 from .languages import CONNECTION_FILE, KernelSpec
 from .process import KernelProcess
-
-__all__ = ["KernelLauncher"]
 
 PROGRAM = Path(__file__).parent / "kernel" / "__main__.py"
 SOCKET_NAME_BYTES = 107
@@ -30,29 +27,33 @@ SOCKET_NAME_BYTES = 107
 
 @dataclass(frozen=True, slots=True)
 class KernelLauncher:
-    """Starts kernels whose files and sockets lie in one folder."""
+    """A launcher of kernels whose files and sockets lie in one folder."""
 
     python: Path
     folder: Path
     context: zmq.asyncio.Context
     waiting: WaitingKernel | None = None
-    """What the first kernel for Python is made of."""
+    """The fork for the first Python kernel."""
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     @property
     def spec(self) -> KernelSpec:
-        """How our own kernel, that of Python, is started."""
+        """The spec of our own kernel, Python's."""
         command = (str(self.python), str(PROGRAM), "-f", CONNECTION_FILE, "--parent", str(os.getpid()))
-        # Without it, IPython's profile would lie in the middle of the user's files.
+        # By default, IPython's profile would lie among the user's files.
         variables = {"IPYTHONDIR": str(self._profile_folder)}
-        return KernelSpec(command, variables, output_blocks=True, assignment=assignment)
+        return KernelSpec(command, variables, output_blocks=True, assignment=python_assignment)
 
     @property
     def _profile_folder(self) -> Path:
         return self.folder / "ipython"
 
     def prepare(self) -> None:
-        """Makes the folder. Raises ConfigurationError when its name is too long for sockets."""
+        """Create the folder.
+
+        Raises:
+            ConfigurationError: the folder's name is too long for sockets.
+        """
         longest = len(os.fsencode(self.folder)) + len("/k999999-5")
         if longest > SOCKET_NAME_BYTES:
             raise ConfigurationError(
@@ -62,16 +63,15 @@ class KernelLauncher:
         self._make_folders()
 
     async def start(self, spec: KernelSpec, environment: Mapping[str, str], cwd: Path) -> Kernel:
-        """Starts a kernel and waits until it is ready. Raises KernelStartError."""
+        """Start a kernel and wait until it is ready; raise KernelStartError."""
         ports = free_ports() if spec.transport == "tcp" else None
         endpoint = Endpoint(self.folder / f"k{next(self._numbers)}", ports)
         command = [part.replace(CONNECTION_FILE, str(endpoint.connection_file)) for part in spec.command]
-        surroundings = {**spec.variables, **environment}
         try:
             self._make_folders()  # code in the sandbox may have emptied /tmp
             endpoint.write_connection_file()
             waiting = self.waiting if spec == self.spec else None
-            process = KernelProcess.start(command, surroundings, cwd, self.folder, waiting)
+            process = KernelProcess.start(command, {**spec.variables, **environment}, cwd, self.folder, waiting)
         except (OSError, ValueError) as error:
             endpoint.remove_files()
             raise KernelStartError(f"the kernel cannot be started: {error}") from error

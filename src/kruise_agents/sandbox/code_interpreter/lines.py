@@ -1,26 +1,31 @@
-"""The lines of the answer of ``/execute``: one JSON object each (code interpreter, August 2026)."""
+"""Lines of the answer of ``/execute``: one JSON object each (code interpreter, August 2026)."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, TypeAlias
-
-__all__ = [
-    "ABORTED",
-    "CONTEXT_RESTARTING",
-    "END",
-    "KEEPALIVE",
-    "UNEXPECTED_END",
-    "Line",
-    "encoded",
-    "error_line",
-]
 
 Line: TypeAlias = dict[str, Any]
 
+_FIELDS = {
+    "text/plain": "text",
+    "text/html": "html",
+    "text/markdown": "markdown",
+    "image/svg+xml": "svg",
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "application/pdf": "pdf",
+    "text/latex": "latex",
+    "application/json": "json",
+    "application/javascript": "javascript",
+    "e2b/data": "data",
+    "e2b/chart": "chart",
+}
+
 
 def error_line(name: str, value: str, traceback: str = "") -> Line:
-    """An ``error`` line; errors that no code raised have no traceback."""
+    """Return an ``error`` line; only errors of code have a traceback."""
     return {"type": "error", "name": name, "value": value, "traceback": traceback}
 
 
@@ -33,10 +38,25 @@ UNEXPECTED_END = error_line(
 )
 
 
-def encoded(line: Line) -> bytes:
-    """``line`` as it is sent.
+def result_fields(bundle: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a ``result`` line for a kernel's MIME bundle; other MIME types go into ``extra``."""
+    fields = {_FIELDS[kind]: value for kind, value in bundle.items() if kind in _FIELDS}
+    if "text" in fields:
+        fields["text"] = _unquoted(fields["text"])
+    return {**fields, "extra": {kind: value for kind, value in bundle.items() if kind not in _FIELDS}}
 
-    Everything outside ASCII is escaped: the SDK splits the stream at everything that ``str.splitlines`` takes
-    for the end of a line, U+2028 and U+0085 among them, and text of a program may hold lone surrogates.
+
+def encoded(line: Line) -> bytes:
+    """Return a line as bytes, with everything outside ASCII escaped.
+
+    The SDK splits the stream at every line end of ``str.splitlines``, including U+2028 and U+0085, and the text of a
+    program may hold lone surrogates.
     """
     return json.dumps(line).encode("ascii") + b"\n"
+
+
+def _unquoted(text: Any) -> Any:
+    """Return a text without one pair of equal quotes around it; nothing inside is unescaped."""
+    if isinstance(text, str) and len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return text

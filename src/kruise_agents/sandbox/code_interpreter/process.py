@@ -1,4 +1,4 @@
-"""The process of one kernel: its group, its end, and its last words."""
+"""The process of a kernel: its process group, its end, and its last output."""
 
 from __future__ import annotations
 
@@ -10,34 +10,25 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Protocol, Self
+from typing import IO, Self
 
-from .forked_kernel import WaitingKernel
+from .forked_kernel import ForkedProcess, WaitingKernel
 
-__all__ = ["KernelProcess"]
-
-LAST_WORDS = 2000
-"""How many bytes of a failed kernel's output go into an error message."""
-
-
-class _Child(Protocol):
-    @property
-    def pid(self) -> int: ...
-
-    def wait(self) -> int: ...
+LAST_OUTPUT_BYTES = 2000
+"""How much of a failed kernel's output goes into an error message."""
 
 
 class KernelProcess:
     """A child process that leads its own process group.
 
-    Its end is noticed by a pidfd, in the same turn of the event loop. Whatever is left of the group is killed
-    then, and the process is reaped: no child outlives it unseen, and no zombie stays.
+    A pidfd reports the end of the process in the same turn of the event loop. The rest of the group is killed then, and
+    the process is reaped, so that no child and no zombie is left.
     """
 
-    def __init__(self, process: _Child, output: IO[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | ForkedProcess, output: IO[bytes]) -> None:
         self._process = process
         self._output = output
-        self._last_words = ""
+        self._last_output = ""
         self._pidfd = os.pidfd_open(process.pid)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._pidfd, self._on_exit)
@@ -53,14 +44,17 @@ class KernelProcess:
         output_folder: Path,
         waiting: WaitingKernel | None = None,
     ) -> Self:
-        """Starts ``command`` in a session of its own, with this environment and nothing else.
+        """Start ``command`` in its own session, with exactly this environment.
 
-        The process that is ``waiting`` to become one is used, or ended. Raises OSError when it cannot be started.
+        The fork that is ``waiting`` becomes the process if it fits; otherwise it is ended.
+
+        Raises:
+            OSError: the process cannot be started.
         """
-        # A file without a name: it needs no reader, and nothing is left of it.
+        # An unnamed file needs no reader and leaves nothing behind.
         output = tempfile.TemporaryFile(dir=output_folder)  # noqa: SIM115 - closed at the end of the process
         try:
-            process: _Child
+            process: subprocess.Popen[bytes] | ForkedProcess
             if waiting is not None and waiting.fits(environment):
                 process = waiting.become(command, environment, cwd, output.fileno())
             else:
@@ -74,34 +68,34 @@ class KernelProcess:
 
     @property
     def pid(self) -> int:
-        """The process id, which is also the id of its group."""
+        """The process id, which is also the id of the group."""
         return self._process.pid
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Calls ``callback`` when the process has ended and was reaped."""
+        """Call ``callback`` when the process has ended and was reaped."""
         self._when_ended = callback
 
     def signal(self, number: signal.Signals) -> None:
-        """Signals the whole group: programs that a cell waits for as well."""
+        """Signal the whole group, including programs that a cell waits for."""
         if not self.ended.is_set():
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
-    def last_words(self) -> str:
-        """The end of what the process wrote before its output was taken over by the kernel."""
+    def last_output(self) -> str:
+        """Return the end of the output from before the kernel took its output over."""
         if not self._output.closed:
             size = self._output.seek(0, os.SEEK_END)
-            self._output.seek(max(0, size - LAST_WORDS))
-            self._last_words = self._output.read().decode(errors="replace").strip()
-        return self._last_words
+            self._output.seek(max(0, size - LAST_OUTPUT_BYTES))
+            self._last_output = self._output.read().decode(errors="replace").strip()
+        return self._last_output
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        # Before the process is reaped, because its id, and so the group's, may be given away after that.
+        # Before the process is reaped, because its id, and so the group's, may be reused after that.
         self.signal(signal.SIGKILL)
         self._process.wait()
-        self.last_words()
+        self.last_output()
         self._output.close()
         self.ended.set()
         self._when_ended()

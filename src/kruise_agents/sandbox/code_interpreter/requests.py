@@ -1,18 +1,17 @@
-"""The request bodies of ``/execute`` and ``/contexts``, checked.
+"""Request bodies of ``/execute`` and ``/contexts``.
 
 Unknown keys are ignored, and an empty string counts as absent (code interpreter, August 2026).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
+from ...protocol.fields import FieldError, Fields
 from .errors import InvalidRequestError
-
-__all__ = ["CreateContextRequest", "ExecuteRequest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +25,15 @@ class ExecuteRequest:
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """Raises InvalidRequestError when ``body`` is not what the route takes."""
-        fields = _object(body)
-        code = fields.get("code")
-        if not isinstance(code, str):
-            raise InvalidRequestError(f"code must be a string, not {_kind(code)}")
-        return cls(
-            code=code,
-            context_id=_optional_text(fields, "context_id"),
-            language=_optional_text(fields, "language"),
-            variables=_variables(fields.get("env_vars")),
-        )
+        """Read a body; raise :class:`InvalidRequestError` for a wrong one."""
+        with _errors_for_clients():
+            fields = Fields.parse(body)
+            return cls(
+                code=fields.required_text("code"),
+                context_id=fields.text("context_id") or None,
+                language=fields.text("language") or None,
+                variables=fields.text_map("env_vars"),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,35 +45,24 @@ class CreateContextRequest:
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """Raises InvalidRequestError when ``body`` is not what the route takes."""
-        fields = _object(body)
-        return cls(cwd=_optional_text(fields, "cwd"), language=_optional_text(fields, "language"))
+        """Read a body; raise :class:`InvalidRequestError` for a wrong one."""
+        with _errors_for_clients():
+            fields = Fields.parse(body)
+            return cls(cwd=fields.text("cwd") or None, language=fields.text("language") or None)
 
 
-def _object(body: bytes) -> dict[str, Any]:
+@contextmanager
+def _errors_for_clients() -> Iterator[None]:
     try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        yield
+    except FieldError as error:
+        raise InvalidRequestError(_field_text(error)) from error
+    except ValueError as error:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise InvalidRequestError(f"the body must be an object, not {_kind(fields)}")
-    return fields
 
 
-def _optional_text(fields: Mapping[str, Any], key: str) -> str | None:
-    value = fields.get(key)
-    if value is not None and not isinstance(value, str):
-        raise InvalidRequestError(f"{key} must be a string, not {_kind(value)}")
-    return value or None
-
-
-def _variables(value: Any) -> Mapping[str, str]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise InvalidRequestError("env_vars must be an object whose values are strings")
-    return value
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else type(value).__name__
+def _field_text(error: FieldError) -> str:
+    if error.path and error.path[0] == "env_vars":
+        return "env_vars must be an object whose values are strings"
+    kind = "null" if error.seen is None else type(error.seen).__name__
+    return f"{error.name or 'the body'} must be {error.wanted}, not {kind}"

@@ -1,4 +1,4 @@
-"""The answer of ``/execute``: one line at a time, as long as somebody is there to read it."""
+"""The answer of ``/execute``, sent line by line while the client is connected."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from starlette.types import Receive, Scope, Send
 from .execution import Execution
 from .lines import END, KEEPALIVE, Line, encoded
 
-__all__ = ["ExecutionStream"]
-
 KEEPALIVE_SECONDS = 5.0
-"""After how much silence a keepalive is sent (code interpreter, August 2026)."""
+"""The silence after which a keepalive is sent (code interpreter, August 2026)."""
 
 
 class ExecutionStream:
-    """An ASGI answer that an execution writes, and that tells the execution when the client is gone.
+    """An ASGI response that an execution writes, and that abandons the execution when the client leaves.
 
-    ``running`` holds the tasks of executions until their kernels are idle again. ``keepalives`` are only for
-    clients that can bear them: before CI 2.9.0 a time-out is a gap between two bytes, and they would disable it.
+    Args:
+        execution: the execution to start.
+        running: holds the tasks of executions until their kernels are idle again.
+        keepalives: send keepalives. They would disable the time-out of clients before CI 2.9.0, which measure it
+            between two bytes.
     """
 
     def __init__(self, execution: Execution, running: set[asyncio.Task[None]], *, keepalives: bool) -> None:
@@ -32,7 +33,6 @@ class ExecutionStream:
         self._last_write = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers with what the execution writes. Returns after the last line, or when the client left."""
         headers = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-cache")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         self._send = send
@@ -52,7 +52,7 @@ class ExecutionStream:
                 task.cancel()
 
     async def write(self, line: Line) -> None:
-        """Sends a line; waits while the connection takes nothing. ``END`` closes the body."""
+        """Send a line; wait while the connection takes nothing. ``END`` closes the body."""
         if self._send is None:
             return
         self._writing = True

@@ -1,4 +1,4 @@
-"""What runs in a kernel's own process: ipykernel, set up as E2B's template sets it up.
+"""The program of a kernel: ipykernel with the settings of E2B's template.
 
-Nothing here is imported by the server, and nothing of the server is imported here.
+The server imports nothing of this package, and this package imports nothing of the server.
 """

@@ -1,6 +1,6 @@
-"""Starts a kernel: ``python -m kruise_agents.sandbox.code_interpreter.kernel -f <connection file>``.
+"""The entry point of a kernel: ``python -m kruise_agents.sandbox.code_interpreter.kernel -f <connection file>``.
 
-The server starts this file by its path, because the interpreter of the sandbox need not find this package.
+The server runs this file by its path, because the sandbox's interpreter may not find this package.
 """
 
 import sys
@@ -8,10 +8,10 @@ from pathlib import Path
 
 if __name__ == "__main__":
     if not __package__:
-        # Python put this folder first, where its modules would shadow others of the same names.
+        # Python put this folder first in the path, where its modules would shadow others of the same names.
         here = Path(__file__).resolve().parent
         sys.path[:] = [entry for entry in sys.path if entry != str(here)]
-        # Last, so that nothing in the sandbox's own environment is shadowed.
+        # The package goes last, so that it shadows nothing of the sandbox's own environment.
         if str(here.parents[3]) not in sys.path:
             sys.path.append(str(here.parents[3]))
 

@@ -1,8 +1,7 @@
-"""A kernel in a fork of a process that has imported everything already, and nothing of a kernel's beyond that.
+"""A kernel in a fork of a process that has already imported everything.
 
-Everything that a program can see is as in a kernel that was started by its own command: :func:`run` makes up for what
-Python does at its start. Modules that only others of the process have imported are hidden, so that an import finds
-what the sandbox has.
+A program sees no difference from a kernel that was executed: :func:`run` repeats what Python does at its start. Modules
+that only other parts of the process imported are hidden, so that an import finds the sandbox's own modules.
 """
 
 from __future__ import annotations
@@ -36,36 +35,36 @@ _LATER = (
     "tornado.queues",
     "unicodedata",
 )
-"""What a kernel imports while it starts (ipykernel 7.4, IPython 9.18)."""
-_AGAIN = ("sysconfig", "jupyter_core.paths")
-"""Modules that keep what they have found out of ``sys.prefix`` and the environment."""
+"""Modules that a kernel imports while it starts (ipykernel 7.4, IPython 9.18)."""
+_RELOADED = ("sysconfig", "jupyter_core.paths")
+"""Modules that cache facts about ``sys.prefix`` and the environment."""
 _hidden: list[ModuleType] = []
-"""Kept, because to take them apart would write into all of their memory, which then would not be shared any more."""
+"""Kept, because freeing these modules would write to their memory, which would then no longer be shared."""
 
 
 def load() -> frozenset[str]:
-    """Import all that a kernel imports, and return the names of all modules that it has then."""
+    """Import everything that a kernel imports, and return the names of all its modules."""
     with without_debugger():
         for name in _LATER:
-            with contextlib.suppress(ImportError):  # other releases have others
+            with contextlib.suppress(ImportError):  # other releases have other modules
                 importlib.import_module(name)
     return frozenset(sys.modules) - {__name__, "__main__"}
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], modules: frozenset[str]) -> int:
-    """Be what ``command`` would have started. Returns the exit code.
+    """Run the kernel that ``command`` would have started, and return the exit code.
 
-    Parameters:
-        command: interpreter, program, and its arguments.
-        environment: the whole of it.
-        modules: what a kernel has imported, see :func:`load`.
+    Args:
+        command: the interpreter, the program, and its arguments.
+        environment: the whole environment.
+        modules: the names of a kernel's modules, from :func:`load`.
     """
     _hide(modules)
     os.environ.clear()
-    # As Python does in the C locale (PEP 538), in which it finds itself with no variable that names another.
+    # As Python does in the C locale (PEP 538), which is in effect when no variable names another.
     os.environ.update({**environment, "LC_CTYPE": "C.UTF-8"})
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # a fork leaves that of its parent
+    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # after a fork it is still the parent's
     _find_modules_as(command)
     _find_files_again()
     main(command[2:])
@@ -82,21 +81,21 @@ def _hide(modules: frozenset[str]) -> None:
 
 
 def _forget(names: dict[str, object], module: ModuleType) -> None:
-    """Take out of a package what came into it when a module in it was imported."""
+    """Remove from a package the names that the import of its module added."""
     for name, value in list(names.items()):
         if value is module or getattr(value, "__module__", None) == module.__name__:
             del names[name]
 
 
 def _find_modules_as(command: Sequence[str]) -> None:
-    """Set what Python finds out about its place when it starts."""
+    """Set what Python computes at its start from the place of the interpreter."""
     standard = sys.path[: _first_of_site()]
     prefix = str(Path(command[0]).parent.parent)
     sys.orig_argv[:] = command
     sys.argv[:] = command[1:]
     sys.executable = command[0]
     sys._base_executable = os.path.realpath(command[0])  # type: ignore[attr-defined]
-    venv_is_found_early = sys.version_info >= (3, 14)  # by the interpreter instead of the module site
+    venv_is_found_early = sys.version_info >= (3, 14)  # by the interpreter, not by the module site
     sys.prefix = sys.exec_prefix = prefix if venv_is_found_early else sys.base_prefix
     site.PREFIXES[:] = [sys.prefix, sys.exec_prefix]
     site.ENABLE_USER_SITE = site.USER_SITE = site.USER_BASE = None
@@ -110,18 +109,18 @@ def _find_modules_as(command: Sequence[str]) -> None:
 
 
 def _find_files_again() -> None:
-    """Renew what modules have found out, when they were imported, about where this interpreter is."""
+    """Renew what modules cached at their import about the place of the interpreter."""
     linecache.clearcache()
-    for name in _AGAIN:
+    for name in _RELOADED:
         if name in sys.modules:
             importlib.reload(sys.modules[name])
-    # Others hold the list. Its module has classes, of which there may be only one each.
+    # Changed in place, because other modules hold the list. A reload would make its module's classes a second time.
     folder = str(Path(sys.prefix, "etc", "ipython"))
     ipython._env_config_dir = folder
     ipython.ENV_CONFIG_DIRS[:] = [folder]
 
 
 def _first_of_site() -> int:
-    """Where in ``sys.path`` the standard library ends."""
+    """Return the index in ``sys.path`` where the standard library ends."""
     added = {*site.getsitepackages(), site.getusersitepackages()}
     return next((place for place, entry in enumerate(sys.path) if entry in added), len(sys.path))

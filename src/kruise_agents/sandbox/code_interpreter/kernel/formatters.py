@@ -1,6 +1,6 @@
-"""The MIME types that the template's kernel adds: ``application/json``, ``e2b/data`` and ``e2b/chart``.
+"""Formatters of the template's kernel for ``application/json``, ``e2b/data`` and ``e2b/chart``.
 
-They are registered by name, so that neither pandas nor matplotlib is loaded for their sake.
+Types are registered by name, so that neither pandas nor matplotlib is loaded.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from traitlets import ObjectName, Unicode
 
 from .json_values import json_value
 
-__all__ = ["ChartFormatter", "DataFormatter", "install"]
-
 
 class DataFormatter(BaseFormatter):
-    """Tables as ``{column: [values]}``. Other objects may define ``_repr_e2b_data_``."""
+    """A formatter of tables as ``{column: [values]}``. Other objects may define ``_repr_e2b_data_``."""
 
     format_type = Unicode("e2b/data")
     print_method = ObjectName("_repr_e2b_data_")
@@ -26,26 +24,26 @@ class DataFormatter(BaseFormatter):
 
 
 class ChartFormatter(BaseFormatter):
-    """What a figure shows, as numbers. Other objects may define ``_repr_e2b_chart_``."""
+    """A formatter of figures as numbers. Other objects may define ``_repr_e2b_chart_``."""
 
     format_type = Unicode("e2b/chart")
     print_method = ObjectName("_repr_e2b_chart_")
     _return_type = (dict,)
 
     def pop(self, typ: Any, default: Any = None) -> Any:
-        """Keeps the printer: matplotlib's inline backend takes those of figures from every formatter, for pictures."""
+        """Keep the printer: matplotlib's inline backend removes the printers of figures from every formatter."""
         return default
 
 
 def install(shell: Any) -> None:
-    """Registers the formatters at an IPython shell."""
+    """Register the formatters with an IPython shell."""
     formatters = shell.display_formatter.formatters
     json_formatter = formatters["application/json"]
     json_formatter.for_type(list, json_or_nothing)
     json_formatter.for_type(dict, json_or_nothing)
 
     data_formatter: Any = DataFormatter(parent=shell.display_formatter)
-    # pandas 3 says that the class lives in the package, earlier releases name its module.
+    # In pandas 3 the class says that it lives in the package; in earlier releases it names its module.
     data_formatter.for_type_by_name("pandas", "DataFrame", table)
     data_formatter.for_type_by_name("pandas.core.frame", "DataFrame", table)
     formatters["e2b/data"] = data_formatter
@@ -56,7 +54,7 @@ def install(shell: Any) -> None:
 
 
 def json_or_nothing(value: object) -> Any:
-    """The value for ``application/json``, or None when a part of it has no JSON form."""
+    """Return the value for ``application/json``, or None when a part of it has no JSON form."""
     try:
         return json_value(value)
     except (TypeError, ValueError, RecursionError):
@@ -64,8 +62,8 @@ def json_or_nothing(value: object) -> Any:
 
 
 def table(frame: Any) -> dict[str, list[Any]]:
-    """A DataFrame by columns; a value that JSON has no form for appears as its text."""
-    # By position, because columns may share a name and then cannot be asked for by it.
+    """Return a DataFrame by columns; a value without a JSON form appears as text."""
+    # By position, because columns may share a name.
     columns = (frame.iloc[:, position] for position in range(frame.shape[1]))
     return {
         str(name): [json_value(value, otherwise=str) for value in column.tolist()]
@@ -74,17 +72,17 @@ def table(frame: Any) -> dict[str, list[Any]]:
 
 
 def chart(figure: Any) -> dict[str, Any] | None:
-    """The chart of a figure; ``{}`` where there is none or it cannot be read, None without the package for it."""
+    """Return the chart of a figure: ``{}`` if the figure has none or it is unreadable, None without ``e2b_charts``."""
     try:
         from e2b_charts import chart_figure_to_dict
     except ImportError:
         return None
     try:
         with warnings.catch_warnings():
-            # Its models are stricter than numpy's numbers; the values are right all the same.
+            # The package's models are stricter than numpy's numbers, but the values are right.
             warnings.simplefilter("ignore")
             found: dict[str, Any] = json_value(chart_figure_to_dict(figure), otherwise=str)
-    except Exception as error:  # whatever it is, the picture must not be lost with it
+    except Exception as error:  # no error may cost the picture
         logging.getLogger(__name__).debug("no chart of a figure: %s", error)
         return {}
     return found

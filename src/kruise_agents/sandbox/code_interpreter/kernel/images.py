@@ -1,6 +1,6 @@
 """Pillow in a kernel: ``show`` is silent, and ``save`` to a path given as text also displays the image.
 
-Programs that draw with Pillow rely on it in E2B's template. Pillow is changed when a program imports it.
+Programs that draw with Pillow rely on this in E2B's template. Pillow is changed when a program imports it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,18 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-__all__ = ["install"]
-
 MODULE = "PIL.Image"
 
 
 def install() -> None:
-    """Arranges that ``PIL.Image`` is changed as soon as it is loaded."""
+    """Change ``PIL.Image`` as soon as it is loaded."""
     if MODULE in sys.modules:
-        change(sys.modules[MODULE])
+        _change(sys.modules[MODULE])
     else:
         sys.meta_path.insert(0, _Finder())
 
 
-def change(module: ModuleType) -> None:
-    """Replaces ``show`` and ``save`` of the class ``Image`` in ``module``."""
+def _change(module: ModuleType) -> None:
     image_class: Any = vars(module)["Image"]
     save = image_class.save
 
@@ -41,14 +38,14 @@ def change(module: ModuleType) -> None:
 
     @functools.wraps(image_class.show)
     def show_nothing(image: Any, *arguments: Any, **options: Any) -> None:
-        """There is no screen; an image as the last expression of a cell is displayed."""
+        """Do nothing, because there is no screen. An image as the last expression of a cell is displayed."""
 
     image_class.save = save_and_display
     image_class.show = show_nothing
 
 
 class _Finder(MetaPathFinder):
-    """Finds ``PIL.Image`` once, and steps aside."""
+    """A finder that finds ``PIL.Image`` once and removes itself."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -63,7 +60,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """Loads a module as another loader would, and changes it before anybody sees it."""
+    """A loader that loads a module with another loader, and changes the module before anybody sees it."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -77,4 +74,4 @@ class _Loader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        change(module)
+        _change(module)

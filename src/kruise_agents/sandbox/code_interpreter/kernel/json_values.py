@@ -1,6 +1,6 @@
-"""Python values as JSON values, for the results that a client reads as data.
+"""Python values as JSON values, for results that a client reads as data.
 
-What the template's kernel gets from ``orjson`` with ``OPT_NON_STR_KEYS | OPT_SERIALIZE_NUMPY``.
+The values are those that the template's kernel gets from ``orjson`` with ``OPT_NON_STR_KEYS | OPT_SERIALIZE_NUMPY``.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-__all__ = ["Fallback", "json_value", "refuse"]
-
 Fallback: TypeAlias = Callable[[object], Any]
 
 
 def refuse(value: object) -> Any:
-    """The fallback that makes a whole value unserialisable."""
+    """Raise TypeError, as the fallback for values that must have a JSON form."""
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def json_value(value: object, otherwise: Fallback = refuse) -> Any:
-    """The JSON value that stands for ``value``; NaN and infinity become null.
+    """Return the JSON value for ``value``; NaN and infinity become null.
 
-    ``otherwise`` is called for values that JSON has no form for. Raises TypeError where that refuses, and
-    RecursionError for a value that contains itself.
+    Args:
+        value: the value.
+        otherwise: called for a value without a JSON form.
+
+    Raises:
+        TypeError: ``otherwise`` refused a value.
+        RecursionError: a value contains itself.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -45,7 +48,7 @@ def json_value(value: object, otherwise: Fallback = refuse) -> Any:
     if isinstance(value, list | tuple):
         return [json_value(item, otherwise) for item in value]
     if isinstance(value, datetime.date | datetime.time):
-        # A missing time of pandas is a date whose text is NaT.
+        # The missing time of pandas is a date that does not equal itself.
         return None if value != value else value.isoformat()
     if isinstance(value, uuid.UUID):
         return str(value)
@@ -67,7 +70,7 @@ def _key(key: object) -> str:
 
 
 def _numpy_value(value: object, otherwise: Fallback) -> Any:
-    # Looked up among the loaded modules: a value of numpy cannot exist before numpy is loaded.
+    # Not imported: a value of numpy cannot exist before numpy is loaded.
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(value, numpy.ndarray | numpy.generic):
         return otherwise(value)

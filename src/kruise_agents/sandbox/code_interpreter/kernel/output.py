@@ -1,12 +1,11 @@
-"""The standard output and error of a kernel's program: what is not asked to be sent at once is sent in whole lines.
+"""The standard output and error of a kernel's program, sent in whole lines unless the program flushes.
 
-Clients join the messages of an execution with line ends between them, so a message that ends within a line shows.
-ipykernel (6.29 to 7.4) sends what there is when a time has passed since the first text that waits. A print is two
-texts, and the time may be over between them: in a program that never pauses, and when the time of a text that has been
-sent long since is not taken back.
+Clients join the messages of an execution with line ends, so a message that ends within a line is visible. ipykernel
+(6.29 to 7.4) sends all waiting text some time after the first write. A print makes two writes, and the time may end
+between them: in a program that never pauses, and because the timer of an already flushed text is not cancelled.
 
-What is written to the descriptors, by a subprocess for example, comes out of a pipe in pieces that may end within a
-character; ipykernel decodes each by itself.
+Output written to the descriptors, by a subprocess for example, comes out of a pipe in pieces that may end within a
+character. ipykernel decodes each piece alone.
 """
 
 from __future__ import annotations
@@ -19,14 +18,12 @@ from typing import Any
 
 from ipykernel.iostream import OutStream
 
-__all__ = ["LineStream"]
-
 _PIECE_BYTES = 64 * 1024
-"""What a pipe holds."""
+"""The capacity of a pipe."""
 
 
 class LineStream(OutStream):
-    """ipykernel's stream, whose timer leaves the beginning of a line for its next turn. What ``flush`` sends is all."""
+    """ipykernel's stream, with a timer that keeps an incomplete line for the next turn. ``flush`` sends everything."""
 
     _timer: Any = None
     _lines_only = False
@@ -39,7 +36,7 @@ class LineStream(OutStream):
             while (data := os.read(self._fid, _PIECE_BYTES)) and self._should_watch:
                 self.write(decoder.decode(data))
                 os.write(self._original_stdstream_copy, data)
-        except Exception:  # as ipykernel does: shown when the stream is closed
+        except Exception:  # shown when the stream is closed, as ipykernel does
             self._exc = sys.exc_info()
 
     def _schedule_flush(self) -> None:
@@ -78,7 +75,7 @@ class LineStream(OutStream):
             return buffers
 
     def _keep_beginning(self, parent: frozenset[tuple[str, Any]], buffer: StringIO) -> None:
-        """Move what comes after the last line end back to what waits. A text without one has waited long enough."""
+        """Put the text after the last line end back. A text without a line end has waited long enough."""
         lines, end, beginning = buffer.getvalue().rpartition("\n")
         if end and beginning:
             buffer.truncate(len(lines) + len(end))

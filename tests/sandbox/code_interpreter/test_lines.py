@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kruise_agents.sandbox.code_interpreter.results import result_fields
+from kruise_agents.sandbox.code_interpreter.lines import result_fields
 
 
 @pytest.mark.parametrize(
