@@ -7,7 +7,7 @@ UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 
-.PHONY: demo check pure test compat bench-patch bench-sandbox bench-fleet soak drift lint format lock wheel clean FORCE
+.PHONY: demo check pure test compat bench-patch bench-sandbox bench-fleet soak drift reference lint format lock wheel clean FORCE
 .DELETE_ON_ERROR:
 
 demo: .venv/local.stamp
@@ -49,6 +49,10 @@ soak: .venv/dev.stamp
 # Whether the newest SDK and uvicorn, pre-releases included, still have every place that is patched or built on.
 drift: .venv/dev.stamp
 	@$(BIN)/python scripts/drift.py
+
+# The page on the options of `serve`, from the code.
+reference: .venv/local.stamp
+	$(BIN)/python scripts/reference.py
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check

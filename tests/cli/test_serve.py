@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import re
 import shlex
 import signal
@@ -17,6 +18,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kruise_agents.cli.serve import OPTIONS
+from kruise_agents.manager.runtime import Limits
+from kruise_agents.manager.settings import Settings
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import available_runtime, descendants, processes_with, running_manager, serve_command, wait_for
 
@@ -249,6 +253,108 @@ def test_help_teaches(tmp_path: Path) -> None:
     for option in ("--host", "--port", "--domain", "--tls", "--cert", "--key", "--api-key", "--runtime", "--state-dir"):
         assert option in done.stdout
     assert "Examples:" in done.stdout
+    assert "KRUISE_AGENTS_STATE_DIR" in done.stdout
+
+
+def test_every_option_can_come_from_the_environment_and_the_command_line_counts_first(tmp_path: Path) -> None:
+    wanted: dict[str, tuple[str, object]] = {
+        "state_dir": (str(tmp_path), tmp_path),
+        "api_keys": ("a key", ("a key",)),
+        "host": ("127.0.0.2", "127.0.0.2"),
+        "port": ("1234", 1234),
+        "domain": ("d.example:8443", "d.example:8443"),
+        "runtime": ("process", "process"),
+        "internet": ("false", False),
+        "prefork": ("off", False),
+        "tls": ("yes", True),
+        "certificate": ("a.pem", Path("a.pem")),
+        "private_key": ("a.key", Path("a.key")),
+        "keep": ("1", True),
+        "templates": (str(tmp_path), tmp_path),
+        "pool": ("7", 7),
+        "v1_only": ("true", True),
+        "traffic_token_validity": ("60", 60),
+        "traffic_token_clock_skew": ("1.5", 1.5),
+    }
+    limits = {"cpus": "3", "memory": "256", "processes": "100", "disk": "64"}
+    by_name = {declaration.parameter: declaration.option for declaration in OPTIONS}
+    variables = {by_name[name].variable: text for name, (text, _) in wanted.items()}
+    variables |= {by_name[name].variable: text for name, text in limits.items()}
+    assert by_name.keys() - wanted.keys() - limits.keys() == {"log_level", "log_format"}
+    settings = settings_of([], variables)
+    assert {name: getattr(settings, name) for name in wanted} == {name: value for name, (_, value) in wanted.items()}
+    assert settings.limits == Limits(memory=256 << 20, processes=100, cpus=3, disk=64 << 20)
+    first = settings_of(["--port", "99", "--internet", "--api-key", "mine", "--memory", "512"], variables)
+    assert (first.port, first.internet, first.api_keys, first.limits.memory) == (99, True, ("mine",), 512 << 20)
+
+
+def test_what_nobody_sets_is_as_settings_say(tmp_path: Path) -> None:
+    empty = {declaration.option.variable: "" for declaration in OPTIONS}
+    for variables in ({}, empty):
+        settings = settings_of([], variables | {"HOME": str(tmp_path)})
+        folder = tmp_path / ".local" / "state" / "kruise-agents"
+        assert settings == Settings(folder, settings.api_keys)
+        assert re.fullmatch(r"e2b_[0-9a-f]{40}", settings.api_keys[0])
+
+
+def settings_of(options: list[str], variables: dict[str, str]) -> Settings:
+    """What a start with these options and this environment would begin with."""
+    program = "import sys, pickle; from kruise_agents.cli import serve\n"
+    program += "settings, _ = serve._settings(serve.serve.make_context('serve', sys.argv[1:]).params)\n"
+    program += "sys.stdout.buffer.write(pickle.dumps(settings))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *options],
+        env={"PATH": os.environ["PATH"], "HOME": "/nowhere"} | variables,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    settings: Settings = pickle.loads(done.stdout)
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("PORT", "70000", "environment variable KRUISE_AGENTS_PORT: 70000 is not in the range 0<=x<=65535"),
+        ("PORT", "many", "environment variable KRUISE_AGENTS_PORT: 'many' is not a valid integer"),
+        ("KEEP", "maybe", "environment variable KRUISE_AGENTS_KEEP: 'maybe' is not a valid boolean"),
+        ("RUNTIME", "docker", "environment variable KRUISE_AGENTS_RUNTIME: 'docker' is not one of"),
+        ("LOG_FORMAT", "xml", "environment variable KRUISE_AGENTS_LOG_FORMAT: 'xml' is not one of"),
+        ("TRAFFIC_ACCESS_TOKEN_CLOCK_SKEW", "nan", "KRUISE_AGENTS_TRAFFIC_ACCESS_TOKEN_CLOCK_SKEW: nan is not in"),
+        (
+            "DOMAIN",
+            "https://d.example/x",
+            "Set by environment variables: KRUISE_AGENTS_STATE_DIR, KRUISE_AGENTS_DOMAIN",
+        ),
+        ("KEY", "no.pem", "--cert and --key go together"),
+    ],
+)
+def test_a_wrong_variable_is_named_and_nothing_starts(variable: str, value: str, text: str, tmp_path: Path) -> None:
+    environment = os.environ | {f"KRUISE_AGENTS_{variable}": value, "KRUISE_AGENTS_STATE_DIR": str(tmp_path / "state")}
+    done = subprocess.run(serve_command(), env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert f"KRUISE_AGENTS_{variable}" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_wrong_option_is_not_taken_for_a_variable(tmp_path: Path) -> None:
+    environment = os.environ | {"KRUISE_AGENTS_PORT": "1"}
+    command = serve_command("--port", "70000", "--state-dir", str(tmp_path))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "Invalid value for '--port': 70000 is not in the range" in done.stderr
+
+
+def test_the_reference_page_is_what_the_code_says() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "reference.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_settings_need_no_click() -> None:
+    program = "import sys; sys.modules['click'] = None\nfrom kruise_agents.manager.settings import Settings"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("module", ["click", "uvicorn"])

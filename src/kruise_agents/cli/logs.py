@@ -9,9 +9,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..manager.request_log import current_request_id
+from ..manager.settings import Declaration, Option
 
-LEVELS = ("debug", "info", "warning", "error")
-FORMATS = ("text", "json")
+_LEVELS = ("debug", "info", "warning", "error")
+_FORMATS = ("text", "json")
+LOG_OPTIONS = (
+    Declaration(
+        "log_level",
+        Option(
+            "--log-level",
+            "How much is logged to standard error; 'info' includes a line for each request.",
+            choices=_LEVELS,
+        ),
+        str,
+        "warning",
+    ),
+    Declaration(
+        "log_format",
+        Option("--log-format", "Form of the log; 'json' is one JSON object a line.", choices=_FORMATS),
+        str,
+        "text",
+    ),
+)
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 

@@ -1,58 +1,241 @@
-"""Everything that can be chosen when a manager is started."""
+"""The settings of a manager. Each declares its option, environment variable, limits and help in one place.
+
+The command line of ``kruise-agents serve`` and its reference page are made from these declarations.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, get_args, get_type_hints
 
-from .runtime import Limits
+from .runtime import LEAST, MIB, MOST, RUNTIMES, Limits
+from .templates import MAX_POOL
 from .traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
 
-DEFAULT_PORT = 7788
-DEFAULT_POOL = 1
+_VARIABLE_PREFIX = "KRUISE_AGENTS_"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How people set a value: an option of ``serve`` or an environment variable.
+
+    Args:
+        name: The option, such as ``--port``.
+        help: A sentence or two for ``--help`` and the reference page.
+        negative: For a switch that is on by default, the option that turns it off.
+        least: The smallest number that is accepted.
+        most: The largest number that is accepted.
+        choices: The accepted words.
+        unit: What a number counts, such as ``SECONDS``.
+        factor: What a number is multiplied by to get the value, such as the bytes of a MiB.
+        part: The attribute that the option sets, where several options make one value.
+        default_text: The default in words, where the value does not say it.
+        folder: A path must not be that of a file.
+        multiple: The option may be given more than once.
+    """
+
+    name: str
+    help: str
+    negative: str | None = None
+    least: int | None = None
+    most: int | None = None
+    choices: tuple[str, ...] = ()
+    unit: str | None = None
+    factor: int = 1
+    part: str | None = None
+    default_text: str | None = None
+    folder: bool = False
+    multiple: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable, such as ``KRUISE_AGENTS_PORT``."""
+        return _VARIABLE_PREFIX + self.name.removeprefix("--").replace("-", "_").upper()
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """An option with the name, type and default of the value that it sets."""
+
+    name: str
+    option: Option
+    kind: type
+    default: Any
+
+    @property
+    def parameter(self) -> str:
+        """The name of the option's own value."""
+        return self.option.part or self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of one manager.
 
-    Parameters:
-        state_dir: folder for everything the manager keeps; made when it is not there.
-        api_keys: the keys of the admin team, at least one. What the first one owns stays its own when it changes.
-        host: address to listen on, or None: both loopback addresses.
-        port: port to listen on; 0: any free one.
-        domain: what replies name as the domain, or None: the host that each client used.
-        runtime: a name from :data:`.runtime.RUNTIMES`.
-        limits: what each sandbox may take of the machine.
-        internet: whether sandboxes may reach it, where a program that can connect them is installed.
-        prefork: fork sandboxes' programs from one that has imported everything, where the runtime can.
-        tls: serve https.
-        certificate: PEM file with the server's certificate and its chain, or None: with ``tls`` one is made.
-        private_key: PEM file with the certificate's key.
-        keep: leave sandboxes as they are at the end, for the next manager on this state folder.
-        templates: folder of TOML files with templates, or None: only those that are built in.
-        pool: how many sandboxes of ``code-interpreter-v1`` are kept warm.
-        v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
-        traffic_token_validity: seconds from the issue of a traffic access token to its end.
-        traffic_token_clock_skew: seconds for which its times are still accepted too early and too late.
+    What the first of the API keys owns stays its own when that key changes. With ``tls`` and no ``certificate`` the
+    manager makes a certificate.
     """
 
-    state_dir: Path
-    api_keys: Sequence[str]
-    host: str | None = None
-    port: int = DEFAULT_PORT
-    domain: str | None = None
-    runtime: str = "bubblewrap"
-    limits: Limits = Limits()  # noqa: RUF009 - cannot be changed
-    internet: bool = True
-    prefork: bool = True
-    tls: bool = False
-    certificate: Path | None = None
-    private_key: Path | None = None
-    keep: bool = False
-    templates: Path | None = None
-    pool: int = DEFAULT_POOL
-    v1_only: bool = False
-    traffic_token_validity: int = DEFAULT_VALIDITY
-    traffic_token_clock_skew: float = DEFAULT_CLOCK_SKEW
+    state_dir: Annotated[
+        Path,
+        Option(
+            "--state-dir",
+            "Folder for everything that the manager keeps; made when it is not there.",
+            default_text="$XDG_STATE_HOME/kruise-agents",
+            folder=True,
+        ),
+    ]
+    api_keys: Annotated[
+        Sequence[str],
+        Option(
+            "--api-key",
+            "Key that clients must send; may be given more than once. Others can read options in the process list, "
+            "so prefer the environment variable KRUISE_AGENTS_API_KEY (one key).",
+            default_text="a new one, shown at start",
+            multiple=True,
+        ),
+    ]
+    host: Annotated[str | None, Option("--host", "Address to listen on.", default_text="both loopback addresses")] = (
+        None
+    )
+    port: Annotated[int, Option("--port", "Port to listen on; 0: any free one.", least=0, most=65535)] = 7788
+    domain: Annotated[
+        str | None,
+        Option(
+            "--domain",
+            "What clients call this manager: host or host:port.",
+            default_text="the host that each client used",
+        ),
+    ] = None
+    runtime: Annotated[
+        str,
+        Option("--runtime", "What isolates sandboxes; 'process' isolates nothing.", choices=tuple(sorted(RUNTIMES))),
+    ] = "bubblewrap"
+    limits: Annotated[
+        Limits,
+        Option("--cpus", "Processors of each sandbox.", least=LEAST["cpus"], most=MOST, part="cpus"),
+        Option(
+            "--memory",
+            "Memory of each sandbox.",
+            least=LEAST["memory"],
+            most=MOST,
+            unit="MIB",
+            factor=MIB,
+            part="memory",
+        ),
+        Option(
+            "--processes",
+            "Processes and threads of each sandbox.",
+            least=LEAST["processes"],
+            most=MOST,
+            unit="NUMBER",
+            part="processes",
+        ),
+        Option(
+            "--disk",
+            "Files of each sandbox, those that it begins with included.",
+            least=LEAST["disk"],
+            most=MOST,
+            unit="MIB",
+            factor=MIB,
+            part="disk",
+        ),
+    ] = Limits()  # noqa: RUF009 - cannot be changed
+    internet: Annotated[
+        bool,
+        Option(
+            "--internet",
+            "Whether sandboxes may reach the internet; takes slirp4netns or pasta.",
+            negative="--no-internet",
+        ),
+    ] = True
+    prefork: Annotated[
+        bool,
+        Option(
+            "--prefork",
+            "Whether sandboxes are forked from one process that has imported everything, or each starts anew.",
+            negative="--no-prefork",
+        ),
+    ] = True
+    tls: Annotated[bool, Option("--tls", "Serve https; without --cert with a certificate made on the spot.")] = False
+    certificate: Annotated[Path | None, Option("--cert", "PEM file: certificate and chain. Implies --tls.")] = None
+    private_key: Annotated[Path | None, Option("--key", "PEM file: the certificate's private key.")] = None
+    keep: Annotated[bool, Option("--keep", "Leave sandboxes running at the end; the next start takes them over.")] = (
+        False
+    )
+    templates: Annotated[
+        Path | None,
+        Option(
+            "--templates",
+            "Folder of TOML files with templates.",
+            default_text="$XDG_CONFIG_HOME/kruise-agents/templates, if it is there",
+            folder=True,
+        ),
+    ] = None
+    pool: Annotated[
+        int,
+        Option(
+            "--pool",
+            "How many sandboxes of code-interpreter-v1 are kept warm, so that a create takes one.",
+            least=0,
+            most=MAX_POOL,
+        ),
+    ] = 1
+    v1_only: Annotated[
+        bool, Option("--v1-only", "Answer as older sandbox-managers do, which lack the v2 routes. For tests.")
+    ] = False
+    traffic_token_validity: Annotated[
+        int,
+        Option(
+            "--traffic-access-token-validity",
+            "How long the traffic access tokens of protected sandboxes are valid.",
+            least=1,
+            most=DEFAULT_VALIDITY,
+            unit="SECONDS",
+            default_text="100 years",
+        ),
+    ] = DEFAULT_VALIDITY
+    traffic_token_clock_skew: Annotated[
+        float,
+        Option(
+            "--traffic-access-token-clock-skew",
+            "How long such a token is still accepted after its end.",
+            least=0,
+            most=DEFAULT_VALIDITY,
+            unit="SECONDS",
+        ),
+    ] = DEFAULT_CLOCK_SKEW
+
+
+def declarations() -> Iterator[Declaration]:
+    """Return the options of the settings, in their order."""
+    hints = get_type_hints(Settings, include_extras=True)
+    for field in fields(Settings):
+        kind, *options = get_args(hints[field.name])
+        default = None if field.default is MISSING else field.default
+        for option in options:
+            if option.part is None:
+                (plain,) = [each for each in get_args(kind) or [kind] if each is not NoneType]
+                yield Declaration(field.name, option, plain, default)
+            else:
+                yield Declaration(field.name, option, int, getattr(default, option.part) // option.factor)
+
+
+def from_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Return fields of :class:`Settings` from the options' own values; those without a value are left out.
+
+    Args:
+        values: The value of each option, by :attr:`Declaration.parameter`.
+    """
+    found: dict[str, Any] = {}
+    parts: dict[str, int] = {}
+    for declaration in declarations():
+        value, option = values[declaration.parameter], declaration.option
+        if option.part is not None:
+            parts[option.part] = value * option.factor
+        elif value is not None:
+            found[declaration.name] = Path(value) if declaration.kind is Path else value
+    return {**found, "limits": Limits(**parts)}

@@ -55,7 +55,7 @@ def test_nothing_is_left_of_many_sandboxes(tmp_path: Path) -> None:
 
 _TELLS_ARENAS = """
 import ctypes, threading
-from kruise_agents.cli.memory import share_memory_between_threads
+from kruise_agents.cli.serve import share_memory_between_threads
 
 share_memory_between_threads()
 libc = ctypes.CDLL(None)

@@ -1,0 +1,72 @@
+"""Options of commands, made from their declarations (:class:`..manager.settings.Option`)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ..manager.settings import Declaration
+
+
+def click_option(declaration: Declaration) -> click.Option:
+    """Return the option as click takes it: the command line counts first, then the environment, then the default."""
+    option = declaration.option
+    name = f"{option.name}/{option.negative}" if option.negative else option.name
+    text = option.help
+    if option.default_text:
+        text += f"  [default: {option.default_text}]"
+    return _Option(
+        [name, declaration.parameter],
+        type=_click_type(declaration),
+        is_flag=declaration.kind is bool,
+        default=declaration.default,
+        show_default=option.default_text is None and declaration.default not in (None, False),
+        multiple=option.multiple,
+        # click would split the one value of the variable at blanks.
+        envvar=None if option.multiple else option.variable,
+        metavar=option.unit,
+        help=text,
+    )
+
+
+def environment_variables(context: click.Context) -> list[str]:
+    """Return the environment variables that options of this call were taken from."""
+    return [
+        str(parameter.envvar)
+        for parameter in context.command.params
+        if context.get_parameter_source(str(parameter.name)) is ParameterSource.ENVIRONMENT
+    ]
+
+
+class _Option(click.Option):
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        if ctx is not None and ctx.get_parameter_source(str(self.name)) is ParameterSource.ENVIRONMENT:
+            return f"environment variable {self.envvar}"
+        return super().get_error_hint(ctx)
+
+
+class _Seconds(click.FloatRange):
+    """A range that refuses ``nan`` too, which is neither below a minimum nor above a maximum."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
+def _click_type(declaration: Declaration) -> Any:
+    option = declaration.option
+    if option.choices:
+        return click.Choice(option.choices)
+    if declaration.kind is int:
+        return click.IntRange(option.least, option.most)
+    if declaration.kind is float:
+        return _Seconds(option.least, option.most)
+    if declaration.kind is Path:
+        return click.Path(file_okay=not option.folder)
+    return None
