@@ -212,9 +212,9 @@ class TestSudo:
         assert "MINE" not in environment
         assert kept == "1 /root"
 
-    def test_another_user_a_shell_and_a_login(self, sandbox: Sandbox) -> None:
+    def test_another_user_a_login_and_a_folder(self, sandbox: Sandbox) -> None:
         assert out(
-            sandbox, "sudo -u user whoami; sudo -s echo '$USER a'; sudo -i pwd; sudo -D /etc pwd"
+            sandbox, "sudo -u user whoami; sudo -i echo '$USER a'; sudo -i pwd; sudo -D /etc pwd"
         ).splitlines() == [
             "user",
             "$USER a",
@@ -222,12 +222,20 @@ class TestSudo:
             "/etc",
         ]
 
+    def test_flags_may_stand_together_and_end_at_the_command_or_at_two_hyphens(self, sandbox: Sandbox) -> None:
+        asked = "sudo -nEH whoami; sudo -nuuser whoami; sudo -nu user -- whoami; sudo -- echo -s -u x; sudo ls -d /"
+        assert out(sandbox, asked).splitlines() == ["root", "user", "user", "-s -u x", "/"]
+
     @pytest.mark.parametrize(
         ("command", "said"),
         [
             ("sudo nosuchprogram", "sudo: nosuchprogram: command not found"),
             ("sudo -u ghost id", "sudo: unknown user ghost"),
-            ("sudo --nonsense", "usage: sudo"),
+            ("sudo --nonsense", "usage: sudo [-EHin] [-u user]"),
+            ("sudo -s", "option -s not recognized; sudo in a sandbox knows -u user, -E, -i, -n, -H and -D directory"),
+            ("sudo --login", "option --login not recognized; sudo in a sandbox knows -u user"),
+            ("sudo -nb true", "option -b not recognized"),
+            ("sudo -u", "option -u requires argument"),
             ("sudo", "a command is required"),
             ("sudo -D /nosuch pwd", "nosuch"),
         ],

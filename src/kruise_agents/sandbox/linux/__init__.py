@@ -1,1 +1,1 @@
-"""Kernel interfaces that the sandbox's program uses on itself."""
+"""Linux interfaces that the sandbox's program applies to itself."""

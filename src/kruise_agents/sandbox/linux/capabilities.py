@@ -1,4 +1,4 @@
-"""Capability sets of this process, by the kernel's own calls."""
+"""The capability sets of this process, set by system calls."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class _Sets(ctypes.Structure):
 
 
 def bound(kept: int) -> None:
-    """Take from the bounding set whatever is not in ``kept`` (a bit for each capability).
+    """Remove all capabilities but ``kept`` (a bit for each) from the bounding set.
 
     Raises:
-        OSError: the kernel refused.
+        OSError: The kernel refused.
     """
     for capability in range(int(_LAST_FILE.read_text(encoding="ascii")) + 1):
         if not kept >> capability & 1 and _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
@@ -37,10 +37,10 @@ def bound(kept: int) -> None:
 
 
 def hold(effective: int, permitted: int, inheritable: int) -> None:
-    """Set the three sets, a bit for each capability.
+    """Set the three sets, with a bit for each capability.
 
     Raises:
-        OSError: the kernel refused.
+        OSError: The kernel refused.
     """
     halves = [
         _Sets(effective >> shift & _WORD, permitted >> shift & _WORD, inheritable >> shift & _WORD) for shift in (0, 32)
@@ -50,17 +50,17 @@ def hold(effective: int, permitted: int, inheritable: int) -> None:
 
 
 def hand_on(ambient: int) -> None:
-    """Let programs that are started here have these, which must be permitted and inheritable.
+    """Add capabilities, which must be permitted and inheritable, to those that started programs get.
 
     Raises:
-        OSError: the kernel refused.
+        OSError: The kernel refused.
     """
     for capability in members(ambient):
         _check(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0), "ambient capabilities")
 
 
 def members(bits: int) -> Iterable[int]:
-    """The capabilities in a set."""
+    """Return the numbers of the capabilities in a set."""
     return (number for number in range(bits.bit_length()) if bits >> number & 1)
 
 

@@ -1,7 +1,7 @@
-"""The first process of a sandbox that has no pid namespace.
+"""The first process of a sandbox without a pid namespace.
 
-With namespaces the kernel gives orphans to pid 1 and ends everything with it. Without, this process does both: it is
-the reaper of every descendant, and when the sandbox ends it ends all of them. It outlives the manager.
+In a pid namespace, the kernel gives orphans to process 1, and ends everything with process 1. Elsewhere this process
+does both: it reaps every descendant, and ends all descendants when the sandbox ends. It outlives the manager.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def _reap_until(child: int) -> int:
 
 
 def _end_descendants() -> None:
-    """SIGKILL every descendant, again until none is left: new ones may be forked between two looks.
+    """Kill every descendant, repeatedly, because new ones may be forked meanwhile.
 
-    Gives up after a second; what is left then sits in the kernel and cannot be ended by anybody.
+    Gives up after a second: a process that is left then hangs in the kernel, and nobody can end it.
     """
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while (found := _descendants(os.getpid())) and time.monotonic() < deadline:
@@ -70,7 +70,7 @@ def _end_descendants() -> None:
             except ProcessLookupError:
                 continue
         _reap()
-        time.sleep(0.001)  # they end in their own time; there is nothing to wait on for grandchildren
+        time.sleep(0.001)  # there is nothing to wait on for grandchildren
 
 
 def _reap() -> None:
@@ -83,7 +83,7 @@ def _reap() -> None:
 
 def _descendants(pid: int) -> list[int]:
     children: list[int] = []
-    with contextlib.suppress(OSError):  # it has just ended
+    with contextlib.suppress(OSError):  # the process has just ended
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
                 children += [int(child) for child in (thread / "children").read_text().split()]

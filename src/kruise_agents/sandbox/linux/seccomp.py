@@ -1,10 +1,8 @@
-"""Which of the kernel's doors are shut in a sandbox, by a seccomp filter on everything that runs in it.
+"""The seccomp filter on everything that runs in a sandbox. Run as a program, this module writes the filter.
 
-Run as a program it writes the filter, which the manager hands to bubblewrap.
-
-What is shut is not needed by ordinary programs and is either not kept apart by namespaces (keyrings), a part of the
-kernel where mistakes were found again and again (bpf, io_uring, performance counters), or a way out of a limit. Of
-sockets there are those that programs use.
+The filter refuses system calls that ordinary programs do not need and that either reach what namespaces do not separate
+(keyrings), or a part of the kernel with a history of errors (bpf, io_uring, performance counters), or lead around a
+limit. It allows only the socket families that programs use.
 """
 
 from __future__ import annotations
@@ -22,14 +20,14 @@ _LOAD_WORD = 0x20
 _JUMP_IF_EQUAL = 0x15
 _JUMP_IF_AT_LEAST = 0x35
 _RETURN = 0x06
-# Offsets in what a filter sees of a call: its number, the architecture, the lower halves of the first two arguments.
+# Offsets in the data that a filter sees: number of the call, architecture, lower halves of the first two arguments.
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
 _X32_CALLS = 0x40000000
 _TERMINAL_REQUESTS = (0x5412, 0x541C)
-"""TIOCSTI and TIOCLINUX: typing into a terminal on behalf of whoever reads it."""
+"""TIOCSTI and TIOCLINUX, which type into a terminal on behalf of its reader."""
 _SOCKETS = (1, 2, 10, 16)
-"""AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK: what programs use and network namespaces keep apart. AF_VSOCK for one,
-which leads to the hypervisor of a virtual machine, they do not."""
+"""AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK, which programs use and network namespaces separate. Namespaces do not
+separate AF_VSOCK, for example, which leads to the hypervisor of a virtual machine."""
 
 _REFUSED = {
     "x86_64": {
@@ -49,12 +47,12 @@ _REFUSED = {
         "sched_setaffinity": 122,
     },
 }
-# The same number everywhere.
+# These have the same number everywhere.
 _REFUSED_NEW = {
     **{"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433},
     **{"mount_setattr": 442, "quotactl_fd": 443},
 }
-# As on a kernel without it, so that programs take the other way.
+# These fail as on a kernel without them, so that programs take another way.
 _ABSENT = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
 
 
@@ -73,21 +71,21 @@ _MACHINES = {
 
 
 def refused_calls(machine: str = os.uname().machine) -> dict[str, int]:
-    """The calls that answer EPERM, by name with their numbers; empty on machines for which there is no filter."""
+    """Return the numbers of the calls that fail with EPERM, by name; empty on machines without a filter."""
     return {**_REFUSED[machine], **_REFUSED_NEW} if machine in _REFUSED else {}
 
 
 def filter_program(machine: str = os.uname().machine) -> bytes:
-    """The filter in the kernel's form (``struct sock_filter``, one after another); empty where there is none.
+    """Return the filter as an array of ``struct sock_filter``; empty on machines without a filter.
 
-    Programs of another architecture than the machine's own (32-bit ones) do not run under it.
+    Under the filter, programs of another architecture than the machine's own (32-bit programs) do not run.
     """
-    found = _MACHINES.get(machine)
-    return b"" if found is None else b"".join(struct.pack("=HBBI", *fields) for fields in _filter(machine, found))
+    facts = _MACHINES.get(machine)
+    return b"" if facts is None else b"".join(struct.pack("=HBBI", *fields) for fields in _filter(machine, facts))
 
 
 def _filter(name: str, machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
-    """The program, instruction by instruction: code, steps to jump if true, if false, operand."""
+    """Return the instructions: code, steps to jump if true, steps to jump if false, operand."""
     absent, refused = _ERRNO | errno.ENOSYS, _ERRNO | errno.EPERM
     yield _LOAD_WORD, 0, 0, _ARCHITECTURE
     yield _JUMP_IF_EQUAL, 1, 0, machine.architecture

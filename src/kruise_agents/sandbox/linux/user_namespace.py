@@ -1,8 +1,8 @@
-"""The step from the manager's user to the sandbox's own ``root``, taken before anything else happens.
+"""The change from the manager's user to the sandbox's own ``root``, before anything else happens.
 
-bubblewrap builds the sandbox's file tree in a user namespace where 0 is the manager's user, because only that user can
-reach every folder that is mounted. This step enters a second one, which has the other ids only, and keeps few
-capabilities: enough to be ``root`` among the sandbox's users, none that reaches the tree or the network from above.
+bubblewrap builds the sandbox's file tree in a user namespace where id 0 is the manager's user, because only that user
+can reach every mounted folder. The program then enters a second user namespace, which has only the other ids, and keeps
+few capabilities: enough to be ``root`` among the sandbox's users, none over the mounts and the network outside.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from . import capabilities
 
 COUNT = 65535
-"""How many ids the range has, as the manager maps them."""
+"""The number of ids that the manager maps."""
 USER_ID = 1000
-"""Of the default user."""
+"""The id of the default user."""
 
 _CLONE_NEWUSER = 0x10000000
 _PR_SET_DUMPABLE = 4
@@ -29,25 +29,25 @@ _KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 18, 19)
 _NESTED_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 _LOWEST_OPEN_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _MACHINES = ("dev", "proc", "sys", "usr")
-"""In ``/``, and not the sandbox's own."""
+"""Folders in ``/`` that are the machine's."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become_root_of_sandbox(home: Path) -> None:
-    """Enter the inner user namespace as its ``root`` and hand the file tree over to its users.
+    """Enter the inner user namespace as its ``root``, and hand the file tree over to its users.
 
-    Must be called by a process with a single thread. What belongs to the manager's user is given to ``root``, and what
-    lies in ``home`` to the default user.
+    Files of the manager's user are given to ``root``, and those in ``home`` to the default user. The process must have
+    a single thread.
 
     Raises:
-        OSError: the kernel refused a step.
+        OSError: The kernel refused a step.
     """
     _give(Path("/"), 0, whole=False)
     for folder in Path("/").iterdir():
         if folder.name not in _MACHINES:
             _give(folder, 0, whole=True, leave=home)
     _give(home, USER_ID, whole=True)
-    # One more namespace, the inner one; its limit also counts what would be made below it.
+    # Allow one more namespace, the inner one. The limit also counts namespaces that would be made in that one.
     _NESTED_NAMESPACES.write_text("1", encoding="ascii")
     _LOWEST_OPEN_PORT.write_text("0", encoding="ascii")
     _enter()
@@ -55,7 +55,7 @@ def become_root_of_sandbox(home: Path) -> None:
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     _keep_capabilities()
-    # Changing ids made /proc/self belong to somebody outside.
+    # After a change of ids, /proc/self belongs to a user outside.
     _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
@@ -65,24 +65,24 @@ def _give(path: Path, inner: int, *, whole: bool, leave: Path | None = None) -> 
     outer = inner + 1
     try:
         if path.lstat().st_uid != 0:
-            return  # given before, with all that is in it; or a volume, which may be large
+            return  # given before, with everything in it; or a volume, which may be large
         os.lchown(path, outer, outer)
         if whole and path.is_dir() and not path.is_symlink():
             for child in path.iterdir():
                 _give(child, inner, whole=True, leave=leave)
     except OSError as error:
-        # A folder of the host, mounted here, stays as it is; and not every tree has every folder.
+        # Mounted folders of the host stay as they are, and not every tree has every folder.
         if error.errno not in (errno.EROFS, errno.ENOENT, errno.EPERM, errno.EACCES):
             raise
 
 
 def _enter() -> None:
-    """Unshare; the map has to come from a process that stayed outside."""
-    me = os.getpid()
+    """Enter a new user namespace. A process outside has to write its id maps."""
+    own_pid = os.getpid()
     ready_read, ready_write = os.pipe()
     helper = os.fork()
     if helper == 0:
-        _map_ids(me, ready_read, ready_write)
+        _map_ids(own_pid, ready_read, ready_write)
     os.close(ready_read)
     if _libc.unshare(_CLONE_NEWUSER) != 0:
         number = ctypes.get_errno()
@@ -97,7 +97,7 @@ def _enter() -> None:
 
 
 def _map_ids(pid: int, ready_read: int, ready_write: int) -> None:
-    """In the helper: wait until the namespace exists, write its maps, and end."""
+    """Wait until the namespace exists, write its id maps, and end. Runs in the helper process."""
     code = 1
     try:
         os.close(ready_write)
@@ -119,10 +119,7 @@ def _keep_capabilities() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Try it: become root, then the default user, and find out whether that user can read what a sandbox runs.
-
-    The arguments are files that must be readable.
-    """
+    """Become root, then the default user, and check that this user can read the files named in ``arguments``."""
     become_root_of_sandbox(Path("/home/user"))
     os.setresgid(USER_ID, USER_ID, USER_ID)
     os.setresuid(USER_ID, USER_ID, USER_ID)

@@ -1,6 +1,7 @@
-"""The ``sudo`` command. Standard library only and started with ``-I -S``, because every call pays for what it imports.
+"""The ``sudo`` command of a sandbox. It asks the sandbox's program, which is root, to start the command.
 
-Where a sandbox has one user there is nobody to ask, and the command is executed as it is.
+It is started with ``-I -S`` and uses the standard library only, because every call pays for what it imports. Where a
+sandbox has one user, nobody listens, and the command is executed as it is.
 """
 
 from __future__ import annotations
@@ -21,13 +22,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 SOCKET = "/run/kruise-agents/sudo"
-"""Where the sandbox's program listens."""
-_SHORT = "+AbEeHhiKklnPSsVvu:g:p:C:D:R:T:r:t:h"
-_LONG = (
-    "askpass background preserve-env set-home help login remove-timestamp reset-timestamp list non-interactive "
-    "preserve-groups stdin shell version validate user= group= prompt= close-from= chdir= chroot= command-timeout="
-)
-_USAGE = "usage: sudo [-EHins] [-u user] [-D directory] [VAR=value] [command [argument ...]]"
+"""The socket of the sandbox's program."""
+_FLAGS = "+u:EinHD:"
+"""For getopt; the plus ends the flags at the first word that is none."""
+_USAGE = "usage: sudo [-EHin] [-u user] [-D directory] [VAR=value] [command [argument ...]]"
+_SUPPORTED = "sudo in a sandbox knows -u user, -E, -i, -n, -H and -D directory"
+_OF_THE_USER = ("PATH", "HOME", "USER", "LOGNAME")
 _KEPT_VARIABLES = ("TERM", "COLORTERM", "LANG", "LANGUAGE", "DISPLAY", "TZ")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _PIECE = 65536
@@ -40,9 +40,6 @@ def main(arguments: list[str]) -> int:
     except (getopt.GetoptError, ValueError) as error:
         sys.stderr.write(f"sudo: {error}\n{_USAGE}\n")
         return 1
-    if isinstance(request, str):
-        print(request, end="")
-        return 0
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(SOCKET)
@@ -52,59 +49,48 @@ def main(arguments: list[str]) -> int:
         return _Session(connection, request).run()
 
 
-def _request(arguments: list[str]) -> dict[str, Any] | str:
-    """What to ask for, or a text that is the whole answer."""
-    long = _LONG.split()
-    # Both forms of this one exist, and getopt knows one.
-    listed = [a.removeprefix("--preserve-env=") for a in arguments if a.startswith("--preserve-env=")]
-    options, rest = getopt.getopt([a for a in arguments if not a.startswith("--preserve-env=")], _SHORT, long)
-    given = dict(options)
-    names = {name for name, _ in options}
-    if names & {"-h", "--help"}:
-        return _USAGE + "\n"
-    if names & {"-V", "--version"}:
-        return "sudo of a kruise-agents sandbox\n"
-    if names & {"-e", "-R", "--chroot", "-r", "-t"}:
-        raise ValueError("editing files, chroot and SELinux are not supported here")
+def _request(arguments: list[str]) -> dict[str, Any]:
+    """Return what to ask the sandbox's program for.
+
+    Raises:
+        getopt.GetoptError: A flag lacks its value.
+        ValueError: A flag is not supported, or there is no command.
+    """
+    try:
+        options, command = getopt.getopt(arguments, _FLAGS)
+    except getopt.GetoptError as error:
+        if "not recognized" in error.msg:
+            raise ValueError(f"{error}; {_SUPPORTED}") from None
+        raise
+    flags = dict(options)
     variables = {}
-    while rest and "=" in rest[0] and not rest[0].startswith(("=", "/")):
-        name, _, value = rest.pop(0).partition("=")
+    while command and "=" in command[0] and not command[0].startswith(("=", "/")):
+        name, _, value = command.pop(0).partition("=")
         variables[name] = value
-    login, shell = bool(names & {"-i", "--login"}), bool(names & {"-s", "--shell"})
-    if names & {"-l", "--list"}:
-        return "(ALL : ALL) NOPASSWD: ALL\n"
-    if not rest and not login and not shell:
-        if names & {"-v", "-k", "-K", "--validate", "--reset-timestamp", "--remove-timestamp"}:
-            return ""
+    login = "-i" in flags
+    if not command and not login:
         raise ValueError("a command is required")
-    kept = {name: os.environ[name] for name in os.environ if name in _KEPT_VARIABLES or name.startswith("LC_")}
-    if names & {"-E", "--preserve-env"}:
-        kept = {name: value for name, value in os.environ.items() if name not in ("PATH", "HOME", "USER", "LOGNAME")}
-    for name in ",".join(listed).split(","):
-        if name in os.environ:
-            kept[name] = os.environ[name]
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if (name not in _OF_THE_USER if "-E" in flags else name in _KEPT_VARIABLES or name.startswith("LC_"))
+    }
+    # -n and -H change nothing: there is no password, and HOME is always that of the user.
     return {
-        "command": rest,
+        "command": command,
         "login": login,
-        "shell": shell,
-        "user": given.get("-u", given.get("--user", "root")),
+        "user": flags.get("-u", "root"),
         "variables": {**kept, **variables},
-        "folder": given.get("-D", given.get("--chdir")),
-        "background": bool(names & {"-b", "--background"}),
+        "folder": flags.get("-D"),
         "set": sorted(variables),
     }
 
 
 def _execute(request: dict[str, Any]) -> NoReturn:
+    """Become the command, where the sandbox has one user."""
     command = request["command"]
-    if request["login"] or request["shell"]:
-        import shlex
-
-        command = [
-            "/bin/bash",
-            *(["-l"] if request["login"] else []),
-            *(["-c", shlex.join(command)] if command else []),
-        ]
+    if request["login"]:
+        command = login_command(command)
     try:
         if request["folder"]:
             os.chdir(request["folder"])
@@ -114,8 +100,15 @@ def _execute(request: dict[str, Any]) -> NoReturn:
         sys.exit(1)
 
 
+def login_command(command: list[str]) -> list[str]:
+    """Return the command that runs ``command`` in a login shell, or the shell alone."""
+    import shlex  # most calls do without
+
+    return ["/bin/bash", "-l", *(["-c", shlex.join(command)] if command else [])]
+
+
 class _Session:
-    """One command that the sandbox's program runs for us."""
+    """A command that the sandbox's program runs for this client."""
 
     def __init__(self, connection: socket.socket, request: dict[str, Any]) -> None:
         self._connection = connection
@@ -178,7 +171,7 @@ class _Session:
                     watched = [number for number in watched if number == terminal]
 
     def _answered(self) -> int | None:
-        """The exit code, once it has come; errors are written."""
+        """Return the exit code, or None until it has come. Errors are written to standard error."""
         piece = self._connection.recv(_PIECE)
         self._answers += piece
         if piece and not self._answers.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""The side of ``sudo`` that is root: starts what the client asks for, with the client's files."""
+"""The server of ``sudo``, in the sandbox's program: it starts commands as root, with the client's files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import grp
 import json
 import os
 import pwd
-import shlex
 import signal
 import socket
 import struct
@@ -20,7 +19,7 @@ from typing import Any
 from ..envd.process.identity import start_as
 from ..envd.users import UnknownUserError, User, Users
 from ..state import SandboxState
-from .client import SOCKET
+from .client import SOCKET, login_command
 
 _GROUP = "sudo"
 _FILES = 5
@@ -29,26 +28,21 @@ _IN_TERMINAL = ("/bin/sh", "-c", 'exec 3<>"$0"; exec 3>&-; exec "$@"')
 
 
 class _RefusedError(Exception):
-    """The command is not started; the text says why, as ``sudo`` would."""
+    """The command is not started. The text says why, as ``sudo`` would."""
 
 
 class SudoServer:
-    """Listens on :data:`.client.SOCKET` for the sandbox's users.
+    """Starts commands for the sandbox's users, who ask on :data:`.client.SOCKET`."""
 
-    Args:
-        state: of the sandbox.
-        path: where to listen.
-    """
-
-    def __init__(self, state: SandboxState, path: Path = Path(SOCKET)) -> None:
+    def __init__(self, state: SandboxState) -> None:
         self._state = state
         self._users = Users(state)
-        self._path = path
+        self._path = Path(SOCKET)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Listen. Must be called on the event loop."""
+        """Listen, on the running event loop."""
         self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
         self._listener.bind(str(self._path))
@@ -58,7 +52,7 @@ class SudoServer:
         self._keep(self._accept())
 
     async def close(self) -> None:
-        """Stop listening; what was started goes on."""
+        """Stop listening. Commands that were started go on."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -144,7 +138,7 @@ class SudoServer:
             raise _RefusedError(f"{error.filename or command[0]}: {error.strerror}") from None
 
     def _environment(self, request: dict[str, Any], user: User, caller: pwd.struct_passwd) -> dict[str, str]:
-        given = {str(name): str(value) for name, value in request["variables"].items()}
+        variables = {str(name): str(value) for name, value in request["variables"].items()}
         own = {
             "PATH": self._state.path,
             "HOME": str(user.home),
@@ -156,8 +150,8 @@ class SudoServer:
             "SUDO_GID": str(caller.pw_gid),
             "SUDO_COMMAND": " ".join(request["command"]) or "/bin/bash",
         }
-        # What stands on the command line comes last.
-        return {**given, **own, **{name: given[name] for name in request["set"]}}
+        # The variables of the command line win.
+        return {**variables, **own, **{name: variables[name] for name in request["set"]}}
 
     def _keep(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -167,14 +161,11 @@ class SudoServer:
 
 def _command(request: dict[str, Any]) -> list[str]:
     command = [str(argument) for argument in request["command"]]
-    if request["login"] or request["shell"]:
-        shell = ["/bin/bash", *(["-l"] if request["login"] else [])]
-        command = [*shell, "-c", shlex.join(command)] if command else shell
-    return command
+    return login_command(command) if request["login"] else command
 
 
 def _caller(connection: socket.socket) -> pwd.struct_passwd:
-    """Who is at the other end; the kernel says so."""
+    """Return who is at the other end, as the kernel says."""
     _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
         caller = pwd.getpwuid(uid)
@@ -193,7 +184,7 @@ def _members() -> list[str]:
 
 
 async def _follow(process: subprocess.Popen[bytes], connection: socket.socket) -> int:
-    """Pass the client's signals on until the process ends; a client that is gone counts as SIGTERM."""
+    """Pass the client's signals on until the process ends. A client that has gone counts as SIGTERM."""
     loop = asyncio.get_running_loop()
     pidfd = os.pidfd_open(process.pid)
     signals = asyncio.create_task(_pass_on(pidfd, connection))

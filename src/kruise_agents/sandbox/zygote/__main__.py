@@ -1,8 +1,8 @@
-"""Starts the zygote: ``python .../zygote/__main__.py <descriptor of the manager's socket>``.
+"""The start of the zygote: ``python .../zygote/__main__.py <descriptor of the manager's socket>``.
 
-By its path and without ``-I``, because the flags of the interpreter stay those that a kernel has. What the host's
-administrator has Python run at every start (``sitecustomize``) is no part of a sandbox: the folder ``bare``, which the
-manager puts first on the path, has empty modules in its place.
+The manager starts this file by its path and without ``-I``, because forked kernels keep the interpreter's flags. The
+host's ``sitecustomize`` is no part of a sandbox: the manager puts the folder ``bare`` first on the path, which has
+empty modules in its place.
 """
 
 import sys
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     if str(here.parents[2]) not in sys.path:
         sys.path.append(str(here.parents[2]))
 
-    # Nothing before it: what is loaded afterwards is what a kernel has.
+    # First of all: the modules that are loaded after this call are those of a kernel.
     from kruise_agents.sandbox.code_interpreter.kernel.forked import load
 
     modules = load()

@@ -1,10 +1,10 @@
-"""The way of a fork from the host into a sandbox, to become what ``bwrap`` would have started there.
+"""The steps of a fork from the host into a sandbox, where it becomes the program that ``bwrap`` would have started.
 
-``bwrap`` has started a placeholder instead: a shell that does nothing but wait. From it the fork takes namespaces,
-capabilities, processors and resource limits, so that nothing of how ``bwrap`` sets up a sandbox is known here. It ends,
-and with it the sandbox, when the fork has ended.
+``bwrap`` has started a placeholder instead: a shell that only waits. The fork copies the placeholder's namespaces,
+capabilities, processors and resource limits, so that this module need not know how ``bwrap`` sets up a sandbox. When
+the fork has ended, the placeholder ends, and the sandbox with it.
 
-Everything is given up before the first process exists that anybody in the sandbox can see.
+The fork gives up all rights on the host before the first process exists that anybody in the sandbox can see.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..linux import capabilities
 from ..linux.descriptors import close_all_but
 from ..linux.seccomp import filter_program
 
-_LOOK_SECONDS = 0.0005
+_POLL_SECONDS = 0.0005
 _ON_THE_WAY_SECONDS = 20
 _NAMESPACES = {
     "user": 0x10000000,
@@ -48,21 +48,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(connection: int) -> ForkOrder:
-    """Read the order from a socket, and return in the sandbox, as its program; nothing else is left open.
+    """Read the request from a socket, and return in a process of the sandbox that has only the program's descriptors.
 
-    The processes on the way end here.
+    The processes between the zygote and that process end here.
     """
-    # On the way it is no part of the sandbox, whose end would not end it. What arrives is a child, and has no alarm.
+    # Until it arrives, the fork does not end with the sandbox. The process that arrives is a child and has no alarm.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(_ON_THE_WAY_SECONDS)
     request, received = _receive(connection)
     own = request.own_count
-    # First of all, so that what goes wrong from here on stands in the sandbox's log.
-    ready, _, *group = _arrange(request.numbers, received[own:], received[:own])
+    # First of all, so that errors from here on go to the sandbox's log.
+    ready, _, *groups = _arrange(request.numbers, received[own:], received[:own])
     if os.read(ready, 1) == b"":
         sys.exit("the sandbox's first process did not start")
     os.close(ready)
-    for members in group:
+    for members in groups:
         os.write(members, b"0")
         os.close(members)
     placeholder = _child_of(request.first_pid)
@@ -72,7 +72,7 @@ def enter(connection: int) -> ForkOrder:
     _cross(handle, model.namespaces, order.directory)
     model.impose()
     _leave_behind()
-    # Changing ids and rights made /proc/self belong to somebody outside.
+    # After a change of ids and rights, /proc/self belongs to a user outside.
     _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     os.environ.clear()
     os.environ.update(order.environment)
@@ -91,10 +91,10 @@ def _child_of(pid: int) -> int:
 
 
 def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]) -> list[int]:
-    """Put what was received to the numbers that it is to have, and close everything but that and ``own``.
+    """Move the received descriptors to their numbers, and close all others but ``own``.
 
     Returns:
-        The new numbers of ``own``. An exec closes them, so that the program alone holds the lifeline.
+        The new numbers of ``own``. An exec closes them, so that only the program keeps the placeholder's input open.
     """
     above = max(numbers) + 1
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in (*own, *received)]
@@ -107,10 +107,10 @@ def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What the placeholder has, which ``bwrap`` has given to it."""
+    """The rights and limits that ``bwrap`` has given to the placeholder."""
 
     namespaces: int
-    """Those that are not ours, as flags."""
+    """The namespaces that are not this process's own, as flags."""
     inheritable: int
     permitted: int
     effective: int
@@ -137,10 +137,10 @@ class _Model:
         )
 
     def impose(self) -> None:
-        """Let this process, and all that come from it, have this and no more.
+        """Give this process, and all that it starts, these and no more.
 
         Raises:
-            OSError: the kernel refused a step.
+            OSError: The kernel refused a step.
         """
         os.sched_setaffinity(0, self.processors)
         for kind, limit in self.limits.items():
@@ -150,14 +150,14 @@ class _Model:
         capabilities.hold(self.effective, self.permitted, self.inheritable)
         capabilities.hand_on(self.ambient)
         _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
-        _shut_calls()
+        _install_filter()
 
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def _shut_calls() -> None:
+def _install_filter() -> None:
     code = filter_program()
     if code:
         program = _Program(len(code) // _INSTRUCTION_BYTES, code)
@@ -171,8 +171,8 @@ def _cross(handle: int, namespaces: int, directory: str) -> None:
 
 
 def _leave_behind() -> None:
-    """Go on in a child of a child: only a child is in the pid namespace, and only what is left alone there belongs to
-    the sandbox's first process."""
+    """Go on in a child of a child: only children are in the pid namespace, and only an orphan belongs to the sandbox's
+    first process."""
     child = os.fork()
     if child:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
@@ -181,7 +181,7 @@ def _leave_behind() -> None:
         os._exit(0)
     # The program takes its parent for the sandbox's first process.
     while os.getppid() == between:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     os.setsid()
 
 
@@ -190,7 +190,7 @@ def _differs(pid: int, name: str) -> bool:
 
 
 def _label(pid: str) -> str:
-    """What a security module (AppArmor, SELinux) calls a process; empty where there is none."""
+    """Return the label that a security module (AppArmor, SELinux) gives a process; empty where there is no module."""
     try:
         return Path(f"/proc/{pid}/attr/current").read_text(encoding="utf-8", errors="replace").strip("\0\n")
     except OSError:

@@ -1,4 +1,4 @@
-"""The loop of the zygote: one fork for each message."""
+"""The zygote's loop, which forks once for each message, and the forks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...protocol.control import FORKED, TRIAL_OUTPUT, ZYGOTE_READY, ForkOrder, ProgramArguments, program_argv
-from ..code_interpreter import forked_kernel as waiting
-from ..code_interpreter.kernel import forked as inherited
+from ..code_interpreter import forked_kernel
+from ..code_interpreter.kernel import forked as kernel_in_fork
 from ..linux.descriptors import close_all_but
 from ..linux.user_namespace import become_root_of_sandbox
 from ..main import begin, run, set_process_name
-from . import command_line as appearance
 from .entry import enter
 
 _LATER = (
@@ -27,29 +26,29 @@ _LATER = (
     "uvicorn.lifespan.off",
     "uvicorn.protocols.http.httptools_impl",
 )
-"""What the program imports when it needs it, which is always."""
+"""Modules that the program imports late, and always."""
 
 
 def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
-    """Serve until the manager has gone; in a fork: be a sandbox's program, or its first kernel.
+    """Serve until the manager has gone. In a fork, be a sandbox's program or its first kernel.
 
-    Parameters:
-        arguments: the number of the descriptor of the manager's socket.
-        modules: the names of those that a kernel has.
+    Args:
+        arguments: The number of the descriptor of the manager's socket.
+        modules: The names of the modules that a kernel has.
 
     Returns:
-        The exit code of whichever it was.
+        The exit code of the zygote, the program or the kernel.
     """
     descriptor = int(arguments[0])
-    set_process_name("zygote")  # it would be the number of the descriptor that it was executed from
+    set_process_name("zygote")  # otherwise the number of the descriptor that Python was executed from
     close_all_but({0, 1, 2, descriptor})
     for name in _LATER:
         importlib.import_module(name)
-    platform._uname_cache = None  # type: ignore[attr-defined]  # it has the host's name
-    # The collector writes into what it looks at, and what is written to is no longer shared.
+    platform._uname_cache = None  # type: ignore[attr-defined]  # has the host's name
+    # The garbage collector writes to the objects that it visits, and memory that was written to is no longer shared.
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the forks
     manager = socket.socket(fileno=descriptor)
     manager.send(ZYGOTE_READY)
     while True:
@@ -59,7 +58,10 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
         if os.fork() == 0:
             manager.close()
             return _fork(descriptors[0], modules)
-        with socket.socket(fileno=descriptors[0]) as order, contextlib.suppress(ConnectionError):  # it waits no more
+        with (
+            socket.socket(fileno=descriptors[0]) as order,
+            contextlib.suppress(ConnectionError),
+        ):  # the manager waits no more
             order.send(FORKED)
 
 
@@ -68,22 +70,22 @@ def _fork(connection: int, modules: frozenset[str]) -> int:
     order = enter(connection)
     if order.trial:
         return _try(order)
-    appearance.show(order.command, order.environment)
+    set_process_name(Path(order.command[0]).name)
     sys.orig_argv[:] = order.command
     sys.argv[:] = program_argv(order.command)
     options = ProgramArguments.parse(sys.argv[1:])
     begin(options)
     if not order.kernel:
         return run(options)
-    forked = waiting.fork()
-    if isinstance(forked, waiting.WaitingKernel):
+    forked = forked_kernel.fork()
+    if isinstance(forked, forked_kernel.WaitingKernel):
         return run(options, forked)
-    appearance.show(forked.command, forked.environment)
-    return inherited.run(forked.command, forked.environment, modules)
+    set_process_name(Path(forked.command[0]).name)
+    return kernel_in_fork.run(forked.command, forked.environment, modules)
 
 
 def _try(order: ForkOrder) -> int:
-    """Go as far as a sandbox's program does before it serves anything."""
+    """Go as far as a sandbox's program does before it serves anything, and say so."""
     if order.several_users:
         become_root_of_sandbox(Path(order.directory))
     sys.stdout.write(f"{TRIAL_OUTPUT}\n")

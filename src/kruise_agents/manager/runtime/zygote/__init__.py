@@ -1,1 +1,1 @@
-"""The process that sandboxes' programs are forked from."""
+"""The zygote: a process from which sandboxes' programs are forked, so that each saves the start of Python."""

@@ -1,4 +1,4 @@
-"""Forks of a zygote in place of the command of ``bwrap``, and the making of a zygote that can do that here."""
+"""Sandboxes that are forked from a zygote instead of executed by ``bwrap``, and the start of a zygote."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-dro
 
 
 def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: Setup) -> Launched:
-    """Start ``bwrap`` as :func:`.starting.start` does, and let a fork of the zygote into it instead of a command.
+    """Start ``bwrap`` as :func:`.bwrap.launch.start` does, and let a fork of the zygote enter instead of a command.
 
     Raises:
-        OSError: as there.
-        ZygoteError: it has ended; nothing is left running.
+        OSError: ``bwrap`` could not be started.
+        ZygoteError: The zygote has ended. Nothing is left running.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-        waits_until, lifeline = pipe(theirs, ours)
-        ready, says_ready = pipe(ours, theirs)
-        unhanded = replace(setup, descriptors=())
-        launched = start(options, PLACEHOLDER, unhanded, (waits_until, says_ready))
+        placeholder_input, program_pipe = pipe(theirs, ours)
+        ready, placeholder_output = pipe(ours, theirs)
+        without_descriptors = replace(setup, descriptors=())
+        launched = start(options, PLACEHOLDER, without_descriptors, (placeholder_input, placeholder_output))
         if launched.first_pid is None:
             return launched
         nothing = ours.enter_context(Path(os.devnull).open("r+b", buffering=0))
         output = setup.output.fileno()
-        handed = {0: nothing.fileno(), 1: output, 2: output, **{one: one for one in setup.descriptors}}
+        handed = {0: nothing.fileno(), 1: output, 2: output, **{number: number for number in setup.descriptors}}
         try:
             with _members_of(launched.first_pid) as members:
-                zygote.fork(order, launched.first_pid, members, (ready, lifeline), handed)
+                zygote.fork(order, launched.first_pid, members, (ready, program_pipe), handed)
         except BaseException:
             end(launched)
             raise
@@ -48,16 +48,16 @@ def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: 
 
 
 def make_zygote(options: Sequence[str], identities: Identities | None) -> Zygote:
-    """One that has been tried in the namespaces that a sandbox has.
+    """Start a zygote and try a fork in the namespaces that a sandbox has.
 
-    Parameters:
-        options: of ``bwrap``, for these.
+    Args:
+        options: The options of ``bwrap`` that make these namespaces.
 
     Raises:
-        ZygoteError: it does not work here.
+        ZygoteError: Forking does not work here.
     """
     try:
-        with _seen_read_only(Path(sys.executable).resolve()) as (interpreter, namespace):
+        with _opened_read_only(Path(sys.executable).resolve()) as (interpreter, namespace):
             zygote = Zygote(interpreter, os.dup(namespace))
         try:
             zygote.wait_until_ready()
@@ -80,7 +80,7 @@ def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) 
 
 @contextlib.contextmanager
 def _members_of(pid: int) -> Iterator[int | None]:
-    """A descriptor by which a process can join the group that was made for a sandbox; None where there is none."""
+    """Open the file through which a process joins the control group of a sandbox; None where there is no group."""
     group = group_of(pid)
     if group is None:
         yield None
@@ -90,26 +90,26 @@ def _members_of(pid: int) -> Iterator[int | None]:
 
 
 @contextlib.contextmanager
-def _seen_read_only(path: Path) -> Iterator[tuple[int, int]]:
-    """A file, opened through a mount that nobody can write to, and the mount namespace in which that is.
+def _opened_read_only(path: Path) -> Iterator[tuple[int, int]]:
+    """Open a file through a mount that nobody can write to, and open the mount namespace of that mount.
 
-    While the namespace is kept, the file has its full path in ``/proc``.
+    While the namespace is kept open, ``/proc`` shows the file with its full path.
 
     Raises:
-        OSError: it cannot be done.
+        OSError: The mount could not be made.
     """
     with tempfile.TemporaryFile() as output, contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-        waits_until, _ = pipe(theirs, ours)
-        ready, says_ready = pipe(ours, theirs)
-        launched = start(_READ_ONLY, PLACEHOLDER, Setup(None, output), (waits_until, says_ready))
+        placeholder_input, _ = pipe(theirs, ours)
+        ready, placeholder_output = pipe(ours, theirs)
+        launched = start(_READ_ONLY, PLACEHOLDER, Setup(None, output), (placeholder_input, placeholder_output))
         theirs.close()
         try:
             if launched.first_pid is None or not os.read(ready, 1):
                 raise OSError(output_of(output) or "bwrap did not start")
-            seen = Path(f"/proc/{launched.first_pid}")
-            file = os.open(f"{seen}/root{path}", os.O_RDONLY | os.O_CLOEXEC)
+            first = Path(f"/proc/{launched.first_pid}")
+            file = os.open(f"{first}/root{path}", os.O_RDONLY | os.O_CLOEXEC)
             ours.callback(os.close, file)
-            namespace = os.open(seen / "ns" / "mnt", os.O_RDONLY | os.O_CLOEXEC)
+            namespace = os.open(first / "ns" / "mnt", os.O_RDONLY | os.O_CLOEXEC)
             ours.callback(os.close, namespace)
             yield file, namespace
         finally:

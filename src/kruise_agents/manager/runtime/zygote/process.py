@@ -1,7 +1,7 @@
-"""The zygote of a manager: started, told to fork, and found to be gone.
+"""The zygote's process, as the manager has it: started, asked for forks, and found to be gone.
 
-It has imported what every sandbox's program and its first kernel import (``sandbox/zygote``), so that a sandbox costs a
-fork instead of two starts of Python.
+The zygote has imported what every sandbox's program and its first kernel import (``sandbox/zygote``). A sandbox then
+costs a fork instead of two starts of Python.
 """
 
 from __future__ import annotations
@@ -22,32 +22,31 @@ from ....protocol.control import FORK, ForkOrder, ForkRequest
 
 _PROGRAM = Path(kruise_agents.__file__).parent / "sandbox" / "zygote" / "__main__.py"
 _ENVIRONMENT = {"HOME": "/nonexistent", "PYTHONPATH": str(_PROGRAM.parent / "bare")}
-"""So that Python looks into nobody's home for modules, and runs nothing of the host's when it starts."""
+"""With it Python looks into nobody's home for modules, and runs nothing of the host's when it starts."""
 _START_SECONDS = 30
 _ANSWER_SECONDS = 5
-"""How long it may take to fork, which is a matter of milliseconds; then it counts as one that has ended."""
+"""A fork takes milliseconds. A zygote that takes this long counts as ended."""
 
 
 class ZygoteError(Exception):
-    """It did not start, or it has ended; the text says why."""
+    """A zygote did not start, or it has ended. The text says why."""
 
 
 class Zygote:
-    """A running one. Ends with the manager, or when it is closed.
+    """A running zygote. It ends with the manager, or when it is closed.
 
-    Parameters:
-        interpreter: an open descriptor of Python's binary, through a mount that nobody can write to: everybody in a
-            sandbox can open what its program runs from.
-
-        namespace: a descriptor of the mount namespace that this is in; owned.
+    Args:
+        interpreter: An open descriptor of Python's binary, through a mount that nobody can write to: everybody in a
+            sandbox can open the file that the sandbox's program runs from.
+        namespace: A descriptor of that mount's namespace; owned.
 
     Raises:
-        ZygoteError: it could not be started.
+        ZygoteError: The process could not be started.
     """
 
     def __init__(self, interpreter: int, namespace: int) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # One that does not keep up counts as one that has ended, before the manager waits for it.
+        # A zygote that does not keep up counts as ended, instead of making the manager wait for it.
         ours.setblocking(False)
         self._socket = ours
         self._namespace = namespace
@@ -74,19 +73,17 @@ class Zygote:
 
     @property
     def pid(self) -> int:
-        """The number of its process."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it has not ended."""
         return self._process.poll() is None
 
     def wait_until_ready(self) -> None:
-        """Return when it has imported everything.
+        """Wait until everything is imported.
 
         Raises:
-            ZygoteError: it ended, or took too long.
+            ZygoteError: The zygote ended, or took too long.
         """
         if not select.select([self._socket], [], [], _START_SECONDS)[0]:
             raise ZygoteError(f"not ready within {_START_SECONDS} seconds")
@@ -97,16 +94,16 @@ class Zygote:
     def fork(
         self, order: ForkOrder, first_pid: int, group: int | None, own: Sequence[int], handed: Mapping[int, int]
     ) -> None:
-        """Let a fork go into a sandbox and become its program; waits until there is one, not until it is there.
+        """Let a fork enter a sandbox and become its program. Returns when the zygote has forked.
 
-        Parameters:
-            first_pid: the sandbox's first process.
-            group: descriptor of ``cgroup.procs`` of the group that it belongs to, open for writing.
-            own: descriptors: the output of the placeholder, and its input, which the fork holds for as long as it runs.
-            handed: descriptors of the program, by the numbers that they are to have there.
+        Args:
+            first_pid: The sandbox's first process.
+            group: A descriptor of the sandbox's ``cgroup.procs``, open for writing.
+            own: Descriptors for the fork itself, see :class:`.protocol.control.ForkRequest`.
+            handed: Descriptors for the program, by the numbers that they are to have there.
 
         Raises:
-            ZygoteError: it has ended, or does not fork. If a fork comes after all, it ends with the first process.
+            ZygoteError: The zygote has ended, or does not fork. If a fork comes after all, it ends with ``first_pid``.
         """
         request = ForkRequest(order, first_pid, group is not None, list(handed))
         descriptors = [*own, *([] if group is None else [group]), *handed.values()]
@@ -120,19 +117,19 @@ class Zygote:
                     raise ZygoteError(self.last_words() or str(error)) from error
             if not select.select([ours], [], [], _ANSWER_SECONDS)[0]:
                 raise ZygoteError(f"it did not fork within {_ANSWER_SECONDS} seconds")
-            with contextlib.suppress(ConnectionError):  # nobody has the other end any more, and nobody read the order
+            with contextlib.suppress(ConnectionError):  # the zygote ended before it read the request
                 if ours.recv(1):
                     return
             raise ZygoteError(self.last_words())
 
     def last_words(self) -> str:
-        """The last line that it wrote."""
+        """Return the last line that the zygote wrote."""
         size = os.fstat(self._output.fileno()).st_size
         lines = os.pread(self._output.fileno(), size, 0).decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"ended with code {self._process.poll()}"
 
     def close(self) -> None:
-        """End it; what it has forked goes on."""
+        """End the zygote. Its forks go on."""
         self._socket.close()
         self._process.kill()
         self._process.wait()
