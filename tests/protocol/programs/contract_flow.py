@@ -11,6 +11,7 @@ import httpx
 import kruise_agents
 from kruise_agents.client.traffic_token.holder import put_token
 from kruise_agents.manager.manager import Manager
+from kruise_agents.manager.sandboxes.control_client import ControlClient
 from kruise_agents.manager.settings import Settings
 from kruise_agents.protocol import names
 from kruise_agents.sandbox.connect.framing import Envelope, EnvelopeDecoder
@@ -56,12 +57,9 @@ async def main(folder: Path) -> None:
         assert (sandbox_id, mine) == (created["sandboxID"], "mine")
         assert (await client.get(f"{url}/{port}/", headers=headers)).status_code == 200, "a port through the relay"
 
-        assert manager._sandboxes is not None
-        sandbox = manager._sandboxes.find(created["sandboxID"])
-        assert sandbox is not None
-        control = sandbox.program.control
+        control = ControlClient(folder / "state" / "sandboxes" / created["sandboxID"] / "sockets", str)
         assert (await control.variables())["MINE"] == "mine"
-        assert "cpu_count" in json.loads(await control.measure(sandbox.access_token))
+        assert "cpu_count" in json.loads(await control.measure(created["envdAccessToken"]))
         timeout = f"{base}/api/sandboxes/{created['sandboxID']}/timeout"
         assert (await client.post(timeout, json={"timeout": 60})).status_code == 204
         end = await kill_with_notice(client, f"{url}/{names.ENVD_PORT}", headers, control)
@@ -75,7 +73,7 @@ async def run_code(client: httpx.AsyncClient, url: str, headers: dict[str, str])
     return "".join(line["text"] for line in lines if line["type"] == "stdout")
 
 
-async def kill_with_notice(client: httpx.AsyncClient, url: str, headers: dict[str, str], control: Any) -> Any:
+async def kill_with_notice(client: httpx.AsyncClient, url: str, headers: dict[str, str], control: ControlClient) -> Any:
     """Return the last event of a process that is killed after the manager has announced it."""
     start = json.dumps({"process": {"cmd": "sleep", "args": ["60"]}}).encode()
     headers = {**headers, "Content-Type": "application/connect+json"}
