@@ -1,4 +1,4 @@
-"""Work on the files of sandboxes where they belong to ids that only a namespace of these ids may touch."""
+"""Work on sandbox files as their owners: in a user namespace that has the IDs of the files."""
 
 from __future__ import annotations
 
@@ -18,27 +18,19 @@ logger = logging.getLogger(__name__)
 
 
 def give(folder: Path, identities: Identities) -> None:
-    """Let an empty folder of the manager's own belong to the default user of sandboxes.
-
-    Raises:
-        OSError: it cannot.
-    """
-    # In their namespace all ids are one higher, see Identities.
+    """Make the default user of sandboxes the owner of an empty folder of the manager."""
+    # In this namespace all IDs are one higher, see Identities.
     owner = f"{USER_ID + 1}:{USER_ID + 1}"
     _run_as_owners(["chown", owner, "--", str(folder)], identities, "CHOWN", "FOWNER")
 
 
 def size(folder: Path, identities: Identities | None) -> int:
-    """Bytes that a folder takes on the disk, also where programs have closed folders to their owner.
-
-    Raises:
-        OSError: it could not be measured.
-    """
+    """Return the bytes that a folder takes on the disk, including folders that are closed to their owner."""
     return parse_size(_run_as_owners(size_command(folder), identities, "DAC_OVERRIDE", "FOWNER"))
 
 
 def remove(folder: Path, identities: Identities) -> None:
-    """Remove what their ids own, as far as it goes; the log says why it did not."""
+    """Remove the files of these IDs as far as possible; the log says why not."""
     try:
         _run_as_owners(["rm", "-rf", "--", str(folder)], identities, "DAC_OVERRIDE", "FOWNER")
     except OSError as error:
@@ -46,12 +38,9 @@ def remove(folder: Path, identities: Identities) -> None:
 
 
 async def copy(source: Path, target: Path, identities: Identities | None) -> None:
-    """Copy a folder to an empty one.
+    """Copy a folder to an empty folder.
 
-    Nothing else of the host is there for it, so that links which programs exchange meanwhile lead nowhere.
-
-    Raises:
-        OSError: it failed.
+    The copying program sees nothing else of the host, so links that programs exchange meanwhile lead nowhere.
     """
     inside = (Path("/source"), Path("/target"))
     options = [*owners_namespace("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"), *program_mounts()]
@@ -64,7 +53,6 @@ async def copy(source: Path, target: Path, identities: Identities | None) -> Non
 
 
 def _run_as_owners(command: Sequence[str], identities: Identities | None, *capabilities: str) -> str:
-    """Run a command on the host's own files, with their paths."""
-    # With the devices: shells open /dev/null, and a mount without them refuses even that.
+    # On the paths of the host. Including devices: shells open /dev/null, and a mount without devices refuses even that.
     options = [*owners_namespace(*capabilities), "--dev-bind", "/", "/"]
     return run(options, command, identities)

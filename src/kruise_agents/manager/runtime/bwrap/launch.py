@@ -1,4 +1,4 @@
-"""Starting programs in namespaces of their own, held back until their ids and their control group are in place."""
+"""Starting programs in their own namespaces; a program waits until its IDs and its control group are set."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from typing import IO
 
 from ..files.identities import Identities
 from ..launch import Launched
-from .binary import find_bwrap, shut_calls
+from .binary import find_bwrap, seccomp_filter
 
 _RUN_SECONDS = 20
-# --die-with-parent ends what is left inside when bwrap itself ends. So that the manager's end is not the parent's,
-# bwrap gets one of its own; the second command keeps the shell from becoming bwrap.
-_KEEPER = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
+# --die-with-parent ends everything inside when bwrap ends, and bwrap when its parent ends. Sandboxes outlive the
+# manager, so this shell is the parent. Its second command keeps it from replacing itself with bwrap.
+_PARENT = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a command has, beside its namespaces.
+    """The setup of a command besides its namespaces.
 
-    Parameters:
-        identities: ids for its user namespace; None: the one that its options name.
-        output: where its standard output and error go.
-        descriptors: what it inherits, by the same numbers.
-        before: what stands before the command of ``bwrap``, to put it within the limits.
-        group: puts its first process into a control group.
+    Args:
+        identities: IDs for the user namespace. None: the single ID that the options name.
+        output: standard output and error of the command.
+        descriptors: file descriptors that the command inherits under the same numbers.
+        prefix: goes before the command line of ``bwrap`` and sets limits.
+        join_group: puts the first process into a control group.
     """
 
     identities: Identities | None
@@ -44,28 +44,28 @@ class Setup:
 def start(
     options: Sequence[str], command: Sequence[str], setup: Setup, pipes: tuple[int, int] | None = None
 ) -> Launched:
-    """Start ``bwrap``, wait for its namespaces, map the ids into them, and let the command run.
+    """Start ``bwrap``, wait for its namespaces, map the IDs into them, then let the command run.
 
-    Parameters:
-        pipes: its standard input and output, if not nothing and the output of all.
+    Args:
+        pipes: standard input and output of the command. None: no input, and the output of ``setup``.
 
     Raises:
-        OSError: one of these failed; nothing is left running.
+        OSError: a step failed; nothing is left running.
     """
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_over:
         info_read, info_write = pipe(kept, handed_over)
         gate_read, gate_write = pipe(handed_over, kept)
         gate = "--userns-block-fd" if setup.identities is not None else "--block-fd"
         options = [gate, str(gate_read), "--info-fd", str(info_write), *options]
-        # The reading end too: a bwrap that cannot tell ends on the spot, and leaves a child that waits for it for ever.
+        # The reading end too: when nobody can read the info, bwrap ends and leaves a child that waits for ever.
         inherited = [info_write, info_read, gate_read, *setup.descriptors]
-        if shut := shut_calls():
-            inherited.append(_in_memory(shut, handed_over))
+        if seccomp := seccomp_filter():
+            inherited.append(_memory_file(seccomp, handed_over))
             options = ["--seccomp", str(inherited[-1]), *options]
-        # Not on the command line, where `ps` in the sandbox would show the host's folders.
-        hidden = _in_memory("\0".join(options).encode(), handed_over)
+        # Not on the command line: `ps` in the sandbox would show the host's folders.
+        hidden = _memory_file("\0".join(options).encode(), handed_over)
         process = subprocess.Popen(
-            [*_KEEPER, *setup.prefix, find_bwrap(), "--args", str(hidden), "--", *command],
+            [*_PARENT, *setup.prefix, find_bwrap(), "--args", str(hidden), "--", *command],
             env={},
             cwd="/",
             stdin=pipes[0] if pipes is not None else subprocess.DEVNULL,
@@ -90,10 +90,10 @@ def start(
 
 
 def run(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> str:
-    """Run a command in namespaces to its end and return what it says.
+    """Run a command in namespaces to its end and return its output.
 
     Raises:
-        OSError: it could not be started, did not end, or failed; the text says why.
+        OSError: the command could not be started, did not end, or failed; the text says why.
     """
     with tempfile.TemporaryFile() as output:
         code = wait_for(start(options, command, Setup(identities, output)), command[0])
@@ -104,11 +104,7 @@ def run(options: Sequence[str], command: Sequence[str], identities: Identities |
 
 
 def wait_for(launched: Launched, name: str) -> int:
-    """Wait for something that takes a moment, and return its exit code.
-
-    Raises:
-        OSError: it took too long, and was ended.
-    """
+    """Wait for a short command and return its exit code; a command that takes too long is ended with an OSError."""
     try:
         return launched.process.wait(_RUN_SECONDS)
     except subprocess.TimeoutExpired:
@@ -117,8 +113,8 @@ def wait_for(launched: Launched, name: str) -> int:
 
 
 def end(launched: Launched) -> None:
-    """End a program with all that is in its namespaces."""
-    # The first process ends with bwrap only when that has let it run; until then it would wait for ever.
+    """End a program with everything in its namespaces."""
+    # The first process ends with bwrap only after bwrap has let it run. Before that, it would wait for ever.
     if launched.first_pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(launched.first_pid, signal.SIGKILL)
@@ -127,13 +123,13 @@ def end(launched: Launched) -> None:
 
 
 def output_of(output: IO[bytes]) -> str:
-    """All that was written to a file."""
+    """Return everything that was written to a file."""
     output.seek(0)
     return output.read().decode(errors="replace").strip()
 
 
 def pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
-    """A pipe, read and written by those who close these."""
+    """Return the ends of a new pipe; each stack closes its end."""
     read, write = os.pipe()
     reader.callback(os.close, read)
     writer.callback(os.close, write)
@@ -141,7 +137,7 @@ def pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[in
 
 
 def _first_process(info: int) -> int | None:
-    """What ``bwrap`` says of the first process inside, or None when it failed before it made one."""
+    # None: bwrap failed before it made a process.
     text = b""
     while not text.rstrip().endswith(b"}"):
         piece = os.read(info, 4096)
@@ -151,8 +147,7 @@ def _first_process(info: int) -> int | None:
     return int(json.loads(text)["child-pid"])
 
 
-def _in_memory(data: bytes, owner: contextlib.ExitStack) -> int:
-    """A descriptor from which ``data`` can be read once."""
+def _memory_file(data: bytes, owner: contextlib.ExitStack) -> int:
     descriptor = os.memfd_create("bwrap-options", os.MFD_CLOEXEC)
     owner.callback(os.close, descriptor)
     os.write(descriptor, data)

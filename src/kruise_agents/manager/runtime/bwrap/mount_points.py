@@ -1,7 +1,7 @@
-"""The places in a sandbox's file tree on which something is mounted, where code may have laid out that tree.
+"""Mount points in a sandbox's file tree, which hostile code may have laid out.
 
-``bwrap`` follows the links that it meets, also those that lead to the host, which it still sees then. No process of the
-sandbox is there when these functions look.
+``bwrap`` follows the links that it meets, and while it mounts it still sees the host. No process of the sandbox runs
+while these functions look.
 """
 
 from __future__ import annotations
@@ -16,19 +16,15 @@ from pathlib import Path
 from ..files.layout import Layout
 from ..files.openat2 import open_below
 
-_WORDS_TO_PLACE = {
+# Options of bwrap that make a file or folder, and how many words later its path follows.
+_PATH_OFFSETS = {
     **{"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2},
     **{"--dir": 1, "--tmpfs": 1, "--proc": 1, "--dev": 1},
 }
-"""Options of ``bwrap`` that make something, and how many words later they say where."""
 
 
 def make_mount_points(layout: Layout) -> None:
-    """Make the folders on which a sandbox's volumes are mounted.
-
-    Raises:
-        OSError: a link or a file is in the way.
-    """
+    """Make the folders on which a sandbox's volumes are mounted; a link or a file in the way is an OSError."""
     for mount in layout.mounts:
         folder = os.open(layout.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for name in mount.target.strip("/").split("/"):
@@ -43,18 +39,11 @@ def make_mount_points(layout: Layout) -> None:
 
 
 def refuse_links(rootfs: Path, options: Sequence[str]) -> None:
-    """Refuse a file tree that would lead ``bwrap`` elsewhere than where its options say.
-
-    Parameters:
-        options: of ``bwrap``, for this tree.
-
-    Raises:
-        OSError: a link is in the way.
-    """
+    """Raise an OSError if a link in the file tree would redirect a path in these options of ``bwrap``."""
     seen: set[Path] = set()
-    for option, place in _places(options):
+    for option, target in _targets(options):
         path = rootfs
-        names = Path(place).parts[1:]
+        names = Path(target).parts[1:]
         for left, name in zip(reversed(range(len(names))), names, strict=True):
             path /= name
             if path in seen:
@@ -62,14 +51,14 @@ def refuse_links(rootfs: Path, options: Sequence[str]) -> None:
             try:
                 mode = path.lstat().st_mode
             except (FileNotFoundError, NotADirectoryError):
-                break  # bwrap makes it, or complains itself
-            # Of a link that is there already bwrap itself sees to it that it is the one that was asked for.
+                break  # bwrap makes it, or reports the error
+            # bwrap itself checks that an existing link is the one that --symlink asks for.
             if stat.S_ISLNK(mode) and (left or option != "--symlink"):
                 raise OSError(errno.ELOOP, "a link is in the way of what is mounted", f"/{path.relative_to(rootfs)}")
             seen.add(path)
 
 
-def _places(options: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _targets(options: Sequence[str]) -> Iterator[tuple[str, str]]:
     for number, word in enumerate(options):
-        if word in _WORDS_TO_PLACE:
-            yield word, options[number + _WORDS_TO_PLACE[word]]
+        if word in _PATH_OFFSETS:
+            yield word, options[number + _PATH_OFFSETS[word]]

@@ -1,4 +1,4 @@
-"""All options of ``bwrap`` for one sandbox, and for a trial in namespaces like a sandbox's."""
+"""Options of ``bwrap``: for a sandbox, for a trial in the namespaces of a sandbox, and for the owners of its files."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from .mounts import covers, machine_mounts, own_mounts, program_mounts
 
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
-VARIABLES = {"LANG": "C.UTF-8", "PATH": SYSTEM_PATH, "PWD": HOME}
-"""The environment of the program; ``bwrap`` sets the last one in any case."""
+VARIABLES = {"LANG": "C.UTF-8", "PATH": SYSTEM_PATH, "PWD": HOME}  # bwrap sets PWD in any case
 _USER_ID = "1000"
-# What the program needs until it has given itself the rights of the sandbox's own root.
+# The program needs these until it has given itself the rights of the sandbox's own root.
 _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_RESOURCE")
 
 
 def sandbox_options(layout: Layout, limits: Limits, carried: CarriedPython | None, *, several_users: bool) -> list[str]:
-    """Those for a prepared file tree, in which the places are made that something is mounted on.
+    """Return the options for a sandbox with a prepared file tree, and make the mount points in that tree.
 
-    Parameters:
-        carried: the manager's Python, where the sandbox does not have the machine's system folders.
+    Args:
+        carried: the manager's Python, for a sandbox with another root file system than the machine's.
 
     Raises:
-        OSError: the tree, or its root file system, is not as it should be.
+        OSError: the tree has links where something is mounted, or its root file system is gone.
     """
     if layout.system is not None and not (layout.system / "usr").is_dir():
         raise OSError(f"its root file system {layout.system} is not there any more")
@@ -43,12 +42,7 @@ def sandbox_options(layout: Layout, limits: Limits, carried: CarriedPython | Non
 def trial_options(
     *, several_users: bool, system: Path | None = None, carried: CarriedPython | None = None
 ) -> list[str]:
-    """Those for a tree with nothing in it but an empty home.
-
-    Parameters:
-        system: another root file system than the machine's.
-        carried: the manager's Python, if so.
-    """
+    """Return the options for a file tree with nothing but an empty home."""
     root = ("--tmpfs", "/", "--dir", HOME)
     return _options(*root, system=system, carried=carried, shared=MIB, several=several_users)
 
@@ -65,7 +59,6 @@ def _options(*root: str, system: Path | None, carried: CarriedPython | None, sha
 
 
 def _namespaces(*, several_users: bool) -> list[str]:
-    """Those of a sandbox."""
     options = [
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
         *("--hostname", HOST_NAME),
@@ -75,14 +68,14 @@ def _namespaces(*, several_users: bool) -> list[str]:
         "--new-session",
     ]
     # A user namespace made inside would bring capabilities back, enough to mount the host's control groups. With
-    # several users the program itself sees to that, after it has made the one that it needs.
+    # several users the program itself forbids them, after it has made the one that it needs.
     if not several_users:
         return [*options, "--uid", _USER_ID, "--gid", _USER_ID, "--disable-userns"]
     return [*options, *_capabilities(*_FIRST_CAPABILITIES), "--uid", "0", "--gid", "0"]
 
 
 def owners_namespace(*capabilities: str) -> list[str]:
-    """One in which the only user owns all ids that sandboxes have, with no right over their files but these."""
+    """Return the options for a namespace whose user owns all IDs of sandboxes and has only these capabilities."""
     return [
         *("--unshare-user", "--uid", "0", "--gid", "0", "--die-with-parent", "--cap-drop", "ALL"),
         *_capabilities(*capabilities),
@@ -90,7 +83,6 @@ def owners_namespace(*capabilities: str) -> list[str]:
 
 
 def _environment() -> list[str]:
-    """Nothing of the host's variables, and where the program begins."""
     variables = [word for name, value in VARIABLES.items() for word in ("--setenv", name, value)]
     return ["--clearenv", *variables, "--chdir", HOME]
 

@@ -1,4 +1,4 @@
-"""What is tried before sandboxes are promised: their namespaces, with one user or several, and a root file system."""
+"""Tests of this machine before sandboxes start: their namespaces, with one user or several, and root file systems."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def find_users() -> tuple[Identities | None, str | None]:
-    """Start a program in the namespaces that a sandbox needs: with several users, else with one.
+    """Start a program in the namespaces that a sandbox needs, with several users, else with one.
 
     Returns:
-        The ids of several users, or why there is one.
+        The IDs of several users, or the reason why there is only one user.
 
     Raises:
         RuntimeUnavailableError: neither works.
@@ -46,10 +46,10 @@ def find_users() -> tuple[Identities | None, str | None]:
 
 
 def try_root_file_system(folder: Path, carried: CarriedPython, identities: Identities | None) -> None:
-    """Run its shells and the manager's Python in it.
+    """Run the shells of a root file system, and the manager's Python in it.
 
     Raises:
-        OSError: one does not run; the text says what to do.
+        OSError: a program does not run; the text says what to do.
     """
     several = identities is not None
     options = trial_options(several_users=several, system=folder, carried=carried)
@@ -61,11 +61,7 @@ def try_root_file_system(folder: Path, carried: CarriedPython, identities: Ident
 
 
 def refuse_foreign(rootfs: Path, state_dir: Path | None) -> None:
-    """Refuse a folder whose use would show this machine's own files, or that is no root file system.
-
-    Raises:
-        OSError: the text says why.
-    """
+    """Raise an OSError if a folder is no root file system, or would show files of this machine to sandboxes."""
     if rootfs == Path("/"):
         raise OSError("it is this machine's own; leave 'rootfs' out to have its system folders")
     if state_dir is not None and state_dir.resolve().is_relative_to(rootfs):
@@ -78,14 +74,14 @@ def refuse_foreign(rootfs: Path, state_dir: Path | None) -> None:
 
 
 def _several_users_trial() -> list[str]:
-    """Goes the way of a sandbox's program and says whether its users can read what they need."""
+    # Becomes root as the sandbox's program does, then checks that its users can read what they need.
     specs = [importlib.util.find_spec(module) for module in _READ_INSIDE]
     needed = [spec.origin for spec in specs if spec is not None and spec.origin is not None]
     return [sys.executable, *_BECOME_ROOT, sys.executable, __file__, *needed]
 
 
 def _root_file_system_trials(*, several_users: bool) -> Iterator[tuple[list[str], str]]:
-    """Each with what is wrong with the root file system in which it fails: its shells, and the manager's Python."""
+    # Each command with the problem that its failure shows.
     python = places().executable
     modules = ", ".join((*_READ_INSIDE, "kruise_agents.sandbox.main"))
     yield ["/bin/sh", "-c", "exit 0"], "its /bin/sh does not run; is it whole, and for this kind of processor?"

@@ -1,7 +1,7 @@
-"""Which of the host's ids stand for the users of a sandbox.
+"""The host's user and group IDs that stand for the users of a sandbox.
 
-A user namespace needs a range of ids that belong to nobody on the host. Root may take one; others get theirs from
-``/etc/subuid`` and ``/etc/subgid`` through ``newuidmap`` and ``newgidmap`` (package ``uidmap``).
+A user namespace needs a range of IDs that belong to nobody on the host. Root may take a range; other users get theirs
+from ``/etc/subuid`` and ``/etc/subgid`` through ``newuidmap`` and ``newgidmap`` (package ``uidmap``).
 """
 
 from __future__ import annotations
@@ -13,39 +13,35 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-USER_ID = 1000
-"""Of the default user in a sandbox."""
-HIGHEST_ID = 65534
-"""The kernel's own ``nobody``."""
+USER_ID = 1000  # the default user in a sandbox
+HIGHEST_ID = 65534  # the kernel's nobody
 COUNT = HIGHEST_ID + 1
+# The last block of the range that systemd's documentation reserves for containers.
 _ROOTS_RANGE = 0x6FFF0000
-"""The last block of the range that systemd's documentation sets aside for containers."""
 _KINDS = ("uid", "gid")
 
 
 class NoIdentitiesError(Exception):
-    """This machine has no ids to give away; the text says why."""
+    """This machine has no range of IDs for sandboxes; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identities:
-    """The ids of the outer one of a sandbox's two user namespaces.
+    """The IDs of the outer of a sandbox's two user namespaces.
 
-    There, 0 is the manager's own user, who alone may reach the folders that are mounted; 1 and up are the range. The
-    inner namespace, where everything runs, has the range only: nothing in a sandbox is the manager's user.
+    In the outer namespace, 0 is the manager's own user, who alone may reach the mounted folders, and the range begins
+    at 1. The inner namespace, where everything runs, has only the range: nothing in a sandbox is the manager's user.
+
+    Args:
+        helpers: whether ``newuidmap`` and ``newgidmap`` have to write the maps.
     """
 
     uid_start: int
     gid_start: int
     helpers: bool
-    """Whether ``newuidmap`` and ``newgidmap`` have to write the maps."""
 
     def give_to(self, pid: int) -> None:
-        """Map the ids into the user namespace of a process that waits for them.
-
-        Raises:
-            OSError: the kernel, or a helper, refused; the text says which and why.
-        """
+        """Map the IDs into the user namespace of a process that waits for them."""
         for kind, own, start in (("uid", os.geteuid(), self.uid_start), ("gid", os.getegid(), self.gid_start)):
             if not self.helpers:
                 Path(f"/proc/{pid}/{kind}_map").write_text(f"0 {own} 1\n1 {start} {COUNT}\n", encoding="ascii")
@@ -58,11 +54,11 @@ class Identities:
 
 @dataclass(frozen=True, slots=True)
 class FileOwners:
-    """The ids of files that sandboxes and the manager share.
+    """The owners of files that sandboxes and the manager share.
 
-    Parameters:
-        uid_start: the host's user id that stands for ``root``; None: everything belongs to the manager's user.
-        gid_start: the same for groups.
+    Args:
+        uid_start: the host's user ID that stands for ``root``. None: everything belongs to the manager's user.
+        gid_start: the host's group ID that stands for the group ``root``.
     """
 
     uid_start: int | None = None
@@ -70,28 +66,23 @@ class FileOwners:
 
     @property
     def several(self) -> bool:
-        """Whether files can belong to different users."""
         return self.uid_start is not None
 
     def outside(self, uid: int, gid: int) -> tuple[int, int]:
-        """The host's ids of ids in a sandbox; only where there are several."""
+        """Return the host's IDs for IDs in a sandbox with several users."""
         assert self.uid_start is not None
         assert self.gid_start is not None
         return self.uid_start + uid, self.gid_start + gid
 
     def inside(self, uid: int, gid: int) -> tuple[int, int]:
-        """The ids in a sandbox of ids on the host; those that have none are ``nobody`` there."""
+        """Return the IDs in a sandbox for IDs of the host; ``nobody`` for IDs outside the range."""
         if self.uid_start is None or self.gid_start is None:
             return USER_ID, USER_ID
         return _within(uid - self.uid_start), _within(gid - self.gid_start)
 
 
 def find_identities() -> Identities:
-    """A range of ids that the manager may use for sandboxes.
-
-    Raises:
-        NoIdentitiesError: there is none.
-    """
+    """Return a range of IDs for sandboxes, or raise a NoIdentitiesError."""
     if os.geteuid() == 0:
         for kind in _KINDS:
             if not _is_mapped(kind, _ROOTS_RANGE):
@@ -114,7 +105,6 @@ def _is_mapped(kind: str, first: int) -> bool:
 
 
 def _subordinate(kind: str) -> int:
-    """The first id of this user's range in ``/etc/subuid`` or ``/etc/subgid``."""
     table = Path(f"/etc/sub{kind}")
     own_id = os.getuid()
     try:

@@ -1,6 +1,6 @@
-"""Opening paths that hostile code may have laid out: nothing is ever reached outside the folder, whatever links say.
+"""``openat2`` (Linux 5.6): opening paths that hostile code may have laid out, never outside a folder.
 
-By ``openat2`` (Linux 5.6), where the kernel itself keeps to the folder while links are being exchanged.
+The kernel itself stays below the folder, even while links are being exchanged.
 """
 
 from __future__ import annotations
@@ -22,20 +22,18 @@ class _How(ctypes.Structure):
 
 
 def open_below(folder: int, path: str, flags: int, *, links: bool = True) -> int:
-    """Open ``path`` below an open folder.
+    """Open the relative ``path`` below an open folder.
 
-    Parameters:
-        folder: a descriptor.
-        path: relative; ``.`` is the folder itself.
-        links: follow links that stay below; False: none at all.
+    Args:
+        links: whether to follow links that stay below the folder.
 
     Raises:
-        OSError: as :func:`os.open`; EXDEV: a link leads out.
+        OSError: as :func:`os.open`; EXDEV if a link leads out.
     """
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
     how = _How(flags | os.O_CLOEXEC, 0, resolve)
     number = errno.EAGAIN
-    for _ in range(_ATTEMPTS):  # the kernel asks to try again when something was moved meanwhile
+    for _ in range(_ATTEMPTS):  # the kernel asks for a retry when something was moved meanwhile
         result = _libc.syscall(_SYS_OPENAT2, folder, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
         if result >= 0:
             return int(result)

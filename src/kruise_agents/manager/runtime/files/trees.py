@@ -1,6 +1,6 @@
-"""Copying a sandbox's file tree whole: owners, modes, links, times, extended attributes.
+"""Copying, measuring and removing whole file trees of sandboxes, whatever their programs did to them.
 
-Blocks are shared where the file system can do that.
+By ``cp``, ``du`` and ``rm``: a tree may be deeper than Python's own functions can descend.
 """
 
 from __future__ import annotations
@@ -18,26 +18,30 @@ from ..handle import ProcessHandle
 
 Start = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
 FILE_BYTES = 16 * 1024
-"""A disk has room for one file in so many bytes, as ext4 has by default."""
+"""A file counts as at least this many bytes: by default ext4 has room for one file in 16 KiB."""
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 logger = logging.getLogger(__name__)
 
 
 def copy_command(source: Path, target: Path) -> list[str]:
-    """The command that copies the folder ``source`` to ``target``, which is empty or not there. It speaks English."""
+    """Return the command that copies a folder to ``target``, which must be empty or not exist.
+
+    The copy keeps owners, modes, links, times and extended attributes, and shares blocks where the file system can.
+    Messages are in English.
+    """
     copy = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--no-target-directory", "--", str(source), str(target)]
     return ["env", "LC_ALL=C", f"PATH={os.environ.get('PATH', os.defpath)}", *copy]
 
 
 async def run_copy(start: Start, command: list[str]) -> None:
-    """Run a copy to its end; one that is cancelled is ended.
+    """Run a copy to its end, or end it when cancelled.
 
-    Parameters:
-        start: starts the command with its output going to the given file.
+    Args:
+        start: starts the command with its output in the given file.
 
     Raises:
-        OSError: it failed; the text says why, and the number is ENOSPC when the disk is full.
+        OSError: the copy failed; the text says why, and the number is ENOSPC if the disk is full.
     """
     with tempfile.TemporaryFile() as output:
         process = start(command, output)
@@ -58,12 +62,10 @@ async def run_copy(start: Start, command: list[str]) -> None:
 
 
 def remove_tree(folder: Path) -> bool:
-    """Remove ``folder`` and everything in it, however deep, also where permissions were taken away.
-
-    Links are not followed. By ``rm``: a tree may be deeper than Python's own function can descend.
+    """Remove a folder with everything in it, also where permissions were taken away. Links are not followed.
 
     Returns:
-        Whether it is gone; if not, the log says why.
+        True if the folder is gone; otherwise the log says why not.
     """
     done = _run("rm", "-rf", "--", str(folder))
     if folder.exists():
@@ -76,23 +78,17 @@ def remove_tree(folder: Path) -> bool:
 
 
 def tree_size(folder: Path) -> int:
-    """Bytes that everything below ``folder`` takes on the disk, as :func:`parse_size` counts. It may change meanwhile.
-
-    By ``du``, for the same reason.
-    """
+    """Return the bytes that a folder takes on the disk. It may change meanwhile."""
     return parse_size(_run(*size_command(folder)).stdout)
 
 
 def size_command(folder: Path) -> tuple[str, ...]:
-    """The command whose output :func:`parse_size` reads; what vanishes while it looks is no failure."""
-    return ("sh", "-c", 'for what in -k --inodes; do du -sx $what -- "$0" 2>/dev/null; done; true', str(folder))
+    """Return the command whose output :func:`parse_size` reads. Files may vanish while it runs."""
+    return ("sh", "-c", 'for unit in -k --inodes; do du -sx $unit -- "$0" 2>/dev/null; done; true', str(folder))
 
 
 def parse_size(output: str) -> int:
-    """Bytes, from the output of :func:`size_command`; 0 for a folder that is gone.
-
-    Many small files count as more than they take: see :data:`FILE_BYTES`.
-    """
+    """Return the bytes in the output of :func:`size_command`; 0 for a folder that is gone."""
     numbers = [int(line.split()[0]) for line in output.splitlines()]
     return max(numbers[0] * 1024, numbers[1] * FILE_BYTES) if len(numbers) == 2 else 0
 

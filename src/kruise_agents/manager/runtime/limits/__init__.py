@@ -1,1 +1,1 @@
-"""What each sandbox may take of the machine, and what holds it to that."""
+"""The limits of a sandbox, and what enforces them."""

@@ -1,7 +1,7 @@
-"""Limits by control groups, version 2, where a part of their tree has been given to the manager.
+"""Limits by control groups (cgroup v2), where a part of their tree has been delegated to the manager.
 
-That is the case below ``systemd-run --user --scope -p Delegate=yes``, in a unit with ``Delegate=yes``, and in
-containers that own their tree. Source of the rules: the kernel's ``cgroup-v2.rst``.
+It has been below ``systemd-run --user --scope -p Delegate=yes``, in a unit with ``Delegate=yes``, and in containers
+that own their tree. Source of the rules: the kernel's ``cgroup-v2.rst``.
 """
 
 from __future__ import annotations
@@ -18,26 +18,21 @@ from ..pause.freezer import GROUP_PREFIX
 from .limits import Enforcer, Limits, common_limits
 
 _CONTROLLERS = ("cpu", "memory", "pids")
-_OWN = "manager"
-"""The group into which the manager itself goes: a group with controlled children may have no processes."""
+_OWN = "manager"  # the manager's own group: a group with controlled children may have no processes
 _PERIOD = 100_000
 _MOUNT = re.compile(r"^\S+ \S+ \S+ (\S+) (\S+) .* - cgroup2 ", re.MULTILINE)
-# `echo` is a part of the shell; the shell itself is what goes into the group.
+# The shell joins the group (`echo` is built in), then becomes the command.
 _ENTER = ("/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"')
 
 logger = logging.getLogger(__name__)
 
 
 class NotDelegatedError(Exception):
-    """This process may not make control groups with limits; the text says why."""
+    """The manager may not make control groups with limits; the text says why."""
 
 
 class ControlGroups(Enforcer):
-    """A group for each sandbox below the manager's own.
-
-    Parameters:
-        folder: the group that was given to the manager, prepared by :func:`find_groups`.
-    """
+    """A control group for each sandbox, in the folder of the group that was delegated to the manager."""
 
     name = "cgroup v2"
     summary = "limits of a sandbox: by control groups (cgroup v2)"
@@ -51,13 +46,12 @@ class ControlGroups(Enforcer):
 
     @contextlib.contextmanager
     def limited(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
-        """See :meth:`.limits.Enforcer.limited`."""
         group = self._folder / f"{GROUP_PREFIX}{name}"
         group.mkdir()
         try:
             for file, value in _values(limits).items():
                 _write(group / file, value)
-            # Machines without swap do not have it.
+            # The file does not exist on machines without swap.
             if (group / "memory.swap.max").exists():
                 _write(group / "memory.swap.max", "0")
         except OSError:
@@ -66,10 +60,9 @@ class ControlGroups(Enforcer):
         yield (*_ENTER, str(group / "cgroup.procs"))
 
     def release(self, name: str) -> None:
-        """See :meth:`.limits.Enforcer.release`."""
         group = self._folder / f"{GROUP_PREFIX}{name}"
         with contextlib.suppress(FileNotFoundError):
-            with contextlib.suppress(OSError):  # before Linux 5.14, or nothing is left to kill
+            with contextlib.suppress(OSError):  # before Linux 5.14, or no process is left
                 _write(group / "cgroup.kill", "1")
             try:
                 group.rmdir()
@@ -80,23 +73,15 @@ class ControlGroups(Enforcer):
 
 
 def find_groups(proc: Path = Path("/proc/self")) -> ControlGroups:
-    """The manager's own group, made ready for children with limits.
-
-    Parameters:
-        proc: where the facts about this process stand.
-
-    Raises:
-        NotDelegatedError: it has none that it may divide.
-    """
+    """Prepare the manager's own group for children with limits, or raise a NotDelegatedError."""
     folder = _own_group(proc)
-    if folder.name == _OWN:  # a manager that was here before had moved itself, and this process was started by it
+    if folder.name == _OWN:  # an earlier manager moved itself there and started this process
         folder = folder.parent
-    missing = [one for one in _CONTROLLERS if one not in _words(folder / "cgroup.controllers")]
+    missing = [name for name in _CONTROLLERS if name not in _words(folder / "cgroup.controllers")]
     if missing:
         raise NotDelegatedError(f"the control group {folder} does not have {', '.join(missing)}")
-    if not all(
-        os.access(path, os.W_OK) for path in (folder, folder / "cgroup.procs", folder / "cgroup.subtree_control")
-    ):
+    written = (folder, folder / "cgroup.procs", folder / "cgroup.subtree_control")
+    if not all(os.access(path, os.W_OK) for path in written):
         raise NotDelegatedError(f"the control group {folder} was not given to this user")
     _make_room(folder)
     return ControlGroups(folder)
@@ -115,7 +100,7 @@ def _own_group(proc: Path) -> Path:
 
 
 def _make_room(folder: Path) -> None:
-    """Move the manager into a group of its own and hand the controllers on to its neighbours."""
+    # Moves the manager into its own group and enables the controllers for the groups beside it.
     if folder == folder.parent or not (folder / "cgroup.type").exists():
         raise NotDelegatedError(f"{folder} is the root of all control groups; run the manager in one of its own")
     others = set(_words(folder / "cgroup.procs")) - {str(os.getpid())}
@@ -128,7 +113,7 @@ def _make_room(folder: Path) -> None:
         own = folder / _OWN
         own.mkdir(exist_ok=True)
         _write(own / "cgroup.procs", str(os.getpid()))
-        _write(folder / "cgroup.subtree_control", " ".join(f"+{one}" for one in _CONTROLLERS))
+        _write(folder / "cgroup.subtree_control", " ".join(f"+{name}" for name in _CONTROLLERS))
     except OSError as error:
         raise NotDelegatedError(f"the control group {folder} cannot be divided: {error.strerror}") from error
 
@@ -136,7 +121,7 @@ def _make_room(folder: Path) -> None:
 def _values(limits: Limits) -> dict[str, str]:
     return {
         "memory.max": str(limits.memory),
-        # One process goes, not all: the sandbox's own program should outlive what is run in it.
+        # Kill one process, not all: the sandbox's own program should survive.
         "memory.oom.group": "0",
         "pids.max": str(limits.processes),
         "cpu.max": f"{limits.cpus * _PERIOD} {_PERIOD}",
@@ -151,7 +136,7 @@ def _words(file: Path) -> list[str]:
 
 
 def _write(file: Path, value: str) -> None:
-    # Not Path.write_text: these files must not be made where the kernel has none, and take one write.
+    # Not Path.write_text: it would create a file that the kernel does not have; and these files take a single write.
     descriptor = os.open(file, os.O_WRONLY)
     try:
         os.write(descriptor, value.encode("ascii"))

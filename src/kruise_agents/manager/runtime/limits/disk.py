@@ -1,4 +1,4 @@
-"""A folder that a sandbox writes to, and how much is in it."""
+"""A folder that a sandbox writes to, with its disk limit."""
 
 from __future__ import annotations
 
@@ -11,62 +11,52 @@ from pathlib import Path
 from ..files.trees import FILE_BYTES
 
 _SECONDS = 1.0
-_SHARE = 50
-"""Measuring a folder that is not close to its limit may take one part in so many of the time."""
+_SHARE = 50  # measuring a folder that is far from its limit takes at most this part of the time
 
 
 @dataclass(slots=True, eq=False)
-class Space:
-    """One folder with its limit.
+class LimitedFolder:
+    """A folder whose content must stay below ``limit`` bytes.
 
-    Parameters:
-        folder: measured with all that is in it.
-        limit: bytes.
+    Args:
+        refused_at: the bytes in the folder when writing was refused. None: writing is allowed.
     """
 
     folder: Path
     limit: int
     used: int = 0
     refused_at: int | None = None
-    """Bytes that were in it when writing was refused; None: it is not."""
     _left: tuple[int, int] = (0, 0)
+    # Many sandboxes end within the first second, and need not be measured.
     _measured_at: float = field(default_factory=time.monotonic)
-    """In the beginning: many sandboxes end within the first second, and need not be measured."""
     _measured_in: float = 0.0
 
     def is_due(self) -> bool:
-        """Whether it is time to measure.
-
-        Raises:
-            FileNotFoundError: it is gone.
-        """
+        """Return whether it is time to measure; raises FileNotFoundError if the folder is gone."""
         passed = time.monotonic() - self._measured_at
         if passed < max(_SECONDS, 2 * self._measured_in):
             return False
-        # Whoever wrote it: no more can have come here than has gone from the disk.
+        # The folder cannot have grown by more than the disk has lost, whoever wrote to it.
         gone = max(before - now for before, now in zip(self._left, _left(self.folder), strict=True))
         return passed > _SHARE * self._measured_in or 2 * gone > self.limit - self.used
 
-    def measure(self, usage: Callable[[Path], int], hidden: int) -> None:
-        """Measure it now.
+    def measure(self, usage: Callable[[Path], int], unnamed: int) -> None:
+        """Measure the folder now.
 
-        Parameters:
-            usage: bytes that a folder takes.
-            hidden: bytes of files that have no name in it.
-
-        Raises:
-            OSError: it could not be measured.
+        Args:
+            usage: returns the bytes of a folder.
+            unnamed: bytes of open files that have no name in the folder.
         """
         before = time.monotonic()
         try:
             self._left = _left(self.folder)
-            self.used = usage(self.folder) + hidden
+            self.used = usage(self.folder) + unnamed
         finally:
             self._measured_at = time.monotonic()
             self._measured_in = self._measured_at - before
 
 
 def _left(folder: Path) -> tuple[int, int]:
-    """What the disk still takes: bytes, and as many files, as bytes."""
+    # The room on the disk in bytes, and the room for further files, also in bytes.
     facts = os.statvfs(folder)
     return facts.f_bavail * facts.f_frsize, facts.f_favail * FILE_BYTES

@@ -1,4 +1,4 @@
-"""How much of the machine one sandbox may take, and what holds it to that."""
+"""Limits of a sandbox: memory, processes, processors and disk, and the interface of what enforces them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from ....protocol.control import ProgramLimits
 
 MIB = 1024 * 1024
 LEAST = {"cpus": 1, "memory": 128, "processes": 64, "disk": 16}
-"""What a sandbox needs to start, in the units in which people say it: memory and disk in MiB."""
+"""The least that a sandbox needs to start; memory and disk in MiB."""
 MOST = 1_000_000_000
-_COUNTS_SINCE = (5, 14)
+_COUNTS_SINCE = (5, 14)  # Linux
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The share of one sandbox. Every number is at least 1; one that is never reached is the same as none.
+    """The limits of a sandbox. Every number is at least 1.
 
-    Parameters:
-        memory: bytes of memory.
-        processes: processes and threads, together.
-        cpus: processors.
-        disk: bytes of files, those that it begins with included.
+    Args:
+        memory: in bytes.
+        processes: processes and threads together.
+        disk: bytes of files, including those that the sandbox begins with.
     """
 
     memory: int = 2048 * MIB
@@ -39,13 +38,16 @@ class Limits:
 
 
 class Enforcer(ABC):
-    """What keeps memory, processes and processors within the limits. (Disk: always :class:`.watchdog.Watchdog`.)"""
+    """Keeps memory, processes and processors within the limits; the disk is the task of the watchdog.
+
+    Args:
+        summary: a line for the start of the manager.
+        holds_memory: whether the kernel limits the memory of a sandbox as a whole; if not, the watchdog does.
+    """
 
     name: str
     summary: str
-    """What it is, in one line, for the start of the manager."""
     holds_memory: bool
-    """Whether the kernel does it for the sandbox as a whole; if not, its memory has to be watched."""
 
     @abstractmethod
     def program_limits(self, limits: Limits) -> ProgramLimits:
@@ -53,24 +55,21 @@ class Enforcer(ABC):
 
     @abstractmethod
     def limited(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
-        """A process that is started inside the block runs within the limits.
+        """Set up the limits for a process that is started in the block.
 
         Returns:
-            What must stand before its command.
-
-        Raises:
-            OSError: they could not be set up; nothing is left.
+            Words that must stand before the command of the process.
         """
 
     @abstractmethod
     def release(self, name: str) -> None:
-        """Take down what :meth:`limited` set up; its processes have ended. May be called twice."""
+        """Undo :meth:`limited` after the processes have ended. May be called twice."""
 
 
 class ResourceLimits(Enforcer):
-    """Limits that every process inherits; works everywhere, without any rights.
+    """Resource limits, which every process inherits; they work everywhere, without any rights.
 
-    Processes are counted for the sandbox as a whole and memory for each process, so that the whole has to be watched.
+    The kernel counts the processes of a sandbox together, but the memory of each process alone.
     """
 
     name = "rlimits"
@@ -89,7 +88,7 @@ class ResourceLimits(Enforcer):
 
     @contextlib.contextmanager
     def limited(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
-        """See :meth:`Enforcer.limited`: processors belong to a thread, and what it starts inherits them."""
+        # A thread has a set of processors, which every process that it starts inherits.
         usable = os.sched_getaffinity(0)
         if limits.cpus < len(usable):
             os.sched_setaffinity(0, random.sample(sorted(usable), limits.cpus))
@@ -99,15 +98,15 @@ class ResourceLimits(Enforcer):
             os.sched_setaffinity(0, usable)
 
     def release(self, name: str) -> None:
-        """See :meth:`Enforcer.release`."""
+        pass
 
 
 def common_limits(limits: Limits) -> ProgramLimits:
-    """Return what is right with every enforcer: the reported limits, and that no file is larger than the disk."""
+    """Return the limits for every enforcer: those that are reported, and no file larger than the disk limit."""
     return ProgramLimits(memory=limits.memory, disk=limits.disk, max_file=limits.disk)
 
 
 def counts_processes() -> bool:
-    """Whether this kernel counts processes for a user namespace; before, it counted a user's on the whole machine."""
+    """Return whether this kernel counts processes per user namespace; older kernels count per user of the machine."""
     numbers = re.match(r"(\d+)\.(\d+)", platform.release())
     return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _COUNTS_SINCE

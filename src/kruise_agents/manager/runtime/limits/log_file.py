@@ -1,4 +1,4 @@
-"""The file that a sandbox's program writes to, which code in the sandbox may write to as well."""
+"""The log of a sandbox's program, kept short: code in the sandbox may write to the log too."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ from pathlib import Path
 
 MOST_BYTES = 4 * 1024 * 1024
 KEPT_BYTES = 1024 * 1024
-"""Of the end of one that has become too long, and of any one that is read."""
 
 
 def last_bytes(path: Path) -> bytes:
-    """The end of a log: whole lines, where it has them.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """Return the last :data:`KEPT_BYTES` of a log, from the beginning of a line if possible."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - KEPT_BYTES))
@@ -23,11 +18,7 @@ def last_bytes(path: Path) -> bytes:
 
 
 def shorten(path: Path) -> None:
-    """Leave only the end of a log that is longer than :data:`MOST_BYTES`. It is open for appending elsewhere.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """Leave only the end of a log that is longer than :data:`MOST_BYTES`. The program keeps appending meanwhile."""
     if path.stat().st_size > MOST_BYTES:
         content = last_bytes(path)
         with path.open("r+b") as file:

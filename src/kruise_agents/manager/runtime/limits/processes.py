@@ -1,4 +1,4 @@
-"""What a sandbox takes of the machine, measured from outside, where nothing in it can disturb the measuring."""
+"""The processes of a sandbox and their memory, measured from outside, where nothing in the sandbox can interfere."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BLOCK = 512
-_MOST_FILES = 50_000
-"""How many open files of a sandbox are looked at, so that nobody's look takes long."""
+_MOST_FILES = 50_000  # open files that are looked at, so that no sandbox delays the others
 _SHARES = re.compile(r"^(Pss_Anon|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process at the moment of the look."""
+    """A process at one moment; ``pid`` and ``started`` together never name another process.
+
+    Args:
+        ticks: processor time in clock ticks.
+        started: clock ticks since the boot.
+        resident: bytes of memory, including what is shared with others.
+    """
 
     pid: int
     parent: int
     threads: int
     ticks: int
-    """Processor time, in clock ticks."""
     started: int
-    """In clock ticks since the start of the machine; with ``pid`` it names the process for ever."""
     resident: int
-    """Bytes of memory, those shared with others included."""
 
 
 class Processes:
-    """All processes of the machine, by descent."""
+    """All processes of the machine, as a tree."""
 
     def __init__(self, found: Iterable[Process]) -> None:
         self._by_pid: dict[int, Process] = {}
@@ -46,11 +48,10 @@ class Processes:
 
     @classmethod
     def now(cls) -> Processes:
-        """Those of this moment."""
         return cls(_all())
 
     def family(self, root: int) -> list[Process]:
-        """A process and all that descend from it; in a pid namespace that is everything in it."""
+        """Return a process and its descendants. Below the first process of a pid namespace, these are all in it."""
         found, waiting = [], [root]
         while waiting:
             pid = waiting.pop()
@@ -62,39 +63,37 @@ class Processes:
 
 @dataclass(slots=True)
 class Memory:
-    """Bytes of memory that a process has for itself; of what it shares with others, its part."""
+    """Bytes of memory of a process, with its part of the memory that it shares with others. Files are not counted."""
 
     anonymous: int
     shared: int
-    """Not of files on a disk."""
 
 
 def memory_of(process: Process) -> Memory:
-    """What a process has mapped."""
+    """Return the memory that a process has mapped."""
     folder = Path("/proc", str(process.pid))
     try:
         shares = {name: int(size) * 1024 for name, size in _SHARES.findall((folder / "smaps_rollup").read_text())}
         return Memory(shares["Pss_Anon"], shares["Pss_Shmem"])
     except (OSError, KeyError):
-        return Memory(process.resident, 0)  # it may not be looked into, or has just ended
+        return Memory(process.resident, 0)  # the file is closed to us, or the process has just ended
 
 
 @dataclass(slots=True)
-class Hidden:
-    """Bytes of files without a name, which are there as long as they are open."""
+class UnnamedFiles:
+    """Bytes of files without a name, which exist as long as they are open.
+
+    Args:
+        in_memory: by the process that has the file open, or the first of several.
+    """
 
     in_memory: dict[int, int] = field(default_factory=dict)
-    """By the process that has them open, or the first of several."""
     on_disk: int = 0
 
 
-def hidden_in(processes: Iterable[Process], device: int) -> Hidden:
-    """What the processes hold in files without a name, among the first :data:`_MOST_FILES` that they have open.
-
-    Parameters:
-        device: the number of the sandbox's disk; a file that is on no disk is in memory.
-    """
-    found = Hidden()
+def unnamed_files(processes: Iterable[Process], device: int) -> UnnamedFiles:
+    """Return the unnamed files that the processes have open; files on another device than the disk are in memory."""
+    found = UnnamedFiles()
     seen = set()
     opened = ((process.pid, facts) for process in processes for facts in _open_files(process.pid))
     for pid, facts in islice(opened, _MOST_FILES):
@@ -110,11 +109,11 @@ def hidden_in(processes: Iterable[Process], device: int) -> Hidden:
 
 
 def shared_memory_files(root: int) -> int:
-    """Bytes of files in the sandbox's ``/dev/shm``, which are memory."""
+    """Return the bytes of files in the ``/dev/shm`` of a process, which are memory."""
     with contextlib.suppress(OSError):
         facts = os.statvfs(f"/proc/{root}/root/dev/shm")
         return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
-    return 0  # it has ended
+    return 0  # the process has ended
 
 
 def _all() -> Iterator[Process]:
@@ -122,11 +121,11 @@ def _all() -> Iterator[Process]:
         if not name.isdigit():
             continue
         try:
-            # Not a Path: its parts go into a table of Python's, which is moved when it is full. 3.12.1 forgets none.
+            # Not a Path: Python 3.12.1 keeps its parts for ever, in a table that has to move when it is full.
             with open(f"/proc/{name}/stat", errors="replace") as file:  # noqa: PTH123
                 text = file.read()
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
         fields = text.rpartition(")")[2].split()
         yield Process(
             pid=int(name),
@@ -140,6 +139,6 @@ def _all() -> Iterator[Process]:
 
 def _open_files(pid: int) -> Iterator[os.stat_result]:
     with contextlib.suppress(OSError):
-        for number in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - as above
-            with contextlib.suppress(OSError):  # closed between our two looks
-                yield os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116 - as above
+        for number in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - not a Path, as in _all()
+            with contextlib.suppress(OSError):  # closed since the listing
+                yield os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116 - not a Path, as in _all()

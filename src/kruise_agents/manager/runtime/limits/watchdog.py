@@ -1,6 +1,6 @@
-"""Looks at every sandbox again and again, and acts on those that take more than their share.
+"""The watchdog, which measures every sandbox again and again and acts on those over their limits.
 
-The kernel refuses what it can (see :class:`.limits.Enforcer`); this is for the rest: the disk always, and without
+The kernel refuses what it can (see :class:`.limits.Enforcer`). The watchdog does the rest: always the disk, and without
 control groups the memory of a sandbox as a whole. It runs in the manager, because programs in a sandbox can stop one
 another.
 """
@@ -21,44 +21,40 @@ from pathlib import Path
 
 from ....protocol.control import PLACEHOLDER
 from ..files.layout import Layout
-from .disk import Space
+from ..handle import ProcessHandle
+from .disk import LimitedFolder
 from .limits import MIB, Limits
 from .log_file import shorten
-from .processes import Hidden, Process, Processes, hidden_in, memory_of, shared_memory_files
+from .processes import Process, Processes, UnnamedFiles, memory_of, shared_memory_files, unnamed_files
 
 _INTERVAL = 0.5
 _INTERVAL_WHEN_CLOSE = 0.1
-_PATIENCE = 3.0
-"""Seconds over the limit, whatever is killed, until the whole sandbox is ended."""
-_BUSY_TICKS = 5
-"""Processor time, in clock ticks, below which a sandbox is taken to have done nothing since the last look."""
-_OURS = 2
-"""Processes of a sandbox that are ours: the first one and its program."""
-_TELLING_SECONDS = 0.3
-_LEEWAY = 64 * MIB
-"""What may still be written, by programs that were in the middle of it, after writing was refused."""
+_PATIENCE = 3.0  # seconds over the memory limit, whatever is killed, until the sandbox is ended
+_BUSY_TICKS = 5  # a sandbox that used less processor time since the last look has done nothing
+_OURS = 2  # processes of a sandbox that are ours: the first process and the program
+_KILL_NOTICE_SECONDS = 0.3
+_LEEWAY = 64 * MIB  # programs in the middle of writing may still write this much after writing was refused
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class Watched:
-    """One sandbox.
+class WatchedSandbox:
+    """A sandbox and what the watchdog knows of it.
 
-    Parameters:
-        name: for the log.
+    Args:
         root: its first process.
-        log: what its program writes.
-        spaces: everything that it can write to: its own folder first, then its volumes.
-        limits: its share.
-        end: ends it as a whole; called in the event loop.
-        tell: lets the sandbox know which of its processes (by its own number) is about to be killed, and why.
+        folders: all that it can write to: its own folder first, then its volumes.
+        end: ends the sandbox; called in the event loop.
+        tell: tells the sandbox that a process (by its pid inside) is about to be killed, and why.
+        killing: processes to kill, with the reasons.
+        active: whether it did something since its disk was measured.
     """
 
     name: str
     root: int
     log: Path
-    spaces: list[Space]
+    folders: list[LimitedFolder]
     limits: Limits
     end: Callable[[], None]
     tell: Callable[[int, str], Awaitable[None]]
@@ -66,31 +62,33 @@ class Watched:
     started: int | None = None
     ticks: int = -1
     active: bool = False
-    """Whether it did something since its disk was looked at."""
-    hidden: Hidden = field(default_factory=Hidden)
+    unnamed: UnnamedFiles = field(default_factory=UnnamedFiles)
     over_since: float | None = None
     ending: bool = False
 
     @property
     def refused(self) -> bool:
         """Whether its programs may not write."""
-        return any(space.refused_at is not None for space in self.spaces)
+        return any(folder.refused_at is not None for folder in self.folders)
+
+    def is_root_of(self, family: list[Process]) -> bool:
+        """Return False if another process has got the pid of the first process."""
+        self.started = self.started or family[0].started
+        return self.started == family[0].started
 
 
 class Watchdog:
     """Watches sandboxes from :meth:`add` to :meth:`remove`.
 
-    Processes and disks in turns of their own: a disk may take long to measure.
-
-    Parameters:
-        disk_usage: bytes that a sandbox's folder takes.
-        memory: whether memory and processes are watched as well as the disk.
+    Args:
+        disk_usage: returns the bytes of a sandbox's folder.
+        memory: whether to watch memory and processes besides the disk.
     """
 
     def __init__(self, disk_usage: Callable[[Path], int], *, memory: bool) -> None:
         self._disk_usage = disk_usage
         self._memory = memory
-        self._watched: dict[str, Watched] = {}
+        self._watched: dict[str, WatchedSandbox] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def add(
@@ -102,15 +100,16 @@ class Watchdog:
         end: Callable[[], None],
         tell: Callable[[int, str], Awaitable[None]],
     ) -> None:
-        """Watch the sandbox in ``layout``; see :class:`Watched`. Must be called in the event loop."""
-        folders = [layout.root, *(mount.source for mount in layout.mounts)]
-        spaces = [Space(folder, limits.disk) for folder in folders]
-        self._watched[name] = Watched(name, root, layout.log, spaces, limits, end, tell)
+        """Watch the sandbox in ``layout``; see :class:`WatchedSandbox`. Must be called in the event loop."""
+        paths = [layout.root, *(mount.source for mount in layout.mounts)]
+        folders = [LimitedFolder(path, limits.disk) for path in paths]
+        self._watched[name] = WatchedSandbox(name, root, layout.log, folders, limits, end, tell)
         if not self._tasks:
+            # Disks have their own task: a disk may take long to measure.
             self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._run_disks())]
 
     def remove(self, name: str) -> None:
-        """Watch it no longer; nothing happens when it is not watched."""
+        """Stop watching a sandbox, if it is watched."""
         self._watched.pop(name, None)
         if not self._watched:
             for task in self._tasks:
@@ -119,8 +118,8 @@ class Watchdog:
 
     async def _run(self) -> None:
         while True:
-            close, ending = False, list[Watched]()
-            with _surviving("sandboxes"):
+            close, ending = False, list[WatchedSandbox]()
+            with _logged("sandboxes"):
                 close, ending = await asyncio.to_thread(self._look, list(self._watched.values()))
             await self._kill_all()
             self._end_all(ending)
@@ -128,181 +127,162 @@ class Watchdog:
 
     async def _run_disks(self) -> None:
         while True:
-            with _surviving("sandboxes"):
+            with _logged("sandboxes"):
                 self._end_all(await asyncio.to_thread(self._look_at_disks, list(self._watched.values())))
             await asyncio.sleep(_INTERVAL)
 
-    def _end_all(self, ending: list[Watched]) -> None:
-        for one in ending:
-            if one.name in self._watched:
-                one.end()
+    def _end_all(self, ending: list[WatchedSandbox]) -> None:
+        for sandbox in ending:
+            if sandbox.name in self._watched:
+                sandbox.end()
 
     async def _kill_all(self) -> None:
-        """At once, so that no sandbox has to wait for another."""
-        killing = [(one, *victim) for one in self._watched.values() for victim in one.killing]
-        for one in self._watched.values():
-            one.killing = []
-        await asyncio.gather(*(self._kill_one(*victim) for victim in killing))
+        # All at once, so that no sandbox has to wait for another.
+        killing = [(sandbox, *victim) for sandbox in self._watched.values() for victim in sandbox.killing]
+        for sandbox in self._watched.values():
+            sandbox.killing = []
+        await asyncio.gather(*(self._kill(*victim) for victim in killing))
 
-    async def _kill_one(self, one: Watched, process: Process, why: str) -> None:
-        # A sandbox whose program does not answer, or was disturbed by its own code, is not waited for.
+    async def _kill(self, sandbox: WatchedSandbox, process: Process, why: str) -> None:
+        # The program of a sandbox may not answer, or be disturbed by code in the sandbox.
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_TELLING_SECONDS):
-                await one.tell(_inner_number(process.pid), why)
-        logger.warning("sandbox %s: its process %d was killed: %s", one.name, process.pid, why)
-        _kill(process)
+            async with asyncio.timeout(_KILL_NOTICE_SECONDS):
+                await sandbox.tell(_inner_pid(process.pid), why)
+        logger.warning("sandbox %s: its process %d was killed: %s", sandbox.name, process.pid, why)
+        with contextlib.suppress(ProcessLookupError):
+            handle = ProcessHandle.of(process.pid)
+            # The handle keeps to its process, but the pid may have got another process before.
+            if handle.identity.started == process.started:
+                handle.send(signal.SIGKILL)
+            handle.close()
 
-    def _look(self, watched: list[Watched]) -> tuple[bool, list[Watched]]:
-        """Whether the next look should be soon, and what is to be ended."""
+    def _look(self, watched: list[WatchedSandbox]) -> tuple[bool, list[WatchedSandbox]]:
+        """Return whether the next look should be soon, and the sandboxes to end."""
         processes = Processes.now()
         close = False
-        for one in watched:
-            with _surviving(f"sandbox {one.name}"):
-                family = processes.family(one.root)
-                if family and not one.ending and self._is_same(one, family):
-                    close |= self._look_at(one, family)
-        return close, [one for one in watched if one.ending]
+        for sandbox in watched:
+            with _logged(f"sandbox {sandbox.name}"):
+                family = processes.family(sandbox.root)
+                if family and not sandbox.ending and sandbox.is_root_of(family):
+                    close |= self._look_at(sandbox, family)
+        return close, [sandbox for sandbox in watched if sandbox.ending]
 
-    def _is_same(self, one: Watched, family: list[Process]) -> bool:
-        """Whether it has not ended, and somebody else got its number."""
-        one.started = one.started or family[0].started
-        return one.started == family[0].started
-
-    def _look_at(self, one: Watched, family: list[Process]) -> bool:
+    def _look_at(self, sandbox: WatchedSandbox, family: list[Process]) -> bool:
         ticks = sum(process.ticks for process in family)
-        if abs(ticks - one.ticks) >= _BUSY_TICKS:
-            one.ticks, one.active = ticks, True
-        if one.active or one.refused:
-            one.hidden = hidden_in(family, one.spaces[0].folder.stat().st_dev)
+        if abs(ticks - sandbox.ticks) >= _BUSY_TICKS:
+            sandbox.ticks, sandbox.active = ticks, True
+        if sandbox.active or sandbox.refused:
+            sandbox.unnamed = unnamed_files(family, sandbox.folders[0].folder.stat().st_dev)
         if not self._memory:
             return False
-        self._hold_processes(one, family)
-        return self._hold_memory(one, family)
+        self._limit_processes(sandbox, family)
+        return self._limit_memory(sandbox, family)
 
-    def _look_at_disks(self, watched: list[Watched]) -> list[Watched]:
-        """What is to be ended."""
-        for one in watched:
-            with _surviving(f"sandbox {one.name}"):
-                shorten(one.log)  # a few megabytes are written in no time that would count as having done something
-                if (one.active or one.refused) and not one.ending:
-                    self._look_at_disk(one)
-        return [one for one in watched if one.ending]
+    def _look_at_disks(self, watched: list[WatchedSandbox]) -> list[WatchedSandbox]:
+        """Return the sandboxes to end."""
+        for sandbox in watched:
+            with _logged(f"sandbox {sandbox.name}"):
+                shorten(sandbox.log)  # also for an inactive sandbox: writing megabytes takes few ticks
+                if (sandbox.active or sandbox.refused) and not sandbox.ending:
+                    self._look_at_disk(sandbox)
+        return [sandbox for sandbox in watched if sandbox.ending]
 
-    def _look_at_disk(self, one: Watched) -> None:
-        was_refused = one.refused
-        due = [space for space in one.spaces if space.is_due()]
-        one.active = one.active and len(due) < len(one.spaces)
-        for space in due:
-            space.measure(self._disk_usage, one.hidden.on_disk if space is one.spaces[0] else 0)
-            self._hold_disk(one, space)
-        if one.refused or was_refused:
-            family = Processes.now().family(one.root)
-            if family and self._is_same(one, family):
-                _limit_files(family, 0 if one.refused else None)
-        if was_refused and not one.refused:
-            logger.info("sandbox %s may write again", one.name)
+    def _look_at_disk(self, sandbox: WatchedSandbox) -> None:
+        was_refused = sandbox.refused
+        due = [folder for folder in sandbox.folders if folder.is_due()]
+        sandbox.active = sandbox.active and len(due) < len(sandbox.folders)
+        for folder in due:
+            folder.measure(self._disk_usage, sandbox.unnamed.on_disk if folder is sandbox.folders[0] else 0)
+            self._limit_disk(sandbox, folder)
+        if sandbox.refused or was_refused:
+            family = Processes.now().family(sandbox.root)
+            if family and sandbox.is_root_of(family):
+                _limit_file_size(family, 0 if sandbox.refused else None)
+        if was_refused and not sandbox.refused:
+            logger.info("sandbox %s may write again", sandbox.name)
 
-    def _hold_disk(self, one: Watched, space: Space) -> None:
-        used = _of(space.used, space.limit)
-        where = "files" if space is one.spaces[0] else f"files in volume {space.folder.name}"
-        if space.used <= space.limit:
-            space.refused_at = None
-        elif space.refused_at is None:
-            space.refused_at = space.used
-            logger.warning("sandbox %s has %s of %s; writing is refused", one.name, used, where)
-        elif space.used > space.refused_at + _LEEWAY:
-            self._end(one, f"has {used} of {where} and goes on writing")
+    def _limit_disk(self, sandbox: WatchedSandbox, folder: LimitedFolder) -> None:
+        used = _of(folder.used, folder.limit)
+        where = "files" if folder is sandbox.folders[0] else f"files in volume {folder.folder.name}"
+        if folder.used <= folder.limit:
+            folder.refused_at = None
+        elif folder.refused_at is None:
+            folder.refused_at = folder.used
+            logger.warning("sandbox %s has %s of %s; writing is refused", sandbox.name, used, where)
+        elif folder.used > folder.refused_at + _LEEWAY:
+            self._end(sandbox, f"has {used} of {where} and goes on writing")
 
-    def _hold_memory(self, one: Watched, family: list[Process]) -> bool:
-        """Kill the largest processes until the rest is within the limit. Returns whether it is close to it."""
-        limit = one.limits.memory
-        hidden = sum(one.hidden.in_memory.values())
-        files = shared_memory_files(one.root)
-        if (rough := sum(process.resident for process in family) + hidden + files) <= limit:
-            one.over_since = None
+    def _limit_memory(self, sandbox: WatchedSandbox, family: list[Process]) -> bool:
+        """Kill the largest processes until the rest is within the limit. Return whether it is close to the limit."""
+        limit = sandbox.limits.memory
+        unnamed = sum(sandbox.unnamed.in_memory.values())
+        files = shared_memory_files(sandbox.root)
+        if (rough := sum(process.resident for process in family) + unnamed + files) <= limit:
+            sandbox.over_since = None
             return rough > limit // 2
         memory = {process: memory_of(process) for process in family}
-        shared = sum(each.shared for each in memory.values())
-        total = sum(each.anonymous for each in memory.values()) + shared + hidden + max(0, files - shared)
+        shared = sum(part.shared for part in memory.values())
+        total = sum(part.anonymous for part in memory.values()) + shared + unnamed + max(0, files - shared)
         if total <= limit:
-            one.over_since = None
+            sandbox.over_since = None
             return True
-        one.over_since = one.over_since or time.monotonic()
-        if time.monotonic() - one.over_since > _PATIENCE:
-            self._end(one, f"took {_of(total, limit)} of memory again and again")
+        sandbox.over_since = sandbox.over_since or time.monotonic()
+        if time.monotonic() - sandbox.over_since > _PATIENCE:
+            self._end(sandbox, f"took {_of(total, limit)} of memory again and again")
             return True
-        takes = {
-            process: each.anonymous + each.shared + one.hidden.in_memory.get(process.pid, 0)
-            for process, each in memory.items()
+        sizes = {
+            process: part.anonymous + part.shared + sandbox.unnamed.in_memory.get(process.pid, 0)
+            for process, part in memory.items()
         }
-        kept = {one.root, *_ours(family)}
-        for process in sorted(takes, key=lambda each: takes[each], reverse=True):
+        kept = {sandbox.root, *_ours(family)}
+        for process in sorted(sizes, key=lambda process: sizes[process], reverse=True):
             if total <= limit:
                 return True
             if process.pid not in kept:
-                why = f"the sandbox took {_of(total, limit)} of memory, and this process {takes[process] // MIB}"
-                one.killing.append((process, why))
-                total -= takes[process]
+                why = f"the sandbox took {_of(total, limit)} of memory, and this process {sizes[process] // MIB}"
+                sandbox.killing.append((process, why))
+                total -= sizes[process]
         if total > limit:
-            self._end(one, f"took {_of(total, limit)} of memory, and not by its programs")
+            self._end(sandbox, f"took {_of(total, limit)} of memory, and not by its programs")
         return True
 
-    def _hold_processes(self, one: Watched, family: list[Process]) -> None:
-        """For kernels and users where the kernel does not count them for a sandbox."""
+    def _limit_processes(self, sandbox: WatchedSandbox, family: list[Process]) -> None:
+        # For kernels and users where the kernel does not count the processes of a sandbox.
         number = sum(process.threads for process in family)
-        if number > one.limits.processes + _OURS:
-            self._end(one, f"has {number} processes and threads of {one.limits.processes}")
+        if number > sandbox.limits.processes + _OURS:
+            self._end(sandbox, f"has {number} processes and threads of {sandbox.limits.processes}")
 
-    def _end(self, one: Watched, why: str) -> None:
-        logger.warning("sandbox %s %s; it is ended", one.name, why)
-        one.ending = True
+    def _end(self, sandbox: WatchedSandbox, why: str) -> None:
+        logger.warning("sandbox %s %s; it is ended", sandbox.name, why)
+        sandbox.ending = True
 
 
 def _ours(family: list[Process]) -> set[int]:
-    """The sandbox's own program: what the first process started first; with a placeholder also what came after that."""
-    children = sorted(
-        (process for process in family if process.parent == family[0].pid), key=lambda process: process.started
-    )
+    # The sandbox's program is the first child of the first process, or the second child after a placeholder.
+    children = [process for process in family if process.parent == family[0].pid]
+    children.sort(key=lambda process: process.started)
     if not children:
         return set()
-    placed = _is_placeholder(children[0].pid)
-    return {process.pid for process in children[: 2 if placed else 1]}
+    return {process.pid for process in children[: 2 if _is_placeholder(children[0].pid) else 1]}
 
 
 def _is_placeholder(pid: int) -> bool:
-    with contextlib.suppress(OSError):  # it has just ended
+    with contextlib.suppress(OSError):  # the process has just ended
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
         return words == [os.fsencode(word) for word in PLACEHOLDER]
     return False
 
 
-def _kill(process: Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(process.pid)
-        try:
-            # From here on it cannot be another one; it still may have become another one before.
-            if _started(process.pid) == process.started:
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        finally:
-            os.close(descriptor)
-
-
-def _inner_number(pid: int) -> int:
-    """How a process is called in its own pid namespace; 0 when it has just ended."""
+def _inner_pid(pid: int) -> int:
+    # The number of a process in its own pid namespace; 0 if the process has just ended.
     with contextlib.suppress(OSError):
         found = re.search(r"^NSpid:.*\s(\d+)$", Path(f"/proc/{pid}/status").read_text(errors="replace"), re.MULTILINE)
         return int(found[1]) if found else pid
     return 0
 
 
-def _started(pid: int) -> int | None:
-    with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
-    return None
-
-
-def _limit_files(family: list[Process], size: int | None) -> None:
-    """Let no file grow past ``size`` bytes by these processes; None: as far as they were allowed in the beginning."""
+def _limit_file_size(family: list[Process], size: int | None) -> None:
+    # With None, files may grow to the size that was allowed in the beginning.
     for process in family:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             soft, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
@@ -312,17 +292,14 @@ def _limit_files(family: list[Process], size: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _surviving(what: str) -> Iterator[None]:
-    """Whatever goes wrong at one sandbox, the others are looked at, and so is this one the next time.
-
-    Without looks there would be no limits.
-    """
+def _logged(subject: str) -> Iterator[None]:
+    # Limits depend on these looks: an error at one sandbox may not stop the looks at others, or the next at this one.
     try:
         yield
     except FileNotFoundError:
-        logger.debug("%s has just been removed", what)
+        logger.debug("%s has just been removed", subject)
     except Exception:
-        logger.exception("%s could not be looked at", what)
+        logger.exception("%s could not be looked at", subject)
 
 
 def _of(used: int, limit: int) -> str:

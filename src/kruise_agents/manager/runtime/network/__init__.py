@@ -1,1 +1,1 @@
-"""The way of a sandbox to the internet."""
+"""Internet access of sandboxes."""

@@ -1,7 +1,7 @@
-"""The way from a sandbox to the internet: a program outside carries its packets, and routes inside stop some.
+"""Egress of sandboxes: a program on the host carries packets to the internet, and routes in the sandbox block some.
 
-``slirp4netns`` or ``pasta`` (package ``passt``) gives the sandbox's network namespace an interface, without rights on
-the host. What must not be reached is unreachable by route; no user of a sandbox may change its routes.
+The carrier, ``slirp4netns`` or ``pasta`` (package ``passt``), gives the sandbox's network namespace an interface and
+needs no rights on the host. Blocked ranges have unreachable routes, which no user of a sandbox may change.
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ from pathlib import Path
 from typing import Self
 
 INTERFACE = "tap0"
-NAME_SERVER = "10.0.2.3"
-"""The carrier's own; it asks those of the host."""
+NAME_SERVER = "10.0.2.3"  # of the carrier, which asks the name servers of the host
 _OWN_NETWORK = IPv4Network("10.0.2.0/24")
+# The gateway, and the sandbox with either carrier.
 _OWN_ADDRESSES = tuple(map(IPv4Network, ("10.0.2.2/32", "10.0.2.15/32", "10.0.2.100/32")))
-"""The gateway, and the sandbox with either carrier."""
 _NAME_SERVER = IPv4Network(NAME_SERVER)
 _EVERYTHING = IPv4Network("0.0.0.0/0")
+# Private, link-local (with the metadata services of clouds) and multicast addresses.
 _ALWAYS_BLOCKED = tuple(
     map(
         IPv4Network,
         ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3"),
     )
 )
-"""Private, link-local (with the metadata services of clouds) and multicast addresses."""
 _CARRIERS = {
     "slirp4netns": (
         *("--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path", "--enable-seccomp"),
@@ -50,10 +49,10 @@ _CARRIERS = {
         *("--runas", "{uid}", "--userns", "{user}", "--netns", "{net}"),
     ),
 }
-# It reads what hostile code sends. As an ordinary user it has no right to shut itself in.
+# The carrier reads what hostile code sends, so it is shut in. An ordinary user's slirp4netns has no right to do that.
 _AS_ROOT = {"slirp4netns": ("--enable-sandbox",), "pasta": ()}
-# It ends with the manager, however that ends: the other side of its standard input is there.
-_LEASH = ("/bin/sh", "-c", '"$@" </dev/null & read -r _; kill $!; wait', "egress")
+# Ends the carrier when the manager ends, in whatever way: the manager holds the other end of this standard input.
+_PARENT_PIPE = ("/bin/sh", "-c", '"$@" </dev/null & read -r _; kill $!; wait', "egress")
 _NS_GET_USERNS = 0xB701
 _SECONDS = 5.0
 _TUNNELS = "/dev/net/tun"
@@ -64,56 +63,46 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EgressRules:
-    """What a sandbox may reach outside. What is allowed beats what is denied; private addresses are never reached."""
+    """Ranges that a sandbox may reach. ``allowed`` beats ``denied``; private addresses are always blocked."""
 
     allowed: tuple[IPv4Network, ...] = ()
     denied: tuple[IPv4Network, ...] = ()
 
     def blocked(self, own: Iterable[IPv4Network] = ()) -> list[IPv4Network]:
-        """The ranges to make unreachable, none in another.
-
-        Parameters:
-            own: the host's addresses, which are blocked as well.
-        """
+        """Return the ranges to block, none within another. ``own`` are the host's addresses, always blocked too."""
         denied = list(ipaddress.collapse_addresses(self.denied))
         for allowed in self.allowed:
             denied = [rest for network in denied for rest in _without(network, allowed)]
         blocked = list(ipaddress.collapse_addresses([*denied, *_ALWAYS_BLOCKED, *own]))
         if self.nothing_allowed:
             blocked = [_EVERYTHING]
-        # A route to everything has no say beside the default one, and the interface's own beats shorter ones.
-        halves = [half for network in blocked for half in (network.subnets() if network == _EVERYTHING else [network])]
-        return [*halves, *self._around_the_carrier()]
+        # A route to everything has no effect beside the default route. The interface's own route beats shorter ones.
+        return [*_halves(blocked, _EVERYTHING), *self._blocked_of_carrier()]
 
     def closed(self) -> Self:
-        """The same without the internet, but for what is allowed by name."""
+        """Return these rules without internet access, except for the allowed ranges."""
         return self if _EVERYTHING in self.denied else replace(self, denied=(*self.denied, _EVERYTHING))
 
     @property
     def nothing_allowed(self) -> bool:
-        """Whether there is no internet at all; then names are not looked up either."""
+        """Whether there is no internet at all; then names cannot be resolved either."""
         return self.everything_denied and not self.allowed
 
     @property
     def everything_denied(self) -> bool:
-        """Whether nothing but the allowed addresses can be reached."""
+        """Whether only the allowed ranges can be reached."""
         return _EVERYTHING in ipaddress.collapse_addresses(self.denied)
 
-    def _around_the_carrier(self) -> list[IPv4Network]:
-        """Its network without its addresses; a network of the host might have the same range."""
-        open_ones = [*_OWN_ADDRESSES, *([] if self.nothing_allowed else [_NAME_SERVER])]
+    def _blocked_of_carrier(self) -> list[IPv4Network]:
+        # The carrier's network without its addresses: a network of the host might have the same range.
         rest = [_OWN_NETWORK]
-        for address in open_ones:
+        for address in [*_OWN_ADDRESSES, *([] if self.nothing_allowed else [_NAME_SERVER])]:
             rest = [part for network in rest for part in _without(network, address)]
-        return [part for network in rest for part in (network.subnets() if network == _OWN_NETWORK else [network])]
+        return _halves(rest, _OWN_NETWORK)
 
 
 class Egress:
-    """Carries packets for sandboxes, where a program that can is installed.
-
-    Parameters:
-        wanted: whether there should be any.
-    """
+    """Connects sandboxes to the internet, if a carrier is installed and ``wanted``."""
 
     def __init__(self, *, wanted: bool = True) -> None:
         found = {name: shutil.which(name) for name in _CARRIERS}
@@ -132,13 +121,13 @@ class Egress:
         self.summary = f"internet access of sandboxes: {how}"
 
     def attach(self, pid: int, rules: EgressRules) -> Connection | None:
-        """Connect the network namespace of a process; returns when packets can flow. Blocks for a moment.
+        """Connect the network namespace of a process and return when packets can flow. Blocks for a moment.
 
         Returns:
-            The connection, or None where nothing can carry packets.
+            The connection, or None without a carrier.
 
         Raises:
-            OSError: it did not work; the text says why. Nothing is left.
+            OSError: the namespace could not be connected; the text says why, and nothing is left running.
         """
         if self._path is None or self.carrier is None:
             return None
@@ -155,7 +144,7 @@ class Egress:
 
 
 class Connection:
-    """The connection of one sandbox. Made by :meth:`Egress.attach`."""
+    """The connection of a sandbox, made by :meth:`Egress.attach`."""
 
     def __init__(self, pid: int, rules: EgressRules) -> None:
         self._pid = pid
@@ -165,8 +154,8 @@ class Connection:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
 
     def start(self, carrier: list[str]) -> None:
-        """Block what is to be blocked, then start the carrier. See :meth:`Egress.attach`."""
-        # bwrap, which sets up the loopback, takes it badly when somebody else changes the network at the same moment.
+        """Block ranges, then start the carrier; raises as :meth:`Egress.attach`."""
+        # bwrap sets up the loopback, and fails when the network is changed at the same moment.
         deadline = time.monotonic() + _SECONDS
         while "127.0.0.1" not in Path(f"/proc/{self._pid}/net/fib_trie").read_text():
             if time.monotonic() > deadline:
@@ -176,7 +165,7 @@ class Connection:
         with _namespaces(self._pid) as (user, net):
             places = {"user": f"/proc/self/fd/{user}", "net": f"/proc/self/fd/{net}", "uid": os.geteuid()}
             self._process = subprocess.Popen(
-                [*_LEASH, *(part.format(**places) for part in carrier)],
+                [*_PARENT_PIPE, *(part.format(**places) for part in carrier)],
                 env={},
                 stdin=subprocess.PIPE,
                 stdout=self._output,
@@ -190,13 +179,13 @@ class Connection:
                 self._output.seek(0)
                 said = self._output.read().decode(errors="replace").strip()[-500:]
                 raise OSError(f"{carrier[0]} did not connect the sandbox: {said}")
-            time.sleep(0.005)  # the kernel tells nobody outside that an interface has come
+            time.sleep(0.005)  # the kernel tells nobody outside about a new interface
 
     def change(self, rules: EgressRules) -> None:
-        """Let other rules hold from now on. Blocks for a moment.
+        """Replace the rules. Blocks for a moment.
 
         Raises:
-            OSError: the kernel refused; the old rules may hold in part.
+            OSError: the kernel refused; a part of the old rules may still hold.
         """
         wanted = set(rules.blocked(_own_addresses()))
         changes = [f"-{network}" for network in self._blocked - wanted]
@@ -212,7 +201,7 @@ class Connection:
         self._blocked, self._rules = wanted, rules
 
     def close(self) -> None:
-        """End it. May be called twice."""
+        """End the carrier. May be called twice."""
         self._output.close()
         if self._process is not None:
             self._process.communicate()
@@ -221,7 +210,7 @@ class Connection:
 
 @contextlib.contextmanager
 def _namespaces(pid: int) -> Iterator[tuple[int, int]]:
-    """Descriptors of the user namespace that owns the network namespace of a process, and of that one."""
+    # Descriptors of a process's network namespace and, first, of the user namespace that owns it.
     net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         user = fcntl.ioctl(net, _NS_GET_USERNS)
@@ -239,7 +228,11 @@ def _without(network: IPv4Network, part: IPv4Network) -> list[IPv4Network]:
     return list(network.address_exclude(part)) if part.subnet_of(network) else [network]
 
 
+def _halves(networks: list[IPv4Network], whole: IPv4Network) -> list[IPv4Network]:
+    return [part for network in networks for part in (network.subnets() if network == whole else [network])]
+
+
 def _own_addresses() -> list[IPv4Network]:
-    """Those of this machine: what it serves to others, it does not serve to sandboxes."""
+    # The services of this machine for others are not for sandboxes.
     text = Path("/proc/net/fib_trie").read_text(encoding="ascii")
     return [IPv4Network(address) for address in set(_HOST_ADDRESS.findall(text))]

@@ -1,13 +1,13 @@
-"""A program of its own that changes which addresses a sandbox cannot reach: ``routes.py USER NET [-CIDR] [+CIDR] ...``.
+"""A program that changes which addresses a sandbox cannot reach: ``routes.py USER NET [-CIDR] [+CIDR] ...``.
 
-``USER`` and ``NET`` are open descriptors of the namespaces, the first the one that owns the second. ``+`` makes a range
-unreachable, ``-`` takes that back. Entering a user namespace takes a process with a single thread, so that the manager
-cannot do it itself. Every sandbox waits for this program, which therefore imports little.
+``NET`` is an open descriptor of the network namespace, ``USER`` of the user namespace that owns it. ``+`` makes a range
+unreachable, ``-`` undoes that. The manager cannot do this itself: only a process with a single thread may enter a user
+namespace. Every sandbox waits for this program, so it imports little.
 """
 
 from __future__ import annotations
 
-import _socket as socket  # the module around it imports six times as much, for what is not needed here
+import _socket as socket  # `socket` imports six times as much, all not needed here
 import ctypes
 import errno
 import os
@@ -24,7 +24,7 @@ _HEADER = struct.Struct("=IHHII")
 
 
 def main(arguments: list[str]) -> int:
-    """Make the changes, in their order."""
+    """Make the changes in the given order."""
     libc = ctypes.CDLL(None, use_errno=True)
     for descriptor in arguments[:2]:
         if libc.setns(int(descriptor), 0) != 0:
@@ -37,10 +37,10 @@ def main(arguments: list[str]) -> int:
 
 def _change(kernel: socket.socket, add: bool, network: str) -> None:
     address, _, length = network.partition("/")
-    what = _ROUTE.pack(socket.AF_INET, int(length), 0, 0, _MAIN_TABLE, _BY_ADMINISTRATOR, 0, _UNREACHABLE, 0)
-    what += struct.pack("=HH", 8, _DESTINATION) + socket.inet_aton(address)
+    route = _ROUTE.pack(socket.AF_INET, int(length), 0, 0, _MAIN_TABLE, _BY_ADMINISTRATOR, 0, _UNREACHABLE, 0)
+    route += struct.pack("=HH", 8, _DESTINATION) + socket.inet_aton(address)
     flags = _REQUEST | _ACKNOWLEDGE | (_REPLACE | _CREATE if add else 0)
-    kernel.send(_HEADER.pack(_HEADER.size + len(what), _NEW if add else _DELETE, flags, 1, 0) + what)
+    kernel.send(_HEADER.pack(_HEADER.size + len(route), _NEW if add else _DELETE, flags, 1, 0) + route)
     answer = kernel.recv(65536)
     _, kind, _, _, _ = _HEADER.unpack_from(answer)
     (code,) = struct.unpack_from("=i", answer, _HEADER.size)

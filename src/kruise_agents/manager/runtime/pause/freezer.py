@@ -1,7 +1,7 @@
-"""Control groups that can be frozen: the kernel stops a whole sandbox at once, and no process in it can tell.
+"""Freezing of control groups: the kernel stops a whole sandbox at once, and no process in it can tell.
 
-For the unified hierarchy (version 2), where this user may make groups below the manager's own: as root, or below a
-group that systemd has delegated. Version 1 has a freezer too, but what it has frozen cannot be killed.
+For cgroup v2, where this user may make groups below the manager's own: as root, or below a group that systemd has
+delegated. The freezer of v1 is not used: frozen processes cannot be killed.
 """
 
 from __future__ import annotations
@@ -15,25 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-GROUP_PREFIX = "kruise-agents-"
-"""How the name of every sandbox's group begins, whoever made it."""
+GROUP_PREFIX = "kruise-agents-"  # of the name of every sandbox's group, whichever manager made it
 _FREEZE_SECONDS = 5.0
 _PROBE_SECONDS = 1.0
 _LOOK_SECONDS = 0.001
 _TRIES = 3
+# Errors of opening a file of a group, and of writing to it, when another manager has just removed the group.
 _REMOVED = (errno.ENOENT, errno.ENODEV)
-"""What opening a file of a group says, and writing to it, when another manager has just cleaned up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Freezer:
-    """The folder in which each sandbox gets a group of its own."""
+    """The group in which each sandbox gets its own group."""
 
     parent: Path
 
     @classmethod
     def find(cls) -> Self | None:
-        """Where groups can be made and frozen, tried out; None: nowhere."""
+        """Return a freezer that was tried out, or None if no group can be made and frozen."""
         mount = _unified_mount()
         if mount is None:
             return None
@@ -42,18 +41,14 @@ class Freezer:
             freezer._try()
         except OSError:
             return None
-        # Of sandboxes that ended when no manager was there. The kernel removes only what is empty.
+        # Remove the groups of sandboxes that ended without a manager. The kernel removes only empty groups.
         for left in freezer.parent.glob(f"{GROUP_PREFIX}i*"):
             with contextlib.suppress(OSError):
                 left.rmdir()
         return freezer
 
     def put(self, name: str, pid: int) -> None:
-        """Make the group ``name`` and put a process into it; what that starts from now on belongs to it too.
-
-        Raises:
-            OSError: the kernel refused.
-        """
+        """Make the group ``name`` and put a process into it. Processes that it starts from now on belong to it too."""
         group = self.parent / f"{GROUP_PREFIX}{name}"
         for tries_left in reversed(range(_TRIES)):
             group.mkdir(exist_ok=True)
@@ -66,16 +61,12 @@ class Freezer:
                 return
 
     def remove(self, name: str) -> None:
-        """Remove the group ``name``, which must be empty; one that is not there, or in use, is left alone."""
+        """Remove the group ``name`` if it exists and is empty."""
         with contextlib.suppress(OSError):
             (self.parent / f"{GROUP_PREFIX}{name}").rmdir()
 
     def _try(self) -> None:
-        """Freeze a process of our own.
-
-        Raises:
-            OSError: it does not work here.
-        """
+        """Freeze a process of our own, or raise an OSError."""
         with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as process:
             try:
                 self.put(f"probe-{process.pid}", process.pid)
@@ -95,17 +86,17 @@ class Freezer:
 
 
 def group_of(pid: int) -> Path | None:
-    """The group that was made for the sandbox of a process, by whichever manager; None: there is none."""
+    """Return the group of the sandbox of a process, whichever manager made it, or None."""
     path = _path_of(str(pid))
     mount = _unified_mount()
     return mount / path.lstrip("/") if mount is not None and Path(path).name.startswith(GROUP_PREFIX) else None
 
 
 async def freeze(group: Path) -> None:
-    """Stop everything in a group.
+    """Stop every process in a group.
 
     Raises:
-        OSError: it did not stop; it goes on.
+        OSError: the processes did not stop, and continue.
     """
     (group / "cgroup.freeze").write_text("1", encoding="ascii")
     deadline = time.monotonic() + _FREEZE_SECONDS
@@ -117,11 +108,7 @@ async def freeze(group: Path) -> None:
 
 
 def thaw(group: Path) -> None:
-    """Let everything in a group go on.
-
-    Raises:
-        OSError: the group is gone.
-    """
+    """Continue every process in a group; raises an OSError if the group is gone."""
     (group / "cgroup.freeze").write_text("0", encoding="ascii")
 
 
@@ -138,7 +125,7 @@ def _unified_mount() -> Path | None:
 
 
 def _path_of(pid: str) -> str:
-    """The path of a process's group in the unified hierarchy; empty when it has none."""
+    # The path in cgroup v2; empty if the process has no group there, or has ended.
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
