@@ -1,1 +1,1 @@
-"""The files that a sandbox sees outside of its home."""
+"""The file tree of a sandbox: its own files, root file systems, and the manager's Python."""

@@ -1,8 +1,8 @@
-"""The manager's Python, carried into sandboxes whose system folders are not this machine's.
+"""The manager's Python for sandboxes with another root file system.
 
-There it may meet another C library, or none of the libraries that it needs. So it lies in one folder of its own, which
-is no folder of either, with this machine's loader and libraries beside it; programs of the sandbox never see these,
-because they are named on the command line of the interpreter alone. Read-only all of it.
+Such a root file system may have another C library, or lack libraries that Python needs. So Python lies in its own
+read-only folder, together with this machine's loader and libraries. These are named only on the command line of the
+interpreter, so other programs of the sandbox do not use them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ import kruise_agents
 from .... import __version__
 from .python import PythonPlaces, base_executable, make_environment
 
-FOLDER = PurePosixPath("/.kruise-agents")
-"""Where it lies in a sandbox."""
+FOLDER = PurePosixPath("/.kruise-agents")  # in a sandbox
 _LIBRARY = re.compile(r"^\t(\S+) => (/.+) \(0x[0-9a-f]+\)$", re.MULTILINE)
 _LOADER = re.compile(r"^\t(/.+) \(0x[0-9a-f]+\)$", re.MULTILINE)
-# A script, so that what is found by its own place (virtual environments) goes by the name that it was called by.
+# A script: Python finds a virtual environment by the name with which it was called.
 _INTERPRETER = """\
 #!/bin/sh
 exec {folder}/libraries/{loader} --library-path {folder}/libraries --argv0 "$0" {folder}/interpreter "$@"
@@ -35,13 +34,10 @@ exec {folder}/libraries/{loader} --library-path {folder}/libraries --argv0 "$0" 
 
 
 class CarriedPython:
-    """Made once for a manager.
-
-    Parameters:
-        folder: where the folder goes that all others are mounted in. It stays: sandboxes outlive their manager.
+    """The folder with the manager's Python, made below ``folder``. It stays: sandboxes outlive their manager.
 
     Raises:
-        OSError: this Python cannot be carried; the text says why.
+        OSError: this Python does not work in other root file systems; the text says why.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,7 +54,7 @@ class CarriedPython:
             draft.rename(self._folder)
 
     def options(self) -> Iterator[str]:
-        """Options of ``bwrap`` that put it into a sandbox."""
+        """Yield the options of ``bwrap`` that mount it in a sandbox."""
         yield from ("--ro-bind", str(self._folder), str(FOLDER))
         for inside, source in self._mounts.items():
             yield from ("--ro-bind", str(source), str(FOLDER / inside))
@@ -81,7 +77,7 @@ class CarriedPython:
 
 @functools.cache
 def places() -> PythonPlaces:
-    """It and the manager's packages, by their paths in a sandbox."""
+    """Return the paths in a sandbox of this Python and the manager's packages."""
     packages = [str(FOLDER / name) for name, _ in _packages()]
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     return PythonPlaces(
@@ -90,19 +86,18 @@ def places() -> PythonPlaces:
 
 
 def _mounts() -> Iterator[tuple[str, Path]]:
-    """What lies where in the folder; the loader is the first of the libraries."""
+    # Paths in the folder and their sources. The loader is the first of the libraries.
     base = base_executable()
     yield "interpreter", base
     for folder in _standard_library():
         yield str(folder.relative_to(sys.base_prefix)), folder
     yield from _packages()
     yield "own/kruise_agents", Path(kruise_agents.__file__).parent
-    found = list(_libraries(base))
-    yield from ((f"libraries/{name}", path) for name, path in found)
+    yield from ((f"libraries/{name}", path) for name, path in _libraries(base))
 
 
 def _standard_library() -> list[Path]:
-    """One folder, or two where a system keeps what is compiled in another (``lib64``)."""
+    # Two folders on systems that keep compiled modules elsewhere (lib64).
     bases = {"platbase": sys.base_exec_prefix, "installed_platbase": sys.base_exec_prefix}
     return sorted({Path(sysconfig.get_path(name, vars=bases)) for name in ("stdlib", "platstdlib")})
 
@@ -113,26 +108,26 @@ def _packages() -> list[tuple[str, Path]]:
 
 
 def _libraries(base: Path) -> Iterator[tuple[str, Path]]:
-    """The loader, then every shared library that the interpreter and its extension modules are linked to."""
+    # The loader, then every shared library that the interpreter and its extension modules are linked to.
     packages = [folder for _, folder in _packages()]
     compiled = [*(folder / "lib-dynload" for folder in _standard_library()), *packages]
     modules = [module for folder in compiled for module in sorted(folder.rglob("*.so"))]
     try:
-        said = _linked_to(base)
-        loader = _LOADER.search(said)
+        output = _ldd(base)
+        loader = _LOADER.search(output)
         if loader is None:
             raise OSError(f"ldd names no loader of {base}")
-        said += _linked_to(*modules)
+        output += _ldd(*modules)
     except FileNotFoundError:
         raise OSError("the program ldd is not installed, which names the libraries of the manager's Python") from None
     yield Path(loader[1]).name, Path(loader[1]).resolve()
-    for name, path in dict(reversed(_LIBRARY.findall(said))).items():
-        # What packages bring along they find themselves.
+    for name, path in dict(reversed(_LIBRARY.findall(output))).items():
+        # Packages find the libraries that they contain.
         if not any(Path(path).resolve().is_relative_to(folder) for folder in packages):
             yield name, Path(path).resolve()
 
 
-def _linked_to(*files: Path) -> str:
-    """What ``ldd`` says. That it fails for a file which is no program for this machine does not matter."""
+def _ldd(*files: Path) -> str:
+    # Without check: ldd fails for files that are no programs for this machine.
     command = ["ldd", *map(str, files)]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout

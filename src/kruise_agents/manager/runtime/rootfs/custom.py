@@ -1,8 +1,8 @@
-"""A root file system that an operator gives: what sandboxes see of it as it is, and what they get copies of.
+"""A root file system that an operator gives.
 
-Its programs and libraries are mounted read-only, as those of the machine are otherwise. All the rest is small and meant
-to be changed, so it is copied into the tree that sandboxes begin with, below what every sandbox has: where both have a
-file, the sandbox's stays, and no link of the given tree is ever written through.
+Its programs and libraries are mounted read-only, in place of the machine's. The rest is small and meant to be changed,
+so it is copied into the tree that sandboxes begin with. Existing files of that tree stay, and the copy never writes
+through a link.
 """
 
 from __future__ import annotations
@@ -12,33 +12,28 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-SYSTEM_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-"""Beside ``/usr``; links to folders in it on most systems."""
+SYSTEM_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")  # besides usr; on most systems links into it
 _NOT_COPIED = frozenset(
     {"usr", *SYSTEM_FOLDERS, "boot", "dev", "home", "lost+found", "proc", "run", "sys", "tmp", ".dockerenv"}
 )
+# Sandboxes have their own rules for who may become whom.
 _OURS = frozenset({"etc/pam.d", "etc/shadow", "etc/gshadow", "etc/shadow-", "etc/gshadow-"})
-"""Who may become whom is the sandbox's own matter."""
 _ACCOUNTS = ("etc/passwd", "etc/group")
 
 
 def copied(rootfs: Path) -> Iterator[Path]:
-    """Every path of ``rootfs`` that is copied, parents first; what cannot be read is left out."""
+    """Yield every path of a root file system that is copied, parents first, without unreadable paths."""
     for name in _names(rootfs):
         if name in _NOT_COPIED:
             continue
         yield rootfs / name
         if not (rootfs / name).is_symlink():
             for folder, folders, files in os.walk(rootfs / name):
-                yield from (Path(folder) / one for one in sorted([*folders, *files]))
+                yield from (Path(folder) / child for child in sorted([*folders, *files]))
 
 
 def lay_under(rootfs: Path, target: Path) -> list[Path]:
-    """Copy what is copied of ``rootfs`` below what ``target`` has already.
-
-    Returns:
-        What could not be read.
-    """
+    """Copy the paths that ``target`` does not have, and the accounts; return the paths that cannot be read."""
     left_out: list[Path] = []
     for name in _names(rootfs):
         if name not in _NOT_COPIED:
@@ -68,14 +63,14 @@ def _lay(source: Path, target: Path, name: str, left_out: list[Path]) -> None:
                 for child in children:
                     _lay(source / child, target / child, f"{name}/{child}", left_out)
         elif source.is_file() and not os.path.lexists(target):
-            shutil.copy2(source, target)  # sockets, pipes and devices are nobody's without their owners
+            shutil.copy2(source, target)  # no sockets, pipes and devices, which are useless without their owners
             target.chmod(source.stat().st_mode & 0o777)
     except PermissionError:
         left_out.append(source)
 
 
 def _add_accounts(source: Path, target: Path) -> None:
-    """Add the accounts of a root file system to those that every sandbox has; of the same name or number: not."""
+    # Except accounts whose name or number the sandbox has already.
     if source.is_symlink() or not source.is_file():
         return
     lines = target.read_text(encoding="utf-8").splitlines()

@@ -1,8 +1,8 @@
-"""The Python side of a sandbox: which interpreter runs it, what must be readable, what lies in the user's home.
+"""The Python of a sandbox: the interpreter, the folders that it needs, and the virtual environment in the user's home.
 
-The interpreter is the one that runs the manager, read-only. In the user's home lies a thin virtual environment on top
-of it, so that ``pip install`` has a writable place which comes first, while everything installed for the manager's
-interpreter (the ``data`` extra, for example) can be imported.
+The interpreter is the manager's, read-only. The virtual environment on top of it gives ``pip install`` a writable
+place, which comes first. Everything installed for the manager's interpreter can be imported too, for example the
+``data`` extra.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ exec {python} -I -S {client} "$@"
 
 @dataclass(frozen=True, slots=True)
 class PythonPlaces:
-    """Where the manager's Python lies for a sandbox.
+    """The paths of the manager's Python in a sandbox.
 
-    Parameters:
-        base: the interpreter that virtual environments are made on.
+    Args:
+        base: the interpreter for new virtual environments.
         packages: folders with the manager's packages.
-        ours: this package.
-        environment: a virtual environment with the manager's packages; None: the manager's own.
+        ours: the folder of ``kruise_agents``.
+        environment: a virtual environment with the manager's packages. None: the manager's own.
     """
 
     base: Path
@@ -58,17 +58,17 @@ class PythonPlaces:
 
     @property
     def executable(self) -> str:
-        """The interpreter that has the manager's packages."""
+        """The interpreter that finds the manager's packages."""
         return sys.executable if self.environment is None else str(self.environment / "bin/python")
 
 
 def own_places() -> PythonPlaces:
-    """Where it lies on this machine, and in sandboxes that have the machine's system folders."""
+    """Return the paths on this machine, and in sandboxes with its system folders."""
     return PythonPlaces(base_executable(), tuple(site.getsitepackages()), Path(kruise_agents.__file__).parent)
 
 
 def base_executable() -> Path:
-    """The interpreter that runs the manager, without the virtual environment around it."""
+    """Return the manager's interpreter outside its virtual environment."""
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
@@ -101,16 +101,16 @@ def program_arguments(
 
 
 def compile_program() -> None:
-    """Compile what only sandboxes import, where an installer has not done so.
+    """Compile the modules that only sandboxes import, if the installer has not done so.
 
-    They see this package read-only, so that each would compile it anew, for a third of the time of its start.
+    Sandboxes see this package read-only. Each would compile it again, which takes a third of its start.
     """
     if not sys.dont_write_bytecode:
         compileall.compile_dir(Path(kruise_agents.__file__).parent / "sandbox", quiet=2)
 
 
 def readable_folders() -> list[Path]:
-    """Folders outside ``/usr`` that the interpreter and this package need, without duplicates or nested ones."""
+    """Return the folders outside ``/usr`` that the interpreter and this package need; none contains another."""
     needed = [
         Path(sys.prefix),
         Path(sys.base_prefix),
@@ -122,35 +122,35 @@ def readable_folders() -> list[Path]:
     ]
     folders: list[Path] = []
     for folder in sorted(set(needed), key=lambda path: len(path.parts)):
-        covered = folder.is_relative_to("/usr") or any(folder.is_relative_to(one) for one in folders)
+        covered = folder.is_relative_to("/usr") or any(folder.is_relative_to(outer) for outer in folders)
         if not covered and folder.is_dir():
             folders.append(folder)
     return folders
 
 
 def fill_login_files(home: Path) -> None:
-    """What a login shell reads, for any user's home."""
+    """Write the files that a login shell reads in a user's home."""
     (home / ".profile").write_text(_PROFILE, encoding="utf-8")
     (home / ".bashrc").write_text("# Read by login shells too, through ~/.profile.\n", encoding="utf-8")
 
 
 def sudo_script(python: PythonPlaces) -> str:
-    """The ``sudo`` of sandboxes."""
+    """Return the program text of ``sudo`` in sandboxes."""
     client = python.ours / "sandbox" / "sudo" / "client.py"
     return _SUDO.format(python=shlex.quote(str(python.base)), client=shlex.quote(str(client)))
 
 
 def fill_home(home: Path) -> None:
-    """Put the login profile, ``sudo`` and the thin virtual environment into an empty home folder.
+    """Put the login files, ``sudo`` and the virtual environment into an empty home.
 
-    Nothing in it depends on where the folder lies, so it can be moved, mounted elsewhere or copied.
+    No content depends on the path of the home, which can be moved, copied or mounted elsewhere.
     """
     fill_login_files(home)
     aim_home(home, own_places())
 
 
 def aim_home(home: Path, python: PythonPlaces) -> None:
-    """Put ``sudo`` and the thin virtual environment into a home folder, in place of those that are there."""
+    """Make a home use this Python: replace its ``sudo`` and its virtual environment."""
     local = home / ".local"
     make_environment(local, python)
     for name in ("pip", "pip3"):
@@ -159,7 +159,7 @@ def aim_home(home: Path, python: PythonPlaces) -> None:
 
 
 def make_environment(folder: Path, python: PythonPlaces) -> None:
-    """A virtual environment without programs: an interpreter that finds the manager's packages behind its own."""
+    """Make a virtual environment without programs, which finds the manager's packages after its own."""
     binaries = folder / "bin"
     packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     binaries.mkdir(parents=True, exist_ok=True)
@@ -171,9 +171,9 @@ def make_environment(folder: Path, python: PythonPlaces) -> None:
     for name in ("python", "python3", f"python3.{sys.version_info[1]}"):
         (binaries / name).unlink(missing_ok=True)
         (binaries / name).symlink_to(python.base)
-    lines = [f"import site; site.addsitedir({one!r})" for one in python.packages]
+    lines = [f"import site; site.addsitedir({folder!r})" for folder in python.packages]
     if python.environment is not None:
-        lines.append(str(python.ours.parent))  # an installation for development is elsewhere than its packages say
+        lines.append(str(python.ours.parent))  # an editable installation is not in the packages folder
     (packages / "_manager_packages.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

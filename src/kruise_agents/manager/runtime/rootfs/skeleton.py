@@ -1,4 +1,4 @@
-"""What a sandbox's file tree has beside the host's system folders: its own ``/etc`` and the usual empty folders."""
+"""The skeleton of a sandbox's file tree: ``/etc``, the usual empty folders, and settings bound from the host."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _ETC = {
         "user:x:1000:1000:user:/home/user:/bin/bash\n"
         "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     ),
-    "profile": (f"export PATH=\"${{PATH:-{SYSTEM_PATH}}}\"\nexport SHELL=/bin/bash\nPS1='\\w $ '\numask 022\n"),
+    "profile": f"export PATH=\"${{PATH:-{SYSTEM_PATH}}}\"\nexport SHELL=/bin/bash\nPS1='\\w $ '\numask 022\n",
     "resolv.conf": f"nameserver {NAME_SERVER}\n",
     "shadow": "root::19000:0:99999:7:::\nuser::19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n",
-    # For `su` of root; passwords mean nothing here.
+    # For `su` by root; passwords mean nothing here.
     "pam.d/other": "".join(f"{kind} sufficient pam_permit.so\n" for kind in ("auth", "account", "session")),
 }
 _FOLDERS = {
@@ -67,26 +67,18 @@ _FOLDERS = {
     "var/log": 0o755,
     "var/tmp": 0o1777,
 }
-
-
 _LINKS = {"var/lock": "/run/lock", "var/run": "/run"}
 
 
 def bound_from_host() -> list[str]:
-    """What is the host's own, readable by everybody there, and there; mounted read-only.
-
-    The JDKs and the R of Debian lie in ``/usr`` and have their settings in ``/etc``, without which they do not start.
-    """
-    there = (path for path in _BOUND_FROM_HOST if Path(path).exists())
-    return [*there, *sorted(str(folder) for folder in Path("/etc").glob("java-*"))]
+    """Return the existing public settings of the host that sandboxes see, read-only."""
+    existing = (path for path in _BOUND_FROM_HOST if Path(path).exists())
+    # The JDKs and the R of Debian lie in /usr, and do not start without their settings in /etc.
+    return [*existing, *sorted(str(folder) for folder in Path("/etc").glob("java-*"))]
 
 
 def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
-    """Put the generated files and folders into a new sandbox's file tree.
-
-    Parameters:
-        mounted: folders of the host that every user must be able to reach, at the same place.
-    """
+    """Put the skeleton into a new sandbox's file tree; every user must be able to reach the ``mounted`` folders."""
     for name, mode in _FOLDERS.items():
         folder = rootfs / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +91,6 @@ def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
         (rootfs / name).symlink_to(target)
     for home in (rootfs / "etc" / "skel", rootfs / "root"):
         fill_login_files(home)
-    # An interpreter below root's home on the host lies there in a sandbox as well.
+    # An interpreter below root's home on the host has the same path in a sandbox.
     if any(folder.is_relative_to("/root") for folder in mounted):
         (rootfs / "root").chmod(0o711)
