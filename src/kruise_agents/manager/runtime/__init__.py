@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from .base import Runtime
 from .bubblewrap import BubblewrapRuntime
-from .files.identities import FileOwners
 from .files.layout import Layout, Mount
 from .handle import ProcessHandle, ProcessIdentity
-from .launch import Launch, Launched
+from .launch import Launch
 from .limits.limits import LEAST, MIB, MOST, Limits
 from .limits.watchdog import Watchdog
 from .network.egress import Connection, Egress, EgressRules
@@ -22,9 +21,7 @@ __all__ = [
     "Connection",
     "Egress",
     "EgressRules",
-    "FileOwners",
     "Launch",
-    "Launched",
     "Layout",
     "Limits",
     "Mount",

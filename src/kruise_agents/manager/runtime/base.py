@@ -27,14 +27,10 @@ class Runtime(ABC):
     end_signal: signal.Signals  # sent to the first process of a sandbox, ends all its processes
     enforcer: Enforcer  # set by check()
     pauses_by = "stopping each of their processes (SIGSTOP)"
-    one_user_because: str | None = None
-    """Why sandboxes have only one user. None: they have ``root``, ``user`` and others."""
-    own_network = False
-    """Whether each sandbox has its own network, which has to be connected to the outside."""
-    takes_rootfs = False
-    """Whether sandboxes can have other system folders than those of the machine."""
-    mounts_volumes = False
-    """Whether host folders can be mounted at any place in a sandbox."""
+    one_user_because: str | None = None  # None: sandboxes have several users
+    own_network = False  # whether each sandbox has its own network, which has to be connected to the outside
+    takes_rootfs = False  # whether sandboxes can have other system folders than those of the machine
+    mounts_volumes = False  # whether host folders can be mounted at any place in a sandbox
 
     @property
     def file_owners(self) -> FileOwners | None:
@@ -43,11 +39,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Find out how this runtime works on this machine. Called once, before anything else.
-
-        Raises:
-            RuntimeUnavailableError: the runtime does not work here; the message names the cause and the alternatives.
-        """
+        """Find out how this runtime works on this machine, or raise a RuntimeUnavailableError. Called once, first."""
 
     def open(self) -> None:  # noqa: B027 - most runtimes need nothing
         """Prepare for many launches. Optional; called once after :meth:`check`, may take a second."""
@@ -61,39 +53,23 @@ class Runtime(ABC):
         fill_home(layout.home)
 
     def try_rootfs(self, folder: Path) -> None:
-        """Test that sandboxes can use the system folders of a root file system together with the manager's Python.
-
-        Raises:
-            OSError: they cannot; the text says why, and what to do.
-        """
+        """Test the system folders of a root file system with the manager's Python; an OSError says what to do."""
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        """Adapt a prepared file tree to the system folders of ``rootfs``, and copy its other folders into the tree.
-
-        Returns:
-            Paths that this user cannot read, which are not copied.
-        """
+        """Adapt a prepared file tree to ``rootfs`` and copy its other folders; return the paths that are unreadable."""
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     @abstractmethod
     def launch(self, launch: Launch) -> Launched:
-        """Start the program of a sandbox whose folders are prepared.
-
-        Raises:
-            OSError: the program could not be started; nothing is left running.
-        """
+        """Start the program of a sandbox whose folders are prepared. After an OSError, nothing is left running."""
 
     def disk_usage(self, folder: Path) -> int:
         """Return the bytes that a sandbox's folder takes on the disk."""
         return tree_size(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
-        """Copy a folder with everything that sandboxes put into it. ``target`` must not exist.
-
-        Raises:
-            OSError: the copy failed; a part of it may exist.
-        """
+        """Copy a folder of sandboxes as it is. ``target`` must not exist; after an OSError, a part of it may."""
 
         def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -105,11 +81,7 @@ class Runtime(ABC):
         return stopped_in(first_pid, spare_root=self._spares_first)
 
     async def freeze(self, first_pid: int) -> None:
-        """Stop every process of a sandbox; memory and connections stay.
-
-        Raises:
-            OSError: the processes did not stop, and continue.
-        """
+        """Stop every process of a sandbox; memory and connections stay. After an OSError, all continue."""
         stop_tree(first_pid, spare_root=self._spares_first)
 
     def thaw(self, first_pid: int, stopped: Collection[int]) -> None:
@@ -125,19 +97,11 @@ class Runtime(ABC):
         return self.end_signal is not signal.SIGKILL
 
     def give_to_user(self, folder: Path) -> None:
-        """Make the default user of sandboxes the owner of an empty folder of the manager.
-
-        Raises:
-            OSError: the owner cannot be changed.
-        """
+        """Make the default user of sandboxes the owner of an empty folder of the manager."""
         owners = self.file_owners
         if owners is not None and owners.several:
             os.chown(folder, *owners.outside(USER_ID, USER_ID))
 
     def remove(self, folder: Path) -> bool:
-        """Remove a folder with everything that sandboxes left in it.
-
-        Returns:
-            True if the folder is gone; otherwise the log says why not.
-        """
+        """Remove a folder with everything that sandboxes left in it; see :func:`remove_tree`."""
         return remove_tree(folder)

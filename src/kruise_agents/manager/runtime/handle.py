@@ -16,14 +16,10 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """Names a process for ever: a pid is used again, but not with the same start time in the same boot.
-
-    Args:
-        started: in clock ticks since the boot.
-    """
+    """Names a process for ever: a pid is used again, but not with the same start time in the same boot."""
 
     pid: int
-    started: int
+    started: int  # in clock ticks since the boot
     boot: str
 
 
@@ -36,11 +32,7 @@ class ProcessHandle:
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """Return a handle of the process that has this pid now.
-
-        Raises:
-            ProcessLookupError: no process has it.
-        """
+        """Return a handle of the process that has this pid now, or raise a ProcessLookupError."""
         descriptor = os.pidfd_open(pid)
         try:
             return cls(ProcessIdentity(pid, _start_time(pid), boot_id()), descriptor)
@@ -85,7 +77,6 @@ class ProcessHandle:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Close the pidfd; the process continues."""
         os.close(self._descriptor)
 
 

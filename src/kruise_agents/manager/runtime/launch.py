@@ -13,29 +13,20 @@ from .limits.limits import Limits
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A sandbox's program that is to be started.
-
-    Args:
-        descriptors: file descriptors that the program inherits under the same numbers.
-        output: standard output and error of the program.
-        fresh: whether the sandbox's files are those that every new sandbox begins with.
-    """
+    """A sandbox's program that is to be started."""
 
     layout: Layout
-    descriptors: ProgramDescriptors
-    output: IO[bytes]
+    descriptors: ProgramDescriptors  # inherited under the same numbers
+    output: IO[bytes]  # standard output and error
     limits: Limits
-    fresh: bool = False
+    fresh: bool = False  # whether the files are those that every new sandbox begins with
 
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A started program.
-
-    Args:
-        first_pid: the first process inside the namespaces; all others end with it. None: ``process`` has this role,
-            or the runtime failed before it made the first process.
-    """
+    """A started program."""
 
     process: subprocess.Popen[bytes]
     first_pid: int | None
+    """The first process inside the namespaces, with which all others end. None: ``process`` has this role, or the
+    runtime failed before it made the first process."""

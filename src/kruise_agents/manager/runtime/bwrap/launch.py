@@ -24,21 +24,13 @@ _PARENT = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The setup of a command besides its namespaces.
+    """The setup of a command besides its namespaces."""
 
-    Args:
-        identities: IDs for the user namespace. None: the single ID that the options name.
-        output: standard output and error of the command.
-        descriptors: file descriptors that the command inherits under the same numbers.
-        prefix: goes before the command line of ``bwrap`` and sets limits.
-        join_group: puts the first process into a control group.
-    """
-
-    identities: Identities | None
-    output: IO[bytes]
-    descriptors: Sequence[int] = ()
-    prefix: Sequence[str] = ()
-    join_group: Callable[[int], None] | None = None
+    identities: Identities | None  # None: the user namespace has the single ID that the options name
+    output: IO[bytes]  # standard output and error
+    descriptors: Sequence[int] = ()  # inherited under the same numbers
+    prefix: Sequence[str] = ()  # a command that sets limits, then starts bwrap
+    join_group: Callable[[int], None] | None = None  # puts the first process into a control group
 
 
 def start(
@@ -46,11 +38,8 @@ def start(
 ) -> Launched:
     """Start ``bwrap``, wait for its namespaces, map the IDs into them, then let the command run.
 
-    Args:
-        pipes: standard input and output of the command. None: no input, and the output of ``setup``.
-
-    Raises:
-        OSError: a step failed; nothing is left running.
+    After an OSError, nothing is left running. ``pipes`` are the input and output of the command, in place of none and
+    the output of ``setup``.
     """
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_over:
         info_read, info_write = pipe(kept, handed_over)
@@ -90,11 +79,7 @@ def start(
 
 
 def run(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> str:
-    """Run a command in namespaces to its end and return its output.
-
-    Raises:
-        OSError: the command could not be started, did not end, or failed; the text says why.
-    """
+    """Run a command in namespaces to its end and return its output; an OSError says why it failed."""
     with tempfile.TemporaryFile() as output:
         code = wait_for(start(options, command, Setup(identities, output)), command[0])
         text = output_of(output)

@@ -25,12 +25,7 @@ _OWN_SETTINGS = ("/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_un
 
 
 def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
-    """Yield the options for ``/dev``, ``/proc`` and ``/sys``.
-
-    Args:
-        shared_memory: the size limit of ``/dev/shm`` in bytes.
-        several_users: whether the sandbox's program makes its own user namespace.
-    """
+    """Yield the options for ``/dev``, ``/proc`` and ``/sys``; ``shared_memory`` is the size of ``/dev/shm``."""
     yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(shared_memory))
     # Read-only: a writable folder in memory needs a size limit, and /dev has none.
     yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - its own

@@ -19,10 +19,7 @@ _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID",
 
 
 def sandbox_options(layout: Layout, limits: Limits, carried: CarriedPython | None, *, several_users: bool) -> list[str]:
-    """Return the options for a sandbox with a prepared file tree, and make the mount points in that tree.
-
-    Args:
-        carried: the manager's Python, for a sandbox with another root file system than the machine's.
+    """Return the options for a sandbox, and make the mount points in its prepared file tree.
 
     Raises:
         OSError: the tree has links where something is mounted, or its root file system is gone.

@@ -26,9 +26,6 @@ def find_users() -> tuple[Identities | None, str | None]:
 
     Returns:
         The IDs of several users, or the reason why there is only one user.
-
-    Raises:
-        RuntimeUnavailableError: neither works.
     """
     try:
         identities = find_identities()
@@ -46,11 +43,7 @@ def find_users() -> tuple[Identities | None, str | None]:
 
 
 def try_root_file_system(folder: Path, carried: CarriedPython, identities: Identities | None) -> None:
-    """Run the shells of a root file system, and the manager's Python in it.
-
-    Raises:
-        OSError: a program does not run; the text says what to do.
-    """
+    """Run the shells of a root file system, and the manager's Python in it; an OSError says what to do."""
     several = identities is not None
     options = trial_options(several_users=several, system=folder, carried=carried)
     for command, problem in _root_file_system_trials(several_users=several):

@@ -31,14 +31,11 @@ class Identities:
 
     In the outer namespace, 0 is the manager's own user, who alone may reach the mounted folders, and the range begins
     at 1. The inner namespace, where everything runs, has only the range: nothing in a sandbox is the manager's user.
-
-    Args:
-        helpers: whether ``newuidmap`` and ``newgidmap`` have to write the maps.
     """
 
     uid_start: int
     gid_start: int
-    helpers: bool
+    helpers: bool  # whether newuidmap and newgidmap have to write the maps
 
     def give_to(self, pid: int) -> None:
         """Map the IDs into the user namespace of a process that waits for them."""
@@ -56,29 +53,25 @@ class Identities:
 class FileOwners:
     """The owners of files that sandboxes and the manager share.
 
-    Args:
-        uid_start: the host's user ID that stands for ``root``. None: everything belongs to the manager's user.
-        gid_start: the host's group ID that stands for the group ``root``.
+    ``root_ids`` are the host's user and group ID of ``root``. None: everything belongs to the manager's user.
     """
 
-    uid_start: int | None = None
-    gid_start: int | None = None
+    root_ids: tuple[int, int] | None = None
 
     @property
     def several(self) -> bool:
-        return self.uid_start is not None
+        return self.root_ids is not None
 
     def outside(self, uid: int, gid: int) -> tuple[int, int]:
         """Return the host's IDs for IDs in a sandbox with several users."""
-        assert self.uid_start is not None
-        assert self.gid_start is not None
-        return self.uid_start + uid, self.gid_start + gid
+        assert self.root_ids is not None
+        return self.root_ids[0] + uid, self.root_ids[1] + gid
 
     def inside(self, uid: int, gid: int) -> tuple[int, int]:
         """Return the IDs in a sandbox for IDs of the host; ``nobody`` for IDs outside the range."""
-        if self.uid_start is None or self.gid_start is None:
+        if self.root_ids is None:
             return USER_ID, USER_ID
-        return _within(uid - self.uid_start), _within(gid - self.gid_start)
+        return _within(uid - self.root_ids[0]), _within(gid - self.root_ids[1])
 
 
 def find_identities() -> Identities:

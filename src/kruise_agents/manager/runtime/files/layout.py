@@ -19,19 +19,15 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The folders of a sandbox on the host.
-
-    Args:
-        system: the root file system whose system folders the sandbox has. None: those of the machine.
-    """
+    """The folders of a sandbox on the host."""
 
     root: Path
     mounts: tuple[Mount, ...] = ()
-    system: Path | None = None
+    system: Path | None = None  # the root file system with its system folders; None: the machine's
 
     @property
     def rootfs(self) -> Path:
-        """Everything that the sandbox can change; mounted as ``/`` if the runtime can do that."""
+        """The files that the sandbox can change; ``/`` under bubblewrap."""
         return self.root / "rootfs"
 
     @property

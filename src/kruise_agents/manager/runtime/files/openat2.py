@@ -1,7 +1,4 @@
-"""``openat2`` (Linux 5.6): opening paths that hostile code may have laid out, never outside a folder.
-
-The kernel itself stays below the folder, even while links are being exchanged.
-"""
+"""``openat2`` (Linux 5.6): the kernel opens a path below a folder, even while hostile code exchanges links."""
 
 from __future__ import annotations
 
@@ -22,14 +19,7 @@ class _How(ctypes.Structure):
 
 
 def open_below(folder: int, path: str, flags: int, *, links: bool = True) -> int:
-    """Open the relative ``path`` below an open folder.
-
-    Args:
-        links: whether to follow links that stay below the folder.
-
-    Raises:
-        OSError: as :func:`os.open`; EXDEV if a link leads out.
-    """
+    """Open ``path`` below an open folder. A link that leads out is an OSError, and without ``links`` any link."""
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
     how = _How(flags | os.O_CLOEXEC, 0, resolve)
     number = errno.EAGAIN

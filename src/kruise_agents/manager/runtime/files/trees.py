@@ -1,7 +1,4 @@
-"""Copying, measuring and removing whole file trees of sandboxes, whatever their programs did to them.
-
-By ``cp``, ``du`` and ``rm``: a tree may be deeper than Python's own functions can descend.
-"""
+"""Copies, sizes and removal of whole file trees, by programs: a tree may be too deep for Python's own functions."""
 
 from __future__ import annotations
 
@@ -17,28 +14,21 @@ from typing import IO
 from ..handle import ProcessHandle
 
 Start = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
-FILE_BYTES = 16 * 1024
-"""A file counts as at least this many bytes: by default ext4 has room for one file in 16 KiB."""
+FILE_BYTES = 16 * 1024  # the least that a file counts: by default ext4 has room for one file in 16 KiB
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 logger = logging.getLogger(__name__)
 
 
 def copy_command(source: Path, target: Path) -> list[str]:
-    """Return the command that copies a folder to ``target``, which must be empty or not exist.
-
-    The copy keeps owners, modes, links, times and extended attributes, and shares blocks where the file system can.
-    Messages are in English.
-    """
+    """Return the command that copies a folder as it is to ``target``, which must be empty or not exist."""
+    # Keeps owners, modes, links, times and extended attributes; shares blocks if the file system can; speaks English.
     copy = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--no-target-directory", "--", str(source), str(target)]
     return ["env", "LC_ALL=C", f"PATH={os.environ.get('PATH', os.defpath)}", *copy]
 
 
 async def run_copy(start: Start, command: list[str]) -> None:
     """Run a copy to its end, or end it when cancelled.
-
-    Args:
-        start: starts the command with its output in the given file.
 
     Raises:
         OSError: the copy failed; the text says why, and the number is ENOSPC if the disk is full.
@@ -62,11 +52,7 @@ async def run_copy(start: Start, command: list[str]) -> None:
 
 
 def remove_tree(folder: Path) -> bool:
-    """Remove a folder with everything in it, also where permissions were taken away. Links are not followed.
-
-    Returns:
-        True if the folder is gone; otherwise the log says why not.
-    """
+    """Remove a folder, whatever its permissions, without following links. If that fails (False), the log says why."""
     done = _run("rm", "-rf", "--", str(folder))
     if folder.exists():
         _run("chmod", "-R", "u+rwX", "--", str(folder))

@@ -16,16 +16,12 @@ _SHARE = 50  # measuring a folder that is far from its limit takes at most this 
 
 @dataclass(slots=True, eq=False)
 class LimitedFolder:
-    """A folder whose content must stay below ``limit`` bytes.
-
-    Args:
-        refused_at: the bytes in the folder when writing was refused. None: writing is allowed.
-    """
+    """A folder whose content must stay within ``limit`` bytes."""
 
     folder: Path
     limit: int
     used: int = 0
-    refused_at: int | None = None
+    refused_at: int | None = None  # the bytes in the folder when writing was refused
     _left: tuple[int, int] = (0, 0)
     # Many sandboxes end within the first second, and need not be measured.
     _measured_at: float = field(default_factory=time.monotonic)
@@ -41,12 +37,7 @@ class LimitedFolder:
         return passed > _SHARE * self._measured_in or 2 * gone > self.limit - self.used
 
     def measure(self, usage: Callable[[Path], int], unnamed: int) -> None:
-        """Measure the folder now.
-
-        Args:
-            usage: returns the bytes of a folder.
-            unnamed: bytes of open files that have no name in the folder.
-        """
+        """Measure the folder; ``unnamed`` bytes are in open files without a name."""
         before = time.monotonic()
         try:
             self._left = _left(self.folder)

@@ -15,39 +15,27 @@ from dataclasses import dataclass, replace
 from ....protocol.control import ProgramLimits
 
 MIB = 1024 * 1024
-LEAST = {"cpus": 1, "memory": 128, "processes": 64, "disk": 16}
-"""The least that a sandbox needs to start; memory and disk in MiB."""
+LEAST = {"cpus": 1, "memory": 128, "processes": 64, "disk": 16}  # to start a sandbox; memory and disk in MiB
 MOST = 1_000_000_000
 _COUNTS_SINCE = (5, 14)  # Linux
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a sandbox. Every number is at least 1.
-
-    Args:
-        memory: in bytes.
-        processes: processes and threads together.
-        disk: bytes of files, including those that the sandbox begins with.
-    """
+    """The limits of a sandbox. Every number is at least 1."""
 
     memory: int = 2048 * MIB
-    processes: int = 2048
+    processes: int = 2048  # processes and threads together
     cpus: int = 2
-    disk: int = 10240 * MIB
+    disk: int = 10240 * MIB  # including the files that the sandbox begins with
 
 
 class Enforcer(ABC):
-    """Keeps memory, processes and processors within the limits; the disk is the task of the watchdog.
-
-    Args:
-        summary: a line for the start of the manager.
-        holds_memory: whether the kernel limits the memory of a sandbox as a whole; if not, the watchdog does.
-    """
+    """Keeps memory, processes and processors within the limits; the disk is the task of the watchdog."""
 
     name: str
-    summary: str
-    holds_memory: bool
+    summary: str  # printed when the manager starts
+    holds_memory: bool  # whether the kernel limits the memory of a sandbox as a whole; if not, the watchdog does
 
     @abstractmethod
     def program_limits(self, limits: Limits) -> ProgramLimits:
@@ -55,11 +43,7 @@ class Enforcer(ABC):
 
     @abstractmethod
     def limited(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
-        """Set up the limits for a process that is started in the block.
-
-        Returns:
-            Words that must stand before the command of the process.
-        """
+        """Set up the limits for a process that is started in the block; yield the words that go before its command."""
 
     @abstractmethod
     def release(self, name: str) -> None:

@@ -20,35 +20,25 @@ _SHARES = re.compile(r"^(Pss_Anon|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process at one moment; ``pid`` and ``started`` together never name another process.
-
-    Args:
-        ticks: processor time in clock ticks.
-        started: clock ticks since the boot.
-        resident: bytes of memory, including what is shared with others.
-    """
+    """A process at one moment; ``pid`` and ``started`` together never name another process."""
 
     pid: int
     parent: int
     threads: int
-    ticks: int
-    started: int
-    resident: int
+    ticks: int  # processor time in clock ticks
+    started: int  # in clock ticks since the boot
+    resident: int  # bytes of memory, including shared memory
 
 
 class Processes:
-    """All processes of the machine, as a tree."""
+    """All processes of the machine at this moment, as a tree."""
 
-    def __init__(self, found: Iterable[Process]) -> None:
+    def __init__(self) -> None:
         self._by_pid: dict[int, Process] = {}
         self._children: defaultdict[int, list[int]] = defaultdict(list)
-        for process in found:
+        for process in _all():
             self._by_pid[process.pid] = process
             self._children[process.parent].append(process.pid)
-
-    @classmethod
-    def now(cls) -> Processes:
-        return cls(_all())
 
     def family(self, root: int) -> list[Process]:
         """Return a process and its descendants. Below the first process of a pid namespace, these are all in it."""
@@ -81,13 +71,9 @@ def memory_of(process: Process) -> Memory:
 
 @dataclass(slots=True)
 class UnnamedFiles:
-    """Bytes of files without a name, which exist as long as they are open.
+    """Bytes of files without a name, which exist as long as they are open."""
 
-    Args:
-        in_memory: by the process that has the file open, or the first of several.
-    """
-
-    in_memory: dict[int, int] = field(default_factory=dict)
+    in_memory: dict[int, int] = field(default_factory=dict)  # by the (first) process that has the file open
     on_disk: int = 0
 
 

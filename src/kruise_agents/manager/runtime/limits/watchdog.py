@@ -40,28 +40,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class WatchedSandbox:
-    """A sandbox and what the watchdog knows of it.
-
-    Args:
-        root: its first process.
-        folders: all that it can write to: its own folder first, then its volumes.
-        end: ends the sandbox; called in the event loop.
-        tell: tells the sandbox that a process (by its pid inside) is about to be killed, and why.
-        killing: processes to kill, with the reasons.
-        active: whether it did something since its disk was measured.
-    """
+    """A sandbox and what the watchdog knows of it."""
 
     name: str
-    root: int
+    root: int  # the first process
     log: Path
-    folders: list[LimitedFolder]
+    folders: list[LimitedFolder]  # the sandbox's own folder, then its volumes
     limits: Limits
-    end: Callable[[], None]
-    tell: Callable[[int, str], Awaitable[None]]
+    end: Callable[[], None]  # called in the event loop
+    tell: Callable[[int, str], Awaitable[None]]  # which process (by its pid inside) is about to be killed, and why
     killing: list[tuple[Process, str]] = field(default_factory=list)
     started: int | None = None
     ticks: int = -1
-    active: bool = False
+    active: bool = False  # since its disk was measured
     unnamed: UnnamedFiles = field(default_factory=UnnamedFiles)
     over_since: float | None = None
     ending: bool = False
@@ -78,12 +69,7 @@ class WatchedSandbox:
 
 
 class Watchdog:
-    """Watches sandboxes from :meth:`add` to :meth:`remove`.
-
-    Args:
-        disk_usage: returns the bytes of a sandbox's folder.
-        memory: whether to watch memory and processes besides the disk.
-    """
+    """Watches the disk of sandboxes, and with ``memory`` their memory and processes, from add() to remove()."""
 
     def __init__(self, disk_usage: Callable[[Path], int], *, memory: bool) -> None:
         self._disk_usage = disk_usage
@@ -158,7 +144,7 @@ class Watchdog:
 
     def _look(self, watched: list[WatchedSandbox]) -> tuple[bool, list[WatchedSandbox]]:
         """Return whether the next look should be soon, and the sandboxes to end."""
-        processes = Processes.now()
+        processes = Processes()
         close = False
         for sandbox in watched:
             with _logged(f"sandbox {sandbox.name}"):
@@ -195,7 +181,7 @@ class Watchdog:
             folder.measure(self._disk_usage, sandbox.unnamed.on_disk if folder is sandbox.folders[0] else 0)
             self._limit_disk(sandbox, folder)
         if sandbox.refused or was_refused:
-            family = Processes.now().family(sandbox.root)
+            family = Processes().family(sandbox.root)
             if family and sandbox.is_root_of(family):
                 _limit_file_size(family, 0 if sandbox.refused else None)
         if was_refused and not sandbox.refused:

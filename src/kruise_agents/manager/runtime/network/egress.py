@@ -31,12 +31,8 @@ _OWN_ADDRESSES = tuple(map(IPv4Network, ("10.0.2.2/32", "10.0.2.15/32", "10.0.2.
 _NAME_SERVER = IPv4Network(NAME_SERVER)
 _EVERYTHING = IPv4Network("0.0.0.0/0")
 # Private, link-local (with the metadata services of clouds) and multicast addresses.
-_ALWAYS_BLOCKED = tuple(
-    map(
-        IPv4Network,
-        ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3"),
-    )
-)
+_PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3")
+_ALWAYS_BLOCKED = tuple(map(IPv4Network, _PRIVATE))
 _CARRIERS = {
     "slirp4netns": (
         *("--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path", "--enable-seccomp"),
@@ -105,9 +101,8 @@ class Egress:
     """Connects sandboxes to the internet, if a carrier is installed and ``wanted``."""
 
     def __init__(self, *, wanted: bool = True) -> None:
-        found = {name: shutil.which(name) for name in _CARRIERS}
-        self.carrier = next((name for name, path in found.items() if path), None)
-        self._path = found.get(self.carrier or "")
+        self._installed = {name: path for name in _CARRIERS if (path := shutil.which(name))}
+        self.carrier = next(iter(self._installed), None)
         why_not = None
         if not wanted:
             why_not = "--no-internet"
@@ -123,20 +118,16 @@ class Egress:
     def attach(self, pid: int, rules: EgressRules) -> Connection | None:
         """Connect the network namespace of a process and return when packets can flow. Blocks for a moment.
 
-        Returns:
-            The connection, or None without a carrier.
-
-        Raises:
-            OSError: the namespace could not be connected; the text says why, and nothing is left running.
+        Returns None without a carrier. An OSError says why it failed; then nothing is left running.
         """
-        if self._path is None or self.carrier is None:
+        if self.carrier is None:
             return None
         if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116 - a magic link
             raise OSError("it has ended, or has no network of its own")
         connection = Connection(pid, rules)
         try:
             shut_in = _AS_ROOT[self.carrier] if os.geteuid() == 0 else ()
-            connection.start([self._path, *shut_in, *_CARRIERS[self.carrier]])
+            connection.start([self._installed[self.carrier], *shut_in, *_CARRIERS[self.carrier]])
         except BaseException:
             connection.close()
             raise
@@ -182,11 +173,7 @@ class Connection:
             time.sleep(0.005)  # the kernel tells nobody outside about a new interface
 
     def change(self, rules: EgressRules) -> None:
-        """Replace the rules. Blocks for a moment.
-
-        Raises:
-            OSError: the kernel refused; a part of the old rules may still hold.
-        """
+        """Replace the rules. Blocks for a moment. After an OSError, a part of the old rules may still hold."""
         wanted = set(rules.blocked(_own_addresses()))
         changes = [f"-{network}" for network in self._blocked - wanted]
         changes += [f"+{network}" for network in wanted - self._blocked]
@@ -201,7 +188,6 @@ class Connection:
         self._blocked, self._rules = wanted, rules
 
     def close(self) -> None:
-        """End the carrier. May be called twice."""
         self._output.close()
         if self._process is not None:
             self._process.communicate()

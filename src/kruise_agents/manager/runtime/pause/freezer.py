@@ -93,11 +93,7 @@ def group_of(pid: int) -> Path | None:
 
 
 async def freeze(group: Path) -> None:
-    """Stop every process in a group.
-
-    Raises:
-        OSError: the processes did not stop, and continue.
-    """
+    """Stop every process in a group. After an OSError, all continue."""
     (group / "cgroup.freeze").write_text("1", encoding="ascii")
     deadline = time.monotonic() + _FREEZE_SECONDS
     while not _is_frozen(group):

@@ -15,13 +15,13 @@ from pathlib import Path
 
 def stopped_in(root: int, *, spare_root: bool) -> tuple[int, ...]:
     """Return the processes in the tree of ``root`` that are stopped, for example as jobs of a shell."""
-    return tuple(pid for pid in _below(root, spare_root) if _is_stopped(pid))
+    return tuple(pid for pid in _tree(root, spare_root=spare_root) if _is_stopped(pid))
 
 
 def stop_tree(root: int, *, spare_root: bool) -> None:
     """Stop every process in the tree of ``root``, or all below it if the root has to serve the manager meanwhile."""
     stopped: set[int] = set()
-    while running := [pid for pid in _below(root, spare_root) if pid not in stopped]:
+    while running := [pid for pid in _tree(root, spare_root=spare_root) if pid not in stopped]:
         for pid in running:
             _send(pid, signal.SIGSTOP)
             stopped.add(pid)
@@ -34,11 +34,7 @@ def continue_tree(root: int, stopped: Collection[int]) -> None:
             _send(pid, signal.SIGCONT)
 
 
-def _below(root: int, spare_root: bool) -> list[int]:
-    return _tree(root)[1 if spare_root else 0 :]
-
-
-def _tree(root: int) -> list[int]:
+def _tree(root: int, *, spare_root: bool = False) -> list[int]:
     # The root and its descendants, parents first.
     found = [root]
     for pid in found:
@@ -46,7 +42,7 @@ def _tree(root: int) -> list[int]:
             for thread in Path(f"/proc/{pid}/task").iterdir():
                 with contextlib.suppress(OSError):
                     found += [int(child) for child in (thread / "children").read_text(encoding="ascii").split()]
-    return found
+    return found[1:] if spare_root else found
 
 
 def _is_stopped(pid: int) -> bool:

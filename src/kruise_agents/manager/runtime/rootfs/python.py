@@ -42,19 +42,12 @@ exec {python} -I -S {client} "$@"
 
 @dataclass(frozen=True, slots=True)
 class PythonPlaces:
-    """The paths of the manager's Python in a sandbox.
+    """The paths of the manager's Python in a sandbox."""
 
-    Args:
-        base: the interpreter for new virtual environments.
-        packages: folders with the manager's packages.
-        ours: the folder of ``kruise_agents``.
-        environment: a virtual environment with the manager's packages. None: the manager's own.
-    """
-
-    base: Path
+    base: Path  # the interpreter for new virtual environments
     packages: tuple[str, ...]
-    ours: Path
-    environment: PurePosixPath | None = None
+    ours: Path  # the folder of kruise_agents
+    environment: PurePosixPath | None = None  # with the manager's packages; None: the manager's own
 
     @property
     def executable(self) -> str:
@@ -101,10 +94,8 @@ def program_arguments(
 
 
 def compile_program() -> None:
-    """Compile the modules that only sandboxes import, if the installer has not done so.
-
-    Sandboxes see this package read-only. Each would compile it again, which takes a third of its start.
-    """
+    """Compile the modules that only sandboxes import, if the installer has not done so."""
+    # Sandboxes see this package read-only. Each would compile it again, which takes a third of its start.
     if not sys.dont_write_bytecode:
         compileall.compile_dir(Path(kruise_agents.__file__).parent / "sandbox", quiet=2)
 

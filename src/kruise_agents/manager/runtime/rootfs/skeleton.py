@@ -9,27 +9,11 @@ from ..files.layout import SYSTEM_PATH
 from ..network.egress import NAME_SERVER
 from .python import fill_login_files
 
-_BOUND_FROM_HOST = (
-    "/etc/R",
-    "/etc/alternatives",
-    "/etc/ca-certificates",
-    "/etc/debian_version",
-    "/etc/fonts",
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/localtime",
-    "/etc/mime.types",
-    "/etc/os-release",
-    "/etc/pki/ca-trust",
-    "/etc/pki/tls/certs",
-    "/etc/protocols",
-    "/etc/services",
-    "/etc/ssl/certs",
-    "/etc/ssl/openssl.cnf",
-    "/etc/timezone",
+_BOUND_FROM_HOST = (  # below /etc
+    *("R", "alternatives", "ca-certificates", "debian_version", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
+    *("localtime", "mime.types", "os-release", "pki/ca-trust", "pki/tls/certs", "protocols", "services", "ssl/certs"),
+    *("ssl/openssl.cnf", "timezone"),
 )
-
 _ETC = {
     "environment": "",
     "group": "root:x:0:\ntty:x:5:\nsudo:x:27:user\nusers:x:100:\nuser:x:1000:\nnogroup:x:65534:\n",
@@ -50,39 +34,29 @@ _ETC = {
     "pam.d/other": "".join(f"{kind} sufficient pam_permit.so\n" for kind in ("auth", "account", "session")),
 }
 _FOLDERS = {
-    "code": 0o777,
-    "etc/pam.d": 0o755,
-    "etc/skel": 0o755,
-    "home": 0o755,
-    "media": 0o755,
-    "mnt": 0o755,
-    "opt": 0o755,
-    "root": 0o700,
-    "run": 0o755,
-    "run/lock": 0o1777,
-    "srv": 0o755,
-    "var": 0o755,
-    "var/cache": 0o755,
-    "var/lib": 0o755,
-    "var/log": 0o755,
-    "var/tmp": 0o1777,
+    0o700: "root",
+    0o755: "etc/pam.d etc/skel home media mnt opt run srv var var/cache var/lib var/log",
+    0o777: "code",
+    0o1777: "run/lock var/tmp",
 }
 _LINKS = {"var/lock": "/run/lock", "var/run": "/run"}
 
 
 def bound_from_host() -> list[str]:
     """Return the existing public settings of the host that sandboxes see, read-only."""
-    existing = (path for path in _BOUND_FROM_HOST if Path(path).exists())
+    etc = Path("/etc")
+    existing = [etc / name for name in _BOUND_FROM_HOST if (etc / name).exists()]
     # The JDKs and the R of Debian lie in /usr, and do not start without their settings in /etc.
-    return [*existing, *sorted(str(folder) for folder in Path("/etc").glob("java-*"))]
+    return [*map(str, existing), *sorted(map(str, etc.glob("java-*")))]
 
 
 def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
     """Put the skeleton into a new sandbox's file tree; every user must be able to reach the ``mounted`` folders."""
-    for name, mode in _FOLDERS.items():
-        folder = rootfs / name
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(mode)
+    for mode, names in _FOLDERS.items():
+        for name in names.split():
+            folder = rootfs / name
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(mode)
     for name, text in _ETC.items():
         file = rootfs / "etc" / name
         file.write_text(text, encoding="utf-8")
