@@ -32,13 +32,15 @@ class FieldError(Exception):
         path: the place of the field; empty for the whole body.
         wanted: the kind of value that belongs there, such as ``a string``.
         seen: the value that stands there; None when there is none.
+        missing: the field must be there and is absent or null.
     """
 
-    def __init__(self, path: Path, wanted: str, seen: object) -> None:
+    def __init__(self, path: Path, wanted: str, seen: object, *, missing: bool = False) -> None:
         super().__init__(f"{dotted(path) or 'the body'} must be {wanted}, got {seen!r}")
         self.path = path
         self.wanted = wanted
         self.seen = seen
+        self.missing = missing
 
     @property
     def name(self) -> str:
@@ -94,7 +96,7 @@ class Fields:
 
     def required_text(self, name: str) -> str:
         """Return a string that must be there."""
-        return self._required(name, self.text(name), TEXT)
+        return self.required(name, self.text(name), TEXT)
 
     def flag(self, name: str) -> bool | None:
         """Return true or false."""
@@ -124,7 +126,7 @@ class Fields:
 
     def required_integer(self, name: str) -> int:
         """Return a whole number that must be there."""
-        return self._required(name, self.integer(name), INTEGER)
+        return self.required(name, self.integer(name), INTEGER)
 
     def texts(self, name: str) -> list[str]:
         """Return an array of strings."""
@@ -157,9 +159,10 @@ class Fields:
         """Return the error that says that a member is not what is wanted."""
         return FieldError((*self.path, name), wanted, self.value(name))
 
-    def _required(self, name: str, value: _T | None, wanted: str) -> _T:
+    def required(self, name: str, value: _T | None, wanted: str) -> _T:
+        """Return the value of a member; raise the error of a missing one if the value is None."""
         if value is None:
-            raise self.wrong(name, wanted)
+            raise FieldError((*self.path, name), wanted, None, missing=True)
         return value
 
     def _of_type(self, name: str, kind: type[_T], wanted: str) -> _T | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from e2b_code_interpreter import Sandbox
 
 from kruise_agents.keys import encode_key
+from kruise_agents.manager.api.routes import Access, ApiRoute
 from kruise_agents.manager.http.listening import bind
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.protocol import SandboxTarget, Shape, build
@@ -61,20 +62,73 @@ def protected(house: tuple[RunningManager, Sandbox, Sandbox]) -> Sandbox:
 
 
 @pytest.mark.parametrize("wrong", WRONG_KEYS, ids=str)
-def test_no_route_of_the_api_opens_without_the_key(wrong: dict[str, str], doors: RunningManager, one: Sandbox) -> None:
+def test_no_route_of_the_api_opens_without_the_key(
+    wrong: dict[str, str], doors: RunningManager, one: Sandbox, declared: list[ApiRoute]
+) -> None:
+    tries = [(route.operation.method, concrete(route, one.sandbox_id), route.operation.access) for route in declared]
     with httpx.Client() as client:
-        paths = client.get(f"{doors.api_url}/openapi.json").json()["paths"]
-        for path, item in {**paths, "/no/such/route": {"get": {}}}.items():
-            for method in item:
-                concrete = re.sub(r"\{[a-z_]+\}", one.sandbox_id, path)
-                private = client.request(method, f"{doors.api_url}{concrete}", headers=wrong)
-                native = {**wrong, "Host": f"api.{doors.domain}"}
-                answers = [private, client.request(method, f"http://localhost:{doors.port}{concrete}", headers=native)]
-                for answer in answers:
-                    expected = path not in WITHOUT_A_KEY
-                    assert (answer.status_code == 401) is expected, (method, path, answer.status_code)
-                    assert API_KEY not in answer.text
+        for method, path, access in [*tries, ("GET", "/no/such/route", Access.KEY)]:
+            private = client.request(method, f"{doors.api_url}{path}", headers=wrong)
+            native = {**wrong, "Host": f"api.{doors.domain}"}
+            answers = [private, client.request(method, f"http://localhost:{doors.port}{path}", headers=native)]
+            for answer in answers:
+                expected = access is not Access.PUBLIC
+                assert (answer.status_code == 401) is expected, (method, path, answer.status_code)
+                assert API_KEY not in answer.text
     assert one.is_running()
+
+
+def test_only_two_routes_are_open_to_everybody(declared: list[ApiRoute]) -> None:
+    assert {route.path for route in declared if route.operation.access is Access.PUBLIC} == WITHOUT_A_KEY
+
+
+def test_nothing_of_one_key_opens_to_another_key(doors: RunningManager, declared: list[ApiRoute]) -> None:
+    with doors.api() as admin:
+        owner, stranger = (new_key(admin, team) for team in ("owners", "strangers"))
+    with httpx.Client(base_url=doors.api_url, headers={"X-API-Key": owner["key"]}, timeout=60) as client:
+        sandbox = client.post("/sandboxes", json={"templateID": "base"}).json()
+        snapshot = client.post(f"/sandboxes/{sandbox['sandboxID']}/snapshots", json={"name": "own"}).json()
+        volume = client.post("/volumes", json={"name": "own"}).json()
+        secret = client.post("/secrets", json={"name": "own", "value": "v"}).json()
+        places = {
+            "sandbox_id": sandbox["sandboxID"],
+            "template_id": snapshot["snapshotID"],
+            "alias": snapshot["snapshotID"],
+            "volume_id": volume["volumeID"],
+            "secret_id": secret["secretID"],
+            "key_id": owner["id"],
+            "team_id": owner["team"]["id"],
+        }
+        query = {"sandbox_ids": sandbox["sandboxID"], "path": "/", "sandboxID": sandbox["sandboxID"]}
+        with httpx.Client(base_url=doors.api_url, headers={"X-API-Key": stranger["key"]}, timeout=60) as theirs:
+            for route in declared:
+                method, path = route.operation.method, concrete(route, "x", places)
+                body = {} if "body" in route.operation.reads else None
+                answer = theirs.request(method, path, params=query, json=body)
+                told = [place for place in places.values() if place in answer.text]
+                if "{" in route.path:
+                    assert 400 <= answer.status_code < 500, (method, path, answer.status_code)
+                else:
+                    assert told == [], (method, path)
+        assert client.get(f"/sandboxes/{sandbox['sandboxID']}").json()["state"] == "running"
+        assert [row["volumeID"] for row in client.get("/volumes").json()] == [volume["volumeID"]]
+        assert [row["secretID"] for row in client.get("/secrets").json()] == [secret["secretID"]]
+        assert [row["snapshotID"] for row in client.get("/snapshots").json()] == [snapshot["snapshotID"]]
+        client.delete(f"/sandboxes/{sandbox['sandboxID']}")
+
+
+def test_the_contents_of_a_volume_open_to_its_own_token_only(doors: RunningManager, declared: list[ApiRoute]) -> None:
+    with doors.api() as api:
+        own, other = (api.post("/volumes", json={"name": name}).json() for name in ("doors", "neighbour"))
+    for route in declared:
+        if route.operation.access is not Access.VOLUME_TOKEN:
+            continue
+        url = f"{doors.api_url}{concrete(route, own['volumeID'])}"
+        for wrong in ("Bearer", "wrong", API_KEY, own["token"][:-1], other["token"]):
+            headers = {"Authorization": f"Bearer {wrong}", "X-API-Key": API_KEY}
+            assert httpx.request(route.operation.method, url, headers=headers).status_code == 401, (route.path, wrong)
+        right = {"Authorization": f"Bearer {own['token']}"}
+        assert httpx.request(route.operation.method, url, headers=right).status_code == 400  # no path
 
 
 @pytest.mark.parametrize("spelling", [API_KEY, encode_key(API_KEY)])
@@ -241,3 +295,15 @@ def envd_token(sandbox: Sandbox) -> str:
     token: str | None = sandbox._envd_access_token
     assert token
     return token
+
+
+def concrete(route: ApiRoute, anything: str, places: Mapping[str, str] | None = None) -> str:
+    """The path of a route with values in the place of its parameters."""
+    return re.sub(r"\{([a-z_]+)(:path)?\}", lambda match: (places or {}).get(match[1], anything), route.path)
+
+
+def new_key(admin: httpx.Client, team: str) -> dict[str, Any]:
+    answer = admin.post("/api-keys", json={"name": team, "teamName": team})
+    assert answer.status_code == 201
+    made: dict[str, Any] = answer.json()
+    return made

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ..accounts.inheritance import Inheritance
 from ..accounts.keys import Keys
@@ -25,11 +23,13 @@ from ..sandboxes.usage_history import UsageHistory
 from ..state.database import NoSpaceError
 from ..templates.model import Templates
 from ..volumes import Volumes
-from .auth import RequireKey
+from .auth import RequireCredentials
 from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answer, on_no_space, on_refused
 from .keys import KeyRoutes
 from .not_served import V1Only, on_missing, unsupported_routes
 from .openapi import document
+from .routes import Access, Resource, operation
+from .sandboxes.create import CreateRoutes
 from .sandboxes.logs import LogRoutes
 from .sandboxes.metrics import MetricsRoutes
 from .sandboxes.network import NetworkRoutes
@@ -46,49 +46,46 @@ def create_api(
     snapshots: Snapshots,
     templates: Templates,
     keys: Keys,
-    holdings: Inheritance,
-    measurements: UsageHistory,
+    inheritance: Inheritance,
+    usage: UsageHistory,
     volumes: Volumes,
-    held: SecretStore,
+    secrets: SecretStore,
     runtime: Runtime,
     *,
     health: Mapping[str, str],
     v1_only: bool = False,
 ) -> Starlette:
-    """The API as an ASGI application whose routes have no prefix.
+    """Return the API as an ASGI application whose routes have no prefix.
 
-    Parameters:
-        keys: who may call it.
-        holdings: what belongs to them.
-        measurements: what sandboxes use.
-        volumes: the folders that sandboxes share.
-        held: the secrets of keys.
-        runtime: what runs sandboxes.
-        health: what ``GET /health`` tells those who accept JSON.
+    Args:
+        health: the report of ``GET /health``.
         v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
     """
-    refused = unsupported_routes()
     routes = [
-        Route("/health", _Health(health), methods=["GET"]),
-        *refused,
-        *MetricsRoutes(sandboxes, measurements).routes(),
+        *HealthRoutes(health).routes(),
+        *unsupported_routes(),
+        *MetricsRoutes(sandboxes, usage).routes(),
         *LogRoutes(sandboxes).routes(),
-        *SandboxRoutes(sandboxes, templates, snapshots, volumes, keys, v1_only=v1_only).routes(),
+        *CreateRoutes(sandboxes, templates, snapshots, volumes, keys).routes(),
+        *SandboxRoutes(sandboxes, v1_only=v1_only).routes(),
         *NetworkRoutes(sandboxes).routes(),
         *SnapshotRoutes(snapshots, sandboxes, templates, keys).routes(),
         *TemplateRoutes(templates, snapshots).routes(),
-        *KeyRoutes(keys, holdings).routes(),
+        *KeyRoutes(keys, inheritance).routes(),
         *VolumeRoutes(volumes, keys).routes(),
         *VolumeContentRoutes(volumes, runtime).routes(),
-        *SecretRoutes(held, keys).routes(),
+        *SecretRoutes(secrets, keys).routes(),
     ]
     if not v1_only:
-        description = _Description()
-        routes.append(Route("/openapi.json", description, methods=["GET"]))
-        description.document = document(routes, refused)
+        description = DescriptionRoutes()
+        routes += description.routes()
+        description.document = document(routes)
     app = Starlette(
         routes=routes,
-        middleware=[*([Middleware(V1Only)] if v1_only else []), Middleware(RequireKey, keys=keys)],
+        middleware=[
+            *([Middleware(V1Only)] if v1_only else []),
+            Middleware(RequireCredentials, keys=keys, volumes=volumes, routes=routes),
+        ],
         exception_handlers={
             ApiError: on_api_error,
             RefusedError: on_refused,
@@ -103,23 +100,49 @@ def create_api(
     return app
 
 
-class _Description:
-    """``GET /openapi.json``: what is served here, for everybody; there is no secret in it."""
+class HealthReply(TypedDict):
+    """The report of a manager that serves."""
 
-    def __init__(self) -> None:
-        self.document: dict[str, Any] = {}
+    status: Literal["OK"]
+    version: str
+    runtime: str
+    users: Literal["one", "several"]
+    limits: Literal["cgroup v2", "rlimits"]
+    internet: Literal["slirp4netns", "pasta", "none", "the machine's"]
+    pause: str
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await JSONResponse(self.document)(scope, receive, send)
 
-
-class _Health:
-    """``GET /health``: the text ``OK`` as OpenKruise's manager says it; with ``Accept: application/json`` a report."""
+class HealthRoutes(Resource):
+    """The health check: the text ``OK``, as OpenKruise's manager answers, or a report for those who accept JSON."""
 
     def __init__(self, report: Mapping[str, str]) -> None:
         self._report = {"status": "OK", **report}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        accepted = Request(scope).headers.get("accept", "")
-        response = JSONResponse(self._report) if "application/json" in accepted else PlainTextResponse("OK")
-        await response(scope, receive, send)
+    @operation(
+        "GET",
+        "/health",
+        summary="Whether the manager serves",
+        answers={200: {"application/json": HealthReply, "text/plain": Literal["OK"]}},
+        access=Access.PUBLIC,
+    )
+    async def health(self, request: Request) -> Response:
+        if "application/json" in request.headers.get("accept", ""):
+            return JSONResponse(self._report)
+        return PlainTextResponse("OK")
+
+
+class DescriptionRoutes(Resource):
+    """The route of the OpenAPI document, which has no secrets."""
+
+    def __init__(self) -> None:
+        self.document: dict[str, Any] = {}
+
+    @operation(
+        "GET",
+        "/openapi.json",
+        summary="This document",
+        answers={200: dict},
+        access=Access.PUBLIC,
+    )
+    async def describe(self, request: Request) -> Response:
+        return JSONResponse(self.document)

@@ -1,8 +1,11 @@
-"""Who calls the API: the holder of an API key, sent as ``X-API-Key``."""
+"""Who calls the API, and which sandbox of theirs a request is about."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.requests import Request
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...protocol.names import API_KEY_HEADER
@@ -10,54 +13,79 @@ from ..accounts.keys import ApiKey, Keys, raw_key
 from ..sandboxes.lifecycle import State
 from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.service import SandboxService
+from ..volumes import Volumes
 from .errors import ApiError, error_response, sandbox_not_found
-
-_PUBLIC = frozenset({"/health", "/openapi.json"})
-_BEARER_ROUTES = "/volumecontent/"
-"""Volume contents carry a volume's token instead of the key."""
+from .routes import Access, ApiRoute
 
 
-class RequireKey:
-    """ASGI middleware that answers 401 unless the request carries one of ``keys``; handlers learn which.
+class RequireCredentials:
+    """ASGI middleware that answers 401 unless a request carries the credentials that its route asks for.
 
-    Each key has two spellings, raw and encoded (``protocol/keys.py``).
+    A path without a route asks for a key. Handlers find the key or the volume in the state of the request.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, volumes: Volumes, routes: Sequence[ApiRoute]) -> None:
         self._app = app
         self._keys = keys
+        self._volumes = volumes
+        self._without_key = [route for route in routes if route.operation.access is not Access.KEY]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["path"] in _PUBLIC or scope["path"].startswith(_BEARER_ROUTES):
+        complaint = self._check(scope)
+        if complaint is None:
             await self._app(scope, receive, send)
-            return
-        name = API_KEY_HEADER.lower().encode()
-        given = next((value for header, value in scope["headers"] if header == name), None)
-        if given is None:
-            message = f"Invalid API Key: the header {API_KEY_HEADER} is missing; set E2B_API_KEY or pass api_key="
-        elif (caller := self._keys.find(raw_key(given))) is None:
-            message = "Invalid API Key: this manager does not know the key that was sent"
         else:
-            scope.setdefault("state", {})["caller"] = caller
-            await self._app(scope, receive, send)
-            return
-        await error_response(401, message)(scope, receive, send)
+            await error_response(401, complaint)(scope, receive, send)
+
+    def _check(self, scope: Scope) -> str | None:
+        for route in self._without_key:
+            match, found = route.matches(scope)
+            if match is Match.NONE:
+                continue
+            if route.operation.access is Access.VOLUME_TOKEN:
+                return self._check_volume(scope, found["path_params"]["volume_id"])
+            return None
+        return self._check_key(scope)
+
+    def _check_key(self, scope: Scope) -> str | None:
+        # A key is accepted raw or encoded (protocol/keys.py).
+        key = _header(scope, API_KEY_HEADER)
+        if key is None:
+            return f"Invalid API Key: the header {API_KEY_HEADER} is missing; set E2B_API_KEY or pass api_key="
+        caller = self._keys.find(raw_key(key))
+        if caller is None:
+            return "Invalid API Key: this manager does not know the key that was sent"
+        scope.setdefault("state", {})["caller"] = caller
+        return None
+
+    def _check_volume(self, scope: Scope, volume_id: str) -> str | None:
+        scheme, _, token = (_header(scope, "Authorization") or b"").decode("latin-1").partition(" ")
+        volume = self._volumes.opened_by(volume_id, token.strip())
+        if scheme.lower() != "bearer" or volume is None:
+            return "Invalid volume token: it comes with the volume, and is sent as Authorization: Bearer"
+        scope.setdefault("state", {})["volume"] = volume
+        return None
+
+
+def _header(scope: Scope, name: str) -> bytes | None:
+    wanted = name.lower().encode()
+    return next((value for header, value in scope["headers"] if header == wanted), None)
 
 
 def caller_of(request: Request) -> ApiKey:
-    """The key that a request came with."""
+    """Return the key that a request came with."""
     caller: ApiKey = request.state.caller
     return caller
 
 
 def owner_of(request: Request) -> str:
-    """The id of that key: the owner of what the request makes, and of all that it may see."""
+    """Return the id of the caller's key, which owns what the request makes and limits what the request may see."""
     return caller_of(request).id
 
 
 def still_valid(request: Request, keys: Keys) -> ApiKey:
-    """The key that a request came with, if nobody deleted it while the request's body came.
+    """Return the key that a request came with, unless somebody deleted that key while the body came.
 
     Raises:
         ApiError: 401.
@@ -69,10 +97,10 @@ def still_valid(request: Request, keys: Keys) -> ApiKey:
 
 
 def own_sandbox(request: Request, sandboxes: SandboxService, *states: State) -> Sandbox:
-    """The sandbox with the id in the request's path, in one of ``states`` if any are given.
+    """Return the sandbox with the id in the request's path, in one of ``states`` if any are given.
 
     Raises:
-        ApiError: 404, the same for one that is not there, in another state, or another key's.
+        ApiError: 404 for a sandbox that does not exist, is in another state, or belongs to another key.
     """
     sandbox_id: str = request.path_params["sandbox_id"]
     sandbox = sandboxes.find(sandbox_id)

@@ -1,6 +1,11 @@
-"""Routes that the SDK calls and this manager does not serve yet: each says so by name, instead of a bare 404.
+"""Routes that this manager, or an older manager, does not serve.
 
-400 is never retried by the SDK and never read as a missing sandbox.
+Routes that the SDK calls and this manager does not serve yet answer 400 with a name instead of a bare 404: the SDK
+never retries 400 and never takes 400 for a missing sandbox.
+
+With ``--v1-only`` the API answers as a sandbox-manager that has no ``POST /v2/sandboxes``, for testing clients against
+such managers. Source: OpenKruise's manager of August 2026, which answers 405 and 404 in text before it looks at the
+key. Its handling of unknown paths below known paths (a fork that creates, a ``DELETE`` that deletes) is not imitated.
 """
 
 from __future__ import annotations
@@ -10,16 +15,16 @@ from collections.abc import Awaitable, Callable
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import ApiError
+from .routes import ApiRoute, Operation
 
 _METHODS = ("GET", "HEAD")
 _MISSING = frozenset({"access-tokens", "default-templates", "nodes", "secrets", "volumecontent", "volumes"})
 _MISSING_BELOW = frozenset({("v2", "templates"), ("v3", "templates")})
-_ROUTES: list[tuple[str, str, list[str]]] = [
-    # Before those with a parameter in the place of "tags".
+_UNSUPPORTED: list[tuple[str, str, list[str]]] = [
+    # Before the routes with a parameter in the place of "tags".
     ("template tags", "/templates/tags", ["POST", "DELETE"]),
     ("template tags", "/templates/{template_id}/tags/{what}", ["GET"]),
     ("template tags", "/templates/{template_id}/tags/{tag}/assignments", ["GET"]),
@@ -35,7 +40,7 @@ _ROUTES: list[tuple[str, str, list[str]]] = [
     # Of OpenKruise's manager: the address of a Chrome in a sandbox, and its table of routes.
     ("the address of a browser", "/browser/{sandbox_id}/json/version", ["GET"]),
     ("debugging information", "/debug", ["GET"]),
-    # Of E2B's: what only makes sense with accounts or several machines.
+    # Of E2B's manager: routes that only make sense with accounts or several machines.
     ("access tokens", "/access-tokens", ["POST"]),
     ("metrics of teams", "/teams/{team_id}/metrics", ["GET"]),
     ("nodes", "/nodes", ["GET"]),
@@ -43,9 +48,13 @@ _ROUTES: list[tuple[str, str, list[str]]] = [
 ]
 
 
-def unsupported_routes() -> list[Route]:
-    """One route for each; they go before the served ones, whose patterns are wider."""
-    return [Route(path, _refusal(feature), methods=methods, name=feature) for feature, path, methods in _ROUTES]
+def unsupported_routes() -> list[ApiRoute]:
+    """Return the routes that are only refused; they go before the served routes, whose patterns are wider."""
+    return [
+        ApiRoute(path, Operation(method, (path,), f"{feature}: not supported yet", {}, (400,)), _refusal(feature))
+        for feature, path, methods in _UNSUPPORTED
+        for method in methods
+    ]
 
 
 def _refusal(feature: str) -> Callable[[Request], Awaitable[Response]]:
@@ -56,7 +65,7 @@ def _refusal(feature: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 class V1Only:
-    """ASGI middleware that answers what an older manager has no handler for, and passes the rest on."""
+    """ASGI middleware that answers for routes that an older manager does not have, and passes the rest on."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -73,7 +82,7 @@ class V1Only:
 
 
 async def on_missing(request: Request, error: Exception) -> Response:
-    """Handler for what the router raises: the same texts behind the key."""
+    """Answer for unknown paths and wrong methods behind the key, in the same texts."""
     assert isinstance(error, HTTPException)
     return _wrong_method(dict(error.headers or {})) if error.status_code == 405 else _not_found()
 

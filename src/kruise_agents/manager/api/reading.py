@@ -1,166 +1,258 @@
-"""Reading request bodies: every complaint names the field, what stood there, and what should."""
+"""Reading requests: bodies, query parameters and headers, declared as dataclasses.
+
+A declaration is a frozen dataclass. The type of a member says how it is read; a member without a default must be there.
+``Annotated`` adds what the type cannot say: a :class:`Name`, a :class:`Read` or :class:`Check`, and :class:`Schema`.
+The OpenAPI document comes from the same declarations (``openapi.py``).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import dataclasses
 import json
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+import operator
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial, reduce
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from starlette.requests import Request
 
+from ...protocol.fields import FLAG, INTEGER, TEXT, FieldError, Fields, dotted
 from .errors import ApiError
 
-_MAX_BYTES = 4 * 1024 * 1024
 BODY_SECONDS = 60.0
+_MAX_BYTES = 4 * 1024 * 1024
 _MAX_DIGITS = 18
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
-_WHOLE = re.compile(rf"([+-]?)((?:{_PART})+)", re.ASCII)
-_LONGEST = 2**63 * 1e-9
+_WANTED = {str: TEXT, int: INTEGER, bool: FLAG}
+
+_T = TypeVar("_T")
 
 
-class Fields:
-    """The members of a JSON object, each read with the type that it must have. ``null`` counts as absent.
+@dataclass(frozen=True, slots=True)
+class Name:
+    """The name of a member in the request, when it is not the camel case of the attribute."""
 
-    Parameters:
-        where: what stands before the names of its members in a complaint: the path to an object in another.
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A function that reads a member instead of the reader of its type.
+
+    The function is called with the body (:class:`Fields`) or the query or headers (a mapping), and the name. It may
+    return None for an absent member.
     """
 
-    def __init__(self, values: dict[str, Any], where: str = "") -> None:
-        self._values = values
-        self._where = where
+    function: Callable[[Any, str], Any]
 
-    def text(self, name: str) -> str:
-        """A string that must be there.
 
-        Raises:
-            ApiError: 400, naming the field (as for every method here).
-        """
-        value = self._values.get(name)
-        if value is None:
-            raise ApiError(400, f"field '{self._where}{name}' is missing; it must be a string")
-        if not isinstance(value, str):
-            raise self._wrong(name, "a string")
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A function that refuses values: called with the name and a value of the right type, it may raise an error."""
+
+    function: Callable[[str, Any], None]
+
+
+class Schema:
+    """JSON Schema of a member, beside what its type says; with a ``type``, instead of what its type says."""
+
+    def __init__(self, **keywords: Any) -> None:
+        self.keywords = keywords
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a declaration.
+
+    Args:
+        hint: the type with its annotations.
+        kind: the type without them.
+        default: returns the value of an absent member; None if the member must be there.
+    """
+
+    attribute: str
+    name: str
+    hint: Any
+    kind: Any
+    default: Callable[[], Any] | None
+    read: Callable[[Any, str], Any] | None
+    checks: Sequence[Callable[[str, Any], None]]
+
+    @property
+    def required(self) -> bool:
+        """Return True if a request must have the member."""
+        return self.default is None
+
+    def checked(self, value: Any) -> Any:
+        """Return a value that came, or the default, once every check has passed."""
+        if value is None and self.default is not None:
+            return self.default()
+        for check in self.checks:
+            check(self.name, value)
         return value
 
-    def integer(self, name: str) -> int | None:
-        """A whole number, or None."""
-        value = self._values.get(name)
-        if value is None:
-            return None
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self._wrong(name, "a whole number")
-        return value
 
-    def flag(self, name: str) -> bool | None:
-        """``true`` or ``false``, or None."""
-        value = self._values.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise self._wrong(name, "true or false")
-        return value
+def unwrap(hint: Any) -> tuple[Any, list[Any], bool]:
+    """Return a type without ``Annotated`` and ``None``, the annotations, and whether None was allowed."""
+    extras: list[Any] = []
+    nullable = False
+    while True:
+        origin = get_origin(hint)
+        if origin is Annotated:
+            extras = [*hint.__metadata__, *extras]
+            hint = hint.__origin__
+        elif origin in (Union, types.UnionType) and types.NoneType in get_args(hint):
+            nullable = True
+            hint = reduce(operator.or_, (part for part in get_args(hint) if part is not types.NoneType))
+        else:
+            return hint, extras, nullable
 
-    def texts(self, name: str) -> dict[str, str]:
-        """An object of strings, empty when absent."""
-        value = self._values.get(name)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise self._wrong(name, "an object of strings")
-        for key, one in value.items():
-            if not isinstance(one, str):
-                raise ApiError(400, f"field '{self._where}{name}.{key}' must be a string, got {_shown(one)}")
-        return value
 
-    def strings(self, name: str) -> list[str]:
-        """An array of strings, empty when absent."""
-        value = self._values.get(name)
-        if value is None:
-            return []
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            raise self._wrong(name, "an array of strings")
-        return value
+def members(declaration: type) -> tuple[Member, ...]:
+    """Return the members of a declaration, in order."""
+    return _members(declaration)
 
-    def object(self, name: str) -> Fields:
-        """A nested object, empty when absent."""
-        value = self._values.get(name)
-        if value is None:
-            return Fields({})
-        if not isinstance(value, dict):
-            raise self._wrong(name, "an object")
-        return Fields(value, f"{self._where}{name}.")
 
-    def objects(self, name: str) -> list[Fields]:
-        """A list of objects, empty when absent."""
-        value = self._values.get(name)
-        if value is None:
-            return []
-        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-            raise self._wrong(name, "a list of objects")
-        return [Fields(one, f"{self._where}{name}[{number}].") for number, one in enumerate(value)]
+@cache
+def _members(declaration: type) -> tuple[Member, ...]:
+    hints = get_type_hints(declaration, include_extras=True)
+    return tuple(_member(field, hints[field.name]) for field in dataclasses.fields(declaration))
 
-    def required_integer(self, name: str) -> int:
-        """A whole number that must be there."""
-        value = self.integer(name)
-        if value is None:
-            raise ApiError(400, f"field '{self._where}{name}' is missing; it must be a whole number")
-        return value
 
-    def allow_only(self, *names: str) -> None:
-        """Refuse a member with any other name."""
-        for name in self._values:
-            if name not in names:
-                raise ApiError(400, f"field {_shown(self._where + name)} is unknown; there are {', '.join(names)}")
+def _member(field: dataclasses.Field[Any], hint: Any) -> Member:
+    kind, extras, _ = unwrap(hint)
+    name = next((extra.name for extra in extras if isinstance(extra, Name)), _camel_case(field.name))
+    read = next((extra.function for extra in extras if isinstance(extra, Read)), None)
+    checks = [extra.function for extra in extras if isinstance(extra, Check)]
+    default: Callable[[], Any] | None = None
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory
+    elif field.default is not dataclasses.MISSING:
+        default = partial(getattr, field, "default")
+    return Member(field.name, name, hint, kind, default, read, checks)
 
-    def refuse(self, name: str, why: str) -> None:
-        """Refuse a field that asks for something this manager cannot do; absent and empty values pass."""
-        value = self._values.get(name)
-        if value not in (None, False, [], {}, ""):
-            raise ApiError(400, f"field '{self._where}{name}' is not supported by this manager: {why}")
 
-    def digest(self) -> bytes:
-        """The same for two objects that say the same, however they were written."""
-        text = json.dumps(self._values, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-    def names(self) -> list[str]:
-        """The names of all members that are not ``null``."""
-        return [name for name, value in self._values.items() if value is not None]
-
-    def _wrong(self, name: str, wanted: str) -> ApiError:
-        return ApiError(400, f"field '{self._where}{name}' must be {wanted}, got {_shown(self._values[name])}")
+def _camel_case(attribute: str) -> str:
+    first, *rest = attribute.split("_")
+    return first + "".join("ID" if part == "id" else part.capitalize() for part in rest)
 
 
 async def read_fields(request: Request) -> Fields:
-    """The request's JSON object; an empty body counts as ``{}``.
+    """Return the JSON object in the body of a request; an empty body counts as ``{}``.
 
     Raises:
-        ApiError: 400 when it is not a JSON object, 408 when it takes longer than :data:`BODY_SECONDS` to arrive, 413
-            when it is larger than 4 MiB.
+        ApiError: 400 when the body is not a JSON object, 408 when it takes longer than :data:`BODY_SECONDS` to arrive,
+            413 when it is larger than 4 MiB.
     """
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            data = await _read(request)
+            data = await _receive(request)
     except TimeoutError:
         raise ApiError(408, f"the request body did not arrive within {BODY_SECONDS:g} seconds") from None
     if not data.strip():
         return Fields({})
     try:
-        value = json.loads(data.decode())  # bytes in UTF-16 would be understood, and no other server does
-        json.dumps(value, ensure_ascii=False).encode()  # half a character can be written in JSON, and is no text
+        # Decoded here, because JSON in UTF-16 is accepted by no other server.
+        fields = Fields.parse(data.decode())
+        # Half a surrogate pair can be written in JSON and is no text.
+        json.dumps(fields.values, ensure_ascii=False).encode()
+    except FieldError as error:
+        message = f"Error when parsing request: the body must be a JSON object, got {_shown(error.seen)}"
+        raise ApiError(400, message) from None
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"Error when parsing request: the body is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ApiError(400, f"Error when parsing request: the body must be a JSON object, got {_shown(value)}")
-    return Fields(value)
+    return fields
+
+
+async def _receive(request: Request) -> bytes:
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > _MAX_BYTES:
+            raise ApiError(413, f"the request body is larger than {_MAX_BYTES} bytes")
+    return bytes(data)
+
+
+def read_body(declaration: type[_T], fields: Fields) -> _T:
+    """Return the declared body that an object holds.
+
+    A declaration may have a static method ``check(fields)``, which is called first and may refuse the object.
+
+    Raises:
+        ApiError: 400, naming the field, the value and what belongs there.
+    """
+    try:
+        return _read_object(declaration, fields)
+    except FieldError as error:
+        if error.missing:
+            raise ApiError(400, f"field '{error.name}' is missing; it must be {error.wanted}") from None
+        raise ApiError(400, f"field '{error.name}' must be {error.wanted}, got {_shown(error.seen)}") from None
+
+
+def _read_object(declaration: type[_T], fields: Fields) -> _T:
+    check: Callable[[Fields], None] | None = getattr(declaration, "check", None)
+    if check is not None:
+        check(fields)
+    values = {}
+    for member in members(declaration):
+        value = _read_member(fields, member)
+        if member.required:
+            fields.required(member.name, value, _WANTED[member.kind])
+        values[member.attribute] = member.checked(value)
+    return declaration(**values)
+
+
+def _read_member(fields: Fields, member: Member) -> Any:
+    name, kind = member.name, member.kind
+    if member.read is not None:
+        return member.read(fields, name)
+    if not fields.has(name):
+        return None
+    if _is_declaration(kind):
+        inner = fields.object(name)
+        return None if inner is None else _read_object(kind, inner)
+    if get_origin(kind) is list and _is_declaration(item := get_args(kind)[0]):
+        return [_read_object(item, entry) for entry in fields.objects(name)]
+    readers: dict[Any, Callable[[str], Any]] = {
+        str: fields.text,
+        int: fields.integer,
+        bool: fields.flag,
+        list: fields.texts,
+        dict: fields.text_map,
+    }
+    return readers[get_origin(kind) or kind](name)
+
+
+def _is_declaration(kind: Any) -> TypeGuard[type]:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
+def read_parameters(declaration: type[_T], values: Mapping[str, str]) -> _T:
+    """Return the declared query parameters or headers that ``values`` hold.
+
+    Raises:
+        ApiError: 400, naming the parameter, the value and what belongs there.
+    """
+    found = {member.attribute: _read_parameter(values, member) for member in members(declaration)}
+    return declaration(**found)
+
+
+def _read_parameter(values: Mapping[str, str], member: Member) -> Any:
+    if member.read is not None:
+        value = member.read(values, member.name)
+    elif member.kind is int:
+        value = whole_number(values, member.name)
+    elif get_origin(member.kind) is Literal:
+        value = one_of(values, member.name, get_args(member.kind))
+    else:
+        value = values.get(member.name)
+    return member.checked(value)
 
 
 def whole_number(query: Mapping[str, str], name: str) -> int | None:
-    """A whole number that is not negative, or None.
+    """Return a whole number that is not negative, or None.
 
     Raises:
         ApiError: 400.
@@ -173,42 +265,38 @@ def whole_number(query: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
-def one_of(query: Mapping[str, str], name: str, values: Sequence[str]) -> str:
-    """One of some words; the first of them when it is absent.
+def one_of(query: Mapping[str, str], name: str, values: Sequence[str]) -> str | None:
+    """Return one of some words, or None.
 
     Raises:
         ApiError: 400.
     """
-    value = query.get(name, values[0])
-    if value not in values:
+    value = query.get(name)
+    if value is not None and value not in values:
         raise ApiError(400, f"{name} must be one of {', '.join(values)}, got {value[:60]!r}")
     return value
 
 
-def read_duration(text: str) -> float:
-    """The duration in seconds.
+def allow_only(fields: Fields, *names: str) -> None:
+    """Refuse a member with any other name.
 
     Raises:
-        ValueError: it is none; the text says what one looks like.
+        ApiError: 400.
     """
-    if text.lstrip("+-") == "0" and len(text) <= 2:
-        return 0.0
-    match = _WHOLE.fullmatch(text)
-    if match is None:
-        raise ValueError("a duration is a number with a unit, or several, as 90s, 1.5h or 2h45m")
-    seconds = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, match[2], re.ASCII))
-    if seconds >= _LONGEST:
-        raise ValueError("it is longer than 292 years")
-    return -seconds if match[1] == "-" else seconds
+    for name in fields.unknown(names):
+        raise ApiError(400, f"field {_shown(dotted((*fields.path, name)))} is unknown; there are {', '.join(names)}")
 
 
-async def _read(request: Request) -> bytes:
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > _MAX_BYTES:
-            raise ApiError(413, f"the request body is larger than {_MAX_BYTES} bytes")
-    return bytes(data)
+def refuse(fields: Fields, reasons: Mapping[str, str]) -> None:
+    """Refuse members that ask for something this manager cannot do; absent and empty values pass.
+
+    Raises:
+        ApiError: 400, with the reason.
+    """
+    for name, reason in reasons.items():
+        if fields.value(name) not in (None, False, [], {}, ""):
+            where = dotted((*fields.path, name))
+            raise ApiError(400, f"field '{where}' is not supported by this manager: {reason}")
 
 
 def _shown(value: object) -> str:

@@ -1,49 +1,103 @@
-"""Sandboxes and templates as the SDK reads them. Required keys of every SDK release are always there."""
+"""Sandboxes as the SDK reads them. Keys that any SDK release requires are always there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Literal, NotRequired, TypedDict
 
 from ..runtime import EgressRules
 from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.service import SandboxService
-from ..templates.model import Template, Templates
 from ..traffic_tokens import TrafficToken
+from .formats import Ranges, Timestamp, timestamp
 
 ENVD_VERSION = "0.6.13"
-"""The last public envd; opens every gate of e2b 2.8.0 ... 2.63.0."""
+"""The last public envd, which enables every feature of e2b 2.8.0 ... 2.63.0."""
 
 NO_END = "0001-01-01T00:00:00Z"
 """The end time of a sandbox that has none, as OpenKruise's manager writes it."""
 _CLIENT_ID = "6532622b"
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateBuild:
-    """What sandboxes can be made from, under the names and the tag that lead to it."""
+class SandboxReply(TypedDict):
+    """The answer to create and connect."""
 
-    template: Template
-    names: tuple[str, ...]
-    tag: str
-    created_at: datetime
-    public: bool = True
-
-
-def timestamp(moment: datetime) -> str:
-    """ISO 8601 in UTC with microseconds, as ``2026-01-31T10:00:00.123456Z``."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    templateID: str
+    sandboxID: str
+    clientID: str
+    alias: str
+    envdVersion: str
+    envdAccessToken: str | None
+    trafficAccessToken: str | None
+    domain: str | None
+    trafficAccessTokenExpiration: NotRequired[Timestamp]
 
 
-def shown_state(sandbox: Sandbox) -> str:
-    """``running`` or ``paused``; the SDK knows no other state."""
+class TrafficTokenReply(TypedDict):
+    """A traffic access token and its end."""
+
+    trafficAccessToken: str
+    trafficAccessTokenExpiration: Timestamp
+
+
+class MountedVolumeReply(TypedDict):
+    """A volume in a sandbox."""
+
+    name: str
+    path: str
+
+
+class ListedSandboxReply(TypedDict):
+    """An entry of a list of sandboxes."""
+
+    templateID: str
+    sandboxID: str
+    clientID: str
+    alias: str
+    startedAt: Timestamp
+    endAt: Timestamp
+    cpuCount: int
+    memoryMB: int
+    diskSizeMB: int
+    state: Literal["running", "paused"]
+    envdVersion: str
+    metadata: Mapping[str, str]
+    volumeMounts: Sequence[MountedVolumeReply]
+
+
+class LifecycleReply(TypedDict):
+    """The end of a sandbox, and its resuming."""
+
+    autoResume: bool
+    onTimeout: Literal["kill", "pause"]
+
+
+class NetworkRulesReply(TypedDict):
+    """The network rules of a sandbox."""
+
+    allowOut: Ranges
+    denyOut: Ranges
+    allowPublicTraffic: bool
+
+
+class SandboxDetailReply(ListedSandboxReply):
+    """The answer to get."""
+
+    envdAccessToken: str | None
+    domain: str | None
+    lifecycle: LifecycleReply
+    allowInternetAccess: bool
+    pauseMode: NotRequired[Literal["full", "filesystem"]]
+    network: NotRequired[NetworkRulesReply]
+
+
+def shown_state(sandbox: Sandbox) -> Literal["running", "paused"]:
+    """Return ``running`` or ``paused``; the SDK knows no other state."""
     return "paused" if sandbox.state.resting else "running"
 
 
-def sandbox_reply(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
-    """The answer to create and connect."""
+def sandbox_reply(sandbox: Sandbox, domain: str | None) -> SandboxReply:
+    """Return the answer to connect."""
     return {
         "templateID": sandbox.template.name,
         "sandboxID": sandbox.id,
@@ -56,14 +110,17 @@ def sandbox_reply(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
     }
 
 
-def new_token_fields(sandboxes: SandboxService, sandbox: Sandbox) -> dict[str, Any]:
-    """What the answer to a create says about the token: only a protected sandbox has one."""
-    if not sandbox.protected:
-        return {}
-    return token_fields(sandboxes.traffic_tokens.issue(sandbox.id, sandbox.uid))
+def created_reply(sandbox: Sandbox, domain: str | None, sandboxes: SandboxService) -> SandboxReply:
+    """Return the answer to create: for a protected sandbox, the answer has a new traffic access token."""
+    reply = sandbox_reply(sandbox, domain)
+    if sandbox.protected:
+        token = token_reply(sandboxes.traffic_tokens.issue(sandbox.id, sandbox.uid))
+        reply["trafficAccessToken"] = token["trafficAccessToken"]
+        reply["trafficAccessTokenExpiration"] = token["trafficAccessTokenExpiration"]
+    return reply
 
 
-def token_fields(token: TrafficToken) -> dict[str, Any]:
+def token_reply(token: TrafficToken) -> TrafficTokenReply:
     """Return the value and the end of a traffic access token."""
     return {
         "trafficAccessToken": token.value,
@@ -71,8 +128,8 @@ def token_fields(token: TrafficToken) -> dict[str, Any]:
     }
 
 
-def sandbox_listed(sandbox: Sandbox) -> dict[str, Any]:
-    """One entry of a list."""
+def sandbox_listed(sandbox: Sandbox) -> ListedSandboxReply:
+    """Return an entry of a list."""
     return {
         "templateID": sandbox.template.name,
         "sandboxID": sandbox.id,
@@ -90,11 +147,11 @@ def sandbox_listed(sandbox: Sandbox) -> dict[str, Any]:
     }
 
 
-def sandbox_detail(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
-    """The answer to get."""
+def sandbox_detail(sandbox: Sandbox, domain: str | None) -> SandboxDetailReply:
+    """Return the answer to get."""
     lifetime = sandbox.lifetime
-    detail = {
-        **sandbox_listed(sandbox),
+    detail: SandboxDetailReply = {
+        **sandbox_listed(sandbox),  # type: ignore[typeddict-item]  # mypy: the entry may have other keys of those names
         "envdAccessToken": sandbox.access_token,
         "domain": None if sandbox.state.resting else domain,
         "lifecycle": {
@@ -106,65 +163,10 @@ def sandbox_detail(sandbox: Sandbox, domain: str | None) -> dict[str, Any]:
     public = sandbox.traffic_token is None
     if sandbox.rules != EgressRules() or not public:
         detail["network"] = {
-            "allowOut": [str(one) for one in sandbox.rules.allowed],
-            "denyOut": [str(one) for one in sandbox.rules.denied],
+            "allowOut": [str(block) for block in sandbox.rules.allowed],
+            "denyOut": [str(block) for block in sandbox.rules.denied],
             "allowPublicTraffic": public,
         }
     if sandbox.state.resting:
         detail["pauseMode"] = "full" if sandbox.keeps_memory else "filesystem"
     return detail
-
-
-def template_listed(template: Template, templates: Templates) -> dict[str, Any]:
-    """One entry of a list of templates."""
-    created = timestamp(templates.created_at)
-    return {
-        "templateID": template.name,
-        "buildID": template.build_id,
-        "cpuCount": template.cpu_count,
-        "memoryMB": template.memory_mb,
-        "diskSizeMB": template.disk_size_mb,
-        "public": True,
-        "aliases": [template.name],
-        "names": [template.name],
-        "createdAt": created,
-        "updatedAt": created,
-        "createdBy": None,
-        "lastSpawnedAt": None,
-        "spawnCount": 0,
-        "buildCount": 1,
-        "envdVersion": ENVD_VERSION,
-        "buildStatus": "ready",
-    }
-
-
-def template_detail(builds: Sequence[TemplateBuild]) -> dict[str, Any]:
-    """The answer to get for a template, with its builds, of which there is one at least; newest first."""
-    newest = builds[0]
-    created = timestamp(newest.created_at)
-    return {
-        "templateID": newest.template.name,
-        "public": newest.public,
-        "aliases": list(newest.names),
-        "names": list(newest.names),
-        "createdAt": created,
-        "updatedAt": created,
-        "lastSpawnedAt": None,
-        "spawnCount": 0,
-        "builds": [_build(build) for build in builds],
-    }
-
-
-def _build(build: TemplateBuild) -> dict[str, Any]:
-    created = timestamp(build.created_at)
-    return {
-        "buildID": build.template.build_id,
-        "status": "ready",
-        "createdAt": created,
-        "updatedAt": created,
-        "finishedAt": created,
-        "cpuCount": build.template.cpu_count,
-        "memoryMB": build.template.memory_mb,
-        "diskSizeMB": build.template.disk_size_mb,
-        "envdVersion": ENVD_VERSION,
-    }

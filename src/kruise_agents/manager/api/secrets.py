@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, TypedDict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from ...protocol.fields import Fields
 from ..accounts.keys import Keys
 from ..accounts.secrets import SecretNameTakenError, SecretStore, TooManySecretsError
 from ..state.tables import SecretRow
 from .auth import owner_of, still_valid
 from .errors import ApiError
-from .reading import Fields, read_fields
-from .replies import timestamp
-from .sandboxes.listing import page_token, read_limit, read_page_token
+from .formats import Page, Timestamp, page_of, timestamp
+from .reading import Check, Read, Schema
+from .routes import Resource, operation
 
 MAX_VALUE_BYTES = 65536
 MAX_METADATA = 32
@@ -26,96 +27,138 @@ _NAME = re.compile(r"[a-z0-9_-]{1,128}")
 _RESERVED = "sec_"
 
 
-class SecretRoutes:
-    """The handlers, over the secrets of one manager."""
+def _read_name(fields: Fields, name: str) -> str:
+    text = fields.required_text(name).lower()
+    if _NAME.fullmatch(text) is None or text.startswith(_RESERVED):
+        raise ApiError(
+            400,
+            f"Invalid secret name: {text[:60]!r} is not 1 to 128 of a-z, 0-9, '_' and '-', or begins with 'sec_'",
+        )
+    return text
 
-    def __init__(self, held: SecretStore, keys: Keys) -> None:
-        self._held = held
+
+def _check_value(name: str, value: str) -> None:
+    size = len(value.encode())
+    if not 0 < size <= MAX_VALUE_BYTES:
+        raise ApiError(400, f"field '{name}' must have 1 to {MAX_VALUE_BYTES} bytes, got {size}")
+
+
+def _check_metadata(name: str, metadata: Mapping[str, str]) -> None:
+    if len(metadata) > MAX_METADATA:
+        raise ApiError(400, f"field '{name}' has {len(metadata)} entries; it may have {MAX_METADATA}")
+
+
+Value = Annotated[str, Check(_check_value), Schema(minLength=1)]
+Metadata = Annotated[dict[str, str], Check(_check_metadata), Schema(maxProperties=MAX_METADATA)]
+
+
+@dataclass(frozen=True, slots=True)
+class NewSecretRequest:
+    """The body of a new secret."""
+
+    name: Annotated[str, Read(_read_name), Schema(pattern=f"^(?!{_RESERVED}){_NAME.pattern}$")]
+    value: Value
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretUpdateRequest:
+    """The body of another value."""
+
+    value: Value
+    metadata: Metadata | None = None
+
+
+class SecretReply(TypedDict):
+    """A secret without its value."""
+
+    secretID: str
+    name: str
+    currentVersion: Annotated[int, Schema(minimum=1)]
+    metadata: Mapping[str, str]
+    createdAt: Timestamp
+    updatedAt: Timestamp
+
+
+class SecretRoutes(Resource):
+    """The routes of secrets, over the secrets of one manager."""
+
+    def __init__(self, secrets: SecretStore, keys: Keys) -> None:
+        self._secrets = secrets
         self._keys = keys
 
-    def routes(self) -> list[Route]:
-        """Their routes."""
-        return [
-            Route("/secrets", self.list, methods=["GET"]),
-            Route("/secrets", self.make, methods=["POST"]),
-            Route("/secrets/{secret_id}", self.get, methods=["GET"]),
-            Route("/secrets/{secret_id}", self.update, methods=["POST"]),
-            Route("/secrets/{secret_id}", self.remove, methods=["DELETE"]),
-        ]
-
-    async def list(self, request: Request) -> Response:
-        """One page of the caller's secrets, oldest first."""
-        rows = self._held.all(owner_of(request))
-        if token := request.query_params.get("nextToken"):
-            after = read_page_token(token)
-            rows = [row for row in rows if (row.created_at, row.id) > after]
-        limit = read_limit(request.query_params.get("limit"))
-        shown = rows[:limit]
-        headers = {"X-Next-Token": page_token(shown[-1].created_at, shown[-1].id)} if len(rows) > limit else {}
+    @operation(
+        "GET",
+        "/secrets",
+        summary="List secrets, oldest first, in pages",
+        answers={200: list[SecretReply]},
+        refusals=(400,),
+    )
+    async def list_all(self, request: Request, query: Page) -> Response:
+        rows = self._secrets.all(owner_of(request))
+        shown, headers = page_of(rows, query, lambda row: (row.created_at, row.id))
         return JSONResponse([_shown(row) for row in shown], headers=headers)
 
-    async def make(self, request: Request) -> Response:
-        """Keep a new secret: 201."""
-        fields = await read_fields(request)
-        name = fields.text("name").lower()
-        if _NAME.fullmatch(name) is None or name.startswith(_RESERVED):
-            raise ApiError(
-                400,
-                f"Invalid secret name: {name[:60]!r} is not 1 to 128 of a-z, 0-9, '_' and '-', or begins with 'sec_'",
-            )
-        value, metadata = _value(fields), _metadata(fields)
+    @operation(
+        "POST",
+        "/secrets",
+        summary="Keep a secret",
+        answers={201: SecretReply},
+        refusals=(400, 409, 507),
+    )
+    async def make(self, request: Request, body: NewSecretRequest) -> Response:
         try:
-            row = self._held.make(still_valid(request, self._keys).id, name, value, metadata)
+            row = self._secrets.make(still_valid(request, self._keys).id, body.name, body.value, body.metadata)
         except SecretNameTakenError as error:
             raise ApiError(409, str(error)) from None
         except TooManySecretsError as error:
             raise ApiError(400, str(error), error_code="secret_limit_reached") from None
         return JSONResponse(_shown(row), status_code=201)
 
+    @operation(
+        "GET",
+        "/secrets/{secret_id}",
+        summary="One secret, by id or name, without its value",
+        answers={200: SecretReply},
+        refusals=(404,),
+    )
     async def get(self, request: Request) -> Response:
-        """One secret, by id or name."""
         return JSONResponse(_shown(self._found(request)))
 
-    async def update(self, request: Request) -> Response:
-        """Keep another value in its place, as the next version."""
-        fields = await read_fields(request)
-        row = self._found(request)
-        metadata = _metadata(fields) if "metadata" in fields.names() else None
-        return JSONResponse(_shown(self._held.update(row, _value(fields), metadata)))
+    @operation(
+        "POST",
+        "/secrets/{secret_id}",
+        summary="Keep another value of a secret",
+        answers={200: SecretReply},
+        refusals=(400, 404, 507),
+    )
+    async def update(self, request: Request, body: SecretUpdateRequest) -> Response:
+        return JSONResponse(_shown(self._secrets.update(self._found(request), body.value, body.metadata)))
 
+    @operation(
+        "DELETE",
+        "/secrets/{secret_id}",
+        summary="Destroy a secret",
+        answers={204: None},
+        refusals=(404, 507),
+    )
     async def remove(self, request: Request) -> Response:
-        """Destroy a secret."""
-        self._held.remove(self._found(request))
+        self._secrets.remove(self._found(request))
         return Response(status_code=204)
 
     def _found(self, request: Request) -> SecretRow:
-        row = self._held.find(owner_of(request), request.path_params["secret_id"])
+        row = self._secrets.find(owner_of(request), request.path_params["secret_id"])
         if row is None:
             raise ApiError(404, "Secret not found")
         return row
 
 
-def _value(fields: Fields) -> str:
-    value = fields.text("value")
-    size = len(value.encode())
-    if not 0 < size <= MAX_VALUE_BYTES:
-        raise ApiError(400, f"field 'value' must have 1 to {MAX_VALUE_BYTES} bytes, got {size}")
-    return value
-
-
-def _metadata(fields: Fields) -> dict[str, str]:
-    metadata = fields.texts("metadata")
-    if len(metadata) > MAX_METADATA:
-        raise ApiError(400, f"field 'metadata' has {len(metadata)} entries; it may have {MAX_METADATA}")
-    return metadata
-
-
-def _shown(row: SecretRow) -> dict[str, Any]:
+def _shown(row: SecretRow) -> SecretReply:
     return {
         "secretID": row.id,
         "name": row.name,
         "currentVersion": row.version,
         "metadata": json.loads(row.metadata),
-        "createdAt": timestamp(datetime.fromtimestamp(row.created_at, UTC)),
-        "updatedAt": timestamp(datetime.fromtimestamp(row.updated_at, UTC)),
+        "createdAt": timestamp(row.created_at),
+        "updatedAt": timestamp(row.updated_at),
     }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, TypedDict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from ..accounts.keys import Keys
 from ..accounts.quota import QuotaExceededError
@@ -21,21 +21,109 @@ from ..state.database import NoSpaceError
 from ..state.tables import SnapshotRow
 from ..templates.model import Templates
 from .auth import own_sandbox, owner_of, still_valid
-from .errors import DO_NOT_RETRY, ApiError
-from .reading import Fields, read_duration, read_fields
-from .replies import new_token_fields, sandbox_reply
-from .sandboxes.extensions import MAX_TIMEOUT
-from .sandboxes.listing import page_token, read_limit, read_page_token
+from .errors import DO_NOT_RETRY, ApiError, ErrorReply
+from .formats import DURATION, Page, Timeout, page_of, read_duration
+from .reading import Check, Name, Read, Schema
+from .replies import SandboxReply, created_reply
+from .routes import Resource, operation
 
 DEFAULT_FORK_TIMEOUT = 15
 MAX_FORKS = 20
+
+_SANDBOX = "/sandboxes/{sandbox_id}"
+_CHANGE = (400, 404, 500, 507)
 _HEADER = "x-e2b-kruise-snapshot-"
 
 logger = logging.getLogger(__name__)
 
 
-class SnapshotRoutes:
-    """The handlers, over the snapshots, sandboxes and templates of one manager."""
+def _read_ttl(headers: Mapping[str, str], name: str) -> float | None:
+    text = headers.get(name)
+    if text is None:
+        return None
+    try:
+        seconds = read_duration(text)
+    except ValueError as error:
+        raise ApiError(400, f'Bad extension param: invalid snapshot ttl "{text}": {error}') from None
+    if seconds <= 0:
+        raise ApiError(400, f'Bad extension param: snapshot ttl "{text}" must be positive')
+    return seconds
+
+
+def _check_contents(name: str, contents: str) -> None:
+    if set(contents.split(",")) - {"memory", "filesystem"}:
+        raise ApiError(
+            400, f"Bad extension param: persistent-contents [{contents}] is not 'memory', 'filesystem' or both"
+        )
+
+
+def _check_seconds(name: str, seconds: str) -> None:
+    if not (seconds.isascii() and seconds.isdigit()):
+        raise ApiError(400, f"Bad extension param: invalid number [{seconds}]: it must be 0 or more seconds")
+
+
+def _check_count(name: str, count: int) -> None:
+    if count < 1:
+        raise ApiError(400, f"Count must be at least 1, got {count}")
+    if count > MAX_FORKS:
+        raise ApiError(400, f"Count cannot be greater than {MAX_FORKS}, got {count}")
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotHeaders:
+    """The headers of a new snapshot. A snapshot is whole when it is answered, so the last two only get checked."""
+
+    ttl: Annotated[float | None, Name(f"{_HEADER}ttl"), Read(_read_ttl), DURATION] = None
+    keep_running: Annotated[str, Name(f"{_HEADER}keep-running")] = "true"
+    persistent_contents: Annotated[str, Name(f"{_HEADER}persistent-contents"), Check(_check_contents)] = ""
+    wait_seconds: Annotated[str, Name(f"{_HEADER}wait-success-seconds"), Check(_check_seconds)] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSnapshotRequest:
+    """The body of a new snapshot."""
+
+    name: Annotated[str | None, Schema(description="name or name:tag")] = None
+    memory: Annotated[bool, Schema(description="without effect: a snapshot keeps files")] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotsQuery(Page):
+    """The query of a list of snapshots."""
+
+    sandbox_id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewForksRequest:
+    """The body of a fork."""
+
+    count: Annotated[int, Check(_check_count), Schema(minimum=1, maximum=MAX_FORKS)] = 1
+    timeout: Annotated[Timeout, Schema(description="seconds until their end")] = DEFAULT_FORK_TIMEOUT
+
+
+class SnapshotReply(TypedDict):
+    """A snapshot."""
+
+    snapshotID: str
+    names: Sequence[str]
+
+
+class ForkedReply(TypedDict):
+    """A fork that was made."""
+
+    sandbox: SandboxReply
+
+
+class FailedForkReply(TypedDict):
+    """A fork that could not be made."""
+
+    error: ErrorReply
+
+
+class SnapshotRoutes(Resource):
+    """The routes of snapshots, over the snapshots, sandboxes and templates of one manager."""
 
     def __init__(self, snapshots: Snapshots, sandboxes: SandboxService, templates: Templates, keys: Keys) -> None:
         self._snapshots = snapshots
@@ -43,47 +131,68 @@ class SnapshotRoutes:
         self._sandboxes = sandboxes
         self._templates = templates
 
-    def routes(self) -> list[Route]:
-        """Their routes."""
-        return [
-            Route("/sandboxes/{sandbox_id}/snapshots", self.take, methods=["POST"]),
-            Route("/sandboxes/{sandbox_id}/fork", self.fork, methods=["POST"]),
-            Route("/snapshots", self.list, methods=["GET"]),
-            Route("/templates/{template_id:path}", self.remove, methods=["DELETE"]),
-        ]
-
-    async def take(self, request: Request) -> Response:
-        """Make a snapshot of a running sandbox: 201 when it is whole."""
-        fields = await read_fields(request)
-        fields.flag("memory")  # files are what a snapshot keeps here, whatever is asked for
-        reference = self._reference(fields)
-        seconds = _ttl(request)
-        _check_headers(request)
+    @operation(
+        "POST",
+        f"{_SANDBOX}/snapshots",
+        summary="Copy the files of a running sandbox",
+        answers={201: SnapshotReply},
+        refusals=_CHANGE,
+    )
+    async def take(self, request: Request, headers: SnapshotHeaders, body: NewSnapshotRequest) -> Response:
+        reference = self._reference(body.name)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
-        with _told():
-            row = await self._snapshots.take(sandbox, owner_of(request), reference, seconds)
-        if request.headers.get(f"{_HEADER}keep-running") == "false":
+        with _copy_errors():
+            row = await self._snapshots.take(sandbox, owner_of(request), reference, headers.ttl)
+        if headers.keep_running == "false":
             await self._sandboxes.operations.pause(sandbox)
         return JSONResponse(_shown(row), status_code=201)
 
-    async def list(self, request: Request) -> Response:
-        """One page of snapshots, newest first."""
-        query = request.query_params
-        rows = self._snapshots.all(owner_of(request))
-        if sandbox_id := query.get("sandboxID"):
-            rows = [row for row in rows if row.sandbox == sandbox_id]
-        if name := query.get("name"):
-            rows = [row for row in rows if _is_called(row, name)]
-        if token := query.get("nextToken"):
-            after = read_page_token(token)
-            rows = [row for row in rows if (row.created_at, row.id) < after]
-        limit = read_limit(query.get("limit"))
-        shown = rows[:limit]
-        headers = {"X-Next-Token": page_token(shown[-1].created_at, shown[-1].id)} if len(rows) > limit else {}
+    @operation(
+        "POST",
+        f"{_SANDBOX}/fork",
+        summary="Make sandboxes with the files of a running one",
+        answers={201: list[ForkedReply | FailedForkReply]},
+        refusals=(*_CHANGE, 409),
+    )
+    async def fork(self, request: Request, body: NewForksRequest) -> Response:
+        sandbox = own_sandbox(request, self._sandboxes)
+        if sandbox.state.resting:
+            raise _is_paused(sandbox)
+        quota = still_valid(request, self._keys).quota
+        try:
+            with _copy_errors():
+                forks = await self._snapshots.fork(sandbox, body.count, body.timeout, quota)
+        except RefusedError:
+            if sandbox.state.resting:  # a pause came first
+                raise _is_paused(sandbox) from None
+            raise
+        return JSONResponse([self._entry(fork, request.state.domain) for fork in forks], status_code=201)
+
+    @operation(
+        "GET",
+        "/snapshots",
+        summary="List snapshots, newest first",
+        answers={200: list[SnapshotReply]},
+        refusals=(400,),
+    )
+    async def list_all(self, request: Request, query: SnapshotsQuery) -> Response:
+        rows = [
+            row
+            for row in self._snapshots.all(owner_of(request))
+            if query.sandbox_id in ("", row.sandbox) and (not query.name or _is_called(row, query.name))
+        ]
+        shown, headers = page_of(rows, query, lambda row: (row.created_at, row.id), newest_first=True)
         return JSONResponse([_shown(row) for row in shown], headers=headers)
 
+    @operation(
+        "DELETE",
+        "/templates/{template_id:path}",
+        summary="Remove a snapshot",
+        answers={204: None},
+        refusals=(400, 404, 507),
+        note="Sandboxes that were made from it have files of their own.",
+    )
     async def remove(self, request: Request) -> Response:
-        """Remove a snapshot. Sandboxes that were made from it have files of their own."""
         reference = request.path_params["template_id"]
         snapshot = self._snapshots.find(reference, owner_of(request))
         if snapshot is not None:
@@ -93,37 +202,9 @@ class SnapshotRoutes:
             raise ApiError(400, f"template '{reference}' belongs to this manager and cannot be deleted")
         raise ApiError(404, f"snapshot '{reference}' not found")
 
-    async def fork(self, request: Request) -> Response:
-        """Make sandboxes with the files of another: 201 with one entry for each, made or not."""
-        fields = await read_fields(request)
-        count = fields.integer("count")
-        count = 1 if count is None else count
-        if count < 1:
-            raise ApiError(400, f"Count must be at least 1, got {count}")
-        if count > MAX_FORKS:
-            raise ApiError(400, f"Count cannot be greater than {MAX_FORKS}, got {count}")
-        timeout = fields.integer("timeout")
-        timeout = DEFAULT_FORK_TIMEOUT if timeout is None else timeout
-        if timeout <= 0:
-            raise ApiError(400, f"Timeout must be greater than 0, got {timeout}")
-        if timeout > MAX_TIMEOUT:
-            raise ApiError(400, f"Timeout cannot be greater than {MAX_TIMEOUT // 3600} hours, got {timeout} seconds")
-        sandbox = own_sandbox(request, self._sandboxes)
-        if sandbox.state.resting:
-            raise _is_paused(sandbox)
-        quota = still_valid(request, self._keys).quota
-        try:
-            with _told():
-                forks = await self._snapshots.fork(sandbox, count, timeout, quota)
-        except RefusedError:
-            if sandbox.state.resting:  # a pause came first
-                raise _is_paused(sandbox) from None
-            raise
-        return JSONResponse([self._entry(fork, request.state.domain) for fork in forks], status_code=201)
-
-    def _entry(self, fork: Sandbox | BaseException, domain: str) -> dict[str, Any]:
+    def _entry(self, fork: Sandbox | BaseException, domain: str) -> ForkedReply | FailedForkReply:
         if isinstance(fork, Sandbox):
-            return {"sandbox": {**sandbox_reply(fork, domain), **new_token_fields(self._sandboxes, fork)}}
+            return {"sandbox": created_reply(fork, domain, self._sandboxes)}
         if isinstance(fork, QuotaExceededError):
             return {"error": {"code": 403, "message": str(fork)}}
         if isinstance(fork, ManagerEndingError):
@@ -132,10 +213,9 @@ class SnapshotRoutes:
         code = 507 if isinstance(fork, NoSpaceError) else 500
         return {"error": {"code": code, "message": f"the sandbox could not be started: {fork}"}}
 
-    def _reference(self, fields: Fields) -> Reference | None:
-        if "name" not in fields.names():
+    def _reference(self, name: str | None) -> Reference | None:
+        if name is None:
             return None
-        name = fields.text("name")
         try:
             reference = Reference.read(name)
         except ValueError as error:
@@ -150,44 +230,19 @@ def _is_paused(sandbox: Sandbox) -> ApiError:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """A copy that failed is no crash: nothing is left of it, and the client is told why."""
+def _copy_errors() -> Iterator[None]:
+    # A failed copy is no crash: nothing is left of the copy, and the client is told why.
     try:
         yield
     except OSError as error:
         raise ApiError(500, f"the files could not be copied: {error.strerror}", headers=DO_NOT_RETRY) from error
 
 
-def _shown(row: SnapshotRow) -> dict[str, Any]:
+def _shown(row: SnapshotRow) -> SnapshotReply:
     return {"snapshotID": row.id, "names": [row.name] if row.name else []}
 
 
 def _is_called(row: SnapshotRow, text: str) -> bool:
-    """A bare name means any tag."""
+    # A name without a tag means any tag.
     name, colon, tag = text.lower().partition(":")
     return row.name == name and (not colon or row.id == f"{name}:{tag or DEFAULT_TAG}")
-
-
-def _ttl(request: Request) -> float | None:
-    text = request.headers.get(f"{_HEADER}ttl")
-    if text is None:
-        return None
-    try:
-        seconds = read_duration(text)
-    except ValueError as error:
-        raise ApiError(400, f'Bad extension param: invalid snapshot ttl "{text}": {error}') from None
-    if seconds <= 0:
-        raise ApiError(400, f'Bad extension param: snapshot ttl "{text}" must be positive')
-    return seconds
-
-
-def _check_headers(request: Request) -> None:
-    """Headers that change nothing here, because a snapshot is whole when it is answered, are still read."""
-    contents = request.headers.get(f"{_HEADER}persistent-contents")
-    if contents is not None and set(contents.split(",")) - {"memory", "filesystem"}:
-        raise ApiError(
-            400, f"Bad extension param: persistent-contents [{contents}] is not 'memory', 'filesystem' or both"
-        )
-    seconds = request.headers.get(f"{_HEADER}wait-success-seconds")
-    if seconds is not None and not (seconds.isascii() and seconds.isdigit()):
-        raise ApiError(400, f"Bad extension param: invalid number [{seconds}]: it must be 0 or more seconds")

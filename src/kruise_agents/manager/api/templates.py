@@ -1,71 +1,181 @@
-"""The read side of templates."""
+"""Templates over REST: built in, from files, and snapshots, which are templates of their owner. Read only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Annotated, Literal, TypedDict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
-from ..templates.model import Templates
+from ..templates.model import Template, Templates
 from .auth import owner_of
 from .errors import ApiError
-from .replies import TemplateBuild, template_detail, template_listed, timestamp
-from .sandboxes.listing import read_limit
+from .formats import Page, Timestamp, timestamp
+from .reading import Schema
+from .replies import ENVD_VERSION
+from .routes import Resource, operation
+
+BuildID = Annotated[str, Schema(format="uuid")]
 
 
-class TemplateRoutes:
-    """The handlers, over the templates of one manager, and the snapshots of each caller: they are templates too."""
+class TemplateReply(TypedDict):
+    """A template."""
+
+    templateID: str
+    public: bool
+    aliases: Sequence[str]
+    names: Sequence[str]
+    createdAt: Timestamp
+    updatedAt: Timestamp
+    lastSpawnedAt: Timestamp | None
+    spawnCount: int
+
+
+class ListedTemplateReply(TemplateReply):
+    """An entry of a list of templates."""
+
+    buildID: BuildID
+    cpuCount: int
+    memoryMB: int
+    diskSizeMB: int
+    envdVersion: str
+    createdBy: None
+    buildCount: int
+    buildStatus: Literal["ready"]
+
+
+class BuildReply(TypedDict):
+    """A build of a template."""
+
+    buildID: BuildID
+    status: Literal["ready"]
+    createdAt: Timestamp
+    updatedAt: Timestamp
+    finishedAt: Timestamp
+    cpuCount: int
+    memoryMB: int
+    diskSizeMB: int
+    envdVersion: str
+
+
+class TemplateDetailReply(TemplateReply):
+    """A template with its builds."""
+
+    builds: Sequence[BuildReply]
+
+
+class TemplateAliasReply(TypedDict):
+    """The template that a name leads to."""
+
+    templateID: str
+    public: bool
+
+
+class TemplateTagReply(TypedDict):
+    """A tag of a template."""
+
+    tag: str
+    buildID: str
+    createdAt: Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateBuild:
+    """A template, under the names and the tag that lead to it."""
+
+    template: Template
+    names: tuple[str, ...]
+    tag: str
+    created_at: datetime
+    public: bool = True
+
+
+class TemplateRoutes(Resource):
+    """The routes of templates, over the templates and snapshots of one manager."""
 
     def __init__(self, templates: Templates, snapshots: Snapshots) -> None:
         self._templates = templates
         self._snapshots = snapshots
 
-    def routes(self) -> list[Route]:
-        """Their routes."""
-        return [
-            Route("/templates", self.list, methods=["GET"]),
-            Route("/v2/templates", self.pages, methods=["GET"]),
-            Route("/templates/aliases/{alias:path}", self.alias, methods=["GET"]),
-            Route("/templates/{template_id}", self.get, methods=["GET"]),
-            Route("/templates/{template_id}/tags", self.tags, methods=["GET"]),
-        ]
+    @operation("GET", "/templates", summary="List templates, by name", answers={200: list[ListedTemplateReply]})
+    async def list_all(self, request: Request) -> Response:
+        return JSONResponse([self._listed(template) for template in self._templates.all()])
 
-    async def list(self, request: Request) -> Response:
-        """Every template, by name."""
-        return JSONResponse([template_listed(one, self._templates) for one in self._templates.all()])
+    @operation(
+        "GET",
+        "/v2/templates",
+        summary="List templates, by name, in pages",
+        answers={200: list[ListedTemplateReply]},
+        refusals=(400,),
+    )
+    async def pages(self, request: Request, query: Page) -> Response:
+        # The token of the next page is the last name of the page before.
+        found = [template for template in self._templates.all() if template.name > query.next_token]
+        shown = found[: query.limit]
+        headers = {"X-Next-Token": shown[-1].name} if len(found) > len(shown) else {}
+        return JSONResponse([self._listed(template) for template in shown], headers=headers)
 
-    async def pages(self, request: Request) -> Response:
-        """The same in pages; the token of the next one is the last name of the one before."""
-        limit, after = read_limit(request.query_params.get("limit")), request.query_params.get("nextToken", "")
-        found = [one for one in self._templates.all() if one.name > after]
-        headers = {"X-Next-Token": found[limit - 1].name} if len(found) > limit else {}
-        return JSONResponse([template_listed(one, self._templates) for one in found[:limit]], headers=headers)
-
-    async def get(self, request: Request) -> Response:
-        """One template with its builds."""
-        return JSONResponse(template_detail(self._builds(request, request.path_params["template_id"])))
-
+    @operation(
+        "GET",
+        "/templates/aliases/{alias:path}",
+        summary="Whether a template of that name exists",
+        answers={200: TemplateAliasReply},
+        refusals=(404,),
+    )
     async def alias(self, request: Request) -> Response:
-        """Whether a name exists (``Template.exists`` of e2b 2.10.0 and later)."""
+        # Template.exists of e2b 2.10.0 and later.
         newest = self._builds(request, request.path_params["alias"])[0]
-        return JSONResponse({"templateID": newest.template.name, "public": newest.public})
+        return JSONResponse(TemplateAliasReply(templateID=newest.template.name, public=newest.public))
 
-    async def tags(self, request: Request) -> Response:
-        """The tags of a template: ``default``, or those of the snapshots with one name."""
+    @operation(
+        "GET",
+        "/templates/{template_id}",
+        summary="One template with its builds",
+        answers={200: TemplateDetailReply},
+        refusals=(404,),
+    )
+    async def get(self, request: Request) -> Response:
         builds = self._builds(request, request.path_params["template_id"])
-        return JSONResponse(
-            [
-                {"tag": build.tag, "buildID": build.template.build_id, "createdAt": timestamp(build.created_at)}
-                for build in builds
-            ]
-        )
+        newest = builds[0]
+        reply: TemplateDetailReply = {
+            **_template(newest.template.name, newest.names, newest.created_at, public=newest.public),
+            "builds": [_build(build) for build in builds],
+        }
+        return JSONResponse(reply)
+
+    @operation(
+        "GET",
+        "/templates/{template_id}/tags",
+        summary="The tags of a template",
+        answers={200: list[TemplateTagReply]},
+        refusals=(404,),
+    )
+    async def tags(self, request: Request) -> Response:
+        shown: list[TemplateTagReply] = [
+            {"tag": build.tag, "buildID": build.template.build_id, "createdAt": timestamp(build.created_at)}
+            for build in self._builds(request, request.path_params["template_id"])
+        ]
+        return JSONResponse(shown)
+
+    def _listed(self, template: Template) -> ListedTemplateReply:
+        return {
+            **_template(template.name, (template.name,), self._templates.created_at),
+            "buildID": template.build_id,
+            "cpuCount": template.cpu_count,
+            "memoryMB": template.memory_mb,
+            "diskSizeMB": template.disk_size_mb,
+            "envdVersion": ENVD_VERSION,
+            "createdBy": None,
+            "buildCount": 1,
+            "buildStatus": "ready",
+        }
 
     def _builds(self, request: Request, reference: str) -> Sequence[TemplateBuild]:
-        """The build of a template, or all of the snapshots that are called so, newest first.
+        """Return the build of a template, or the caller's snapshots of that name, newest first.
 
         Raises:
             ApiError: 404.
@@ -86,3 +196,32 @@ class TemplateRoutes:
             )
             for row in rows
         ]
+
+
+def _template(name: str, names: Sequence[str], created_at: datetime, *, public: bool = True) -> TemplateReply:
+    created = timestamp(created_at)
+    return {
+        "templateID": name,
+        "public": public,
+        "aliases": list(names),
+        "names": list(names),
+        "createdAt": created,
+        "updatedAt": created,
+        "lastSpawnedAt": None,
+        "spawnCount": 0,
+    }
+
+
+def _build(build: TemplateBuild) -> BuildReply:
+    created = timestamp(build.created_at)
+    return {
+        "buildID": build.template.build_id,
+        "status": "ready",
+        "createdAt": created,
+        "updatedAt": created,
+        "finishedAt": created,
+        "cpuCount": build.template.cpu_count,
+        "memoryMB": build.template.memory_mb,
+        "diskSizeMB": build.template.disk_size_mb,
+        "envdVersion": ENVD_VERSION,
+    }

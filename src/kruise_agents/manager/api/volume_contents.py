@@ -6,14 +6,13 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from ..runtime import Runtime
 from ..runtime.files.identities import HIGHEST_ID
@@ -22,8 +21,9 @@ from ..state.tables import VolumeRow
 from ..volumes import Entry, OutsideError, VolumeFullError, Volumes, VolumeTree
 from ..volumes.tree import Attributes
 from .errors import ApiError
-from .reading import one_of, read_fields, whole_number
-from .replies import timestamp
+from .formats import Timestamp, timestamp
+from .reading import Check, Read, Schema
+from .routes import Access, Handler, Resource, operation
 
 _PIECE = 256 * 1024
 _KINDS = {stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFLNK: "symlink"}
@@ -38,113 +38,211 @@ _REFUSED = {
     errno.EACCES: (403, "permission denied"),
     errno.EPERM: (403, "permission denied"),
 }
-Handler = Callable[[Request, VolumeRow, VolumeTree], Awaitable[Response]]
+_DIR = "/volumecontent/{volume_id}/dir"
+_FILE = "/volumecontent/{volume_id}/file"
+_PATH = "/volumecontent/{volume_id}/path"
+_REFUSALS = (400, 403, 404, 409, 507)
 
 
-class VolumeContentRoutes:
-    """The handlers, over the volumes of one manager."""
+def _read_path(query: Mapping[str, str], name: str) -> str:
+    path = query.get(name)
+    if path is None:
+        raise ApiError(400, "path is missing; it is a place in the volume, such as /folder/file")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ApiError(400, "path is not UTF-8") from None
+    return path
+
+
+def _check_owner(name: str, number: int) -> None:
+    if not 0 <= number <= HIGHEST_ID:
+        raise ApiError(400, f"{name} must be 0 to {HIGHEST_ID}, got {number}")
+
+
+def _check_mode(name: str, mode: int) -> None:
+    if not 0 <= mode <= 0o7777:
+        raise ApiError(400, f"{name} must be 0 to {0o7777} (0o7777), got {mode}")
+
+
+Owner = Annotated[int, Check(_check_owner), Schema(minimum=0, maximum=HIGHEST_ID)]
+Mode = Annotated[int, Check(_check_mode), Schema(minimum=0, maximum=0o7777)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeAttributesRequest:
+    """Owner, group and permissions of an entry; None leaves them as they are."""
+
+    uid: Owner | None = None
+    gid: Owner | None = None
+    mode: Mode | None = None
+
+    @property
+    def attributes(self) -> Attributes:
+        """Return the attributes as a volume takes them."""
+        return Attributes(self.uid, self.gid, self.mode)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathQuery:
+    """The query of an entry."""
+
+    path: Annotated[str, Read(_read_path)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderQuery(PathQuery):
+    """The query of a folder's contents."""
+
+    depth: Annotated[int, Schema(minimum=1, maximum=64)] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEntryQuery(VolumeAttributesRequest):
+    """The query of a new file or folder."""
+
+    path: Annotated[str, Read(_read_path)]
+    force: Annotated[Literal["false", "true"], Schema(description="make folders above it")] = "false"
+
+
+class VolumeEntryReply(TypedDict):
+    """A file, folder or link."""
+
+    name: str
+    type: Annotated[str, Schema(enum=[*_KINDS.values(), "unknown"])]
+    path: str
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    atime: Timestamp
+    mtime: Timestamp
+    ctime: Timestamp
+    target: NotRequired[str]
+
+
+class VolumeContentRoutes(Resource):
+    """The routes of contents, over the volumes of one manager. Every handler is called with the tree of the volume."""
 
     def __init__(self, volumes: Volumes, runtime: Runtime) -> None:
         self._volumes = volumes
         self._runtime = runtime
 
-    def routes(self) -> list[Route]:
-        """Their routes."""
-        one = "/volumecontent/{volume_id}"
-        return [
-            Route(f"{one}/dir", self._opened(self.list), methods=["GET"]),
-            Route(f"{one}/dir", self._opened(self.make_folder), methods=["POST"]),
-            Route(f"{one}/file", self._opened(self.read), methods=["GET"]),
-            Route(f"{one}/file", self._opened(self.write), methods=["PUT"]),
-            Route(f"{one}/path", self._opened(self.get), methods=["GET"]),
-            Route(f"{one}/path", self._opened(self.change), methods=["PATCH"]),
-            Route(f"{one}/path", self._opened(self.remove), methods=["DELETE"]),
-        ]
+    async def call(self, handler: Handler, request: Request, reads: Mapping[str, Any]) -> Response:
+        """Call a handler with the tree of the request's volume, and answer its errors."""
+        if self._runtime.file_owners is None:
+            raise ApiError(
+                400,
+                "contents of volumes: not supported by a manager that is run by an ordinary user and gives "
+                "sandboxes several users, because it cannot read their files; mount the volume in a sandbox",
+            )
+        tree = self._volumes.tree(request.state.volume)
+        try:
+            with space_for(tree.root):
+                return await handler(self, request, tree=tree, **reads)
+        except OutsideError as error:
+            raise ApiError(400, str(error)) from None
+        except VolumeFullError as error:
+            raise ApiError(507, str(error)) from None
+        except OSError as error:
+            raise _refusal(error, request.query_params.get("path", "")) from error
 
-    async def list(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
-        """What is in a folder."""
-        depth = whole_number(request.query_params, "depth")
-        entries = await asyncio.to_thread(tree.entries, _path(request), 1 if depth is None else depth)
+    @operation(
+        "GET",
+        _DIR,
+        summary="What is in a folder of a volume",
+        answers={200: list[VolumeEntryReply]},
+        refusals=_REFUSALS,
+        access=Access.VOLUME_TOKEN,
+    )
+    async def entries(self, request: Request, query: FolderQuery, tree: VolumeTree) -> Response:
+        entries = await asyncio.to_thread(tree.entries, query.path, query.depth)
         return JSONResponse([_shown(entry) for entry in entries])
 
-    async def make_folder(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
-        """Make a folder: 201."""
-        path, attributes, parents = _path(request), self._attributes(request), _force(request)
-        async with self._volumes.room(volume, 0):
-            entry = await asyncio.to_thread(tree.make_folder, path, attributes, parents=parents)
+    @operation(
+        "POST",
+        _DIR,
+        summary="Make a folder",
+        answers={201: VolumeEntryReply},
+        refusals=_REFUSALS,
+        access=Access.VOLUME_TOKEN,
+    )
+    async def make_folder(self, request: Request, query: NewEntryQuery, tree: VolumeTree) -> Response:
+        async with self._volumes.room(request.state.volume, 0):
+            entry = await asyncio.to_thread(
+                tree.make_folder, query.path, query.attributes, parents=query.force == "true"
+            )
         return JSONResponse(_shown(entry), status_code=201)
 
-    async def read(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
-        """The bytes of a file."""
-        descriptor = await asyncio.to_thread(tree.read, _path(request))
+    @operation(
+        "GET",
+        _FILE,
+        summary="The bytes of a file",
+        answers={200: {"application/octet-stream": bytes}},
+        refusals=_REFUSALS,
+        access=Access.VOLUME_TOKEN,
+    )
+    async def read(self, request: Request, query: PathQuery, tree: VolumeTree) -> Response:
+        descriptor = await asyncio.to_thread(tree.read, query.path)
         return StreamingResponse(_pieces(descriptor), media_type="application/octet-stream")
 
-    async def write(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
-        """Write a file, which is there when all of it has come: 201."""
-        path, attributes, parents = _path(request), self._attributes(request), _force(request)
+    @operation(
+        "PUT",
+        _FILE,
+        summary="Write a file",
+        answers={201: VolumeEntryReply},
+        refusals=_REFUSALS,
+        access=Access.VOLUME_TOKEN,
+        note="The file is there when all of the body has come.",
+    )
+    async def write(self, request: Request, query: NewEntryQuery, tree: VolumeTree) -> Response:
+        volume: VolumeRow = request.state.volume
         with tree.draft() as draft, self._volumes.upload(volume) as take:
             try:
                 size = await _save(request, draft, take)
             except ClientDisconnect:
                 return Response(status_code=499)  # to nobody
             async with self._volumes.room(volume, size):
-                entry = await asyncio.to_thread(tree.place, draft, path, attributes, parents=parents)
+                entry = await asyncio.to_thread(
+                    tree.place, draft, query.path, query.attributes, parents=query.force == "true"
+                )
         return JSONResponse(_shown(entry), status_code=201)
 
-    async def get(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
-        """One file, folder or link."""
-        return JSONResponse(_shown(await asyncio.to_thread(tree.entry, _path(request))))
+    @operation(
+        "GET",
+        _PATH,
+        summary="One file, folder or link",
+        answers={200: VolumeEntryReply},
+        refusals=_REFUSALS,
+        access=Access.VOLUME_TOKEN,
+    )
+    async def get(self, request: Request, query: PathQuery, tree: VolumeTree) -> Response:
+        return JSONResponse(_shown(await asyncio.to_thread(tree.entry, query.path)))
 
-    async def change(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
-        """Set owner, group and permissions."""
-        fields = await read_fields(request)
-        wanted = self._checked(*(fields.integer(name) for name in ("uid", "gid", "mode")))
-        return JSONResponse(_shown(await asyncio.to_thread(tree.change, _path(request), wanted)))
+    @operation(
+        "PATCH",
+        _PATH,
+        summary="Set owner, group and permissions",
+        answers={200: VolumeEntryReply},
+        refusals=_REFUSALS,
+        access=Access.VOLUME_TOKEN,
+    )
+    async def change(
+        self, request: Request, query: PathQuery, body: VolumeAttributesRequest, tree: VolumeTree
+    ) -> Response:
+        return JSONResponse(_shown(await asyncio.to_thread(tree.change, query.path, body.attributes)))
 
-    async def remove(self, request: Request, volume: VolumeRow, tree: VolumeTree) -> Response:
-        """Remove a file, or a folder with all that is in it."""
-        await asyncio.to_thread(tree.remove, _path(request), self._runtime.remove)
+    @operation(
+        "DELETE",
+        _PATH,
+        summary="Remove a file, or a folder with all that is in it",
+        answers={204: None},
+        refusals=_REFUSALS,
+        access=Access.VOLUME_TOKEN,
+    )
+    async def remove(self, request: Request, query: PathQuery, tree: VolumeTree) -> Response:
+        await asyncio.to_thread(tree.remove, query.path, self._runtime.remove)
         return Response(status_code=204)
-
-    def _opened(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        async def handle(request: Request) -> Response:
-            volume = self._allowed(request)
-            if self._runtime.file_owners is None:
-                raise ApiError(
-                    400,
-                    "contents of volumes: not supported by a manager that is run by an ordinary user and gives "
-                    "sandboxes several users, because it cannot read their files; mount the volume in a sandbox",
-                )
-            tree = self._volumes.tree(volume)
-            try:
-                with space_for(tree.root):
-                    return await handler(request, volume, tree)
-            except OutsideError as error:
-                raise ApiError(400, str(error)) from None
-            except VolumeFullError as error:
-                raise ApiError(507, str(error)) from None
-            except OSError as error:
-                raise _refusal(error, request.query_params.get("path", "")) from error
-
-        return handle
-
-    def _allowed(self, request: Request) -> VolumeRow:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        volume = self._volumes.opened_by(request.path_params["volume_id"], token.strip())
-        if scheme.lower() != "bearer" or volume is None:
-            raise ApiError(401, "Invalid volume token: it comes with the volume, and is sent as Authorization: Bearer")
-        return volume
-
-    def _attributes(self, request: Request) -> Attributes:
-        return self._checked(*(whole_number(request.query_params, name) for name in ("uid", "gid", "mode")))
-
-    def _checked(self, uid: int | None, gid: int | None, mode: int | None) -> Attributes:
-        for name, value in (("uid", uid), ("gid", gid)):
-            if value is not None and not 0 <= value <= HIGHEST_ID:
-                raise ApiError(400, f"{name} must be 0 to {HIGHEST_ID}, got {value}")
-        if mode is not None and not 0 <= mode <= 0o7777:
-            raise ApiError(400, f"mode must be 0 to {0o7777} (0o7777), got {mode}")
-        return Attributes(uid, gid, mode)
 
 
 async def _save(request: Request, draft: Path, take: Callable[[int], None]) -> int:
@@ -168,21 +266,6 @@ async def _pieces(descriptor: int) -> AsyncIterator[bytes]:
         os.close(descriptor)
 
 
-def _path(request: Request) -> str:
-    path = request.query_params.get("path")
-    if path is None:
-        raise ApiError(400, "path is missing; it is a place in the volume, such as /folder/file")
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise ApiError(400, "path is not UTF-8") from None
-    return path
-
-
-def _force(request: Request) -> bool:
-    return one_of(request.query_params, "force", ("false", "true")) == "true"
-
-
 def _refusal(error: OSError, path: str) -> Exception:
     shown = path[:200]
     if error.errno in _MISSING:
@@ -193,9 +276,9 @@ def _refusal(error: OSError, path: str) -> Exception:
     return error
 
 
-def _shown(entry: Entry) -> dict[str, Any]:
+def _shown(entry: Entry) -> VolumeEntryReply:
     facts = entry.facts
-    return {
+    reply: VolumeEntryReply = {
         "name": entry.path.rpartition("/")[2],
         "type": _KINDS.get(stat.S_IFMT(facts.st_mode), "unknown"),
         "path": entry.path,
@@ -203,8 +286,10 @@ def _shown(entry: Entry) -> dict[str, Any]:
         "mode": stat.S_IMODE(facts.st_mode),
         "uid": entry.uid,
         "gid": entry.gid,
-        "atime": timestamp(datetime.fromtimestamp(facts.st_atime, UTC)),
-        "mtime": timestamp(datetime.fromtimestamp(facts.st_mtime, UTC)),
-        "ctime": timestamp(datetime.fromtimestamp(facts.st_ctime, UTC)),
-        **({"target": entry.target} if entry.target is not None else {}),
+        "atime": timestamp(facts.st_atime),
+        "mtime": timestamp(facts.st_mtime),
+        "ctime": timestamp(facts.st_ctime),
     }
+    if entry.target is not None:
+        reply["target"] = entry.target
+    return reply

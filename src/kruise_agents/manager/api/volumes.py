@@ -1,24 +1,28 @@
-"""Volumes over REST, and what a create call says about them."""
+"""Volumes over REST, and the volumes that a create call names."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, TypedDict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from ...protocol.fields import Fields
 from ..accounts.keys import Keys
 from ..sandboxes.sandbox import VolumeMount
 from ..state.tables import VolumeRow
 from ..volumes import NameTakenError, Volumes, VolumeUsedError
 from .auth import owner_of, still_valid
 from .errors import ApiError
-from .reading import Fields, read_fields
+from .reading import Check, Schema
+from .routes import Resource, operation
 
+MAX_MOUNTS = 20
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-_NOT_BELOW = (
+_SYSTEM_FOLDERS = (
     "/bin",
     "/boot",
     "/dev",
@@ -32,50 +36,90 @@ _NOT_BELOW = (
     "/sbin",
     "/sys",
     "/usr",
+    "/home/user/.local",
 )
-_NOT_AT = ("/", "/code", "/home", "/home/user", "/opt", "/root", "/srv", "/tmp", "/var")  # noqa: S108 - of sandboxes
-_NOT_IN_HOME = ("/home/user/.local",)
-MAX_MOUNTS = 20
+"""Folders that a volume can neither replace nor be in."""
+_NEEDED_FOLDERS = ("/", "/code", "/home", "/home/user", "/opt", "/root", "/srv", "/tmp", "/var")  # noqa: S108 - of sandboxes
+"""Folders that a volume can be in and cannot replace."""
 
 
-class VolumeRoutes:
-    """The handlers, over the volumes of one manager."""
+def _check_name(name: str, text: str) -> None:
+    if _NAME.fullmatch(text) is None:
+        raise ApiError(400, f"Invalid volume name: {text[:60]!r} is not 1 to 128 of a-z, A-Z, 0-9, '_' and '-'")
+
+
+@dataclass(frozen=True, slots=True)
+class NewVolumeRequest:
+    """The body of a new volume."""
+
+    name: Annotated[str, Check(_check_name), Schema(pattern=f"^{_NAME.pattern}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class NewVolumeMountRequest:
+    """A volume that a create call names, and its place in the sandbox."""
+
+    name: str
+    path: str
+
+
+class ListedVolumeReply(TypedDict):
+    """An entry of a list of volumes."""
+
+    volumeID: str
+    name: str
+
+
+class VolumeReply(ListedVolumeReply):
+    """A volume, with the token for its contents."""
+
+    token: str
+
+
+class VolumeRoutes(Resource):
+    """The routes of volumes, over the volumes of one manager."""
 
     def __init__(self, volumes: Volumes, keys: Keys) -> None:
         self._volumes = volumes
         self._keys = keys
 
-    def routes(self) -> list[Route]:
-        """Their routes."""
-        return [
-            Route("/volumes", self.list, methods=["GET"]),
-            Route("/volumes", self.make, methods=["POST"]),
-            Route("/volumes/{volume_id}", self.get, methods=["GET"]),
-            Route("/volumes/{volume_id}", self.remove, methods=["DELETE"]),
-        ]
-
-    async def list(self, request: Request) -> Response:
-        """The caller's volumes, oldest first."""
+    @operation("GET", "/volumes", summary="List volumes, oldest first", answers={200: list[ListedVolumeReply]})
+    async def list_all(self, request: Request) -> Response:
         rows = self._volumes.all(owner_of(request))
-        return JSONResponse([{"volumeID": row.id, "name": row.name} for row in rows])
+        return JSONResponse([ListedVolumeReply(volumeID=row.id, name=row.name) for row in rows])
 
-    async def make(self, request: Request) -> Response:
-        """Make an empty volume: 201 with the token for its contents."""
-        name = (await read_fields(request)).text("name")
-        if _NAME.fullmatch(name) is None:
-            raise ApiError(400, f"Invalid volume name: {name[:60]!r} is not 1 to 128 of a-z, A-Z, 0-9, '_' and '-'")
+    @operation(
+        "POST",
+        "/volumes",
+        summary="Make an empty volume",
+        answers={201: VolumeReply},
+        refusals=(400, 500, 507),
+    )
+    async def make(self, request: Request, body: NewVolumeRequest) -> Response:
         try:
-            row = await self._volumes.make(name, still_valid(request, self._keys).id)
+            row = await self._volumes.make(body.name, still_valid(request, self._keys).id)
         except NameTakenError as error:
             raise ApiError(400, str(error)) from None
         return JSONResponse(self._shown(row), status_code=201)
 
+    @operation(
+        "GET",
+        "/volumes/{volume_id}",
+        summary="One volume",
+        answers={200: VolumeReply},
+        refusals=(404,),
+    )
     async def get(self, request: Request) -> Response:
-        """One volume, with the token for its contents."""
         return JSONResponse(self._shown(self._found(request)))
 
+    @operation(
+        "DELETE",
+        "/volumes/{volume_id}",
+        summary="Destroy a volume with all that is in it",
+        answers={204: None},
+        refusals=(404, 409, 507),
+    )
     async def remove(self, request: Request) -> Response:
-        """Destroy a volume with all that is in it."""
         try:
             await self._volumes.remove(self._found(request))
         except VolumeUsedError as error:
@@ -88,40 +132,52 @@ class VolumeRoutes:
             raise ApiError(404, "Volume not found")
         return row
 
-    def _shown(self, row: VolumeRow) -> dict[str, Any]:
+    def _shown(self, row: VolumeRow) -> VolumeReply:
         # No domain: the contents are where the client found the manager.
         return {"volumeID": row.id, "name": row.name, "token": self._volumes.token(row)}
 
 
-def read_volume_mounts(fields: Fields, volumes: Volumes, owner: str) -> tuple[VolumeMount, ...]:
-    """The volumes that a create call names, each with its place in the sandbox.
+def read_volume_mounts(fields: Fields, name: str) -> list[NewVolumeMountRequest]:
+    """Return the volumes that the body of a create names.
 
     Raises:
-        ApiError: 400, naming what cannot be; 404 for a volume that the caller does not have.
+        ApiError: 400, naming the field and what is wrong with its value.
+    """
+    mounts: list[NewVolumeMountRequest] = []
+    for number, entry in enumerate(fields.objects(name)):
+        where = f"{name}[{number}]"
+        if number == MAX_MOUNTS:
+            raise ApiError(400, f"{name} has more than {MAX_MOUNTS} entries")
+        mount = NewVolumeMountRequest(entry.text("name") or "", entry.text("path") or "")
+        if not mount.name:
+            raise ApiError(400, f"{where}.name cannot be empty")
+        if problem := _problem(mount.path):
+            raise ApiError(400, f"{where}.path is invalid: {mount.path[:80]!r} {problem}")
+        for other in mounts:
+            if other.path == mount.path:
+                raise ApiError(400, f'{where}.path "{mount.path}" is duplicated')
+            if _is_below(mount.path, other.path) or _is_below(other.path, mount.path):
+                raise ApiError(400, f'{where}.path is invalid: "{mount.path}" and "{other.path}" lie in each other')
+        mounts.append(mount)
+    return mounts
+
+
+def volume_mounts(requested: Sequence[NewVolumeMountRequest], volumes: Volumes, owner: str) -> tuple[VolumeMount, ...]:
+    """Return the mounts of a new sandbox.
+
+    Raises:
+        ApiError: 404 for a volume that the caller does not have.
     """
     mounts: list[VolumeMount] = []
-    for number, entry in enumerate(fields.objects("volumeMounts")):
-        field = f"volumeMounts[{number}]"
-        if number == MAX_MOUNTS:
-            raise ApiError(400, f"volumeMounts has more than {MAX_MOUNTS} entries")
-        if "name" not in entry.names() or not (name := entry.text("name")):
-            raise ApiError(400, f"{field}.name cannot be empty")
-        path = entry.text("path") if "path" in entry.names() else ""
-        if why := _why_not(path):
-            raise ApiError(400, f"{field}.path is invalid: {path[:80]!r} {why}")
-        for other in mounts:
-            if other.path == path:
-                raise ApiError(400, f'{field}.path "{path}" is duplicated')
-            if f"{path}/".startswith(f"{other.path}/") or f"{other.path}/".startswith(f"{path}/"):
-                raise ApiError(400, f'{field}.path is invalid: "{path}" and "{other.path}" lie in each other')
-        row = volumes.find(owner, name=name)
+    for number, mount in enumerate(requested):
+        row = volumes.find(owner, name=mount.name)
         if row is None:
-            raise ApiError(404, f"{field}: volume '{name[:80]}' not found")
-        mounts.append(VolumeMount(row.id, row.name, path))
+            raise ApiError(404, f"volumeMounts[{number}]: volume '{mount.name[:80]}' not found")
+        mounts.append(VolumeMount(row.id, row.name, mount.path))
     return tuple(mounts)
 
 
-def _why_not(path: str) -> str | None:
+def _problem(path: str) -> str | None:
     parts = path.split("/")
     if not path.startswith("/"):
         return "is not absolute"
@@ -129,6 +185,10 @@ def _why_not(path: str) -> str | None:
         return "is not clean: no empty part, '.', '..', zero byte or '/' at its end"
     if len(path.encode("utf-8", "surrogatepass")) > 1024 or any(len(part.encode()) > 255 for part in parts):
         return "is too long"
-    if path in _NOT_AT or any(f"{path}/".startswith(f"{one}/") for one in (*_NOT_BELOW, *_NOT_IN_HOME)):
+    if path in _NEEDED_FOLDERS or any(_is_below(path, folder) for folder in _SYSTEM_FOLDERS):
         return "is a place that the sandbox needs for itself"
     return None
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder}/")

@@ -13,15 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 
 from kruise_agents.keys import encode_key
 from kruise_agents.manager.accounts.keys import Keys
-from kruise_agents.manager.api.auth import RequireKey
+from kruise_agents.manager.api.auth import RequireCredentials
 from kruise_agents.manager.api.errors import ApiError
-from kruise_agents.manager.api.reading import Fields
-from kruise_agents.manager.api.sandboxes.idempotency import KEPT_SECONDS, Chosen, IdempotentCreates
+from kruise_agents.manager.api.sandboxes.idempotency import KEPT_SECONDS, IdempotentCreates, OnIdAssigned
 from kruise_agents.manager.state.database import Database, NoSpaceError
 from kruise_agents.manager.state.secret import StateSecret
 from support.managers import RunningManager, running_manager, wait_for
@@ -92,7 +90,9 @@ def test_a_manager_may_be_given_either_spelling_too(configured: str, tmp_path: P
 
     raw = "some-api-key" if "6f6b6167" in configured else configured
     store = Database(tmp_path / "state.db")
-    transport = httpx.ASGITransport(RequireKey(app, Keys([configured], store, StateSecret(b"x" * 32))))
+    keys = Keys([configured], store, StateSecret(b"x" * 32))
+    volumes: Any = None  # no route asks for one
+    transport = httpx.ASGITransport(RequireCredentials(app, keys, volumes, routes=[]))
 
     async def statuses() -> list[int]:
         async with httpx.AsyncClient(transport=transport, base_url="http://m") as client:
@@ -103,9 +103,9 @@ def test_a_manager_may_be_given_either_spelling_too(configured: str, tmp_path: P
     store.close()
 
 
-Create = Callable[[Chosen], Awaitable[Response]]
+Create = Callable[[OnIdAssigned], Awaitable[Response]]
 OWNER = "id of an API key"
-HEADERS = Headers({"Idempotency-Key": "k", "X-API-Key": "a"})
+KEY = "k"
 SECRET = StateSecret(b"x" * 32)
 
 
@@ -124,7 +124,7 @@ def counting(*outcomes: Exception | None) -> tuple[Create, list[int]]:
     made: list[int] = []
     left = list(outcomes)
 
-    async def make(chosen: Chosen) -> Response:
+    async def make(on_id_assigned: OnIdAssigned) -> Response:
         made.append(len(made))
         if left and (error := left.pop(0)) is not None:
             raise error
@@ -139,10 +139,10 @@ def test_a_create_that_crashed_is_never_repeated(store: Database) -> None:
     async def walk() -> None:
         creates = IdempotentCreates(store, SECRET)
         with pytest.raises(ZeroDivisionError):
-            await creates.answer(OWNER, HEADERS, Fields({}), make, gone)
+            await creates.answer(OWNER, KEY, {}, make, gone)
         for _ in range(2):
             with pytest.raises(ApiError, match="a sandbox may exist") as caught:
-                await creates.answer(OWNER, HEADERS, Fields({}), make, gone)
+                await creates.answer(OWNER, KEY, {}, make, gone)
             assert (caught.value.status, caught.value.error_code) == (409, "idempotency_outcome_unknown")
             assert caught.value.headers == {"Should-Retry": "false"}
 
@@ -154,14 +154,14 @@ def test_a_create_goes_on_when_its_client_leaves(store: Database) -> None:
     async def walk() -> bytes:
         creates, ready = IdempotentCreates(store, SECRET), asyncio.Event()
 
-        async def make(chosen: Chosen) -> Response:
+        async def make(on_id_assigned: OnIdAssigned) -> Response:
             await ready.wait()
             return Response(b"made", 201)
 
-        first = asyncio.create_task(creates.answer(OWNER, HEADERS, Fields({}), make, gone))
+        first = asyncio.create_task(creates.answer(OWNER, KEY, {}, make, gone))
         await asyncio.sleep(0)
         first.cancel()
-        second = asyncio.create_task(creates.answer(OWNER, HEADERS, Fields({}), make, gone))
+        second = asyncio.create_task(creates.answer(OWNER, KEY, {}, make, gone))
         await asyncio.sleep(0)
         ready.set()
         return bytes((await second).body)
@@ -175,7 +175,7 @@ def test_a_key_belongs_to_one_api_key(store: Database) -> None:
     async def walk() -> None:
         creates = IdempotentCreates(store, SECRET)
         for owner in ("a", "a", "b"):
-            await creates.answer(owner, HEADERS, Fields({}), make, gone)
+            await creates.answer(owner, KEY, {}, make, gone)
 
     asyncio.run(walk())
     assert made == [0, 1]
@@ -189,7 +189,7 @@ def test_a_create_is_remembered_for_ten_minutes(store: Database) -> None:
     async def walk() -> None:
         creates = IdempotentCreates(store, SECRET, clock=lambda: now[0])
         for now[0] in (0.0, KEPT_SECONDS - 1, KEPT_SECONDS + 1):
-            await creates.answer(OWNER, HEADERS, Fields({}), make, gone)
+            await creates.answer(OWNER, KEY, {}, make, gone)
 
     asyncio.run(walk())
     assert made == [0, 1]
@@ -201,15 +201,14 @@ def test_what_was_made_is_known_to_the_next_manager_for_ten_minutes_and_the_olde
     now = [0.0]
     made: list[str] = []
 
-    async def make(chosen: Chosen) -> Response:
+    async def make(on_id_assigned: OnIdAssigned) -> Response:
         made.append(f"i{len(made)}")
-        chosen(made[-1])
+        on_id_assigned(made[-1])
         return Response(made[-1].encode(), 201)
 
     async def ask(key: str, owner: str = OWNER) -> bytes:
         creates = IdempotentCreates(store, SECRET, clock=lambda: now[0], most=3)
-        headers = Headers({"Idempotency-Key": key})
-        return bytes((await creates.answer(owner, headers, Fields({}), make, lambda one: Response(one, 201))).body)
+        return bytes((await creates.answer(owner, key, {}, make, lambda one: Response(one, 201))).body)
 
     async def walk() -> None:
         assert await ask("a") == await ask("a") == b"i0"
@@ -231,8 +230,8 @@ def test_a_create_for_which_the_disk_was_full_may_be_tried_again(store: Database
     async def walk() -> None:
         creates = IdempotentCreates(store, SECRET)
         with pytest.raises(NoSpaceError):
-            await creates.answer(OWNER, HEADERS, Fields({}), make, gone)
-        await creates.answer(OWNER, HEADERS, Fields({}), make, gone)
+            await creates.answer(OWNER, KEY, {}, make, gone)
+        await creates.answer(OWNER, KEY, {}, make, gone)
 
     asyncio.run(walk())
     assert made == [0, 1]

@@ -1,17 +1,21 @@
 """One sandbox for one ``Idempotency-Key``, however often its create arrives.
 
-e2b 2.60.0 and later repeat a create that was answered 429, 502, 503 or 504, by whoever stands in between. With the
-header (``idempotency_key=`` from e2b 2.61.0 on; ``patch_e2b`` adds one) the repetition gets the same sandbox: the same
-answer while the first is at work, and one made anew afterwards, also from the next manager on the same state folder.
+Proxies between client and manager may answer a create with 429, 502, 503 or 504, and e2b 2.60.0 and later then repeat
+the create. With the header (``idempotency_key=`` from e2b 2.61.0 on; ``patch_e2b`` adds one) the repetition gets the
+same sandbox: the same answer while the first create is at work, and a new answer about that sandbox afterwards, also
+from the next manager on the same state folder.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from starlette.responses import Response
 
@@ -19,17 +23,30 @@ from ...state.database import Database, NoSpaceError
 from ...state.secret import StateSecret
 from ...state.tables import CreateRow
 from ..errors import DO_NOT_RETRY, ApiError
-from ..reading import Fields
+from ..reading import Check, Name, Schema
 
 HEADER = "Idempotency-Key"
 KEPT_SECONDS = 600.0
 MOST_KEPT = 10_000
-"""How many are remembered; the oldest are forgotten first."""
+"""The number of creates that are remembered; the oldest are forgotten first."""
 
 _DELETE_OLD = """
 DELETE FROM creates WHERE until <= ? OR key IN (SELECT key FROM creates ORDER BY until DESC LIMIT -1 OFFSET ?)
 """
 _FORM = re.compile(r"[a-z0-9-]{1,255}")
+OnIdAssigned = Callable[[str], None]
+
+
+def _check_key(name: str, key: str) -> None:
+    if _FORM.fullmatch(key) is None:
+        raise ApiError(400, f"header {name} must be 1 to 255 of a-z, 0-9 and '-', got {key[:60]!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyHeaders:
+    """The header of creates that may arrive again."""
+
+    key: Annotated[str | None, Name(HEADER), Check(_check_key), Schema(pattern=f"^{_FORM.pattern}$")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +56,15 @@ class _Create:
     outcome: asyncio.Future[Response]
 
 
-Chosen = Callable[[str], None]
-
-
 class IdempotentCreates:
-    """The creates that carried a key: in memory while they are at work, and which sandbox was made in the store.
+    """The creates that carried a key: in memory while they are at work, and by sandbox in the store afterwards.
 
-    Parameters:
-        store: where they are written down, without the keys and the bodies.
-        secret: what these are digested with.
-        clock: seconds since the epoch.
+    Args:
+        store: the database, which gets digests of keys and bodies only.
+        secret: the secret of these digests.
+        clock: returns seconds since the epoch.
         kept: seconds for which a create is remembered.
-        most: how many are.
+        most: the number of creates that are remembered.
     """
 
     def __init__(
@@ -71,67 +85,64 @@ class IdempotentCreates:
     async def answer(
         self,
         owner: str,
-        headers: Mapping[str, str],
-        fields: Fields,
-        create: Callable[[Chosen], Awaitable[Response]],
-        again: Callable[[str], Response | None],
+        key: str | None,
+        body: Mapping[str, Any],
+        create: Callable[[OnIdAssigned], Awaitable[Response]],
+        replay: Callable[[str], Response | None],
     ) -> Response:
-        """The answer to one request: of ``create``, or for the request before it with the same key.
+        """Return the answer of ``create``, or of the earlier create with the same key.
 
-        A create goes on when its client leaves, and a repetition that arrives meanwhile waits for it. One that
-        was refused is forgotten: nothing was made, so the next attempt may. One that crashed may have left
-        something, and is never repeated.
+        A create goes on when its client leaves, and a repetition that arrives meanwhile waits for the create. A refused
+        create is forgotten, because nothing was made and the next attempt may succeed. A create that crashed may have
+        left a sandbox, and is never repeated.
 
-        Parameters:
-            owner: the id of the API key; the keys of another one are other keys.
-            create: is given what it has to tell the sandbox's id before that runs.
-            again: the answer to the create of a sandbox that was made before; None: it is not there any more.
+        Args:
+            owner: the id of the API key; different API keys do not share idempotency keys.
+            create: makes the sandbox, and passes its id to the given function before the sandbox starts.
+            replay: returns the answer to the create of an existing sandbox, or None if that sandbox is gone.
 
         Raises:
-            ApiError: 400 for a key that cannot be one; 422 when the key came with another body before; 409 when
-                nobody knows how the first one ended, or its sandbox is gone and the answer with it.
+            ApiError: 422 when the key came with another body before; 409 when the outcome of the first create is
+                unknown, or its sandbox is gone.
         """
-        given = headers.get(HEADER)
-        if given is None:
+        if key is None:
             return await create(lambda sandbox_id: None)
-        if _FORM.fullmatch(given) is None:
-            raise ApiError(400, f"header {HEADER} must be 1 to 255 of a-z, 0-9 and '-', got {given[:60]!r}")
         self._forget_old()
-        key = self._secret.digest_of_create(f"{owner}:{given}".encode())
-        body = self._secret.digest_of_create(fields.digest())
-        known = self._creates.get(key)
-        written = next(iter(self._store.select(CreateRow, key=key)), None) if known is None else None
+        key_digest = self._secret.digest_of_create(f"{owner}:{key}".encode())
+        body_digest = self._secret.digest_of_create(_digest(body))
+        known = self._creates.get(key_digest)
+        written = next(iter(self._store.select(CreateRow, key=key_digest)), None) if known is None else None
         first = known or written
-        if first is not None and first.body != body:
+        if first is not None and first.body != body_digest:
             raise ApiError(
                 422,
-                f"{HEADER} {given!r} was used for a create with another body; use a new key",
+                f"{HEADER} {key!r} was used for a create with another body; use a new key",
                 error_code="idempotency_request_mismatch",
                 headers=DO_NOT_RETRY,
             )
         if written is not None:
-            return _required(again(written.sandbox), given, written.sandbox)
+            return _required(replay(written.sandbox), key, written.sandbox)
         if known is None:
-            known = self._begin(key, body, create)
+            known = self._begin(key_digest, body_digest, create)
         elif known.outcome.done() and not _is_answer(known.outcome):
             raise ApiError(
                 409,
-                f"the create with {HEADER} {given!r} crashed; a sandbox may exist. List them, then use a new key",
+                f"the create with {HEADER} {key!r} crashed; a sandbox may exist. List them, then use a new key",
                 error_code="idempotency_outcome_unknown",
                 headers=DO_NOT_RETRY,
             )
         return _copy(await asyncio.shield(known.outcome))
 
-    def _begin(self, key: bytes, body: bytes, create: Callable[[Chosen], Awaitable[Response]]) -> _Create:
+    def _begin(self, key: bytes, body: bytes, create: Callable[[OnIdAssigned], Awaitable[Response]]) -> _Create:
         until = self._clock() + self._kept
         made: list[str] = []
 
-        def chosen(sandbox_id: str) -> None:
+        def on_id_assigned(sandbox_id: str) -> None:
             made.append(sandbox_id)
             self._store.save(CreateRow(key, body, sandbox_id, until))
 
         async def run() -> Response:
-            return await create(chosen)
+            return await create(on_id_assigned)
 
         outcome = asyncio.create_task(run())
         self._creates[key] = begun = _Create(body, until, outcome)
@@ -140,7 +151,7 @@ class IdempotentCreates:
 
     def _ended(self, key: bytes, made: list[str], outcome: asyncio.Task[Response]) -> None:
         if made and _is_answer(outcome):
-            # It is written down: what is only there to be repeated takes no memory.
+            # The store remembers the sandbox, so no answer has to stay in memory.
             self._creates.pop(key, None)
         elif not outcome.cancelled() and isinstance(outcome.exception(), ApiError | NoSpaceError):
             self._creates.pop(key, None)
@@ -150,12 +161,18 @@ class IdempotentCreates:
     def _forget_old(self) -> None:
         now = self._clock()
         self._store.write(_DELETE_OLD, (now, self._most))
-        # In the order of their beginning, so the first one that is young enough ends the search.
+        # Creates are in the order of their beginning, so the first young create ends the search.
         while self._creates:
             key, oldest = next(iter(self._creates.items()))
             if (oldest.until > now and len(self._creates) <= self._most) or not oldest.outcome.done():
                 return
             del self._creates[key]
+
+
+def _digest(body: Mapping[str, Any]) -> bytes:
+    """Return the digest of a body, which does not depend on how the JSON was written."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _is_answer(outcome: asyncio.Future[Response]) -> bool:
@@ -174,5 +191,5 @@ def _required(answer: Response | None, key: str, sandbox_id: str) -> Response:
 
 
 def _copy(response: Response) -> Response:
-    """A response is sent once; this one says the same again."""
+    # A response object can be sent only once.
     return Response(response.body, response.status_code, dict(response.headers))

@@ -1,73 +1,31 @@
-"""What the programs of sandboxes wrote, over REST."""
+"""Logs of sandboxes over REST."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Annotated, Literal, TypedDict, get_args
 
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from ...sandboxes.log import LEVELS, LogLine, read_log, select
+from ...sandboxes.log import LogLine, read_log, select
 from ...sandboxes.sandbox import Sandbox
 from ...sandboxes.service import SandboxService
 from ..auth import own_sandbox
 from ..errors import ApiError
-from ..reading import one_of, whole_number
-from ..replies import timestamp
+from ..formats import Timestamp, timestamp
+from ..reading import Check, Read, Schema, whole_number
+from ..routes import Resource, operation
 
 MAX_LINES = 1000
 MAX_SEARCH = 256
 
 
-class LogRoutes:
-    """The handlers, over the sandboxes of one manager."""
-
-    def __init__(self, sandboxes: SandboxService) -> None:
-        self._sandboxes = sandboxes
-
-    def routes(self) -> list[Route]:
-        """Their routes."""
-        return [
-            Route("/sandboxes/{sandbox_id}/logs", self.v1, methods=["GET"]),
-            Route("/v2/sandboxes/{sandbox_id}/logs", self.v2, methods=["GET"]),
-        ]
-
-    async def v1(self, request: Request) -> Response:
-        """The lines from a time on, oldest first."""
-        query = request.query_params
-        start, limit = _moment(query, "start"), _limit(query)
-        lines = await _lines(own_sandbox(request, self._sandboxes))
-        shown = list(islice(select(lines, cursor=start, backward=False, level=LEVELS[0], search=""), limit))
-        plain = [{"timestamp": timestamp(line.at), "line": line.text} for line in shown]
-        return JSONResponse({"logs": plain, "logEntries": [_entry(line) for line in shown]})
-
-    async def v2(self, request: Request) -> Response:
-        """The lines up to a time, newest first, or from it on; only those of a level, or with a text in them."""
-        query = request.query_params
-        cursor, limit = _moment(query, "cursor"), _limit(query)
-        backward = one_of(query, "direction", ("backward", "forward")) == "backward"
-        level, search = one_of(query, "level", LEVELS), query.get("search", "")
-        if len(search) > MAX_SEARCH:
-            raise ApiError(400, f"search has {len(search)} characters; it may have {MAX_SEARCH}")
-        lines = await _lines(own_sandbox(request, self._sandboxes))
-        shown = islice(select(lines, cursor=cursor, backward=backward, level=level, search=search), limit)
-        return JSONResponse({"logs": [_entry(line) for line in shown]})
-
-
-async def _lines(sandbox: Sandbox) -> list[LogLine]:
-    return await asyncio.to_thread(read_log, sandbox.program.layout.log, sandbox.started_at)
-
-
-def _entry(line: LogLine) -> dict[str, Any]:
-    return {"timestamp": timestamp(line.at), "message": line.text, "level": line.level, "fields": {}}
-
-
-def _moment(query: QueryParams, name: str) -> datetime | None:
+def _read_moment(query: Mapping[str, str], name: str) -> datetime | None:
     milliseconds = whole_number(query, name)
     if milliseconds is None:
         return None
@@ -77,6 +35,110 @@ def _moment(query: QueryParams, name: str) -> datetime | None:
         raise ApiError(400, f"{name} must be a time in milliseconds, got {milliseconds}") from None
 
 
-def _limit(query: QueryParams) -> int:
-    limit = whole_number(query, "limit")
-    return MAX_LINES if limit is None else min(limit, MAX_LINES)
+def _check_search(name: str, text: str) -> None:
+    if len(text) > MAX_SEARCH:
+        raise ApiError(400, f"{name} has {len(text)} characters; it may have {MAX_SEARCH}")
+
+
+Moment = Annotated[
+    datetime | None,
+    Read(_read_moment),
+    Schema(type="integer", minimum=0, description="milliseconds since 1970"),
+]
+Lines = Annotated[int, Schema(minimum=0, description=f"{MAX_LINES} at most, which is the default")]
+Level = Literal["debug", "info", "warn", "error"]
+LEVELS = list(get_args(Level))
+
+
+@dataclass(frozen=True, slots=True)
+class LogsQuery:
+    """The query of the older logs."""
+
+    start: Moment = None
+    limit: Lines = MAX_LINES
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntriesQuery:
+    """The query of the newer logs."""
+
+    cursor: Moment = None
+    limit: Lines = MAX_LINES
+    direction: Literal["backward", "forward"] = "backward"
+    level: Annotated[Level, Schema(description="this and what is worse")] = "debug"
+    search: Annotated[str, Check(_check_search), Schema(maxLength=MAX_SEARCH)] = ""
+
+
+class LogEntryReply(TypedDict):
+    """A line with its level."""
+
+    timestamp: Timestamp
+    message: str
+    level: Annotated[str, Schema(enum=LEVELS)]
+    fields: Mapping[str, str]
+
+
+class LogLineReply(TypedDict):
+    """A line of the older logs."""
+
+    timestamp: Timestamp
+    line: str
+
+
+class LogsReply(TypedDict):
+    """The answer of the older logs."""
+
+    logs: Sequence[LogLineReply]
+    logEntries: Sequence[LogEntryReply]
+
+
+class LogEntriesReply(TypedDict):
+    """The answer of the newer logs."""
+
+    logs: Sequence[LogEntryReply]
+
+
+class LogRoutes(Resource):
+    """The routes of logs: v1 from a time on, v2 filtered and in either direction."""
+
+    def __init__(self, sandboxes: SandboxService) -> None:
+        self._sandboxes = sandboxes
+
+    @operation(
+        "GET",
+        "/sandboxes/{sandbox_id}/logs",
+        summary="What a sandbox's own program wrote, oldest first",
+        answers={200: LogsReply},
+        refusals=(400, 404),
+    )
+    async def v1(self, request: Request, query: LogsQuery) -> Response:
+        lines = await _lines(own_sandbox(request, self._sandboxes))
+        found = select(lines, cursor=query.start, backward=False, level="debug", search="")
+        shown = list(islice(found, min(query.limit, MAX_LINES)))
+        reply: LogsReply = {
+            "logs": [{"timestamp": timestamp(line.at), "line": line.text} for line in shown],
+            "logEntries": [_entry(line) for line in shown],
+        }
+        return JSONResponse(reply)
+
+    @operation(
+        "GET",
+        "/v2/sandboxes/{sandbox_id}/logs",
+        summary="What a sandbox's own program wrote, newest first unless asked otherwise",
+        answers={200: LogEntriesReply},
+        refusals=(400, 404),
+    )
+    async def v2(self, request: Request, query: LogEntriesQuery) -> Response:
+        lines = await _lines(own_sandbox(request, self._sandboxes))
+        backward = query.direction == "backward"
+        found = select(lines, cursor=query.cursor, backward=backward, level=query.level, search=query.search)
+        reply: LogEntriesReply = {"logs": [_entry(line) for line in islice(found, min(query.limit, MAX_LINES))]}
+        return JSONResponse(reply)
+
+
+async def _lines(sandbox: Sandbox) -> list[LogLine]:
+    return await asyncio.to_thread(read_log, sandbox.program.layout.log, sandbox.started_at)
+
+
+def _entry(line: LogLine) -> LogEntryReply:
+    return {"timestamp": timestamp(line.at), "message": line.text, "level": line.level, "fields": {}}

@@ -1,68 +1,130 @@
-"""What sandboxes use, over REST."""
+"""Resource use of sandboxes over REST."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, TypedDict
 
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from ...sandboxes.service import SandboxService
 from ...sandboxes.usage_history import Sample, UsageHistory
 from ..auth import own_sandbox, owner_of
 from ..errors import ApiError
-from ..reading import whole_number
+from ..formats import Timestamp
+from ..reading import Name, Read, Schema, whole_number
+from ..routes import Resource, operation
 
 MAX_IDS = 100
 _LEAST_MILLISECONDS = 10**11
 """Larger times are milliseconds, which e2b 2.8.0 ... 2.10.1 sends; as seconds this is in the year 5138."""
 
 
-class MetricsRoutes:
-    """The handlers, over the sandboxes of one manager and their measurements."""
+def _read_seconds(query: Mapping[str, str], name: str) -> float | None:
+    value = whole_number(query, name)
+    return value / 1000 if value is not None and value > _LEAST_MILLISECONDS else value
 
-    def __init__(self, sandboxes: SandboxService, measurements: UsageHistory) -> None:
+
+def _read_ids(query: Mapping[str, str], name: str) -> list[str]:
+    ids = [sandbox_id for sandbox_id in query.get(name, "").split(",") if sandbox_id]
+    if not 1 <= len(ids) <= MAX_IDS:
+        raise ApiError(400, f"{name} must be 1 to {MAX_IDS} ids with commas between them, got {len(ids)}")
+    return ids
+
+
+UnixTime = Annotated[
+    float | None,
+    Read(_read_seconds),
+    Schema(type="integer", minimum=0, description="seconds; above 10^11 milliseconds"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """The query of one sandbox's history."""
+
+    start: UnixTime = None
+    end: UnixTime = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastMetricsQuery:
+    """The query of several sandboxes' last samples."""
+
+    sandbox_ids: Annotated[
+        list[str],
+        Name("sandbox_ids"),
+        Read(_read_ids),
+        Schema(type="string", description=f"1 to {MAX_IDS} ids, joined by commas"),
+    ]
+
+
+class MetricReply(TypedDict):
+    """A sample; sizes are in bytes."""
+
+    timestamp: Timestamp
+    timestampUnix: int
+    cpuCount: int
+    cpuUsedPct: float
+    memUsed: int
+    memTotal: int
+    memCache: int
+    diskUsed: int
+    diskTotal: int
+
+
+class LastMetricsReply(TypedDict):
+    """The last sample of each sandbox, by id."""
+
+    sandboxes: Mapping[str, MetricReply]
+
+
+class MetricsRoutes(Resource):
+    """The routes of metrics. The application has them before the route of a sandbox called ``metrics``."""
+
+    def __init__(self, sandboxes: SandboxService, usage: UsageHistory) -> None:
         self._sandboxes = sandboxes
-        self._measurements = measurements
+        self._usage = usage
 
-    def routes(self) -> list[Route]:
-        """Their routes; the first one goes before that of a sandbox called ``metrics``."""
-        return [
-            Route("/sandboxes/metrics", self.of_several, methods=["GET"]),
-            Route("/sandboxes/{sandbox_id}/metrics", self.of_one, methods=["GET"]),
-        ]
+    @operation(
+        "GET",
+        "/sandboxes/metrics",
+        summary="What some sandboxes use now",
+        answers={200: LastMetricsReply},
+        refusals=(400,),
+        note="Sandboxes without samples, or of another key, are left out.",
+    )
+    async def of_several(self, request: Request, query: LastMetricsQuery) -> Response:
+        own = {sandbox.id: sandbox for sandbox in self._sandboxes.all(owner_of(request))}
+        wanted = [own[sandbox_id] for sandbox_id in dict.fromkeys(query.sandbox_ids) if sandbox_id in own]
+        histories = await asyncio.gather(*(self._usage.history(sandbox) for sandbox in wanted))
+        last = {sandbox.id: _sample(samples[-1]) for sandbox, samples in zip(wanted, histories, strict=True) if samples}
+        return JSONResponse(LastMetricsReply(sandboxes=last))
 
-    async def of_one(self, request: Request) -> Response:
-        """The samples of a sandbox between two times, oldest first."""
-        query = request.query_params
-        start, end = (_seconds(query, name) for name in ("start", "end"))
-        sandbox = own_sandbox(request, self._sandboxes)
-        samples = await self._measurements.history(sandbox)
+    @operation(
+        "GET",
+        "/sandboxes/{sandbox_id}/metrics",
+        summary="What a sandbox used, oldest first",
+        answers={200: list[MetricReply]},
+        refusals=(400, 404),
+    )
+    async def of_one(self, request: Request, query: HistoryQuery) -> Response:
+        start, end = query.start, query.end
+        samples = await self._usage.history(own_sandbox(request, self._sandboxes))
         shown = [
-            sample
+            _sample(sample)
             for sample in samples
             # The SDK cuts its times to whole seconds.
             if (start is None or sample.at >= start) and (end is None or int(sample.at) <= end)
         ]
-        return JSONResponse([_sample(sample) for sample in shown])
-
-    async def of_several(self, request: Request) -> Response:
-        """The last sample of each of some sandboxes, without those that have none or are not the caller's."""
-        ids = [one for one in request.query_params.get("sandbox_ids", "").split(",") if one]
-        if not 1 <= len(ids) <= MAX_IDS:
-            raise ApiError(400, f"sandbox_ids must be 1 to {MAX_IDS} ids with commas between them, got {len(ids)}")
-        found = {one.id: one for one in self._sandboxes.all(owner_of(request))}
-        wanted = [found[one] for one in dict.fromkeys(ids) if one in found]
-        histories = await asyncio.gather(*(self._measurements.history(sandbox) for sandbox in wanted))
-        last = {one.id: _sample(samples[-1]) for one, samples in zip(wanted, histories, strict=True) if samples}
-        return JSONResponse({"sandboxes": last})
+        return JSONResponse(shown)
 
 
-def _sample(sample: Sample) -> dict[str, Any]:
+def _sample(sample: Sample) -> MetricReply:
     return {
         "timestamp": datetime.fromtimestamp(int(sample.at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "timestampUnix": int(sample.at),
@@ -74,8 +136,3 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "diskUsed": sample.disk_used,
         "diskTotal": sample.disk_total,
     }
-
-
-def _seconds(query: QueryParams, name: str) -> float | None:
-    value = whole_number(query, name)
-    return value / 1000 if value is not None and value > _LEAST_MILLISECONDS else value

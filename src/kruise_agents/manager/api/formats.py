@@ -1,0 +1,130 @@
+"""Times, durations and page tokens as the API writes and reads them."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+from .errors import ApiError
+from .reading import Check, Name, Read, Schema
+
+MAX_TIMEOUT = 2_592_000
+DURATION = Schema(type="string", description="as Go writes one: 90s, 1.5h, 2h45m")
+Timestamp = Annotated[str, Schema(format="date-time")]
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+Ranges = Annotated[
+    list[Annotated[str, Schema(pattern=rf"^{_BYTE}(\.{_BYTE}){{3}}(/(3[0-2]|[12]?[0-9]))?$")]],
+    Schema(maxItems=100, description="addresses and CIDRs; what is allowed beats what is denied"),
+]
+_T = TypeVar("_T")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
+_DURATION = re.compile(rf"([+-]?)((?:{_PART})+)", re.ASCII)
+_LONGEST = 2**63 * 1e-9
+_MAX_LIMIT = 100
+
+
+def timestamp(moment: datetime | float) -> str:
+    """Return ISO 8601 in UTC with microseconds, as ``2026-01-31T10:00:00.123456Z``.
+
+    Args:
+        moment: a time in UTC, or seconds since the epoch.
+    """
+    if not isinstance(moment, datetime):
+        moment = datetime.fromtimestamp(moment, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _check_timeout(name: str, seconds: int) -> None:
+    if seconds <= 0:
+        raise ApiError(400, f"Timeout must be greater than 0, got {seconds}")
+    if seconds > MAX_TIMEOUT:
+        raise ApiError(400, f"Timeout cannot be greater than {MAX_TIMEOUT // 3600} hours, got {seconds} seconds")
+
+
+Timeout = Annotated[int, Check(_check_timeout), Schema(minimum=1, maximum=MAX_TIMEOUT)]
+
+
+def read_duration(text: str) -> float:
+    """Return the seconds of a duration of Go, in which OpenKruise's extensions are written: ``300ms`` or ``2h45m``.
+
+    Raises:
+        ValueError: the text is no duration; the message says what a duration looks like.
+    """
+    if text.lstrip("+-") == "0" and len(text) <= 2:
+        return 0.0
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError("a duration is a number with a unit, or several, as 90s, 1.5h or 2h45m")
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, match[2], re.ASCII))
+    if seconds >= _LONGEST:
+        raise ValueError("it is longer than 292 years")
+    return -seconds if match[1] == "-" else seconds
+
+
+def _read_limit(query: Mapping[str, str], name: str) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or int(text[:9]) < 1:
+        raise ApiError(400, f"Invalid limit: {text!r}; it must be a number from 1 to {_MAX_LIMIT}")
+    return min(int(text[:9]), _MAX_LIMIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """The page of a list that a request asks for."""
+
+    limit: Annotated[int, Read(_read_limit), Schema(minimum=1)] = _MAX_LIMIT
+    next_token: Annotated[str, Name("nextToken"), Schema(description="the header X-Next-Token of the page before")] = ""
+
+
+def encode_token(text: str) -> str:
+    """Return the token of a page."""
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode_token(token: str) -> str:
+    """Return the text in the token of a page.
+
+    Raises:
+        ApiError: 400, naming the token.
+    """
+    try:
+        return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError:  # no base64, or no text in it
+        raise ApiError(400, f"Invalid next token: {token!r} did not come from this list") from None
+
+
+def page_of(
+    rows: Sequence[_T], page: Page, position: Callable[[_T], tuple[float, str]], *, newest_first: bool = False
+) -> tuple[Sequence[_T], dict[str, str]]:
+    """Return the rows of one page of a list in the order of time and id, and the headers of the answer.
+
+    Raises:
+        ApiError: 400, naming the token.
+    """
+    if page.next_token:
+        after = _read_position(page.next_token)
+        rows = [row for row in rows if (position(row) < after if newest_first else position(row) > after)]
+    shown = rows[: page.limit]
+    if len(rows) <= page.limit:
+        return shown, {}
+    moment, identifier = position(shown[-1])
+    return shown, {"X-Next-Token": encode_token(f"{moment!r}__{identifier}")}
+
+
+def _read_position(token: str) -> tuple[float, str]:
+    moment, _, identifier = decode_token(token).partition("__")
+    try:
+        position = float(moment), identifier
+    except ValueError:
+        position = math.nan, ""
+    if not math.isfinite(position[0]) or not identifier:
+        raise ApiError(400, f"Invalid next token: {token!r} did not come from this list")
+    return position

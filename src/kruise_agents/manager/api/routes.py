@@ -1,0 +1,120 @@
+"""Declarations of routes: the method and path of a handler, who may call it, what it reads and what it answers.
+
+Everything about a route stands at its handler. The application, the check of credentials (``auth.py``) and the OpenAPI
+document (``openapi.py``) all read these declarations.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_type_hints
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .reading import read_body, read_fields, read_parameters
+
+_PARTS = frozenset({"query", "headers", "body", "fields"})
+Handler = Callable[..., Awaitable[Response]]
+_H = TypeVar("_H", bound=Handler)
+
+
+class Access(enum.Enum):
+    """The credentials that a route asks for."""
+
+    KEY = "an API key"
+    VOLUME_TOKEN = "the token of the volume in the path"  # noqa: S105 - a description
+    PUBLIC = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The declaration of a route.
+
+    Args:
+        answers: the type of the answer by status of success: a ``TypedDict`` or a list of one, None for no body, or a
+            dict from media types to types where the answer is not JSON.
+        refusals: the statuses of errors, beside those of missing credentials and of a body that cannot be read.
+        note: what a caller has to know beside the summary.
+        reads: the declarations of ``query``, ``headers`` and ``body``, as the handler's signature names them.
+    """
+
+    method: str
+    paths: Sequence[str]
+    summary: str
+    answers: Mapping[int, Any]
+    refusals: Sequence[int] = ()
+    access: Access = Access.KEY
+    note: str = ""
+    reads: Mapping[str, Any] = field(default_factory=dict)
+
+
+def operation(
+    method: str,
+    *paths: str,
+    summary: str,
+    answers: Mapping[int, Any],
+    refusals: Sequence[int] = (),
+    access: Access = Access.KEY,
+    note: str = "",
+) -> Callable[[_H], _H]:
+    """Declare a method of a :class:`Resource` as the handler of a route.
+
+    A handler names what it reads in its signature: ``query``, ``headers`` and ``body`` are declarations
+    (``reading.py``), and ``fields`` is the body as it came.
+    """
+
+    def declare(handler: _H) -> _H:
+        reads = {part: hint for part, hint in get_type_hints(handler).items() if part in _PARTS}
+        vars(handler)["operation"] = Operation(method, paths, summary, answers, refusals, access, note, reads)
+        return handler
+
+    return declare
+
+
+class ApiRoute(Route):
+    """A route with its declaration."""
+
+    def __init__(self, path: str, declaration: Operation, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        super().__init__(path, endpoint, methods=[declaration.method])
+        self.operation = declaration
+
+
+class Resource:
+    """The handlers of one kind of thing."""
+
+    def routes(self) -> list[ApiRoute]:
+        """Return the routes of all handlers, in the order in which they are declared."""
+        declared = [member for member in vars(type(self)).values() if hasattr(member, "operation")]
+        return [
+            ApiRoute(path, handler.operation, self._endpoint(handler))
+            for handler in declared
+            for path in handler.operation.paths
+        ]
+
+    async def call(self, handler: Handler, request: Request, reads: Mapping[str, Any]) -> Response:
+        """Call a handler with what it reads."""
+        return await handler(self, request, **reads)
+
+    def _endpoint(self, handler: Any) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            return await self.call(handler, request, await _read(request, handler.operation.reads))
+
+        return endpoint
+
+
+async def _read(request: Request, declared: Mapping[str, Any]) -> dict[str, Any]:
+    reads: dict[str, Any] = {}
+    if "query" in declared:
+        reads["query"] = read_parameters(declared["query"], request.query_params)
+    if "headers" in declared:
+        reads["headers"] = read_parameters(declared["headers"], request.headers)
+    if "body" in declared:
+        fields = await read_fields(request)
+        reads["body"] = read_body(declared["body"], fields)
+        if "fields" in declared:
+            reads["fields"] = fields
+    return reads

@@ -1,0 +1,217 @@
+"""``POST /sandboxes``: what a create call may ask for, and how it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ....protocol.fields import Fields
+from ...accounts.keys import ApiKey, Keys
+from ...accounts.quota import QuotaExceededError
+from ...sandboxes.control_client import StartError
+from ...sandboxes.sandbox import Lifetime, NewSandbox, Sandbox
+from ...sandboxes.service import ManagerEndingError, SandboxService
+from ...sandboxes.snapshots import Snapshots
+from ...templates.model import Template, Templates
+from ...volumes import Volumes
+from ..auth import owner_of, still_valid
+from ..errors import DO_NOT_RETRY, RETRY, ApiError
+from ..formats import Timeout
+from ..reading import Check, Name, Read, Schema, refuse
+from ..replies import SandboxReply, created_reply
+from ..routes import Resource, operation
+from ..volumes import NewVolumeMountRequest, read_volume_mounts, volume_mounts
+from .extensions import read_extensions
+from .idempotency import IdempotencyHeaders, IdempotentCreates, OnIdAssigned
+from .network import NewNetworkRequest, egress_rules
+from .operations import DEFAULT_TIMEOUT
+
+MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
+MAX_VARIABLES_BYTES = 1024 * 1024
+"""Of all variables together. Linux gives a program's arguments and variables 2 MiB, and commands bring some."""
+
+logger = logging.getLogger(__name__)
+
+
+def _check_variables(name: str, variables: Mapping[str, str]) -> None:
+    total = 0
+    for variable, value in variables.items():
+        if not variable or "=" in variable or "\0" in variable + value:
+            raise ApiError(400, f"field '{name}.{variable}' cannot be an environment variable")
+        size = len(variable.encode()) + len(value.encode()) + 2
+        if size > MAX_VARIABLE_BYTES:
+            raise ApiError(
+                400, f"field '{name}.{variable}' has {size} bytes; programs can be given {MAX_VARIABLE_BYTES} at most"
+            )
+        total += size
+    if total > MAX_VARIABLES_BYTES:
+        raise ApiError(
+            400, f"field '{name}' has {total} bytes; it may have {MAX_VARIABLES_BYTES}, or no program starts"
+        )
+
+
+def _read_enabled(fields: Fields, name: str) -> bool | None:
+    # e2b 2.14 wrote {"policy": "any"}.
+    policy = fields.required_text("policy") if fields.has("policy") else None
+    if policy is None:
+        return fields.flag(name)
+    if policy not in ("any", "off"):
+        raise ApiError(400, f"field 'autoResume.policy' must be 'any' or 'off', got '{policy}'")
+    return policy == "any"
+
+
+@dataclass(frozen=True, slots=True)
+class AutoResumeRequest:
+    """What traffic does to a paused sandbox."""
+
+    enabled: Annotated[bool, Read(_read_enabled)] = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewSandboxRequest:
+    """The body of a create."""
+
+    template_id: Annotated[str, Schema(examples=["base"])]
+    timeout: Annotated[Timeout, Schema(description="seconds until its end")] = DEFAULT_TIMEOUT
+    metadata: dict[str, str] = field(default_factory=dict)
+    env_vars: Annotated[dict[str, str], Check(_check_variables)] = field(default_factory=dict)
+    secure: Annotated[bool, Schema(description="whether envd asks for an access token; true unless false")] = True
+    allow_internet_access: Annotated[bool | None, Name("allow_internet_access")] = None
+    volume_mounts: Annotated[list[NewVolumeMountRequest], Read(read_volume_mounts)] = field(default_factory=list)
+    network: NewNetworkRequest = field(default_factory=NewNetworkRequest)
+    auto_pause: Annotated[bool, Schema(description="pause it at its end time instead of ending it")] = False
+    auto_pause_memory: Annotated[bool, Schema(description="whether that pause keeps processes")] = True
+    auto_resume: AutoResumeRequest = field(default_factory=AutoResumeRequest)
+
+    @staticmethod
+    def check(fields: Fields) -> None:
+        """Refuse members that change what a sandbox may do and would be silently ignored."""
+        refuse(fields, {"iam": "there is no identity provider", "mcp": "there is no MCP gateway"})
+
+    def __post_init__(self) -> None:
+        if not self.auto_pause_memory and not self.auto_pause:
+            raise ApiError(400, "autoPauseMemory=false only applies when autoPause is true.")
+        if not self.auto_pause_memory and self.auto_resume.enabled:
+            raise ApiError(
+                400,
+                "autoPauseMemory=false (filesystem-only auto-pause) cannot be combined with autoResume: a "
+                "filesystem-only snapshot cannot be auto-resumed by traffic and must be resumed explicitly.",
+            )
+        if not self.network.allow_public_traffic and not self.secure:
+            # Without public traffic every port asks for a token, but envd's port only if it is secure.
+            raise ApiError(
+                400,
+                "You cannot create a sandbox without public access unless you enable secure envd access via 'secure' "
+                "flag.",
+            )
+
+
+class CreateRoutes(Resource):
+    """The route of creates, which exists twice: e2b up to 2.50.0 calls v1, later releases call v2."""
+
+    def __init__(
+        self, sandboxes: SandboxService, templates: Templates, snapshots: Snapshots, volumes: Volumes, keys: Keys
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._templates = templates
+        self._snapshots = snapshots
+        self._volumes = volumes
+        self._keys = keys
+        self._creates = IdempotentCreates(sandboxes.store, sandboxes.secret)
+
+    @operation(
+        "POST",
+        "/sandboxes",
+        "/v2/sandboxes",
+        summary="Make a sandbox",
+        answers={201: SandboxReply},
+        refusals=(400, 403, 404, 409, 422, 500, 503, 507),
+    )
+    async def create(
+        self, request: Request, headers: IdempotencyHeaders, body: NewSandboxRequest, fields: Fields
+    ) -> Response:
+        owner = owner_of(request)
+
+        async def create(on_id_assigned: OnIdAssigned) -> Response:
+            caller = still_valid(request, self._keys)
+            sandbox = await self._create(body, caller, on_id_assigned)
+            request.state.sandbox_id = sandbox.id  # for the log
+            if headers.key is None and await request.is_disconnected():
+                # The client left without learning the id, and without a key it cannot ask again.
+                await self._sandboxes.kill(sandbox.id)
+            return self._answer(request, sandbox)
+
+        def replay(sandbox_id: str) -> Response | None:
+            sandbox = self._sandboxes.find(sandbox_id)
+            return self._answer(request, sandbox) if sandbox is not None and sandbox.owner == owner else None
+
+        return await self._creates.answer(owner, headers.key, fields.values, create, replay)
+
+    def _answer(self, request: Request, sandbox: Sandbox) -> Response:
+        return JSONResponse(created_reply(sandbox, request.state.domain, self._sandboxes), status_code=201)
+
+    async def _create(self, body: NewSandboxRequest, caller: ApiKey, on_id_assigned: OnIdAssigned) -> Sandbox:
+        extensions = read_extensions(body.metadata)
+        network = body.network
+        rules = egress_rules(network.allow_out, network.deny_out, body.allow_internet_access, self._sandboxes)
+        template, files = self._template(body.template_id, caller.id)
+        mounts = volume_mounts(body.volume_mounts, self._volumes, caller.id)
+        runtime = self._sandboxes.runtime
+        if mounts and not runtime.mounts_volumes:
+            raise ApiError(400, f"field 'volumeMounts' is not supported by the runtime '{runtime.name}'")
+        if not extensions.create_on_no_stock and (mounts or not self._sandboxes.pools.has(template, files)):
+            raise ApiError(500, f"no available sandboxes for template {template.name} (no stock)", headers=DO_NOT_RETRY)
+        lifetime = Lifetime(
+            seconds=body.timeout,
+            never_ends=extensions.never_ends,
+            pause_at_end=body.auto_pause,
+            pause_keeps_memory=body.auto_pause_memory,
+            wakes_on_traffic=body.auto_resume.enabled,
+            paused_seconds=extensions.paused_seconds,
+        )
+        new = NewSandbox(
+            template=template,
+            owner=caller.id,
+            lifetime=lifetime,
+            secure=body.secure,
+            metadata=extensions.metadata,
+            variables=body.env_vars,
+            quota=caller.quota,
+            files=files,
+            volume_mounts=mounts,
+            rules=rules,
+            public=network.allow_public_traffic,
+        )
+        return await self._start(new, extensions.ready_seconds, on_id_assigned)
+
+    async def _start(self, new: NewSandbox, seconds: float | None, on_id_assigned: OnIdAssigned) -> Sandbox:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._sandboxes.create(new, on_id_assigned)
+        except QuotaExceededError as error:
+            raise ApiError(403, str(error)) from None
+        except TimeoutError:
+            message = f"the sandbox was not ready within {seconds} seconds, as the metadata asks; it was ended"
+            raise ApiError(500, message, headers=DO_NOT_RETRY) from None
+        except ManagerEndingError as error:
+            raise ApiError(503, str(error), headers=RETRY) from None
+        except (StartError, OSError) as error:
+            logger.exception("no sandbox could be made")
+            raise ApiError(500, f"the sandbox could not be started: {error}", headers=DO_NOT_RETRY) from error
+
+    def _template(self, reference: str, owner: str) -> tuple[Template, Path | None]:
+        prepared = self._templates.prepared(reference)
+        if prepared is not None:
+            return prepared.template, prepared.files
+        snapshot = self._snapshots.find(reference, owner)
+        if snapshot is not None:
+            return self._snapshots.template(snapshot)
+        names = ", ".join(template.name for template in self._templates.all())
+        raise ApiError(404, f"template '{reference}' not found; this manager has: {names}")
