@@ -1,6 +1,10 @@
 # `make demo` shows it work, `make check` is for the minute between two changes, `make test` runs every test.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests wait for other processes more than they compute.
+WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
+# Tests start thousands of interpreters, which would compile the same modules again and again.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command "make lock"
@@ -21,7 +25,7 @@ pure: .venv/dev.stamp
 	$(BIN)/python -m pytest -q -m "not live and not slow" $(ARGS)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # Every supported release of the SDK against the embedded manager; writes docs/compatibility.md. Goes on where it was
 # stopped. ARGS="--only 2.63.0" runs one release, ARGS="--workers 8" more at once.
