@@ -62,6 +62,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("name", BROKEN)
 def test_the_start_is_refused_before_anything_is_touched(name: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:

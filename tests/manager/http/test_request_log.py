@@ -288,6 +288,7 @@ def test_no_log_holds_a_secret_at_any_level(manager: RunningManager) -> None:
         assert [secret for secret in hidden if secret in text] == []
 
 
+@pytest.mark.live
 def test_an_error_is_one_json_object_with_its_traceback_and_the_id_of_its_request(tmp_path: Path) -> None:
     broken = "from kruise_agents.manager.http.dispatch import ManagerApp\n"
     broken += "async def fail(*_): raise RuntimeError('broken on purpose')\nManagerApp._serve_api = fail"
@@ -302,6 +303,7 @@ def test_an_error_is_one_json_object_with_its_traceback_and_the_id_of_its_reques
     assert error["exception"].endswith("RuntimeError: broken on purpose")
 
 
+@pytest.mark.live
 def test_text_is_the_format_unless_another_one_is_asked_for(tmp_path: Path) -> None:
     with running_manager(tmp_path) as manager:
         answer = httpx.get(f"{manager.api_url}/health", headers={"X-Request-Id": "plain"})
