@@ -24,8 +24,7 @@ from .launcher import KernelLauncher
 from .requests import CreateContextRequest, ExecuteRequest
 from .streaming import ExecutionStream
 
-CLOSE_SECONDS = 1.0
-"""The time that answers have to report that their kernel was stopped, when everything ends."""
+CLOSE_SECONDS = 1.0  # the time that answers have to report that their kernel was stopped, at the end
 
 
 class CodeInterpreter:
@@ -35,13 +34,6 @@ class CodeInterpreter:
         state: the state of the sandbox.
         kernel_folder: the folder of sockets and connection files, made if missing; its name must be short.
         first: a fork to use for the first Python kernel.
-
-    Example::
-
-        interpreter = CodeInterpreter(state, Path("/run/kernels"))
-        await interpreter.start()
-        ...  # serve interpreter.app
-        await interpreter.close()
     """
 
     def __init__(self, state: SandboxState, kernel_folder: Path, first: WaitingKernel | None = None) -> None:
@@ -65,8 +57,7 @@ class CodeInterpreter:
     async def start(self) -> None:
         """Start the default Python context in the background; ``/health`` and ``/execute`` report a failure.
 
-        Raises:
-            ConfigurationError: the name of the kernel folder is too long.
+        A kernel folder with too long a name raises ConfigurationError.
         """
         self._launcher.prepare()
         self._contexts.default()
@@ -76,7 +67,6 @@ class CodeInterpreter:
         return await self._contexts.failure()
 
     async def close(self) -> None:
-        """End every kernel and every answer."""
         await self._contexts.close()
         if self._executions:
             await asyncio.wait(self._executions, timeout=CLOSE_SECONDS)

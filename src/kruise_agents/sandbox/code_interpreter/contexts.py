@@ -14,16 +14,11 @@ from .kernels import Kernel
 from .languages import KernelSpec, Languages, full_name
 from .launcher import KernelLauncher
 
-GRACE_SECONDS = 1.0
-"""The time that the code of a restarted or removed context has to end by itself."""
+GRACE_SECONDS = 1.0  # the time that the code of a restarted or removed context has to end by itself
 
 
 class Context:
-    """A context, and its kernel while there is one.
-
-    ``cwd`` is the folder of the request that made it; code may have left that folder. An execution holds ``lock`` until
-    the kernel is idle again.
-    """
+    """A context. ``cwd`` is the folder of its request; an execution holds ``lock`` until the kernel is idle again."""
 
     def __init__(
         self, language: str, spec: KernelSpec, cwd: str, state: SandboxState, launcher: KernelLauncher
@@ -47,7 +42,7 @@ class Context:
             self._start.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def kernel(self) -> Kernel:
-        """Wait until the kernel is ready, and return it.
+        """Return the kernel when it is ready.
 
         Raises:
             KernelError: the kernel did not start; the next call tries again.
@@ -79,7 +74,6 @@ class Context:
         await self.kernel()
 
     async def remove(self, grace: float = GRACE_SECONDS) -> None:
-        """End the kernel for good."""
         self.removed = True
         old, self._start = self._start, None
         await _end(old, grace)
@@ -126,7 +120,6 @@ class Contexts:
         return iter(list(self._contexts.values()))
 
     def get(self, context_id: str) -> Context:
-        """Return a context; raise ContextNotFoundError if there is none."""
         try:
             return self._contexts[context_id]
         except KeyError:
@@ -158,14 +151,12 @@ class Contexts:
         return context
 
     async def remove(self, context: Context, grace: float = GRACE_SECONDS) -> None:
-        """Remove a context and end its kernel."""
         self._contexts.pop(context.id, None)
         if self._defaults.get(context.language) is context:
             del self._defaults[context.language]
         await context.remove(grace)
 
     async def close(self) -> None:
-        """Remove all contexts without grace."""
         await asyncio.gather(*(self.remove(context, grace=0) for context in self))
 
     def _add(self, language: str, cwd: str) -> Context:

@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
-Changes: TypeAlias = Mapping[str, str | None]
-"""Variables and their new values; None removes a variable."""
+Changes: TypeAlias = Mapping[str, str | None]  # Variables and their new values; None removes a variable.
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 

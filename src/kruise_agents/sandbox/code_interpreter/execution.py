@@ -15,18 +15,16 @@ from .kernels import Kernel
 from .late_output import LateOutput
 from .lines import ABORTED, CONTEXT_RESTARTING, END, UNEXPECTED_END, Line, error_line, result_fields
 
-FIRST_REPEAT_SECONDS = 3.0
-"""The pause before an interrupt is repeated, in case code swallowed it; later pauses double."""
+FIRST_REPEAT_SECONDS = 3.0  # before an interrupt is repeated, in case code swallowed it; pauses double
 
-REPLY_SECONDS = 0.2
-"""The time to wait for the reply of a kernel that is idle already."""
+REPLY_SECONDS = 0.2  # to wait for the reply of a kernel that is idle already
 
 
 class Transcript:
     """A state machine, independent of a kernel, that turns the messages of a request into lines.
 
-    ``accepted``: the kernel took the code, so that an interrupt reaches it. ``replied``: the kernel sent its reply,
-    which comes on a channel of its own.
+    ``accepted`` means that the kernel took the code, so that an interrupt reaches it. The reply comes on its own
+    channel.
     """
 
     def __init__(self) -> None:
@@ -89,10 +87,7 @@ class Listener(Protocol):
 
 
 class Execution:
-    """Code that runs in a context, after the context's earlier executions, and reports to a listener.
-
-    ``variables`` are environment variables for this code only.
-    """
+    """Code that runs in a context after the context's earlier executions, with variables of its own."""
 
     def __init__(self, context: Context, code: str, variables: Mapping[str, str]) -> None:
         self._context = context

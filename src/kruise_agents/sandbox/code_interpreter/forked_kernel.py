@@ -16,8 +16,8 @@ from pathlib import Path
 from ..linux.descriptors import close_all_but
 
 _ORDER_BYTES = 65536
+# Any other variable could change how Python or the C library starts, and both have started already.
 _VARIABLES = frozenset({"HOME", "IPYTHONDIR", "LOGNAME", "PATH", "USER"})
-"""Any other variable could change how Python or the C library starts, and both have started already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,7 @@ class WaitingKernel:
         return self._orders is not None and _VARIABLES.issuperset(environment)
 
     def become(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path, output: int) -> ForkedProcess:
-        """Let the fork go on as the process of a command, with descriptor ``output`` as its output and error.
-
-        Raises:
-            OSError: the fork has ended.
-        """
+        """Let the fork become the process of a command that writes to ``output``; raise OSError if it has ended."""
         assert self._orders is not None
         order = {"command": list(command), "environment": dict(environment), "cwd": str(cwd)}
         with self._orders:
@@ -53,7 +49,6 @@ class WaitingKernel:
         return ForkedProcess(self.pid)
 
     def drop(self) -> None:
-        """End the fork if it still waits."""
         if self._orders is not None:
             self._orders.close()
             self._orders = None
@@ -67,7 +62,6 @@ class ForkedProcess:
     pid: int
 
     def wait(self) -> int:
-        """Reap the child and return its exit code."""
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 

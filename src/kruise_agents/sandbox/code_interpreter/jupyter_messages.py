@@ -21,20 +21,17 @@ from typing import Any
 DELIMITER = b"<IDS|MSG>"
 VERSION = "5.3"
 _HOST = "127.0.0.1"
+# The numbers are suffixes of a socket's name with the transport ``ipc``.
 CHANNELS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
-"""The channels and their "ports", which are suffixes of a file name with the transport ``ipc``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message from a kernel."""
 
-    kind: str
-    """The message type, such as ``stream`` or ``execute_reply``."""
-    parent: str
-    """The id of the request that caused the message; empty when none did."""
-    date: str
-    """The ISO 8601 date that the kernel wrote."""
+    kind: str  # such as ``stream`` or ``execute_reply``
+    parent: str  # the id of the request that caused the message, or empty
+    date: str  # ISO 8601, as the kernel wrote it
     content: dict[str, Any]
 
 
@@ -42,25 +39,20 @@ class Message:
 class Endpoint:
     """The address of a kernel, and the key that signs its requests."""
 
-    prefix: Path
-    """The beginning of the names of its files and sockets; Linux allows 107 bytes for the name of a socket."""
-    ports: tuple[int, ...] | None = None
-    """The ports of the channels on 127.0.0.1, for transport ``tcp``; None for ``ipc``."""
+    prefix: Path  # of the names of its files and sockets, for which Linux allows 107 bytes
+    ports: tuple[int, ...] | None = None  # of the channels on 127.0.0.1, for transport ``tcp``; None for ``ipc``
     key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     session: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def connection_file(self) -> Path:
-        """The file from which the kernel reads its endpoint."""
         return self.prefix.with_suffix(".json")
 
     def address(self, channel: str) -> str:
-        """Return the address of a channel for ZeroMQ."""
         number = CHANNELS[channel]
         return f"ipc://{self.prefix}-{number}" if self.ports is None else f"tcp://{_HOST}:{self.ports[number - 1]}"
 
     def write_connection_file(self) -> None:
-        """Write the connection file so that only its owner can read it."""
         ports = self.ports or tuple(CHANNELS.values())
         content = {
             "transport": "ipc" if self.ports is None else "tcp",
@@ -73,13 +65,11 @@ class Endpoint:
         self.connection_file.write_text(json.dumps(content))
 
     def remove_files(self) -> None:
-        """Remove the connection file and the remains of the sockets."""
         self.connection_file.unlink(missing_ok=True)
         for port in CHANNELS.values():
             self.prefix.with_name(f"{self.prefix.name}-{port}").unlink(missing_ok=True)
 
     def pack(self, kind: str, content: dict[str, Any], message_id: str) -> list[bytes]:
-        """Return the frames of a request."""
         header = {
             "msg_id": message_id,
             "msg_type": kind,
@@ -92,13 +82,10 @@ class Endpoint:
         return [DELIMITER, self._signature(parts), *parts]
 
     def unpack(self, frames: Sequence[bytes]) -> Message:
-        """Return the message in ``frames``.
+        """Return a message from its frames; raise ValueError or KeyError if they are not from this kernel.
 
         Signatures are checked for ports only, which anybody in the sandbox may take before the kernel does. Named
         sockets lie in a folder of the kernel's user, and whoever can forge a message there can read the key too.
-
-        Raises:
-            ValueError, KeyError: the frames are no message, or not from this kernel.
         """
         start = list(frames).index(DELIMITER)
         signature, *parts = frames[start + 1 : start + 6]

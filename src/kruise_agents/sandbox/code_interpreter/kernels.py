@@ -23,14 +23,10 @@ from .late_output import LateOutput
 from .process import KernelProcess
 
 START_SECONDS = 60.0
-INTERRUPT_SECONDS = 1.0
-"""How long the socket for an interrupt request stays open."""
-RECONNECT_MILLISECONDS = 5
-"""The pause between two attempts to reach a starting kernel; ZeroMQ's default of 100 would delay the start."""
-MESSAGES_IN_FLIGHT = 16
-"""How many messages may wait on this side before the kernel's output channel blocks."""
-LAST_OUTPUT_MILLISECONDS = 20
-"""The silence after which the output channel of an ended process counts as empty."""
+INTERRUPT_SECONDS = 1.0  # how long the socket for an interrupt request stays open
+RECONNECT_MILLISECONDS = 5  # between attempts to reach a starting kernel; ZeroMQ's default of 100 would delay it
+MESSAGES_IN_FLIGHT = 16  # how many may wait here before the kernel's output channel blocks
+LAST_OUTPUT_MILLISECONDS = 20  # silence after which the output channel of an ended process counts as empty
 
 
 class Replies:
@@ -54,11 +50,9 @@ class Replies:
 
     @property
     def full(self) -> bool:
-        """Return True if :meth:`put` would wait."""
         return self._queue.full()
 
     async def drained(self) -> None:
-        """Wait until every message was read."""
         await self._queue.join()
 
     def discard(self) -> None:
@@ -68,16 +62,15 @@ class Replies:
             self._queue.task_done()
 
     def cut(self) -> None:
-        """Drop unread messages and end, because the kernel was stopped on purpose."""
+        """Drop unread messages and end: the kernel was stopped on purpose."""
         self.discard()
         self._queue.put_nowait(None)
 
 
 class Kernel:
-    """A running kernel. The caller makes only one request at a time.
+    """A running kernel, for one request at a time.
 
-    ``environment`` is the last environment that the kernel was given, without the variables of single calls. ``ended``
-    is set when the process is gone, its output was read, and nothing of it is left.
+    ``environment`` is the last environment that the kernel was given, without the variables of single calls.
     """
 
     def __init__(
@@ -107,7 +100,6 @@ class Kernel:
 
     @property
     def pid(self) -> int:
-        """The process id of the kernel."""
         return self._process.pid
 
     def on_end(self, callback: Callable[[], None]) -> None:
@@ -134,15 +126,12 @@ class Kernel:
 
     @contextmanager
     def execute(self, code: str, *, silent: bool = False) -> Iterator[Replies]:
-        """Send ``code`` and give the messages that it causes.
-
-        Silent code raises no counter, displays nothing, and stays out of the history.
-        """
+        """Send ``code`` and give its messages. Silent code raises no counter and stays out of the history."""
         with self._request("execute_request", _execute_content(code, silent)) as replies:
             yield replies
 
     def mark(self, replies: Replies) -> LateOutput | None:
-        """Have the kernel mark the end of a finished request's output; return None if all output has come already."""
+        """Have the kernel mark the end of a finished request's output, unless all of it has come already."""
         if self.spec.mark is None:
             return None
         request_id = self._next_id()
@@ -164,10 +153,10 @@ class Kernel:
             return reply
 
     def interrupt(self) -> None:
-        """Interrupt the running code; an idle kernel ignores the interrupt.
+        """Interrupt the running code; an idle kernel ignores this.
 
-        Some kernels cannot always be interrupted. At the second interrupt of a request such a kernel is killed, so that
-        the context becomes usable again.
+        Some kernels cannot always be interrupted. The second interrupt of a request kills such a kernel, so that the
+        context becomes usable again.
         """
         if self._interrupted and self.spec.replaced_when_deaf:
             self._process.signal(SIGKILL)
@@ -182,8 +171,8 @@ class Kernel:
     async def shutdown(self, grace: float = 0.0) -> None:
         """End the kernel and wait until nothing of it is left.
 
-        With ``grace`` seconds, the kernel may interrupt its work and end by itself, so that files are written and exit
-        handlers run. A running request ends at once for its reader, whose answer must not show the interrupt.
+        With ``grace`` seconds the kernel may end by itself, so that files are written and exit handlers run. A running
+        request ends at once for its reader, whose answer must not show the interrupt.
         """
         self._stopped = True
         if self._replies is not None:
@@ -238,8 +227,8 @@ class Kernel:
     async def _answers(self) -> bool:
         """Return True if a request was answered on both channels.
 
-        A reply alone does not prove that the next output will arrive: a subscription takes effect some time after the
-        connection, and earlier output is lost.
+        A reply alone is no proof: a subscription takes effect some time after the connection, and earlier output is
+        lost.
         """
         with self._request("kernel_info_request", {}) as replies:
             while (await replies.next()).kind != "kernel_info_reply":

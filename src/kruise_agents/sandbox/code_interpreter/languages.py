@@ -22,8 +22,7 @@ from .environment import Changes
 from .errors import LanguageError
 
 PYTHON = "python"
-CONNECTION_FILE = "{connection_file}"
-"""The placeholder for the path of the connection file in a command, as in ``kernel.json``."""
+CONNECTION_FILE = "{connection_file}"  # the placeholder in a command, as in ``kernel.json``
 
 BASH_CLASS = "kruise_agents.sandbox.code_interpreter.kernel.bash.LineKernel"
 
@@ -45,31 +44,22 @@ Mark: TypeAlias = Callable[[str], str]
 class KernelSpec:
     """The start and the properties of a language's kernel."""
 
-    command: tuple[str, ...]
-    """The command, with :data:`CONNECTION_FILE` in place of the path."""
+    command: tuple[str, ...]  # with :data:`CONNECTION_FILE` in place of the path
     variables: Mapping[str, str] = field(default_factory=dict)
     transport: Literal["ipc", "tcp"] = "ipc"
     interrupt: Literal["signal", "message"] = "signal"
+    # Kill a kernel that does not follow an interrupt. If False, the interrupt is repeated.
     replaced_when_deaf: bool = False
-    """Kill a kernel that does not follow an interrupt. If False, the interrupt is repeated."""
+    # The kernel waits while nobody reads its output. If False, it drops output, and is stopped to prevent this.
     output_blocks: bool = False
-    """The kernel waits while nobody reads its output. If False, it drops output, and is stopped to prevent this."""
-    assignment: Assignment | None = None
-    """Makes source that changes environment variables in a running kernel; None if that is not possible."""
+    assignment: Assignment | None = None  # source that changes environment variables; None: not possible
+    # Source that writes a text to both outputs, for kernels that report the end before all output has left.
     mark: Mark | None = None
-    """For kernels that report the end of a request before all output has left: makes source that writes a text to both
-    outputs, after all other output."""
-    preparation: str = ""
-    """Source that runs silently before any other code."""
+    preparation: str = ""  # source that runs silently before any other code
 
 
 class Languages:
-    """The kernels of a sandbox.
-
-    Args:
-        python: the kernel for Python.
-        home: the folder whose ``.local/share/jupyter/kernels`` is searched first.
-    """
+    """The kernels of a sandbox. Those in the folder ``.local/share/jupyter/kernels`` of ``home`` come first."""
 
     def __init__(self, python: KernelSpec, home: Path) -> None:
         self._python = python
@@ -88,11 +78,7 @@ class Languages:
         )
 
     def spec(self, language: str) -> KernelSpec:
-        """Return the kernel of a language, given by its full name.
-
-        Raises:
-            LanguageError: no kernel exists; the text says what to install.
-        """
+        """Return the kernel of a language, given by its full name; the text of LanguageError says what to install."""
         if language == PYTHON:
             return self._python
         found = self._from_extra(language) or self._from_folders(language)

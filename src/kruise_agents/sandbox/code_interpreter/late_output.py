@@ -13,10 +13,7 @@ from .jupyter_messages import Message
 
 
 class LateOutput:
-    """A state machine, independent of a kernel, that takes messages up to the marks.
-
-    ``request_id`` is the request that writes :attr:`mark`.
-    """
+    """A state machine, independent of a kernel, that takes messages up to the marks written by ``request_id``."""
 
     def __init__(self, request_id: str) -> None:
         self.mark = f"{secrets.token_hex(16)}\n"
@@ -26,7 +23,6 @@ class LateOutput:
 
     @property
     def finished(self) -> bool:
-        """Return True when both marks have come, and the kernel is ready for the next request."""
         return self._replied and not self._missing
 
     def strip(self, message: Message) -> Message | None:

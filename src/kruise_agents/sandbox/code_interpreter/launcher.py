@@ -21,8 +21,7 @@ from .languages import CONNECTION_FILE, KernelSpec
 from .process import KernelProcess
 
 PROGRAM = Path(__file__).parent / "kernel" / "__main__.py"
-SOCKET_NAME_BYTES = 107
-"""The longest name that Linux allows for a socket."""
+SOCKET_NAME_BYTES = 107  # the longest name that Linux allows for a socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +31,12 @@ class KernelLauncher:
     python: Path
     folder: Path
     context: zmq.asyncio.Context
-    waiting: WaitingKernel | None = None
-    """The fork for the first Python kernel."""
+    waiting: WaitingKernel | None = None  # the fork for the first Python kernel
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     @property
     def spec(self) -> KernelSpec:
-        """The spec of our own kernel, Python's."""
+        """The spec of Python's kernel, our own."""
         command = (str(self.python), str(PROGRAM), "-f", CONNECTION_FILE, "--parent", str(os.getpid()))
         # By default, IPython's profile would lie among the user's files.
         variables = {"IPYTHONDIR": str(self._profile_folder)}
@@ -49,11 +47,7 @@ class KernelLauncher:
         return self.folder / "ipython"
 
     def prepare(self) -> None:
-        """Create the folder.
-
-        Raises:
-            ConfigurationError: the folder's name is too long for sockets.
-        """
+        """Create the folder; raise ConfigurationError if its name is too long for sockets."""
         longest = len(os.fsencode(self.folder)) + len("/k999999-5")
         if longest > SOCKET_NAME_BYTES:
             raise ConfigurationError(

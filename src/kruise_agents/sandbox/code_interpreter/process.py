@@ -14,8 +14,7 @@ from typing import IO, Self
 
 from .forked_kernel import ForkedProcess, WaitingKernel
 
-LAST_OUTPUT_BYTES = 2000
-"""How much of a failed kernel's output goes into an error message."""
+LAST_OUTPUT_BYTES = 2000  # of a failed kernel, in an error message
 
 
 class KernelProcess:
@@ -44,12 +43,9 @@ class KernelProcess:
         output_folder: Path,
         waiting: WaitingKernel | None = None,
     ) -> Self:
-        """Start ``command`` in its own session, with exactly this environment.
+        """Start ``command`` in its own session, with exactly this environment; raise OSError.
 
         The fork that is ``waiting`` becomes the process if it fits; otherwise it is ended.
-
-        Raises:
-            OSError: the process cannot be started.
         """
         # An unnamed file needs no reader and leaves nothing behind.
         output = tempfile.TemporaryFile(dir=output_folder)  # noqa: SIM115 - closed at the end of the process
@@ -68,7 +64,6 @@ class KernelProcess:
 
     @property
     def pid(self) -> int:
-        """The process id, which is also the id of the group."""
         return self._process.pid
 
     def on_end(self, callback: Callable[[], None]) -> None:

@@ -9,18 +9,14 @@ from starlette.types import Receive, Scope, Send
 from .execution import Execution
 from .lines import END, KEEPALIVE, Line, encoded
 
-KEEPALIVE_SECONDS = 5.0
-"""The silence after which a keepalive is sent (code interpreter, August 2026)."""
+KEEPALIVE_SECONDS = 5.0  # of silence before a keepalive (code interpreter, August 2026)
 
 
 class ExecutionStream:
     """An ASGI response that an execution writes, and that abandons the execution when the client leaves.
 
-    Args:
-        execution: the execution to start.
-        running: holds the tasks of executions until their kernels are idle again.
-        keepalives: send keepalives. They would disable the time-out of clients before CI 2.9.0, which measure it
-            between two bytes.
+    ``running`` holds the tasks of executions until their kernels are idle again. Keepalives would disable the time-out
+    of clients before CI 2.9.0, which measure it between two bytes.
     """
 
     def __init__(self, execution: Execution, running: set[asyncio.Task[None]], *, keepalives: bool) -> None:

@@ -41,10 +41,7 @@ _EXPOSED_HEADERS = [
 
 
 class Envd:
-    """The agent of one sandbox.
-
-    ``app`` is the ASGI application of port 49983. :meth:`close` must be called on the event loop that serves it.
-    """
+    """The agent of one sandbox; ``app`` is its ASGI application, whose event loop must also run :meth:`close`."""
 
     def __init__(self, state: SandboxState) -> None:
         tempfile.gettempdir()  # found by a test write, and cached: later the disk may be full

@@ -27,10 +27,7 @@ _MESSAGE = "unauthorized access, please provide a valid access token or method s
 
 
 class AccessTokenMiddleware:
-    """Middleware that answers 401 unless ``X-Access-Token`` is the sandbox's token.
-
-    The token is read anew for each request, because the manager may set it at any time.
-    """
+    """Middleware that answers 401 unless ``X-Access-Token`` is the token, which the manager may set at any time."""
 
     def __init__(self, app: ASGIApp, state: SandboxState) -> None:
         self._app = app
@@ -58,7 +55,7 @@ def sign(path: str, operation: Operation, username: str, token: str, expiration:
         operation: the operation that the URL permits.
         username: the ``username`` parameter, or the empty string.
         token: the access token of the sandbox.
-        expiration: the ``signature_expiration`` parameter, unix seconds as text, if the URL carries one.
+        expiration: the ``signature_expiration`` parameter, unix seconds as text, if there is one.
     """
     raw = f"{path}:{operation}:{username}:{token}"
     if expiration is not None:
@@ -68,14 +65,7 @@ def sign(path: str, operation: Operation, username: str, token: str, expiration:
 
 
 def verify(query: Mapping[str, str], operation: Operation, token: str, header_token: str | None, now: float) -> None:
-    """Check the token or the signature of a request.
-
-    Args:
-        query: the decoded query parameters.
-        operation: the operation that the request is about to do.
-        token: the access token of the sandbox.
-        header_token: the request's ``X-Access-Token``; if present, the signature is ignored.
-        now: unix seconds.
+    """Check the token of a request or, without ``header_token``, the signature in its decoded query parameters.
 
     Raises:
         SignatureError: with the text for the client.
@@ -103,5 +93,4 @@ def _seconds(text: str) -> int:
 
 
 def _same(left: str, right: str) -> bool:
-    """Compare two secrets in constant time."""
     return hmac.compare_digest(left.encode(), right.encode())

@@ -15,11 +15,10 @@ from pathlib import Path
 from .errors import HttpError
 from .files.spool import IN_MEMORY
 
-_BLOCK = 512
-"""The unit of ``st_blocks``, in bytes."""
+_BLOCK = 512  # bytes in a unit of ``st_blocks``
 _CACHE_SECONDS = 1.0
+# A measurement is reused for this many times its own duration, so that frequent requests cost little.
 _CACHE_FACTOR = 20
-"""A measurement is reused for this many times its own duration, so that frequent requests cost little."""
 
 
 def no_space(size: int) -> HttpError:
@@ -34,20 +33,13 @@ def disk_full(path: str, size: int) -> HttpError:
 
 
 def has_room(path: str, size: int) -> bool:
-    """Return True if ``size`` bytes fit on the disk of a file.
-
-    The space of an existing file at ``path`` does not count: other links may keep it.
-    """
+    """Return True if ``size`` bytes fit, without the space of an existing file, which other links may keep."""
     disk = _disk(path)
     return disk is None or _available(disk[1]) >= size
 
 
 def require_room_for_file(path: str, size: int) -> None:
-    """Refuse complete content that does not fit, before the old file is touched.
-
-    Raises:
-        HttpError: 507.
-    """
+    """Refuse complete content that does not fit with error 507, before the old file is touched."""
     if not has_room(path, size):
         raise no_space(size)
     disk = _disk(path)
@@ -56,17 +48,10 @@ def require_room_for_file(path: str, size: int) -> None:
 
 
 def require_room_for_body(length: int, target: str | None) -> None:
-    """Refuse a request that cannot be stored before a byte of its body is read.
+    """Refuse a body that cannot be stored with error 507, before any of it is read.
 
     A body over :data:`.spool.IN_MEMORY` takes its room twice: it waits in a temporary file until it is complete. A
-    smaller body is checked when it is complete.
-
-    Args:
-        length: the length of the body, in bytes.
-        target: the file that the content goes to; None when only the body names it.
-
-    Raises:
-        HttpError: 507.
+    smaller body is checked when it is complete. ``target`` is None when only the body names the file.
     """
     if length <= IN_MEMORY:
         return
@@ -85,8 +70,8 @@ class DiskUsage:
     """The space that a sandbox's own files take; an answer may be a second old, or older for a large tree.
 
     The files are measured as ``du -x`` does, without what is mounted from elsewhere: the machine's folders, which a
-    sandbox sees read-only, may lie on the same file system. No program is started for this, because a sandbox may be
-    at the limit of its processes.
+    sandbox sees read-only, may lie on the same file system. No program is started for this, because a sandbox may be at
+    the limit of its processes.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -96,7 +81,7 @@ class DiskUsage:
         self._due = 0.0
 
     def used(self) -> int:
-        """Return the bytes that the files below the folders take. Deleted files that are still open do not count."""
+        """Return the bytes of the files below the folders. Deleted files that are still open do not count."""
         with self._lock:
             began = time.monotonic()
             if began >= self._due:
@@ -106,7 +91,7 @@ class DiskUsage:
             return self._used
 
     def size(self) -> int:
-        """Return the size in bytes of the file systems of the folders, each counted once."""
+        """Return the bytes of the folders' file systems, each counted once."""
         file_systems = {folder.stat().st_dev: os.statvfs(folder) for folder in self._folders}
         return sum(facts.f_blocks * facts.f_frsize for facts in file_systems.values())
 

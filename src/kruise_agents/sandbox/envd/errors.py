@@ -8,8 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+# A full disk (of bytes or inodes), a used-up quota, or the sandbox's disk limit (``RLIMIT_FSIZE``).
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""A full disk (of bytes or inodes), a used-up quota, or the sandbox's disk limit (``RLIMIT_FSIZE``)."""
 
 
 class HttpError(Exception):
@@ -32,13 +32,13 @@ def error_response(status: int, message: str) -> Response:
 
 
 async def on_http_error(_request: Request, error: Exception) -> Response:
-    """Handle :class:`HttpError`."""
+    """Answer an :class:`HttpError`."""
     assert isinstance(error, HttpError)
     return error_response(error.status, error.message)
 
 
 async def on_routing_error(_request: Request, error: Exception) -> Response:
-    """Handle paths and methods that the application does not have."""
+    """Answer a path or method that does not exist."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return PlainTextResponse("404 page not found\n", status_code=404)
@@ -46,12 +46,12 @@ async def on_routing_error(_request: Request, error: Exception) -> Response:
 
 
 async def on_failure(_request: Request, error: Exception) -> Response:
-    """Handle every other exception; the server logs the traceback."""
+    """Answer after any other exception; the server logs the traceback."""
     return error_response(500, f"{type(error).__name__}: {error}")
 
 
 async def on_client_gone(_request: Request, _error: Exception) -> Response:
-    """Handle a body that ends early; nobody reads the answer."""
+    """Answer a body that ends early; nobody reads the answer."""
     return Response(status_code=499)
 
 

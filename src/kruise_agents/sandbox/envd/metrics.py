@@ -39,8 +39,7 @@ class Metrics:
 
     Args:
         folders: the folders of the sandbox's own files; none lies in another.
-        root: the first process of the sandbox; it and its descendants are measured. The default is the parent of this
-            program, which adopts orphans.
+        root: the first process of the sandbox; the default is the parent of this program, which adopts orphans.
         memory: the memory limit in bytes; None: the machine's.
         disk: the disk limit in bytes; None: the machine's.
     """
@@ -84,8 +83,7 @@ class Metrics:
 @dataclass(frozen=True, slots=True)
 class _Process:
     pid: int
-    ticks: int
-    """Processor time of the process and of the descendants that it has waited for."""
+    ticks: int  # of the process and of the descendants that it has waited for
 
 
 def _family(root: int) -> list[_Process]:
@@ -126,7 +124,7 @@ def _memory(pids: Iterable[int]) -> tuple[int, int]:
 
 
 def _memory_of(folder: Path) -> tuple[int, int]:
-    """Return the bytes of a process that are its own, and those that are of files."""
+    """Return the bytes of a process's own memory and of its mapped files."""
     try:
         shares = {
             name: int(kilobytes) * 1024 for name, kilobytes in _ROLLUP.findall((folder / "smaps_rollup").read_text())

@@ -19,10 +19,8 @@ class PathError(ValueError):
 def resolve(path: str, user: User) -> str:
     """Return the absolute path that a request means. Links are not followed.
 
-    The empty path is the home; ``~`` and relative paths lead below it; absolute paths stay as they are.
-
-    Raises:
-        PathError: another user's home (``~bob``), a NUL character, or a lone surrogate.
+    The empty path is the home; ``~`` and relative paths lead below it. Another user's home (``~bob``), a NUL character
+    or a lone surrogate raises PathError.
     """
     if "\0" in path or _SURROGATE.search(path):
         raise PathError(f"failed to expand path {path!r} for user '{user.name}': invalid argument")
@@ -39,11 +37,7 @@ def resolve(path: str, user: User) -> str:
 
 
 def resolve_for_http(path: str, user: User) -> str:
-    """Return what :func:`resolve` returns.
-
-    Raises:
-        HttpError: 400.
-    """
+    """Return what :func:`resolve` returns; raise HttpError 400."""
     try:
         return resolve(path, user)
     except PathError as error:

@@ -39,8 +39,8 @@ class User:
     def own(self, target: int | Path) -> None:
         """Change the owner of a file (by descriptor) or a folder (by path) to this user.
 
-        Called even when nothing changes: the change of owner is one of the watch events of an upload. A file of
-        another user that everybody may write to keeps its owner.
+        Called even when nothing changes: watchers see the change of owner. A file of another user that everybody may
+        write to keeps its owner.
         """
         with contextlib.suppress(PermissionError):
             os.chown(target, self.uid, self.gid)
@@ -57,12 +57,9 @@ class Users:
         self._state = state
 
     def named(self, name: str | None) -> User:
-        """Return the user with this name; without a name, the default user.
+        """Return the user with this name, or the default user; raise UnknownUserError.
 
-        Where the sandbox has only one user, ``root`` means that user too, so that programs that ask for root work.
-
-        Raises:
-            UnknownUserError: no such user exists.
+        In a sandbox with only one user, ``root`` means that user too, so that programs that ask for root work.
         """
         name = name or self._state.username
         if not self._state.several_users:
@@ -76,24 +73,20 @@ class Users:
         return User(name, found.pw_uid, found.pw_gid, Path(found.pw_dir))
 
     def of_call(self, call: Call) -> User:
-        """Return the user that an RPC names in ``Authorization: Basic``; the password is ignored.
-
-        Raises:
-            ConnectError: ``unauthenticated``: no such user.
-        """
+        """Return the user that an RPC names in ``Authorization: Basic``; the password is ignored."""
         try:
             return self.named(_basic_username(call.headers.get("authorization", "")))
         except UnknownUserError as error:
             raise ConnectError(Code.UNAUTHENTICATED, f"invalid username: '{error.name}'") from error
 
     def owner_name(self, uid: int) -> str:
-        """Return the name of a file's owner, or the user id as text."""
+        """Return the name of a file's owner, or the id as text."""
         if not self._state.several_users and uid == os.getuid():
             return self._state.username  # the host's password file may have another name for this id
         return _user_name(uid, _version(_PASSWORD_FILE))
 
     def group_name(self, gid: int) -> str:
-        """Return the name of a file's group, or the group id as text."""
+        """Return the name of a file's group, or the id as text."""
         if not self._state.several_users and gid == os.getgid():
             return self._state.username
         return _group_name(gid, _version(_GROUP_FILE))

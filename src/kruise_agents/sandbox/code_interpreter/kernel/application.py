@@ -17,8 +17,7 @@ from traitlets.config import Config
 
 from . import formatters, images, output, surrogates
 
-OUTPUT_MESSAGES_IN_FLIGHT = 64
-"""The number of messages that may wait for a slow reader before the output channel blocks."""
+OUTPUT_MESSAGES_IN_FLIGHT = 64  # for a slow reader, before the output channel blocks
 
 
 class KernelApplication(IPKernelApp):
@@ -32,7 +31,6 @@ class KernelApplication(IPKernelApp):
         return super()._bind_socket(s, port)  # type: ignore[no-untyped-call]  # ipykernel has types in parts
 
     def start(self) -> None:
-        """Serve requests until told to stop."""
         # ipykernel 7.4 interrupts awaiting code by a callback for its loop. Added in the thread of the loop, the
         # callback does not wake the loop, and the code would go on waiting until something else happens.
         self._signalled, wake_up = socket.socketpair()
@@ -48,11 +46,7 @@ class KernelApplication(IPKernelApp):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a kernel until it is told to stop or its parent is gone.
-
-    The arguments are ``-f`` (connection file), ``--parent`` (process id of the server) and, for other languages than
-    Python, ``--kernel`` (class of the kernel).
-    """
+    """Run a kernel until it is told to stop or its parent is gone."""
     parser = argparse.ArgumentParser(prog="kernel")
     parser.add_argument("-f", dest="connection_file", required=True)
     parser.add_argument("--parent", type=int, default=0)

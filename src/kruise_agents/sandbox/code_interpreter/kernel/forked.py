@@ -22,6 +22,7 @@ from IPython.core import application as ipython
 
 from .application import main, without_debugger
 
+# What a kernel imports while it starts (ipykernel 7.4, IPython 9.18).
 _LATER = (
     "IPython.core.completerlib",
     "IPython.core.debugger",
@@ -35,11 +36,9 @@ _LATER = (
     "tornado.queues",
     "unicodedata",
 )
-"""Modules that a kernel imports while it starts (ipykernel 7.4, IPython 9.18)."""
-_RELOADED = ("sysconfig", "jupyter_core.paths")
-"""Modules that cache facts about ``sys.prefix`` and the environment."""
+_RELOADED = ("sysconfig", "jupyter_core.paths")  # modules that cache facts about ``sys.prefix`` and the environment
+# Kept, because freeing these modules would write to their memory, which would then no longer be shared.
 _hidden: list[ModuleType] = []
-"""Kept, because freeing these modules would write to their memory, which would then no longer be shared."""
 
 
 def load() -> frozenset[str]:

@@ -25,13 +25,7 @@ def refuse(value: object) -> Any:
 def json_value(value: object, otherwise: Fallback = refuse) -> Any:
     """Return the JSON value for ``value``; NaN and infinity become null.
 
-    Args:
-        value: the value.
-        otherwise: called for a value without a JSON form.
-
-    Raises:
-        TypeError: ``otherwise`` refused a value.
-        RecursionError: a value contains itself.
+    ``otherwise`` is called for a value without a JSON form. A value that contains itself raises RecursionError.
     """
     if value is None or isinstance(value, bool):
         return value

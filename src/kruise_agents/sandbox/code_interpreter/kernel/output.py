@@ -18,8 +18,7 @@ from typing import Any
 
 from ipykernel.iostream import OutStream
 
-_PIECE_BYTES = 64 * 1024
-"""The capacity of a pipe."""
+_PIECE_BYTES = 64 * 1024  # the capacity of a pipe
 
 
 class LineStream(OutStream):

@@ -30,17 +30,7 @@ async def compose(request: Request, user_named: Callable[[str | None], User]) ->
     """Join the files of ``source_paths`` in order, put the result in place of ``destination``, remove the sources.
 
     The destination is replaced atomically when all content is there. After an error it is as it was, and so are the
-    sources.
-
-    Args:
-        request: its body names the paths and, optionally, a ``username``.
-        user_named: finds a user; raises :class:`HttpError`.
-
-    Returns:
-        The body of the response.
-
-    Raises:
-        HttpError: a file cannot be read or written.
+    sources. ``user_named`` finds the user of the request.
     """
     sources, destination, username = _parse(await request.body())
     user = user_named(username)

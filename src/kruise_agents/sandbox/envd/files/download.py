@@ -33,15 +33,7 @@ _TEXT_CONTROLS = frozenset(b"\t\n\f\r\x1b")
 
 
 def download(request: Request, path: str) -> Response:
-    """Return the response with the content of a file, or the part of it that the request asks for.
-
-    Args:
-        request: the request, with its conditions and ranges.
-        path: an absolute path.
-
-    Raises:
-        HttpError: the file does not exist or cannot be read.
-    """
+    """Return the response with the content of a file, or the part of it that the request asks for."""
     try:
         coding = chosen_coding(request.headers.get("accept-encoding", ""))
     except NotAcceptableError as error:
@@ -63,8 +55,7 @@ class _Opened:
     path: str
     file: io.FileIO
     modified: int
-    size: int
-    """0 also means unknown: files in /proc say 0 and have content."""
+    size: int  # 0 also means unknown: files in /proc say 0 and have content
 
 
 class _FileResponse(StreamingResponse):

@@ -28,13 +28,10 @@ class DecompressionError(ValueError):
 
 
 def chosen_coding(header: str) -> Coding:
-    """Return the coding for a download with this ``Accept-Encoding``.
+    """Return the coding for a download with this ``Accept-Encoding``; raise NotAcceptableError.
 
     The choice is identity, the fastest for nearby clients, unless the client asks for gzip alone (as e2b's ``read``
     does with ``gzip=True``) or refuses identity. HTTP libraries send a list of several codings by themselves.
-
-    Raises:
-        NotAcceptableError: the header cannot be read, or permits neither.
     """
     weights = _weights(header)
     gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))

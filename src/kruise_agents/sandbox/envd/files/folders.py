@@ -18,12 +18,7 @@ class NotAFolderError(Exception):
 
 
 def ensure(folder: Path, user: User) -> None:
-    """Create a folder and its missing parents, owned by the user; existing folders stay as they are.
-
-    Raises:
-        NotAFolderError: a component is a file.
-        OSError: a folder cannot be created.
-    """
+    """Create a folder and its missing parents, owned by the user; raise NotAFolderError if a component is a file."""
     missing = []
     while True:
         try:

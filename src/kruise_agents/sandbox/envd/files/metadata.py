@@ -18,11 +18,7 @@ class MetadataError(ValueError):
 
 
 def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the metadata of a request, with keys in lower case.
-
-    Raises:
-        MetadataError: a key or value is not printable ASCII, or too long.
-    """
+    """Return the metadata of a request, with keys in lower case."""
     metadata = {
         name.lower().removeprefix(_HEADER): value for name, value in headers if name.lower().startswith(_HEADER)
     }
@@ -42,11 +38,7 @@ def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def replace(descriptor: int, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Replace the metadata of an open file.
-
-    Returns:
-        The metadata that the file now has: none where the file system does not support extended attributes.
-    """
+    """Replace the metadata of an open file, and return the stored part: nothing on file systems without attributes."""
     try:
         for name in os.listxattr(descriptor):
             if name.startswith(_ATTRIBUTE) and name.removeprefix(_ATTRIBUTE) not in metadata:

@@ -25,10 +25,9 @@ class FormError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """A part named ``file``."""
+    """A part named ``file``, and its whole filename with slashes, if it has one."""
 
     filename: str | None
-    """The whole name, slashes included; None when the part has none."""
     content: Piece
 
 
@@ -42,7 +41,6 @@ async def read_form(content_type: str, content: AsyncIterable[bytes], spool: Spo
 
     Raises:
         FormError: the form is broken, or incomplete although the body has its full length.
-        OSError: there is no space.
     """
     reader = _Reader(_boundary(content_type), spool)
     async for chunk in content:
@@ -133,7 +131,6 @@ def _boundary(content_type: str) -> str:
 
 
 def _parameters(header: str) -> dict[str, str]:
-    """Return the parameters of a header ``word; name=value; name="value"``, with names in lower case."""
     return {
         name.lower(): _QUOTED.sub(r"\1", quoted) if quoted else plain
         for name, quoted, plain in _PARAMETER.findall(header)
@@ -141,7 +138,7 @@ def _parameters(header: str) -> dict[str, str]:
 
 
 def _unescaped(name: str) -> str:
-    """Return a filename without the escapes of httpx, such as ``%22`` for a quote and ``%0A`` for a line feed.
+    """Return a filename without the escapes of httpx, such as ``%22`` for a quote.
 
     httpx does not escape the percent sign, so a real ``%22`` in a name is unescaped too. A client that needs such a
     name uses the ``path`` parameter.

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
+# Headers that ask for a part of the content, or for the content on a condition.
 CONDITIONS = ("range", "if-range", "if-modified-since", "if-unmodified-since", "if-match", "if-none-match")
-"""Headers that ask for a part of the content, or for the content on a condition."""
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
@@ -28,17 +28,12 @@ class ByteRange:
     length: int
 
     def header(self, size: int) -> str:
-        """Return the value of ``Content-Range`` for a file of ``size`` bytes."""
+        """Return the ``Content-Range`` for a file of ``size`` bytes."""
         return f"bytes {self.start}-{self.start + self.length - 1}/{size}"
 
 
 def requested_range(headers: Mapping[str, str], size: int, modified: int) -> ByteRange | None:
-    """Return the part of a file that a request asks for, or None for the whole file.
-
-    Args:
-        headers: the headers of the request.
-        size: the size of the file in bytes.
-        modified: the file's modification time in unix seconds.
+    """Return the part that a request asks for of a file of ``size`` bytes, or None for the whole file.
 
     Raises:
         UnsatisfiableRangeError: the answer is 416.

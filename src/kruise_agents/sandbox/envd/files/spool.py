@@ -1,6 +1,7 @@
 """Temporary storage for the content of an upload until it is complete.
 
-The target is touched only then, so that a body that is cut off half-way leaves the old file as it was.
+The target is touched only then, so that a body that is cut off half-way leaves the old file as it was. Every operation
+raises OSError when there is no space.
 """
 
 from __future__ import annotations
@@ -24,53 +25,34 @@ class Spool:
 
     def __init__(self) -> None:
         self.size = 0
-        """Bytes taken so far."""
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
 
     async def fill(self, chunks: AsyncIterable[bytes]) -> Piece:
-        """Take a whole body.
-
-        Raises:
-            OSError: there is no space.
-        """
+        """Take a whole body."""
         async for chunk in chunks:
             self.append(chunk)
             await self.make_room()
         return await self.finish()
 
     def append(self, content: bytes | memoryview) -> None:
-        """Take more content into memory; call :meth:`make_room` regularly."""
+        """Take content into memory; call :meth:`make_room` regularly."""
         self._memory += content
         self.size += len(content)
 
     async def make_room(self) -> None:
-        """Write the content in memory to the file when it exceeds a mebibyte.
-
-        The write runs in a thread, so that a slow disk does not stop other requests.
-
-        Raises:
-            OSError: there is no space.
-        """
+        """Write more than a mebibyte of memory to the file, in a thread, so that a slow disk stops no other request."""
         if len(self._memory) > IN_MEMORY:
             await asyncio.to_thread(self._write_out)
 
     async def finish(self) -> Piece:
-        """Complete the content and return it as one piece.
-
-        Raises:
-            OSError: there is no space.
-        """
+        """Complete the content and return it as one piece."""
         if self._file is not None and self._memory:
             await asyncio.to_thread(self._write_out)
         return Piece(self, 0, self.size)
 
     async def copy_to(self, descriptor: int, start: int, end: int) -> None:
-        """Write a part to a file in as few writes as possible: watchers of the file see each as an event.
-
-        Raises:
-            OSError: there is no space.
-        """
+        """Write a part to a file in as few writes as possible: watchers of the file see each as an event."""
         if self._file is not None:
             await asyncio.to_thread(copy_range, self._file.fileno(), descriptor, start, end)
         elif start < end:
@@ -107,7 +89,6 @@ class Piece:
         return self.end - self.start
 
     async def copy_to(self, descriptor: int) -> None:
-        """Write the piece to a file, as :meth:`Spool.copy_to` does."""
         await self.spool.copy_to(descriptor, self.start, self.end)
 
 
@@ -118,13 +99,7 @@ def _write(descriptor: int, content: memoryview) -> None:
 
 
 def copy_range(source: int, target: int, start: int, end: int) -> None:
-    """Copy a part of a file to the current position of another, inside the kernel.
-
-    The copy stops early, without an error, where the source ends before ``end``.
-
-    Raises:
-        OSError: there is no space.
-    """
+    """Copy a part of a file to the position of another in the kernel, or as much of the part as exists."""
     try:
         while start < end and (copied := os.copy_file_range(source, target, end - start, start)):
             start += copied

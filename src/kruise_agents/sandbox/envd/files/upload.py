@@ -22,11 +22,9 @@ _Written = list[dict[str, Any]]
 
 
 async def upload(request: Request, user: User) -> _Written:
-    """Write the files of a request and return the response: one item for each file, in the order of the request.
+    """Write the files of a request, and return an item for each in the order of the request.
 
-    Raises:
-        HttpError: a file cannot be written; the files before it were.
-        ClientDisconnect: the body ended early; no file was touched.
+    Files before one that cannot be written stay written. A body that ends early touches no file.
     """
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()

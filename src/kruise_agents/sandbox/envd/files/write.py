@@ -29,9 +29,6 @@ async def write_file(path: str, content: Piece, user: User, attributes: Mapping[
 
     Watchers of the folder see the order of the steps as events: open with truncation, change of owner, content,
     metadata. Writers of one file take turns, so that it never holds a mixture of their contents.
-
-    Raises:
-        HttpError: the file cannot be written.
     """
     async with _locks.setdefault(_real_path(path), asyncio.Lock()):
         return await _write(path, content, user, attributes)

@@ -24,11 +24,7 @@ _KINDS = (
 
 
 def entry(path: str, users: Users) -> dict[str, Any]:
-    """Return the ``EntryInfo`` of a path. Of a link, ``type`` and ``mode`` are those of its target.
-
-    Raises:
-        OSError: nothing is at that path.
-    """
+    """Return the ``EntryInfo`` of a path. Of a link, ``type`` and ``mode`` are those of its target."""
     own = os.lstat(path)
     is_link = stat.S_ISLNK(own.st_mode)
     target = _follow(path) if is_link else own

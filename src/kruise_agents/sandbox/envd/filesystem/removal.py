@@ -17,10 +17,7 @@ def remove(path: str) -> None:
     """Remove a file or folder; links are not followed, and a missing path is no error.
 
     At most two descriptors are open at a time, and no path is built: a tree may be deeper than the limits of recursion,
-    of open files, and of the length of a path.
-
-    Raises:
-        OSError: something cannot be removed; a part may be gone already.
+    of open files, and of the length of a path. When an error ends the removal, a part may be gone already.
     """
     path = without_trailing_slashes(path)
     if os.path.basename(path) in (".", ".."):  # noqa: PTH119  # pathlib drops the dot
@@ -36,10 +33,8 @@ def remove(path: str) -> None:
 
 @dataclass(slots=True)
 class _Level:
-    identity: tuple[int, int]
-    """Device and inode, compared on the way back."""
-    folders: list[str]
-    """The folders still to be removed; everything else in this level is gone."""
+    identity: tuple[int, int]  # device and inode, compared on the way back
+    folders: list[str]  # still to be removed; everything else in this level is gone
 
 
 def _empty(folder: int) -> None:
@@ -70,7 +65,6 @@ def _empty(folder: int) -> None:
 
 
 def _without_files(folder: int) -> _Level:
-    """Remove everything but folders from an open folder."""
     folders = []
     with os.scandir(folder) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]

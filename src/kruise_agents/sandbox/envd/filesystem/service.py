@@ -30,7 +30,6 @@ class FilesystemService:
         )
 
     def close(self) -> None:
-        """End every watch."""
         self._watches.close()
 
     def app(self) -> ConnectService:
@@ -127,11 +126,8 @@ class FilesystemService:
 def _walk(folder: str, depth: int) -> Iterator[str]:
     """Yield the paths below ``folder``, ``depth`` levels deep: names in byte order, a folder before its content.
 
-    Links are listed and not followed. The content of a folder below ``folder`` is skipped when the folder vanishes, is
-    unreadable, or has a path longer than Linux allows.
-
-    Raises:
-        OSError: ``folder`` itself cannot be read.
+    Links are listed and not followed. The content of a lower folder is skipped when it vanishes, is unreadable, or has
+    a path longer than Linux allows.
     """
     levels = [_sorted_entries(folder)]
     while levels:

@@ -24,13 +24,7 @@ def data(kind: OutputKind, content: bytes) -> Json:
 
 
 def end(returncode: int, *, dumped: bool = False, because: str | None = None) -> Json:
-    """Return the last event of every stream.
-
-    Args:
-        returncode: the exit code, or the negative number of the signal that ended the process.
-        dumped: True if the process left a core dump.
-        because: the manager's reason for ending the process.
-    """
+    """Return the last event of every stream; a negative code is the signal that ended the process."""
     if returncode >= 0:
         status = f"exit status {returncode}"
         event = {"exitCode": returncode, "exited": True, "status": status}
@@ -44,10 +38,9 @@ def end(returncode: int, *, dumped: bool = False, because: str | None = None) ->
 
 
 def _signal_text(number: int) -> str:
-    """Return Go's name of a signal, such as ``killed``.
+    """Return Go's name of a signal, such as ``killed``: the C library's name with a lower-case first letter.
 
-    The names are those of the C library with a lower-case first letter, except those that begin with an acronym
-    (``CPU time limit exceeded``, ``I/O possible``). Real-time signals have only a number.
+    Acronyms stay as they are (``CPU time limit exceeded``), and real-time signals have only a number.
     """
     text = signal.strsignal(number)
     if text is None or number >= signal.SIGRTMIN:

@@ -41,16 +41,11 @@ class Identity(TypedDict, total=False):
     extra_groups: list[int]
 
 
-Start = Callable[[Identity], subprocess.Popen[bytes]]
-"""A function that calls ``subprocess.Popen`` with an identity and other options."""
+Start = Callable[[Identity], subprocess.Popen[bytes]]  # Calls ``subprocess.Popen`` with an identity and other options.
 
 
 def start_as(user: User, start: Start) -> subprocess.Popen[bytes]:
-    """Call ``start`` so that its program runs as ``user``.
-
-    Raises:
-        OSError: this process may not change the user, or ``start`` failed.
-    """
+    """Call ``start`` so that its program runs as ``user``; raise OSError if this process may not change the user."""
     with _commands_killed_first():
         if user.uid == os.getuid():
             return start({})

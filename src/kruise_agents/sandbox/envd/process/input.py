@@ -11,10 +11,7 @@ class InputClosedError(Exception):
 
 
 class Input:
-    """The pipe of a process's stdin, or the master side of its terminal.
-
-    Writes happen one after another, in the order of the calls. The input owns ``descriptor`` and closes it.
-    """
+    """A process's stdin, or the master side of its terminal. Writes happen in the order of the calls."""
 
     def __init__(self, descriptor: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -25,12 +22,7 @@ class Input:
         os.set_blocking(descriptor, False)
 
     async def write(self, data: bytes) -> None:
-        """Write everything; wait while the process does not read.
-
-        Raises:
-            InputClosedError: the input was closed, or the process has ended.
-            OSError: the other end of the pipe is closed.
-        """
+        """Write everything; wait while the process does not read. A closed input raises InputClosedError or OSError."""
         async with self._lock:
             rest = memoryview(data)
             while rest:

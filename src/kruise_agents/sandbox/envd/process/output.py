@@ -119,7 +119,6 @@ def incomplete_tail(data: bytes) -> int:
 
 
 def _length(first: int) -> int:
-    """Return the length of the character that begins with this byte; 1 for bytes that begin none."""
     if 0xC2 <= first <= 0xDF:
         return 2
     if 0xE0 <= first <= 0xEF:

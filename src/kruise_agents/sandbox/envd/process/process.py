@@ -23,11 +23,7 @@ _QUEUE_LIMIT = 64
 
 
 class Subscription:
-    """A queue of events between a process and the stream of a client.
-
-    Args:
-        on_taken: called after each event that the stream takes.
-    """
+    """A queue of events between a process and a client's stream, which calls ``on_taken`` after each event."""
 
     def __init__(self, on_taken: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -38,7 +34,6 @@ class Subscription:
 
     @property
     def full(self) -> bool:
-        """Return True while the process's output should not be read."""
         return len(self._queue) >= _QUEUE_LIMIT
 
     def put(self, event: Json) -> None:
@@ -47,7 +42,6 @@ class Subscription:
         self._wake(True)
 
     def complete(self, last: Json) -> None:
-        """Add the last event."""
         self._complete = True
         self.put(last)
 
@@ -64,7 +58,6 @@ class Subscription:
                 yield events.KEEPALIVE
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait for an event; return False when the time has passed."""
         self._waiter = self._loop.create_future()
         timer = self._loop.call_later(seconds, self._wake, False)
         try:
@@ -125,22 +118,18 @@ class Process:
 
     @property
     def exited(self) -> bool:
-        """Return True if the process is gone, even if its output is still open."""
         return self._popen.returncode is not None
 
     def info(self) -> Json:
-        """Return the ``ProcessInfo``."""
         info = {"config": self.config, "pid": self.pid}
         return info if self.tag is None else {**info, "tag": self.tag}
 
     def subscribe(self) -> Subscription:
-        """Follow the events from now on, until :meth:`unsubscribe`."""
         subscription = Subscription(self._resume_reading)
         self._subscriptions.append(subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """End a subscription; the process goes on."""
         self._subscriptions.remove(subscription)
         self._resume_reading()
 
@@ -149,11 +138,7 @@ class Process:
         self._deadline = self._loop.call_at(deadline, self._kill)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to this process alone, not to its group.
-
-        Raises:
-            ProcessLookupError: the process has ended.
-        """
+        """Send a signal to this process alone; raise ProcessLookupError if it has ended."""
         if self._ended.done():
             raise ProcessLookupError
         self._signalled = True
@@ -163,18 +148,17 @@ class Process:
             signal.pidfd_send_signal(self._pidfd, number)
 
     async def wait_for_end(self, seconds: float) -> None:
-        """Wait for the end event, at most ``seconds``."""
         await asyncio.wait([self._ended], timeout=seconds)
 
     def resize(self, size: terminal.Size) -> bool:
-        """Set the size of the terminal's window; return False if the process has no terminal."""
+        """Set the size of the window; return False if the process has no terminal."""
         if self._terminal_descriptor is None:
             return False
         terminal.resize(self._terminal_descriptor, size)
         return True
 
     async def end_now(self) -> None:
-        """Kill the process and its group, and wait for its end event."""
+        """Kill the process and its group, and wait for the end event."""
         if not self.exited:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)

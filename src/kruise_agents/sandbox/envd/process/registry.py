@@ -42,22 +42,17 @@ class Registry:
         self._ended[process.pid] = Ended(process.pid, process.tag, event, timer)
 
     def running(self) -> list[Process]:
-        """Return the running processes, oldest first."""
         return list(self._running.values())
 
     def find(self, selector: Message | None) -> Process:
-        """Return the running process that a ``ProcessSelector`` means.
-
-        Raises:
-            ConnectError: ``not_found``; ``unimplemented`` for an empty selector.
-        """
+        """Return the running process that a ``ProcessSelector`` means, or raise ``not_found``."""
         found = self.find_or_ended(selector)
         if isinstance(found, Ended):
             raise _not_found(selector)
         return found
 
     def find_or_ended(self, selector: Message | None) -> Process | Ended:
-        """Return the running or ended process that a ``ProcessSelector`` means; raise as :meth:`find` does."""
+        """Return the running or ended process that a ``ProcessSelector`` means, or raise ``not_found``."""
         found: Process | Ended | None
         if selector is not None and selector.has("pid"):
             pid = selector.uint32("pid")
@@ -73,7 +68,6 @@ class Registry:
         return found
 
     def close(self) -> None:
-        """Forget every ended process."""
         for pid in list(self._ended):
             self._forget(pid)
 

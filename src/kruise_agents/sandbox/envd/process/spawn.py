@@ -23,11 +23,7 @@ class SpawnError(Exception):
 def spawn(
     command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, with_stdin: bool
 ) -> subprocess.Popen[bytes]:
-    """Start a program in its own session, with pipes for its output and, if requested, its input.
-
-    Raises:
-        SpawnError: neither the program nor a shell that would report the problem can be started.
-    """
+    """Start a program in its own session, with pipes for its output and, if requested, its input."""
     stdin = subprocess.PIPE if with_stdin else subprocess.DEVNULL
     try:
         try:

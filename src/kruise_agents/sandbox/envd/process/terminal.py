@@ -38,11 +38,7 @@ def resize(descriptor: int, size: Size) -> None:
 def spawn_in_terminal(
     command: Sequence[str], environment: Mapping[str, str], folder: str, size: Size, user: User
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a program in its own terminal; return the process and the descriptor of the master side.
-
-    Raises:
-        SpawnError: the program or the terminal cannot be started.
-    """
+    """Start a program in its own terminal; return the process and the descriptor of the master side."""
     try:
         master, slave = pty.openpty()
     except OSError as error:

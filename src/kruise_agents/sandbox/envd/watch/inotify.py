@@ -41,21 +41,13 @@ class Record:
 
 
 class Inotify:
-    """An inotify instance.
-
-    Raises:
-        OSError: EMFILE when this user has as many instances as the system permits.
-    """
+    """An inotify instance. OSError EMFILE means that this user may have no more instances."""
 
     def __init__(self) -> None:
         self.fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def add(self, path: str, *, follow: bool) -> int:
-        """Watch a folder and return the watch descriptor, which is the same for the same folder.
-
-        Raises:
-            OSError: the path is missing or not a folder; ENOSPC when the system permits no more watches.
-        """
+        """Watch a folder and return its descriptor. OSError ENOSPC means that the system permits no more watches."""
         mask = _WATCHED if follow else _WATCHED | DONT_FOLLOW
         return _checked(_libc.inotify_add_watch(self.fd, os.fsencode(path), ctypes.c_uint32(mask)))
 
@@ -64,7 +56,6 @@ class Inotify:
         _libc.inotify_rm_watch(self.fd, descriptor)
 
     def read(self) -> list[Record]:
-        """Return all records up to now."""
         records: list[Record] = []
         while True:
             try:

@@ -36,12 +36,11 @@ class WatchService:
         self._polled: dict[str, Watch] = {}
 
     def close(self) -> None:
-        """End every watch."""
         self._polled.clear()
         self._source.close_all()
 
     async def watch(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
-        """Serve ``WatchDir``: yield ``start`` when the watch is armed, then each event as it comes."""
+        """Yield ``start`` when the watch is armed, then each event as it comes."""
         watch = await self._open(request, call)
         interval = keepalive_interval(call)
         try:
@@ -59,20 +58,18 @@ class WatchService:
             self._source.close(watch)
 
     async def create(self, request: Message, call: Call) -> Json:
-        """Serve ``CreateWatcher``."""
         watch = await self._open(request, call)
         watcher_id = f"w{secrets.token_hex(10)}"
         self._polled[watcher_id] = watch
         return {"watcherId": watcher_id}
 
     async def events(self, request: Message, _call: Call) -> Json:
-        """Serve ``GetWatcherEvents``: return every event that happened before this call."""
+        """Return every event that happened before this call."""
         watch = self._find(request)
         self._source.drain()
         return {"events": watch.take()}
 
     async def remove(self, request: Message, _call: Call) -> Json:
-        """Serve ``RemoveWatcher``."""
         watch = self._find(request)
         del self._polled[request.text("watcherId")]
         self._source.close(watch)
@@ -120,7 +117,7 @@ def _require_folder(path: str) -> None:
 
 
 def _file_system(path: str) -> int | None:
-    """Return the number of a path's file system type in ``statfs(2)``; None when the call fails."""
+    """Return the number of a path's file system type; None when ``statfs(2)`` fails."""
     answer = ctypes.create_string_buffer(512)
     if _libc.statfs(os.fsencode(path), answer) != 0:
         return None

@@ -17,7 +17,7 @@ from .watch import Describe, Watch
 
 
 class SharedInotify:
-    """The dispatcher of records to the watches that have attached their folder. Belongs to one event loop."""
+    """The dispatcher of records to watches. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._instance: Inotify | None = None
@@ -26,11 +26,7 @@ class SharedInotify:
         self._watches: set[Watch] = set()
 
     async def open(self, path: str, *, recursive: bool, describe: Describe | None) -> Watch:
-        """Start a watch. Every change after the return is reported; some earlier changes may be.
-
-        Raises:
-            OSError: the folder cannot be watched, or the system permits no more watches.
-        """
+        """Start a watch. Every change after the return is reported; some earlier changes may be."""
         if self._instance is None:
             self._instance = Inotify()
             asyncio.get_running_loop().add_reader(self._instance.fd, self.drain)

@@ -17,14 +17,12 @@ from ..paths import displayable
 from . import inotify
 from .inotify import Record
 
-MAX_WAITING = 200_000
-"""The number of events that may wait for a client that does not fetch them."""
+MAX_WAITING = 200_000  # events of a client that does not fetch them
 ROOT = "."
 
-Event = dict[str, Any]
-"""A ``FilesystemEvent``: name, type and, if requested, entry."""
+Event = dict[str, Any]  # A ``FilesystemEvent``: name, type and, if requested, entry.
+# Returns the ``EntryInfo`` of a path, or None when the path is gone.
 Describe = Callable[[str], "dict[str, Any] | None"]
-"""A function that returns the ``EntryInfo`` of a path, or None when the path is gone."""
 
 _TURN_SECONDS = 0.01
 
@@ -85,11 +83,7 @@ class Watch:
         self._arrived = asyncio.Event()
 
     async def start(self) -> None:
-        """Arm the watch. Other tasks run meanwhile, because a tree may have a hundred thousand folders.
-
-        Raises:
-            OSError: the folder cannot be watched, or there are too many watches.
-        """
+        """Arm the watch. Other tasks run meanwhile, because a tree may have a hundred thousand folders."""
         self._attach(ROOT)
         if not self._recursive:
             return
@@ -100,17 +94,12 @@ class Watch:
                 turn_ends = time.monotonic() + _TURN_SECONDS
 
     def stop(self) -> None:
-        """Detach every folder."""
         for descriptor in list(self._folders):
             self._forget(descriptor)
             self._source.detach(self, descriptor)
 
     def take(self) -> list[Event]:
-        """Return the events since the last call.
-
-        Raises:
-            ConnectError: the watch has failed, and all earlier events were taken.
-        """
+        """Return the events since the last call, or raise the failure when no event is left."""
         if not self._waiting and self.failure is not None:
             raise self.failure
         events = list(self._waiting)
@@ -129,7 +118,7 @@ class Watch:
         self._arrived.set()
 
     def handle(self, record: Record) -> None:
-        """Process a record of a folder that this watch has attached."""
+        """Process a record of an attached folder."""
         folder = self._folders.get(record.descriptor)
         if folder is None:
             return
@@ -192,11 +181,6 @@ class Watch:
                 self._attach_tree(_join(relative, name), is_new=is_new)
 
     def _attach_tree(self, relative: str, *, is_new: bool) -> None:
-        """Attach a folder and the folders below.
-
-        Raises:
-            OSError: there are too many watches.
-        """
         if self._attach_if_there(relative, is_new=is_new) is not None:
             for _ in self._spread(relative, is_new=is_new):
                 pass
@@ -205,9 +189,6 @@ class Watch:
         """Attach every folder below an attached one, one folder at each step.
 
         Between the steps any folder may be renamed or leave, so the remaining work is a list of descriptors.
-
-        Raises:
-            OSError: there are too many watches.
         """
         remaining = [self._at[relative]]
         while remaining:
@@ -255,12 +236,10 @@ class Watch:
         return folders
 
     def _attach_if_there(self, relative: str, *, is_new: bool) -> int | None:
-        """Attach a folder and return its descriptor; None when the folder cannot be read or has vanished.
+        """Attach a folder and return its descriptor; None when the folder is unreadable or has vanished.
 
-        The parent may just have been renamed. The folder is then remembered until the record of the rename comes.
-
-        Raises:
-            OSError: there are too many watches.
+        The parent may just have been renamed. The folder is then remembered until the record of the rename comes. An
+        exceeded limit of watches raises OSError.
         """
         try:
             return self._attach(relative)
