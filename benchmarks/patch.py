@@ -113,6 +113,7 @@ def client_program(way: str, folder: Path) -> Iterator[Client]:
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
         yield Client(process)
+        assert process.stdin is not None
         process.stdin.close()
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -311,7 +311,7 @@ def transfers(folder: Path, floors: Floors) -> list[str]:
     return lines
 
 
-def interleaved(sides: dict[str, dict[str, Call]]) -> dict[str, dict[str, list[float]]]:
+def interleaved(sides: Mapping[str, Mapping[str, Call]]) -> dict[str, dict[str, list[float]]]:
     times: dict[str, dict[str, list[float]]] = {way: {name: [] for name in ways} for way, ways in sides.items()}
     for _ in range(TRANSFERS):
         for way, ways in sides.items():

@@ -71,10 +71,10 @@ def run_matrix(releases: Releases, wanted: list[str], workers: int) -> Iterator[
         if cell not in missing:
             yield Cell.from_json(kept[cell].read_text())
     if missing:
-        for cell in run_missing(missing, workers):
-            if cell.passed:
-                kept[cell.pair, cell.scheme].write_text(cell.to_json())
-            yield cell
+        for result in run_missing(missing, workers):
+            if result.passed:
+                kept[result.pair, result.scheme].write_text(result.to_json())
+            yield result
 
 
 def run_missing(missing: list[tuple[Pair, str]], workers: int) -> Iterator[Cell]:
