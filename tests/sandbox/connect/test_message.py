@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kruise_agents.protocol.fields import FieldError
 from kruise_agents.sandbox.connect import Code, ConnectError, Message
+from kruise_agents.sandbox.connect.message import as_invalid_argument
 
 
 def test_names_come_in_both_spellings() -> None:
@@ -25,11 +27,11 @@ def test_unset_and_null_fields_have_their_defaults() -> None:
     assert message.text_map("envs") == {}
     assert message.uint32("pid") == 0
     assert message.flag("stdin", True) is True
-    assert message.message("process") is None
+    assert message.object("process") is None
 
 
 def test_an_empty_message_is_set() -> None:
-    assert Message({"start": {}}).message("start") is not None
+    assert Message({"start": {}}).object("start") is not None
 
 
 @pytest.mark.parametrize("value", [7, "7", 7.0])
@@ -39,7 +41,7 @@ def test_numbers_may_be_strings(value: object) -> None:
 
 @pytest.mark.parametrize("value", [-1, 2**32, 1.5, "x", True, [], {}, float("nan"), float("inf")])
 def test_other_numbers_are_refused(value: object) -> None:
-    with pytest.raises(ConnectError, match="'pid' is not a uint32"):
+    with pytest.raises(FieldError, match="pid must be a uint32"):
         Message({"pid": value}).uint32("pid")
 
 
@@ -63,14 +65,16 @@ def test_enum_values_are_names_or_numbers(value: object) -> None:
         ({"a": "true"}, lambda message: message.flag("a")),
         ({"a": [1]}, lambda message: message.texts("a")),
         ({"a": {"b": 1}}, lambda message: message.text_map("a")),
-        ({"a": "x"}, lambda message: message.message("a")),
+        ({"a": "x"}, lambda message: message.object("a")),
         ({"a": "§"}, lambda message: message.data("a")),
     ],
 )
 def test_a_wrong_type_is_the_clients_mistake(fields: dict[str, object], read: Callable[[Message], object]) -> None:
-    with pytest.raises(ConnectError, match="field 'a'") as raised:
+    with pytest.raises(FieldError) as raised:
         read(Message(fields))
-    assert raised.value.code is Code.INVALID_ARGUMENT
+    error = as_invalid_argument(raised.value)
+    assert error.code is Code.INVALID_ARGUMENT
+    assert error.message.startswith("unmarshal message: field 'a")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 100_000])

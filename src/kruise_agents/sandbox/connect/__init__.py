@@ -1,7 +1,7 @@
-"""The Connect protocol, as far as E2B's clients speak it: JSON messages, unary calls, both one-way streams.
+"""The Connect protocol (version 1), as far as E2B's clients speak it: JSON messages, unary calls, one-way streams.
 
-``envelope`` frames messages and ``message`` reads them, without a socket; ``service`` serves handlers as an
-ASGI application. Source of the facts: the Connect protocol, version 1.
+``framing`` frames messages and ``message`` reads them, without a socket; ``service`` serves handlers as an ASGI
+application.
 """
 
 from __future__ import annotations

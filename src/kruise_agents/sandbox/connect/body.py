@@ -1,4 +1,4 @@
-"""Request bodies as they come from the ASGI server."""
+"""The body of a request, and the client's departure, as the ASGI server reports them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from starlette.types import Receive
 
 
 class ClientGoneError(Exception):
-    """The client closed the connection; there is nobody to answer."""
+    """The client closed the connection. There is nobody to answer."""
 
 
 async def body_chunks(receive: Receive) -> AsyncIterator[bytes]:
-    """The pieces of the body, in order.
+    """Return the pieces of the body, in order.
 
     Raises:
-        ClientGoneError: the connection was closed inside the body.
+        ClientGoneError: The connection was closed inside the body.
     """
     more = True
     while more:
@@ -30,20 +30,20 @@ async def body_chunks(receive: Receive) -> AsyncIterator[bytes]:
 
 
 async def whole_body(receive: Receive) -> bytes:
-    """The whole body in memory.
+    """Read the whole body into memory.
 
     Raises:
-        ClientGoneError: the connection was closed inside the body.
+        ClientGoneError: The connection was closed inside the body.
     """
     return b"".join([chunk async for chunk in body_chunks(receive)])
 
 
 @contextlib.asynccontextmanager
 async def gone_while(receive: Receive) -> AsyncIterator[None]:
-    """Interrupt the block when the client closes the connection; to be entered after the body was read.
+    """Interrupt the block when the client closes the connection. The body must have been read before.
 
     Raises:
-        ClientGoneError: it did.
+        ClientGoneError: The client closed the connection.
     """
     task = asyncio.current_task()
     assert task is not None  # coroutines run in tasks

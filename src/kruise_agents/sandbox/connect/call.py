@@ -1,16 +1,61 @@
-"""What a handler knows about the call it answers, beside the message."""
+"""A call: its headers, its deadline, and the errors that it can end with."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
+from ...protocol.fields import FieldError
+from .errors import Code, ConnectError
+from .message import as_invalid_argument
+
+TIMEOUT_HEADER = "connect-timeout-ms"
+
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call."""
+    """What a handler knows about a call besides the message."""
 
     headers: Headers
     deadline: float | None
-    """When the call is ended with ``deadline_exceeded``, on the event loop's clock (seconds); None: never."""
+    """When the call ends with ``deadline_exceeded``, on the event loop's clock (seconds); None: never."""
+
+
+def parse_timeout(value: str | None) -> float | None:
+    """Return the limit in seconds that a ``Connect-Timeout-Ms`` header sets, or None for no limit.
+
+    Decimals (``2500.0``) are accepted: e2b 2.8.0 multiplies the caller's seconds and sends the product.
+
+    Raises:
+        ConnectError: ``invalid_argument``: the value is not a number of milliseconds.
+    """
+    if value is None:
+        return None
+    try:
+        milliseconds = float(value)
+    except ValueError:
+        milliseconds = math.nan
+    if not (0 <= milliseconds < math.inf):
+        raise ConnectError(
+            Code.INVALID_ARGUMENT, f"protocol error: invalid Connect-Timeout-Ms {value!r}: not milliseconds"
+        )
+    return milliseconds / 1000 if milliseconds else None
+
+
+def as_connect_error(error: Exception, call: Call) -> ConnectError:
+    """Return the error to answer with. An error that no handler foresaw is logged as a bug."""
+    if isinstance(error, ConnectError):
+        return error
+    if isinstance(error, FieldError):
+        return as_invalid_argument(error)
+    passed = call.deadline is not None and asyncio.get_running_loop().time() >= call.deadline
+    if isinstance(error, TimeoutError) and passed:
+        return ConnectError(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
+    _log.error("a Connect handler failed", exc_info=error)
+    return ConnectError(Code.INTERNAL, f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""The errors of the Connect protocol, and the HTTP status that each one has on a unary call."""
+"""The errors of the Connect protocol, and the HTTP status of each in a unary response."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...errors import KruiseAgentsError
 
 
 class Code(StrEnum):
-    """The code of an error, as it is spelled on the wire."""
+    """The codes of errors, as they are spelled on the wire."""
 
     CANCELED = "canceled"
     UNKNOWN = "unknown"
@@ -29,7 +29,6 @@ class Code(StrEnum):
 
     @property
     def http_status(self) -> int:
-        """The HTTP status of a unary response with this code."""
         return _HTTP_STATUS[self]
 
 
@@ -54,7 +53,7 @@ _HTTP_STATUS = {
 
 
 class ConnectError(KruiseAgentsError):
-    """A call that fails with a code and a message; handlers raise it, the client gets both."""
+    """A failed call. Handlers raise this error, and the client gets its code and message."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
@@ -62,5 +61,5 @@ class ConnectError(KruiseAgentsError):
         self.message = message
 
     def to_json(self) -> dict[str, str]:
-        """The error object of a unary response, and of the ``error`` member of an end frame."""
+        """Return the error object of a unary response, or of the ``error`` member of an end frame."""
         return {"code": self.code.value, "message": self.message}

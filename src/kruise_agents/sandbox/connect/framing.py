@@ -1,4 +1,4 @@
-"""Framing of streams: one byte of flags, four bytes of length (big endian), then that many bytes."""
+"""The frames of streams: one byte of flags, four bytes of length (big endian), then that many bytes."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ _PREFIX = struct.Struct(">BI")
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One frame: ``flags`` say what ``payload`` is."""
+    """A frame. The flags say what the payload is."""
 
     flags: int
     payload: bytes
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
         return _PREFIX.pack(self.flags, len(self.payload)) + self.payload
 
 
 class EnvelopeDecoder:
-    """Cuts a body that arrives in pieces of any size into envelopes."""
+    """Cuts a body that arrives in pieces of any size into frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Envelope]:
-        """Take the next piece of the body; the envelopes that it completes."""
+        """Take the next piece of the body, and return the frames that it completes."""
         self._buffer += data
         while len(self._buffer) >= _PREFIX.size:
             flags, length = _PREFIX.unpack_from(self._buffer)
@@ -46,10 +45,10 @@ class EnvelopeDecoder:
             yield Envelope(flags, payload)
 
     def finish(self) -> None:
-        """The body is at its end.
+        """Check that the body does not end inside a frame.
 
         Raises:
-            ConnectError: ``invalid_argument``: it ended inside an envelope.
+            ConnectError: ``invalid_argument``: the body does.
         """
         if not self._buffer:
             return
@@ -68,10 +67,10 @@ class EnvelopeDecoder:
 
 
 def request_payload(envelope: Envelope) -> bytes:
-    """The JSON of an envelope that a client sent.
+    """Return the JSON of a frame that a client sent.
 
     Raises:
-        ConnectError: ``internal`` for a compressed one (no compression is ever agreed on),
+        ConnectError: ``internal`` for a compressed frame (no compression is ever agreed on),
             ``invalid_argument`` for flags that a client must not set.
     """
     if envelope.flags == MESSAGE:

@@ -1,4 +1,4 @@
-"""What both kinds of answers are made of: content types, JSON, whole HTTP responses."""
+"""Parts of all responses: content types, JSON, and whole HTTP responses."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode_json(message: Mapping[str, Any]) -> bytes:
-    """A message on the wire; ASCII only, everything else escaped."""
+    """Encode a message, in ASCII with everything else escaped."""
     return _encode(message).encode("ascii")
 
 
 async def send_unary(send: Send, message: Mapping[str, Any], status: int = 200) -> None:
-    """A whole response with one JSON object."""
+    """Send a whole response with one JSON object."""
     await _send(send, status, encode_json(message), (b"content-type", UNARY_TYPE.encode()))
 
 
 async def send_unary_error(send: Send, error: ConnectError, status: int | None = None) -> None:
-    """A whole response with an error; ``status`` replaces the one of the error's code."""
+    """Send a whole response with an error. ``status`` replaces that of the error's code."""
     await send_unary(send, error.to_json(), status or error.code.http_status)
 
 
 async def send_plain(send: Send, status: int, text: str, *headers: _Header) -> None:
-    """A response in plain text, for requests that are not of this protocol."""
+    """Send a response in plain text, for requests that are not of this protocol."""
     body = f"{text}\n".encode("ascii", "backslashreplace")
     await _send(send, status, body, (b"content-type", b"text/plain; charset=utf-8"), *headers)
 

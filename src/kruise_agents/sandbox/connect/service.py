@@ -1,4 +1,4 @@
-"""One service of named methods as an ASGI application: picks the method, checks the request, hands it on."""
+"""A service of named methods as an ASGI application: it picks the method, checks the request, and calls the handler."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from typing import Any, TypeAlias
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from . import deadline, streaming, unary
-from .call import Call
+from . import streaming
+from .body import ClientGoneError, whole_body
+from .call import TIMEOUT_HEADER, Call, as_connect_error, parse_timeout
 from .errors import Code, ConnectError
 from .message import Message
-from .response import STREAM_TYPE, UNARY_TYPE, send_plain, send_unary_error
+from .response import STREAM_TYPE, UNARY_TYPE, send_plain, send_unary, send_unary_error
 
 Json: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """One message in, one message out."""
+    """A method that takes one message and returns one."""
 
     handle: Callable[[Message, Call], Awaitable[Json]]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStream:
-    """One message in, any number out. The generator is closed when the client goes or the deadline passes."""
+    """A method that takes one message and yields any number, until the client goes or the deadline passes."""
 
     handle: Callable[[Message, Call], AsyncGenerator[Json, None]]
 
 
 @dataclass(frozen=True, slots=True)
 class ClientStream:
-    """Any number of messages in, one out."""
+    """A method that takes any number of messages and returns one."""
 
     handle: Callable[[AsyncIterator[Message], Call], Awaitable[Json]]
 
@@ -47,8 +48,8 @@ class ConnectService:
     """An ASGI application for one service, to be mounted on ``/<package>.<Service>``.
 
     Args:
-        methods: the handlers by method name.
-        check: called with every call before its handler; raises :class:`ConnectError` to refuse it.
+        methods: The handlers by method name.
+        check: Called with every call before the handler; raises :class:`ConnectError` to refuse the call.
     """
 
     def __init__(self, methods: Mapping[str, Method], check: Callable[[Call], object] = lambda call: None) -> None:
@@ -56,11 +57,10 @@ class ConnectService:
         self._check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
         name = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/")
         method = self._methods.get(name)
         if method is None:
-            # The status says it to clients that look at nothing else, the code to those that read the body.
+            # Some clients look at the status only, others at the code in the body.
             await send_unary_error(send, ConnectError(Code.UNIMPLEMENTED, f"unknown method {name!r}"), status=404)
         elif scope["method"] != "POST":
             await send_plain(send, 405, f"{scope['method']} is not allowed here, only POST", (b"allow", b"POST"))
@@ -75,7 +75,7 @@ class ConnectService:
         streams = not isinstance(method, Unary)
         try:
             _require_known_protocol(headers, "connect-content-encoding" if streams else "content-encoding")
-            timeout = deadline.parse_timeout(headers.get(deadline.HEADER))
+            timeout = parse_timeout(headers.get(TIMEOUT_HEADER))
             call = Call(headers, asyncio.get_running_loop().time() + timeout if timeout else None)
             self._check(call)
         except ConnectError as error:
@@ -86,11 +86,25 @@ class ConnectService:
             return
         match method:
             case Unary(handle):
-                await unary.answer(handle, call, receive, send)
+                await _answer_unary(handle, call, receive, send)
             case ServerStream(handle):
                 await streaming.answer_with_stream(handle, call, receive, send)
             case ClientStream(handle):
                 await streaming.answer_to_stream(handle, call, receive, send)
+
+
+async def _answer_unary(
+    handle: Callable[[Message, Call], Awaitable[Json]], call: Call, receive: Receive, send: Send
+) -> None:
+    try:
+        async with asyncio.timeout_at(call.deadline):
+            reply = await handle(Message.decode(await whole_body(receive)), call)
+    except ClientGoneError:
+        return
+    except Exception as error:  # the client must get an answer in every case
+        await send_unary_error(send, as_connect_error(error, call))
+    else:
+        await send_unary(send, reply)
 
 
 def _wanted_type(method: Method) -> str:

@@ -1,4 +1,4 @@
-"""Calls with a stream in one direction. Whatever happens in them, the HTTP status is 200."""
+"""Calls with a stream in one direction. Their HTTP status is always 200, also with an error."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 from starlette.types import Receive, Send
 
 from .body import ClientGoneError, body_chunks, gone_while
-from .call import Call
+from .call import Call, as_connect_error
 from .errors import Code, ConnectError
-from .failures import as_connect_error
 from .framing import END_OF_STREAM, MESSAGE, Envelope, EnvelopeDecoder, request_payload
 from .message import Message
 from .response import STREAM_TYPE, encode_json
@@ -21,7 +20,7 @@ _Json = Mapping[str, Any]
 
 
 class _Reply:
-    """The response: starts with its first frame; every frame is one write."""
+    """The response of a stream. It starts with its first frame, and each frame is one write."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -31,7 +30,7 @@ class _Reply:
         await self._frame(Envelope(MESSAGE, encode_json(message)))
 
     async def end(self, error: ConnectError | None = None) -> None:
-        """The end frame, and with it the end of the body: the SDKs return only when the body ends."""
+        """Send the end frame and end the body, for which the SDKs wait."""
         final = {"error": error.to_json()} if error else {}
         await self._frame(Envelope(END_OF_STREAM, encode_json(final)), more=False)
 
@@ -46,7 +45,7 @@ class _Reply:
 async def answer_with_stream(
     handle: Callable[[Message, Call], AsyncGenerator[_Json, None]], call: Call, receive: Receive, send: Send
 ) -> None:
-    """Read one message, send what the handler yields, then the end frame."""
+    """Read one message, send all that the handler yields, then the end frame."""
     reply = _Reply(send)
     failure: ConnectError | None = None
     try:
@@ -68,7 +67,7 @@ async def answer_to_stream(
     receive: Receive,
     send: Send,
 ) -> None:
-    """Hand the client's messages to the handler, then send its one message and the end frame."""
+    """Give the client's messages to the handler, then send the handler's message and the end frame."""
     reply = _Reply(send)
     failure: ConnectError | None = None
     try:
@@ -82,7 +81,7 @@ async def answer_to_stream(
 
 
 async def refuse(send: Send, error: ConnectError) -> None:
-    """A stream that consists of an error."""
+    """Send a stream that consists of an error."""
     await _Reply(send).end(error)
 
 

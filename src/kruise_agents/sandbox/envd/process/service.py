@@ -81,7 +81,7 @@ class ProcessService:
 
     async def _connect(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
         """Serve ``Connect``: yield all events from now on, or the end event of a process that has just ended."""
-        found = self._registry.find_or_ended(request.message("process"))
+        found = self._registry.find_or_ended(request.object("process"))
         if isinstance(found, Ended):
             yield events.start(found.pid)
             yield found.event
@@ -95,19 +95,19 @@ class ProcessService:
 
     async def _send_input(self, request: Message, _call: Call) -> Json:
         """Serve ``SendInput``: answer when the process's pipe has taken everything."""
-        await _write(self._find(request), request.message("input"))
+        await _write(self._find(request), request.object("input"))
         return {}
 
     async def _stream_input(self, requests: AsyncIterator[Message], _call: Call) -> Json:
         """Serve ``StreamInput``. The end of the stream does not close stdin."""
         process: Process | None = None
         async for request in requests:
-            if (start := request.message("start")) is not None:
+            if (start := request.object("start")) is not None:
                 process = self._find(start)
-            elif (data := request.message("data")) is not None:
+            elif (data := request.object("data")) is not None:
                 if process is None:
                     raise ConnectError(Code.INVALID_ARGUMENT, "input stream has data before its start")
-                await _write(process, data.message("input"))
+                await _write(process, data.object("input"))
         return {}
 
     async def _close_stdin(self, request: Message, _call: Call) -> Json:
@@ -138,16 +138,16 @@ class ProcessService:
     async def _update(self, request: Message, _call: Call) -> Json:
         """Serve ``Update``, which changes the size of a terminal's window."""
         process = self._find(request)
-        pty = request.message("pty")
+        pty = request.object("pty")
         if pty is not None and not process.resize(_window_size(pty)):
             raise ConnectError(Code.INTERNAL, "error resizing tty: tty not assigned to process")
         return {}
 
     def _find(self, request: Message) -> Process:
-        return self._registry.find(request.message("process"))
+        return self._registry.find(request.object("process"))
 
     def _start_process(self, request: Message, user: User) -> Process:
-        wanted = request.message("process")
+        wanted = request.object("process")
         if wanted is None:
             raise ConnectError(Code.INVALID_ARGUMENT, "a process to start is required")
         command = [wanted.text("cmd"), *wanted.texts("args")]
@@ -158,7 +158,7 @@ class ProcessService:
         if (cwd := wanted.optional_text("cwd")) is not None:
             config["cwd"] = cwd
         tag = request.optional_text("tag")
-        pty = request.message("pty")
+        pty = request.object("pty")
         terminal = None
         try:
             if pty is None:
@@ -186,7 +186,7 @@ class ProcessService:
 
 
 def _window_size(pty: Message) -> Size:
-    size = pty.message("size") or Message({})
+    size = pty.object("size") or Message({})
     return Size(columns=size.uint32("cols"), rows=size.uint32("rows"))
 
 

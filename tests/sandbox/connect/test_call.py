@@ -1,9 +1,11 @@
+"""The deadline of a call."""
+
 from __future__ import annotations
 
 import pytest
 
 from kruise_agents.sandbox.connect import Code, ConnectError
-from kruise_agents.sandbox.connect.deadline import parse_timeout
+from kruise_agents.sandbox.connect.call import parse_timeout
 
 
 @pytest.mark.parametrize(
