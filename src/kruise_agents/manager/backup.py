@@ -1,11 +1,11 @@
-"""A copy of a state folder that a manager can start on, made while another one runs on the original.
+"""The backup: a copy of a state folder that a manager can start on, made while another manager uses the original.
 
-usage: python -m kruise_agents.manager.state.backup <state folder> <new folder>
+usage: python -m kruise_agents.manager.backup <state folder> <new folder>
 
-The database is read before the files are copied and once more after it. What stands in both, unchanged, was there all
-the time, so that its files are whole; only that is in the copy. Running sandboxes are not: their files change while
-they are copied, and their processes cannot be. Nor is what identifies processes, which a manager on the copy would take
-for its own.
+The database is read before the files are copied, and again after that. A thing with the same row in both was there all
+the time, so its files are complete; the copy has nothing else. It has no running sandboxes: their files change during
+the copy, and their processes cannot be copied. The process IDs of paused ones are left out too, or a manager on the
+copy would take over the processes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .runtime.files.identities import Identities
 
 _SECRETS = ("secret", "traffic-token-key.pem", "tls")
 _Rows = dict[str, dict[str, tuple[object, ...]]]
-"""By their folders, by the folder in which those are."""
+"""The rows by their folder, by kind."""
 _WHOLE = {
-    # What changes when a sandbox goes on, beside its state.
+    # A sandbox that was resumed and paused again has another start time.
     "sandboxes": "SELECT id, started_at FROM sandboxes WHERE state = 'paused'",
     "snapshots": "SELECT folder FROM snapshots",
     "volumes": "SELECT id FROM volumes",
@@ -42,15 +42,14 @@ _FORGET_OTHERS = {
 
 
 def back_up(state_dir: Path, target: Path) -> None:
-    """Copy the state of a manager that runs or not.
+    """Copy a state folder, whether a manager uses it or not.
 
-    Parameters:
-        state_dir: its state folder.
-        target: where the copy goes; nothing is there yet.
+    Args:
+        target: The new folder, which must not exist.
 
     Raises:
-        ConfigurationError: one of the two folders cannot be used.
-        KruiseAgentsError: something could not be copied; what was copied is left.
+        ConfigurationError: One of the two folders cannot be used.
+        KruiseAgentsError: Something could not be copied; the rest of the copy is left.
     """
     source = state_dir / "state.db"
     if not source.is_file():
@@ -71,7 +70,7 @@ def back_up(state_dir: Path, target: Path) -> None:
         for folder in rows:
             failures[kind, folder] = _copy_owned(state_dir / kind / folder, target / kind / folder, owners)
     kept = _copy_database(source, target / "state.db", before)
-    # A copy of what was removed meanwhile may well have failed.
+    # The copy of a folder that was removed meanwhile may well have failed.
     _require(*(complaint for (kind, folder), complaint in failures.items() if folder in kept[kind]))
     if os.geteuid() == 0:
         owner = state_dir.stat()
@@ -103,14 +102,14 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy a file or a folder, with owners, extended attributes and links. Returns what was wrong, or nothing."""
+    """Copy a file or folder with owners, extended attributes and links. Return the error, or an empty string."""
     command = ["cp", "--archive", "--reflink=auto", "--", str(source), str(target)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stderr.strip() or f"cp ended with code {done.returncode}"
 
 
 def _owners() -> Identities | None:
-    """The ids to which a manager that is run by this user gives files; None: to its own, or this user is root."""
+    """Return the IDs that a manager of this user gives files to; None: its own, or this user is root."""
     if os.geteuid() == 0:
         return None
     try:
@@ -120,7 +119,7 @@ def _owners() -> Identities | None:
 
 
 def _copy_owned(source: Path, target: Path, owners: Identities | None) -> str:
-    """Copy a folder of files that sandboxes own; by ``cp`` alone an ordinary user would get them as its own."""
+    """Copy a folder of files that sandboxes own. With ``cp`` alone an ordinary user would become their owner."""
     if owners is None:
         return _copy(source, target)
     try:
@@ -138,9 +137,9 @@ def _require(*complaints: str) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m kruise_agents.manager.state.backup <state folder> <new folder>")
+        sys.exit("usage: python -m kruise_agents.manager.backup <state folder> <new folder>")
     try:
         back_up(Path(sys.argv[1]), Path(sys.argv[2]))
     except (KruiseAgentsError, OSError, sqlite3.Error) as error:

@@ -39,7 +39,7 @@ from .sandboxes.usage_history import UsageHistory
 from .settings import Settings
 from .state.database import Database
 from .state.secret import StateSecret
-from .templates import Builder, TemplateFile, read_templates, require_fitting
+from .templates import Builder, TemplateFile, read_templates, require_supported
 from .templates.model import POOLED_TEMPLATE, PreparedTemplate, Templates, built_in
 from .traffic_tokens import TrafficTokens
 from .volumes import Volumes
@@ -104,7 +104,7 @@ class Manager:
         files = read_templates(settings.templates, settings.limits) if settings.templates is not None else []
         runtime = self.runtime = _runtime(settings)
         egress = self.egress = Egress(wanted=settings.internet)
-        require_fitting(files, runtime, egress, self._tell)
+        require_supported(files, runtime, egress, self._tell)
         domain = parse_domain(settings.domain).host if settings.domain is not None else "localhost"
         if settings.certificate is not None:
             _require_certificate(settings.certificate, settings.private_key)
@@ -135,7 +135,7 @@ class Manager:
         sandboxes = SandboxService(runtime, sandboxes_folder, store, secret, tokens, egress, volumes_folder, metrics)
         snapshots = Snapshots(self._folder("snapshots"), sandboxes)
         volumes = Volumes(
-            volumes_folder, store, secret, runtime, used=sandboxes.mounted_volumes, limit=settings.limits.disk
+            volumes_folder, store, secret, runtime, mounted=sandboxes.mounted_volumes, limit=settings.limits.disk
         )
         keys = Keys(settings.api_keys, store, secret)
         secrets = SecretStore(store, secret)

@@ -1,8 +1,8 @@
 """Traffic access tokens: JWTs that open the ports of one protected sandbox, signed and checked by this manager.
 
-What a gateway of OpenKruise takes from an identity provider by OIDC, the manager is itself: issuer, key and verifier.
-The checks are the gateway's: a known ``kid``, the one asymmetric algorithm of the key, the issuer, the times with a
-leeway, a subject, and the sandbox. Nothing here writes a token anywhere.
+A gateway of OpenKruise gets issuer and key from an identity provider by OIDC; here the manager has both. The checks are
+those of OpenKruise's gateway: a known ``kid``, the one asymmetric algorithm of the key, the issuer, the times with a
+tolerance, a subject, and the sandbox. Nothing here stores a token.
 """
 
 from __future__ import annotations
@@ -32,32 +32,30 @@ _CLAIMS = ["iss", "sub", "exp", "iat", "nbf", "sandbox"]
 
 
 class TokenRefusedError(Exception):
-    """Missing, malformed, expired, or not signed by this manager."""
+    """The token is missing, malformed, expired, or not signed by this manager."""
 
 
 class ForeignTokenError(TokenRefusedError):
-    """A valid token of another sandbox."""
+    """The token is valid, for another sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficToken:
-    """A token and the moment, in UTC and whole seconds, from which it opens nothing."""
+    """A token and its expiry, in UTC and whole seconds."""
 
     value: str = field(repr=False)
     expires_at: datetime
 
 
 class TrafficTokens:
-    """Issues and checks the tokens of one manager. Every token stays valid until its own end.
+    """The issuer and verifier of one manager's tokens. Every token stays valid until its own expiry.
 
-    The key is made with the first token, and with it comes the import of the cryptography that most managers
-    never need.
+    The key is made with the first token, because that imports cryptography that most managers never need.
 
-    Parameters:
-        validity: seconds from issue to expiry.
-        clock_skew: seconds by which the clock that a token was made with may be off.
-        clock: seconds since the epoch.
-        key_file: where the key outlives the manager, for its user's eyes only; None: in memory.
+    Args:
+        validity: Seconds from issue to expiry.
+        clock_skew: The tolerance for the times of a token, in seconds.
+        key_file: Where the key is kept, readable for the current user only; None: in memory.
     """
 
     def __init__(
@@ -73,7 +71,7 @@ class TrafficTokens:
         self._key_file = key_file
 
     def issue(self, sandbox_id: str, sandbox_uid: str) -> TrafficToken:
-        """A new token for one sandbox."""
+        """Return a new token for a sandbox."""
         import jwt  # 0.15 s
 
         issued = int(self._clock())
@@ -91,12 +89,7 @@ class TrafficTokens:
         return TrafficToken(value, datetime.fromtimestamp(expires, UTC))
 
     def check(self, token: str, sandbox_id: str, sandbox_uid: str) -> None:
-        """Return when ``token`` opens this sandbox now.
-
-        Raises:
-            ForeignTokenError: it is one of this manager's, for another sandbox.
-            TokenRefusedError: it is not valid at all.
-        """
+        """Raise :class:`TokenRefusedError` unless ``token`` is valid for a sandbox now."""
         claims = self._verified(token)
         self._check_times(claims)
         if not isinstance(claims["sub"], str) or not claims["sub"]:
@@ -119,7 +112,7 @@ class TrafficTokens:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         loaded = serialization.load_pem_private_key(read_or_make(self._key_file, fresh), None)
-        assert isinstance(loaded, Ed25519PrivateKey)  # nobody else writes that file
+        assert isinstance(loaded, Ed25519PrivateKey)  # only this class writes the file
         return loaded
 
     @functools.cached_property
@@ -127,7 +120,7 @@ class TrafficTokens:
         return hashlib.sha256(self._key.public_key().public_bytes_raw()).hexdigest()[:16]
 
     def _verified(self, token: str) -> dict[str, Any]:
-        """The claims of a token whose signature and issuer are ours; its times are not looked at."""
+        """Return the claims of a token after checking its signature and issuer, but not its times."""
         import jwt
 
         if len(token) > _MAX_BYTES:
@@ -135,7 +128,7 @@ class TrafficTokens:
         try:
             if jwt.get_unverified_header(token).get("kid") != self._kid:
                 raise TokenRefusedError("not signed with a key of this manager")
-            # Times by our own clock below; PyJWT would ask the system's.
+            # The times are checked below, by this object's clock; PyJWT would use the system's.
             options: Any = {"require": _CLAIMS, "verify_exp": False, "verify_iat": False, "verify_nbf": False}
             claims: dict[str, Any] = jwt.decode(
                 token, self._key.public_key(), algorithms=[_ALGORITHM], issuer=_ISSUER, options=options

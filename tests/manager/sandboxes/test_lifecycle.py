@@ -97,7 +97,7 @@ class PretendedProgram:
         await self._answer()
         return {}
 
-    def asleep(self) -> tuple[int, ...]:
+    def stopped_processes(self) -> tuple[int, ...]:
         return ()
 
     async def freeze(self) -> None:
@@ -105,7 +105,7 @@ class PretendedProgram:
         assert not self.frozen, "frozen twice"
         self.frozen = True
 
-    def thaw(self, asleep: tuple[int, ...]) -> None:
+    def thaw(self, stopped: tuple[int, ...]) -> None:
         assert self.frozen
         self.frozen = False
 

@@ -24,20 +24,12 @@ class Inheritance:
         self._collections = collections
 
     def transfer_to_admin(self, owner: str) -> None:
-        """Give everything that belongs to a key to the admin key.
-
-        Raises:
-            NoSpaceError: The disk is full; the next start of the manager transfers the rest.
-        """
+        """Give everything of a key to the admin key. If the disk is full, the next start does the rest."""
         for collection in self._collections:
             collection.transfer(owner, ADMIN_ID)
 
     def transfer_orphans(self, keys: Keys) -> None:
-        """Give everything that belongs to a key that no longer exists to the admin key.
-
-        Raises:
-            NoSpaceError: The disk is full; the next start of the manager transfers the rest.
-        """
+        """Give everything of keys that no longer exist to the admin key."""
         for owner in set().union(*(collection.owners() for collection in self._collections)):
             if keys.get(owner) is None:
                 self.transfer_to_admin(owner)

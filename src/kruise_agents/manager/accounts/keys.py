@@ -1,10 +1,10 @@
 """The API keys of a manager: those that it was started with, and those that were made over the API.
 
-Whatever is made belongs to the key that made it, and no other key sees it. A team is a name that keys share: it says
-who may make and delete keys, not who sees what.
+Everything belongs to the key that made it, and no other key sees it. A team is a name that keys share: it says who may
+make and delete keys, not who sees what.
 
-Keys that are made here have 122 random bits, so that their SHA-256 is all that is stored: nobody can guess what it was
-made of, and a slow hash would only slow every request down. Keys of the command line are not stored at all.
+A key that is made here has 122 random bits, so its SHA-256 is all that is stored: nobody can guess the key from it, and
+a slow hash would only slow down every request. Keys of the command line are not stored at all.
 """
 
 from __future__ import annotations
@@ -26,93 +26,86 @@ from .quota import UNLIMITED, Quota
 
 ADMIN_TEAM = "admin"
 ADMIN_ID = "550e8400-e29b-41d4-a716-446655440000"
-"""Of the first key that a manager is started with, whatever it is (OpenKruise's well-known admin key)."""
+"""The ID of the first key that a manager is started with (OpenKruise's well-known admin key)."""
 _ADMIN_TEAM_ID = "550e8400-e29b-41d4-a716-446655449999"
 _TEAMS = uuid.UUID("0b8b3a5e-6f0e-4f5c-9d55-6f6b61670001")
-_USE_WRITTEN_EVERY = 60.0
-"""Seconds; not every request is worth a write."""
+_USE_WRITTEN_EVERY = 60.0  # seconds; not every request is worth a write
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is known of one key. Times are seconds since the epoch."""
+    """An API key, without its value. Times are seconds since the epoch."""
 
     id: str
     name: str
     team: str
     created_at: float
-    created_by: str | None = None
-    """The id of the key that made it; None: the manager was started with it."""
+    created_by: str | None = None  # the ID of another key; None: the manager was started with this key
     quota: Quota = UNLIMITED
 
     @property
     def is_admin(self) -> bool:
-        """Whether it may make keys of other teams, set quotas, and delete any key that was made."""
+        """Whether the key may make keys of other teams, set quotas, and delete any key that was made."""
         return self.team == ADMIN_TEAM
 
 
 class Keys:
     """The keys of one manager.
 
-    Parameters:
-        given: those that it is started with, in either spelling; all belong to the admin team. The first one is always
-            the same owner, so that it may be replaced; each other one is an owner as long as it is given.
-        store: where the others are.
-        secret: what the ids of given keys are derived from, so that no id tells anything of a key.
-        clock: seconds since the epoch.
+    Args:
+        initial: The keys that the manager is started with, in either spelling. All belong to the admin team. The first
+            key always has the same ID, so that it may be replaced; the IDs of the others are derived from the secret.
     """
 
     def __init__(
-        self, given: Sequence[str], store: Database, secret: StateSecret, clock: Callable[[], float] = time.time
+        self, initial: Sequence[str], store: Database, secret: StateSecret, clock: Callable[[], float] = time.time
     ) -> None:
         self._store = store
         self._clock = clock
-        self._blind = secrets.token_bytes(32)
+        self._lookup_key = secrets.token_bytes(32)
         self._by_id: dict[str, ApiKey] = {}
         self._ids: dict[bytes, str] = {}
         self._used: dict[str, float] = {}
         self._written: dict[str, float] = {}
-        for number, raw in enumerate(dict.fromkeys(raw_key(key.encode()) for key in given)):
+        for number, raw in enumerate(dict.fromkeys(raw_key(key.encode()) for key in initial)):
             key_id, name = (ADMIN_ID, ADMIN_TEAM) if number == 0 else (secret.key_id(raw), f"{ADMIN_TEAM} {number + 1}")
-            self._know(ApiKey(key_id, name, ADMIN_TEAM, clock()), _digest(raw))
+            self._add(ApiKey(key_id, name, ADMIN_TEAM, clock()), _digest(raw))
         for row in store.select(ApiKeyRow):
-            self._ids.setdefault(self._place(row.digest), row.id)  # one that is given as well is a given one
+            self._ids.setdefault(
+                self._lookup_digest(row.digest), row.id
+            )  # a key of the command line keeps its ID there
             self._by_id[row.id] = _key_of(row)
             if row.last_used is not None:
                 self._used[row.id] = self._written[row.id] = row.last_used
 
     def find(self, raw: bytes) -> ApiKey | None:
-        """The key with that value, which is being used now."""
-        key_id = self._ids.get(self._place(_digest(raw)))
+        """Return the key with that value, and note its use."""
+        key_id = self._ids.get(self._lookup_digest(_digest(raw)))
         if key_id is None:
             return None
         self._note_use(key_id)
         return self._by_id[key_id]
 
     def get(self, key_id: str) -> ApiKey | None:
-        """The key with that id."""
+        """Return the key with that ID."""
         return self._by_id.get(key_id)
 
     def last_used(self, key: ApiKey) -> float | None:
-        """When it was last used, in seconds since the epoch."""
+        """Return when a key was last used."""
         return self._used.get(key.id)
 
     def of_team(self, team: str) -> list[ApiKey]:
-        """The keys of a team, oldest first."""
+        """Return the keys of a team, oldest first."""
         return sorted((key for key in self._by_id.values() if key.team == team), key=lambda key: key.created_at)
 
     def teams(self) -> list[str]:
-        """Every team that has a key, by name."""
+        """Return the names of all teams, sorted."""
         return sorted({key.team for key in self._by_id.values()})
 
     def make(self, name: str, team: str, by: ApiKey, quota: Quota = UNLIMITED) -> tuple[ApiKey, str]:
-        """Make a key. Returns it with its raw value, which nobody can be told again.
-
-        Raises:
-            NoSpaceError: the disk is full.
-        """
+        """Make a key. Return it with its raw value, which is not kept."""
         raw = str(uuid.uuid4())
         key = ApiKey(str(uuid.uuid4()), name, team, self._clock(), by.id, quota)
         digest = _digest(raw.encode())
@@ -128,26 +121,22 @@ class Keys:
                 quota=quota.to_json(),
             )
         )
-        self._know(key, digest)
+        self._add(key, digest)
         return key, raw
 
     def remove(self, key: ApiKey) -> None:
-        """Let a key that was made open nothing any more.
-
-        Raises:
-            NoSpaceError: the disk is full; it still does.
-        """
+        """Delete a key that was made over the API."""
         self._store.delete(ApiKeyRow, id=key.id)
         del self._by_id[key.id]
-        self._ids = {place: key_id for place, key_id in self._ids.items() if key_id != key.id}
+        self._ids = {digest: key_id for digest, key_id in self._ids.items() if key_id != key.id}
 
-    def _know(self, key: ApiKey, digest: bytes) -> None:
+    def _add(self, key: ApiKey, digest: bytes) -> None:
         self._by_id[key.id] = key
-        self._ids[self._place(digest)] = key.id
+        self._ids[self._lookup_digest(digest)] = key.id
 
-    def _place(self, digest: bytes) -> bytes:
-        """Where a key is looked up. What the time of a look-up tells is of this value, which nobody can compute."""
-        return hmac.digest(self._blind, digest, "sha256")
+    def _lookup_digest(self, digest: bytes) -> bytes:
+        """Return the digest for look-ups. Nobody else can compute it, so the time of a look-up reveals no key."""
+        return hmac.digest(self._lookup_key, digest, "sha256")
 
     def _note_use(self, key_id: str) -> None:
         self._used[key_id] = now = self._clock()
@@ -161,14 +150,14 @@ class Keys:
 
 
 def team_id(team: str) -> str:
-    """The id of a team: the same for the same name."""
+    """Return the ID of a team, which is derived from its name."""
     return _ADMIN_TEAM_ID if team == ADMIN_TEAM else str(uuid.uuid5(_TEAMS, team))
 
 
-def raw_key(given: bytes) -> bytes:
-    """The raw spelling of a key, whichever of the two it came in."""
-    decoded = decode_key(given.decode("latin-1"))
-    return given if decoded is None else decoded
+def raw_key(key: bytes) -> bytes:
+    """Return the raw spelling of a key in either spelling."""
+    decoded = decode_key(key.decode("latin-1"))
+    return key if decoded is None else decoded
 
 
 def _digest(raw: bytes) -> bytes:

@@ -9,11 +9,7 @@ from .sandbox import Sandbox
 
 
 class Exits:
-    """The exit watchers of one manager: a task for each program.
-
-    Args:
-        on_exit: Called with the sandbox whose program has ended.
-    """
+    """The exit watchers of one manager, a task each. ``on_exit`` is called with each sandbox whose program ended."""
 
     def __init__(self, on_exit: Callable[[Sandbox], None]) -> None:
         self._on_exit = on_exit
@@ -30,7 +26,6 @@ class Exits:
             task.cancel()
 
     async def close(self) -> None:
-        """Stop all watchers."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

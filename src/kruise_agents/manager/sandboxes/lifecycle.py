@@ -1,4 +1,4 @@
-"""The life of a sandbox: its states, what may happen in each, and what is refused. Pure."""
+"""The life of a sandbox: its states, and the events that each state takes or refuses. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...errors import KruiseAgentsError
 
 
 class State(StrEnum):
-    """Where a sandbox is in its life; ``docs/architecture.md`` has the drawing."""
+    """A state of a sandbox. ``docs/architecture.md`` has the drawing."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -21,17 +21,17 @@ class State(StrEnum):
 
     @property
     def ending(self) -> bool:
-        """Whether nothing can happen to it any more but its end."""
+        """Whether the sandbox is ending or gone."""
         return self in (State.KILLING, State.GONE)
 
     @property
     def resting(self) -> bool:
-        """Whether clients are told that it is paused."""
+        """Whether clients are told that the sandbox is paused."""
         return self in (State.PAUSING, State.PAUSED, State.RESUMING)
 
 
 class Event(StrEnum):
-    """What moves a sandbox from one state to the next."""
+    """An event that takes a sandbox from one state to the next."""
 
     READY = "ready"
     PAUSE = "pause"
@@ -55,10 +55,7 @@ _TABLE: Mapping[State, Mapping[Event, State]] = {
 
 
 class RefusedError(KruiseAgentsError):
-    """The sandbox is in a state in which this cannot happen.
-
-    ``state`` is that state, ``event`` what was asked for.
-    """
+    """The sandbox is in a ``state`` that does not allow the ``event``."""
 
     def __init__(self, state: State, event: Event) -> None:
         super().__init__(f"a sandbox that is {state} takes no {event!s}")
@@ -67,11 +64,7 @@ class RefusedError(KruiseAgentsError):
 
 
 def next_state(state: State, event: Event) -> State:
-    """The state that follows.
-
-    Raises:
-        RefusedError: ``event`` cannot happen in ``state``.
-    """
+    """Return the state that follows; raise :class:`RefusedError` if ``event`` cannot happen in ``state``."""
     try:
         return _TABLE[state][event]
     except KeyError:

@@ -1,4 +1,4 @@
-"""The lines that a sandbox's own program wrote, with the time and level of each. Code in it can write there too."""
+"""The log of a sandbox's own program, line by line, with times and levels. Code in the sandbox can write there too."""
 
 from __future__ import annotations
 
@@ -18,20 +18,18 @@ _NAMES = {"DEBUG": "debug", "INFO": "info", "WARNING": "warn", "ERROR": "error",
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line."""
+    """A line of the log."""
 
     at: datetime
-    level: str
-    """One of :data:`LEVELS`."""
+    level: str  # one of LEVELS
     text: str
 
 
 def read_log(path: Path, began: datetime) -> list[LogLine]:
-    """The last lines of a log, oldest first.
+    """Return the last lines of a log, oldest first.
 
-    Parameters:
-        began: the time of lines before the first one that has a time, unless that is earlier; others without one have
-            that of the line before.
+    A line without a time has the time of the line before. Lines before the first time have that or ``began``,
+    whichever is earlier.
     """
     try:
         content = last_bytes(path)
@@ -43,8 +41,8 @@ def read_log(path: Path, began: datetime) -> list[LogLine]:
 def _lines(content: str, began: datetime) -> Iterator[LogLine]:
     parsed = [_parsed(line) for line in content.split("\n") if line]
     at, level = min(next(((at, began) for at, _, _ in parsed if at is not None), (began,))), "info"
-    for its_time, its_level, text in parsed:
-        at, level = its_time or at, its_level or level
+    for own_time, own_level, text in parsed:
+        at, level = own_time or at, own_level or level
         yield LogLine(at, level, text)
 
 
@@ -62,7 +60,7 @@ def _parsed(line: str) -> tuple[datetime | None, str | None, str]:
 def select(
     lines: Sequence[LogLine], *, cursor: datetime | None, backward: bool, level: str, search: str
 ) -> Iterator[LogLine]:
-    """The lines of at least a level with a text in them: from a time on, or backward from it to the first one."""
+    """Return the lines of at least ``level`` that contain ``search``: from ``cursor`` on, or backward from it."""
     for line in reversed(lines) if backward else lines:
         in_time = cursor is None or (line.at <= cursor if backward else line.at >= cursor)
         if in_time and LEVELS.index(line.level) >= LEVELS.index(level) and search in line.text:

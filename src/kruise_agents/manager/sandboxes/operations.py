@@ -41,22 +41,25 @@ _Method = Callable[Concatenate["Operations", Sandbox, P], Coroutine[Any, Any, T]
 def _operation(event: Event, *, needs: State | None = None) -> Callable[[_Method[P, T]], _Method[P, T]]:
     """Run a method under the lock of its sandbox, in a task that goes on when the caller leaves.
 
-    The method raises :class:`RefusedError` if the sandbox is ended before or meanwhile.
-
-    Args:
-        event: Names the operation in the refusal.
-        needs: The state that the sandbox must be in.
+    The call is refused if the sandbox is ended before or meanwhile, or is not in the state ``needs``. An operation may
+    call others on the same sandbox, which then run as a part of it.
     """
+
+    def require(sandbox: Sandbox) -> None:
+        if sandbox.state.ending or (needs is not None and sandbox.state is not needs):
+            raise RefusedError(sandbox.state, event)
 
     def decorate(method: _Method[P, T]) -> _Method[P, T]:
         @functools.wraps(method)
         async def run(self: Operations, sandbox: Sandbox, /, *args: P.args, **kwargs: P.kwargs) -> T:
             async def locked() -> T:
                 async with sandbox.lock:
-                    if sandbox.state.ending or (needs is not None and sandbox.state is not needs):
-                        raise RefusedError(sandbox.state, event)
+                    require(sandbox)
                     return await method(self, sandbox, *args, **kwargs)
 
+            if asyncio.current_task() in sandbox.operations:
+                require(sandbox)
+                return await method(self, sandbox, *args, **kwargs)
             if sandbox.state.ending:
                 raise RefusedError(sandbox.state, event)
             task = self._start_task(locked())
@@ -79,12 +82,9 @@ def _operation(event: Event, *, needs: State | None = None) -> Callable[[_Method
 class Operations:
     """The operations on the sandboxes of one manager, with the timers and exit watchers that follow from them.
 
-    A sandbox that is ended during an operation keeps the state that its end gave it: the operation is cancelled, and
-    an event that comes too late is refused.
-
-    Args:
-        metrics: Counts the ends.
-        on_gone: Called with each sandbox that has ended.
+    All of them raise :class:`RefusedError` if the state of the sandbox does not allow them, or if it is ended
+    meanwhile, and :class:`NoAnswerError` if its program is gone or silent. ``on_gone`` is called with each sandbox
+    that has ended.
     """
 
     def __init__(
@@ -102,9 +102,7 @@ class Operations:
     async def start(self, sandbox: Sandbox, variables: Mapping[str, str], files: Path | None) -> None:
         """Copy or make the files of a new sandbox, launch its program, and claim it. A pooled program runs already.
 
-        Raises:
-            RefusedError: The sandbox was ended meanwhile.
-            StartError, NoSpaceError, OSError: The start failed. The caller must end the sandbox.
+        After any error the caller must end the sandbox.
         """
         lifetime = sandbox.lifetime
         cold = sandbox.program.identity is None
@@ -135,30 +133,22 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def set_timeout(self, sandbox: Sandbox, seconds: float) -> None:
-        """Set the end time of a running sandbox to ``seconds`` from now; 0 or less: now.
-
-        Raises:
-            RefusedError: The sandbox does not run.
-            NoAnswerError: Its program does not answer.
-        """
-        await self._set_timeout(sandbox, seconds)
+        """Set the end time of a running sandbox to ``seconds`` from now; 0 or less: now."""
+        if sandbox.lifetime.never_ends:
+            return
+        if seconds > 0:
+            await sandbox.program.control.set_end_time(sandbox.lifetime.enforced(seconds))
+        self._set_end_time(sandbox, seconds)
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def extend(self, sandbox: Sandbox, seconds: float) -> None:
-        """Let a running sandbox live at least ``seconds`` from now. Never shortens its life.
-
-        Raises:
-            RefusedError: The sandbox does not run.
-            NoAnswerError: Its program does not answer.
-        """
-        await self._extend(sandbox, seconds)
+        """Let a running sandbox live at least ``seconds`` from now; never shorten its life."""
+        left = seconds_until(sandbox.end_at)
+        if left is not None and left < seconds:
+            await self.set_timeout(sandbox, seconds)
 
     async def expire(self, sandbox: Sandbox) -> None:
-        """Set the end time of a running sandbox to now, and return when it is paused or ended.
-
-        Raises:
-            RefusedError: The sandbox does not run.
-        """
+        """Set the end time of a running sandbox to now, and return when it is paused or ended."""
         if sandbox.lifetime.never_ends:
             return
         if sandbox.lifetime.pause_at_end:
@@ -170,12 +160,7 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
-        """Change what a running sandbox may reach outside, within the limits of its template.
-
-        Raises:
-            RefusedError: The sandbox does not run.
-            OSError: The kernel refused.
-        """
+        """Change what a running sandbox may reach outside, within the limits of its template."""
         rules = sandbox.template.within(rules)
         await sandbox.program.change_rules(rules)
         sandbox.rules = rules
@@ -183,12 +168,7 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def read_variables(self, sandbox: Sandbox) -> dict[str, str]:
-        """Return the environment variables of a running sandbox.
-
-        Raises:
-            RefusedError: The sandbox does not run.
-            NoAnswerError: Its program does not answer.
-        """
+        """Return the environment variables of a running sandbox."""
         return await sandbox.program.control.variables()
 
     @_operation(Event.PAUSE, needs=State.RUNNING)
@@ -196,11 +176,9 @@ class Operations:
         """Copy the file tree of a running sandbox to a new folder. The sandbox is frozen meanwhile.
 
         Raises:
-            RefusedError: The sandbox does not run.
-            NoAnswerError: Its processes cannot be frozen.
             NoSpaceError, OSError: The copy failed; a part of it may be left.
         """
-        sandbox.stopped_before = sandbox.program.asleep()
+        sandbox.stopped_before = sandbox.program.stopped_processes()
         # Its clients see a running, slow sandbox. If the manager ends now, the next one must find it frozen.
         self._records.save_as(sandbox, State.PAUSING)
         try:
@@ -215,39 +193,60 @@ class Operations:
 
     @_operation(Event.PAUSE)
     async def pause(self, sandbox: Sandbox, *, memory: bool = True, kept: float | None = None) -> None:
-        """Stop every process of a sandbox until it is resumed. A paused sandbox stays as it is.
-
-        After an error the sandbox runs as before, unless its program has ended.
+        """Stop every process of a sandbox until it is resumed. After an error the sandbox runs as before.
 
         Args:
             memory: Keep the processes, with their connections; otherwise only the files.
             kept: Seconds after which the paused sandbox is ended, may be infinite; None: as its lifetime says.
-
-        Raises:
-            RefusedError: The sandbox is ending.
-            NoAnswerError, NoSpaceError, OSError: The sandbox cannot be paused.
         """
-        await self._pause(sandbox, memory=memory, kept=kept)
+        if sandbox.state is State.PAUSED:
+            return
+        sandbox.move(Event.PAUSE)
+        self._timers.disarm(sandbox)
+        try:
+            sandbox.keeps_memory, sandbox.stopped_before = memory, sandbox.program.stopped_processes()
+            self._records.save(sandbox)
+            if memory:
+                await sandbox.program.freeze()
+            else:
+                await self._stop_processes(sandbox)
+        except (NoAnswerError, NoSpaceError, OSError):
+            sandbox.keeps_memory = True
+            self._roll_back(sandbox)
+            raise
+        sandbox.move(Event.PAUSED)
+        sandbox.end_at = now()
+        kept = sandbox.lifetime.paused_seconds if kept is None else kept
+        sandbox.kept_until = None if kept is None or kept == math.inf else now() + timedelta(seconds=kept)
+        self._timers.arm(sandbox)
+        self._records.note(sandbox)
+        logger.info("sandbox %s is paused", sandbox.id)
 
     @_operation(Event.RESUME)
     async def resume(self, sandbox: Sandbox, seconds: float, *, memory: bool = True) -> bool:
-        """Resume a paused sandbox for ``seconds``; let a running one live at least that long.
+        """Resume a paused sandbox for ``seconds``; let a running sandbox live at least that long.
 
-        Args:
-            memory: False: boot the sandbox from its files, even if its processes were kept.
+        After an error the sandbox is paused as before. Without ``memory`` it boots from its files, even if its
+        processes were kept.
 
         Returns:
             Whether the sandbox was paused.
-
-        Raises:
-            RefusedError: The sandbox is ending.
-            StartError: The sandbox was paused without processes and does not start. It stays paused.
-            NoAnswerError: Its processes are gone.
         """
         if sandbox.state is not State.PAUSED:
-            await self._extend(sandbox, seconds)
+            await self.extend(sandbox, seconds)
             return False
-        await self._resume(sandbox, seconds, memory=memory)
+        sandbox.move(Event.RESUME)
+        self._timers.disarm(sandbox)
+        try:
+            self._records.save(sandbox)
+            if sandbox.keeps_memory and memory:
+                await self._thaw(sandbox, seconds)
+            else:
+                await self._boot(sandbox, seconds)
+        except (NoAnswerError, NoSpaceError, StartError, OSError):
+            self._roll_back(sandbox)
+            raise
+        logger.info("sandbox %s goes on", sandbox.id)
         return True
 
     async def resume_for_traffic(self, sandbox: Sandbox) -> bool:
@@ -262,11 +261,7 @@ class Operations:
         return sandbox.state is State.RUNNING
 
     def end(self, sandbox: Sandbox, reason: str = "") -> asyncio.Task[None]:
-        """Begin to end a sandbox and everything in it, whatever else is under way. Return the task of the end.
-
-        Args:
-            reason: What the metrics count the end as; empty: they do not.
-        """
+        """Begin to end a sandbox, whatever else is under way, and return the task. Metrics count ends with a reason."""
         sandbox.move(Event.KILL)
         if reason:
             self._metrics.ended[reason] += 1
@@ -301,47 +296,11 @@ class Operations:
         if sandbox.template.start is not None:
             await sandbox.program.control.prepare(sandbox.template, _all_variables(sandbox, variables), kernel=False)
 
-    async def _set_timeout(self, sandbox: Sandbox, seconds: float) -> None:
-        if sandbox.lifetime.never_ends:
-            return
-        if seconds > 0:
-            await sandbox.program.control.set_end_time(sandbox.lifetime.enforced(seconds))
-        self._set_end_time(sandbox, seconds)
-
-    async def _extend(self, sandbox: Sandbox, seconds: float) -> None:
-        left = seconds_until(sandbox.end_at)
-        if left is not None and left < seconds:
-            await self._set_timeout(sandbox, seconds)
-
     def _set_end_time(self, sandbox: Sandbox, seconds: float) -> None:
         never = sandbox.lifetime.never_ends
         sandbox.end_at = None if never else now() + timedelta(seconds=max(seconds, 0))
         self._timers.arm(sandbox)
         self._records.note(sandbox)
-
-    async def _pause(self, sandbox: Sandbox, *, memory: bool, kept: float | None = None) -> None:
-        if sandbox.state is State.PAUSED:
-            return
-        sandbox.move(Event.PAUSE)
-        self._timers.disarm(sandbox)
-        try:
-            sandbox.keeps_memory, sandbox.stopped_before = memory, sandbox.program.asleep()
-            self._records.save(sandbox)
-            if memory:
-                await sandbox.program.freeze()
-            else:
-                await self._stop_processes(sandbox)
-        except (NoAnswerError, NoSpaceError, OSError):
-            sandbox.keeps_memory = True
-            self._roll_back(sandbox)
-            raise
-        sandbox.move(Event.PAUSED)
-        sandbox.end_at = now()
-        kept = sandbox.lifetime.paused_seconds if kept is None else kept
-        sandbox.kept_until = None if kept is None or kept == math.inf else now() + timedelta(seconds=kept)
-        self._timers.arm(sandbox)
-        self._records.note(sandbox)
-        logger.info("sandbox %s is paused", sandbox.id)
 
     async def _stop_processes(self, sandbox: Sandbox) -> None:
         """End the processes of a sandbox whose files and variables are kept."""
@@ -350,25 +309,10 @@ class Operations:
         self._exits.unwatch(sandbox)
         await sandbox.program.stop()
 
-    async def _resume(self, sandbox: Sandbox, seconds: float, *, memory: bool) -> None:
-        """Thaw or boot a paused sandbox. After an error it is paused as before."""
-        sandbox.move(Event.RESUME)
-        self._timers.disarm(sandbox)
-        try:
-            self._records.save(sandbox)
-            if sandbox.keeps_memory and memory:
-                await self._thaw(sandbox, seconds)
-            else:
-                await self._boot(sandbox, seconds)
-        except (NoAnswerError, NoSpaceError, StartError, OSError):
-            self._roll_back(sandbox)
-            raise
-        logger.info("sandbox %s goes on", sandbox.id)
-
     @_operation(Event.RESUME)
     async def _resume_if_paused(self, sandbox: Sandbox) -> None:
         if sandbox.state is State.PAUSED:
-            await self._resume(sandbox, max(sandbox.lifetime.seconds, LEAST_SECONDS_AFTER_TRAFFIC), memory=True)
+            await self.resume(sandbox, max(sandbox.lifetime.seconds, LEAST_SECONDS_AFTER_TRAFFIC))
 
     async def _thaw(self, sandbox: Sandbox, seconds: float) -> None:
         sandbox.program.thaw(sandbox.stopped_before)
@@ -435,7 +379,7 @@ class Operations:
     @_operation(Event.PAUSE)
     async def _pause_if_due(self, sandbox: Sandbox) -> None:
         if sandbox.state is State.RUNNING and seconds_until(sandbox.end_at) == 0:
-            await self._pause(sandbox, memory=sandbox.lifetime.pause_keeps_memory)
+            await self.pause(sandbox, memory=sandbox.lifetime.pause_keeps_memory)
 
     def _at_exit(self, sandbox: Sandbox) -> None:
         """End a sandbox whose program has ended by itself. Of a paused sandbox the files are kept."""

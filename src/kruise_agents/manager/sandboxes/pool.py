@@ -37,14 +37,10 @@ class Pool:
     prepared: PreparedTemplate
     ready: deque[PooledSandbox] = field(default_factory=deque)
     warm_claims: int = 0
-    cold_creates: int = 0
-    """Creates of this template that found no sandbox ready."""
-    failures: int = 0
-    """Sandboxes that did not start, ended in the pool, or did not answer when they were claimed."""
-    retry_delay: float = _FIRST_RETRY_SECONDS
-    """How long to wait after the next failure."""
-    retry_at: float = 0.0
-    """On the event loop's clock: when the next start may begin, after failures."""
+    cold_creates: int = 0  # creates of this template that found no sandbox ready
+    failures: int = 0  # sandboxes that did not start, ended in the pool, or did not answer when they were claimed
+    retry_delay: float = _FIRST_RETRY_SECONDS  # how long to wait after the next failure
+    retry_at: float = 0.0  # on the event loop's clock: when the next start may begin, after a failure
 
     def back_off(self) -> None:
         """Wait for a while after a failure; meanwhile other pools have their turn."""
@@ -63,11 +59,7 @@ class PooledSandbox:
 
 
 class Pools:
-    """The pools of one manager.
-
-    Args:
-        program: Makes the program of a sandbox with an ID.
-    """
+    """The pools of one manager. ``program`` makes the process of a sandbox with an ID."""
 
     def __init__(self, program: Callable[[str, Template], SandboxProcess]) -> None:
         self._program = program
@@ -89,7 +81,7 @@ class Pools:
             self._filling = asyncio.create_task(self._fill())
 
     def take(self, template: Template, files: Path | None) -> PooledSandbox | None:
-        """Take a warm sandbox of a template that started with ``files`` out of its pool; None: there is none.
+        """Take a warm sandbox that started with ``files`` out of the pool of a template; None: there is none.
 
         The caller counts in the pool what becomes of the sandbox.
         """

@@ -171,7 +171,7 @@ class SandboxProcess:
         assert self._process is not None
         await self._process.ended()
 
-    def asleep(self) -> tuple[int, ...]:
+    def stopped_processes(self) -> tuple[int, ...]:
         """Return the processes that are stopped already; :meth:`thaw` leaves them so.
 
         Raises:
@@ -190,14 +190,14 @@ class SandboxProcess:
         except OSError as error:
             raise NoAnswerError(f"the sandbox cannot be paused: {error}") from error
 
-    def thaw(self, asleep: Collection[int]) -> None:
-        """Let all processes go on, except ``asleep``.
+    def thaw(self, stopped: Collection[int]) -> None:
+        """Let all processes go on, except ``stopped``.
 
         Raises:
             NoAnswerError: The program has ended.
         """
         try:
-            self._runtime.thaw(self._living(), asleep)
+            self._runtime.thaw(self._living(), stopped)
         except OSError as error:
             raise NoAnswerError(f"the sandbox cannot go on: {error}") from error
 

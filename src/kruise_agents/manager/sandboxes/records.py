@@ -21,11 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Records:
-    """The rows of one manager's sandboxes.
-
-    Args:
-        runtime: The name of the runtime, which each row notes.
-    """
+    """The rows of one manager's sandboxes."""
 
     def __init__(self, store: Database, runtime: str) -> None:
         self._store = store
@@ -33,11 +29,7 @@ class Records:
         self._unsaved: set[Sandbox] = set()
 
     def save(self, sandbox: Sandbox) -> None:
-        """Write what must be stored before the next step.
-
-        Raises:
-            NoSpaceError: The disk is full.
-        """
+        """Write what must be stored before the next step; raise :class:`NoSpaceError` if the disk is full."""
         self._store.save(to_row(sandbox, self._runtime))
         self._unsaved.discard(sandbox)
         for other in list(self._unsaved):
@@ -45,11 +37,7 @@ class Records:
             self.note(other)
 
     def save_as(self, sandbox: Sandbox, state: State) -> None:
-        """Write the row with the state that the next manager is to find if this one ends now.
-
-        Raises:
-            NoSpaceError: The disk is full.
-        """
+        """Write the row with the state that the next manager is to find if this one ends now."""
         self._store.save(replace(to_row(sandbox, self._runtime), state=str(state)))
 
     def note(self, sandbox: Sandbox) -> None:
@@ -70,7 +58,7 @@ class Records:
 
 
 def to_row(sandbox: Sandbox, runtime: str) -> SandboxRow:
-    """Return the row of a sandbox that ``runtime`` runs."""
+    """Return the row of a sandbox."""
     process = sandbox.program.identity
     network = {
         "allowed": [str(network) for network in sandbox.rules.allowed],

@@ -37,11 +37,7 @@ class Found:
 
 
 def require_runtime(store: Database, runtime: Runtime) -> None:
-    """Return if all stored sandboxes belong to ``runtime``.
-
-    Raises:
-        ConfigurationError: They belong to another runtime.
-    """
+    """Raise :class:`ConfigurationError` if stored sandboxes belong to another runtime."""
     for row in store.select(SandboxRow):
         if row.runtime != runtime.name:
             raise ConfigurationError(
@@ -51,11 +47,7 @@ def require_runtime(store: Database, runtime: Runtime) -> None:
 
 
 async def recover(sandboxes: SandboxService) -> Found:
-    """Take over the stored sandboxes, and remove everything else in the sandboxes' folder.
-
-    Raises:
-        ConfigurationError: A folder cannot be removed.
-    """
+    """Take over the stored sandboxes, and remove everything else in the sandboxes' folder."""
     rows = sandboxes.store.select(SandboxRow)
     tasks = [asyncio.create_task(_recover(sandboxes, row)) for row in rows]
     try:

@@ -25,29 +25,18 @@ _ID_LENGTH = 20
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """How long a sandbox lives, and what happens then. Times are in seconds.
+    """How long a sandbox lives, and what happens then. Times are in seconds; the names are stored with each sandbox."""
 
-    The field names are stored with each sandbox.
-    """
-
-    seconds: float
-    """From the moment the sandbox is ready to its end time; traffic that resumes it gives it at least as long."""
-    never_ends: bool = False
-    """The sandbox has no end time, whatever is asked later."""
-    pause_at_end: bool = False
-    """At its end time the sandbox is paused instead of ended."""
-    pause_keeps_memory: bool = True
-    """Whether that pause keeps processes, or only files."""
+    seconds: float  # until its end time, from the moment it is ready; at least as long after traffic resumed it
+    never_ends: bool = False  # whatever is asked later
+    pause_at_end: bool = False  # instead of its end
+    pause_keeps_memory: bool = True  # at the end time; False: only files are kept
     wakes_on_traffic: bool = False
-    """Whether a request to one of its ports resumes the sandbox."""
-    paused_seconds: float | None = None
-    """How long the sandbox may stay paused before it is ended; None: for ever."""
+    paused_seconds: float | None = None  # until a paused sandbox is ended; None: it is kept for ever
 
     def enforced(self, seconds: float | None) -> float | None:
-        """Return after how many seconds the sandbox ends itself, without a manager; None: never.
-
-        Only a manager can pause a sandbox, so one that is to be paused waits for a manager.
-        """
+        """Return after how many seconds the sandbox ends itself, without a manager; None: never."""
+        # Only a manager can pause a sandbox, so a sandbox that is to be paused waits for a manager.
         return None if self.never_ends or self.pause_at_end else seconds
 
 
@@ -62,29 +51,19 @@ class VolumeMount:
 
 @dataclass(frozen=True, slots=True)
 class NewSandbox:
-    """A request to create a sandbox.
-
-    Args:
-        owner: The ID of the API key that creates it.
-        lifetime: How long it lives, and what happens then.
-        secure: Whether envd asks for an access token.
-        quota: What all sandboxes of the owner may use together.
-        files: The file tree to start with a copy of; None: an empty one.
-        rules: What it may reach outside, within the limits of the template.
-        public: Whether its ports are open to everybody; if not, requests need a token of the sandbox.
-    """
+    """A request to create a sandbox."""
 
     template: Template
-    owner: str
+    owner: str  # the ID of an API key
     lifetime: Lifetime
-    secure: bool = True
+    secure: bool = True  # envd asks for an access token
     metadata: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
-    quota: Quota = UNLIMITED
-    files: Path | None = None
+    quota: Quota = UNLIMITED  # of the owner
+    files: Path | None = None  # the file tree to start with a copy of; None: an empty one
     volume_mounts: tuple[VolumeMount, ...] = ()
-    rules: EgressRules = field(default_factory=EgressRules)
-    public: bool = True
+    rules: EgressRules = field(default_factory=EgressRules)  # outside, within the limits of the template
+    public: bool = True  # its ports are open to everybody; False: requests need a token of the sandbox
 
 
 @dataclass(slots=True, eq=False)
@@ -92,33 +71,24 @@ class Sandbox:
     """A sandbox of this manager. Times are in UTC."""
 
     id: str
-    owner: str
-    """The ID of the API key that created it."""
+    owner: str  # the ID of an API key
     template: Template
     program: SandboxProcess
     metadata: Mapping[str, str]
     access_token: str | None
     started_at: datetime
-    end_at: datetime | None
-    """The end time of a running sandbox, None: never. For a paused sandbox, the moment of the pause."""
+    end_at: datetime | None  # None: never; of a paused sandbox, the moment of the pause
     lifetime: Lifetime
     rules: EgressRules
-    """What the sandbox may reach outside."""
-    traffic_token: str | None
-    """The token that requests to all ports but envd's need; None: no token is needed."""
+    traffic_token: str | None  # which requests to all ports but envd's need; None: they need no token
     volume_mounts: tuple[VolumeMount, ...] = ()
     state: State = State.STARTING
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
-    kept_until: datetime | None = None
-    """When a paused sandbox is ended; None: never."""
-    keeps_memory: bool = True
-    """Whether a pause, begun or done, keeps the processes."""
-    stopped_before: tuple[int, ...] = ()
-    """Processes that were stopped before a pause stopped all."""
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the operation that is changing the sandbox."""
-    operations: set[asyncio.Task[Any]] = field(default_factory=set)
-    """The tasks that hold the lock or wait for it."""
+    kept_until: datetime | None = None  # when a paused sandbox is ended; None: never
+    keeps_memory: bool = True  # whether a pause, begun or done, keeps the processes
+    stopped_before: tuple[int, ...] = ()  # the processes that were stopped before a pause stopped all
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by the operation that changes the sandbox
+    operations: set[asyncio.Task[Any]] = field(default_factory=set)  # which hold the lock or wait for it
 
     @property
     def protected(self) -> bool:
@@ -136,11 +106,7 @@ class Sandbox:
         return None if self.state.ending else self.template.use(running=not self.state.resting)
 
     def move(self, event: Event) -> None:
-        """Change to the state that follows ``event``.
-
-        Raises:
-            RefusedError: ``event`` cannot happen now. Nothing is changed.
-        """
+        """Change to the state that follows ``event``; raise :class:`RefusedError` if it cannot happen now."""
         self.state = next_state(self.state, event)
 
 

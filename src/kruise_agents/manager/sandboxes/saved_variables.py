@@ -13,7 +13,7 @@ from ..runtime import Layout
 
 
 class SavedVariables:
-    """The file of one sandbox."""
+    """The file with the variables of one sandbox."""
 
     def __init__(self, layout: Layout) -> None:
         self._path = layout.root / "variables"
@@ -35,5 +35,4 @@ class SavedVariables:
         return loaded
 
     def remove(self) -> None:
-        """Remove the file."""
         self._path.unlink(missing_ok=True)

@@ -36,15 +36,9 @@ class ManagerEndingError(StartError):
 
 
 class SandboxService:
-    """The sandboxes of one manager, in memory and in the database.
+    """The sandboxes of one manager, in memory and in the database; their folders go into ``folder``.
 
-    Args:
-        folder: Where the folders of sandboxes go. It exists.
-        secret: Access tokens are derived from it.
-        egress: Connects sandboxes to the internet; None: by whatever program is installed.
-        volumes: Where the folders of volumes are; None: beside ``folder``.
-        metrics: Counts creates and ends.
-        program: Makes the program of a sandbox. Tests of the life cycle alone replace it.
+    Tests of the life cycle alone replace ``program``, which makes the processes of a sandbox.
     """
 
     def __init__(
@@ -82,7 +76,7 @@ class SandboxService:
         return self._egress.carrier is not None and self.runtime.own_network
 
     def find(self, sandbox_id: str) -> Sandbox | None:
-        """Return the sandbox with that ID if clients may see it: it has started, and its end has not begun."""
+        """Return the sandbox with that ID if it has started and its end has not begun."""
         sandbox = self._known.get(sandbox_id)
         return None if sandbox is None or sandbox.state is State.STARTING or sandbox.state.ending else sandbox
 
@@ -92,11 +86,11 @@ class SandboxService:
         return sandbox if sandbox is not None and sandbox.state is State.RUNNING else None
 
     def visible(self) -> list[Sandbox]:
-        """Return every sandbox that :meth:`find` finds, of all owners, in no particular order."""
+        """Return every sandbox that :meth:`find` finds, of all owners."""
         return [sandbox for sandbox in self._known.values() if self.find(sandbox.id) is not None]
 
     def all(self, owner: str) -> list[Sandbox]:
-        """Return every sandbox of an owner that :meth:`find` finds, in no particular order."""
+        """Return every sandbox of an owner that :meth:`find` finds."""
         return [sandbox for sandbox in self.visible() if sandbox.owner == owner]
 
     def states(self) -> Iterator[State]:

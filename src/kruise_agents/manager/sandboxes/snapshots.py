@@ -39,11 +39,7 @@ class Reference:
 
     @classmethod
     def read(cls, text: str) -> Reference:
-        """Parse a reference.
-
-        Raises:
-            ValueError: The text is neither form.
-        """
+        """Parse a reference; raise :class:`ValueError` if the text is neither form."""
         match = _REFERENCE.fullmatch(text.lower())
         if match is None:
             raise ValueError("a name is made of a-z, 0-9, '-' and '_', with ':' and a tag after it if one is wanted")
@@ -51,12 +47,7 @@ class Reference:
 
 
 class Snapshots:
-    """The snapshots of one manager.
-
-    Args:
-        folder: Where the folders of snapshots go. It exists.
-        sandboxes: The sandboxes that snapshots are taken of and that are created from them.
-    """
+    """The snapshots of one manager, whose folders go into ``folder``, which exists."""
 
     def __init__(self, folder: Path, sandboxes: SandboxService) -> None:
         self._folder = folder
@@ -98,11 +89,6 @@ class Snapshots:
         Args:
             reference: The snapshot's name, in place of a snapshot with the same name; None: it only has an ID.
             seconds: How long the snapshot is kept; None: for ever.
-
-        Raises:
-            RefusedError: The sandbox does not run.
-            NoSpaceError: The disk is full.
-            OSError: The files could not be copied.
         """
         await self._remove_expired(owner)
         async with self._draft() as draft:
@@ -126,17 +112,13 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot and its files. Create calls that are copying the files finish first.
-
-        Raises:
-            NoSpaceError: The disk is still full without these files. The next start of the manager deletes the row.
-        """
+        """Remove a snapshot and its files. Create calls that are copying the files finish first."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)
         except NoSpaceError:
             # The files may take the space that the write needs. They are set aside first, so that the row never leads
-            # to half of them, whenever the manager ends.
+            # to half of them. If there is no space even then, the next start of the manager deletes the row.
             await self._discard(self._set_aside(folder))
             self._delete_row(snapshot)
         else:
@@ -145,20 +127,13 @@ class Snapshots:
     async def fork(
         self, sandbox: Sandbox, count: int, seconds: float, quota: Quota = UNLIMITED
     ) -> list[Sandbox | BaseException]:
-        """Create sandboxes with the files, variables, metadata and network rules of a running one, which goes on.
+        """Create sandboxes with the files, variables, metadata and network rules of a running sandbox, which goes on.
 
         Args:
-            count: How many sandboxes to create.
-            seconds: How long they live.
-            quota: What all sandboxes of the owner may use together.
+            seconds: How long the forks live.
 
         Returns:
-            For each, the sandbox or the error of its create.
-
-        Raises:
-            RefusedError: The sandbox does not run.
-            NoSpaceError: The disk is full.
-            OSError: The files could not be copied.
+            Each fork, or the error of its create.
         """
         variables = await self._sandboxes.operations.read_variables(sandbox)
         for name in INTERNAL_VARIABLES:
@@ -186,11 +161,7 @@ class Snapshots:
         return {row.owner for row in self._store.select(SnapshotRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:
-        """Give all snapshots of one owner to another. A snapshot whose name the new owner uses loses its name.
-
-        Raises:
-            NoSpaceError: The disk is full; some snapshots were not transferred.
-        """
+        """Give all snapshots of one owner to another. A snapshot whose name the new owner uses loses its name."""
         taken = {row.id for row in self._store.select(SnapshotRow, owner=new_owner)}
         for row in self._store.select(SnapshotRow, owner=owner):
             moved = replace(row, owner=new_owner)
@@ -198,11 +169,7 @@ class Snapshots:
             self._delete_row(row)
 
     async def recover(self) -> None:
-        """Remove unfinished copies and rows without files, at the start of a manager.
-
-        Raises:
-            ConfigurationError: A folder cannot be removed.
-        """
+        """Remove unfinished copies and rows without files, at the start of a manager."""
         for row in self._store.select(SnapshotRow):
             if row.is_over(now().timestamp()) or not (self._folder / row.folder).is_dir():
                 self._delete_row(row)

@@ -12,11 +12,7 @@ _LONGEST_SECONDS = 86_400.0
 
 
 class Timers:
-    """The timers of one manager.
-
-    Args:
-        on_deadline: Called with the sandbox whose deadline has come.
-    """
+    """The timers of one manager. ``on_deadline`` is called with each sandbox whose deadline has come."""
 
     def __init__(self, on_deadline: Callable[[Sandbox], None]) -> None:
         self._on_deadline = on_deadline
@@ -31,12 +27,10 @@ class Timers:
             self._timers[sandbox.id] = loop.call_later(min(seconds, _LONGEST_SECONDS), self._ring, sandbox)
 
     def disarm(self, sandbox: Sandbox) -> None:
-        """Cancel the timer."""
         if timer := self._timers.pop(sandbox.id, None):
             timer.cancel()
 
     def close(self) -> None:
-        """Cancel all timers."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

@@ -1,8 +1,8 @@
-"""What each sandbox uses, as its envd measures it, over time.
+"""The history of what each sandbox uses, as its envd measures it.
 
-A measurement walks through all processes of a sandbox, and a machine full of idle sandboxes should be idle. So each is
-measured once a minute, and every five seconds as long as somebody asks; every question also gets a new measurement.
-Paused sandboxes use no processor, cannot answer, and are left alone.
+A measurement walks through all processes of a sandbox, and a machine full of idle sandboxes should be idle. So a
+sandbox is measured once a minute, every five seconds as long as somebody asks, and at each question. Paused sandboxes
+use no processor, cannot answer, and are left alone.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .sandbox import Sandbox
 EVERY_SECONDS = 5.0
 UNASKED_SECONDS = 60.0
 ASKED_SECONDS = 300.0
-"""For how long after a question a sandbox is measured often."""
+"""How long a sandbox is measured often after a question."""
 KEPT = 720
-"""Samples of one sandbox: an hour of frequent ones, half a day of others."""
+"""The number of samples of a sandbox: an hour of frequent ones, half a day of others."""
 _AT_ONCE = 4
 _SLACK = 0.5
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement. Sizes are in bytes, the time in seconds since the epoch."""
+    """A measurement. Sizes are in bytes, the time is in seconds since the epoch."""
 
     at: float
     cpu_count: int
@@ -55,12 +55,7 @@ class _Track:
 
 
 class UsageHistory:
-    """The samples of one manager's sandboxes, in memory.
-
-    Parameters:
-        sandboxes: gives all that there are.
-        clock: seconds since the epoch.
-    """
+    """The samples of one manager's sandboxes, in memory. ``sandboxes`` returns those that there are."""
 
     def __init__(self, sandboxes: Callable[[], Iterable[Sandbox]], clock: Callable[[], float] = time.time) -> None:
         self._sandboxes = sandboxes
@@ -69,25 +64,24 @@ class UsageHistory:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Measure from now on."""
+        """Begin to measure."""
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Measure no more."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 
     async def history(self, sandbox: Sandbox) -> list[Sample]:
-        """All samples of a sandbox that are kept, oldest first; the last one is not older than five seconds."""
+        """Return the samples of a sandbox, oldest first. The last one is at most five seconds old."""
         track = self._tracks.setdefault(sandbox.id, _Track())
         track.asked = self._clock()
         await self._measure(sandbox, EVERY_SECONDS)
         return list(track.samples)
 
     async def sweep(self) -> None:
-        """Measure those whose time has come, a few at once, and forget those that are gone."""
+        """Measure the sandboxes that are due, a few at once, and forget those that are gone."""
         present = {sandbox.id: sandbox for sandbox in self._sandboxes()}
         for gone in self._tracks.keys() - present.keys():
             del self._tracks[gone]
@@ -99,7 +93,7 @@ class UsageHistory:
             await asyncio.sleep(EVERY_SECONDS)
             try:
                 await self.sweep()
-            except Exception:  # what one sandbox does must not end the measuring of all others
+            except Exception:  # one sandbox must not end the measurements of all others
                 logger.exception("sandboxes could not be measured")
 
     async def _measure_all(self, due: Iterator[tuple[Sandbox, float]]) -> None:
@@ -107,7 +101,7 @@ class UsageHistory:
             await self._measure(sandbox, interval)
 
     def _due(self, sandbox: Sandbox) -> float | None:
-        """The interval in which it is measured, if that is over."""
+        """Return the interval at which a sandbox is measured, if it is over."""
         track = self._tracks.get(sandbox.id)
         asked = track is not None and self._clock() - track.asked < ASKED_SECONDS
         interval = EVERY_SECONDS if asked else UNASKED_SECONDS
@@ -129,11 +123,7 @@ class UsageHistory:
 
 
 def read_sample(answer: bytes, at: float) -> Sample:
-    """The sample in an answer of envd, which code in the sandbox may have tampered with.
-
-    Raises:
-        ValueError: it is not one.
-    """
+    """Parse an answer of envd. Code in the sandbox may have tampered with it, so anything else is a ValueError."""
     values = json.loads(answer)
     if not isinstance(values, dict):
         raise ValueError("the measurement is no JSON object")  # noqa: TRY004 - one kind of error for all
@@ -151,6 +141,6 @@ def read_sample(answer: bytes, at: float) -> Sample:
 
 def _number(values: dict[str, object], name: str) -> float:
     value = values.get(name)
-    if not isinstance(value, int | float) or not 0 <= value < 2**63:  # not a number is neither
+    if not isinstance(value, int | float) or not 0 <= value < 2**63:  # NaN is neither
         raise ValueError(f"the measurement's {name!r} is no number that can be")
     return value

@@ -30,14 +30,12 @@ class NoSpaceError(KruiseAgentsError):
 
 
 class Database:
-    """The open state file. Every write raises :class:`NoSpaceError` if the disk is full, and then changes nothing.
+    """The open state file, which is made if missing, readable for the current user only.
 
-    Args:
-        path: Created if missing, readable for the current user only.
+    Every write raises :class:`NoSpaceError` if the disk is full, and then changes nothing.
 
     Raises:
         ConfigurationError: A newer version wrote the file, or it is not a state file.
-        NoSpaceError: The disk is full.
     """
 
     def __init__(self, path: Path) -> None:

@@ -110,29 +110,21 @@ class SandboxRow(Row):
     uid: str
     owner: str
     runtime: str
-    template: str
-    """JSON: the template as it was when the sandbox was created."""
-    metadata: str
-    """JSON."""
-    lifetime: str
-    """JSON."""
+    template: str  # JSON: the template at the time of the create call
+    metadata: str  # JSON
+    lifetime: str  # JSON
     secure: int
     state: str
     started_at: float
     end_at: float | None
-    kept_until: float | None
-    """When a paused sandbox is ended."""
-    keeps_memory: int
-    """Whether a pause, begun or done, keeps the processes."""
+    kept_until: float | None  # when a paused sandbox is ended
+    keeps_memory: int  # whether a pause, begun or done, keeps the processes
     pid: int | None
     pid_started: int | None
     boot: str | None
-    asleep: str
-    """JSON: the processes that were stopped before a pause stopped all."""
-    network: str
-    """JSON: what the sandbox may reach outside."""
-    volume_mounts: str = "[]"
-    """JSON."""
+    asleep: str  # JSON: the processes that were stopped before a pause stopped all
+    network: str  # JSON: what the sandbox may reach outside
+    volume_mounts: str = "[]"  # JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +133,10 @@ class SnapshotRow(Row):
 
     TABLE = "snapshots"
     owner: str
-    id: str
-    """What a create call names: ``name:tag``, or the folder's name if the snapshot has no name."""
+    id: str  # name:tag, or the name of the folder if the snapshot has no name
     folder: str
     name: str | None
-    template: str
-    """JSON: the template of the sandbox that the snapshot was taken of."""
+    template: str  # JSON: that of the sandbox
     sandbox: str
     created_at: float
     expires_at: float | None
@@ -162,16 +152,13 @@ class ApiKeyRow(Row):
 
     TABLE = "api_keys"
     id: str
-    digest: bytes
-    """SHA-256 of the raw key."""
+    digest: bytes  # SHA-256 of the raw key
     name: str
     team: str
     created_at: float
-    created_by: str
-    """The ID of the key that made this key."""
+    created_by: str  # the ID of another key
     last_used: float | None
-    quota: str
-    """JSON."""
+    quota: str  # JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +177,10 @@ class CreateRow(Row):
     """A create call that came with an idempotency key."""
 
     TABLE = "creates"
-    key: bytes
-    """Digest of the idempotency key and its user."""
-    body: bytes
-    """Digest of the request's body."""
-    sandbox: str
-    """The ID of the created sandbox."""
-    until: float
-    """When the row may be deleted."""
+    key: bytes  # digest of the idempotency key and its user
+    body: bytes  # digest of the request's body
+    sandbox: str  # the ID of the created sandbox
+    until: float  # when the row may be deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +191,8 @@ class SecretRow(Row):
     id: str
     owner: str
     name: str
-    version: int
-    """Counts the values, from 1."""
-    sealed: bytes
-    """The encrypted value."""
-    metadata: str
-    """JSON."""
+    version: int  # of the value, from 1
+    sealed: bytes  # the encrypted value
+    metadata: str  # JSON
     created_at: float
     updated_at: float

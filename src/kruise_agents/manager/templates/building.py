@@ -1,6 +1,6 @@
-"""Preparing the file tree that a template's sandboxes begin with a copy of: its files, and what pip installs.
+"""The prepared file tree of a template, which its sandboxes start with a copy of: its files, and what pip installs.
 
-Made once and kept below the state folder, under a name that changes with everything that goes into it.
+The tree is made once and kept below the state folder, under a name that changes with everything that goes into it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 
 from ... import __version__
 from ...errors import ConfigurationError
-from ..runtime import Layout, Runtime
+from ..runtime import Egress, Layout, Runtime
 from ..runtime.rootfs.custom import copied
 from .reading import TemplateFile
 
 _LAST_OUTPUT = 2000
 _PIP_OPTIONS = (
-    # Built distributions alone: to build one would run its code here, outside of any sandbox.
+    # Wheels only: building a source distribution would run its code here, outside of any sandbox.
     "--only-binary=:all:",
     "--no-input",
     "--disable-pip-version-check",
@@ -38,12 +38,36 @@ _OUR_PYTHON = re.compile(
 )
 
 
-class Builder:
-    """Prepares file trees below ``folder``, which exists.
+def require_supported(
+    files: Iterable[TemplateFile], runtime: Runtime, egress: Egress, tell: Callable[[str], None]
+) -> None:
+    """Refuse templates that the runtime does not support. Tell about those that will not reach the internet.
 
-    Parameters:
-        tell: is told in a line what takes long.
+    Raises:
+        ConfigurationError: The message has a line for each problem.
     """
+    problems = []
+    for file in files:
+        if file.rootfs_at is not None and not runtime.takes_rootfs:
+            problems.append(
+                f"{file.rootfs_at}: 'rootfs' is not supported by the runtime '{runtime.name}': its sandboxes have the "
+                f"system folders of this machine"
+            )
+        if file.internet_at is None:
+            continue
+        if not file.template.internet and not runtime.own_network:
+            problems.append(
+                f"{file.internet_at}: 'internet = false' is not supported by the runtime '{runtime.name}': its "
+                f"sandboxes have the network of this machine"
+            )
+        elif file.template.internet and runtime.own_network and egress.carrier is None:
+            tell(f"{file.internet_at}: 'internet = true' has no effect; {egress.summary}")
+    if problems:
+        raise ConfigurationError("\n  ".join(["templates cannot be used:", *problems]))
+
+
+class Builder:
+    """The builder of prepared file trees below ``folder``. ``tell`` is called with a line about each long step."""
 
     def __init__(self, folder: Path, runtime: Runtime, tell: Callable[[str], None]) -> None:
         self._folder = folder
@@ -51,56 +75,59 @@ class Builder:
         self._tell = tell
 
     async def build(self, files: Iterable[TemplateFile]) -> dict[str, Path]:
-        """The prepared tree of each template that needs one, by the template's name. Others are removed.
+        """Prepare the trees of all templates that need one, and remove trees that no template needs.
+
+        Returns:
+            The trees by the name of the template.
 
         Raises:
-            ConfigurationError: one cannot be prepared; the message has the file and the reason.
+            ConfigurationError: A tree cannot be prepared; the message names the file and the reason.
         """
         built = {}
-        for one in files:
-            if one.template.rootfs is not None:
-                await self._try(one, Path(one.template.rootfs))
-            if one.files or one.requirements or one.template.rootfs is not None:
-                built[one.template.name] = (await self._build(one)) / "rootfs"
+        for file in files:
+            if file.template.rootfs is not None:
+                await self._check_rootfs(file, Path(file.template.rootfs))
+            if file.files or file.requirements or file.template.rootfs is not None:
+                built[file.template.name] = (await self._build(file)) / "rootfs"
         for folder in self._folder.iterdir():
             if all(tree.parent != folder for tree in built.values()):
                 await asyncio.to_thread(self._runtime.remove, folder)
         return built
 
-    async def _build(self, one: TemplateFile) -> Path:
-        folder = self._folder / f"{one.template.name}-{_digest(one)}"
+    async def _build(self, file: TemplateFile) -> Path:
+        folder = self._folder / f"{file.template.name}-{_digest(file)}"
         if folder.is_dir():
             return folder
         draft = Layout(self._folder / f"{folder.name}.new")
         await asyncio.to_thread(self._runtime.remove, draft.root)
         try:
             self._runtime.prepare(draft)
-            for target, source in one.files.items():
+            for target, source in file.files.items():
                 _put(source, draft.rootfs / target.relative_to("/"))
-            if one.requirements:
-                self._tell(f"template {one.template.name}: installing {', '.join(one.requirements)} ...")
-                await asyncio.to_thread(_install, one, draft.home)
-            if one.template.rootfs is not None:
-                await self._settle(one, draft, Path(one.template.rootfs))
+            if file.requirements:
+                self._tell(f"template {file.template.name}: installing {', '.join(file.requirements)} ...")
+                await asyncio.to_thread(_install, file, draft.home)
+            if file.template.rootfs is not None:
+                await self._add_rootfs(file, draft, Path(file.template.rootfs))
             draft.root.rename(folder)
         except OSError as error:
-            raise ConfigurationError(f"{one.path}: the template cannot be prepared: {error}") from error
+            raise ConfigurationError(f"{file.path}: the template cannot be prepared: {error}") from error
         return folder
 
-    async def _try(self, one: TemplateFile, rootfs: Path) -> None:
+    async def _check_rootfs(self, file: TemplateFile, rootfs: Path) -> None:
         try:
             await asyncio.to_thread(self._runtime.try_rootfs, rootfs)
         except OSError as error:
             raise ConfigurationError(
-                f"{one.rootfs_at}: the root file system {rootfs} cannot be used: {error}"
+                f"{file.rootfs_at}: the root file system {rootfs} cannot be used: {error}"
             ) from error
 
-    async def _settle(self, one: TemplateFile, draft: Layout, rootfs: Path) -> None:
-        self._tell(f"template {one.template.name}: copying what sandboxes may change of {rootfs} ...")
+    async def _add_rootfs(self, file: TemplateFile, draft: Layout, rootfs: Path) -> None:
+        self._tell(f"template {file.template.name}: copying what sandboxes may change of {rootfs} ...")
         left_out = await asyncio.to_thread(self._runtime.add_rootfs, draft, rootfs)
         if left_out:
             self._tell(
-                f"template {one.template.name}: left out, because this user may not read it: {left_out[0]}"
+                f"template {file.template.name}: left out, because this user may not read it: {left_out[0]}"
                 + (f", and {len(left_out) - 1} more" if len(left_out) > 1 else "")
             )
 
@@ -113,21 +140,21 @@ def _put(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def _install(one: TemplateFile, home: Path) -> None:
-    command = [str(home / ".local/bin/python"), "-m", "pip", "install", *_PIP_OPTIONS, "--", *one.requirements]
+def _install(file: TemplateFile, home: Path) -> None:
+    command = [str(home / ".local/bin/python"), "-m", "pip", "install", *_PIP_OPTIONS, "--", *file.requirements]
     environment = {**os.environ, "PYTHONNOUSERSITE": "1"}
     done = subprocess.run(
-        command, cwd=one.path.parent, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        command, cwd=file.path.parent, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     if done.returncode != 0:
         said = (done.stdout + done.stderr).decode(errors="replace").strip()[-_LAST_OUTPUT:]
-        raise ConfigurationError(f"{one.path}: the requirements cannot be installed; pip says:\n{said}")
+        raise ConfigurationError(f"{file.path}: the requirements cannot be installed; pip says:\n{said}")
     for script in (home / ".local/bin").iterdir():
-        _let_find_python(script)
+        _find_python_by_path(script)
 
 
-def _let_find_python(script: Path) -> None:
-    """Scripts of packages name the interpreter by its path here; in a sandbox it is the first on ``PATH``."""
+def _find_python_by_path(script: Path) -> None:
+    """Make a script find Python by ``PATH``. Installers write the path that the interpreter has here, outside."""
     if script.is_symlink() or not script.is_file():
         return
     text = script.read_bytes()
@@ -136,15 +163,15 @@ def _let_find_python(script: Path) -> None:
         script.write_bytes(changed)
 
 
-def _digest(one: TemplateFile) -> str:
-    """Changes with everything that goes into the tree."""
-    digest = hashlib.sha256(repr((__version__, sys.version, sys.executable, one.requirements)).encode())
-    for target, source in sorted(one.files.items()):
+def _digest(file: TemplateFile) -> str:
+    """Return a digest that changes with everything that goes into the tree."""
+    digest = hashlib.sha256(repr((__version__, sys.version, sys.executable, file.requirements)).encode())
+    for target, source in sorted(file.files.items()):
         for path in _all_of(source):
             digest.update(repr((target, path.relative_to(source), path.lstat().st_mode)).encode())
             digest.update(os.fsencode(path.readlink()) if path.is_symlink() and path != source else _contents(path))
-    if one.template.rootfs is not None:
-        for path in copied(Path(one.template.rootfs)):
+    if file.template.rootfs is not None:
+        for path in copied(Path(file.template.rootfs)):
             facts = path.lstat()
             digest.update(repr((str(path), facts.st_mode, facts.st_size, facts.st_mtime_ns)).encode())
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a sandbox can be made from."""
+"""Templates: the kinds of sandboxes that a manager offers."""
 
 from __future__ import annotations
 
@@ -19,78 +19,64 @@ _BUILDS = uuid.UUID("7e2f7b52-64f0-4b0e-a2b0-3f4b1f2d9c11")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A kind of sandbox.
-
-    Parameters:
-        limits: what each of its sandboxes may take of the machine.
-        variables: environment variables of everything in it; those of the create call come over them.
-        start: a shell command that runs from the beginning.
-        ready: what a sandbox waits for after that, before it is handed over.
-        internet: whether its sandboxes reach the internet when the create call does not say what they reach.
-        rootfs: the folder of this machine whose system folders they have; None: those of the machine.
-    """
+    """A kind of sandbox. The field names are stored with each sandbox."""
 
     name: str
     code_interpreter: bool
-    limits: Limits = field(default_factory=Limits)
-    variables: Mapping[str, str] = field(default_factory=dict)
-    start: str | None = None
-    ready: ReadyCheck | None = None
-    internet: bool = True
-    rootfs: str | None = None
+    limits: Limits = field(default_factory=Limits)  # for each sandbox
+    variables: Mapping[str, str] = field(default_factory=dict)  # of every process; the create call may override them
+    start: str | None = None  # a shell command that runs from the beginning
+    ready: ReadyCheck | None = None  # which must pass after the start command, before a sandbox is handed over
+    internet: bool = True  # False: only what a create call allows by name
+    rootfs: str | None = None  # a folder of this machine, with system folders to use in place of the machine's
 
     def within(self, rules: EgressRules) -> EgressRules:
-        """The rules for a sandbox of it, of which a call asked for ``rules``."""
+        """Return ``rules`` within the limits of the template."""
         return rules if self.internet else rules.closed()
 
     @property
     def cpu_count(self) -> int:
-        """Whole processors."""
+        """The number of processors."""
         return self.limits.cpus
 
     @property
     def memory_mb(self) -> int:
-        """MiB."""
+        """The memory in MiB."""
         return self.limits.memory // MIB
 
     @property
     def disk_size_mb(self) -> int:
-        """MiB."""
+        """The disk space in MiB."""
         return self.limits.disk // MIB
 
     @property
     def build_id(self) -> str:
-        """A UUID that stays the same for the same template."""
+        """A UUID that is always the same for the same name."""
         return str(uuid.uuid5(_BUILDS, self.name))
 
     def use(self, *, running: bool = True) -> Use:
-        """What one sandbox of it counts for in a quota."""
+        """Return the share of one sandbox in a quota."""
         return Use(1000 * self.cpu_count, self.memory_mb, running)
 
     def to_json(self) -> str:
-        """What is written down of it."""
+        """Return the template as text for the database."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What was written down, also by an older version."""
-        facts = json.loads(text)
-        ready = facts.pop("ready", None)
-        limits = Limits(**facts.pop("limits", {}))
-        return cls(**facts, limits=limits, ready=ReadyCheck(**ready) if ready is not None else None)
+        """Parse what :meth:`to_json` returned, also in an older version."""
+        values = json.loads(text)
+        ready = values.pop("ready", None)
+        limits = Limits(**values.pop("limits", {}))
+        return cls(**values, limits=limits, ready=ReadyCheck(**ready) if ready is not None else None)
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedTemplate:
-    """A template of one manager, with its prepared files.
-
-    Args:
-        files: The file tree that its sandboxes start with a copy of; None: an empty one.
-        pool: How many of its sandboxes are kept warm.
-    """
+    """A template of one manager, with its prepared files and the size of its pool."""
 
     template: Template
-    files: Path | None = None
+    files: Path | None = None  # the file tree that sandboxes start with a copy of; None: an empty one
     pool: int = 0
 
 
@@ -99,7 +85,7 @@ POOLED_TEMPLATE = "code-interpreter-v1"
 
 
 def built_in(limits: Limits) -> list[Template]:
-    """Those that every manager has."""
+    """Return the templates that every manager has."""
     return [
         Template("base", code_interpreter=False, limits=limits),
         Template("code-interpreter", code_interpreter=True, limits=limits),
@@ -108,11 +94,9 @@ def built_in(limits: Limits) -> list[Template]:
 
 
 class Templates:
-    """The templates of one manager, by name.
+    """The templates of one manager, by name; without ``templates`` the built-in ones.
 
-    Args:
-        created_at: The creation time that the API reports: the start of the manager.
-        templates: All of them; None: the built-in ones.
+    The API reports ``created_at``, the start of the manager, as the time at which they were created.
     """
 
     def __init__(self, created_at: datetime, templates: Iterable[PreparedTemplate] | None = None) -> None:
@@ -122,11 +106,11 @@ class Templates:
         self._by_name = {prepared.template.name: prepared for prepared in templates}
 
     def all(self) -> list[Template]:
-        """Every template, by name."""
+        """Return every template, sorted by name."""
         return sorted((prepared.template for prepared in self._by_name.values()), key=lambda template: template.name)
 
     def find(self, reference: str) -> Template | None:
-        """The template that ``name`` or ``name:default`` refers to, upper and lower case alike."""
+        """Return the template that ``name`` or ``name:default`` refers to, in upper or lower case."""
         prepared = self.prepared(reference)
         return None if prepared is None else prepared.template
 

@@ -1,4 +1,4 @@
-"""Reading template files: from TOML to templates, or to a list of everything that is wrong."""
+"""The reader of template files: from TOML to templates, or to a list of everything that is wrong."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _VARIABLE = re.compile(r"[^=\0]+")
 _URL = re.compile(r"http://(localhost|127\.0\.0\.1)(?::(?P<port>[0-9]{1,5}))?(/[!-~]*)?")
 _HOME = PurePosixPath("/home/user")
 FREE_FOLDERS = (str(_HOME), "/code", "/opt", "/root", "/srv", "/var")
-"""Where a template may put files; other folders are the machine's own, or made anew for each sandbox."""
+"""Where a template may put files. Other folders belong to the machine, or are made anew for each sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateFile:
-    """What one file says.
+    """The content of a template file. A value is None if the file does not have it.
 
-    Parameters:
-        files: what to put where: an absolute path in the sandbox, and a file or folder of this machine.
-        requirements: of pip.
-        pool: how many are kept warm; None: the file does not say.
-        internet_at: file and line of ``internet``; None: the file does not say.
-        rootfs_at: the same of ``rootfs``.
+    Args:
+        files: Absolute paths in the sandbox, with the file or folder of this machine to put there.
+        requirements: The requirements that pip installs.
+        pool: How many sandboxes are kept warm.
+        internet_at: The file and line of ``internet``.
+        rootfs_at: The file and line of ``rootfs``.
     """
 
     path: Path
@@ -51,13 +51,13 @@ class TemplateFile:
 
 
 def read_templates(folder: Path, limits: Limits) -> list[TemplateFile]:
-    """Every ``*.toml`` in ``folder``, by name.
+    """Read every ``*.toml`` file in ``folder``, sorted by name.
 
-    Parameters:
-        limits: those of a template that does not say.
+    Args:
+        limits: The limits of templates that do not set them.
 
     Raises:
-        ConfigurationError: something is wrong; the message has a line for each problem, in all files.
+        ConfigurationError: Something is wrong. The message has a line for each problem, in all files.
     """
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".toml")
@@ -66,15 +66,15 @@ def read_templates(folder: Path, limits: Limits) -> list[TemplateFile]:
     found: list[TemplateFile] = []
     problems: list[str] = []
     for path in paths:
-        one, wrong = _read(path, limits)
+        file, wrong = _read(path, limits)
         problems += wrong
-        if one is None:
+        if file is None:
             continue
-        same = next((other for other in found if other.template.name == one.template.name), None)
+        same = next((other for other in found if other.template.name == file.template.name), None)
         if same is None:
-            found.append(one)
+            found.append(file)
         else:
-            problems.append(f"{path}: the name '{one.template.name}' is also that of {same.path}")
+            problems.append(f"{path}: the name '{file.template.name}' is also that of {same.path}")
     if problems:
         raise ConfigurationError("\n  ".join(["templates cannot be used:", *problems]))
     return found
@@ -95,7 +95,7 @@ def _read(path: Path, limits: Limits) -> tuple[TemplateFile | None, list[str]]:
         return None, [f"{path}: it cannot be read: {error.strerror}"]
     source = Source(path, text)
     table = Table(source, Fields(values), _KEYS)
-    one = TemplateFile(
+    file = TemplateFile(
         path,
         _template(table, path, limits),
         files=dict(_files(table, path)),
@@ -104,7 +104,7 @@ def _read(path: Path, limits: Limits) -> tuple[TemplateFile | None, list[str]]:
         internet_at=table.place("internet"),
         rootfs_at=table.place("rootfs"),
     )
-    return (None if source.problems else one), source.problems
+    return (None if source.problems else file), source.problems
 
 
 def _template(table: Table, path: Path, limits: Limits) -> Template:
@@ -113,7 +113,7 @@ def _template(table: Table, path: Path, limits: Limits) -> Template:
         table.complain("name", f"the name '{name}' must be made of a-z, 0-9, '-' and '_'")
     code_interpreter = table.flag("code_interpreter")
     if code_interpreter is None:
-        code_interpreter = next((one.code_interpreter for one in built_in(limits) if one.name == name), True)
+        code_interpreter = next((known.code_interpreter for known in built_in(limits) if known.name == name), True)
     start = table.text("start")
     variables = table.text_map("variables")
     for variable, value in variables.items():
@@ -170,14 +170,14 @@ def _is_local(url: str) -> bool:
 
 
 def _files(table: Table, path: Path) -> Iterator[tuple[PurePosixPath, Path]]:
-    for where, what in table.text_map("files").items():
+    for where, text in table.text_map("files").items():
         target = PurePosixPath(where.replace("~", str(_HOME), 1) if where.startswith("~/") else where)
-        source = path.parent / what
+        source = path.parent / text
         free = any(target.is_relative_to(folder) and str(target) != folder for folder in FREE_FOLDERS)
         if not free or ".." in target.parts:
             table.complain("files", f"'{where}' must be a path below ~/ or one of {', '.join(FREE_FOLDERS)}", where)
         elif not source.is_file() and not source.is_dir():
-            table.complain("files", f"'{what}', for '{where}', is neither a file nor a folder in {path.parent}", where)
+            table.complain("files", f"'{text}', for '{where}', is neither a file nor a folder in {path.parent}", where)
         else:
             yield target, source
 

@@ -1,4 +1,4 @@
-"""The files of one volume, for the manager. Code in sandboxes lays them out, so every step is by descriptor."""
+"""The files of one volume. Code in sandboxes may change them at any time, so every step goes by descriptors."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ from ..runtime.files.openat2 import open_below
 MAX_DEPTH = 64
 MAX_ENTRIES = 50_000
 _PERMISSIONS = 0o1777
-"""What may be set: volumes are mounted so that setuid and setgid mean nothing."""
+"""The permissions that may be set. Volumes are mounted so that setuid and setgid have no effect."""
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 
 
 class OutsideError(ValueError):
-    """A path that names no place in a volume; the text says why."""
+    """A path names no place in a volume. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file, folder or link. ``path`` begins with ``/``, the volume's own folder; ids are those in a sandbox."""
+    """A file, folder or link. IDs are those in a sandbox."""
 
-    path: str
+    path: str  # from "/", the folder of the volume
     facts: os.stat_result
     uid: int
     gid: int
-    target: str | None = None
-    """Where a link leads."""
+    target: str | None = None  # of a link
 
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What is to be set; None stays as it is."""
+    """The attributes to set. None leaves an attribute as it is."""
 
     uid: int | None = None
     gid: int | None = None
@@ -46,12 +45,11 @@ class Attributes:
 
 
 class VolumeTree:
-    """The files below one folder.
+    """The files below one folder. Every method raises :class:`OSError` if a file is missing or cannot be reached.
 
-    Parameters:
-        root: the folder.
-        staging: a folder of the manager's own on the same file system, for what is not there yet or any more.
-        owners: whose they are.
+    Args:
+        staging: A folder of the manager on the same file system, for files that are not there yet or no longer.
+        owners: Translates the IDs of owners between sandboxes and the machine.
     """
 
     def __init__(self, root: Path, staging: Path, owners: FileOwners) -> None:
@@ -60,21 +58,12 @@ class VolumeTree:
         self._owners = owners
 
     def entry(self, path: str) -> Entry:
-        """What stands at ``path``; a link is one.
-
-        Raises:
-            OutsideError: ``path`` cannot be one.
-            OSError: it is not there, or cannot be reached (as for every method here).
-        """
+        """Return the file, folder or link at ``path``."""
         with self._parent(path) as (folder, name):
             return self._entry(folder, name, "/" + "/".join(_parts(path)))
 
     def entries(self, path: str, depth: int) -> list[Entry]:
-        """What is in a folder, sorted by path, ``depth`` levels deep. Links are not followed below it.
-
-        Raises:
-            OutsideError: or there is too much.
-        """
+        """Return the content of a folder, sorted by path, ``depth`` levels deep, without following links in it."""
         if not 1 <= depth <= MAX_DEPTH:
             raise OutsideError(f"depth must be 1 to {MAX_DEPTH}, got {depth}")
         found: list[Entry] = []
@@ -83,7 +72,7 @@ class VolumeTree:
         return sorted(found, key=lambda entry: entry.path)
 
     def make_folder(self, path: str, wanted: Attributes, *, parents: bool) -> Entry:
-        """Make a folder, with ``parents`` also those above it; then one that is there already is fine too."""
+        """Make a folder. With ``parents``, make those above it too, and accept a folder that exists already."""
         if parents:
             self._make_parents(path)
         with self._parent(path) as (folder, name):
@@ -97,7 +86,7 @@ class VolumeTree:
         return self.entry(path)
 
     def read(self, path: str) -> int:
-        """A descriptor of a regular file, opened for reading."""
+        """Open a regular file for reading, and return the descriptor."""
         descriptor = self._open("/".join(_parts(path)) or ".", os.O_RDONLY | os.O_NONBLOCK)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -106,7 +95,7 @@ class VolumeTree:
 
     @contextmanager
     def draft(self) -> Iterator[Path]:
-        """A name for a file that is being written; what is left of it at the end of the block is removed."""
+        """Yield the path for a file that is being written, which is removed after the block if it is still there."""
         path = self._staging / secrets.token_hex(10)
         try:
             yield path
@@ -114,7 +103,7 @@ class VolumeTree:
             path.unlink(missing_ok=True)
 
     def place(self, draft: Path, path: str, wanted: Attributes, *, parents: bool) -> Entry:
-        """Let a written file stand at ``path``, in place of one that is there, whose attributes it takes over."""
+        """Move a written file to ``path``. It replaces a file there and takes over its attributes."""
         if parents:
             self._make_parents(path)
         with self._parent(path) as (folder, name):
@@ -127,13 +116,13 @@ class VolumeTree:
         return self.entry(path)
 
     def change(self, path: str, wanted: Attributes) -> Entry:
-        """Set owner, group and permissions. A link has no permissions of its own."""
+        """Set owner, group and permissions. A link has no permissions."""
         with self._parent(path) as (folder, name):
             self._set(folder, name, wanted)
         return self.entry(path)
 
     def remove(self, path: str, remove: Callable[[Path], bool]) -> None:
-        """Take a file, or a folder with all that is in it, away at once; ``remove`` then removes it in its own time."""
+        """Move a file or folder out of the volume at once, and let ``remove`` remove it in its own time."""
         gone = self._staging / secrets.token_hex(10)
         with self._parent(path) as (folder, name):
             if name == ".":
@@ -155,7 +144,7 @@ class VolumeTree:
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """The folder that holds ``path``, and its name there; ``.`` for the volume's own folder."""
+        """Yield the folder that holds ``path``, and the name there: ``.`` for the folder of the volume."""
         *above, name = _parts(path) or ["."]
         with self._opened("/".join(above) or ".", _FOLDER) as folder:
             yield folder, name
@@ -167,12 +156,12 @@ class VolumeTree:
                 try:
                     os.mkdir(name, 0o755, dir_fd=folder)
                 except FileExistsError:
-                    continue  # what is no folder is found out by the next step
+                    continue  # the next step notices if it is no folder
                 self._set(folder, name, self._default(Attributes(), 0o755))
 
     def _collect(self, folder: int, path: str, depth: int, found: list[Entry]) -> None:
         with os.scandir(folder) as names:
-            listed = [one.name for one in names]
+            listed = [found.name for found in names]
         for name in listed:
             if len(found) >= MAX_ENTRIES:
                 raise OutsideError(f"there is too much to list, more than {MAX_ENTRIES} entries; ask for less depth")
@@ -208,7 +197,7 @@ class VolumeTree:
         )
 
     def _default(self, wanted: Attributes, mode: int) -> Attributes:
-        """New things are the default user's."""
+        """Return the attributes of a new file, which belongs to the default user."""
         uid = USER_ID if wanted.uid is None else wanted.uid
         gid = USER_ID if wanted.gid is None else wanted.gid
         return Attributes(uid, gid, mode if wanted.mode is None else wanted.mode)
@@ -231,7 +220,7 @@ class VolumeTree:
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[int]:
-    """A descriptor of a folder of the manager's own."""
+    """Yield a descriptor of a folder that only the manager can change."""
     descriptor = os.open(path, _FOLDER | os.O_CLOEXEC)
     try:
         yield descriptor

@@ -1,4 +1,4 @@
-"""The volumes of one manager: made, found by name, destroyed."""
+"""The volumes of one manager: created, found by name, removed."""
 
 from __future__ import annotations
 
@@ -27,27 +27,24 @@ logger = logging.getLogger(__name__)
 
 
 class NameTakenError(KruiseAgentsError):
-    """The owner has a volume of that name."""
+    """The owner has a volume of that name already."""
 
 
 class VolumeUsedError(KruiseAgentsError):
-    """Sandboxes have it mounted."""
+    """Sandboxes have the volume mounted."""
 
 
 class VolumeFullError(KruiseAgentsError):
-    """It has no room for what is to be put into it."""
+    """The volume has no room for a file."""
 
 
 class Volumes:
-    """Every volume, each a folder and a row.
+    """The volumes of one manager, each a folder and a database row.
 
-    Parameters:
-        folder: where their folders go; it exists.
-        store: where they are written down.
-        secret: what the tokens for their contents are derived from.
-        runtime: what mounts them.
-        used: gives the ids of volumes that sandboxes have mounted.
-        limit: bytes for which each has room. What sandboxes write into one is held to it by their watch.
+    Args:
+        folder: Where the folders of volumes go. It exists.
+        mounted: Returns the IDs of the volumes that sandboxes have mounted.
+        limit: The room of each volume in bytes. The watchdog of sandboxes holds them to it.
     """
 
     def __init__(
@@ -56,7 +53,7 @@ class Volumes:
         store: Database,
         secret: StateSecret,
         runtime: Runtime,
-        used: Callable[[], Iterable[str]],
+        mounted: Callable[[], Iterable[str]],
         limit: int,
     ) -> None:
         self._folder = folder
@@ -64,63 +61,59 @@ class Volumes:
         self._store = store
         self._secret = secret
         self._runtime = runtime
-        self._used = used
+        self._mounted = mounted
         self._limit = limit
         self._uploading: Counter[str] = Counter()
         self._placing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def all(self, owner: str) -> list[VolumeRow]:
-        """Those of one owner, oldest first."""
+        """Return the volumes of an owner, oldest first."""
         return sorted(self._store.select(VolumeRow, owner=owner), key=lambda row: row.created_at)
 
     def find(self, owner: str, *, name: str | None = None, volume_id: str | None = None) -> VolumeRow | None:
-        """The volume of that name, or id."""
+        """Return the owner's volume with that name or ID."""
         return next((row for row in self.all(owner) if name == row.name or volume_id == row.id), None)
 
     def token(self, volume: VolumeRow) -> str:
-        """What opens the contents of a volume, as long as it has the same owner."""
+        """Return the token for the contents of a volume. It is valid as long as the volume has the same owner."""
         return self._secret.volume_token(volume.id, volume.owner)
 
     def opened_by(self, volume_id: str, token: str) -> VolumeRow | None:
-        """The volume of that id, if ``token`` opens it."""
+        """Return the volume of that ID if ``token`` is valid for it."""
         row = next(iter(self._store.select(VolumeRow, id=volume_id)), None)
-        # Compared also for one that is not there, so that the time tells nothing.
+        # Compared for an unknown ID too, so that the time reveals nothing.
         expected = self.token(row) if row is not None else self._secret.volume_token(volume_id, "")
         same = hmac.compare_digest(expected.encode(), token.encode())
         return row if same else None
 
     def tree(self, volume: VolumeRow) -> VolumeTree:
-        """The files of a volume; only where :attr:`.Runtime.file_owners` is known."""
+        """Return the files of a volume. :attr:`.Runtime.file_owners` must be known."""
         owners = self._runtime.file_owners
         assert owners is not None
         return VolumeTree(self._folder / volume.id, self._staging, owners)
 
     @contextmanager
     def upload(self, volume: VolumeRow) -> Iterator[Callable[[int], None]]:
-        """Account for a file on its way; gives what is to be told how many bytes come, before they are written.
+        """Yield a function that reserves bytes of a file before they are written; the block is the upload.
 
-        What it is told raises :class:`VolumeFullError` when all uploads together could never fit.
+        The function raises :class:`VolumeFullError` if all uploads together could never fit.
         """
-        taken = 0
+        reserved = 0
 
-        def take(size: int) -> None:
-            nonlocal taken
+        def reserve(size: int) -> None:
+            nonlocal reserved
             self._require(volume, 0, self._uploading[volume.id] + size)
-            taken += size
+            reserved += size
             self._uploading[volume.id] += size
 
         try:
-            yield take
+            yield reserve
         finally:
-            self._uploading[volume.id] -= taken
+            self._uploading[volume.id] -= reserved
 
     @asynccontextmanager
     async def room(self, volume: VolumeRow, size: int) -> AsyncIterator[None]:
-        """Something of that many bytes may be put into a volume inside the block, by nobody else meanwhile.
-
-        Raises:
-            VolumeFullError: it may not.
-        """
+        """Reserve the volume for the block, which adds a file of ``size`` bytes, or raise :class:`VolumeFullError`."""
         async with self._placing[volume.id]:
             used = await asyncio.to_thread(self._runtime.disk_usage, self._folder / volume.id)
             self._require(volume, used, size)
@@ -134,11 +127,11 @@ class Volumes:
             )
 
     async def make(self, name: str, owner: str) -> VolumeRow:
-        """Make an empty volume that belongs to the default user of sandboxes.
+        """Create an empty volume that belongs to the default user of sandboxes.
 
         Raises:
-            NameTakenError: there is one of that name.
-            NoSpaceError, OSError: it could not be made.
+            NameTakenError: The owner uses the name already.
+            NoSpaceError, OSError: The volume could not be created.
         """
         if self.find(owner, name=name) is not None:
             raise NameTakenError(f"Volume with name '{name}' already exists")
@@ -152,19 +145,19 @@ class Volumes:
         return row
 
     async def remove(self, volume: VolumeRow) -> None:
-        """Destroy a volume and all that is in it.
+        """Remove a volume with its files.
 
         Raises:
-            VolumeUsedError: sandboxes have it mounted.
-            NoSpaceError: the disk is full, and is so without its files too; it is empty then.
+            VolumeUsedError: Sandboxes have the volume mounted.
+            NoSpaceError: The disk is still full without the files. The volume is empty then.
         """
-        if volume.id in self._used():
+        if volume.id in self._mounted():
             raise VolumeUsedError(f"volume '{volume.name}' is mounted in sandboxes; end them first")
         folder = self._folder / volume.id
         try:
             self._store.delete(VolumeRow, id=volume.id)
         except NoSpaceError:
-            # What is lacking may be the room that it takes. Set aside first: there is no half of a volume.
+            # The files may take the space that the write needs. They are set aside first, so that no half is ever seen.
             aside = self._staging / secrets.token_hex(10)
             folder.rename(aside)
             await asyncio.to_thread(self._runtime.remove, aside)
@@ -175,26 +168,18 @@ class Volumes:
         await asyncio.to_thread(self._runtime.remove, folder)
 
     def owners(self) -> set[str]:
-        """Who has one."""
+        """Return the IDs of all keys that own a volume."""
         return {row.owner for row in self._store.select(VolumeRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:
-        """Give all of one owner's to another; those whose name the heir uses get a longer one.
-
-        Raises:
-            NoSpaceError: the disk is full; some are not given away.
-        """
+        """Give all volumes of one owner to another. A volume whose name the new owner uses gets a longer name."""
         for row in self.all(owner):
             taken = self.find(new_owner, name=row.name) is not None
             name = f"{row.name}-{row.id[-6:]}" if taken else row.name
             self._store.save(replace(row, owner=new_owner, name=name))
 
     def recover(self) -> None:
-        """At the start of a manager: remove folders without a row, and make those again that were not made yet.
-
-        Raises:
-            ConfigurationError: a folder cannot be removed.
-        """
+        """Remove folders without a row, and make missing folders, at the start of a manager."""
         self._staging.mkdir(mode=0o700, exist_ok=True)
         known = {row.id for row in self._store.select(VolumeRow)}
         for folder in (*self._folder.iterdir(), *self._staging.iterdir()):
