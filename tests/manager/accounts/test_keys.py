@@ -91,9 +91,10 @@ DOORS = [
 def test_a_sandbox_of_another_key_looks_like_one_that_does_not_exist(api: httpx.Client, other: httpx.Client) -> None:
     sandbox_id = create(other)
     for method, path in DOORS:
-        body = {"json": {"timeout": 60}} if method in ("POST", "PUT") else {}
-        foreign = api.request(method, path.format(sandbox_id), **body)
-        unknown = api.request(method, path.format("i0"), **body)
+        options: Any = {"headers": {"X-Request-Id": "the-same"}}
+        options |= {"json": {"timeout": 60}} if method in ("POST", "PUT") else {}
+        foreign = api.request(method, path.format(sandbox_id), **options)
+        unknown = api.request(method, path.format("i0"), **options)
         assert foreign.status_code == 404, path
         assert foreign.text.replace(sandbox_id, "i0") == unknown.text, path
         assert set(foreign.headers) == set(unknown.headers)
