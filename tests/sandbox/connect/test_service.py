@@ -139,7 +139,7 @@ def test_the_reference_client_sends_streams(toy: Toy, reference: process_connect
 
     reference.stream_input(requests())
     first, second = toy.collected
-    assert first.object("start").message("process").uint32("pid") == 7
+    assert first.object("start").object("process").uint32("pid") == 7
     assert second.has("keepalive")
 
 

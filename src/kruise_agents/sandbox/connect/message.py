@@ -61,6 +61,12 @@ class Message(Fields):
         flag = super().flag(name)
         return default if flag is None else flag
 
+    def text_map(self, name: str) -> dict[str, str]:
+        try:
+            return super().text_map(name)
+        except FieldError:
+            raise self.wrong(name, TEXT_MAP) from None  # the map is named, not its member
+
     def uint32(self, name: str) -> int:
         """Return an unsigned number of 32 bits; 0 when it is not set."""
         value = self.value(name)
