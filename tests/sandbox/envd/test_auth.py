@@ -9,7 +9,8 @@ import httpx
 import pytest
 from e2b import AuthenticationException, Sandbox
 
-from kruise_agents.sandbox.envd.auth import SignatureError, sign, verify
+from kruise_agents.sandbox.envd.auth import sign, verify
+from kruise_agents.sandbox.envd.errors import HttpError
 from kruise_agents.serving import Server
 
 TOKEN = "0123456789abcdef" * 4
@@ -37,13 +38,13 @@ def test_signatures_are_those_of_the_sdk(
 
 
 def test_a_wrong_signature_is_not_told_to_be_expired() -> None:
-    with pytest.raises(SignatureError, match="invalid signature"):
+    with pytest.raises(HttpError, match="invalid signature"):
         verify({"path": "f", "signature": "v1_x", "signature_expiration": "1"}, "read", TOKEN, None, time.time())
 
 
 def test_an_expiration_that_is_no_number_is_refused() -> None:
     query = {"path": "f", "signature": sign("f", "read", "", TOKEN, "soon"), "signature_expiration": "soon"}
-    with pytest.raises(SignatureError, match="invalid signature"):
+    with pytest.raises(HttpError, match="invalid signature"):
         verify(query, "read", TOKEN, None, time.time())
 
 

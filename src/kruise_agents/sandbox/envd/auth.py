@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...protocol.names import ACCESS_TOKEN_HEADER
 from ..state import SandboxState
-from .errors import error_response
+from .errors import HttpError, error_response
 
 Operation = Literal["read", "write"]
 
@@ -43,10 +43,6 @@ class AccessTokenMiddleware:
         await self._app(scope, receive, send)
 
 
-class SignatureError(Exception):
-    """A request to ``/files`` without a valid token or signature."""
-
-
 def sign(path: str, operation: Operation, username: str, token: str, expiration: str | None = None) -> str:
     """Return the signature of a request.
 
@@ -68,28 +64,28 @@ def verify(query: Mapping[str, str], operation: Operation, token: str, header_to
     """Check the token of a request or, without ``header_token``, the signature in its decoded query parameters.
 
     Raises:
-        SignatureError: with the text for the client.
+        HttpError: 401.
     """
     if header_token is not None:
         if not _same(header_token, token):
-            raise SignatureError("access token present in header but does not match")
+            raise HttpError(401, "access token present in header but does not match")
         return
     if not (signature := query.get("signature")):
-        raise SignatureError("missing signature query parameter")
+        raise HttpError(401, "missing signature query parameter")
     expiration = query.get("signature_expiration")
     expected = sign(query.get("path", ""), operation, query.get("username", ""), token, expiration)
     if not _same(signature, expected):
-        raise SignatureError("invalid signature")
+        raise HttpError(401, "invalid signature")
     # Checked last, so that only the holder of a genuine signature learns that it has expired.
     if expiration is not None and _seconds(expiration) < now:
-        raise SignatureError("signature is already expired")
+        raise HttpError(401, "signature is already expired")
 
 
 def _seconds(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise SignatureError("invalid signature expiration") from None
+        raise HttpError(401, "invalid signature expiration") from None
 
 
 def _same(left: str, right: str) -> bool:

@@ -83,13 +83,13 @@ class Users:
         """Return the name of a file's owner, or the id as text."""
         if not self._state.several_users and uid == os.getuid():
             return self._state.username  # the host's password file may have another name for this id
-        return _user_name(uid, _version(_PASSWORD_FILE))
+        return _name(uid, _PASSWORD_FILE, _version(_PASSWORD_FILE))
 
     def group_name(self, gid: int) -> str:
         """Return the name of a file's group, or the id as text."""
         if not self._state.several_users and gid == os.getgid():
             return self._state.username
-        return _group_name(gid, _version(_GROUP_FILE))
+        return _name(gid, _GROUP_FILE, _version(_GROUP_FILE))
 
 
 def _basic_username(header: str) -> str | None:
@@ -110,17 +110,9 @@ def _version(file: Path) -> int:
         return 0
 
 
-@functools.lru_cache(maxsize=64)
-def _user_name(uid: int, _version: int) -> str:
+@functools.lru_cache(maxsize=128)
+def _name(number: int, file: Path, _version: int) -> str:
     try:
-        return pwd.getpwuid(uid).pw_name
+        return pwd.getpwuid(number).pw_name if file == _PASSWORD_FILE else grp.getgrgid(number).gr_name
     except KeyError:
-        return str(uid)
-
-
-@functools.lru_cache(maxsize=64)
-def _group_name(gid: int, _version: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
+        return str(number)

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from e2b import Sandbox
 
-from kruise_agents.sandbox.envd.files.metadata import MetadataError, from_headers
+from kruise_agents.sandbox.envd.errors import HttpError
+from kruise_agents.sandbox.envd.files.metadata import from_headers
 
 
 def test_metadata_comes_back_with_the_entry(sandbox: Sandbox) -> None:
@@ -63,7 +64,7 @@ def test_the_limits_are_those_of_the_file_system() -> None:
     ],
 )
 def test_bad_metadata_is_refused_before_anything_is_written(header: tuple[str, str], served_envd: Any) -> None:
-    with pytest.raises(MetadataError):
+    with pytest.raises(HttpError):
         from_headers([header])
     name, value = header
     reply = httpx.post(

@@ -17,7 +17,8 @@ from e2b.sandbox.filesystem.filesystem import WriteEntry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kruise_agents.sandbox.envd.files.multipart import FormError, read_form
+from kruise_agents.sandbox.envd.errors import HttpError
+from kruise_agents.sandbox.envd.files.multipart import read_form
 from kruise_agents.sandbox.envd.files.spool import IN_MEMORY, Spool
 
 TYPE = "multipart/form-data; boundary=b"
@@ -133,7 +134,7 @@ def test_the_boundary_may_be_quoted_and_stand_anywhere() -> None:
     ids=["no boundary", "empty boundary", "long boundary", "empty", "text", "not closed", "many headers"],
 )
 def test_what_is_no_form_is_refused(content_type: str, body: bytes) -> None:
-    with pytest.raises(FormError):
+    with pytest.raises(HttpError):
         read(body, content_type=content_type)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -45,7 +45,7 @@ def _change(module: ModuleType) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """A finder that finds ``PIL.Image`` once and removes itself."""
+    """A finder that has ``PIL.Image`` changed at its import, once."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -55,23 +55,16 @@ class _Finder(MetaPathFinder):
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             sys.meta_path.remove(self)
-            spec.loader = _Loader(spec.loader)
+            _change_after_execution(spec.loader)
         return spec
 
 
-class _Loader(Loader):
-    """A loader that loads a module with another loader, and changes the module before anybody sees it."""
+def _change_after_execution(loader: Any) -> None:
+    execute = loader.exec_module
 
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        # The module keeps its own loader, which also serves its source and its resources.
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
+    def execute_and_change(module: ModuleType) -> None:
+        del loader.exec_module  # from here on the loader is as it was
+        execute(module)
         _change(module)
+
+    loader.exec_module = execute_and_change

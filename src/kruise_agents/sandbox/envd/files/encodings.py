@@ -11,6 +11,8 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import Literal
 
+from ..errors import HttpError
+
 Coding = Literal["identity", "gzip"]
 
 _GZIP = 16 + zlib.MAX_WBITS
@@ -19,16 +21,8 @@ _LEVEL = 1
 _CHUNK = 256 * 1024
 
 
-class NotAcceptableError(ValueError):
-    """An ``Accept-Encoding`` that permits no available coding; the text is for the client."""
-
-
-class DecompressionError(ValueError):
-    """A body that does not match its ``Content-Encoding``."""
-
-
 def chosen_coding(header: str) -> Coding:
-    """Return the coding for a download with this ``Accept-Encoding``; raise NotAcceptableError.
+    """Return the coding for a download with this ``Accept-Encoding``; raise HttpError.
 
     The choice is identity, the fastest for nearby clients, unless the client asks for gzip alone (as e2b's ``read``
     does with ``gzip=True``) or refuses identity. HTTP libraries send a list of several codings by themselves.
@@ -39,7 +33,7 @@ def chosen_coding(header: str) -> Coding:
     if gzip and (not identity or set(weights) == {"gzip"}):
         return "gzip"
     if not identity:
-        raise NotAcceptableError("no acceptable encoding, supported: identity, gzip")
+        raise _not_acceptable("no acceptable encoding, supported: identity, gzip")
     return "identity"
 
 
@@ -56,7 +50,7 @@ async def gunzip(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     """Yield the content of one or more gzip members, in pieces of bounded size whatever the compression ratio.
 
     Raises:
-        DecompressionError: the body is broken or cut off.
+        HttpError: the body is broken or cut off.
     """
     member = zlib.decompressobj(_GZIP)
     started = False
@@ -69,12 +63,12 @@ async def gunzip(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
             try:
                 piece = member.decompress(rest, _CHUNK)
             except zlib.error as error:
-                raise DecompressionError(f"gzip: {error}") from error
+                raise not_decodable(f"gzip: {error}") from error
             rest = member.unused_data if member.eof else member.unconsumed_tail
             if piece:
                 yield piece
     if not started or not member.eof:
-        raise DecompressionError("unexpected EOF")
+        raise not_decodable("unexpected EOF")
 
 
 def _weights(header: str) -> dict[str, float]:
@@ -89,6 +83,15 @@ def _weights(header: str) -> dict[str, float]:
         except ValueError:
             weight = math.nan
         if not 0 <= weight <= 1:
-            raise NotAcceptableError(f"invalid quality value {value!r}")
+            raise _not_acceptable(f"invalid quality value {value!r}")
         weights[coding] = weight
     return weights
+
+
+def not_decodable(text: str) -> HttpError:
+    """Return the error for a body that does not match its ``Content-Encoding``."""
+    return HttpError(400, f"error decompressing request body: {text}")
+
+
+def _not_acceptable(text: str) -> HttpError:
+    return HttpError(406, f"error parsing Accept-Encoding: {text}")

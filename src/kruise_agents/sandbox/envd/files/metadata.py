@@ -6,6 +6,8 @@ import errno
 import os
 from collections.abc import Iterable, Mapping
 
+from ..errors import HttpError
+
 _HEADER = "x-metadata-"
 _ATTRIBUTE = "user.e2b."
 _MAX_KEY_BYTES = 246
@@ -13,27 +15,23 @@ _MAX_TOTAL_BYTES = 4096
 _UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES}
 
 
-class MetadataError(ValueError):
-    """Metadata that cannot be stored."""
-
-
 def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the metadata of a request, with keys in lower case."""
+    """Return the metadata of a request, with keys in lower case; raise HttpError if it cannot be stored."""
     metadata = {
         name.lower().removeprefix(_HEADER): value for name, value in headers if name.lower().startswith(_HEADER)
     }
     for key, value in metadata.items():
         if not key:
-            raise MetadataError("metadata key must not be empty")
+            raise _invalid("metadata key must not be empty")
         if not _printable(key):
-            raise MetadataError(f"metadata key {key!r} must be printable ASCII")
+            raise _invalid(f"metadata key {key!r} must be printable ASCII")
         if not _printable(value):
-            raise MetadataError(f"metadata value of {key!r} must be printable ASCII")
+            raise _invalid(f"metadata value of {key!r} must be printable ASCII")
         if len(key) > _MAX_KEY_BYTES:
-            raise MetadataError(f"metadata key {key!r} is longer than {_MAX_KEY_BYTES} bytes")
+            raise _invalid(f"metadata key {key!r} is longer than {_MAX_KEY_BYTES} bytes")
     total = sum(len(_ATTRIBUTE) + len(key) + len(value) for key, value in metadata.items())
     if total > _MAX_TOTAL_BYTES:
-        raise MetadataError(f"metadata of {total} bytes is larger than {_MAX_TOTAL_BYTES} bytes")
+        raise _invalid(f"metadata of {total} bytes is larger than {_MAX_TOTAL_BYTES} bytes")
     return metadata
 
 
@@ -69,3 +67,7 @@ def read(path: str) -> dict[str, str]:
 
 def _printable(text: str) -> bool:
     return text.isascii() and text.isprintable()
+
+
+def _invalid(text: str) -> HttpError:
+    return HttpError(400, f"invalid metadata: {text}")

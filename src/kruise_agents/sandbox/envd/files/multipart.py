@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
+from ..errors import HttpError
 from .spool import Piece, Spool
 
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))', re.DOTALL)
@@ -19,16 +20,19 @@ _ESCAPE = re.compile("%(22|0[0-9A-F]|1[0-9AC-F])")
 _FIELD = "file"
 
 
-class FormError(ValueError):
-    """A body that is not a complete form."""
-
-
 @dataclass(frozen=True, slots=True)
 class FilePart:
     """A part named ``file``, and its whole filename with slashes, if it has one."""
 
     filename: str | None
     content: Piece
+
+    @property
+    def required_filename(self) -> str:
+        """The filename, for a request whose URL names no path."""
+        if self.filename is None:
+            raise _broken("a file needs a filename or the path query parameter")
+        return self.filename
 
 
 async def read_form(content_type: str, content: AsyncIterable[bytes], spool: Spool) -> list[FilePart]:
@@ -40,9 +44,12 @@ async def read_form(content_type: str, content: AsyncIterable[bytes], spool: Spo
         spool: receives the content of the files, one after another.
 
     Raises:
-        FormError: the form is broken, or incomplete although the body has its full length.
+        HttpError: the form is broken, or incomplete although the body has its full length.
     """
-    reader = _Reader(_boundary(content_type), spool)
+    boundary = _parameters(content_type).get("boundary")
+    if not boundary:
+        raise _broken("the Content-Type has no boundary")
+    reader = _Reader(boundary, spool)
     async for chunk in content:
         reader.read(chunk)
         await spool.make_room()
@@ -77,17 +84,17 @@ class _Reader:
                 },
             )
         except FormParserError as error:
-            raise FormError(str(error)) from error
+            raise _broken(str(error)) from error
 
     def read(self, chunk: bytes) -> None:
         try:
             self._parser.write(chunk)
         except FormParserError as error:
-            raise FormError(_reason(error)) from error
+            raise _broken(_reason(error)) from error
 
     def finish(self) -> None:
         if not self._closed:
-            raise FormError("it ended early, before its closing boundary")
+            raise _broken("it ended early, before its closing boundary")
 
     def _begin_part(self) -> None:
         self._disposition = ""
@@ -123,13 +130,6 @@ class _Reader:
         self._closed = True
 
 
-def _boundary(content_type: str) -> str:
-    boundary = _parameters(content_type).get("boundary")
-    if not boundary:
-        raise FormError("the Content-Type has no boundary")
-    return boundary
-
-
 def _parameters(header: str) -> dict[str, str]:
     return {
         name.lower(): _QUOTED.sub(r"\1", quoted) if quoted else plain
@@ -151,3 +151,7 @@ def _reason(error: FormParserError) -> str:
     if "header size" in text:
         text += ", probably by the filename: a path may have 4095 bytes"
     return text
+
+
+def _broken(text: str) -> HttpError:
+    return HttpError(400, f"error parsing multipart form: {text}")

@@ -13,8 +13,8 @@ from ..errors import NO_SPACE, HttpError
 from ..paths import resolve_for_http
 from ..users import User
 from . import metadata
-from .encodings import DecompressionError, gunzip
-from .multipart import FilePart, FormError, read_form
+from .encodings import gunzip, not_decodable
+from .multipart import read_form
 from .spool import Spool
 from .write import write_file
 
@@ -28,22 +28,13 @@ async def upload(request: Request, user: User) -> _Written:
     """
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
-    try:
-        attributes = metadata.from_headers(request.headers.items())
-        if media_type == "application/octet-stream":
-            return await _upload_raw(request, user, attributes)
-        if media_type == "multipart/form-data":
-            return await _upload_parts(request, user, attributes)
-    except metadata.MetadataError as error:
-        raise HttpError(400, f"invalid metadata: {error}") from error
-    except DecompressionError as error:
-        raise HttpError(400, f"error decompressing request body: {error}") from error
-    except FormError as error:
-        raise HttpError(400, f"error parsing multipart form: {error}") from error
-    raise HttpError(
-        400,
-        f"unsupported content type: {content_type}, expected multipart/form-data or application/octet-stream",
-    )
+    attributes = metadata.from_headers(request.headers.items())
+    if media_type == "application/octet-stream":
+        return await _upload_raw(request, user, attributes)
+    if media_type == "multipart/form-data":
+        return await _upload_parts(request, user, attributes)
+    expected = "multipart/form-data or application/octet-stream"
+    raise HttpError(400, f"unsupported content type: {content_type}, expected {expected}")
 
 
 async def _upload_raw(request: Request, user: User, attributes: dict[str, str]) -> _Written:
@@ -68,18 +59,12 @@ async def _upload_parts(request: Request, user: User, attributes: dict[str, str]
         with _full_disk_is_507(request, target, spool):
             parts = await read_form(request.headers["content-type"], content, spool)
         for part in parts:
-            file = target or resolve_for_http(_filename(part), user)
+            file = target or resolve_for_http(part.required_filename, user)
             if file in seen:
                 raise HttpError(400, _same_path_text(file, seen))
             written.append(await write_file(file, part.content, user, attributes))
             seen.append(file)
     return written
-
-
-def _filename(part: FilePart) -> str:
-    if part.filename is None:
-        raise FormError("a file needs a filename or the path query parameter")
-    return part.filename
 
 
 def _content(request: Request) -> AsyncGenerator[bytes, None]:
@@ -88,7 +73,7 @@ def _content(request: Request) -> AsyncGenerator[bytes, None]:
         return gunzip(request.stream())
     if encoding in ("", "identity"):
         return request.stream()
-    raise DecompressionError(f"unsupported Content-Encoding: {encoding}, supported: gzip")
+    raise not_decodable(f"unsupported Content-Encoding: {encoding}, supported: gzip")
 
 
 def _encoding(request: Request) -> str:

@@ -83,8 +83,7 @@ class FilesystemService:
         try:
             os.rename(source, destination)  # noqa: PTH104  # a plain system call, no file is read
         except FileNotFoundError as error:
-            text = f"source file not found: {describe('rename', source, error)}"
-            raise ConnectError(Code.NOT_FOUND, text) from error
+            raise _not_found(f"source file not found: {describe('rename', source, error)}") from error
         except OSError as error:
             raise _internal(f"error renaming: rename {source} {destination}: {reason(error)}") from error
         return {"entry": self._entry(destination)}
@@ -94,8 +93,7 @@ class FilesystemService:
         try:
             await asyncio.to_thread(remove, path)
         except OSError as error:
-            text = f"error removing file or directory: {describe('unlinkat', path, error)}"
-            raise _internal(text) from error
+            raise _internal(f"error removing file or directory: {describe('unlinkat', path, error)}") from error
         return {}
 
     def _path(self, request: Message, field: str, call: Call) -> str:
@@ -108,8 +106,7 @@ class FilesystemService:
         try:
             return entry(path, self._users)
         except (FileNotFoundError, NotADirectoryError) as error:
-            text = f"file not found: {describe('lstat', path, error)}"
-            raise ConnectError(Code.NOT_FOUND, text) from error
+            raise _not_found(f"file not found: {describe('lstat', path, error)}") from error
         except OSError as error:
             raise _internal(f"error getting file info: {describe('lstat', path, error)}") from error
 
@@ -165,8 +162,7 @@ def _require_folder(path: str) -> None:
             text = f'cyclic symlink or chain >255 links at "{path}"'
             raise ConnectError(Code.FAILED_PRECONDITION, text) from error
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            text = f"path not found: {describe('lstat', path, error)}"
-            raise ConnectError(Code.NOT_FOUND, text) from error
+            raise _not_found(f"path not found: {describe('lstat', path, error)}") from error
         raise _denied_or_internal(f"error getting file info: {describe('stat', path, error)}", error) from error
     if not stat.S_ISDIR(mode):
         raise ConnectError(Code.INVALID_ARGUMENT, f"path is not a directory: {path}")
@@ -183,6 +179,10 @@ def _ensure(folder: Path, user: User) -> None:
 
 def _denied_or_internal(text: str, error: OSError) -> ConnectError:
     return ConnectError(Code.PERMISSION_DENIED if isinstance(error, PermissionError) else Code.INTERNAL, text)
+
+
+def _not_found(text: str) -> ConnectError:
+    return ConnectError(Code.NOT_FOUND, text)
 
 
 def _internal(text: str) -> ConnectError:
