@@ -42,6 +42,21 @@ def sandbox(manager: RunningManager, patched: None) -> Iterator[Sandbox]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def _of_the_module(manager: RunningManager) -> Iterator[Sandbox]:
+    with patch_e2b(False):
+        running = Sandbox.create(domain=manager.domain, api_key=manager.api_key)
+    yield running
+    with patch_e2b(False):
+        running.kill()
+
+
+@pytest.fixture
+def shared(_of_the_module: Sandbox, patched: None) -> Sandbox:
+    """A sandbox for all tests of a module that leave nothing behind which another of them would notice."""
+    return _of_the_module
+
+
 @pytest.fixture
 def port() -> int:
     """A port for a program in the sandbox; free on the host too, where sandboxes may share its ports.

@@ -19,6 +19,11 @@ several = pytest.mark.needs("several users")
 NEEDED = ("bash", "sh", "python3", "python", "pip", "sudo", "ps", "pgrep", "kill", "sleep", "cat", "tput")
 
 
+@pytest.fixture
+def sandbox(shared: Sandbox) -> Sandbox:
+    return shared
+
+
 def out(sandbox: Sandbox, command: str, **options: str) -> str:
     return sandbox.commands.run(command, **options).stdout.strip()  # type: ignore[call-overload]  # the call's options, passed on
 

@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from e2b_code_interpreter import Sandbox
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -216,8 +218,22 @@ def test_rules_for_a_sandbox_that_is_not_there_are_not_found(api: httpx.Client) 
     assert api.put("/sandboxes/inone/network", json={}).status_code == 404
 
 
-def test_without_a_way_out_nothing_can_be_allowed(tmp_path: Path) -> None:
-    with running_manager(tmp_path, "--no-internet") as manager, manager.api() as client:
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
+    """A manager whose sandboxes have no way out."""
+    with running_manager(tmp_path_factory.mktemp("closed"), "--no-internet") as running:
+        yield running
+
+
+@pytest.mark.needs("namespaces")
+def test_without_a_way_out_the_network_ends_at_the_sandboxs_loopback(closed: RunningManager, patched: None) -> None:
+    with Sandbox.create(domain=closed.domain, api_key=closed.api_key) as sandbox:
+        devices = sandbox.commands.run("tail -n +3 /proc/net/dev").stdout.splitlines()
+    assert [line.split(":")[0].strip() for line in devices] == ["lo"]
+
+
+def test_without_a_way_out_nothing_can_be_allowed(closed: RunningManager) -> None:
+    with closed.api() as client:
         answer = client.post("/sandboxes", json={"templateID": "base", "network": {"allowOut": ["1.2.3.4"]}})
         assert answer.status_code == 400
         assert "no internet access" in answer.text

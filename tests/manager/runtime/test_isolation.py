@@ -26,7 +26,6 @@ from support.managers import (
     running_manager,
     wait_for,
 )
-from support.users import NO_IDENTITIES
 
 pytestmark = pytest.mark.needs("namespaces")
 MARK = "only-the-host-has-this"
@@ -35,17 +34,33 @@ AGENT = 4
 
 
 @pytest.fixture(scope="module", params=["several users", "one user"])
-def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
-    if request.param == "several users" and one_user_because():
+def host(request: pytest.FixtureRequest) -> RunningManager:
+    several = request.param == "several users"
+    if several and one_user_because():
         pytest.skip(f"sandboxes have one user: {one_user_because()}")
-    prelude = NO_IDENTITIES if request.param == "one user" else ""
-    with running_manager(tmp_path_factory.mktemp("host"), prelude=prelude) as running:
-        yield running
+    running: RunningManager = request.getfixturevalue("manager" if several else "one_user_manager")
+    return running
+
+
+@pytest.fixture(scope="module")
+def _sandbox(host: RunningManager) -> Iterator[Sandbox]:
+    with patch_e2b(False):
+        running = Sandbox.create(domain=host.domain, api_key=host.api_key)
+    yield running
+    with patch_e2b(False):
+        running.kill()
 
 
 @pytest.fixture
-def hostile(host: RunningManager) -> Iterator[Sandbox]:
-    with patch_e2b(False), Sandbox.create(domain=host.domain, api_key=host.api_key) as running:
+def hostile(_sandbox: Sandbox, patched: None) -> Sandbox:
+    """A sandbox that has made earlier attempts; none of them may have helped."""
+    return _sandbox
+
+
+@pytest.fixture
+def fresh(host: RunningManager, patched: None) -> Iterator[Sandbox]:
+    """A sandbox for a test that counts its processes, or hinders others."""
+    with Sandbox.create(domain=host.domain, api_key=host.api_key) as running:
         yield running
 
 
@@ -102,13 +117,13 @@ class TestFiles:
         assert "made" not in answers
         assert len(answers.splitlines()) == 5
 
-    def test_nothing_that_is_open_leads_to_the_host(self, hostile: Sandbox, host: RunningManager) -> None:
+    def test_nothing_that_is_open_leads_to_the_host(self, fresh: Sandbox, host: RunningManager) -> None:
         """The one file of the host that is open is the sandbox's own log, for writing only."""
-        hostile.run_code("1")
-        targets = set(said(hostile, "for one in /proc/[0-9]*/fd/*; do readlink $one; done; true").splitlines())
+        fresh.run_code("1")
+        targets = set(said(fresh, "for one in /proc/[0-9]*/fd/*; do readlink $one; done; true").splitlines())
         assert any(one.startswith("socket:") for one in targets)
         nameless = ("socket:", "pipe:", "anon_inode:", "/dev/null", "/dev/pts/", "/proc/", "/tmp/k-", "/memfd:")
-        own = str(host.state_dir / "sandboxes" / hostile.sandbox_id / "log")
+        own = str(host.state_dir / "sandboxes" / fresh.sandbox_id / "log")
         assert [one for one in targets if not one.startswith(nameless)] == [own]
 
     def test_what_the_host_links_to_survives_the_removal(self, host: RunningManager, secret: Path) -> None:
@@ -135,18 +150,18 @@ class TestFiles:
 
 
 class TestProcesses:
-    def test_only_its_own_can_be_seen(self, hostile: Sandbox, host: RunningManager) -> None:
+    def test_only_its_own_can_be_seen(self, fresh: Sandbox, host: RunningManager) -> None:
         assert python(
-            hostile,
+            fresh,
             "import os\n"
             "pids = [name for name in os.listdir('/proc') if name.isdigit()]\n"
             "print(len(pids) < 20, max(map(int, pids)) < 200)\n",
         ).split() == ["True", "True"]
-        assert str(host.state_dir) not in said(hostile, "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' ' '")
+        assert str(host.state_dir) not in said(fresh, "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' ' '")
 
-    def test_no_number_leads_to_a_process_of_the_host(self, hostile: Sandbox) -> None:
+    def test_no_number_leads_to_a_process_of_the_host(self, fresh: Sandbox) -> None:
         answers = python(
-            hostile,
+            fresh,
             "import os\n"
             "reached = []\n"
             "for pid in range(300, 70_000):\n"
@@ -160,10 +175,10 @@ class TestProcesses:
         assert answers == "[]\n"
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGTERM])
-    def test_no_signal_ends_or_stops_the_first_process(self, hostile: Sandbox, number: signal.Signals) -> None:
-        said(hostile, f"kill -{number} 1")
-        assert said(hostile, "cut -d' ' -f3 /proc/1/stat") != "T\n"
-        assert hostile.commands.run("echo alive").stdout == "alive\n"
+    def test_no_signal_ends_or_stops_the_first_process(self, fresh: Sandbox, number: signal.Signals) -> None:
+        said(fresh, f"kill -{number} 1")
+        assert said(fresh, "cut -d' ' -f3 /proc/1/stat") != "T\n"
+        assert fresh.commands.run("echo alive").stdout == "alive\n"
 
     def test_the_first_process_is_shut_in_as_well(self, hostile: Sandbox) -> None:
         status = said(hostile, "cat /proc/1/status")
@@ -182,13 +197,13 @@ class TestProcesses:
         if said(hostile, "id -u") == "0\n":
             assert said(hostile, "python /tmp/attach.py 1") == "-1 Operation not permitted\n"
 
-    def test_a_program_of_root_gives_no_rights_to_who_executes_it(self, hostile: Sandbox) -> None:
-        said(hostile, "cp /usr/bin/id /opt/id; chmod 6755 /opt/id; chmod 6755 /tmp")
-        before, after = (hostile.commands.run(f"{path} -u").stdout for path in ("/usr/bin/id", "/opt/id"))
+    def test_a_program_of_root_gives_no_rights_to_who_executes_it(self, fresh: Sandbox) -> None:
+        said(fresh, "cp /usr/bin/id /opt/id; chmod 6755 /opt/id; chmod 6755 /tmp")
+        before, after = (fresh.commands.run(f"{path} -u").stdout for path in ("/usr/bin/id", "/opt/id"))
         assert before == after
         attempts = "/usr/bin/mount -t tmpfs none /mnt 2>&1; /usr/bin/newgrp root </dev/null 2>&1; id -u"
-        assert hostile.commands.run(attempts).stdout.splitlines()[-1] == before.strip()
-        assert "CapEff:\t0000000000000000" in hostile.commands.run("cat /proc/self/status").stdout
+        assert fresh.commands.run(attempts).stdout.splitlines()[-1] == before.strip()
+        assert "CapEff:\t0000000000000000" in fresh.commands.run("cat /proc/self/status").stdout
 
     def test_nothing_runs_on_after_the_end(self, host: RunningManager) -> None:
         before = set(descendants(host.process.pid))
@@ -327,7 +342,7 @@ class TestKernel:
         )
         assert answers == "True True {'EAFNOSUPPORT'}\n"
 
-    def test_keys_of_the_manager_are_out_of_reach(self, host: RunningManager, tmp_path: Path) -> None:
+    def test_keys_of_the_manager_are_out_of_reach(self, tmp_path: Path) -> None:
         """The kernel keeps a user's keys beside the files, and hands them on to all that is started."""
         if not refused_calls():
             pytest.skip("there is no filter for this kind of processor")
@@ -381,12 +396,11 @@ def test_a_crash_starts_no_program_of_the_host(tmp_path: Path) -> None:
     """Where the host pipes core dumps to a program of its own, which would run as its root."""
     pattern = tmp_path / "core_pattern"
     program = (
-        "import argparse, pathlib, resource\n"
+        "import pathlib, resource\n"
+        "from kruise_agents.protocol.control import ProgramLimits\n"
         "from kruise_agents.sandbox.linux import limits\n"
         f"limits._CORE_PATTERN = pathlib.Path({str(pattern)!r})\n"
-        "parser = argparse.ArgumentParser()\n"
-        "limits.add_options(parser)\n"
-        "limits.apply(parser.parse_args([]))\n"
+        "limits.apply(ProgramLimits())\n"
         "print(resource.getrlimit(resource.RLIMIT_CORE))\n"
     )
     found = []

@@ -8,7 +8,7 @@ import pytest
 
 from kruise_agents.manager.runtime.bwrap.launch import Setup, start
 from kruise_agents.manager.runtime.bwrap.options import trial_options
-from kruise_agents.manager.runtime.bwrap.self_test import find_users
+from kruise_agents.manager.runtime.files.identities import find_identities
 from support.managers import assert_ends, one_user_because
 
 pytestmark = pytest.mark.needs("namespaces")
@@ -20,7 +20,7 @@ def test_what_cannot_be_put_into_its_control_group_leaves_no_process(tmp_path: P
     if users == "several" and one_user_because() is not None:
         pytest.skip("sandboxes have one user here")
     several = users == "several"
-    identities = find_users()[0] if several else None
+    identities = find_identities() if several else None
     made: list[int] = []
 
     def refuse(first: int) -> None:

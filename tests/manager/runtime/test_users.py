@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,15 @@ from e2b import AuthenticationException, CommandExitException
 from e2b.sandbox.commands.command_handle import PtySize
 from e2b_code_interpreter import Sandbox
 
-from support.managers import RunningManager, available_runtime, one_user_because, running_manager, wait_for
-from support.users import NO_IDENTITIES
+from support.managers import RunningManager, available_runtime, descendants, one_user_because, wait_for
 
 pytestmark = pytest.mark.live
 several = pytest.mark.needs("several users")
+
+
+@pytest.fixture
+def sandbox(shared: Sandbox) -> Sandbox:
+    return shared
 
 
 def out(sandbox: Sandbox, command: str, **options: str) -> str:
@@ -178,8 +183,8 @@ class TestSeveralUsers:
         sandbox.run_code("1")
         sandbox.commands.run("sleep 971241", background=True)
         sandbox.commands.run("sleep 971242", background=True, user="root")
-        wait_for(lambda: len(_uids("sleep 97124")) == 2)
-        assert min(_uids("sleep 97124")) > 65536
+        wait_for(lambda: len(_uids(manager, "sleep 97124")) == 2)
+        assert min(_uids(manager, "sleep 97124")) > 65536
 
     def test_the_folder_goes_with_everything_in_it(self, manager: RunningManager, patched: None) -> None:
         sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key)
@@ -253,9 +258,9 @@ class TestSudo:
         )
         assert out(sandbox, script).splitlines() == ["9", "ready", "got"]
 
-    def test_a_killed_client_ends_its_command(self, sandbox: Sandbox) -> None:
+    def test_a_killed_client_ends_its_command(self, sandbox: Sandbox, manager: RunningManager) -> None:
         handle = sandbox.commands.run("exec sudo sleep 971243", background=True)
-        wait_for(lambda: _uids("sleep 971243"))
+        wait_for(lambda: _uids(manager, "sleep 971243"))
         wait_for(lambda: "sleep 971243" in out(sandbox, "pgrep -af '^sleep 971243' || true"))
         handle.kill()
         wait_for(lambda: not out(sandbox, "pgrep -f '^sleep 971243' || true"))
@@ -302,12 +307,12 @@ class TestSudo:
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "process"])
-def single(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
+def single(request: pytest.FixtureRequest) -> RunningManager:
     """A manager whose sandboxes have one user."""
-    if request.param != available_runtime() != "bubblewrap":
+    if request.param == "bubblewrap" != available_runtime():
         pytest.skip("this machine permits no namespaces")
-    with running_manager(tmp_path_factory.mktemp("single"), runtime=request.param, prelude=NO_IDENTITIES) as running:
-        yield running
+    running: RunningManager = request.getfixturevalue("bare" if request.param == "process" else "one_user_manager")
+    return running
 
 
 class TestOneUser:
@@ -344,15 +349,11 @@ def test_the_health_report_is_text_for_who_wants_no_more(manager: RunningManager
     assert report["users"] == ("one" if one_user_because() else "several")
 
 
-def _uids(marker: str) -> list[int]:
-    """The host's user ids of processes whose command line begins with ``marker``."""
+def _uids(manager: RunningManager, marker: str) -> list[int]:
+    """The host's user ids of processes of this manager's sandboxes whose command line begins with ``marker``."""
     found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().startswith(
-                marker
-            ):
-                found.append(entry.stat().st_uid)
-        except (OSError, UnicodeDecodeError):
-            continue
+    for process in (Path(f"/proc/{pid}") for pid in descendants(manager.process.pid)):
+        with contextlib.suppress(OSError):  # it has just ended
+            if (process / "cmdline").read_bytes().replace(b"\0", b" ").startswith(marker.encode()):
+                found.append(process.stat().st_uid)
     return found
