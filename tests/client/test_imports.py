@@ -7,47 +7,48 @@ from pathlib import Path
 
 import pytest
 
-from support.programs import run_program
+from support.programs import DEPENDENCIES, PATCHED, SDK, run_program
 from support.sdk import CODE_INTERPRETER_VERSION
 
 pytestmark = pytest.mark.live
 PRIVATE = "https://example.com/kruise/api"
 
 
-def run(program: str) -> str:
+def run(program: str, template: str = SDK) -> str:
     """Run a program with warnings as errors and give what it printed."""
-    result = run_program(program, environment={**os.environ, "PYTHONWARNINGS": "error"})
+    result = run_program(program, template=template, environment={**os.environ, "PYTHONWARNINGS": "error"})
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
 
 def test_importing_the_patch_does_not_import_the_sdk() -> None:
     """Some variables are read when ``e2b.api`` is imported; a program may still want to set them."""
-    assert (
-        run(
-            """
+    program = """
         import sys, kruise_agents, kruise_agents.patch_e2b, kruise_agents.client
         print([name for name in sys.modules if name.partition(".")[0].startswith("e2b")])
         """
-        )
-        == "[]"
-    )
+    assert run(program, DEPENDENCIES) == "[]"
 
 
 @pytest.mark.parametrize(
-    "program",
+    ("template", "program"),
     [
-        "from e2b import Sandbox, ConnectionConfig\nfrom kruise_agents.patch_e2b import patch_e2b\npatch_e2b()",
-        "from kruise_agents.patch_e2b import patch_e2b\npatch_e2b()\nfrom e2b import ConnectionConfig",
-        "from kruise_agents.patch_e2b import patch_e2b\nfrom e2b import ConnectionConfig\npatch_e2b()",
-        "from kruise_agents.patch_e2b import *\npatch_e2b()\nunpatch_e2b()\npatch_e2b()\n"
-        "from e2b import ConnectionConfig",
-        "import kruise_agents.patch_e2b as p\np.patch_e2b(False)\np.patch_e2b(True)\n"
-        "from e2b.connection_config import ConnectionConfig",
+        (SDK, "from e2b import Sandbox, ConnectionConfig\nfrom kruise_agents.patch_e2b import patch_e2b\npatch_e2b()"),
+        (PATCHED, "from e2b import ConnectionConfig"),
+        (SDK, "from kruise_agents.patch_e2b import patch_e2b\nfrom e2b import ConnectionConfig\npatch_e2b()"),
+        (
+            PATCHED,
+            "from kruise_agents.patch_e2b import *\nunpatch_e2b()\npatch_e2b()\nfrom e2b import ConnectionConfig",
+        ),
+        (
+            PATCHED,
+            "import kruise_agents.patch_e2b as p\np.patch_e2b(False)\np.patch_e2b(True)\n"
+            "from e2b.connection_config import ConnectionConfig",
+        ),
     ],
 )
-def test_any_order_of_import_and_patch_works(program: str) -> None:
-    assert run(f"{program}\nprint(ConnectionConfig().api_url)") == PRIVATE
+def test_any_order_of_import_and_patch_works(template: str, program: str) -> None:
+    assert run(f"{program}\nprint(ConnectionConfig().api_url)", template) == PRIVATE
 
 
 @pytest.mark.skipif(CODE_INTERPRETER_VERSION is None, reason="the code interpreter is not installed")
@@ -94,9 +95,7 @@ def test_a_stand_in_for_a_package_is_left_alone(name: str) -> None:
 
 
 def test_without_the_sdk_the_error_says_what_to_install() -> None:
-    assert (
-        run(
-            """
+    program = """
         import sys
         sys.modules["e2b"] = None
         from kruise_agents.errors import UnsupportedSDKError
@@ -106,9 +105,7 @@ def test_without_the_sdk_the_error_says_what_to_install() -> None:
         except UnsupportedSDKError as error:
             print(error)
         """
-        )
-        == "the package e2b is not installed; pip install e2b"
-    )
+    assert run(program, DEPENDENCIES) == "the package e2b is not installed; pip install e2b"
 
 
 IMPORTED_ANEW = """

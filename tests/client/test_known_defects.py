@@ -24,7 +24,7 @@ from kruise_agents.client.addresses.table import ADDRESSES
 from kruise_agents.client.installed_sdk import WINDOWS, import_sdk, installed_targets
 from kruise_agents.errors import ConfigurationError, DomainError, MissingDomainError, UnsupportedSDKError
 from kruise_agents.patch_e2b import patch_e2b
-from support.programs import run_program
+from support.programs import SDK, run_program
 from support.recorder import Recorder
 from support.sdk import (
     CODE_INTERPRETER_VERSION,
@@ -51,7 +51,7 @@ native_key_check = pytest.mark.skipif(
 def program(text: str, **variables: str) -> str:
     """What a program of its own prints, with ``E2B_*`` as given."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("E2B_")}
-    done = run_program(text, environment={**kept, "E2B_API_KEY": "e2b_00", **variables})
+    done = run_program(text, template=SDK, environment={**kept, "E2B_API_KEY": "e2b_00", **variables})
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

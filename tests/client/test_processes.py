@@ -12,14 +12,14 @@ import pytest
 
 from kruise_agents.errors import ConfigurationError
 from kruise_agents.patch_e2b import patch_e2b, unpatch_e2b
-from support.programs import run_program
+from support.programs import DEPENDENCIES, SDK, run_program
 
 pytestmark = pytest.mark.live
 
 
-def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: str, template: str = SDK) -> subprocess.CompletedProcess[str]:
     """Run a program; it must end well, and in time."""
-    done = run_program(program, *arguments)
+    done = run_program(program, *arguments, template=template)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -57,7 +57,7 @@ importlib.import_module(packages[-1]).Sandbox
 def test_threads_that_import_and_patch_at_once_for_the_first_time_all_succeed(count: int) -> None:
     """Modules of the SDK import each other in circles, so they have to be entered by the one door, the package."""
     for _ in range(2):
-        run(THREADS, str(count))
+        run(THREADS, str(count), template=DEPENDENCIES)
 
 
 FORKS = """

@@ -1,7 +1,7 @@
-"""Programs that import the SDK for the first time, each in a process of its own.
+"""Programs that need a process of their own, in which nobody has patched anything yet.
 
-Most of the time of such a program goes into packages that the SDK depends on. They are imported once, in a template
-process; each program is a fork of it, in which neither the SDK nor kruise-agents has been imported yet.
+Nearly all of the time of such a program goes into importing the SDK. So each is a fork of a template, a process that
+has imported what several programs need and done nothing else.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-_TEMPLATE = """
-import contextlib, importlib, json, os, sys, types, warnings
+DEPENDENCIES = """
+import contextlib, importlib, os, sys
 
 def is_dependency(name):
     return not name.startswith(("e2b", "kruise_agents"))
@@ -44,10 +44,28 @@ for name in find_dependencies():
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 assert all(map(is_dependency, sys.modules))
+"""
+"""A template with what the SDK depends on: the program is the first to import the SDK, and kruise-agents."""
+
+SDK = "import e2b"
+"""A template with the SDK, unpatched."""
+
+PATCHED = """
+import sys
+from kruise_agents.patch_e2b import patch_e2b
+assert not any(name.startswith("e2b") for name in sys.modules)
+patch_e2b()
+"""
+"""A template in which the patch was the first to import the SDK."""
+
+_LOOP = """
+import json, os, sys, types, warnings
 
 for line in sys.stdin:
     order = json.loads(line)
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads: the SDK's own are idle
+        child = os.fork()
     if child == 0:
         break
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -60,8 +78,7 @@ for number, path in enumerate((os.devnull, order["stdout"], order["stderr"])):
     os.close(file)
 os.environ.clear()
 os.environ.update(order["environment"])
-if "PYTHONWARNINGS" in os.environ:
-    warnings.simplefilter(os.environ["PYTHONWARNINGS"])
+warnings.simplefilter(os.environ.get("PYTHONWARNINGS", "default"))
 sys.argv = ["-c", *order["arguments"]]
 main = sys.modules["__main__"] = types.ModuleType("__main__")
 exec(compile(order["program"], "<string>", "exec"), vars(main))
@@ -69,9 +86,13 @@ exec(compile(order["program"], "<string>", "exec"), vars(main))
 
 
 def run_program(
-    program: str, *arguments: str, environment: Mapping[str, str] | None = None, seconds: float = 100
+    program: str,
+    *arguments: str,
+    template: str = DEPENDENCIES,
+    environment: Mapping[str, str] | None = None,
+    seconds: float = 100,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a Python program as ``python -c`` would, in ``environment`` or that of this process."""
+    """Run a Python program as ``python -c`` would, after ``template``, in ``environment`` or that of this process."""
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder, name) for name in ("stdout", "stderr")]
         for output in outputs:
@@ -82,14 +103,14 @@ def run_program(
             "environment": dict(os.environ if environment is None else environment),
             **{output.name: str(output) for output in outputs},
         }
-        code = _template().run(json.dumps(order), seconds)
+        code = _template(template).run(json.dumps(order), seconds)
         return subprocess.CompletedProcess(program, code, *(output.read_text() for output in outputs))
 
 
 class _Template:
-    def __init__(self) -> None:
+    def __init__(self, imports: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _TEMPLATE],
+            [sys.executable, "-W", "error", "-c", f"{imports}\n{_LOOP}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -121,5 +142,5 @@ class _Template:
 
 
 @functools.cache
-def _template() -> _Template:
-    return _Template()
+def _template(imports: str) -> _Template:
+    return _Template(imports)

@@ -94,12 +94,11 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._loop = asyncio.new_event_loop()
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._server = self._loop.run_until_complete(
-            asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._server_context())
-        )
-        self.port: int = self._server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
+        starting = asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._server_context())
+        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result()
+        self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(

@@ -109,11 +109,12 @@ def parses(action: Callable[[], Any]) -> int:
         nonlocal count
         count += event == "call" and frame.f_code is code
 
+    before = sys.getprofile()
     sys.setprofile(profile)
     try:
         action()
     finally:
-        sys.setprofile(None)
+        sys.setprofile(before)
     return count
 
 
