@@ -24,7 +24,7 @@ from ..state.database import NoSpaceError
 from ..templates.model import Templates
 from ..volumes import Volumes
 from .auth import RequireCredentials
-from .errors import ApiError, on_api_error, on_crash, on_http_error, on_no_answer, on_no_space, on_refused
+from .errors import ApiError, on_api_error, on_crash, on_failure, on_http_error, on_refused
 from .keys import KeyRoutes
 from .not_served import V1Only, on_missing, unsupported_routes
 from .openapi import document
@@ -89,9 +89,7 @@ def create_api(
         exception_handlers={
             ApiError: on_api_error,
             RefusedError: on_refused,
-            NoAnswerError: on_no_answer,
-            StartError: on_no_answer,
-            NoSpaceError: on_no_space,
+            **dict.fromkeys((NoAnswerError, StartError, NoSpaceError), on_failure),
             HTTPException: on_missing if v1_only else on_http_error,
             Exception: on_crash,
         },
@@ -100,9 +98,7 @@ def create_api(
     return app
 
 
-class HealthReply(TypedDict):
-    """The report of a manager that serves."""
-
+class _HealthReply(TypedDict):
     status: Literal["OK"]
     version: str
     runtime: str
@@ -121,8 +117,8 @@ class HealthRoutes(Resource):
     @operation(
         "GET",
         "/health",
-        summary="Whether the manager serves",
-        answers={200: {"application/json": HealthReply, "text/plain": Literal["OK"]}},
+        "Whether the manager serves",
+        {200: {"application/json": _HealthReply, "text/plain": Literal["OK"]}},
         access=Access.PUBLIC,
     )
     async def health(self, request: Request) -> Response:
@@ -137,12 +133,6 @@ class DescriptionRoutes(Resource):
     def __init__(self) -> None:
         self.document: dict[str, Any] = {}
 
-    @operation(
-        "GET",
-        "/openapi.json",
-        summary="This document",
-        answers={200: dict},
-        access=Access.PUBLIC,
-    )
+    @operation("GET", "/openapi.json", "This document", {200: dict}, access=Access.PUBLIC)
     async def describe(self, request: Request) -> Response:
         return JSONResponse(self.document)

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
 from ..request_log import current_request_id
+from ..state.database import NoSpaceError
 
 DO_NOT_RETRY = {"Should-Retry": "false"}
 """For errors after which part of the request may be done; e2b 2.60.0 and later never repeat such a request."""
@@ -82,14 +83,9 @@ async def on_refused(request: Request, error: Exception) -> Response:
     return error_response(not_found.status, not_found.message)
 
 
-async def on_no_answer(request: Request, error: Exception) -> Response:
-    """Answer for a sandbox whose program did not do what the manager asked for."""
-    return error_response(500, str(error), DO_NOT_RETRY)
-
-
-async def on_no_space(request: Request, error: Exception) -> Response:
-    """Answer for a full disk: nothing is done, and nothing will be until somebody removes something."""
-    return error_response(507, str(error), DO_NOT_RETRY)
+async def on_failure(request: Request, error: Exception) -> Response:
+    """Answer for a full disk (507), and for a sandbox whose program did not do what the manager asked for (500)."""
+    return error_response(507 if isinstance(error, NoSpaceError) else 500, str(error), DO_NOT_RETRY)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

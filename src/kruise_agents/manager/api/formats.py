@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 from .errors import ApiError
-from .reading import Check, Name, Read, Schema
+from .reading import Spec
 
 MAX_TIMEOUT = 2_592_000
-DURATION = Schema(type="string", description="as Go writes one: 90s, 1.5h, 2h45m")
-Timestamp = Annotated[str, Schema(format="date-time")]
+DURATION = Spec(type="string", description="as Go writes one: 90s, 1.5h, 2h45m")
+Timestamp = Annotated[str, Spec(format="date-time")]
 _BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 Ranges = Annotated[
-    list[Annotated[str, Schema(pattern=rf"^{_BYTE}(\.{_BYTE}){{3}}(/(3[0-2]|[12]?[0-9]))?$")]],
-    Schema(maxItems=100, description="addresses and CIDRs; what is allowed beats what is denied"),
+    list[Annotated[str, Spec(pattern=rf"^{_BYTE}(\.{_BYTE}){{3}}(/(3[0-2]|[12]?[0-9]))?$")]],
+    Spec(maxItems=100, description="addresses and CIDRs; what is allowed beats what is denied"),
 ]
 _T = TypeVar("_T")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -47,7 +47,7 @@ def _check_timeout(name: str, seconds: int) -> None:
         raise ApiError(400, f"Timeout cannot be greater than {MAX_TIMEOUT // 3600} hours, got {seconds} seconds")
 
 
-Timeout = Annotated[int, Check(_check_timeout), Schema(minimum=1, maximum=MAX_TIMEOUT)]
+Timeout = Annotated[int, Spec(check=_check_timeout, minimum=1, maximum=MAX_TIMEOUT)]
 
 
 def read_duration(text: str) -> float:
@@ -80,8 +80,8 @@ def _read_limit(query: Mapping[str, str], name: str) -> int | None:
 class Page:
     """The page of a list that a request asks for."""
 
-    limit: Annotated[int, Read(_read_limit), Schema(minimum=1)] = _MAX_LIMIT
-    next_token: Annotated[str, Name("nextToken"), Schema(description="the header X-Next-Token of the page before")] = ""
+    limit: Annotated[int, Spec(read=_read_limit, minimum=1)] = _MAX_LIMIT
+    next_token: Annotated[str, Spec(name="nextToken", description="the header X-Next-Token of the page before")] = ""
 
 
 def encode_token(text: str) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Literal, NotRequired, TypedDict
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,12 +18,23 @@ from ..accounts.quota import DIMENSIONS, SCOPES, UNLIMITED, Limit, Quota
 from .auth import caller_of, still_valid
 from .errors import ApiError
 from .formats import Timestamp, timestamp
-from .reading import Read, Schema, allow_only
+from .reading import Spec, allow_only
 from .routes import Resource, operation
 
 MAX_KEYS_OF_A_TEAM = 1000
 _MAX_NAME = 256
 _TEAM = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_MASK = {"maskedValuePrefix": "", "maskedValueSuffix": "", "prefix": "", "valueLength": 0}
+_LIMIT = {
+    "type": "object",
+    "required": ["dimension", "limit", "scope"],
+    "properties": {
+        "dimension": {"enum": list(DIMENSIONS)},
+        "scope": {"enum": list(SCOPES)},
+        "limit": {"type": "integer", "minimum": 0},
+    },
+}
+_QUOTA = Spec(type="object", properties={"limits": {"type": "array", "items": _LIMIT}})
 
 
 def _read_name(fields: Fields, name: str) -> str:
@@ -36,133 +46,73 @@ def _read_name(fields: Fields, name: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class NewLimitRequest:
-    """A limit of a quota."""
-
-    dimension: Annotated[str, Schema(enum=list(DIMENSIONS))]
-    scope: Annotated[str, Schema(enum=list(SCOPES))]
-    limit: Annotated[int, Schema(minimum=0)]
-
-    @staticmethod
-    def check(fields: Fields) -> None:
-        """Refuse members with other names."""
-        allow_only(fields, "dimension", "scope", "limit")
-
-
-@dataclass(frozen=True, slots=True)
-class NewQuotaRequest:
-    """The quota of a new key."""
-
-    limits: list[NewLimitRequest] = field(default_factory=list)
-
-    @staticmethod
-    def check(fields: Fields) -> None:
-        """Refuse members with other names: a misspelled name would make a key without limits."""
-        allow_only(fields, "limits")
-
-    def quota(self) -> Quota:
-        """Return the quota.
-
-        Raises:
-            ApiError: 400.
-        """
-        try:
-            return Quota.read(Limit(limit.dimension, limit.scope, limit.limit) for limit in self.limits)
-        except ValueError as error:
-            raise ApiError(400, str(error)) from None
+def _read_quota(fields: Fields, name: str) -> Quota | None:
+    quota = fields.object(name)
+    if quota is None:
+        return None
+    allow_only(quota, "limits")  # a misspelled name would make a key without limits
+    entries = quota.objects("limits")
+    for entry in entries:
+        allow_only(entry, "dimension", "scope", "limit")
+    try:
+        return Quota.read(
+            Limit(entry.required_text("dimension"), entry.required_text("scope"), entry.required_integer("limit"))
+            for entry in entries
+        )
+    except ValueError as error:
+        raise ApiError(400, str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
-class NewApiKeyRequest:
-    """The body of a new key."""
-
-    name: Annotated[str, Read(_read_name), Schema(minLength=1, maxLength=_MAX_NAME)]
-    team_name: Annotated[str, Schema(pattern=f"^{_TEAM.pattern}$")] = ""
-    quota: NewQuotaRequest = field(default_factory=NewQuotaRequest)
+class _NewApiKeyRequest:
+    name: Annotated[str, Spec(read=_read_name, minLength=1, maxLength=_MAX_NAME)]
+    team_name: Annotated[str, Spec(pattern=f"^{_TEAM.pattern}$")] = ""
+    quota: Annotated[Quota, _QUOTA, Spec(read=_read_quota)] = UNLIMITED
 
     @staticmethod
     def check(fields: Fields) -> None:
-        """Refuse members with other names."""
         allow_only(fields, "name", "teamName", "quota")
 
 
 @dataclass(frozen=True, slots=True)
-class ApiKeysQuery:
-    """The query of a list of keys."""
-
+class _ApiKeysQuery:
     team_name: str | None = None
 
 
-class TeamReply(TypedDict):
-    """A team of the caller."""
-
+class _TeamReply(TypedDict):
     teamID: str
     name: str
     apiKey: Literal[""]
     isDefault: bool
 
 
-class CompatibleKeyReply(TypedDict):
-    """A key in the form that every SDK accepts."""
-
+class _CompatibleKeyReply(TypedDict):
     key: str
 
 
-class MaskReply(TypedDict):
-    """The hint at a key's value, which is always empty."""
-
-    maskedValuePrefix: Literal[""]
-    maskedValueSuffix: Literal[""]
-    prefix: Literal[""]
-    valueLength: Literal[0]
-
-
-class CreatorReply(TypedDict):
-    """The key that made a key."""
-
+class _CreatorReply(TypedDict):
     email: Literal[""]
     id: str
 
 
-class LimitReply(TypedDict):
-    """A limit of a quota."""
-
-    dimension: Annotated[str, Schema(enum=list(DIMENSIONS))]
-    scope: Annotated[str, Schema(enum=list(SCOPES))]
-    limit: Annotated[int, Schema(minimum=0)]
-
-
-class QuotaReply(TypedDict):
-    """The quota of a key."""
-
-    limits: Sequence[LimitReply]
-
-
-class ApiKeyReply(TypedDict):
-    """A key without its value."""
-
+class _ApiKeyReply(TypedDict):
     id: str
     name: str
-    mask: MaskReply
+    mask: dict[str, Any]
     createdAt: Timestamp
-    createdBy: CreatorReply | None
+    createdBy: _CreatorReply | None
     lastUsed: Timestamp | None
-    quota: NotRequired[QuotaReply]
+    quota: NotRequired[Annotated[dict[str, Any], _QUOTA]]
 
 
-class KeyTeamReply(TypedDict):
-    """The team of a new key."""
-
+class _KeyTeamReply(TypedDict):
     id: str
     name: str
 
 
-class MadeApiKeyReply(ApiKeyReply):
-    """A new key with its value."""
-
+class _MadeApiKeyReply(_ApiKeyReply):
     key: str
-    team: KeyTeamReply
+    team: _KeyTeamReply
 
 
 class KeyRoutes(Resource):
@@ -172,15 +122,10 @@ class KeyRoutes(Resource):
         self._keys = keys
         self._inheritance = inheritance
 
-    @operation(
-        "GET",
-        "/teams",
-        summary="The caller's team; for the admin team every team",
-        answers={200: list[TeamReply]},
-    )
+    @operation("GET", "/teams", "The caller's team; for the admin team every team", {200: list[_TeamReply]})
     async def teams(self, request: Request) -> Response:
         caller = caller_of(request)
-        shown: list[TeamReply] = [
+        shown: list[_TeamReply] = [
             {"teamID": team_id(team), "name": team, "apiKey": "", "isDefault": team == caller.team}
             for team in (self._keys.teams() if caller.is_admin else [caller.team])
         ]
@@ -189,47 +134,40 @@ class KeyRoutes(Resource):
     @operation(
         "GET",
         "/api-keys/compatible",
-        summary="The caller's own key in the form that every SDK accepts",
-        answers={200: CompatibleKeyReply},
+        "The caller's own key in the form that every SDK accepts",
+        {200: _CompatibleKeyReply},
     )
     async def compatible(self, request: Request) -> Response:
         key = encode_key(raw_key(request.headers[API_KEY_HEADER].encode("latin-1")))
-        return JSONResponse(CompatibleKeyReply(key=key))
+        return JSONResponse(_CompatibleKeyReply(key=key))
 
     @operation(
         "GET",
         "/api-keys",
-        summary="List the keys of a team, oldest first",
-        answers={200: list[ApiKeyReply]},
-        refusals=(403,),
+        "List the keys of a team, oldest first",
+        {200: list[_ApiKeyReply]},
+        403,
         note="Only the admin team may ask for another team than its own.",
     )
-    async def list_all(self, request: Request, query: ApiKeysQuery) -> Response:
+    async def list_all(self, request: Request, query: _ApiKeysQuery) -> Response:
         caller = caller_of(request)
         team = caller.team if query.team_name is None else query.team_name
         if team != caller.team and not caller.is_admin:
             raise ApiError(403, "You are not allowed to list the API keys of another team")
         return JSONResponse([self._shown(key) for key in self._keys.of_team(team)])
 
-    @operation(
-        "POST",
-        "/api-keys",
-        summary="Make a key, which is told this once",
-        answers={201: MadeApiKeyReply},
-        refusals=(400, 403, 507),
-    )
-    async def make(self, request: Request, body: NewApiKeyRequest) -> Response:
+    @operation("POST", "/api-keys", "Make a key, which is told this once", {201: _MadeApiKeyReply}, 400, 403, 507)
+    async def make(self, request: Request, body: _NewApiKeyRequest) -> Response:
         caller = still_valid(request, self._keys)
         team = _team(body.team_name, caller)
         if caller.quota != UNLIMITED:
             raise ApiError(403, "an api-key that has a quota cannot create others")
-        quota = body.quota.quota()
-        if quota != UNLIMITED and not caller.is_admin:
+        if body.quota != UNLIMITED and not caller.is_admin:
             raise ApiError(403, "only admin can set api-key quota")
         if len(self._keys.of_team(team)) >= MAX_KEYS_OF_A_TEAM:
             raise ApiError(403, f'the team "{team}" has {MAX_KEYS_OF_A_TEAM} API keys; delete some first')
-        key, raw = self._keys.make(body.name, team, caller, quota)
-        shown: MadeApiKeyReply = {
+        key, raw = self._keys.make(body.name, team, caller, body.quota)
+        shown: _MadeApiKeyReply = {
             **self._shown(key),
             "key": encode_key(raw),
             "team": {"id": team_id(team), "name": team},
@@ -239,9 +177,11 @@ class KeyRoutes(Resource):
     @operation(
         "DELETE",
         "/api-keys/{key_id}",
-        summary="Delete a key; what belonged to it belongs to the admin key",
-        answers={204: None},
-        refusals=(403, 404, 507),
+        "Delete a key; what belonged to it belongs to the admin key",
+        {204: None},
+        403,
+        404,
+        507,
     )
     async def remove(self, request: Request) -> Response:
         caller = caller_of(request)
@@ -258,23 +198,18 @@ class KeyRoutes(Resource):
         self._inheritance.transfer_to_admin(key.id)
         return Response(status_code=204)
 
-    def _shown(self, key: ApiKey) -> ApiKeyReply:
+    def _shown(self, key: ApiKey) -> _ApiKeyReply:
         used = self._keys.last_used(key)
-        shown: ApiKeyReply = {
+        shown: _ApiKeyReply = {
             "id": key.id,
             "name": key.name,
-            "mask": {"maskedValuePrefix": "", "maskedValueSuffix": "", "prefix": "", "valueLength": 0},
+            "mask": _MASK,
             "createdAt": timestamp(key.created_at),
             "createdBy": {"email": "", "id": key.created_by} if key.created_by else None,
             "lastUsed": timestamp(used) if used is not None else None,
         }
         if key.quota != UNLIMITED:
-            shown["quota"] = {
-                "limits": [
-                    {"dimension": limit.dimension, "scope": limit.scope, "limit": limit.limit}
-                    for limit in key.quota.limits
-                ]
-            }
+            shown["quota"] = key.quota.shown()
         return shown
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_t
 from ... import __version__
 from ...protocol.names import API_KEY_HEADER
 from .errors import ErrorReply
-from .reading import Member, Schema, members, unwrap
+from .reading import Member, members, unwrap
 from .routes import Access, ApiRoute, Operation
 
 Json = dict[str, Any]
@@ -26,6 +26,7 @@ _PLAIN: dict[Any, Json] = {
     types.NoneType: {"type": "null"},
     dict: {"type": "object"},
     bytes: {},
+    Any: {},
 }
 _SECURITY: dict[Access, list[dict[str, list[str]]]] = {Access.VOLUME_TOKEN: [{"VolumeToken": []}], Access.PUBLIC: []}
 
@@ -102,10 +103,8 @@ class _Schemas:
 
     def of(self, hint: Any) -> Json:
         """Return the schema of a type."""
-        kind, extras, nullable = unwrap(hint)
-        declared = {
-            name: value for extra in extras if isinstance(extra, Schema) for name, value in extra.keywords.items()
-        }
+        kind, specs, nullable = unwrap(hint)
+        declared = {name: value for spec in specs for name, value in spec.schema.items()}
         schema = declared if "type" in declared else {**self._of_kind(kind), **declared}
         return {"anyOf": [schema, _PLAIN[types.NoneType]]} if nullable else schema
 
@@ -126,7 +125,7 @@ class _Schemas:
             return {"type": "object", "additionalProperties": self.of(arguments[1])}
         if origin in (Union, types.UnionType):
             return {"oneOf": [self.of(argument) for argument in arguments]}
-        name = re.sub("(Request|Reply)$", "", kind.__name__)
+        name = re.sub("^_|(Request|Reply)$", "", kind.__name__)
         if self._kinds.setdefault(name, kind) is not kind:
             raise TypeError(f"{kind} and {self._kinds[name]} would both be the schema {name}")
         if name not in self.components:

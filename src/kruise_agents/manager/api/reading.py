@@ -1,8 +1,10 @@
 """Reading requests: bodies, query parameters and headers, declared as dataclasses.
 
+Every function here raises :class:`ApiError` 400, naming the field, the value and what belongs there.
+
 A declaration is a frozen dataclass. The type of a member says how it is read; a member without a default must be there.
-``Annotated`` adds what the type cannot say: a :class:`Name`, a :class:`Read` or :class:`Check`, and :class:`Schema`.
-The OpenAPI document comes from the same declarations (``openapi.py``).
+``Annotated`` with a :class:`Spec` adds what the type cannot say. The OpenAPI document comes from the same declarations
+(``openapi.py``).
 """
 
 from __future__ import annotations
@@ -26,40 +28,40 @@ BODY_SECONDS = 60.0
 _MAX_BYTES = 4 * 1024 * 1024
 _MAX_DIGITS = 18
 _WANTED = {str: TEXT, int: INTEGER, bool: FLAG}
+_READERS: dict[Any, Callable[[Fields, str], Any]] = {
+    str: Fields.text,
+    int: Fields.integer,
+    bool: Fields.flag,
+    list: Fields.texts,
+    dict: Fields.text_map,
+}
 
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
-    """The name of a member in the request, when it is not the camel case of the attribute."""
+class Spec:
+    """A part of a declaration that the type of a member cannot say.
 
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A function that reads a member instead of the reader of its type.
-
-    The function is called with the body (:class:`Fields`) or the query or headers (a mapping), and the name. It may
-    return None for an absent member.
+    Args:
+        name: the name in the request, when it is not the camel case of the attribute.
+        read: reads the member instead of the reader of its type. The function is called with the body
+            (:class:`Fields`) or the query or headers (a mapping), and the name; None means absent.
+        check: is called with the name and a value of the right type, and raises an error for a wrong value.
+        schema: JSON Schema beside what the type says; with ``type``, instead of what the type says.
     """
 
-    function: Callable[[Any, str], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A function that refuses values: called with the name and a value of the right type, it may raise an error."""
-
-    function: Callable[[str, Any], None]
-
-
-class Schema:
-    """JSON Schema of a member, beside what its type says; with a ``type``, instead of what its type says."""
-
-    def __init__(self, **keywords: Any) -> None:
-        self.keywords = keywords
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        read: Callable[[Any, str], Any] | None = None,
+        check: Callable[[str, Any], None] | None = None,
+        **schema: Any,
+    ) -> None:
+        self.name = name
+        self.read = read
+        self.check = check
+        self.schema = schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +96,20 @@ class Member:
         return value
 
 
-def unwrap(hint: Any) -> tuple[Any, list[Any], bool]:
+def unwrap(hint: Any) -> tuple[Any, list[Spec], bool]:
     """Return a type without ``Annotated`` and ``None``, the annotations, and whether None was allowed."""
-    extras: list[Any] = []
+    specs: list[Spec] = []
     nullable = False
     while True:
         origin = get_origin(hint)
         if origin is Annotated:
-            extras = [*hint.__metadata__, *extras]
+            specs = [*hint.__metadata__, *specs]
             hint = hint.__origin__
         elif origin in (Union, types.UnionType) and types.NoneType in get_args(hint):
             nullable = True
             hint = reduce(operator.or_, (part for part in get_args(hint) if part is not types.NoneType))
         else:
-            return hint, extras, nullable
+            return hint, specs, nullable
 
 
 def members(declaration: type) -> tuple[Member, ...]:
@@ -122,10 +124,10 @@ def _members(declaration: type) -> tuple[Member, ...]:
 
 
 def _member(field: dataclasses.Field[Any], hint: Any) -> Member:
-    kind, extras, _ = unwrap(hint)
-    name = next((extra.name for extra in extras if isinstance(extra, Name)), _camel_case(field.name))
-    read = next((extra.function for extra in extras if isinstance(extra, Read)), None)
-    checks = [extra.function for extra in extras if isinstance(extra, Check)]
+    kind, specs, _ = unwrap(hint)
+    name = next((spec.name for spec in specs if spec.name), _camel_case(field.name))
+    read = next((spec.read for spec in specs if spec.read), None)
+    checks = [spec.check for spec in specs if spec.check]
     default: Callable[[], Any] | None = None
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory
@@ -179,9 +181,6 @@ def read_body(declaration: type[_T], fields: Fields) -> _T:
     """Return the declared body that an object holds.
 
     A declaration may have a static method ``check(fields)``, which is called first and may refuse the object.
-
-    Raises:
-        ApiError: 400, naming the field, the value and what belongs there.
     """
     try:
         return _read_object(declaration, fields)
@@ -215,14 +214,7 @@ def _read_member(fields: Fields, member: Member) -> Any:
         return None if inner is None else _read_object(kind, inner)
     if get_origin(kind) is list and _is_declaration(item := get_args(kind)[0]):
         return [_read_object(item, entry) for entry in fields.objects(name)]
-    readers: dict[Any, Callable[[str], Any]] = {
-        str: fields.text,
-        int: fields.integer,
-        bool: fields.flag,
-        list: fields.texts,
-        dict: fields.text_map,
-    }
-    return readers[get_origin(kind) or kind](name)
+    return _READERS[get_origin(kind) or kind](fields, name)
 
 
 def _is_declaration(kind: Any) -> TypeGuard[type]:
@@ -230,11 +222,7 @@ def _is_declaration(kind: Any) -> TypeGuard[type]:
 
 
 def read_parameters(declaration: type[_T], values: Mapping[str, str]) -> _T:
-    """Return the declared query parameters or headers that ``values`` hold.
-
-    Raises:
-        ApiError: 400, naming the parameter, the value and what belongs there.
-    """
+    """Return the declared query parameters or headers that ``values`` hold."""
     found = {member.attribute: _read_parameter(values, member) for member in members(declaration)}
     return declaration(**found)
 
@@ -252,11 +240,7 @@ def _read_parameter(values: Mapping[str, str], member: Member) -> Any:
 
 
 def whole_number(query: Mapping[str, str], name: str) -> int | None:
-    """Return a whole number that is not negative, or None.
-
-    Raises:
-        ApiError: 400.
-    """
+    """Return a whole number that is not negative, or None."""
     text = query.get(name)
     if text is None:
         return None
@@ -266,11 +250,7 @@ def whole_number(query: Mapping[str, str], name: str) -> int | None:
 
 
 def one_of(query: Mapping[str, str], name: str, values: Sequence[str]) -> str | None:
-    """Return one of some words, or None.
-
-    Raises:
-        ApiError: 400.
-    """
+    """Return one of some words, or None."""
     value = query.get(name)
     if value is not None and value not in values:
         raise ApiError(400, f"{name} must be one of {', '.join(values)}, got {value[:60]!r}")
@@ -278,21 +258,13 @@ def one_of(query: Mapping[str, str], name: str, values: Sequence[str]) -> str | 
 
 
 def allow_only(fields: Fields, *names: str) -> None:
-    """Refuse a member with any other name.
-
-    Raises:
-        ApiError: 400.
-    """
+    """Refuse a member with any other name."""
     for name in fields.unknown(names):
         raise ApiError(400, f"field {_shown(dotted((*fields.path, name)))} is unknown; there are {', '.join(names)}")
 
 
 def refuse(fields: Fields, reasons: Mapping[str, str]) -> None:
-    """Refuse members that ask for something this manager cannot do; absent and empty values pass.
-
-    Raises:
-        ApiError: 400, with the reason.
-    """
+    """Refuse members that ask for something this manager cannot do; absent and empty values pass."""
     for name, reason in reasons.items():
         if fields.value(name) not in (None, False, [], {}, ""):
             where = dotted((*fields.path, name))

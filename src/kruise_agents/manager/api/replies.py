@@ -40,9 +40,7 @@ class TrafficTokenReply(TypedDict):
     trafficAccessTokenExpiration: Timestamp
 
 
-class MountedVolumeReply(TypedDict):
-    """A volume in a sandbox."""
-
+class _MountedVolumeReply(TypedDict):
     name: str
     path: str
 
@@ -62,19 +60,15 @@ class ListedSandboxReply(TypedDict):
     state: Literal["running", "paused"]
     envdVersion: str
     metadata: Mapping[str, str]
-    volumeMounts: Sequence[MountedVolumeReply]
+    volumeMounts: Sequence[_MountedVolumeReply]
 
 
-class LifecycleReply(TypedDict):
-    """The end of a sandbox, and its resuming."""
-
+class _LifecycleReply(TypedDict):
     autoResume: bool
     onTimeout: Literal["kill", "pause"]
 
 
-class NetworkRulesReply(TypedDict):
-    """The network rules of a sandbox."""
-
+class _NetworkRulesReply(TypedDict):
     allowOut: Ranges
     denyOut: Ranges
     allowPublicTraffic: bool
@@ -85,10 +79,10 @@ class SandboxDetailReply(ListedSandboxReply):
 
     envdAccessToken: str | None
     domain: str | None
-    lifecycle: LifecycleReply
+    lifecycle: _LifecycleReply
     allowInternetAccess: bool
     pauseMode: NotRequired[Literal["full", "filesystem"]]
-    network: NotRequired[NetworkRulesReply]
+    network: NotRequired[_NetworkRulesReply]
 
 
 def shown_state(sandbox: Sandbox) -> Literal["running", "paused"]:

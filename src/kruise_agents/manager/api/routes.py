@@ -54,18 +54,23 @@ class Operation:
 
 def operation(
     method: str,
-    *paths: str,
+    path: str,
     summary: str,
     answers: Mapping[int, Any],
-    refusals: Sequence[int] = (),
+    *refusals: int,
+    also: str | None = None,
     access: Access = Access.KEY,
     note: str = "",
 ) -> Callable[[_H], _H]:
-    """Declare a method of a :class:`Resource` as the handler of a route.
+    """Declare a method of a :class:`Resource` as the handler of a route; see :class:`Operation`.
 
     A handler names what it reads in its signature: ``query``, ``headers`` and ``body`` are declarations
     (``reading.py``), and ``fields`` is the body as it came.
+
+    Args:
+        also: a second path with the same handler.
     """
+    paths = (path,) if also is None else (path, also)
 
     def declare(handler: _H) -> _H:
         reads = {part: hint for part, hint in get_type_hints(handler).items() if part in _PARTS}

@@ -18,7 +18,7 @@ from ..state.tables import SecretRow
 from .auth import owner_of, still_valid
 from .errors import ApiError
 from .formats import Page, Timestamp, page_of, timestamp
-from .reading import Check, Read, Schema
+from .reading import Spec
 from .routes import Resource, operation
 
 MAX_VALUE_BYTES = 65536
@@ -48,33 +48,27 @@ def _check_metadata(name: str, metadata: Mapping[str, str]) -> None:
         raise ApiError(400, f"field '{name}' has {len(metadata)} entries; it may have {MAX_METADATA}")
 
 
-Value = Annotated[str, Check(_check_value), Schema(minLength=1)]
-Metadata = Annotated[dict[str, str], Check(_check_metadata), Schema(maxProperties=MAX_METADATA)]
+Value = Annotated[str, Spec(check=_check_value, minLength=1)]
+Metadata = Annotated[dict[str, str], Spec(check=_check_metadata, maxProperties=MAX_METADATA)]
 
 
 @dataclass(frozen=True, slots=True)
-class NewSecretRequest:
-    """The body of a new secret."""
-
-    name: Annotated[str, Read(_read_name), Schema(pattern=f"^(?!{_RESERVED}){_NAME.pattern}$")]
+class _NewSecretRequest:
+    name: Annotated[str, Spec(read=_read_name, pattern=f"^(?!{_RESERVED}){_NAME.pattern}$")]
     value: Value
     metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class SecretUpdateRequest:
-    """The body of another value."""
-
+class _SecretUpdateRequest:
     value: Value
     metadata: Metadata | None = None
 
 
-class SecretReply(TypedDict):
-    """A secret without its value."""
-
+class _SecretReply(TypedDict):
     secretID: str
     name: str
-    currentVersion: Annotated[int, Schema(minimum=1)]
+    currentVersion: Annotated[int, Spec(minimum=1)]
     metadata: Mapping[str, str]
     createdAt: Timestamp
     updatedAt: Timestamp
@@ -87,26 +81,14 @@ class SecretRoutes(Resource):
         self._secrets = secrets
         self._keys = keys
 
-    @operation(
-        "GET",
-        "/secrets",
-        summary="List secrets, oldest first, in pages",
-        answers={200: list[SecretReply]},
-        refusals=(400,),
-    )
+    @operation("GET", "/secrets", "List secrets, oldest first, in pages", {200: list[_SecretReply]}, 400)
     async def list_all(self, request: Request, query: Page) -> Response:
         rows = self._secrets.all(owner_of(request))
         shown, headers = page_of(rows, query, lambda row: (row.created_at, row.id))
         return JSONResponse([_shown(row) for row in shown], headers=headers)
 
-    @operation(
-        "POST",
-        "/secrets",
-        summary="Keep a secret",
-        answers={201: SecretReply},
-        refusals=(400, 409, 507),
-    )
-    async def make(self, request: Request, body: NewSecretRequest) -> Response:
+    @operation("POST", "/secrets", "Keep a secret", {201: _SecretReply}, 400, 409, 507)
+    async def make(self, request: Request, body: _NewSecretRequest) -> Response:
         try:
             row = self._secrets.make(still_valid(request, self._keys).id, body.name, body.value, body.metadata)
         except SecretNameTakenError as error:
@@ -115,33 +97,15 @@ class SecretRoutes(Resource):
             raise ApiError(400, str(error), error_code="secret_limit_reached") from None
         return JSONResponse(_shown(row), status_code=201)
 
-    @operation(
-        "GET",
-        "/secrets/{secret_id}",
-        summary="One secret, by id or name, without its value",
-        answers={200: SecretReply},
-        refusals=(404,),
-    )
+    @operation("GET", "/secrets/{secret_id}", "One secret, by id or name, without its value", {200: _SecretReply}, 404)
     async def get(self, request: Request) -> Response:
         return JSONResponse(_shown(self._found(request)))
 
-    @operation(
-        "POST",
-        "/secrets/{secret_id}",
-        summary="Keep another value of a secret",
-        answers={200: SecretReply},
-        refusals=(400, 404, 507),
-    )
-    async def update(self, request: Request, body: SecretUpdateRequest) -> Response:
+    @operation("POST", "/secrets/{secret_id}", "Keep another value of a secret", {200: _SecretReply}, 400, 404, 507)
+    async def update(self, request: Request, body: _SecretUpdateRequest) -> Response:
         return JSONResponse(_shown(self._secrets.update(self._found(request), body.value, body.metadata)))
 
-    @operation(
-        "DELETE",
-        "/secrets/{secret_id}",
-        summary="Destroy a secret",
-        answers={204: None},
-        refusals=(404, 507),
-    )
+    @operation("DELETE", "/secrets/{secret_id}", "Destroy a secret", {204: None}, 404, 507)
     async def remove(self, request: Request) -> Response:
         self._secrets.remove(self._found(request))
         return Response(status_code=204)
@@ -153,7 +117,7 @@ class SecretRoutes(Resource):
         return row
 
 
-def _shown(row: SecretRow) -> SecretReply:
+def _shown(row: SecretRow) -> _SecretReply:
     return {
         "secretID": row.id,
         "name": row.name,

@@ -23,7 +23,7 @@ from ..templates.model import Templates
 from .auth import own_sandbox, owner_of, still_valid
 from .errors import DO_NOT_RETRY, ApiError, ErrorReply
 from .formats import DURATION, Page, Timeout, page_of, read_duration
-from .reading import Check, Name, Read, Schema
+from .reading import Spec
 from .replies import SandboxReply, created_reply
 from .routes import Resource, operation
 
@@ -70,55 +70,43 @@ def _check_count(name: str, count: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotHeaders:
+class _SnapshotHeaders:
     """The headers of a new snapshot. A snapshot is whole when it is answered, so the last two only get checked."""
 
-    ttl: Annotated[float | None, Name(f"{_HEADER}ttl"), Read(_read_ttl), DURATION] = None
-    keep_running: Annotated[str, Name(f"{_HEADER}keep-running")] = "true"
-    persistent_contents: Annotated[str, Name(f"{_HEADER}persistent-contents"), Check(_check_contents)] = ""
-    wait_seconds: Annotated[str, Name(f"{_HEADER}wait-success-seconds"), Check(_check_seconds)] = ""
+    ttl: Annotated[float | None, Spec(name=f"{_HEADER}ttl", read=_read_ttl), DURATION] = None
+    keep_running: Annotated[str, Spec(name=f"{_HEADER}keep-running")] = "true"
+    persistent_contents: Annotated[str, Spec(name=f"{_HEADER}persistent-contents", check=_check_contents)] = ""
+    wait_seconds: Annotated[str, Spec(name=f"{_HEADER}wait-success-seconds", check=_check_seconds)] = ""
 
 
 @dataclass(frozen=True, slots=True)
-class NewSnapshotRequest:
-    """The body of a new snapshot."""
-
-    name: Annotated[str | None, Schema(description="name or name:tag")] = None
-    memory: Annotated[bool, Schema(description="without effect: a snapshot keeps files")] = True
+class _NewSnapshotRequest:
+    name: Annotated[str | None, Spec(description="name or name:tag")] = None
+    memory: Annotated[bool, Spec(description="without effect: a snapshot keeps files")] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotsQuery(Page):
-    """The query of a list of snapshots."""
-
+class _SnapshotsQuery(Page):
     sandbox_id: str = ""
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class NewForksRequest:
-    """The body of a fork."""
-
-    count: Annotated[int, Check(_check_count), Schema(minimum=1, maximum=MAX_FORKS)] = 1
-    timeout: Annotated[Timeout, Schema(description="seconds until their end")] = DEFAULT_FORK_TIMEOUT
+class _NewForksRequest:
+    count: Annotated[int, Spec(check=_check_count, minimum=1, maximum=MAX_FORKS)] = 1
+    timeout: Annotated[Timeout, Spec(description="seconds until their end")] = DEFAULT_FORK_TIMEOUT
 
 
-class SnapshotReply(TypedDict):
-    """A snapshot."""
-
+class _SnapshotReply(TypedDict):
     snapshotID: str
     names: Sequence[str]
 
 
-class ForkedReply(TypedDict):
-    """A fork that was made."""
-
+class _ForkedReply(TypedDict):
     sandbox: SandboxReply
 
 
-class FailedForkReply(TypedDict):
-    """A fork that could not be made."""
-
+class _FailedForkReply(TypedDict):
     error: ErrorReply
 
 
@@ -131,14 +119,8 @@ class SnapshotRoutes(Resource):
         self._sandboxes = sandboxes
         self._templates = templates
 
-    @operation(
-        "POST",
-        f"{_SANDBOX}/snapshots",
-        summary="Copy the files of a running sandbox",
-        answers={201: SnapshotReply},
-        refusals=_CHANGE,
-    )
-    async def take(self, request: Request, headers: SnapshotHeaders, body: NewSnapshotRequest) -> Response:
+    @operation("POST", f"{_SANDBOX}/snapshots", "Copy the files of a running sandbox", {201: _SnapshotReply}, *_CHANGE)
+    async def take(self, request: Request, headers: _SnapshotHeaders, body: _NewSnapshotRequest) -> Response:
         reference = self._reference(body.name)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
         with _copy_errors():
@@ -150,11 +132,12 @@ class SnapshotRoutes(Resource):
     @operation(
         "POST",
         f"{_SANDBOX}/fork",
-        summary="Make sandboxes with the files of a running one",
-        answers={201: list[ForkedReply | FailedForkReply]},
-        refusals=(*_CHANGE, 409),
+        "Make sandboxes with the files of a running one",
+        {201: list[_ForkedReply | _FailedForkReply]},
+        *_CHANGE,
+        409,
     )
-    async def fork(self, request: Request, body: NewForksRequest) -> Response:
+    async def fork(self, request: Request, body: _NewForksRequest) -> Response:
         sandbox = own_sandbox(request, self._sandboxes)
         if sandbox.state.resting:
             raise _is_paused(sandbox)
@@ -168,14 +151,8 @@ class SnapshotRoutes(Resource):
             raise
         return JSONResponse([self._entry(fork, request.state.domain) for fork in forks], status_code=201)
 
-    @operation(
-        "GET",
-        "/snapshots",
-        summary="List snapshots, newest first",
-        answers={200: list[SnapshotReply]},
-        refusals=(400,),
-    )
-    async def list_all(self, request: Request, query: SnapshotsQuery) -> Response:
+    @operation("GET", "/snapshots", "List snapshots, newest first", {200: list[_SnapshotReply]}, 400)
+    async def list_all(self, request: Request, query: _SnapshotsQuery) -> Response:
         rows = [
             row
             for row in self._snapshots.all(owner_of(request))
@@ -187,9 +164,11 @@ class SnapshotRoutes(Resource):
     @operation(
         "DELETE",
         "/templates/{template_id:path}",
-        summary="Remove a snapshot",
-        answers={204: None},
-        refusals=(400, 404, 507),
+        "Remove a snapshot",
+        {204: None},
+        400,
+        404,
+        507,
         note="Sandboxes that were made from it have files of their own.",
     )
     async def remove(self, request: Request) -> Response:
@@ -202,7 +181,7 @@ class SnapshotRoutes(Resource):
             raise ApiError(400, f"template '{reference}' belongs to this manager and cannot be deleted")
         raise ApiError(404, f"snapshot '{reference}' not found")
 
-    def _entry(self, fork: Sandbox | BaseException, domain: str) -> ForkedReply | FailedForkReply:
+    def _entry(self, fork: Sandbox | BaseException, domain: str) -> _ForkedReply | _FailedForkReply:
         if isinstance(fork, Sandbox):
             return {"sandbox": created_reply(fork, domain, self._sandboxes)}
         if isinstance(fork, QuotaExceededError):
@@ -238,7 +217,7 @@ def _copy_errors() -> Iterator[None]:
         raise ApiError(500, f"the files could not be copied: {error.strerror}", headers=DO_NOT_RETRY) from error
 
 
-def _shown(row: SnapshotRow) -> SnapshotReply:
+def _shown(row: SnapshotRow) -> _SnapshotReply:
     return {"snapshotID": row.id, "names": [row.name] if row.name else []}
 
 

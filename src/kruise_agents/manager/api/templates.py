@@ -15,16 +15,14 @@ from ..templates.model import Template, Templates
 from .auth import owner_of
 from .errors import ApiError
 from .formats import Page, Timestamp, timestamp
-from .reading import Schema
+from .reading import Spec
 from .replies import ENVD_VERSION
 from .routes import Resource, operation
 
-BuildID = Annotated[str, Schema(format="uuid")]
+BuildID = Annotated[str, Spec(format="uuid")]
 
 
-class TemplateReply(TypedDict):
-    """A template."""
-
+class _TemplateReply(TypedDict):
     templateID: str
     public: bool
     aliases: Sequence[str]
@@ -35,9 +33,7 @@ class TemplateReply(TypedDict):
     spawnCount: int
 
 
-class ListedTemplateReply(TemplateReply):
-    """An entry of a list of templates."""
-
+class _ListedTemplateReply(_TemplateReply):
     buildID: BuildID
     cpuCount: int
     memoryMB: int
@@ -48,9 +44,7 @@ class ListedTemplateReply(TemplateReply):
     buildStatus: Literal["ready"]
 
 
-class BuildReply(TypedDict):
-    """A build of a template."""
-
+class _BuildReply(TypedDict):
     buildID: BuildID
     status: Literal["ready"]
     createdAt: Timestamp
@@ -62,31 +56,23 @@ class BuildReply(TypedDict):
     envdVersion: str
 
 
-class TemplateDetailReply(TemplateReply):
-    """A template with its builds."""
-
-    builds: Sequence[BuildReply]
+class _TemplateDetailReply(_TemplateReply):
+    builds: Sequence[_BuildReply]
 
 
-class TemplateAliasReply(TypedDict):
-    """The template that a name leads to."""
-
+class _TemplateAliasReply(TypedDict):
     templateID: str
     public: bool
 
 
-class TemplateTagReply(TypedDict):
-    """A tag of a template."""
-
+class _TemplateTagReply(TypedDict):
     tag: str
     buildID: str
     createdAt: Timestamp
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateBuild:
-    """A template, under the names and the tag that lead to it."""
-
+class _TemplateBuild:
     template: Template
     names: tuple[str, ...]
     tag: str
@@ -101,17 +87,11 @@ class TemplateRoutes(Resource):
         self._templates = templates
         self._snapshots = snapshots
 
-    @operation("GET", "/templates", summary="List templates, by name", answers={200: list[ListedTemplateReply]})
+    @operation("GET", "/templates", "List templates, by name", {200: list[_ListedTemplateReply]})
     async def list_all(self, request: Request) -> Response:
         return JSONResponse([self._listed(template) for template in self._templates.all()])
 
-    @operation(
-        "GET",
-        "/v2/templates",
-        summary="List templates, by name, in pages",
-        answers={200: list[ListedTemplateReply]},
-        refusals=(400,),
-    )
+    @operation("GET", "/v2/templates", "List templates, by name, in pages", {200: list[_ListedTemplateReply]}, 400)
     async def pages(self, request: Request, query: Page) -> Response:
         # The token of the next page is the last name of the page before.
         found = [template for template in self._templates.all() if template.name > query.next_token]
@@ -122,46 +102,34 @@ class TemplateRoutes(Resource):
     @operation(
         "GET",
         "/templates/aliases/{alias:path}",
-        summary="Whether a template of that name exists",
-        answers={200: TemplateAliasReply},
-        refusals=(404,),
+        "Whether a template of that name exists",
+        {200: _TemplateAliasReply},
+        404,
     )
     async def alias(self, request: Request) -> Response:
         # Template.exists of e2b 2.10.0 and later.
         newest = self._builds(request, request.path_params["alias"])[0]
-        return JSONResponse(TemplateAliasReply(templateID=newest.template.name, public=newest.public))
+        return JSONResponse(_TemplateAliasReply(templateID=newest.template.name, public=newest.public))
 
-    @operation(
-        "GET",
-        "/templates/{template_id}",
-        summary="One template with its builds",
-        answers={200: TemplateDetailReply},
-        refusals=(404,),
-    )
+    @operation("GET", "/templates/{template_id}", "One template with its builds", {200: _TemplateDetailReply}, 404)
     async def get(self, request: Request) -> Response:
         builds = self._builds(request, request.path_params["template_id"])
         newest = builds[0]
-        reply: TemplateDetailReply = {
+        reply: _TemplateDetailReply = {
             **_template(newest.template.name, newest.names, newest.created_at, public=newest.public),
             "builds": [_build(build) for build in builds],
         }
         return JSONResponse(reply)
 
-    @operation(
-        "GET",
-        "/templates/{template_id}/tags",
-        summary="The tags of a template",
-        answers={200: list[TemplateTagReply]},
-        refusals=(404,),
-    )
+    @operation("GET", "/templates/{template_id}/tags", "The tags of a template", {200: list[_TemplateTagReply]}, 404)
     async def tags(self, request: Request) -> Response:
-        shown: list[TemplateTagReply] = [
+        shown: list[_TemplateTagReply] = [
             {"tag": build.tag, "buildID": build.template.build_id, "createdAt": timestamp(build.created_at)}
             for build in self._builds(request, request.path_params["template_id"])
         ]
         return JSONResponse(shown)
 
-    def _listed(self, template: Template) -> ListedTemplateReply:
+    def _listed(self, template: Template) -> _ListedTemplateReply:
         return {
             **_template(template.name, (template.name,), self._templates.created_at),
             "buildID": template.build_id,
@@ -174,7 +142,7 @@ class TemplateRoutes(Resource):
             "buildStatus": "ready",
         }
 
-    def _builds(self, request: Request, reference: str) -> Sequence[TemplateBuild]:
+    def _builds(self, request: Request, reference: str) -> Sequence[_TemplateBuild]:
         """Return the build of a template, or the caller's snapshots of that name, newest first.
 
         Raises:
@@ -182,12 +150,12 @@ class TemplateRoutes(Resource):
         """
         template = self._templates.find(reference)
         if template is not None:
-            return [TemplateBuild(template, (template.name,), DEFAULT_TAG, self._templates.created_at)]
+            return [_TemplateBuild(template, (template.name,), DEFAULT_TAG, self._templates.created_at)]
         rows = self._snapshots.called(reference, owner_of(request))
         if not rows:
             raise ApiError(404, f"template '{reference}' not found")
         return [
-            TemplateBuild(
+            _TemplateBuild(
                 self._snapshots.template(row)[0],
                 (row.name,) if row.name else (),
                 (row.name and Reference.read(row.id).tag) or DEFAULT_TAG,
@@ -198,7 +166,7 @@ class TemplateRoutes(Resource):
         ]
 
 
-def _template(name: str, names: Sequence[str], created_at: datetime, *, public: bool = True) -> TemplateReply:
+def _template(name: str, names: Sequence[str], created_at: datetime, *, public: bool = True) -> _TemplateReply:
     created = timestamp(created_at)
     return {
         "templateID": name,
@@ -212,7 +180,7 @@ def _template(name: str, names: Sequence[str], created_at: datetime, *, public: 
     }
 
 
-def _build(build: TemplateBuild) -> BuildReply:
+def _build(build: _TemplateBuild) -> _BuildReply:
     created = timestamp(build.created_at)
     return {
         "buildID": build.template.build_id,

@@ -22,7 +22,7 @@ from ..volumes import Entry, OutsideError, VolumeFullError, Volumes, VolumeTree
 from ..volumes.tree import Attributes
 from .errors import ApiError
 from .formats import Timestamp, timestamp
-from .reading import Check, Read, Schema
+from .reading import Spec
 from .routes import Access, Handler, Resource, operation
 
 _PIECE = 256 * 1024
@@ -38,10 +38,9 @@ _REFUSED = {
     errno.EACCES: (403, "permission denied"),
     errno.EPERM: (403, "permission denied"),
 }
-_DIR = "/volumecontent/{volume_id}/dir"
-_FILE = "/volumecontent/{volume_id}/file"
-_PATH = "/volumecontent/{volume_id}/path"
+_DIR, _FILE, _PATH = (f"/volumecontent/{{volume_id}}/{part}" for part in ("dir", "file", "path"))
 _REFUSALS = (400, 403, 404, 409, 507)
+_TOKEN = Access.VOLUME_TOKEN
 
 
 def _read_path(query: Mapping[str, str], name: str) -> str:
@@ -65,14 +64,12 @@ def _check_mode(name: str, mode: int) -> None:
         raise ApiError(400, f"{name} must be 0 to {0o7777} (0o7777), got {mode}")
 
 
-Owner = Annotated[int, Check(_check_owner), Schema(minimum=0, maximum=HIGHEST_ID)]
-Mode = Annotated[int, Check(_check_mode), Schema(minimum=0, maximum=0o7777)]
+Owner = Annotated[int, Spec(check=_check_owner, minimum=0, maximum=HIGHEST_ID)]
+Mode = Annotated[int, Spec(check=_check_mode, minimum=0, maximum=4095)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeAttributesRequest:
-    """Owner, group and permissions of an entry; None leaves them as they are."""
-
+class _VolumeAttributesRequest:
     uid: Owner | None = None
     gid: Owner | None = None
     mode: Mode | None = None
@@ -84,32 +81,24 @@ class VolumeAttributesRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PathQuery:
-    """The query of an entry."""
-
-    path: Annotated[str, Read(_read_path)]
+class _PathQuery:
+    path: Annotated[str, Spec(read=_read_path)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FolderQuery(PathQuery):
-    """The query of a folder's contents."""
-
-    depth: Annotated[int, Schema(minimum=1, maximum=64)] = 1
+class _FolderQuery(_PathQuery):
+    depth: Annotated[int, Spec(minimum=1, maximum=64)] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewEntryQuery(VolumeAttributesRequest):
-    """The query of a new file or folder."""
-
-    path: Annotated[str, Read(_read_path)]
-    force: Annotated[Literal["false", "true"], Schema(description="make folders above it")] = "false"
+class _NewEntryQuery(_VolumeAttributesRequest):
+    path: Annotated[str, Spec(read=_read_path)]
+    force: Annotated[Literal["false", "true"], Spec(description="make folders above it")] = "false"
 
 
-class VolumeEntryReply(TypedDict):
-    """A file, folder or link."""
-
+class _VolumeEntryReply(TypedDict):
     name: str
-    type: Annotated[str, Schema(enum=[*_KINDS.values(), "unknown"])]
+    type: Annotated[str, Spec(enum=[*_KINDS.values(), "unknown"])]
     path: str
     size: int
     mode: int
@@ -148,26 +137,14 @@ class VolumeContentRoutes(Resource):
             raise _refusal(error, request.query_params.get("path", "")) from error
 
     @operation(
-        "GET",
-        _DIR,
-        summary="What is in a folder of a volume",
-        answers={200: list[VolumeEntryReply]},
-        refusals=_REFUSALS,
-        access=Access.VOLUME_TOKEN,
+        "GET", _DIR, "What is in a folder of a volume", {200: list[_VolumeEntryReply]}, *_REFUSALS, access=_TOKEN
     )
-    async def entries(self, request: Request, query: FolderQuery, tree: VolumeTree) -> Response:
+    async def entries(self, request: Request, query: _FolderQuery, tree: VolumeTree) -> Response:
         entries = await asyncio.to_thread(tree.entries, query.path, query.depth)
         return JSONResponse([_shown(entry) for entry in entries])
 
-    @operation(
-        "POST",
-        _DIR,
-        summary="Make a folder",
-        answers={201: VolumeEntryReply},
-        refusals=_REFUSALS,
-        access=Access.VOLUME_TOKEN,
-    )
-    async def make_folder(self, request: Request, query: NewEntryQuery, tree: VolumeTree) -> Response:
+    @operation("POST", _DIR, "Make a folder", {201: _VolumeEntryReply}, *_REFUSALS, access=_TOKEN)
+    async def make_folder(self, request: Request, query: _NewEntryQuery, tree: VolumeTree) -> Response:
         async with self._volumes.room(request.state.volume, 0):
             entry = await asyncio.to_thread(
                 tree.make_folder, query.path, query.attributes, parents=query.force == "true"
@@ -175,27 +152,22 @@ class VolumeContentRoutes(Resource):
         return JSONResponse(_shown(entry), status_code=201)
 
     @operation(
-        "GET",
-        _FILE,
-        summary="The bytes of a file",
-        answers={200: {"application/octet-stream": bytes}},
-        refusals=_REFUSALS,
-        access=Access.VOLUME_TOKEN,
+        "GET", _FILE, "The bytes of a file", {200: {"application/octet-stream": bytes}}, *_REFUSALS, access=_TOKEN
     )
-    async def read(self, request: Request, query: PathQuery, tree: VolumeTree) -> Response:
+    async def read(self, request: Request, query: _PathQuery, tree: VolumeTree) -> Response:
         descriptor = await asyncio.to_thread(tree.read, query.path)
         return StreamingResponse(_pieces(descriptor), media_type="application/octet-stream")
 
     @operation(
         "PUT",
         _FILE,
-        summary="Write a file",
-        answers={201: VolumeEntryReply},
-        refusals=_REFUSALS,
-        access=Access.VOLUME_TOKEN,
+        "Write a file",
+        {201: _VolumeEntryReply},
+        *_REFUSALS,
+        access=_TOKEN,
         note="The file is there when all of the body has come.",
     )
-    async def write(self, request: Request, query: NewEntryQuery, tree: VolumeTree) -> Response:
+    async def write(self, request: Request, query: _NewEntryQuery, tree: VolumeTree) -> Response:
         volume: VolumeRow = request.state.volume
         with tree.draft() as draft, self._volumes.upload(volume) as take:
             try:
@@ -208,39 +180,20 @@ class VolumeContentRoutes(Resource):
                 )
         return JSONResponse(_shown(entry), status_code=201)
 
-    @operation(
-        "GET",
-        _PATH,
-        summary="One file, folder or link",
-        answers={200: VolumeEntryReply},
-        refusals=_REFUSALS,
-        access=Access.VOLUME_TOKEN,
-    )
-    async def get(self, request: Request, query: PathQuery, tree: VolumeTree) -> Response:
+    @operation("GET", _PATH, "One file, folder or link", {200: _VolumeEntryReply}, *_REFUSALS, access=_TOKEN)
+    async def get(self, request: Request, query: _PathQuery, tree: VolumeTree) -> Response:
         return JSONResponse(_shown(await asyncio.to_thread(tree.entry, query.path)))
 
-    @operation(
-        "PATCH",
-        _PATH,
-        summary="Set owner, group and permissions",
-        answers={200: VolumeEntryReply},
-        refusals=_REFUSALS,
-        access=Access.VOLUME_TOKEN,
-    )
+    @operation("PATCH", _PATH, "Set owner, group and permissions", {200: _VolumeEntryReply}, *_REFUSALS, access=_TOKEN)
     async def change(
-        self, request: Request, query: PathQuery, body: VolumeAttributesRequest, tree: VolumeTree
+        self, request: Request, query: _PathQuery, body: _VolumeAttributesRequest, tree: VolumeTree
     ) -> Response:
         return JSONResponse(_shown(await asyncio.to_thread(tree.change, query.path, body.attributes)))
 
     @operation(
-        "DELETE",
-        _PATH,
-        summary="Remove a file, or a folder with all that is in it",
-        answers={204: None},
-        refusals=_REFUSALS,
-        access=Access.VOLUME_TOKEN,
+        "DELETE", _PATH, "Remove a file, or a folder with all that is in it", {204: None}, *_REFUSALS, access=_TOKEN
     )
-    async def remove(self, request: Request, query: PathQuery, tree: VolumeTree) -> Response:
+    async def remove(self, request: Request, query: _PathQuery, tree: VolumeTree) -> Response:
         await asyncio.to_thread(tree.remove, query.path, self._runtime.remove)
         return Response(status_code=204)
 
@@ -276,9 +229,9 @@ def _refusal(error: OSError, path: str) -> Exception:
     return error
 
 
-def _shown(entry: Entry) -> VolumeEntryReply:
+def _shown(entry: Entry) -> _VolumeEntryReply:
     facts = entry.facts
-    reply: VolumeEntryReply = {
+    reply: _VolumeEntryReply = {
         "name": entry.path.rpartition("/")[2],
         "type": _KINDS.get(stat.S_IFMT(facts.st_mode), "unknown"),
         "path": entry.path,

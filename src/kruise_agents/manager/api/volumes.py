@@ -17,7 +17,7 @@ from ..state.tables import VolumeRow
 from ..volumes import NameTakenError, Volumes, VolumeUsedError
 from .auth import owner_of, still_valid
 from .errors import ApiError
-from .reading import Check, Schema
+from .reading import Spec
 from .routes import Resource, operation
 
 MAX_MOUNTS = 20
@@ -49,10 +49,8 @@ def _check_name(name: str, text: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class NewVolumeRequest:
-    """The body of a new volume."""
-
-    name: Annotated[str, Check(_check_name), Schema(pattern=f"^{_NAME.pattern}$")]
+class _NewVolumeRequest:
+    name: Annotated[str, Spec(check=_check_name, pattern=f"^{_NAME.pattern}$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +61,12 @@ class NewVolumeMountRequest:
     path: str
 
 
-class ListedVolumeReply(TypedDict):
-    """An entry of a list of volumes."""
-
+class _ListedVolumeReply(TypedDict):
     volumeID: str
     name: str
 
 
-class VolumeReply(ListedVolumeReply):
-    """A volume, with the token for its contents."""
-
+class _VolumeReply(_ListedVolumeReply):
     token: str
 
 
@@ -83,42 +77,24 @@ class VolumeRoutes(Resource):
         self._volumes = volumes
         self._keys = keys
 
-    @operation("GET", "/volumes", summary="List volumes, oldest first", answers={200: list[ListedVolumeReply]})
+    @operation("GET", "/volumes", "List volumes, oldest first", {200: list[_ListedVolumeReply]})
     async def list_all(self, request: Request) -> Response:
         rows = self._volumes.all(owner_of(request))
-        return JSONResponse([ListedVolumeReply(volumeID=row.id, name=row.name) for row in rows])
+        return JSONResponse([_ListedVolumeReply(volumeID=row.id, name=row.name) for row in rows])
 
-    @operation(
-        "POST",
-        "/volumes",
-        summary="Make an empty volume",
-        answers={201: VolumeReply},
-        refusals=(400, 500, 507),
-    )
-    async def make(self, request: Request, body: NewVolumeRequest) -> Response:
+    @operation("POST", "/volumes", "Make an empty volume", {201: _VolumeReply}, 400, 500, 507)
+    async def make(self, request: Request, body: _NewVolumeRequest) -> Response:
         try:
             row = await self._volumes.make(body.name, still_valid(request, self._keys).id)
         except NameTakenError as error:
             raise ApiError(400, str(error)) from None
         return JSONResponse(self._shown(row), status_code=201)
 
-    @operation(
-        "GET",
-        "/volumes/{volume_id}",
-        summary="One volume",
-        answers={200: VolumeReply},
-        refusals=(404,),
-    )
+    @operation("GET", "/volumes/{volume_id}", "One volume", {200: _VolumeReply}, 404)
     async def get(self, request: Request) -> Response:
         return JSONResponse(self._shown(self._found(request)))
 
-    @operation(
-        "DELETE",
-        "/volumes/{volume_id}",
-        summary="Destroy a volume with all that is in it",
-        answers={204: None},
-        refusals=(404, 409, 507),
-    )
+    @operation("DELETE", "/volumes/{volume_id}", "Destroy a volume with all that is in it", {204: None}, 404, 409, 507)
     async def remove(self, request: Request) -> Response:
         try:
             await self._volumes.remove(self._found(request))
@@ -132,7 +108,7 @@ class VolumeRoutes(Resource):
             raise ApiError(404, "Volume not found")
         return row
 
-    def _shown(self, row: VolumeRow) -> VolumeReply:
+    def _shown(self, row: VolumeRow) -> _VolumeReply:
         # No domain: the contents are where the client found the manager.
         return {"volumeID": row.id, "name": row.name, "token": self._volumes.token(row)}
 

@@ -24,7 +24,7 @@ from ...volumes import Volumes
 from ..auth import owner_of, still_valid
 from ..errors import DO_NOT_RETRY, RETRY, ApiError
 from ..formats import Timeout
-from ..reading import Check, Name, Read, Schema, refuse
+from ..reading import Spec, refuse
 from ..replies import SandboxReply, created_reply
 from ..routes import Resource, operation
 from ..volumes import NewVolumeMountRequest, read_volume_mounts, volume_mounts
@@ -68,27 +68,23 @@ def _read_enabled(fields: Fields, name: str) -> bool | None:
 
 
 @dataclass(frozen=True, slots=True)
-class AutoResumeRequest:
-    """What traffic does to a paused sandbox."""
-
-    enabled: Annotated[bool, Read(_read_enabled)] = False
+class _AutoResumeRequest:
+    enabled: Annotated[bool, Spec(read=_read_enabled)] = False
 
 
 @dataclass(frozen=True, slots=True)
-class NewSandboxRequest:
-    """The body of a create."""
-
-    template_id: Annotated[str, Schema(examples=["base"])]
-    timeout: Annotated[Timeout, Schema(description="seconds until its end")] = DEFAULT_TIMEOUT
+class _NewSandboxRequest:
+    template_id: Annotated[str, Spec(examples=["base"])]
+    timeout: Annotated[Timeout, Spec(description="seconds until its end")] = DEFAULT_TIMEOUT
     metadata: dict[str, str] = field(default_factory=dict)
-    env_vars: Annotated[dict[str, str], Check(_check_variables)] = field(default_factory=dict)
-    secure: Annotated[bool, Schema(description="whether envd asks for an access token; true unless false")] = True
-    allow_internet_access: Annotated[bool | None, Name("allow_internet_access")] = None
-    volume_mounts: Annotated[list[NewVolumeMountRequest], Read(read_volume_mounts)] = field(default_factory=list)
+    env_vars: Annotated[dict[str, str], Spec(check=_check_variables)] = field(default_factory=dict)
+    secure: Annotated[bool, Spec(description="whether envd asks for an access token; true unless false")] = True
+    allow_internet_access: Annotated[bool | None, Spec(name="allow_internet_access")] = None
+    volume_mounts: Annotated[list[NewVolumeMountRequest], Spec(read=read_volume_mounts)] = field(default_factory=list)
     network: NewNetworkRequest = field(default_factory=NewNetworkRequest)
-    auto_pause: Annotated[bool, Schema(description="pause it at its end time instead of ending it")] = False
-    auto_pause_memory: Annotated[bool, Schema(description="whether that pause keeps processes")] = True
-    auto_resume: AutoResumeRequest = field(default_factory=AutoResumeRequest)
+    auto_pause: Annotated[bool, Spec(description="pause it at its end time instead of ending it")] = False
+    auto_pause_memory: Annotated[bool, Spec(description="whether that pause keeps processes")] = True
+    auto_resume: _AutoResumeRequest = field(default_factory=_AutoResumeRequest)
 
     @staticmethod
     def check(fields: Fields) -> None:
@@ -129,13 +125,20 @@ class CreateRoutes(Resource):
     @operation(
         "POST",
         "/sandboxes",
-        "/v2/sandboxes",
-        summary="Make a sandbox",
-        answers={201: SandboxReply},
-        refusals=(400, 403, 404, 409, 422, 500, 503, 507),
+        "Make a sandbox",
+        {201: SandboxReply},
+        400,
+        403,
+        404,
+        409,
+        422,
+        500,
+        503,
+        507,
+        also="/v2/sandboxes",
     )
     async def create(
-        self, request: Request, headers: IdempotencyHeaders, body: NewSandboxRequest, fields: Fields
+        self, request: Request, headers: IdempotencyHeaders, body: _NewSandboxRequest, fields: Fields
     ) -> Response:
         owner = owner_of(request)
 
@@ -157,7 +160,7 @@ class CreateRoutes(Resource):
     def _answer(self, request: Request, sandbox: Sandbox) -> Response:
         return JSONResponse(created_reply(sandbox, request.state.domain, self._sandboxes), status_code=201)
 
-    async def _create(self, body: NewSandboxRequest, caller: ApiKey, on_id_assigned: OnIdAssigned) -> Sandbox:
+    async def _create(self, body: _NewSandboxRequest, caller: ApiKey, on_id_assigned: OnIdAssigned) -> Sandbox:
         extensions = read_extensions(body.metadata)
         network = body.network
         rules = egress_rules(network.allow_out, network.deny_out, body.allow_internet_access, self._sandboxes)

@@ -23,7 +23,7 @@ from ...state.database import Database, NoSpaceError
 from ...state.secret import StateSecret
 from ...state.tables import CreateRow
 from ..errors import DO_NOT_RETRY, ApiError
-from ..reading import Check, Name, Schema
+from ..reading import Spec
 
 HEADER = "Idempotency-Key"
 KEPT_SECONDS = 600.0
@@ -46,7 +46,7 @@ def _check_key(name: str, key: str) -> None:
 class IdempotencyHeaders:
     """The header of creates that may arrive again."""
 
-    key: Annotated[str | None, Name(HEADER), Check(_check_key), Schema(pattern=f"^{_FORM.pattern}$")] = None
+    key: Annotated[str | None, Spec(name=HEADER, check=_check_key, pattern=f"^{_FORM.pattern}$")] = None
 
 
 @dataclass(frozen=True, slots=True)

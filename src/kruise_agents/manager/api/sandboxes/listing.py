@@ -12,7 +12,7 @@ from urllib.parse import unquote, unquote_plus
 from ...sandboxes.sandbox import Sandbox
 from ..errors import ApiError
 from ..formats import Page, decode_token, encode_token, timestamp
-from ..reading import Read, Schema
+from ..reading import Spec
 from ..replies import shown_state
 
 _ASCENDING_MARK = "__asc"
@@ -79,12 +79,11 @@ class RunningListQuery(Page):
 
     metadata: Annotated[
         Mapping[str, str],
-        Read(read_metadata),
-        Schema(type="string", description="key=value pairs, percent-encoded and joined by &"),
+        Spec(read=read_metadata, type="string", description="key=value pairs, percent-encoded and joined by &"),
     ] = field(default_factory=dict)
-    template: Annotated[str | None, Read(_read_template)] = None
-    started_after: Annotated[datetime | None, Read(_read_moment), Schema(type="string", format="date-time")] = None
-    order: Annotated[Literal["asc", "desc"], Read(_read_order)] = "desc"
+    template: Annotated[str | None, Spec(read=_read_template)] = None
+    started_after: Annotated[datetime | None, Spec(read=_read_moment, type="string", format="date-time")] = None
+    order: Annotated[Literal["asc", "desc"], Spec(read=_read_order)] = "desc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +91,7 @@ class ListQuery(RunningListQuery):
     """The query of ``GET /v2/sandboxes``."""
 
     state: Annotated[
-        frozenset[str],
-        Read(_read_states),
-        Schema(type="string", description="running, paused, or both with a comma"),
+        frozenset[str], Spec(read=_read_states, type="string", description="running, paused, or both with a comma")
     ] = _STATES
 
 

@@ -18,7 +18,7 @@ from ...sandboxes.service import SandboxService
 from ..auth import own_sandbox
 from ..errors import ApiError
 from ..formats import Timestamp, timestamp
-from ..reading import Check, Read, Schema, whole_number
+from ..reading import Spec, whole_number
 from ..routes import Resource, operation
 
 MAX_LINES = 1000
@@ -41,61 +41,47 @@ def _check_search(name: str, text: str) -> None:
 
 
 Moment = Annotated[
-    datetime | None,
-    Read(_read_moment),
-    Schema(type="integer", minimum=0, description="milliseconds since 1970"),
+    datetime | None, Spec(read=_read_moment, type="integer", minimum=0, description="milliseconds since 1970")
 ]
-Lines = Annotated[int, Schema(minimum=0, description=f"{MAX_LINES} at most, which is the default")]
+Lines = Annotated[int, Spec(minimum=0, description=f"{MAX_LINES} at most, which is the default")]
 Level = Literal["debug", "info", "warn", "error"]
 LEVELS = list(get_args(Level))
 
 
 @dataclass(frozen=True, slots=True)
-class LogsQuery:
-    """The query of the older logs."""
-
+class _LogsQuery:
     start: Moment = None
     limit: Lines = MAX_LINES
 
 
 @dataclass(frozen=True, slots=True)
-class LogEntriesQuery:
-    """The query of the newer logs."""
-
+class _LogEntriesQuery:
     cursor: Moment = None
     limit: Lines = MAX_LINES
     direction: Literal["backward", "forward"] = "backward"
-    level: Annotated[Level, Schema(description="this and what is worse")] = "debug"
-    search: Annotated[str, Check(_check_search), Schema(maxLength=MAX_SEARCH)] = ""
+    level: Annotated[Level, Spec(description="this and what is worse")] = "debug"
+    search: Annotated[str, Spec(check=_check_search, maxLength=MAX_SEARCH)] = ""
 
 
-class LogEntryReply(TypedDict):
-    """A line with its level."""
-
+class _LogEntryReply(TypedDict):
     timestamp: Timestamp
     message: str
-    level: Annotated[str, Schema(enum=LEVELS)]
+    level: Annotated[str, Spec(enum=LEVELS)]
     fields: Mapping[str, str]
 
 
-class LogLineReply(TypedDict):
-    """A line of the older logs."""
-
+class _LogLineReply(TypedDict):
     timestamp: Timestamp
     line: str
 
 
-class LogsReply(TypedDict):
-    """The answer of the older logs."""
-
-    logs: Sequence[LogLineReply]
-    logEntries: Sequence[LogEntryReply]
+class _LogsReply(TypedDict):
+    logs: Sequence[_LogLineReply]
+    logEntries: Sequence[_LogEntryReply]
 
 
-class LogEntriesReply(TypedDict):
-    """The answer of the newer logs."""
-
-    logs: Sequence[LogEntryReply]
+class _LogEntriesReply(TypedDict):
+    logs: Sequence[_LogEntryReply]
 
 
 class LogRoutes(Resource):
@@ -107,15 +93,16 @@ class LogRoutes(Resource):
     @operation(
         "GET",
         "/sandboxes/{sandbox_id}/logs",
-        summary="What a sandbox's own program wrote, oldest first",
-        answers={200: LogsReply},
-        refusals=(400, 404),
+        "What a sandbox's own program wrote, oldest first",
+        {200: _LogsReply},
+        400,
+        404,
     )
-    async def v1(self, request: Request, query: LogsQuery) -> Response:
+    async def v1(self, request: Request, query: _LogsQuery) -> Response:
         lines = await _lines(own_sandbox(request, self._sandboxes))
         found = select(lines, cursor=query.start, backward=False, level="debug", search="")
         shown = list(islice(found, min(query.limit, MAX_LINES)))
-        reply: LogsReply = {
+        reply: _LogsReply = {
             "logs": [{"timestamp": timestamp(line.at), "line": line.text} for line in shown],
             "logEntries": [_entry(line) for line in shown],
         }
@@ -124,15 +111,16 @@ class LogRoutes(Resource):
     @operation(
         "GET",
         "/v2/sandboxes/{sandbox_id}/logs",
-        summary="What a sandbox's own program wrote, newest first unless asked otherwise",
-        answers={200: LogEntriesReply},
-        refusals=(400, 404),
+        "What a sandbox's own program wrote, newest first unless asked otherwise",
+        {200: _LogEntriesReply},
+        400,
+        404,
     )
-    async def v2(self, request: Request, query: LogEntriesQuery) -> Response:
+    async def v2(self, request: Request, query: _LogEntriesQuery) -> Response:
         lines = await _lines(own_sandbox(request, self._sandboxes))
         backward = query.direction == "backward"
         found = select(lines, cursor=query.cursor, backward=backward, level=query.level, search=query.search)
-        reply: LogEntriesReply = {"logs": [_entry(line) for line in islice(found, min(query.limit, MAX_LINES))]}
+        reply: _LogEntriesReply = {"logs": [_entry(line) for line in islice(found, min(query.limit, MAX_LINES))]}
         return JSONResponse(reply)
 
 
@@ -140,5 +128,5 @@ async def _lines(sandbox: Sandbox) -> list[LogLine]:
     return await asyncio.to_thread(read_log, sandbox.program.layout.log, sandbox.started_at)
 
 
-def _entry(line: LogLine) -> LogEntryReply:
+def _entry(line: LogLine) -> _LogEntryReply:
     return {"timestamp": timestamp(line.at), "message": line.text, "level": line.level, "fields": {}}

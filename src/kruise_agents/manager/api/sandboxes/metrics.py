@@ -16,7 +16,7 @@ from ...sandboxes.usage_history import Sample, UsageHistory
 from ..auth import own_sandbox, owner_of
 from ..errors import ApiError
 from ..formats import Timestamp
-from ..reading import Name, Read, Schema, whole_number
+from ..reading import Spec, whole_number
 from ..routes import Resource, operation
 
 MAX_IDS = 100
@@ -37,35 +37,25 @@ def _read_ids(query: Mapping[str, str], name: str) -> list[str]:
 
 
 UnixTime = Annotated[
-    float | None,
-    Read(_read_seconds),
-    Schema(type="integer", minimum=0, description="seconds; above 10^11 milliseconds"),
+    float | None, Spec(read=_read_seconds, type="integer", minimum=0, description="seconds; above 10^11 milliseconds")
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryQuery:
-    """The query of one sandbox's history."""
-
+class _HistoryQuery:
     start: UnixTime = None
     end: UnixTime = None
 
 
 @dataclass(frozen=True, slots=True)
-class LastMetricsQuery:
-    """The query of several sandboxes' last samples."""
-
+class _LastMetricsQuery:
     sandbox_ids: Annotated[
         list[str],
-        Name("sandbox_ids"),
-        Read(_read_ids),
-        Schema(type="string", description=f"1 to {MAX_IDS} ids, joined by commas"),
+        Spec(name="sandbox_ids", read=_read_ids, type="string", description=f"1 to {MAX_IDS} ids, joined by commas"),
     ]
 
 
-class MetricReply(TypedDict):
-    """A sample; sizes are in bytes."""
-
+class _MetricReply(TypedDict):
     timestamp: Timestamp
     timestampUnix: int
     cpuCount: int
@@ -77,10 +67,8 @@ class MetricReply(TypedDict):
     diskTotal: int
 
 
-class LastMetricsReply(TypedDict):
-    """The last sample of each sandbox, by id."""
-
-    sandboxes: Mapping[str, MetricReply]
+class _LastMetricsReply(TypedDict):
+    sandboxes: Mapping[str, _MetricReply]
 
 
 class MetricsRoutes(Resource):
@@ -93,26 +81,27 @@ class MetricsRoutes(Resource):
     @operation(
         "GET",
         "/sandboxes/metrics",
-        summary="What some sandboxes use now",
-        answers={200: LastMetricsReply},
-        refusals=(400,),
+        "What some sandboxes use now",
+        {200: _LastMetricsReply},
+        400,
         note="Sandboxes without samples, or of another key, are left out.",
     )
-    async def of_several(self, request: Request, query: LastMetricsQuery) -> Response:
+    async def of_several(self, request: Request, query: _LastMetricsQuery) -> Response:
         own = {sandbox.id: sandbox for sandbox in self._sandboxes.all(owner_of(request))}
         wanted = [own[sandbox_id] for sandbox_id in dict.fromkeys(query.sandbox_ids) if sandbox_id in own]
         histories = await asyncio.gather(*(self._usage.history(sandbox) for sandbox in wanted))
         last = {sandbox.id: _sample(samples[-1]) for sandbox, samples in zip(wanted, histories, strict=True) if samples}
-        return JSONResponse(LastMetricsReply(sandboxes=last))
+        return JSONResponse(_LastMetricsReply(sandboxes=last))
 
     @operation(
         "GET",
         "/sandboxes/{sandbox_id}/metrics",
-        summary="What a sandbox used, oldest first",
-        answers={200: list[MetricReply]},
-        refusals=(400, 404),
+        "What a sandbox used, oldest first",
+        {200: list[_MetricReply]},
+        400,
+        404,
     )
-    async def of_one(self, request: Request, query: HistoryQuery) -> Response:
+    async def of_one(self, request: Request, query: _HistoryQuery) -> Response:
         start, end = query.start, query.end
         samples = await self._usage.history(own_sandbox(request, self._sandboxes))
         shown = [
@@ -124,7 +113,7 @@ class MetricsRoutes(Resource):
         return JSONResponse(shown)
 
 
-def _sample(sample: Sample) -> MetricReply:
+def _sample(sample: Sample) -> _MetricReply:
     return {
         "timestamp": datetime.fromtimestamp(int(sample.at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "timestampUnix": int(sample.at),

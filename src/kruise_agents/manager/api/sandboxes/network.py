@@ -18,7 +18,7 @@ from ...sandboxes.service import SandboxService
 from ..auth import own_sandbox
 from ..errors import ApiError
 from ..formats import Ranges
-from ..reading import Name, refuse
+from ..reading import Spec, refuse
 from ..routes import Resource, operation
 
 _MAX_ENTRIES = 100
@@ -34,12 +34,10 @@ _REFUSED = {
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkRequest:
-    """The body of new network rules."""
-
+class _NetworkRequest:
     allow_out: Ranges = field(default_factory=list)
     deny_out: Ranges = field(default_factory=list)
-    allow_internet_access: Annotated[bool | None, Name("allow_internet_access")] = None
+    allow_internet_access: Annotated[bool | None, Spec(name="allow_internet_access")] = None
 
     @staticmethod
     def check(fields: Fields) -> None:
@@ -73,11 +71,13 @@ class NetworkRoutes(Resource):
     @operation(
         "PUT",
         "/sandboxes/{sandbox_id}/network",
-        summary="Replace what the sandbox may reach outside; what is left out is cleared",
-        answers={204: None},
-        refusals=(400, 404, 500),
+        "Replace what the sandbox may reach outside; what is left out is cleared",
+        {204: None},
+        400,
+        404,
+        500,
     )
-    async def replace(self, request: Request, body: NetworkRequest) -> Response:
+    async def replace(self, request: Request, body: _NetworkRequest) -> Response:
         rules = egress_rules(body.allow_out, body.deny_out, body.allow_internet_access, self._sandboxes)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
         try:

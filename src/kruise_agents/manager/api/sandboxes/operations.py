@@ -15,7 +15,7 @@ from ...sandboxes.service import SandboxService
 from ..auth import own_sandbox, owner_of
 from ..errors import ApiError, being_killed, sandbox_not_found
 from ..formats import DURATION, MAX_TIMEOUT, Timeout
-from ..reading import Name, Read, Schema, read_fields
+from ..reading import Spec, read_fields
 from ..replies import (
     ListedSandboxReply,
     SandboxDetailReply,
@@ -38,11 +38,9 @@ _CHANGE = (400, 404, 500, 507)
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectRequest:
-    """The body of connect and resume."""
-
-    timeout: Annotated[Timeout | None, Schema(description="seconds from now")] = None
-    memory: Annotated[bool, Schema(description="false: boot a paused one anew")] = True
+class _ConnectRequest:
+    timeout: Annotated[Timeout | None, Spec(description="seconds from now")] = None
+    memory: Annotated[bool, Spec(description="false: boot a paused one anew")] = True
 
     @property
     def seconds(self) -> int:
@@ -51,23 +49,16 @@ class ConnectRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class PauseRequest:
-    """The body of pause."""
-
-    memory: Annotated[bool, Schema(description="false: keep files only")] = True
+class _PauseRequest:
+    memory: Annotated[bool, Spec(description="false: keep files only")] = True
     require_healthy_guest: bool = True
     """Without effect: a pause whose program does not answer is always refused."""
 
 
 @dataclass(frozen=True, slots=True)
-class PauseHeaders:
-    """The headers of pause."""
-
+class _PauseHeaders:
     kept: Annotated[
-        float | None,
-        Name("x-e2b-kruise-reserve-paused-sandbox-duration"),
-        Read(read_reserved_header),
-        DURATION,
+        float | None, Spec(name="x-e2b-kruise-reserve-paused-sandbox-duration", read=read_reserved_header), DURATION
     ] = None
 
 
@@ -79,17 +70,13 @@ def _read_end(fields: Fields, name: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class TimeoutRequest:
-    """The body of a new end time."""
-
-    timeout: Annotated[int, Read(_read_end), Schema(description="seconds from now; 0 or less ends it")]
+class _TimeoutRequest:
+    timeout: Annotated[int, Spec(read=_read_end, description="seconds from now; 0 or less ends it")]
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshRequest:
-    """The body of a refresh."""
-
-    duration: Annotated[int, Schema(description=f"seconds from now, {LEAST_REFRESH} at least")] = 0
+class _RefreshRequest:
+    duration: Annotated[int, Spec(description=f"seconds from now, {LEAST_REFRESH} at least")] = 0
 
 
 class SandboxRoutes(Resource):
@@ -105,9 +92,9 @@ class SandboxRoutes(Resource):
     @operation(
         "GET",
         "/sandboxes",
-        summary="List running sandboxes, newest first unless asked otherwise",
-        answers={200: list[ListedSandboxReply]},
-        refusals=(400,),
+        "List running sandboxes, newest first unless asked otherwise",
+        {200: list[ListedSandboxReply]},
+        400,
     )
     async def list_running(self, request: Request, query: RunningListQuery) -> Response:
         return self._listed(request, query, frozenset({"running"}))
@@ -115,18 +102,18 @@ class SandboxRoutes(Resource):
     @operation(
         "GET",
         "/v2/sandboxes",
-        summary="List sandboxes, newest first unless asked otherwise",
-        answers={200: list[ListedSandboxReply]},
-        refusals=(400,),
+        "List sandboxes, newest first unless asked otherwise",
+        {200: list[ListedSandboxReply]},
+        400,
     )
     async def list_all(self, request: Request, query: ListQuery) -> Response:
         return self._listed(request, query, query.state)
 
-    @operation("GET", _SANDBOX, summary="One sandbox in full", answers={200: SandboxDetailReply}, refusals=(404,))
+    @operation("GET", _SANDBOX, "One sandbox in full", {200: SandboxDetailReply}, 404)
     async def get(self, request: Request) -> Response:
         return JSONResponse(sandbox_detail(self._found(request), request.state.domain))
 
-    @operation("DELETE", _SANDBOX, summary="End a sandbox", answers={204: None}, refusals=(404,))
+    @operation("DELETE", _SANDBOX, "End a sandbox", {204: None}, 404)
     async def kill(self, request: Request) -> Response:
         sandbox = self._found(request)
         if not await self._sandboxes.kill(sandbox.id):
@@ -136,12 +123,13 @@ class SandboxRoutes(Resource):
     @operation(
         "POST",
         f"{_SANDBOX}/connect",
-        f"/v2{_SANDBOX}/connect",
-        summary="Join a sandbox: the life of a running one is only ever prolonged (200), a paused one is resumed (201)",
-        answers={200: SandboxReply, 201: SandboxReply},
-        refusals=(*_CHANGE, 409),
+        "Join a sandbox: the life of a running one is only ever prolonged (200), a paused one is resumed (201)",
+        {200: SandboxReply, 201: SandboxReply},
+        *_CHANGE,
+        409,
+        also=f"/v2{_SANDBOX}/connect",
     )
-    async def connect(self, request: Request, body: ConnectRequest) -> Response:
+    async def connect(self, request: Request, body: _ConnectRequest) -> Response:
         if self._v1_only and body.timeout is None:
             raise ApiError(400, f"timeout should between 0 and {MAX_TIMEOUT}")
         sandbox_id = request.path_params["sandbox_id"]
@@ -151,14 +139,8 @@ class SandboxRoutes(Resource):
         resumed = await self._sandboxes.operations.resume(sandbox, body.seconds, memory=body.memory)
         return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201 if resumed else 200)
 
-    @operation(
-        "POST",
-        f"{_SANDBOX}/resume",
-        summary="Resume a paused sandbox",
-        answers={201: SandboxReply},
-        refusals=(*_CHANGE, 409),
-    )
-    async def resume(self, request: Request, body: ConnectRequest) -> Response:
+    @operation("POST", f"{_SANDBOX}/resume", "Resume a paused sandbox", {201: SandboxReply}, *_CHANGE, 409)
+    async def resume(self, request: Request, body: _ConnectRequest) -> Response:
         sandbox = self._found(request)
         if sandbox.state is State.RUNNING:
             raise ApiError(409, f"Sandbox {sandbox.id} is already running")
@@ -166,24 +148,14 @@ class SandboxRoutes(Resource):
         return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201)
 
     @operation(
-        "POST",
-        f"{_SANDBOX}/pause",
-        summary="Pause a sandbox, with its processes or only with its files",
-        answers={204: None},
-        refusals=_CHANGE,
+        "POST", f"{_SANDBOX}/pause", "Pause a sandbox, with its processes or only with its files", {204: None}, *_CHANGE
     )
-    async def pause(self, request: Request, headers: PauseHeaders, body: PauseRequest) -> Response:
+    async def pause(self, request: Request, headers: _PauseHeaders, body: _PauseRequest) -> Response:
         await self._sandboxes.operations.pause(self._found(request), memory=body.memory, kept=headers.kept)
         return Response(status_code=204)
 
-    @operation(
-        "POST",
-        f"{_SANDBOX}/timeout",
-        summary="Set the end time, sooner or later than before",
-        answers={204: None},
-        refusals=_CHANGE,
-    )
-    async def set_timeout(self, request: Request, body: TimeoutRequest) -> Response:
+    @operation("POST", f"{_SANDBOX}/timeout", "Set the end time, sooner or later than before", {204: None}, *_CHANGE)
+    async def set_timeout(self, request: Request, body: _TimeoutRequest) -> Response:
         sandbox = self._found(request, State.RUNNING)
         if body.timeout <= 0:
             await self._sandboxes.operations.expire(sandbox)
@@ -191,14 +163,8 @@ class SandboxRoutes(Resource):
             await self._sandboxes.operations.set_timeout(sandbox, min(body.timeout, MAX_TIMEOUT))
         return Response(status_code=204)
 
-    @operation(
-        "POST",
-        f"{_SANDBOX}/refreshes",
-        summary="Let a sandbox live at least some seconds more",
-        answers={204: None},
-        refusals=_CHANGE,
-    )
-    async def refresh(self, request: Request, body: RefreshRequest) -> Response:
+    @operation("POST", f"{_SANDBOX}/refreshes", "Let a sandbox live at least some seconds more", {204: None}, *_CHANGE)
+    async def refresh(self, request: Request, body: _RefreshRequest) -> Response:
         sandbox = self._found(request, State.RUNNING)
         await self._sandboxes.operations.extend(sandbox, min(max(body.duration, LEAST_REFRESH), MAX_TIMEOUT))
         return Response(status_code=204)
@@ -206,9 +172,11 @@ class SandboxRoutes(Resource):
     @operation(
         "POST",
         f"{_SANDBOX}/traffic-access-token",
-        summary="A new traffic access token for a protected sandbox",
-        answers={200: TrafficTokenReply},
-        refusals=(400, 404, 409),
+        "A new traffic access token for a protected sandbox",
+        {200: TrafficTokenReply},
+        400,
+        404,
+        409,
         note="Only below /kruise/api. Earlier tokens stay valid until their own end.",
     )
     async def new_traffic_token(self, request: Request) -> Response:
