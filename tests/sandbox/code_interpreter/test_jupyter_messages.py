@@ -1,156 +1,59 @@
-"""The bytes on the wire: lines, statuses, texts."""
+"""Messages to and from a kernel: which are taken for its own, and what is left of output behind a mark."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
-import httpx
 import pytest
 
-from kruise_agents.sandbox.code_interpreter import streaming
+from kruise_agents.sandbox.code_interpreter.jupyter_messages import Endpoint, Message
+from kruise_agents.sandbox.code_interpreter.late_output import LateOutput
+
+PORTS = (1, 2, 3, 4, 5)
 
 
-@pytest.fixture
-def client(served: Any) -> Iterator[httpx.Client]:
-    with served.client() as made:
-        yield made
+def test_a_message_goes_there_and_back() -> None:
+    endpoint = Endpoint(Path("/k"), PORTS)
+    message = endpoint.unpack([b"topic", *endpoint.pack("stream", {"name": "stdout", "text": "é"}, "1")])
+    assert (message.kind, message.content, message.parent) == ("stream", {"name": "stdout", "text": "é"}, "")
 
 
-def lines(answer: httpx.Response) -> list[dict[str, Any]]:
-    assert answer.status_code == 200
-    assert answer.text.endswith("\n")
-    return [json.loads(line) for line in answer.text[:-1].split("\n")]
+def test_a_message_of_somebody_else_on_a_kernels_port_is_refused() -> None:
+    frames = Endpoint(Path("/k"), PORTS).pack("stream", {"name": "stdout", "text": "forged"}, "1")
+    with pytest.raises(ValueError, match="did not sign"):
+        Endpoint(Path("/k"), PORTS).unpack(frames)
+    assert Endpoint(Path("/k")).unpack(frames).kind == "stream"
 
 
-def test_health_is_a_json_string(client: httpx.Client) -> None:
-    answer = client.get("/health")
-    assert (answer.status_code, answer.json()) == (200, "OK")
+def stream(name: str, text: str, parent: str = "cell") -> Message:
+    return Message(kind="stream", parent=parent, date="", content={"name": name, "text": text})
 
 
-def test_the_stream_begins_with_the_count_and_ends_with_the_end(client: httpx.Client) -> None:
-    context_id = client.post("/contexts", json={}).json()["id"]
-    received = lines(client.post("/execute", json={"code": "print('a')\n1+1", "context_id": context_id}))
-    timestamp = received[1].pop("timestamp")
-    assert timestamp.endswith("Z")
-    assert received == [
-        {"type": "number_of_executions", "execution_count": 1},
-        {"type": "stdout", "text": "a\n"},
-        {"type": "result", "text": "2", "is_main_result": True, "extra": {}},
-        {"type": "end_of_execution"},
-    ]
+def reply(status: str) -> Message:
+    return Message(kind="execute_reply", parent="mark", date="", content={"status": status})
 
 
-def test_a_synthetic_error_is_followed_by_the_end(client: httpx.Client) -> None:
-    received = lines(client.post("/execute", json={"code": "import os; os._exit(1)"}))
-    assert received[-2:] == [
-        {"type": "error", "name": "ContextRestarting", "value": "Context was restarted", "traceback": ""},
-        {"type": "end_of_execution"},
-    ]
+def test_output_is_late_until_both_marks_and_the_reply_have_come() -> None:
+    late = LateOutput("mark")
+    before = stream("stdout", "late\n")
+    assert late.strip(before) is before
+    assert late.strip(stream("stdout", late.mark, "mark")) is None
+    assert late.strip(reply("ok")) is None
+    assert not late.finished
+    joined = late.strip(stream("stderr", f"e\n{late.mark}"))
+    assert joined is not None
+    assert joined.content == {"name": "stderr", "text": "e\n"}
+    assert late.finished
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status", "text"),
-    [
-        (
-            "POST",
-            "/execute",
-            {"code": "1", "context_id": "x", "language": "python"},
-            400,
-            "Only one of context_id or language can be provided",
-        ),
-        ("POST", "/execute", {"code": "1", "context_id": "x"}, 404, "Context x not found"),
-        ("POST", "/contexts/x/restart", None, 404, "Context x not found"),
-        ("DELETE", "/contexts/x", None, 404, "Context x not found"),
-        (
-            "POST",
-            "/execute",
-            {"code": "1", "language": "cobol"},
-            500,
-            "Failed to create context: there is no kernel for language 'cobol' in this sandbox: install a Jupyter "
-            "kernel for it, with a kernel.json in /usr/share/jupyter/kernels",
-        ),
-        (
-            "POST",
-            "/contexts",
-            {"language": " R "},
-            500,
-            "Failed to create context: there is no kernel for language 'r' in this sandbox: install R with IRkernel "
-            "on the manager's machine, then IRkernel::installspec(user = FALSE)",
-        ),
-    ],
-)
-def test_errors_are_plain_text(client: httpx.Client, method: str, path: str, body: Any, status: int, text: str) -> None:
-    answer = client.request(method, path, json=body)
-    assert (answer.status_code, answer.text) == (status, text)
-    assert answer.headers["content-type"].startswith("text/plain")
+def test_a_mark_that_could_not_be_written_is_not_waited_for() -> None:
+    late = LateOutput("mark")
+    assert late.strip(reply("error")) is None
+    assert late.finished
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"{}",
-        b'{"code": 1}',
-        b'{"code": null}',
-        b'{"code": "1", "context_id": 1}',
-        b'{"code": "1", "language": []}',
-        b'{"code": "1", "env_vars": []}',
-        b'{"code": "1", "env_vars": {"A": 1}}',
-        b"\xff",
-    ],
-)
-def test_a_body_that_cannot_be_read_is_422(client: httpx.Client, body: bytes) -> None:
-    assert client.post("/execute", content=body).status_code == 422
-
-
-def test_wrong_types_of_a_new_context_are_422(client: httpx.Client) -> None:
-    assert client.post("/contexts", json={"cwd": 1}).status_code == 422
-
-
-def test_empty_values_and_unknown_keys_count_as_absent(client: httpx.Client) -> None:
-    body = {"code": "1", "context_id": "", "language": "", "env_vars": None, "other": 1}
-    assert lines(client.post("/execute?source=x", json=body))[-1] == {"type": "end_of_execution"}
-
-
-def test_a_language_may_be_written_loosely(client: httpx.Client) -> None:
-    assert lines(client.post("/execute", json={"code": "1", "language": " Python "}))[-2]["text"] == "1"
-
-
-def test_restart_and_removal_answer_null(client: httpx.Client) -> None:
-    made = client.post("/contexts", json={}).json()
-    for answer in (client.post(f"/contexts/{made['id']}/restart"), client.delete(f"/contexts/{made['id']}")):
-        assert (answer.status_code, answer.text) == (200, "null")
-
-
-@pytest.mark.parametrize(("headers", "expected"), [({"E2b-Sandbox-Id": "x"}, True), ({}, False)])
-def test_keepalives_are_for_clients_that_know_them(
-    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], expected: bool
-) -> None:
-    monkeypatch.setattr(streaming, "KEEPALIVE_SECONDS", 0.1)
-    answer = client.post("/execute", json={"code": "import time; time.sleep(0.6)"}, headers=headers)
-    received = lines(answer)
-    assert ({"type": "keepalive"} in received) is expected
-    assert received[-1] == {"type": "end_of_execution"}
-
-
-def test_a_browser_of_any_origin_may_call(client: httpx.Client) -> None:
-    answer = client.get("/health", headers={"Origin": "https://anywhere.example"})
-    assert answer.headers["access-control-allow-origin"] == "*"
-
-
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_a_browser_may_use_every_method_and_header(client: httpx.Client, method: str) -> None:
-    asked = {
-        "Origin": "https://anywhere.example",
-        "Access-Control-Request-Method": method,
-        "Access-Control-Request-Headers": "x-access-token,e2b-traffic-access-token",
-    }
-    answer = client.options("/contexts", headers=asked)
-    assert answer.status_code == 200
-    assert answer.headers["access-control-allow-origin"] == "*"
-    assert method in answer.headers["access-control-allow-methods"]
-    assert answer.headers["access-control-allow-headers"] == asked["Access-Control-Request-Headers"]
+def test_results_of_the_cell_pass_and_those_of_the_mark_do_not() -> None:
+    late = LateOutput("mark")
+    result = Message(kind="execute_result", parent="cell", date="", content={"data": {}})
+    assert late.strip(result) is result
+    assert late.strip(Message(kind="execute_result", parent="mark", date="", content={"data": {}})) is None

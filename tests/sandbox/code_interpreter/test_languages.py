@@ -113,14 +113,15 @@ def test_a_context_starts_in_its_folder(sandbox: Sandbox, language: str, tmp_pat
     sandbox.remove_code_context(context)
 
 
-@pytest.mark.parametrize("value", ["", "plain", 'it\'s "quoted" $HOME `x`', "two\nlines", "back\\slash", "{é} 😀"])
-def test_a_variable_of_a_call_lasts_for_the_call(sandbox: Sandbox, context: Context, language: str, value: str) -> None:
-    read = sandbox.run_code(READ[language], context=context, envs={"KA_VAR": value})
-    assert output(read) == f"[{value}]\n"
-    assert read.execution_count == 1
-    again = sandbox.run_code(READ[language], context=context)
-    assert output(again) == "[]\n"
-    assert again.execution_count == 2
+def test_a_variable_of_a_call_lasts_for_the_call(sandbox: Sandbox, context: Context, language: str) -> None:
+    values = ["", "plain", 'it\'s "quoted" $HOME `x`', "two\nlines", "back\\slash", "{é} 😀"]
+    for number, value in enumerate(values):
+        read = sandbox.run_code(READ[language], context=context, envs={"KA_VAR": value})
+        assert output(read) == f"[{value}]\n"
+        assert read.execution_count == 2 * number + 1
+        without = sandbox.run_code(READ[language], context=context)
+        assert output(without) == "[]\n"
+        assert without.execution_count == 2 * number + 2
 
 
 def test_variables_of_the_sandbox_reach_kernels_that_run_already(
@@ -315,8 +316,11 @@ def test_variables_of_a_call_are_refused_where_nobody_knows_how_to_set_them(
     assert sandbox.run_code("1", language="unknown").text == "1"
 
 
-def test_no_other_user_reads_the_key_of_a_kernel(sandbox: Sandbox, served: Any, context: Context) -> None:
+def test_no_other_user_reads_the_key_of_a_kernel(sandbox: Sandbox, served: Any) -> None:
+    sandbox.run_code("1")
+    sandbox.run_code("1", language="javascript")
     files = list(served.kernel_folder.glob("*.json"))
-    assert files
+    transports = {json.loads(file.read_text())["transport"] for file in files}
+    assert transports == {"ipc", "tcp"}
     assert {file.stat().st_mode & 0o077 for file in files} == {0}
     assert served.kernel_folder.stat().st_mode & 0o077 == 0

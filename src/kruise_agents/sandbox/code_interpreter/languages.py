@@ -88,7 +88,7 @@ class Languages:
         return found
 
     def _from_extra(self, language: str) -> KernelSpec | None:
-        if language == "bash" and importlib.util.find_spec("bash_kernel") is not None:
+        if language == "bash" and _has_bash_kernel():
             return self._bash
         if language in ("javascript", "typescript") and (deno := _deno()) is not None:
             return KernelSpec(
@@ -141,6 +141,10 @@ def _installed(language: str, file: Path, description: dict[str, Any]) -> Kernel
         replaced_when_deaf=by_message,
         assignment=_ASSIGNMENTS.get(language),
     )
+
+
+def _has_bash_kernel() -> bool:
+    return importlib.util.find_spec("bash_kernel") is not None
 
 
 def _deno() -> str | None:
