@@ -1,7 +1,7 @@
-"""uvicorn without its clock and its signal handlers, for servers that live inside a larger program.
+"""A uvicorn server for use inside a larger program, without uvicorn's clock and signal handlers.
 
-Both the manager and the program inside a sandbox serve several applications from one event loop, stop when they
-are told to, and must cost nothing while idle; uvicorn's own main loop wakes up ten times a second.
+The manager and the program inside a sandbox serve several applications from one event loop and stop on command. They
+must cost nothing while idle, and uvicorn's own main loop wakes up ten times a second.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 
 import uvicorn
 
-# E2B's clients keep idle connections for 300 seconds; a server that closes first races with their reuse.
+# E2B's clients keep idle connections for 300 seconds. A server that closes first races with their reuse.
 KEEP_ALIVE_SECONDS = 650
 
 
 class Server(uvicorn.Server):
-    """Serves one ASGI application on sockets that are already bound, until :meth:`stop`."""
+    """A server of one ASGI application on sockets that are already bound."""
 
     def __init__(self, app: Any, sockets: Sequence[socket.socket], **config: Any) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="none",
-                ws="none",  # none of these applications has any, and the package for them is large
+                ws="none",  # no application has any, and the package for WebSockets is large
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -43,10 +43,10 @@ class Server(uvicorn.Server):
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to serve; returns when connections are accepted.
+        """Start to serve, and return when connections are accepted.
 
         Raises:
-            OSError: the sockets cannot be served.
+            OSError: The sockets cannot be served.
         """
         self._task = asyncio.create_task(self.serve(sockets=self._bound))
         ready = asyncio.create_task(self._ready.wait())
@@ -58,23 +58,22 @@ class Server(uvicorn.Server):
             await self._task
 
     async def stop(self, grace: float = 0.3) -> None:
-        """Stop accepting, give running requests ``grace`` seconds, cut what is left."""
+        """Stop accepting, give running requests ``grace`` seconds, and cut the others."""
         self.config.timeout_graceful_shutdown = grace  # type: ignore[assignment]  # any number works
         self._stop.set()
         if self._task is not None:
             await self._task
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Hook of uvicorn: reports readiness."""
         await super().startup(sockets=sockets)
         self._ready.set()
 
     async def main_loop(self) -> None:
-        """Hook of uvicorn: waits for :meth:`stop` instead of looking ten times a second."""
+        """Wait for :meth:`stop` instead of looking ten times a second."""
         await self.on_tick(0)
         await self._stop.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Hook of uvicorn: the program around this server handles signals."""
+        """Leave signals to the program around this server."""
         yield

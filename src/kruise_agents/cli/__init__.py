@@ -7,13 +7,13 @@ import sys
 __all__ = ["main"]
 
 EXIT_USAGE = 2
-"""A setting cannot work; nothing was started. Also what click uses."""
+"""A setting cannot work, and nothing was started. click uses this code too."""
 EXIT_RUNTIME = 3
 """Sandboxes cannot be isolated on this machine as asked."""
 
 
 def main() -> None:
-    """Entry point of the command; ends the process with its exit code."""
+    """Run the command and end the process with an exit code."""
     try:
         from .serve import cli
     except ModuleNotFoundError as error:

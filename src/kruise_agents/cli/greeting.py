@@ -1,4 +1,4 @@
-"""What ``serve`` says when it is ready: where it listens, what isolates sandboxes, and the lines to paste."""
+"""The text that ``serve`` prints when it is ready: the address, the isolation, and lines to paste."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """Everything that the lines depend on.
+    """The facts that the text depends on.
 
-    Parameters:
-        scheme: ``http`` or ``https``.
-        host: the address that is listened on, or None: loopback.
-        port: the port that is listened on.
-        domain: what the operator says that clients call this manager, or None.
-        runtime: one line on what isolates sandboxes.
-        internet: one line on what connects them to the outside, or None: they have the machine's network.
-        limits: one line on what holds them to their share of the machine.
-        one_user_because: why they have one user, or None: they have several.
-        api_key: the key that was made, or None: the operator gave one, which is not repeated.
-        authority: the CA file that clients must trust, or None.
-        found: sandboxes that were taken over.
-        keep: whether they stay at the end.
+    Args:
+        host: The address that the manager listens on, or None for loopback.
+        domain: The domain that the operator chose, or None.
+        runtime: A line on what isolates sandboxes.
+        limits: A line on what holds sandboxes to their share of the machine.
+        internet: A line on what connects sandboxes to the internet, or None if they use the machine's network.
+        one_user_because: Why sandboxes have one user, or None if they have several.
+        api_key: The new key, or None if the operator gave a key, which is not repeated.
+        authority: The CA file that clients must trust, or None.
+        found: The sandboxes that were taken over.
+        keep: Whether sandboxes stay when the manager ends.
     """
 
     scheme: str
@@ -47,7 +45,6 @@ class Greeting:
     keep: bool = False
 
     def text(self) -> str:
-        """The lines, without a final newline."""
         lines = [
             f"kruise-agents {__version__}: sandbox-manager on {self.scheme}://{self._listening()}",
             self.runtime,
@@ -81,7 +78,7 @@ class Greeting:
         return "\n".join(lines)
 
     def client_domain(self) -> str:
-        """What belongs in ``E2B_DOMAIN``."""
+        """Return the value for ``E2B_DOMAIN``."""
         return self.domain or self._listening()
 
     def _listening(self) -> str:

@@ -31,6 +31,7 @@ LOG_OPTIONS = (
         "text",
     ),
 )
+_to_json = json.JSONEncoder(default=str).encode
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -61,4 +62,4 @@ class JsonFormatter(logging.Formatter):
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _to_json(line)

@@ -1,6 +1,6 @@
-"""HTTP/1.1 over a stream that is already connected: one request, one response, then the stream is closed.
+"""An HTTP/1.1 client for one request on a connected stream, made of h11.
 
-The gateway forwards with it and the manager speaks to a sandbox's control socket with it. h11 does the protocol.
+The gateway forwards requests with this client, and the manager talks to the control sockets of sandboxes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Exchange:
-    """One request and its response on one stream.
+    """One request and its response on a stream of their own.
 
     Sending and receiving are independent, so that a response can begin before the request's body has ended.
     """
@@ -34,31 +34,30 @@ class Exchange:
 
     @classmethod
     async def on(cls, connection: socket.socket) -> Exchange:
-        """An exchange on a connected socket, which it then owns."""
+        """Return an exchange on a connected socket, and make it the socket's owner."""
         return cls(*await asyncio.open_connection(sock=connection, limit=_CHUNK))
 
     async def send_head(self, method: str, target: bytes, headers: Headers) -> None:
         """Send the request line and headers.
 
         Raises:
-            h11.LocalProtocolError: they cannot be written as HTTP.
+            h11.LocalProtocolError: They cannot be written as HTTP.
         """
         self._method = method
         await self._send(h11.Request(method=method, target=target, headers=list(headers)))
 
     async def send_body(self, data: bytes) -> None:
-        """Send a piece of the body; returns when the other side has taken enough of what is buffered."""
+        """Send a piece of the body, and wait until the other side has read enough of what is buffered."""
         await self._send(h11.Data(data=data))
 
     async def send_end(self) -> None:
-        """Say that the body is complete."""
         await self._send(h11.EndOfMessage())
 
     async def receive_head(self) -> h11.Response | h11.InformationalResponse:
-        """The response's status and headers; interim (1xx) responses are passed over, but for the answer to an upgrade.
+        """Return the response's head; of interim (1xx) responses, only the answer to an upgrade counts.
 
         Raises:
-            h11.RemoteProtocolError: the other side does not speak HTTP/1.1, or closed the stream.
+            h11.RemoteProtocolError: The other side does not speak HTTP/1.1, or closed the stream.
         """
         for _ in range(_MAX_INTERIM):
             event = await self._next()
@@ -71,10 +70,10 @@ class Exchange:
         raise h11.RemoteProtocolError(f"more than {_MAX_INTERIM} interim responses")
 
     async def receive_body(self) -> AsyncIterator[bytes]:
-        """The pieces of the response's body, as they come.
+        """Return the pieces of the response's body as they come.
 
         Raises:
-            h11.RemoteProtocolError: the stream ended in the middle of the body.
+            h11.RemoteProtocolError: The stream ended in the middle of the body.
         """
         if self._length is not None:
             async for piece in self._plain_body(self._length):
@@ -86,11 +85,11 @@ class Exchange:
             raise h11.RemoteProtocolError("the connection was closed in the middle of the body")
 
     def switched(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
-        """The stream after ``101 Switching Protocols``, and what of the new protocol was read already."""
+        """Return the stream after ``101 Switching Protocols``, and the bytes behind it that were read already."""
         return self._reader, self._writer, self._connection.trailing_data[0]
 
     async def _plain_body(self, left: int) -> AsyncIterator[bytes]:
-        """A body of a known length, past h11, which copies each byte three times."""
+        """Return a body of a known length without h11, which would copy each byte three times."""
         piece = self._connection.trailing_data[0][:left]
         while left:
             if piece:
@@ -100,11 +99,10 @@ class Exchange:
                 raise h11.RemoteProtocolError("the connection was closed in the middle of the body")
 
     def abort(self) -> None:
-        """Close the stream at once; whoever waits on it gets an error."""
+        """Close the stream at once, so that every task that waits on the stream gets an error."""
         self._writer.transport.abort()
 
     def close(self) -> None:
-        """Close the stream."""
         self._writer.close()
 
     async def _send(self, event: h11.Event) -> None:
@@ -118,11 +116,11 @@ class Exchange:
             self._connection.receive_data(await self._reader.read(_CHUNK))
         if isinstance(event, h11.Response):
             self._length = _length(self._method, event)
-        return event  # type: ignore[return-value]  # NEED_DATA is not among them any more
+        return event  # type: ignore[return-value]  # never NEED_DATA here
 
 
 def _length(method: str, head: h11.Response) -> int | None:
-    """The bytes of a response's body, where the head alone says so (RFC 9112, section 6.3); h11 has checked it."""
+    """Return the length of a response's body if the head gives it (RFC 9112, section 6.3); h11 has checked the head."""
     if method in ("HEAD", "CONNECT") or head.status_code in (204, 304):
         return None
     fields = dict(head.headers)
@@ -132,12 +130,12 @@ def _length(method: str, head: h11.Response) -> int | None:
 async def exchange(
     connection: socket.socket, method: str, target: str, body: bytes, more_headers: Headers = ()
 ) -> tuple[int, bytes]:
-    """Send one small JSON request on a connected socket and return the status and the body of the answer.
+    """Send one small JSON request on a connected socket, and return the status and the body of the answer.
 
     Raises:
-        OSError: the other side went away, does not speak HTTP, or answers with more than 4 MiB.
+        OSError: The other side went away, does not speak HTTP, or answers with more than 4 MiB.
     """
-    one = await Exchange.on(connection)
+    call = await Exchange.on(connection)
     try:
         headers = [
             (b"host", b"sandbox"),
@@ -145,12 +143,12 @@ async def exchange(
             (b"content-length", str(len(body)).encode()),
             *more_headers,
         ]
-        await one.send_head(method, target.encode(), headers)
-        await one.send_body(body)
-        await one.send_end()
-        head = await one.receive_head()
+        await call.send_head(method, target.encode(), headers)
+        await call.send_body(body)
+        await call.send_end()
+        head = await call.receive_head()
         answer = bytearray()
-        async for piece in one.receive_body():
+        async for piece in call.receive_body():
             answer += piece
             if len(answer) > _MAX_ANSWER_BYTES:
                 raise ConnectionResetError(f"the answer is larger than {_MAX_ANSWER_BYTES} bytes")
@@ -158,4 +156,4 @@ async def exchange(
     except h11.RemoteProtocolError as error:
         raise ConnectionResetError(str(error)) from error
     finally:
-        one.close()
+        call.close()

@@ -1,4 +1,4 @@
-"""The data plane: takes a request for a sandbox's port to that port, as a stream, both ways."""
+"""The data plane: forwards requests for a sandbox's port to that port, as streams both ways."""
 
 from __future__ import annotations
 

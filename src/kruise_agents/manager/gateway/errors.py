@@ -1,8 +1,8 @@
-"""What the data plane answers when a request does not reach a sandbox's port.
+"""Error responses of the data plane, for requests that do not reach a sandbox's port.
 
-E2B's bodies, because the SDK looks for the words ``was not found`` and ``port is not open`` in them (e2b 2.53.1 and
-later); status 502, because only that makes ``is_running()`` answer False. Requests that map to nothing get the texts of
-OpenKruise's manager.
+The bodies are E2B's, because the SDK looks for the words ``was not found`` and ``port is not open`` in them (e2b 2.53.1
+and later). The status is 502, because only 502 makes ``is_running()`` return False. Requests that map to nothing get
+the texts of OpenKruise's manager.
 """
 
 from __future__ import annotations
@@ -11,47 +11,47 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 
 def sandbox_not_found(sandbox_id: str) -> Response:
-    """Unknown, killed, past its end, or not running."""
+    """Answer for a sandbox that is unknown, killed, past its end time or not running."""
     return _json(502, sandboxId=sandbox_id, message="The sandbox was not found")
 
 
 def port_not_open(sandbox_id: str, port: int) -> Response:
-    """The sandbox runs and nothing listens there."""
+    """Answer for a port of a running sandbox on which nothing listens."""
     message = "The sandbox is running but port is not open"
     return _json(502, sandboxId=sandbox_id, message=message, port=port)
 
 
 def bad_answer(sandbox_id: str, port: int, cause: str) -> Response:
-    """Something listens there and does not speak HTTP/1.1."""
+    """Answer for a program on the port that does not speak HTTP/1.1."""
     message = f"The program on that port did not answer as an HTTP server: {cause}"
     return _json(502, sandboxId=sandbox_id, message=message, port=port)
 
 
 def traffic_token_missing(sandbox_id: str, header: str) -> Response:
-    """The sandbox's ports are not open to everybody."""
+    """Answer for a request without the token that the sandbox's ports need."""
     message = f"Sandbox is secured with traffic access token. Token header '{header}' is missing"
     return _json(403, sandboxId=sandbox_id, message=message)
 
 
 def traffic_token_invalid(sandbox_id: str, header: str) -> Response:
-    """It has another token."""
+    """Answer for a request with a token that is not the sandbox's."""
     message = f"Sandbox is secured with traffic access token. Provided token in header '{header}' is invalid"
     return _json(403, sandboxId=sandbox_id, message=message)
 
 
 def reserved_route(path: str) -> Response:
-    """A route of envd that only the manager may call."""
+    """Answer for a route of envd that only the manager may call."""
     message = "This endpoint is reserved for the E2B control plane and is not reachable through the sandbox URL"
     return JSONResponse({"message": message, "path": path, "code": 404}, status_code=404)
 
 
 def invalid_port(port: int) -> Response:
-    """A port that cannot exist."""
+    """Answer for a port that cannot exist."""
     return PlainTextResponse(f"API Error: invalid sandbox port: {port}", status_code=400)
 
 
 def unmappable(url: str) -> Response:
-    """A request that names neither a sandbox nor the API."""
+    """Answer for a request that names neither a sandbox nor the API."""
     return PlainTextResponse(f"API Error: failed to map request to sandbox, URL={url}", status_code=500)
 
 

@@ -1,4 +1,4 @@
-"""From a parsed request to the right sandbox: look up, connect, forward."""
+"""The gateway: looks up the sandbox of a parsed request, connects to its port and forwards the request."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .traffic_tokens import refusal, take_tokens
 _RESERVED = frozenset({"/init", "/freeze", "/unfreeze", "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"})
 
 Lookup = Callable[[str], Sandbox | None]
-Awaken = Callable[[Sandbox], Awaitable[bool]]
+ResumeForTraffic = Callable[[Sandbox], Awaitable[bool]]
 
 
 class Gateway:
     """An ASGI endpoint for requests whose target is a sandbox.
 
-    Parameters:
-        lookup: gives the sandbox of an id, running or paused, from memory, or None.
-        awaken: resumes it where it wants that; whether it runs now.
-        tokens: who issued the traffic access tokens of protected sandboxes.
+    Args:
+        lookup: Returns the running or paused sandbox of an id from memory, or None.
+        resume_for_traffic: Resumes a paused sandbox that has ``autoResume``, and returns whether it runs now.
+        tokens: The issuer of the traffic access tokens of protected sandboxes.
     """
 
-    def __init__(self, lookup: Lookup, awaken: Awaken, tokens: TrafficTokens) -> None:
+    def __init__(self, lookup: Lookup, resume_for_traffic: ResumeForTraffic, tokens: TrafficTokens) -> None:
         self._lookup = lookup
-        self._awaken = awaken
+        self._resume_for_traffic = resume_for_traffic
         self._tokens = tokens
 
     async def serve(self, target: SandboxTarget, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward one request to its end; that of a WebSocket handshake is the end of the connection."""
+        """Forward one request to its end, which for a WebSocket is the end of the connection."""
         path = target.path.partition("?")[0]
         if target.port == ENVD_PORT and path in _RESERVED:
             await errors.reserved_route(path)(scope, receive, send)
@@ -51,7 +51,7 @@ class Gateway:
         if (refused := refusal(sandbox, target.port, tokens, self._tokens)) is not None:
             await refused(scope, receive, send)
             return
-        if sandbox.state is not State.RUNNING and not await self._awaken(sandbox):
+        if sandbox.state is not State.RUNNING and not await self._resume_for_traffic(sandbox):
             await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
             return
         try:
@@ -60,7 +60,7 @@ class Gateway:
             await errors.port_not_open(target.sandbox_id, target.port)(scope, receive, send)
             return
         except OSError:
-            # Its program ended a moment ago; the registry will know in another.
+            # The sandbox's program has just ended, and its state does not say so yet.
             await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
             return
         cause = await forward(connection, target, _prefix(target, scope), scope, receive, send)
@@ -73,7 +73,7 @@ class Gateway:
 
 
 def _prefix(target: SandboxTarget, scope: Scope) -> bytes:
-    """What path routing took off the path, and must come back in headers that name one."""
+    """Return what path routing took off the path; headers that name a path must get it back."""
     if not is_private_path(scope["raw_path"].decode("latin-1")):
         return b""
     return f"{PREFIX}/{target.sandbox_id}/{target.port}".encode("latin-1")

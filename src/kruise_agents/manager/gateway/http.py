@@ -1,4 +1,4 @@
-"""Forwarding one request: body and response as streams, disconnects of either side passed on."""
+"""The forwarding of one request and its response as streams; a disconnect of either side reaches the other."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ async def forward(
     receive: Receive,
     send: Send,
 ) -> str | None:
-    """Send the request to the other end of ``connection`` and its response back, neither held in memory.
+    """Send a request to the other end of ``connection`` and its response back, both as streams.
 
-    When the client goes away the connection is cut, which is how a sandbox learns of it. When the sandbox goes away
-    after the response has begun, the client's connection is cut, as a server of that port would have done. A WebSocket
-    handshake that the application accepts ends in a tunnel.
+    When the client goes away, the connection is cut, which tells the sandbox. When the sandbox goes away after the
+    response has begun, the client's connection is cut, as a server on that port would do. A WebSocket handshake that
+    the application accepts becomes a tunnel.
 
-    Parameters:
-        connection: a connected socket; closed at the end.
-        prefix: what path routing took off the path, or nothing.
+    Args:
+        connection: A connected socket, which this function closes.
+        prefix: The part of the path that path routing took off, or nothing.
 
     Returns:
-        Why no response came, when none was begun and the client still waits for one, else None.
+        The reason for a missing response if the client still waits for one, else None.
 
     Raises:
-        ResponseCutError: the sandbox went away in the middle of its response.
+        ResponseCutError: The sandbox went away in the middle of its response.
     """
     exchange = await Exchange.on(connection)
     upload: asyncio.Task[bool] | None = None
@@ -84,7 +84,7 @@ async def forward(
 
 
 class ResponseCutError(Exception):
-    """The sandbox went away in the middle of a response; the server cuts the client's connection."""
+    """The sandbox went away in the middle of a response, so that the server must cut the client's connection."""
 
 
 def _request_headers(scope: Scope) -> Headers:
@@ -99,7 +99,7 @@ def _request_headers(scope: Scope) -> Headers:
 def _answer_headers(
     head: h11.Response | h11.InformationalResponse, prefix: bytes, scope: Scope
 ) -> tuple[Headers, str | None]:
-    """The headers for the client, and why the answer cannot be passed on, or None."""
+    """Return the headers for the client, and the reason why the answer cannot be passed on, or None."""
     if isinstance(head, h11.InformationalResponse):
         answer = handshake_forwarded(head.headers)
         if not accepts_websocket(head.headers):
@@ -132,26 +132,26 @@ async def _tunnel(exchange: Exchange, answer: Headers, scope: Scope) -> None:
 
 
 async def _upload(exchange: Exchange, receive: Receive) -> bool:
-    """Pass the request's body on, then wait for the client to leave; cut the stream when it does.
+    """Pass the request's body on, then wait until the client leaves, and cut the stream.
 
     Returns:
-        True: this ends only when the client has left (or when the task is cancelled).
+        True when the client has left; nothing else but a cancellation ends this function.
     """
     try:
         return await _pass_body(exchange, receive)
-    except Exception:  # whatever it was; it goes on
-        exchange.abort()  # or the response would be waited for
+    except Exception:
+        exchange.abort()  # so that nobody waits for the response
         raise
 
 
 async def _pass_body(exchange: Exchange, receive: Receive) -> bool:
-    taking = True
+    accepting = True
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             exchange.abort()
             return True
-        if not taking:
+        if not accepting:
             continue
         try:
             if body := message.get("body"):
@@ -160,4 +160,4 @@ async def _pass_body(exchange: Exchange, receive: Receive) -> bool:
                 await exchange.send_end()
         except (OSError, h11.LocalProtocolError):
             # The sandbox answered without reading on, or went away. Its response, or the lack of one, tells which.
-            taking = False
+            accepting = False

@@ -1,8 +1,8 @@
-"""Whether a request may reach a sandbox that is not open to everybody, by the token that it carries.
+"""The check of traffic access tokens, for sandboxes whose ports are not open to everybody.
 
-There are two such kinds. A protected sandbox is OpenKruise's: JWTs, on every port, and refusals in plain text with the
-words of its gateway. One without public traffic is E2B's: one token, on every port but envd's, which has its own, and
-refusals in JSON. No SDK release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
+A protected sandbox, as OpenKruise has it, takes JWTs on every port, and refuses in plain text with the words of
+OpenKruise's gateway. A sandbox without public traffic, as E2B has it, takes one token on every port but envd's, which
+has a token of its own, and refuses in JSON. No SDK release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HEADER = TRAFFIC_TOKEN_HEADER.encode()
 
 
 def take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:
-    """The tokens of a request, and the request without them: no sandbox ever sees one, protected or not."""
+    """Return the tokens of a request, and the request without them, because no sandbox may see one."""
     tokens = [value for name, value in scope["headers"] if name == _HEADER]
     if not tokens:
         return tokens, scope
@@ -29,7 +29,7 @@ def take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:
 
 
 def refusal(sandbox: Sandbox, port: int, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:
-    """The answer to a request that may not pass; None for one that may."""
+    """Return the answer that refuses a request, or None if the request may pass."""
     if sandbox.protected:
         return _refusal_of_protected(sandbox, tokens, issuer)
     if sandbox.traffic_token is None or port == ENVD_PORT:
@@ -42,7 +42,7 @@ def refusal(sandbox: Sandbox, port: int, tokens: list[bytes], issuer: TrafficTok
 
 
 def _refusal_of_protected(sandbox: Sandbox, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:
-    if len(tokens) != 1:  # of two, nobody can say which one counts
+    if len(tokens) != 1:  # nobody can say which of two counts
         return _forbidden("invalid or missing traffic access token")
     try:
         issuer.check(tokens[0].decode("latin-1"), sandbox.id, sandbox.uid)

@@ -1,7 +1,7 @@
-"""A connection that stays open after ``101 Switching Protocols``: bytes both ways, as they are.
+"""A tunnel of bytes in both directions, after ``101 Switching Protocols``.
 
-Frames are not read here. Their limits, compression, pings and close codes are a matter of the two ends, and what one
-end sends costs the manager no memory while the other does not read it.
+The tunnel does not read frames: limits, compression, pings and close codes are up to the two ends. What one end sends
+costs the manager no memory while the other end does not read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 TAKE_OVER = "kruise_agents.take_over"
-"""In the ``extensions`` of a handshake's scope: a function that gives the client's :class:`Stream`."""
+"""The key in a handshake's ``extensions`` of a function that returns the client's :class:`Stream`."""
 
 STALL_SECONDS = 3600.0
 _CHUNK = 256 * 1024
@@ -21,7 +21,7 @@ AFTER_EOF_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Stream:
-    """One of the two connections of a tunnel."""
+    """One end of a tunnel."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -30,8 +30,8 @@ class Stream:
     def on(cls, transport: asyncio.Transport, received: bytes) -> Self:
         """Take a transport over from its protocol.
 
-        Parameters:
-            received: what the old protocol had read and not used.
+        Args:
+            received: Bytes that the old protocol had read and not used.
         """
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_CHUNK)
@@ -44,27 +44,31 @@ class Stream:
 
 
 async def join(
-    one: Stream, other: Stream, *, stall: float = STALL_SECONDS, after_eof: float = AFTER_EOF_SECONDS
+    client: Stream, application: Stream, *, stall: float = STALL_SECONDS, after_eof: float = AFTER_EOF_SECONDS
 ) -> None:
-    """Pass bytes both ways until both directions have ended, or the second does not follow the first; then cut both.
+    """Pass bytes both ways until both directions have ended, then cut both ends.
 
-    Parameters:
-        stall: seconds after which a side that takes nothing of what was sent to it counts as gone.
-        after_eof: how many seconds the second direction may take to end after the first.
+    Args:
+        stall: Seconds after which an end that reads nothing counts as gone.
+        after_eof: Seconds that the second direction may go on after the first has ended.
     """
-    directions = [asyncio.create_task(_copy(one, other, stall)), asyncio.create_task(_copy(other, one, stall))]
+    ends = (client, application)
+    directions = [
+        asyncio.create_task(_copy(client, application, stall)),
+        asyncio.create_task(_copy(application, client, stall)),
+    ]
     try:
         await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         async with asyncio.timeout(after_eof):
             await asyncio.wait(directions)
-            for stream in (one, other):
+            for stream in ends:
                 stream.writer.close()
                 with contextlib.suppress(OSError):
                     await stream.writer.wait_closed()
     except TimeoutError:
-        pass  # cut below, as everything that has not ended by then
+        pass  # cut below
     finally:
-        for stream in (one, other):
+        for stream in ends:
             stream.writer.transport.abort()
         for direction in directions:
             direction.cancel()
@@ -72,7 +76,7 @@ async def join(
 
 
 async def _copy(source: Stream, sink: Stream, stall: float) -> None:
-    # Either side going away, or standing still for too long, is an end like others.
+    # An end that goes away or stalls for too long ends the tunnel like any other.
     with contextlib.suppress(OSError, TimeoutError):
         while data := await source.reader.read(_CHUNK):
             sink.writer.write(data)
@@ -81,5 +85,5 @@ async def _copy(source: Stream, sink: Stream, stall: float) -> None:
     with contextlib.suppress(OSError):
         if sink.writer.can_write_eof():
             sink.writer.write_eof()
-        else:  # TLS knows no end of one direction
+        else:  # TLS cannot end one direction
             sink.writer.close()

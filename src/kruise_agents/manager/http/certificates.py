@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class LocalCertificate:
-    """Files of a certificate made here. ``authority`` is what clients must trust."""
+    """The files of a certificate that the manager made. Clients must trust ``authority``."""
 
     certificate: Path
     private_key: Path
@@ -20,10 +20,10 @@ class LocalCertificate:
 def make_certificate(folder: Path, hosts: Sequence[str]) -> LocalCertificate:
     """Make a certificate authority and a certificate for ``hosts``, ``*.<host>`` and the loopback names.
 
-    The authority's key is not kept, so nobody can sign more with it.
+    The authority's key is not kept, so that nobody can sign more certificates with it.
 
-    Parameters:
-        folder: where the PEM files go; made when it is not there.
+    Args:
+        folder: The folder for the PEM files; it is made if necessary.
     """
     import trustme  # slow to import, and only needed here
 

@@ -1,4 +1,4 @@
-"""Binding the manager's port."""
+"""The listening sockets of the manager's port."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _TRIES = 20
 
 
 def bind(host: str | None, port: int) -> list[socket.socket]:
-    """Bind ``port`` on ``host``; without a host on both loopback addresses.
+    """Bind ``port`` on ``host``, or without a host on both loopback addresses.
 
-    ``localhost`` may mean either address, and clients try one of them first.
+    ``localhost`` may mean either of the two, and clients differ in which they try first.
 
-    Parameters:
-        port: 0 means any free port, the same one on both addresses.
+    Args:
+        port: The port, or 0 for any free port, the same on both addresses.
 
     Raises:
-        ConfigurationError: the address cannot be bound; the message says why and what to do.
+        ConfigurationError: The address cannot be bound; the message says why and what to do.
     """
     if host is not None:
-        return [_bind_one(host, port)]
+        return [_bind_address(host, port)]
     for _ in range(_TRIES):
-        first = _bind_one(_LOOPBACK[0], port)
+        first = _bind_address(_LOOPBACK[0], port)
         try:
-            return [first, _bind_one(_LOOPBACK[1], first.getsockname()[1])]
+            return [first, _bind_address(_LOOPBACK[1], first.getsockname()[1])]
         except _InUseError:
             first.close()
             if port != 0:
@@ -38,10 +38,10 @@ def bind(host: str | None, port: int) -> list[socket.socket]:
 
 
 class _InUseError(ConfigurationError):
-    """Another program listens there."""
+    """Another program listens on the address."""
 
 
-def _bind_one(host: str, port: int) -> socket.socket:
+def _bind_address(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -62,7 +62,7 @@ def _bind_one(host: str, port: int) -> socket.socket:
 
 
 def _notice_dead_peers(listener: socket.socket) -> None:
-    """Every connection inherits it: one whose other end has vanished without a word ends after some two minutes."""
+    """End connections whose other end has vanished, after about two minutes; every connection inherits this."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)

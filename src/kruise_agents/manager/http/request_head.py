@@ -1,8 +1,8 @@
-"""The head of a request, read strictly: what is not plain HTTP/1.1 (RFC 9112) is refused before anybody acts on it.
+"""A strict reader of request heads, which refuses anything but plain HTTP/1.1 (RFC 9112).
 
-Parsers differ in what they forgive, and from such differences request smuggling is made. So a head is read here once,
-by one grammar that does not depend on the version of a library, and everything behind sees what was understood and
-nothing else. Pure functions.
+Parsers differ in what they forgive, and request smuggling uses such differences. So each head is read once, by a
+grammar that does not depend on the version of a library, and everything behind gets only what was understood. Pure
+functions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ONCE = (
 
 
 class HeadRefusedError(Exception):
-    """The head cannot be served; ``status`` says why to programs, the message to people."""
+    """A head that is not served. ``status`` gives programs the reason, the message people."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -41,8 +41,8 @@ class HeadRefusedError(Exception):
 class RequestHead:
     """A request's head as it was understood.
 
-    ``target`` begins with ``/`` and keeps the query; names of headers are in lower case. ``length`` is the body's in
-    bytes, or None: it is chunked. ``handshake`` says that a WebSocket is asked for.
+    ``target`` begins with ``/`` and has the query. Header names are in lower case. ``length`` is that of the body in
+    bytes, or None for a chunked body. ``handshake`` is true when the client asks for a WebSocket.
     """
 
     method: bytes
@@ -53,18 +53,18 @@ class RequestHead:
     handshake: bool
 
     def written(self) -> bytes:
-        """The head as bytes, for a parser that must not see what was left out here."""
+        """Return the head as bytes for another parser, without what was left out."""
         lines = [b"%b %b HTTP/%b" % (self.method, self.target, self.version)]
         lines += [b"%b: %b" % header for header in self.headers]
         return b"\r\n".join([*lines, b"", b""])
 
 
 def check_bytes(data: bytes | bytearray, start: int) -> None:
-    """Refuse at once what can be no part of a head, instead of waiting for an end that never comes.
+    """Check the bytes of an unfinished head, because the end of a malformed head may never come.
 
-    Parameters:
-        data: the beginning of a head.
-        start: what lies before was checked already.
+    Args:
+        data: The beginning of a head.
+        start: The number of bytes that were checked before.
 
     Raises:
         HeadRefusedError: 400, for control characters and line ends that are not CR LF.
@@ -78,11 +78,11 @@ def read_head(data: bytes) -> RequestHead:
 
     An ``Upgrade`` to anything but a WebSocket is left out, as if the client had not offered it (RFC 9110, 7.8).
 
-    Parameters:
-        data: from the request line to the empty line, which is included.
+    Args:
+        data: The bytes from the request line to the empty line, inclusive.
 
     Raises:
-        HeadRefusedError: it is malformed, or can be understood in more than one way.
+        HeadRefusedError: The head is malformed or ambiguous.
     """
     check_bytes(data, 0)
     first, *lines = data[:-4].split(b"\r\n")
@@ -129,7 +129,7 @@ def _host(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _origin_form(target: bytes, host: bytes) -> bytes:
-    """``/path?query``, from that or from ``http://host/path?query``."""
+    """Return ``/path?query`` from ``/path?query`` or ``http://host/path?query``."""
     if not target.isascii():
         raise HeadRefusedError(400, "the request target has characters that must be percent-encoded")
     found = _TARGET.fullmatch(target)
