@@ -76,7 +76,7 @@ def look_at_uvicorn() -> int:
     """Print the table for the uvicorn that is installed here."""
     from importlib.metadata import version
 
-    from kruise_agents.manager.http.installed_uvicorn import TESTED, examine_uvicorn
+    from kruise_agents.manager.http.server import TESTED, examine_uvicorn
 
     print(f"\nuvicorn {version('uvicorn')} (tested: {' ... '.join(TESTED)})")
     problems = 0

@@ -24,9 +24,8 @@ from .api import create_api
 from .gateway import Gateway
 from .http.certificates import make_certificate
 from .http.dispatch import ManagerApp
-from .http.installed_uvicorn import check_uvicorn
 from .http.listening import bind
-from .http.server import front_server
+from .http.server import check_uvicorn, front_server
 from .metrics import Metrics, MetricsPage
 from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
 from .runtime.files.ext4_spread import spread_apart

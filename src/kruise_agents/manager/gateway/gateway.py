@@ -1,23 +1,31 @@
-"""The gateway: looks up the sandbox of a parsed request, connects to its port and forwards the request."""
+"""The gateway: looks up the sandbox of a request, checks the request's token, and forwards it to the sandbox's port.
+
+A protected sandbox, as OpenKruise has it, takes JWTs on every port, and refuses in plain text with the words of
+OpenKruise's gateway. A sandbox without public traffic, as E2B has it, takes one token on every port but envd's, which
+has a token of its own, and refuses in JSON. No SDK release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
+"""
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Awaitable, Callable
+from functools import partial
 
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from ...protocol import SandboxTarget
 from ...protocol.addresses import PREFIX, is_private_path
-from ...protocol.names import ENVD_PORT
+from ...protocol.names import ENVD_PORT, TRAFFIC_TOKEN_HEADER
 from ..sandboxes.lifecycle import State
 from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.sockets import PortClosedError
-from ..traffic_tokens import TrafficTokens
+from ..traffic_tokens import ForeignTokenError, TokenRefusedError, TrafficTokens
 from . import errors
 from .http import forward
-from .traffic_tokens import refusal, take_tokens
 
 _RESERVED = frozenset({"/init", "/freeze", "/unfreeze", "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"})
+_TOKEN_HEADER = TRAFFIC_TOKEN_HEADER.encode()
 
 Lookup = Callable[[str], Sandbox | None]
 ResumeForTraffic = Callable[[Sandbox], Awaitable[bool]]
@@ -39,37 +47,72 @@ class Gateway:
 
     async def serve(self, target: SandboxTarget, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward one request to its end, which for a WebSocket is the end of the connection."""
+        tokens, scope = _take_tokens(scope)
+        refused = await self._forward(target, tokens, scope, receive, send)
+        if refused is not None:
+            await refused(scope, receive, send)
+
+    async def _forward(
+        self, target: SandboxTarget, tokens: list[bytes], scope: Scope, receive: Receive, send: Send
+    ) -> Response | None:
         path = target.path.partition("?")[0]
         if target.port == ENVD_PORT and path in _RESERVED:
-            await errors.reserved_route(path)(scope, receive, send)
-            return
+            return errors.reserved_route(path)
+        not_found = partial(errors.sandbox_not_found, target.sandbox_id)
         sandbox = self._lookup(target.sandbox_id)
         if sandbox is None:
-            await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
-            return
-        tokens, scope = take_tokens(scope)
-        if (refused := refusal(sandbox, target.port, tokens, self._tokens)) is not None:
-            await refused(scope, receive, send)
-            return
+            return not_found()
+        if (refused := _refusal(sandbox, target.port, tokens, self._tokens)) is not None:
+            return refused
         if sandbox.state is not State.RUNNING and not await self._resume_for_traffic(sandbox):
-            await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
-            return
+            return not_found()
         try:
             connection = await sandbox.program.connect(target.port)
         except PortClosedError:
-            await errors.port_not_open(target.sandbox_id, target.port)(scope, receive, send)
-            return
+            return errors.port_not_open(target.sandbox_id, target.port)
         except OSError:
-            # The sandbox's program has just ended, and its state does not say so yet.
-            await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
-            return
+            return not_found()  # the sandbox's program has just ended, and its state does not say so yet
         cause = await forward(connection, target, _prefix(target, scope), scope, receive, send)
         if cause is None:
-            return
-        if sandbox.state is not State.RUNNING:
-            await errors.sandbox_not_found(target.sandbox_id)(scope, receive, send)
-            return
-        await errors.bad_answer(target.sandbox_id, target.port, cause)(scope, receive, send)
+            return None
+        return not_found() if sandbox.state is not State.RUNNING else errors.bad_answer(sandbox.id, target.port, cause)
+
+
+def _take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:
+    """Return the tokens of a request, and the request without them, because no sandbox may see one."""
+    tokens = [value for name, value in scope["headers"] if name == _TOKEN_HEADER]
+    if not tokens:
+        return tokens, scope
+    return tokens, {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != _TOKEN_HEADER]}
+
+
+def _refusal(sandbox: Sandbox, port: int, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:
+    """Return the answer that refuses a request, or None if the request may pass."""
+    if sandbox.protected:
+        return _refusal_of_protected(sandbox, tokens, issuer)
+    if sandbox.traffic_token is None or port == ENVD_PORT:
+        return None
+    if not tokens:
+        return errors.traffic_token_missing(sandbox.id, TRAFFIC_TOKEN_HEADER)
+    if len(tokens) != 1 or not hmac.compare_digest(tokens[0], sandbox.traffic_token.encode()):
+        return errors.traffic_token_invalid(sandbox.id, TRAFFIC_TOKEN_HEADER)
+    return None
+
+
+def _refusal_of_protected(sandbox: Sandbox, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:
+    if len(tokens) != 1:  # nobody can say which of two counts
+        return _forbidden("invalid or missing traffic access token")
+    try:
+        issuer.check(tokens[0].decode("latin-1"), sandbox.id, sandbox.uid)
+    except ForeignTokenError:
+        return _forbidden("traffic access token does not match sandbox")
+    except TokenRefusedError:
+        return _forbidden("invalid or missing traffic access token")
+    return None
+
+
+def _forbidden(why: str) -> Response:
+    return PlainTextResponse(f"forbidden: {why}", status_code=403)
 
 
 def _prefix(target: SandboxTarget, scope: Scope) -> bytes:

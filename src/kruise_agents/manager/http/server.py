@@ -1,17 +1,76 @@
-"""The server of the manager's port."""
+"""The server of the manager's port, and the check that the installed uvicorn fits.
+
+The strict reading of requests (:mod:`.connection`) overrides hooks that uvicorn does not document. If a release renamed
+a hook, the override would silently never run. So a manager refuses to start unless every name is there.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+import uvicorn
+
+from ...errors import ConfigurationError
 from ...serving import Server
-from .dispatch import ManagerApp
 
 if TYPE_CHECKING:
     from .connection import GuardedHttpProtocol
+    from .dispatch import ManagerApp
+
+TESTED = ("0.34.0", "0.54.0")
+"""The oldest and the newest release that the tests of the HTTP server were run on."""
+
+_PROTOCOL = "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol"
+_CYCLE = "uvicorn.protocols.http.httptools_impl:RequestResponseCycle"
+_SERVER = "uvicorn.server:Server"
+_CONFIG = "uvicorn.config:Config"
+
+_METHODS = {
+    _PROTOCOL: {
+        "connection_made": 1,
+        "connection_lost": 1,
+        "data_received": 1,
+        "pause_writing": 0,
+        "resume_writing": 0,
+        "on_message_begin": 0,
+        "on_header": 2,
+        "on_headers_complete": 0,
+        "on_body": 1,
+        "on_message_complete": 0,
+        "on_response_complete": 0,
+        "send_400_response": 1,
+        "_should_upgrade": 0,
+        "_unsupported_upgrade_warning": 0,
+        "_unset_keepalive_if_required": 0,
+    },
+    "uvicorn.protocols.http.flow_control:FlowControl": {"resume_reading": 0},
+    _SERVER: {"serve": 1, "startup": 1, "main_loop": 0, "on_tick": 1, "capture_signals": 0},
+}
+"""Methods that are called or overridden, with their number of arguments."""
+
+_ATTRIBUTES = {
+    _PROTOCOL: ("connections", "cycle", "flow", "loop", "scope", "transport"),
+    _CYCLE: (
+        "default_headers",
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "response_complete",
+        "response_started",
+        "waiting_for_100_continue",
+    ),
+    _SERVER: ("config", "server_state"),
+}
+_OPTIONS = (
+    *("loop", "http", "ws", "lifespan", "log_config", "access_log", "proxy_headers", "server_header", "date_header"),
+    *("timeout_keep_alive", "timeout_graceful_shutdown", "ssl_certfile", "ssl_keyfile"),
+)
 
 
 def front_server(
@@ -32,3 +91,61 @@ def front_server(
     logging.getLogger("uvicorn.error").addFilter(everyday_events)
     # WebSockets are requests like others, until the gateway takes their connection over.
     return Server(app, listeners, http=protocol or GuardedHttpProtocol, **tls)
+
+
+def check_uvicorn() -> None:
+    """Refuse an installed uvicorn that the HTTP server does not fit.
+
+    Raises:
+        ConfigurationError: A name is missing; the message has the place, the installed version and the tested ones.
+    """
+    for place, problem in examine_uvicorn():
+        if problem:
+            oldest, newest = TESTED
+            raise ConfigurationError(
+                f"the HTTP server does not fit uvicorn {uvicorn.__version__}: {place} {problem} "
+                f"(tested: {oldest} ... {newest}); install a tested release: pip install 'uvicorn>={oldest},<={newest}'"
+            )
+
+
+def examine_uvicorn() -> Iterator[tuple[str, str]]:
+    """Return each place in the installed uvicorn and what is wrong there; nothing is wrong if the text is empty."""
+    for owner, methods in _METHODS.items():
+        for name, count in methods.items():
+            yield _place(owner, name), _problem_of_method(owner, name, count)
+    for owner, names in _ATTRIBUTES.items():
+        for name in names:
+            yield _place(owner, name), "" if _mentions(owner, name) else "is missing"
+    config = _class(_CONFIG)
+    parameters = inspect.signature(config).parameters if config is not None else {}
+    for name in _OPTIONS:
+        yield _place(_CONFIG, name), "" if name in parameters else "is missing"
+
+
+def _problem_of_method(owner: str, name: str, count: int) -> str:
+    method = getattr(_class(owner), name, None)
+    if method is None:
+        return "is missing"
+    try:
+        inspect.signature(method).bind(*[None] * (count + 1))
+    except TypeError:
+        return f"does not take {count} arguments"
+    return ""
+
+
+def _mentions(owner: str, name: str) -> bool:
+    """Return whether a method of the class uses an attribute of this name; instances get it in ``__init__``."""
+    functions = [value for value in vars(_class(owner) or object).values() if isinstance(value, FunctionType)]
+    return any(name in function.__code__.co_names for function in functions)
+
+
+def _class(owner: str) -> Any:
+    module, _, name = owner.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
+
+
+def _place(owner: str, name: str) -> str:
+    return f"{owner.replace(':', '.')}.{name}"

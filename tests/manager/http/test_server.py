@@ -11,7 +11,7 @@ import pytest
 from uvicorn.protocols.http import httptools_impl
 
 from kruise_agents.errors import ConfigurationError
-from kruise_agents.manager.http.installed_uvicorn import TESTED, check_uvicorn, examine_uvicorn
+from kruise_agents.manager.http.server import TESTED, check_uvicorn, examine_uvicorn
 from support.managers import API_KEY, available_runtime
 
 HOOKS = ["_should_upgrade", "_unsupported_upgrade_warning", "_unset_keepalive_if_required", "send_400_response"]
