@@ -21,7 +21,8 @@ from pathlib import Path
 from compat_table import page
 
 from support.environments import ROOT
-from support.matrix import Cell, Manager, cell_key, fails_natively, run_cell, serving
+from support.managers import RunningManager
+from support.matrix import Cell, cell_key, fails_natively, run_cell, serving
 from support.releases import BrokenPair, Pair, Releases, read_releases
 
 KEPT = ROOT / ".venvs" / "compat"
@@ -84,7 +85,7 @@ def run_missing(missing: list[tuple[Pair, str]], workers: int) -> Iterator[Cell]
         serving(Path(folder, "http"), "http") as plain,
         ThreadPoolExecutor(workers) as pool,
     ):
-        managers: dict[str, Manager] = {"https": over_tls, "http": plain}
+        managers: dict[str, RunningManager] = {"https": over_tls, "http": plain}
         running = collections.deque[Future[Cell]](
             pool.submit(run_cell, pair, scheme, managers[scheme]) for pair, scheme in missing
         )

@@ -6,13 +6,17 @@ import contextlib
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kruise_agents.patch_e2b import patch_e2b
 from support.guard import guard
 
-_LIVE_FIXTURES = {"manager", "managers", "served"}
+if TYPE_CHECKING:
+    from support.managers import RunningManager
+
+_LIVE_FIXTURES = {"manager", "managers", "one_user_manager", "bare", "served"}
 """Fixtures that start managers or kernels; a test that uses one of them is live."""
 
 
@@ -49,6 +53,22 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 def _watching(item: pytest.Item) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if item.get_closest_marker("live") else guard.watching()
+
+
+@pytest.fixture(scope="session")
+def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
+    """A manager for all tests of a worker."""
+    from support.managers import running_manager  # as above
+
+    with running_manager(tmp_path_factory.mktemp("manager")) as running:
+        yield running
+
+
+@pytest.fixture
+def patched() -> Iterator[None]:
+    """The patch, over plain http."""
+    with patch_e2b(False):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.environments import ROOT
-from support.javascript import PROGRAMS, javascript_packages
+from support.environments import JAVASCRIPT, ROOT, javascript_packages
 from support.managers import RunningManager, one_user_because
 from support.namespaces import in_network_namespace
 
@@ -28,7 +27,7 @@ pytestmark = [
 def programs(tmp_path: Path) -> list[str]:
     """A command that runs all programs, from a folder in which they find their packages."""
     folder = tmp_path / "programs"
-    shutil.copytree(PROGRAMS, folder)
+    shutil.copytree(JAVASCRIPT, folder)
     (folder / "node_modules").symlink_to(javascript_packages())
     # A call that the SDK sees refused leaves its timer behind, which would keep Node for a minute (e2b 2.51.0).
     return ["node", "--test", "--test-force-exit", f"{folder}/"]

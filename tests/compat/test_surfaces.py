@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import httpx
 import pytest
 
-from support.environments import ROOT, sdk_environment
+from support.environments import sdk_environment
 from support.managers import RunningManager, reads_volumes, running_manager
-from support.matrix import PROGRAMS, judge
+from support.matrix import run_surfaces
 from support.recorder import Recorder
 
 
@@ -31,21 +29,12 @@ def managers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run
 def test_every_surface_works_and_no_request_leaves_the_prefix(
     pair: str, scheme: str, managers: dict[str, RunningManager]
 ) -> None:
-    manager = managers[scheme]
-    tls = manager.state_dir / "tls" if scheme == "https" else None
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT / "tests")}
-    if tls is not None:
-        environment["SSL_CERT_FILE"] = str(tls / "ca.pem")
-    with Recorder(upstream=manager.port, tls=tls) as wire:
-        environment |= {"E2B_DOMAIN": wire.domain, "E2B_API_KEY": manager.api_key}
-        command = [str(sdk_environment(pair)), str(PROGRAMS / "surfaces.py"), scheme]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    results = judge(done.stdout or done.stderr, wire)
+    results, _ = run_surfaces(sdk_environment(pair), scheme, managers[scheme])
     assert {mode: wrong(found) for mode, found in results.items()} == {"sync": {}, "async": {}}
 
 
 def wrong(results: dict[str, str]) -> dict[str, str]:
-    """What went wrong; the refusal of what a manager cannot do here is none."""
+    """Return what went wrong, apart from refusals of what a manager cannot do on this machine."""
     wrong = {surface: found for surface, found in results.items() if found != "ok"}
     if not reads_volumes() and "contents of volumes: not supported by" in wrong.get("volumes", ""):
         del wrong["volumes"]

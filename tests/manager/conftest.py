@@ -1,4 +1,4 @@
-"""A manager for all tests of a worker, and a sandbox for each test that asks for one."""
+"""A client of the API, a sandbox for each test that asks for one, and programs that serve in it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,15 @@ import pytest
 from e2b_code_interpreter import Sandbox
 
 from kruise_agents.patch_e2b import patch_e2b
-from support.managers import RunningManager, running_manager, wait_for
+from support.managers import RunningManager, wait_for
 
 PROGRAMS = Path(__file__).parent / "programs"
-
-
-@pytest.fixture(scope="session")
-def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
-    with running_manager(tmp_path_factory.mktemp("manager")) as running:
-        yield running
 
 
 @pytest.fixture
 def api(manager: RunningManager) -> Iterator[httpx.Client]:
     with manager.api() as client:
         yield client
-
-
-@pytest.fixture
-def patched() -> Iterator[None]:
-    with patch_e2b(False):
-        yield
 
 
 @pytest.fixture

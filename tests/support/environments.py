@@ -1,8 +1,8 @@
-"""Client environments: an SDK pair or somebody else's client from a lock file, and kruise-agents as users get it.
+"""Environments of clients: SDKs, clients that others wrote, and kruise-agents as its users get it.
 
-They are kept below ``.venvs/`` of the repository, named by what they are made of, so that a change of the sources,
-of a lock file or of the Python makes a new one and everything else is reused. Safe under pytest-xdist, and offline
-once everything has been downloaded.
+They are kept below ``.venvs/`` of the repository, in folders named after what they are made of: a change of the
+sources, of a lock file or of the Python makes a new one, and everything else is used again. They may be made by
+several processes at once, and need no network once everything has been downloaded.
 """
 
 from __future__ import annotations
@@ -23,57 +23,99 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
+from .releases import Pair
+
 ROOT = Path(__file__).resolve().parents[2]
-VENVS = ROOT / ".venvs"
+JAVASCRIPT = ROOT / "tests" / "clients" / "javascript"
+_VENVS = ROOT / ".venvs"
 _WHEEL_SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
 _LOCKS = {"core-only": "sdk-newest", "local": "local"}
 _UNUSED_SECONDS = 3600
+_PYTHON = f"py{sys.version_info.major}{sys.version_info.minor}"
 
 
 @functools.cache
 def sdk_environment(pair: str) -> Path:
-    """The Python of an environment with an SDK pair and the wheel of this tree.
+    """Return the Python of an environment with an SDK pair, pytest and the wheel of this tree.
 
-    Parameters:
-        pair: what stands between ``lock/sdk-`` and ``.txt``, such as ``newest`` or ``oldest``; or ``core-only``:
-            the newest ``e2b`` without the code interpreter, each with pytest; or ``local``: what
-            ``pip install 'kruise-agents[local]'`` gives.
+    Args:
+        pair: the part of a file's name between ``lock/sdk-`` and ``.txt``, such as ``newest`` or ``oldest``; or
+            ``core-only``: the newest ``e2b`` without the code interpreter; or ``local``: the packages that
+            ``pip install 'kruise-agents[local]'`` brings.
     """
     return _environment(f"sdk-{pair}", _requirements(pair))
 
 
 @functools.cache
 def client_environment(name: str) -> Path:
-    """The Python of an environment with a client that others wrote, pytest and the wheel of this tree.
-
-    Parameters:
-        name: what stands between ``lock/client-`` and ``.txt``.
-    """
+    """Return the Python of an environment made from ``lock/client-<name>.txt``, with the wheel of this tree."""
     return _environment(f"client-{name}", (ROOT / "lock" / f"client-{name}.txt").read_text())
 
 
 @functools.cache
-def built_wheel() -> Path:
-    """The wheel of this tree, built again when its sources have changed."""
-    folder = VENVS / f"wheel-{digest(*_source_texts())}"
-    make_once(folder, _build_wheel)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
-
-
-@functools.cache
 def tool_environment(name: str) -> Path:
-    """The folder of programs of an environment made from ``lock/<name>.txt``, with nothing of this project in it."""
+    """Return the folder of programs of an environment made from ``lock/<name>.txt``, without this project."""
     requirements = (ROOT / "lock" / f"{name}.txt").read_text()
-    environment = VENVS / f"tool-{name}-{digest(requirements, sys.version)}"
-    make_once(environment, lambda folder: _install(folder, requirements, None))
+    environment = _VENVS / f"tool-{name}-{digest(requirements, sys.version)}"
+    _make_once(environment, lambda folder: _install(folder, requirements))
     return environment / "bin"
 
 
+@functools.cache
+def javascript_packages() -> Path:
+    """Return the ``node_modules`` of ``tests/clients/javascript/package-lock.json``."""
+    files = [JAVASCRIPT / name for name in ("package.json", "package-lock.json")]
+    folder = _VENVS / f"javascript-{digest(*(file.read_bytes() for file in files))}"
+
+    def install(made: Path) -> None:
+        for file in files:
+            shutil.copy(file, made)
+        options = ("--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
+        run_tool("npm", "ci", "--prefix", str(made), *options)
+
+    _make_once(folder, install)
+    return folder / "node_modules"
+
+
+def release_python(pair: Pair) -> Path:
+    """Return the Python of an environment with the ``e2b`` of a pair and its dependencies, and nothing else.
+
+    Code interpreter and desktop import nothing that ``e2b`` does not bring. So a pair is an environment and two
+    folders for ``PYTHONPATH``, and some 115 installs make every pair of the matrix.
+    """
+    folder = _VENVS / f"e2b-{pair.e2b}-{digest(sys.version)}"
+
+    def install(made: Path) -> None:
+        _make_venv(made)
+        _install_offline_first("--python", str(made / "bin" / "python"), f"e2b=={pair.e2b}")
+
+    _make_once(folder, install)
+    return folder / "bin" / "python"
+
+
+def release_path(pair: Pair) -> list[Path]:
+    """Return what ``PYTHONPATH`` needs for a pair: kruise-agents from the wheel, code interpreter and desktop."""
+    wheel = _built_wheel()
+    folders = {f"unpacked-{digest(wheel.parent.name)}": str(wheel)}
+    for package, version in (("e2b-code-interpreter", pair.code_interpreter), ("e2b-desktop", pair.desktop)):
+        if version:
+            folders[f"{package}-{version}-{_PYTHON}"] = f"{package}=={version}"
+    return [_unpacked(_VENVS / name, requirement) for name, requirement in folders.items()]
+
+
+def digest(*parts: str | bytes) -> str:
+    """Return twelve digits that stand for the parts and the borders between them."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(b"%d:" % len(data) + data)
+    return digest.hexdigest()[:12]
+
+
 def _environment(family: str, requirements: str) -> Path:
-    wheel = built_wheel()
-    environment = VENVS / f"{family}-{digest(requirements, wheel.parent.name, sys.version)}"
-    make_once(environment, lambda folder: _install(folder, requirements, wheel))
+    wheel = _built_wheel()
+    environment = _VENVS / f"{family}-{digest(requirements, wheel.parent.name, sys.version)}"
+    _make_once(environment, lambda folder: _install(folder, requirements, wheel))
     return environment / "bin" / "python"
 
 
@@ -86,6 +128,15 @@ def _requirements(pair: str) -> str:
     return without
 
 
+@functools.cache
+def _built_wheel() -> Path:
+    folder = _VENVS / f"wheel-{digest(*_source_texts())}"
+    command = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d")
+    _make_once(folder, lambda made: run_tool(*command, str(made)))
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
 def _source_texts() -> Iterator[bytes]:
     for name in _WHEEL_SOURCES:
         path = ROOT / name
@@ -96,33 +147,41 @@ def _source_texts() -> Iterator[bytes]:
                 yield file.read_bytes()
 
 
-def _build_wheel(folder: Path) -> None:
-    run_tool(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
-
-
-def _install(folder: Path, requirements: str, wheel: Path | None) -> None:
-    uv = find_uv_bin()
-    run_tool(uv, "venv", "--quiet", "--relocatable", "--allow-existing", "--python", sys.executable, str(folder))
+def _install(folder: Path, requirements: str, wheel: Path | None = None) -> None:
+    _make_venv(folder)
+    python = ("--python", str(folder / "bin" / "python"), "--no-deps")
     lock = folder / "requirements.txt"
     lock.write_text(requirements)
-    install = (uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"))
-    locked = (*install, "--require-hashes", "--no-deps", "-r", str(lock))
-    try:
-        run_tool(*locked, "--offline")
-    except RuntimeError:  # something is not in the cache yet
-        run_tool(*locked)
+    _install_offline_first(*python, "--require-hashes", "-r", str(lock))
     if wheel is not None:
-        # The pairs decide what the SDK is; the wheel's own ranges must not change it.
-        run_tool(*install, "--offline", "--no-deps", str(wheel))
+        # Without dependencies: the pair decides what the SDK is, and the ranges of the wheel must not change it.
+        _install_offline_first(*python, str(wheel))
 
 
-def make_once(folder: Path, make: Callable[[Path], None]) -> None:
-    """Let ``make`` fill a folder below ``.venvs/`` unless it is there; its name is what it is made of."""
-    VENVS.mkdir(exist_ok=True)
+def _unpacked(folder: Path, requirement: str) -> Path:
+    _make_once(folder, lambda made: _install_offline_first("--no-deps", "--target", str(made), requirement))
+    return folder
+
+
+def _make_venv(folder: Path) -> None:
+    options = ("--quiet", "--relocatable", "--allow-existing")
+    run_tool(find_uv_bin(), "venv", *options, "--python", sys.executable, str(folder))
+
+
+def _install_offline_first(*arguments: str) -> None:
+    command = (find_uv_bin(), "pip", "install", "--quiet", *arguments)
+    try:
+        run_tool(*command, "--offline")
+    except RuntimeError:  # something is not in the cache yet
+        run_tool(*command)
+
+
+def _make_once(folder: Path, make: Callable[[Path], None]) -> None:
+    _VENVS.mkdir(exist_ok=True)
     family = folder.name.rpartition("-")[0]
     with _locked(family):
         if not folder.exists():
-            made = Path(tempfile.mkdtemp(prefix=".new-", dir=VENVS))
+            made = Path(tempfile.mkdtemp(prefix=".new-", dir=_VENVS))
             try:
                 make(made)
                 made.rename(folder)
@@ -133,32 +192,23 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> None:
 
 
 def _remove_unused(family: str, current: Path) -> None:
-    """Remove earlier makes of the same thing that no run of the last hour has used."""
-    for folder in VENVS.glob(f"{family}-*"):
+    """Remove folders that earlier contents have left and that no run of the last hour has used."""
+    for folder in _VENVS.glob(f"{family}-*"):
         if folder != current and folder.stat().st_mtime < time.time() - _UNUSED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def _locked(name: str) -> Iterator[None]:
-    with (VENVS / f"{name}.lock").open("w") as file:
+    with (_VENVS / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def run_tool(*command: str) -> None:
-    """Run a program; what it printed is in the error when it fails."""
-    # Settings of whoever runs the tests, such as another environment, must not redirect these.
+    """Run a program; the error of a failed one holds its output."""
+    # Settings of whoever runs the tests, such as another environment, must not redirect these programs.
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{result.stdout}{result.stderr}")
-
-
-def digest(*parts: str | bytes) -> str:
-    """Twelve digits that stand for the parts and their borders."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(b"%d:" % len(data) + data)
-    return digest.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Real managers for tests: ``kruise-agents serve`` as a program of its own, on a free loopback port."""
+"""Managers for tests: ``kruise-agents serve`` as a program of its own on a free port, and the processes below it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -19,40 +20,45 @@ from kruise_agents.errors import RuntimeUnavailableError
 from kruise_agents.manager.runtime import BubblewrapRuntime
 
 API_KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
-PREFORK = os.environ.get("KRUISE_AGENTS_PREFORK") != "0"
-"""Whether managers fork sandboxes from a zygote. With ``KRUISE_AGENTS_PREFORK=0`` the whole suite runs without."""
-_START_SECONDS = 30
+NO_IDENTITIES = """
+import kruise_agents.manager.runtime.bwrap.self_test as self_test
+def find_identities():
+    raise self_test.NoIdentitiesError("a test says so")
+self_test.find_identities = find_identities
+"""
+"""A prelude for managers whose sandboxes have one user, whatever ids this machine has to give."""
 
 
 @functools.cache
-def available_runtime() -> str:
-    """``bubblewrap`` where this machine permits it, else ``process``; says so in one line."""
+def _bubblewrap() -> BubblewrapRuntime | None:
+    runtime = BubblewrapRuntime()
     try:
-        BubblewrapRuntime().check()
+        runtime.check()
     except RuntimeUnavailableError as error:
         print(f"tests run with the process runtime: {str(error).splitlines()[0]}", file=sys.stderr)
-        return "process"
-    return "bubblewrap"
+        return None
+    return runtime
 
 
-@functools.cache
+def available_runtime() -> str:
+    """Return ``bubblewrap`` where this machine permits namespaces, else ``process``."""
+    return "bubblewrap" if _bubblewrap() else "process"
+
+
 def one_user_because() -> str | None:
-    """Why sandboxes have one user on this machine; None where they have several."""
-    if available_runtime() != "bubblewrap":
-        return "this machine permits no namespaces"
-    runtime = BubblewrapRuntime()
-    runtime.check()
-    return runtime.one_user_because
+    """Return why sandboxes have one user on this machine, or None where they have several."""
+    runtime = _bubblewrap()
+    return "this machine permits no namespaces" if runtime is None else runtime.one_user_because
 
 
 def reads_volumes() -> bool:
-    """Whether a manager here can read the files in volumes itself, as it needs for their contents over the API."""
+    """Return whether a manager here can read files in volumes, as the API for their contents needs."""
     return os.geteuid() == 0 or one_user_because() is not None
 
 
 @dataclass
 class RunningManager:
-    """A manager that serves, and how to reach it."""
+    """A manager that serves."""
 
     process: subprocess.Popen[str]
     port: int
@@ -69,13 +75,18 @@ class RunningManager:
     def api_url(self) -> str:
         return f"{self.scheme}://{self.domain}/kruise/api"
 
+    @property
+    def tls(self) -> Path | None:
+        """The folder with the certificates that ``--tls`` makes."""
+        return self.state_dir / "tls" if self.scheme == "https" else None
+
     def environment(self) -> dict[str, str]:
-        """What a client program needs in its environment."""
+        """Return the variables that a client program needs."""
         return {"E2B_DOMAIN": self.domain, "E2B_API_KEY": self.api_key}
 
-    def api(self, **options: object) -> httpx.Client:
-        """A plain client of the API with the key."""
-        return httpx.Client(base_url=self.api_url, headers={"X-API-Key": self.api_key}, timeout=60, **options)  # type: ignore[arg-type]  # the call's options, passed on
+    def api(self, **options: Any) -> httpx.Client:
+        """Return a plain client of the API that sends the key."""
+        return httpx.Client(base_url=self.api_url, headers={"X-API-Key": self.api_key}, timeout=60, **options)
 
     def sandbox_url(self, sandbox_id: str, port: int) -> str:
         return f"{self.scheme}://{self.domain}/kruise/{sandbox_id}/{port}"
@@ -83,20 +94,25 @@ class RunningManager:
 
 @contextlib.contextmanager
 def running_manager(
-    folder: Path, *options: str, runtime: str | None = None, prelude: str = "", pool: int = 0
+    folder: Path,
+    *options: str,
+    runtime: str | None = None,
+    prelude: str = "",
+    pool: int = 0,
+    python: Path | str = sys.executable,
 ) -> Iterator[RunningManager]:
-    """Start ``kruise-agents serve`` with its state below ``folder``; ends it as Ctrl-C does.
+    """Start ``kruise-agents serve`` with its state below ``folder``, and end it at last as Ctrl-C does.
 
-    Parameters:
+    Args:
         prelude: Python that its process runs first.
-        pool: how many sandboxes it keeps warm; most tests want none that nobody asked for.
+        pool: the number of sandboxes that it keeps warm; most tests want none that nobody asked for.
+        python: the interpreter of the environment in which it runs.
     """
     log = folder / "manager.log"
     state_dir = folder / "state"
     command = serve_command("--port", "0", "--state-dir", str(state_dir), "--log-level", "info")
     command += ["--runtime", runtime or available_runtime(), "--pool", str(pool), *options]
-    if not PREFORK:
-        command.append("--no-prefork")
+    command[0] = str(python)
     if prelude:
         program = f"{prelude}\nfrom kruise_agents.cli import main\nmain()"
         command[1:3] = ["-c", program]
@@ -132,11 +148,7 @@ def _read_port(process: subprocess.Popen[str], log: Path) -> int:
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:
-    """Call ``condition`` until it is true.
-
-    Raises:
-        AssertionError: it was not within ``seconds``.
-    """
+    """Return as soon as ``condition`` returns something true, and fail when it does not within ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -145,7 +157,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 10.0, what: str =
 
 
 def processes_with(marker: str) -> list[int]:
-    """The ids of all processes whose command line contains ``marker``."""
+    """Return the ids of all processes whose command line contains ``marker``."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -160,14 +172,14 @@ def processes_with(marker: str) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The ids of all processes below ``pid``, as the host numbers them."""
+    """Return the ids of all processes below ``pid``, as the host numbers them."""
     return [below for child in children(pid) for below in (child, *descendants(child))]
 
 
 def children(pid: int) -> list[int]:
-    """The ids of the processes that ``pid`` is the parent of, as the host numbers them."""
+    """Return the ids of the children of ``pid``, as the host numbers them."""
     found: list[int] = []
-    with contextlib.suppress(OSError):  # it has just ended
+    with contextlib.suppress(OSError):  # the process has just ended
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
                 found += map(int, (thread / "children").read_text().split())

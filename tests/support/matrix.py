@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .environments import ROOT, digest, sdk_environment
-from .managers import API_KEY, available_runtime
+from .environments import ROOT, digest, release_path, release_python, sdk_environment
+from .managers import RunningManager, running_manager
 from .recorder import RecordedRequest, Recorder
 from .releases import BrokenPair, Pair
-from .sdk_folders import import_path_of, python_of
 
 PROGRAMS = ROOT / "tests" / "compat" / "programs"
 _SECONDS = 240
@@ -26,16 +24,8 @@ _TEST_SOURCES = ("compat/programs/surfaces.py", "support/recorder.py", "support/
 
 
 @dataclass(frozen=True, slots=True)
-class Manager:
-    """A manager that serves: its port on loopback, and for https the folder with its certificates."""
-
-    port: int
-    tls: Path | None
-
-
-@dataclass(frozen=True, slots=True)
 class Cell:
-    """What came out: mode -> surface -> "ok" or what went wrong."""
+    """The outcome: for each mode and surface ``ok``, or what went wrong."""
 
     pair: Pair
     scheme: str
@@ -56,42 +46,34 @@ class Cell:
 
 
 @contextmanager
-def serving(folder: Path, scheme: str) -> Iterator[Manager]:
-    """The embedded manager, as the built wheel installs it; changes of the sources do not reach it while it runs."""
+def serving(folder: Path, scheme: str) -> Iterator[RunningManager]:
+    """Start the manager of the built wheel, which changes of the sources do not reach while it runs."""
     folder.mkdir(parents=True)
-    state = folder / "state"
-    options = ["--port", "0", "--state-dir", str(state), "--runtime", available_runtime()]
-    options += ["--tls"] if scheme == "https" else []
-    command = [str(sdk_environment("local")), "-m", "kruise_agents", "serve", *options]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "KRUISE_AGENTS_API_KEY": API_KEY}
-    with (
-        (folder / "manager.log").open("w") as log,
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            line = next((line for line in process.stdout if "sandbox-manager on " in line), None)
-            if line is None:
-                raise RuntimeError(f"the manager ended: {(folder / 'manager.log').read_text()}")
-            yield Manager(int(line.strip().rpartition(":")[2]), state / "tls" if scheme == "https" else None)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+    options = ["--tls"] if scheme == "https" else []
+    with running_manager(folder, *options, pool=2, python=sdk_environment("local")) as manager:
+        yield manager
 
 
-def run_cell(pair: Pair, scheme: str, manager: Manager) -> Cell:
-    """Run the program of all surfaces and check what it sent."""
+def run_cell(pair: Pair, scheme: str, manager: RunningManager) -> Cell:
+    """Run the program of all surfaces with a pair, and check what it sent."""
+    results, requests = run_surfaces(release_python(pair), scheme, manager, release_path(pair))
+    return Cell(pair, scheme, results, requests)
+
+
+def run_surfaces(
+    python: Path, scheme: str, manager: RunningManager, path: Sequence[Path] = ()
+) -> tuple[dict[str, dict[str, str]], int]:
+    """Run the program of all surfaces, and return its results and the number of its requests."""
     with Recorder(upstream=manager.port, tls=manager.tls) as wire:
-        environment = _environment(pair) | {"E2B_DOMAIN": wire.domain, "E2B_API_KEY": API_KEY}
+        environment = {**_environment(path), **manager.environment(), "E2B_DOMAIN": wire.domain}
         if manager.tls is not None:
             environment["SSL_CERT_FILE"] = str(manager.tls / "ca.pem")
-        said = _run(pair, "surfaces.py", scheme, environment=environment)
-    results = judge(said, wire)
-    return Cell(pair, scheme, results, len(wire.requests))
+        said = _run(python, "surfaces.py", scheme, environment=environment)
+    return judge(said, wire), len(wire.requests)
 
 
 def cell_key(pair: Pair, scheme: str) -> str:
-    """What a cell's result depends on, so that a result can be kept until one of these changes."""
+    """Return a digest of all that a cell's result depends on; a result is kept until the digest changes."""
     sources = [ROOT / "src" / "kruise_agents" / name for name in _CLIENT_SOURCES]
     sources += [ROOT / "tests" / name for name in _TEST_SOURCES]
     files = [file for source in sources for file in ([source] if source.is_file() else sorted(source.rglob("*.py")))]
@@ -99,13 +81,13 @@ def cell_key(pair: Pair, scheme: str) -> str:
 
 
 def fails_natively(broken: BrokenPair) -> bool:
-    """Whether the pair, unpatched, still fails in the way that the data file says."""
-    said = _run(broken.pair, "native_pair.py", environment=_environment(broken.pair))
-    return broken.says in said
+    """Return whether the pair, unpatched, still fails in the way that the data file says."""
+    environment = _environment(release_path(broken.pair))
+    return broken.says in _run(release_python(broken.pair), "native_pair.py", environment=environment)
 
 
 def judge(said: str, wire: Recorder) -> dict[str, dict[str, str]]:
-    """The results that the program printed, together with what was seen at the wire."""
+    """Return the results that the program printed, corrected by what was seen at the wire."""
     try:
         answer: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
     except (ValueError, IndexError):
@@ -127,13 +109,13 @@ def _was_sent(expected: str, requests: list[RecordedRequest]) -> bool:
     return any(str(request).partition("?")[0] == expected for request in requests)
 
 
-def _environment(pair: Pair) -> dict[str, str]:
-    path = os.pathsep.join(map(str, [*import_path_of(pair), ROOT / "tests"]))
-    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": path}
+def _environment(path: Sequence[Path]) -> dict[str, str]:
+    python_path = os.pathsep.join(map(str, [*path, ROOT / "tests"]))
+    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": python_path}
 
 
-def _run(pair: Pair, program: str, *arguments: str, environment: dict[str, str]) -> str:
-    command = [str(python_of(pair)), str(PROGRAMS / program), *arguments]
+def _run(python: Path, program: str, *arguments: str, environment: dict[str, str]) -> str:
+    command = [str(python), str(PROGRAMS / program), *arguments]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:

@@ -1,11 +1,14 @@
-"""Things that not every machine has and some tests need; a test names them with ``@pytest.mark.needs(...)``."""
+"""Things that not every machine has and that some tests need; a test names them with ``@pytest.mark.needs(...)``."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
 
-from .javascript import no_node_because
-from .managers import PREFORK, available_runtime, one_user_because, reads_volumes
+from .managers import available_runtime, one_user_because, reads_volumes
+
+_OLDEST_NODE = (20, 18)  # the version that e2b 2.51.0 asks for
 
 
 def missing(need: str) -> str | None:
@@ -15,10 +18,6 @@ def missing(need: str) -> str | None:
 
 def _no_namespaces() -> str | None:
     return None if available_runtime() == "bubblewrap" else "this machine permits no namespaces"
-
-
-def _no_zygote() -> str | None:
-    return _no_namespaces() or (None if PREFORK else "this run is without the zygote (KRUISE_AGENTS_PREFORK=0)")
 
 
 def _one_user() -> str | None:
@@ -31,14 +30,17 @@ def _unreadable_volumes() -> str | None:
 
 
 def _no_node() -> str | None:
-    reason = no_node_because()
-    return reason and f"JavaScript cannot be run: {reason}"
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "node and npm are not installed"
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if tuple(int(part) for part in version.removeprefix("v").split(".")[:2]) < _OLDEST_NODE:
+        return f"node {version} is older than {'.'.join(map(str, _OLDEST_NODE))}"
+    return None
 
 
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "namespaces": _no_namespaces,
     "several users": _one_user,
-    "a zygote": _no_zygote,
     "contents of volumes": _unreadable_volumes,
     "node": _no_node,
 }

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.managers import RunningManager, running_manager
-from support.users import NO_IDENTITIES
+from support.managers import NO_IDENTITIES, RunningManager, running_manager
 
 
 @pytest.fixture(scope="session")

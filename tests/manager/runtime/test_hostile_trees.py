@@ -16,8 +16,7 @@ from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.runtime import BubblewrapRuntime
 from kruise_agents.patch_e2b import patch_e2b
-from support.managers import RunningManager, one_user_because, running_manager
-from support.users import NO_IDENTITIES
+from support.managers import NO_IDENTITIES, RunningManager, one_user_because, running_manager
 
 pytestmark = pytest.mark.needs("namespaces")
 

@@ -15,8 +15,7 @@ from e2b_code_interpreter import Sandbox
 from kruise_agents.manager.runtime.limits.limits import MIB
 from kruise_agents.manager.runtime.limits.log_file import MOST_BYTES
 from kruise_agents.patch_e2b import patch_e2b
-from support.managers import RunningManager, running_manager, wait_for
-from support.users import NO_IDENTITIES
+from support.managers import NO_IDENTITIES, RunningManager, running_manager, wait_for
 
 MEMORY, PROCESSES, DISK = 512, 200, 64
 LIMITS = ("--memory", str(MEMORY), "--processes", str(PROCESSES), "--disk", str(DISK), "--cpus", "1")

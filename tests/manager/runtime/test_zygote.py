@@ -22,6 +22,7 @@ import kruise_agents
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import (
     API_KEY,
+    NO_IDENTITIES,
     RunningManager,
     assert_ends,
     descendants,
@@ -29,7 +30,6 @@ from support.managers import (
     running_manager,
     wait_for,
 )
-from support.users import NO_IDENTITIES
 
 pytestmark = pytest.mark.needs("a zygote")
 PACKAGE = Path(kruise_agents.__file__).parent

@@ -13,15 +13,14 @@ from e2b_code_interpreter import Sandbox
 
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import (
+    NO_IDENTITIES,
     RunningManager,
     one_user_because,
     running_manager,
     serve_command,
     wait_for,
 )
-from support.root_file_systems import PROGRAMS, make_root_file_system
-from support.users import NO_IDENTITIES
-from support.wheels import make_wheel
+from support.templates import PROGRAMS, make_root_file_system, make_wheel
 
 pytestmark = [
     pytest.mark.needs("namespaces"),

@@ -15,7 +15,7 @@ from kruise_agents.manager.runtime import MIB, Limits
 from kruise_agents.manager.templates import read_templates
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import RunningManager, available_runtime, running_manager, serve_command, wait_for
-from support.wheels import make_wheel
+from support.templates import make_wheel
 
 SERVER = """
 start = "echo begun; COLOUR=$COLOUR exec python -m http.server 18080 --bind 127.0.0.1 --directory ~/site"

@@ -1,38 +1,22 @@
-"""A small root file system made of a few of this machine's programs, and one that this machine has not."""
+"""Parts of templates, made on the spot: a small root file system out of this machine's programs, and a package."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 PROGRAMS = (
-    *(
-        "sh",
-        "bash",
-        "cat",
-        "cp",
-        "df",
-        "find",
-        "grep",
-        "id",
-        "ls",
-        "mkdir",
-        "mv",
-        "readlink",
-        "rm",
-        "sleep",
-        "sort",
-        "touch",
-    ),
-    *("env", "dirname", "mount", "ln"),
+    *("sh", "bash", "cat", "cp", "df", "find", "grep", "id", "ls", "mkdir", "mv", "readlink", "rm", "sleep", "sort"),
+    *("touch", "env", "dirname", "mount", "ln"),
 )
 _PATH = re.compile(r"(/\S+) \(0x", re.MULTILINE)
 
 
 def make_root_file_system(folder: Path) -> Path:
-    """Programs with their libraries, a few settings and accounts, and files in other folders. Returns ``folder``."""
+    """Fill a folder with programs and their libraries, settings, accounts and other files, and return the folder."""
     for name in ("usr/bin", "usr/lib", "usr/lib64", "etc", "opt/tool", "app", "var/lib/thing", "home/other", "proc"):
         (folder / name).mkdir(parents=True)
     for name in ("bin", "lib", "lib64"):
@@ -60,3 +44,14 @@ def make_root_file_system(folder: Path) -> Path:
     ):
         (folder / name).write_text(text)
     return folder
+
+
+def make_wheel(folder: Path) -> None:
+    """Write the wheel of ``greeter``, a package with a module and a command."""
+    info = "greeter-1.0.dist-info"
+    with zipfile.ZipFile(folder / "greeter-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("greeter.py", "def main():\n    print('greetings')\n")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: greeter\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\ngreet = greeter:main\n")
+        wheel.writestr(f"{info}/RECORD", "")
