@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kruise_agents.errors import AddressError, DomainError, PortError
-from kruise_agents.protocol import (
+from kruise_agents.protocol.addresses import (
     ApiTarget,
     SandboxTarget,
     Shape,
     WireAddress,
     api_url,
     build,
-    parse,
-    parse_domain,
     sandbox_host,
     sandbox_url,
 )
+from kruise_agents.protocol.domains import parse_domain
+from kruise_agents.protocol.routing import parse
 
 
 def test_the_forms_of_the_private_protocol() -> None:

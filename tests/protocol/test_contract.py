@@ -40,8 +40,8 @@ OF_OTHERS = {
     ("manager/gateway/gateway.py", "/init"): "a route of E2B's envd",
     ("manager/api", "envVars"): "a field of E2B's create",
     ("client/addresses/v1_manager.py", "envVars"): "a field of E2B's create",
-    ("cli", "--memory"): "an option of the manager",
-    ("cli", "--disk"): "an option of the manager",
+    ("manager/settings.py", "--memory"): "an option of the manager",
+    ("manager/settings.py", "--disk"): "an option of the manager",
     ("sandbox/sudo/client.py", "--user"): "an option of sudo",
 }
 
@@ -76,6 +76,20 @@ def test_a_rename_in_the_contract_is_enough(tmp_path: Path) -> None:
     done = subprocess.run([python, "-I", FLOW, state], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(f"done with {tmp_path}")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("module", "used"),
+    [
+        ("kruise_agents.sandbox.main", "control fields names"),
+        ("kruise_agents.patch_e2b", "addresses domains keys names"),
+    ],
+)
+def test_each_side_imports_only_what_it_uses_of_the_contract(module: str, used: str) -> None:
+    program = f"import sys, {module}; print(*sorted(name for name in sys.modules if '.protocol.' in name))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"kruise_agents.protocol.{name}" for name in used.split()]
 
 
 def facts() -> dict[str | int, str]:

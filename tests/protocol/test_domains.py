@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kruise_agents.errors import DomainError
-from kruise_agents.protocol import Domain, domain_for_reply, parse_domain
+from kruise_agents.protocol.domains import Domain, domain_for_reply, parse_domain
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kruise_agents.errors import AddressError, PortError
-from kruise_agents.protocol import ApiTarget, SandboxTarget, parse
+from kruise_agents.protocol.addresses import ApiTarget, SandboxTarget
+from kruise_agents.protocol.routing import parse
 
 PATHS = [
     ("/kruise/sb1/3000", "sb1", 3000, "/"),

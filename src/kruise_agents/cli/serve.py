@@ -17,7 +17,7 @@ from .. import __version__
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
 from ..manager.manager import Manager
 from ..manager.settings import Settings, declarations, from_values
-from ..protocol import parse_domain
+from ..protocol.domains import parse_domain
 from . import EXIT_RUNTIME, EXIT_USAGE
 from .greeting import Greeting
 from .logs import LOG_OPTIONS, start_logging

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from .. import __version__
 from ..errors import ConfigurationError
-from ..protocol import parse_domain
+from ..protocol.domains import parse_domain
 from .accounts.inheritance import Inheritance
 from .accounts.keys import Keys
 from .accounts.secrets import SecretStore

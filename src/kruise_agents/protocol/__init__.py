@@ -1,39 +1,11 @@
-"""The address algebra: how a request says which sandbox and port, or which API route, it is meant for.
+"""What two sides agree on, in the standard library only.
 
-Pure functions on the standard library. ``addresses`` builds, ``routing`` parses, ``domains`` reads domains.
-Source of the facts: the OpenKruise private protocol (sandbox-manager, state of August 2026).
+``addresses`` builds the addresses of requests, ``routing`` parses them, and ``domains`` reads domains: a request says
+with its path, its host or its headers which sandbox and port, or which API route, it is meant for. Source of the facts:
+the OpenKruise private protocol (sandbox-manager, state of August 2026).
+
+``names`` has ports, headers, metadata keys and variables, ``control`` what the manager and the program in a sandbox say
+to each other, ``keys`` the encoded form of API keys, and ``fields`` the reader of typed JSON.
+
+Nothing is imported here: each side pays only for the modules that it uses.
 """
-
-from __future__ import annotations
-
-from .addresses import (
-    ApiTarget,
-    SandboxTarget,
-    Scheme,
-    Shape,
-    Target,
-    WireAddress,
-    api_url,
-    build,
-    sandbox_host,
-    sandbox_url,
-)
-from .domains import Domain, domain_for_reply, parse_domain
-from .routing import parse
-
-__all__ = [
-    "ApiTarget",
-    "Domain",
-    "SandboxTarget",
-    "Scheme",
-    "Shape",
-    "Target",
-    "WireAddress",
-    "api_url",
-    "build",
-    "domain_for_reply",
-    "parse",
-    "parse_domain",
-    "sandbox_host",
-    "sandbox_url",
-]

@@ -1,1 +1,1 @@
-"""What runs inside one sandbox: envd (port 49983) and the code interpreter (port 49999)."""
+"""The program inside a sandbox: envd (port 49983), the code interpreter (port 49999), ``sudo`` and the relay."""

@@ -1,4 +1,4 @@
-"""``python -m kruise_agents.sandbox``: started by the manager, inside the sandbox."""
+"""``python -m kruise_agents.sandbox``, which the manager starts inside the sandbox."""
 
 from __future__ import annotations
 

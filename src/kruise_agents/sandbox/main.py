@@ -21,13 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..protocol.control import ProgramArguments
+from ..protocol.control import ProgramArguments, ProgramLimits
 from ..protocol.names import CODE_INTERPRETER_PORT, ENVD_PORT
 from ..serving import Server
 from .control import ControlRoutes
 from .end_of_life import EndTimer, ParentPipe
 from .envd import Envd
-from .linux import limits
 from .linux.pid1 import supervise
 from .linux.user_namespace import become_root_of_sandbox
 from .relay import Relay
@@ -39,6 +38,9 @@ if TYPE_CHECKING:
 
 _PR_SET_NAME = 15
 _DESCRIPTORS = 65536
+_CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
+_NO_CORE_HELPER = 1
+"""A limit of one byte tells the kernel to start no helper for a core dump; zero does not."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 def begin(arguments: ProgramArguments) -> None:
     """Set what the whole process and everything that it starts inherits. Must be called while it has one thread."""
-    limits.apply(arguments.limits)
+    _apply_limits(arguments.limits)
     if arguments.several_users:
         become_root_of_sandbox(arguments.home)
     # Every program started here inherits these, and a manager under nohup ignores signals that a terminal needs.
@@ -146,6 +148,26 @@ async def _serve(arguments: ProgramArguments, state: SandboxState, kernels: Path
 def _end_everything() -> None:
     """End at once, as a kill does. The process above this one ends the others."""
     os._exit(0)
+
+
+def _apply_limits(limits: ProgramLimits) -> None:
+    """Set hard limits. Must come before the inner user namespace, which counts processes by the limit of its maker."""
+    for kind, limit in (
+        (resource.RLIMIT_NPROC, limits.max_processes),
+        (resource.RLIMIT_DATA, limits.max_data),
+        (resource.RLIMIT_FSIZE, limits.max_file),
+    ):
+        if limit is not None:
+            _lower(kind, limit)
+    if _CORE_PATTERN.read_text(encoding="utf-8", errors="replace").startswith("|"):
+        # The host would start its crash reporter, as root and outside, for programs in the sandbox.
+        _lower(resource.RLIMIT_CORE, _NO_CORE_HELPER)
+
+
+def _lower(kind: int, limit: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    lowered = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(kind, (lowered, lowered))
 
 
 def _allow_many_descriptors() -> None:

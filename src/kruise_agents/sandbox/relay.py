@@ -1,8 +1,8 @@
-"""The way from outside to any port of the sandbox's own loopback.
+"""The relay, through which the manager reaches any port of the sandbox's loopback.
 
-The manager connects to the relay's Unix socket, writes the port as two bytes (big endian) and reads one byte:
-``OPEN`` when a program listens there, ``CLOSED`` when none does. After ``OPEN`` the bytes of both sides are passed
-on as they are. The relay dials loopback only; there is no way to name another host.
+The manager connects to the relay's Unix socket, writes the port, and reads one byte: ``RELAY_OPEN`` when a program
+listens there, ``RELAY_CLOSED`` when none does. After ``RELAY_OPEN``, the relay passes on the bytes of both sides. The
+relay dials loopback only: the manager cannot name another host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LOOPBACKS = ("127.0.0.1", "::1")
 
 
 class Relay:
-    """Accepts on an already listening Unix socket until :meth:`close`."""
+    """Accepts connections on a listening Unix socket, from :meth:`start` to :meth:`close`."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -27,8 +27,7 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Begin to accept."""
-        # Not start_unix_server: since Python 3.13 it looks for the socket's path, which does not exist in here.
+        # Not start_unix_server: since Python 3.13 that looks for the socket's path, which does not exist in here.
         self._server = await asyncio.start_server(self._accept, sock=self._listener, limit=_CHUNK, backlog=_BACKLOG)
 
     async def close(self) -> None:
@@ -72,7 +71,7 @@ async def _dial(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] 
         try:
             return await asyncio.open_connection(host, port, limit=_CHUNK)
         except OSError:
-            continue  # not on this loopback address; the caller learns it when none answers
+            continue  # nothing listens on this loopback address, perhaps on the next
     return None
 
 

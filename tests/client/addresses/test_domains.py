@@ -15,7 +15,7 @@ import pytest
 from kruise_agents.client.addresses import cross_domain
 from kruise_agents.errors import DomainError, MissingDomainError
 from kruise_agents.patch_e2b import patch_e2b
-from kruise_agents.protocol import parse_domain
+from kruise_agents.protocol.domains import parse_domain
 from support.sdk import build_sandbox, surfaces
 
 

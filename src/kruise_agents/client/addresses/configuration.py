@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...errors import ConfigurationError
-from ...protocol import api_url
+from ...protocol.addresses import api_url
 from ...protocol.keys import encode_key
 from .cross_domain import stays_behind, usable_domain
 from .settings import InheritedApiUrl, mark, settings_in_force, settings_of

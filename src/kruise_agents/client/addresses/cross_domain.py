@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from ...errors import ConfigurationError, DomainError, MissingDomainError
-from ...protocol import Domain, Scheme, api_url, parse_domain
+from ...protocol.addresses import Scheme, api_url
+from ...protocol.domains import Domain, parse_domain
 from .settings import Settings
 
 VENDOR_DEFAULTS = frozenset({"e2b.app", "e2b.dev"})

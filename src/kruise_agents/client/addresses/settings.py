@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import ConfigurationError
-from ...protocol import Scheme
+from ...protocol.addresses import Scheme
 
 _MARK = "_kruise_agents_settings"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from ...protocol import Scheme, sandbox_host
+from ...protocol.addresses import Scheme, sandbox_host
 from .cross_domain import usable_domain
 from .settings import settings_of
 

@@ -6,8 +6,7 @@ import importlib
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...protocol import Scheme, api_url
-from ...protocol.addresses import API_HOST_PREFIX, API_PREFIX
+from ...protocol.addresses import API_HOST_PREFIX, API_PREFIX, Scheme, api_url
 from ..addresses.cross_domain import same_domain, usable_domain
 from .holder import Answer
 

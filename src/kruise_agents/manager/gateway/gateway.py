@@ -14,8 +14,7 @@ from functools import partial
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ...protocol import SandboxTarget
-from ...protocol.addresses import PREFIX, is_private_path
+from ...protocol.addresses import PREFIX, SandboxTarget, is_private_path
 from ...protocol.names import ENVD_PORT, TRAFFIC_TOKEN_HEADER
 from ..sandboxes.lifecycle import State
 from ..sandboxes.sandbox import Sandbox

@@ -9,7 +9,7 @@ import socket
 import h11
 from starlette.types import Receive, Scope, Send
 
-from ...protocol import SandboxTarget
+from ...protocol.addresses import SandboxTarget
 from ..request_log import RequestRecord, with_request_id
 from ..unix_http import Exchange
 from .headers import (

@@ -10,8 +10,10 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...errors import AddressError, PortError
-from ...protocol import ApiTarget, domain_for_reply, parse
+from ...protocol.addresses import ApiTarget
+from ...protocol.domains import domain_for_reply
 from ...protocol.names import SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER
+from ...protocol.routing import parse
 from ..api.errors import error_response
 from ..gateway import Gateway
 from ..gateway.errors import invalid_port, unmappable

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...protocol.control import ForkOrder, program_command
@@ -166,9 +167,8 @@ class BubblewrapRuntime(Runtime):
         system = launch.layout.system
         python = sys.executable if system is None else places().executable
         limits = self.enforcer.program_limits(launch.limits)
-        arguments = program_arguments(
-            Path(HOME), launch.descriptors, limits, several_users=self._several_users, isolated=True
-        )
+        arguments = program_arguments(Path(HOME), launch.descriptors, limits)
+        arguments = replace(arguments, several_users=self._several_users, isolated=True)
         command = program_command(python, arguments)
         join_group = functools.partial(self._freezer.put, launch.layout.root.name) if self._freezer else None
         setup = Setup(self._identities, launch.output, launch.descriptors.numbers(), prefix, join_group)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 from ...protocol.control import program_command
 from .base import Runtime
@@ -33,9 +34,9 @@ class ProcessRuntime(Runtime):
 
     def launch(self, launch: Launch) -> Launched:
         home = launch.layout.home
-        arguments = program_arguments(home, launch.descriptors, common_limits(launch.limits), own_init=True)
+        arguments = program_arguments(home, launch.descriptors, common_limits(launch.limits))
         process = subprocess.Popen(
-            program_command(sys.executable, arguments),
+            program_command(sys.executable, replace(arguments, own_init=True)),
             env={"LANG": "C.UTF-8", "TMPDIR": str(launch.layout.tmp)},
             cwd=home,
             stdin=subprocess.DEVNULL,

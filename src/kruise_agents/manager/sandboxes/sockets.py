@@ -1,7 +1,8 @@
-"""The Unix sockets between the manager and one sandbox.
+"""The Unix sockets between the manager and a sandbox.
 
-The manager makes and binds the listening sockets and hands them to the sandbox's program. A Unix socket's path may have
-107 bytes only, and a state folder may be anywhere, so both sides name it through the open folder in ``/proc/self/fd``.
+The manager makes the listening sockets and hands them to the sandbox's program. The path of a Unix socket may have 107
+bytes only, and a state folder may be anywhere, so the manager names sockets through the open folder in
+``/proc/self/fd``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class PortClosedError(Exception):
 
 
 def listen(folder: Path, name: str) -> socket.socket:
-    """Make the listening socket ``name`` in ``folder``, in place of an older one. The descriptor can be inherited."""
+    """Make the listening socket ``name`` in ``folder``, in place of an older one. Its descriptor is inheritable."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     (folder / name).unlink(missing_ok=True)
     with _short(folder, name) as path:
@@ -39,12 +40,12 @@ def listen(folder: Path, name: str) -> socket.socket:
 async def connect(folder: Path, name: str, patience: float = CONNECT_SECONDS) -> socket.socket:
     """Connect to the socket ``name`` in ``folder``.
 
-    Parameters:
-        patience: how many seconds a full listen queue is waited for.
+    Args:
+        patience: Seconds to wait while the listen queue is full.
 
     Raises:
-        BlockingIOError: it does not accept.
-        OSError: the sandbox's program is gone.
+        BlockingIOError: The program does not accept.
+        OSError: The sandbox's program is gone.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -58,7 +59,7 @@ async def connect(folder: Path, name: str, patience: float = CONNECT_SECONDS) ->
 
 
 async def _connect_when_there_is_room(connection: socket.socket, path: str, patience: float) -> None:
-    """A Unix socket whose listen queue is full refuses at once, and offers nothing to wait on."""
+    """Retry: a Unix socket with a full listen queue refuses at once, and offers nothing to wait on."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -74,22 +75,22 @@ async def _connect_when_there_is_room(connection: socket.socket, path: str, pati
 async def connect_port(
     folder: Path, port: int, served: frozenset[int], patience: float = CONNECT_SECONDS
 ) -> socket.socket:
-    """Connect to a port of the sandbox, whatever serves it.
+    """Connect to a port of the sandbox, through its own socket or the relay.
 
-    Parameters:
-        folder: the sandbox's socket folder.
-        port: the TCP port that the request names.
-        served: which of :data:`SERVED_PORTS` this sandbox has.
-        patience: how many seconds each step may take.
+    Args:
+        folder: The sandbox's socket folder.
+        port: The TCP port that the request names.
+        served: The ports that have a socket of their own in this sandbox.
+        patience: Seconds that each step may take.
 
     Raises:
-        PortClosedError: nothing listens there, or it does not accept.
-        OSError: the sandbox's program is gone.
+        PortClosedError: Nothing listens there, or the listener does not accept.
+        OSError: The sandbox's program is gone.
     """
     try:
         connection = await connect(folder, SERVED_PORTS[port] if port in served else RELAY_SOCKET, patience)
     except BlockingIOError:
-        raise PortClosedError(port) from None  # the sandbox is there, and does not accept
+        raise PortClosedError(port) from None  # the sandbox runs, and does not accept
     if port in served:
         return connection
     try:
@@ -99,7 +100,7 @@ async def connect_port(
             answer = await loop.sock_recv(connection, 1)
     except TimeoutError:
         connection.close()
-        raise PortClosedError(port) from None  # it listens, perhaps, and does not accept
+        raise PortClosedError(port) from None  # a program listens, perhaps, and does not accept
     except BaseException:
         connection.close()
         raise

@@ -65,32 +65,10 @@ def base_executable() -> Path:
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
-def program_arguments(
-    home: Path,
-    descriptors: ProgramDescriptors,
-    limits: ProgramLimits,
-    *,
-    several_users: bool = False,
-    isolated: bool = False,
-    own_init: bool = False,
-) -> ProgramArguments:
-    """Return the arguments of a sandbox's program.
-
-    Args:
-        home: The home folder as the program sees it.
-        several_users: See :class:`.protocol.control.ProgramArguments`, as for the last two.
-    """
-    return ProgramArguments(
-        user=USERNAME,
-        home=home,
-        path=f"{home}/.local/bin:{SYSTEM_PATH}",
-        python=home / ".local/bin/python",
-        descriptors=descriptors,
-        limits=limits,
-        several_users=several_users,
-        isolated=isolated,
-        own_init=own_init,
-    )
+def program_arguments(home: Path, descriptors: ProgramDescriptors, limits: ProgramLimits) -> ProgramArguments:
+    """Return the arguments of a sandbox's program. ``home`` is the home folder as the program sees it."""
+    local = home / ".local" / "bin"
+    return ProgramArguments(USERNAME, home, f"{local}:{SYSTEM_PATH}", local / "python", descriptors, limits)
 
 
 def compile_program() -> None:
