@@ -1,4 +1,4 @@
-"""`make demo`: an embedded sandbox-manager, examples/hello.py against it, and nothing left behind."""
+"""`make demo`: starts an embedded sandbox-manager, runs examples/hello.py against it, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def choose_runtime() -> str:
 
 
 def read_settings(manager: subprocess.Popen[str]) -> dict[str, str] | None:
-    """The variables that ``serve`` says to export, or None when it ended before."""
+    """Return the variables that ``serve`` says to export, or None if the manager has ended."""
     assert manager.stdout is not None
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for line in manager.stdout:
         if match := re.match(r"\s*export (E2B_\w+)=(\S+)", line):
-            found[match[1]] = match[2]
-        if len(found) == 2:
-            return found
+            variables[match[1]] = match[2]
+        if len(variables) == 2:
+            return variables
     return None
 
 

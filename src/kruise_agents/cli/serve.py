@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import secrets
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -16,15 +17,18 @@ import click
 from .. import __version__
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
 from ..manager.manager import Manager
+from ..manager.sandboxes.recovery import Found
 from ..manager.settings import Settings, declarations, from_values
 from ..protocol.domains import parse_domain
 from . import EXIT_RUNTIME, EXIT_USAGE
-from .greeting import Greeting
 from .logs import LOG_OPTIONS, start_logging
 from .options import click_option, environment_variables
 
 OPTIONS = (*declarations(), *LOG_OPTIONS)
 _KEY_VARIABLE = next(each.option.variable for each in OPTIONS if each.name == "api_keys")
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+_LOOPBACK = (None, "127.0.0.1", "::1", "localhost")
+_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 _M_ARENA_MAX = -8
 """``malloc.h`` of glibc."""
 
@@ -55,8 +59,7 @@ def serve(**values: Any) -> None:
     start_logging(values["log_level"], values["log_format"])
     share_memory_between_threads()
     try:
-        settings, shown_key = _settings(values)
-        asyncio.run(_serve(settings, shown_key))
+        asyncio.run(_serve(*_settings(values)))
     except RuntimeUnavailableError as error:
         _fail(error, EXIT_RUNTIME)
     except KruiseAgentsError as error:
@@ -64,7 +67,7 @@ def serve(**values: Any) -> None:
 
 
 def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
-    """Return the settings, and the API key to show where a new one was made."""
+    """Return the settings, and the API key if it is a new one."""
     if (values["certificate"] is None) != (values["private_key"] is None):
         raise ConfigurationError("--cert and --key go together: give both, or only --tls for a certificate made here")
     if values["state_dir"] == "":
@@ -82,7 +85,7 @@ def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
     return Settings(**chosen), new_key
 
 
-async def _serve(settings: Settings, shown_key: str | None) -> None:
+async def _serve(settings: Settings, new_key: str | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
@@ -91,25 +94,53 @@ async def _serve(settings: Settings, shown_key: str | None) -> None:
     for number in numbers:
         loop.add_signal_handler(number, stop.set)
     async with Manager(settings, tell=lambda line: click.echo(line, err=True)) as manager:
-        assert manager.runtime is not None
-        assert manager.egress is not None
-        greeting = Greeting(
-            scheme="https" if settings.tls else "http",
-            host=settings.host,
-            port=manager.port,
-            domain=settings.domain,
-            runtime=manager.runtime.summary,
-            limits=manager.runtime.enforcer.summary,
-            internet=manager.egress.summary if manager.runtime.own_network else None,
-            one_user_because=manager.runtime.one_user_because,
-            api_key=shown_key,
-            authority=manager.authority,
-            found=manager.found,
-            keep=settings.keep,
-        )
-        click.echo(greeting.text())
+        click.echo(_greeting(settings, manager, new_key))
         await stop.wait()
         click.echo("\nleaving sandboxes as they are ..." if settings.keep else "\nending all sandboxes ...")
+
+
+def _greeting(settings: Settings, manager: Manager, new_key: str | None) -> str:
+    """Return the text for a manager that is ready: the address, the isolation, and lines to paste."""
+    scheme, call = ("https", "patch_e2b()") if settings.tls else ("http", "patch_e2b(False)")
+    address = _client_address(scheme, settings.host, manager.port)
+    found = manager.found
+    lines = [
+        f"kruise-agents {__version__}: sandbox-manager on {scheme}://{address}",
+        *_isolation(manager),
+    ]
+    if found != Found():
+        lines.append(f"sandboxes taken over from the last run: {found.running} running, {found.paused} paused")
+    if settings.host not in _LOOPBACK:
+        lines.append(f"listening on {settings.host}: everybody who can reach it and has the key can run code here")
+    lines += ["", "Point an E2B program at it:", "", f"  export E2B_DOMAIN={settings.domain or address}"]
+    lines.append(f"  export E2B_API_KEY={new_key or '...   # the key that you gave'}")
+    if manager.authority:
+        trusted = shlex.quote(str(manager.authority))
+        lines.append(f"  export SSL_CERT_FILE={trusted}   # trusts this manager, and then only this")
+    lines += ["", "  from kruise_agents.patch_e2b import patch_e2b", f"  {call}", ""]
+    lines.append(
+        "Ctrl-C ends it; sandboxes stay for the next start." if settings.keep else "Ctrl-C ends it and all sandboxes."
+    )
+    return "\n".join(lines)
+
+
+def _isolation(manager: Manager) -> list[str]:
+    assert manager.runtime is not None
+    assert manager.egress is not None
+    runtime = manager.runtime
+    lines = [runtime.summary, runtime.enforcer.summary]
+    if runtime.own_network:
+        lines.append(manager.egress.summary)
+    if runtime.one_user_because:
+        lines.append(f"sandboxes have one user, who is also their root: {runtime.one_user_because}")
+    return lines
+
+
+def _client_address(scheme: str, host: str | None, port: int) -> str:
+    name = "localhost" if host is None or host in _LOOPBACK or host in _ANY_ADDRESS else host
+    if ":" in name:
+        name = f"[{name}]"
+    return name if port == _DEFAULT_PORTS[scheme] else f"{name}:{port}"
 
 
 def share_memory_between_threads() -> None:
