@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Protocol
 
 from .contexts import Context
 from .environment import Changes, difference, restoration
@@ -79,21 +78,14 @@ def _error_from(content: Mapping[str, object]) -> Line:
     )
 
 
-class Listener(Protocol):
-    """The receiver of lines."""
-
-    async def write(self, line: Line) -> None:
-        """Take a line, and return when the next may come. The last line is ``END``."""
-
-
 class Execution:
-    """Code that runs in a context after the context's earlier executions, with variables of its own."""
+    """Code that runs in a context after the context's earlier executions, with ``variables`` of its own."""
 
     def __init__(self, context: Context, code: str, variables: Mapping[str, str]) -> None:
         self._context = context
         self._code = code
         self._variables = variables
-        self._listener: Listener | None = None
+        self._write: Callable[[Line], Awaitable[None]] | None = None
         self._transcript = Transcript()
         self._late: LateOutput | None = None
         self._abandoned = False
@@ -102,9 +94,12 @@ class Execution:
         self._interrupts: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, listener: Listener) -> asyncio.Task[None]:
-        """Start the execution; the task ends when the kernel is idle again, possibly after the last line."""
-        self._listener = listener
+    def start(self, write: Callable[[Line], Awaitable[None]]) -> asyncio.Task[None]:
+        """Start the execution, and ``write`` each line when the last was taken; the last line is ``END``.
+
+        The task ends when the kernel is idle again, possibly after the last line.
+        """
+        self._write = write
         self._task = asyncio.create_task(self._run())
         return self._task
 
@@ -180,9 +175,9 @@ class Execution:
         self._interrupt_if_abandoned()
 
     async def _say(self, line: Line) -> None:
-        if self._listener is not None and not self._abandoned and not self._ended:
+        if self._write is not None and not self._abandoned and not self._ended:
             self._ended = line is END
-            await self._listener.write(line)
+            await self._write(line)
 
     def _interrupt_if_abandoned(self) -> None:
         if self._abandoned and self._transcript.accepted and self._interrupts is None:

@@ -98,10 +98,6 @@ class Kernel:
         self._ending: asyncio.Task[None] | None = None
         process.on_end(self._on_process_end)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def on_end(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` as soon as the process has ended, for whatever reason."""
         self._when_ended = callback

@@ -33,7 +33,7 @@ class ExecutionStream:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         self._send = send
         self._last_write = asyncio.get_running_loop().time()
-        execution = self._execution.start(self)
+        execution = self._execution.start(self.write)
         self._running.add(execution)
         execution.add_done_callback(self._running.discard)
         ends = [asyncio.create_task(_disconnected(receive)), asyncio.create_task(self._ended.wait())]

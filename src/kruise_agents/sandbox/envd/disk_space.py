@@ -33,13 +33,13 @@ def disk_full(path: str, size: int) -> HttpError:
 
 
 def has_room(path: str, size: int) -> bool:
-    """Return True if ``size`` bytes fit, without the space of an existing file, which other links may keep."""
+    """Return True if ``size`` bytes fit, without the space of an existing file, which may not become free."""
     disk = _disk(path)
     return disk is None or _available(disk[1]) >= size
 
 
 def require_room_for_file(path: str, size: int) -> None:
-    """Refuse complete content that does not fit with error 507, before the old file is touched."""
+    """Raise HttpError 507 if complete content does not fit, before the old file is touched."""
     if not has_room(path, size):
         raise no_space(size)
     disk = _disk(path)
@@ -48,7 +48,7 @@ def require_room_for_file(path: str, size: int) -> None:
 
 
 def require_room_for_body(length: int, target: str | None) -> None:
-    """Refuse a body that cannot be stored with error 507, before any of it is read.
+    """Raise HttpError 507 if a body cannot be stored, before any of it is read.
 
     A body over :data:`.spool.IN_MEMORY` takes its room twice: it waits in a temporary file until it is complete. A
     smaller body is checked when it is complete. ``target`` is None when only the body names the file.

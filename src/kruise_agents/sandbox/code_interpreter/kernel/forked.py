@@ -113,7 +113,7 @@ def _find_files_again() -> None:
     for name in _RELOADED:
         if name in sys.modules:
             importlib.reload(sys.modules[name])
-    # Changed in place, because other modules hold the list. A reload would make its module's classes a second time.
+    # Changed in place, because other modules hold the list. A reload would create the module's classes a second time.
     folder = str(Path(sys.prefix, "etc", "ipython"))
     ipython._env_config_dir = folder
     ipython.ENV_CONFIG_DIRS[:] = [folder]

@@ -20,7 +20,7 @@ def tolerant(pack: Packer) -> Packer:
     def pack_tolerantly(message: Any) -> bytes:
         try:
             packed = pack(message)
-            # Undecodable input of Python comes out as the same bytes, which are no text either.
+            # Surrogates that stand for undecodable bytes are packed as these bytes, which are still no text.
             packed.decode()
         except UnicodeError:
             return pack(_replaced(message))

@@ -1,4 +1,7 @@
-"""``GET /files``."""
+"""Downloads, ``GET /files``, whole, partial or conditional.
+
+Source: RFC 9110, sections 13 and 14. A request for several ranges gets the whole file, which the RFC allows.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ import contextlib
 import io
 import mimetypes
 import os
+import re
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -21,11 +25,13 @@ from ...connect.body import ClientGoneError, gone_while
 from ..errors import HttpError, describe
 from ..paths import base_name
 from .encodings import Coding, chosen_coding, gzipped
-from .ranges import CONDITIONS, UnsatisfiableRangeError, not_modified, requested_range
 
 # The first bytes are read on the event loop, which saves small files a thread switch; the rest in a thread.
 _FIRST = 256 * 1024
 _CHUNK = 1024 * 1024
+# Headers that ask for a part of the content, or for the content on a condition.
+_CONDITIONS = ("range", "if-range", "if-modified-since", "if-unmodified-since", "if-match", "if-none-match")
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 _OCTETS = "application/octet-stream"
 _TEXT = "text/plain; charset=utf-8"
 # The control characters that a text may contain.
@@ -35,7 +41,7 @@ _TEXT_CONTROLS = frozenset(b"\t\n\f\r\x1b")
 def download(request: Request, path: str) -> Response:
     """Return the response with the content of a file, or the part of it that the request asks for."""
     coding = chosen_coding(request.headers.get("accept-encoding", ""))
-    if coding == "gzip" and any(name in request.headers for name in CONDITIONS):
+    if coding == "gzip" and any(name in request.headers for name in _CONDITIONS):
         coding = "identity"  # ranges and times refer to the uncompressed content
     opened = _open(path)
     try:
@@ -112,12 +118,11 @@ def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
         first = file.read(_FIRST) or b""
         return _whole(file, first, coding, headers, _content_type(name, first))
     headers["accept-ranges"] = "bytes"
-    if not_modified(request.headers, opened.modified):
+    if _not_modified(request.headers, opened.modified):
         file.close()
         return Response(status_code=304, headers=headers)
-    try:
-        part = requested_range(request.headers, opened.size, opened.modified)
-    except UnsatisfiableRangeError:
+    part = _requested_range(request.headers, opened.size, opened.modified)
+    if part is not None and not part:
         file.close()
         return Response(status_code=416, headers=headers | {"content-range": f"bytes */{opened.size}"})
     media_type = _content_type(name, os.pread(file.fileno(), 512, 0))
@@ -125,8 +130,8 @@ def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
         return _whole(file, file.read(_FIRST) or b"", coding, headers, media_type)
     length = opened.size
     if part is not None:
-        length = part.length
-        headers["content-range"] = part.header(opened.size)
+        length = len(part)
+        headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{opened.size}"
         file.seek(part.start)
     headers["content-length"] = str(length)
     first = file.read(min(length, _FIRST)) or b""
@@ -147,6 +152,35 @@ def _whole(file: io.FileIO, first: bytes, coding: Coding, headers: dict[str, str
         headers["content-encoding"] = coding
         pieces = gzipped(pieces)
     return _FileResponse(file, pieces, headers=headers, media_type=media_type)
+
+
+def _requested_range(headers: Mapping[str, str], size: int, modified: int) -> range | None:
+    """Return the requested bytes of a file, or None for the whole file; the range is empty behind the file's end."""
+    match = _RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
+    if match is None or match.groups() == ("", ""):
+        return None
+    condition = headers.get("if-range")
+    if condition is not None and _timestamp(condition) != modified:
+        return None
+    first, last = match.groups()
+    if first and last and int(last) < int(first):
+        return None
+    start = int(first) if first else max(0, size - int(last))
+    end = min(size, int(last) + 1) if first and last else size
+    return range(start, end)
+
+
+def _not_modified(headers: Mapping[str, str], modified: int) -> bool:
+    """Return True if the client's copy is up to date, so that the answer is 304."""
+    since = _timestamp(headers.get("if-modified-since", ""))
+    return since is not None and "if-none-match" not in headers and modified <= since
+
+
+def _timestamp(date: str) -> int | None:
+    try:
+        return int(parsedate_to_datetime(date).timestamp())
+    except (TypeError, ValueError):
+        return None
 
 
 def _disposition(name: str) -> str:

@@ -99,7 +99,7 @@ def _write(descriptor: int, content: memoryview) -> None:
 
 
 def copy_range(source: int, target: int, start: int, end: int) -> None:
-    """Copy a part of a file to the position of another in the kernel, or as much of the part as exists."""
+    """Copy a part of a file to the position of another file, in the kernel; stop where the source ends."""
     try:
         while start < end and (copied := os.copy_file_range(source, target, end - start, start)):
             start += copied

@@ -1,4 +1,4 @@
-"""``POST /files``."""
+"""Uploads, ``POST /files``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing the content of an upload into its file."""
+"""Writes of uploaded content into its file."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _store_metadata(path: str, descriptor: int, attributes: Mapping[str, str]) -
 
 
 def _refuse_pipes(path: str) -> None:
-    """Refuse named pipes and sockets without opening them: a reader of a pipe would take that for its end."""
+    """Refuse named pipes and sockets without opening them, because a pipe's reader would see an end of file."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  # a plain system call
     except FileNotFoundError:

@@ -24,7 +24,7 @@ def data(kind: OutputKind, content: bytes) -> Json:
 
 
 def end(returncode: int, *, dumped: bool = False, because: str | None = None) -> Json:
-    """Return the last event of every stream; a negative code is the signal that ended the process."""
+    """Return the last event of every stream; a negative ``returncode`` is the signal that ended the process."""
     if returncode >= 0:
         status = f"exit status {returncode}"
         event = {"exitCode": returncode, "exited": True, "status": status}

@@ -241,7 +241,7 @@ class Process:
 
 
 def _taken_over(pipe: IO[bytes] | None) -> int:
-    """Take a pipe away from Popen, and return its descriptor."""
+    """Return the descriptor of a pipe, which Popen loses."""
     assert pipe is not None
     descriptor = os.dup(pipe.fileno())
     pipe.close()
