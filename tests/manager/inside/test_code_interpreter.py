@@ -46,28 +46,28 @@ def wheel(name: str, word: str) -> bytes:
 
 
 @pytest.mark.parametrize("language", CODE)
-def test_each_language_runs_where_there_is_no_network(sandbox: Sandbox, language: str) -> None:
-    home = sandbox.commands.run("echo ~").stdout
-    execution = sandbox.run_code(CODE[language], language=language)
+def test_each_language_runs_where_there_is_no_network(shared: Sandbox, language: str) -> None:
+    home = shared.commands.run("echo ~").stdout
+    execution = shared.run_code(CODE[language], language=language)
     assert execution.error is None
     assert "".join(execution.logs.stdout) == home
     read = {"python": "import os; print(os.environ['E2B_SANDBOX'])", "bash": "echo $E2B_SANDBOX"}
     code = read.get(language, "console.log(process.env.E2B_SANDBOX)")
-    assert "".join(sandbox.run_code(code, language=language).logs.stdout) == "true\n"
+    assert "".join(shared.run_code(code, language=language).logs.stdout) == "true\n"
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="no JDK on this machine")
-def test_a_kernel_installed_beside_the_manager_works_in_a_sandbox(sandbox: Sandbox) -> None:
-    execution = sandbox.run_code('System.out.println("from java"); 20 + 1', language="java")
+def test_a_kernel_installed_beside_the_manager_works_in_a_sandbox(shared: Sandbox) -> None:
+    execution = shared.run_code('System.out.println("from java"); 20 + 1', language="java")
     assert execution.error is None
     assert (execution.text, execution.logs.stdout) == ("21", ["from java\n"])
 
 
-def test_a_language_that_is_not_there_says_what_to_install(sandbox: Sandbox) -> None:
+def test_a_language_that_is_not_there_says_what_to_install(shared: Sandbox) -> None:
     with pytest.raises(SandboxException, match=r"Failed to create context: .*install R with IRkernel"):
-        sandbox.run_code("1", language="r")
+        shared.run_code("1", language="r")
     with pytest.raises(SandboxException, match=r"Failed to create context: .*with a kernel.json in"):
-        sandbox.create_code_context(language="cobol")
+        shared.create_code_context(language="cobol")
 
 
 def test_a_package_installed_by_a_command_is_there_in_the_next_cell(sandbox: Sandbox) -> None:
@@ -127,14 +127,14 @@ def test_fifty_megabytes_of_output_need_no_more_memory(sandbox: Sandbox) -> None
     assert int(sandbox.run_code(peak).text or "") - before < 40_000  # KiB
 
 
-def test_nobody_else_in_a_sandbox_speaks_to_a_kernel(sandbox: Sandbox) -> None:
+def test_nobody_else_in_a_sandbox_speaks_to_a_kernel(shared: Sandbox) -> None:
     """Whoever has the key can; its file is for the kernel's user, who is not that of commands where there are more."""
-    sandbox.run_code("console.log(1)", language="js")
-    whose = sandbox.run_code("import os; os.getuid()").text
-    if whose == sandbox.commands.run("id -u").stdout.strip():
+    shared.run_code("console.log(1)", language="js")
+    whose = shared.run_code("import os; os.getuid()").text
+    if whose == shared.commands.run("id -u").stdout.strip():
         pytest.skip("this sandbox has one user")
-    found = sandbox.commands.run("cat /tmp/k-*/*.json 2>&1 || true").stdout
+    found = shared.commands.run("cat /tmp/k-*/*.json 2>&1 || true").stdout
     assert "denied" in found or "No such file" in found
     assert "key" not in found
     with pytest.raises(CommandExitException):
-        sandbox.commands.run("ls /tmp/k-*/")
+        shared.commands.run("ls /tmp/k-*/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -207,17 +208,16 @@ class TestProcesses:
 
     def test_nothing_runs_on_after_the_end(self, host: RunningManager) -> None:
         before = set(descendants(host.process.pid))
-        stubborn = (
-            "trap '' TERM INT HUP QUIT; for i in 1 2 3; do (setsid sh -c \"trap '' TERM; sleep 971236\" &) ; done; wait"
-        )
+        mark = str(random.randrange(10**8, 10**9))  # this test may run beside itself
+        stubborn = f"trap '' TERM INT HUP QUIT; for i in 1 2 3; do (setsid sh -c \"trap '' TERM; sleep {mark}\" &) ; done; wait"
         with patch_e2b(False), Sandbox.create(domain=host.domain, api_key=host.api_key) as sandbox:
             sandbox.commands.run(stubborn, background=True)
-            sandbox.run_code("import os\nif os.fork() == 0:\n    os.setsid(); os.execlp('sleep', 'sleep', '971236')")
-            wait_for(lambda: len(processes_with("sleep 971236")) >= 4)
+            sandbox.run_code(f"import os\nif os.fork() == 0:\n    os.setsid(); os.execlp('sleep', 'sleep', '{mark}')")
+            wait_for(lambda: len(processes_with(f"sleep {mark}")) >= 4)
             folder = host.state_dir / "sandboxes" / sandbox.sandbox_id
             assert folder.exists()
             sandbox.kill()
-        assert processes_with("sleep 971236") == []
+        assert processes_with(f"sleep {mark}") == []
         assert not folder.exists()
         assert sandbox.sandbox_id not in Path("/proc/self/mountinfo").read_text()
         wait_for(lambda: set(descendants(host.process.pid)) <= before, what="the end of all that was started")

@@ -1,4 +1,4 @@
-"""How a sandbox's program is started and what is around it: ``bubblewrap`` (default) or ``process``."""
+"""Runtimes: ``bubblewrap``, the default, runs each sandbox in namespaces; ``process`` runs it without isolation."""
 
 from __future__ import annotations
 

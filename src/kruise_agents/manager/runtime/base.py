@@ -103,5 +103,5 @@ class Runtime(ABC):
             os.chown(folder, *owners.outside(USER_ID, USER_ID))
 
     def remove(self, folder: Path) -> bool:
-        """Remove a folder with everything that sandboxes left in it; see :func:`remove_tree`."""
+        """Remove a folder with everything that sandboxes left in it. On failure, log why and return False."""
         return remove_tree(folder)

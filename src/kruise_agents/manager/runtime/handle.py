@@ -65,7 +65,7 @@ class ProcessHandle:
 
     async def ended(self) -> None:
         """Wait until the process has ended."""
-        # Each wait needs its own descriptor: the event loop accepts one reader for each.
+        # Each wait needs its own descriptor: the event loop accepts one reader per descriptor.
         descriptor = os.dup(self._descriptor)
         loop = asyncio.get_running_loop()
         done = asyncio.Event()

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 def give(folder: Path, identities: Identities) -> None:
     """Make the default user of sandboxes the owner of an empty folder of the manager."""
-    # In this namespace all IDs are one higher, see Identities.
+    # In this namespace all IDs are higher by 1, see Identities.
     owner = f"{USER_ID + 1}:{USER_ID + 1}"
     _run_as_owners(["chown", owner, "--", str(folder)], identities, "CHOWN", "FOWNER")
 
@@ -30,7 +30,7 @@ def size(folder: Path, identities: Identities | None) -> int:
 
 
 def remove(folder: Path, identities: Identities) -> None:
-    """Remove the files of these IDs as far as possible; the log says why not."""
+    """Remove the files of these IDs as far as possible; a failure is only logged."""
     try:
         _run_as_owners(["rm", "-rf", "--", str(folder)], identities, "DAC_OVERRIDE", "FOWNER")
     except OSError as error:

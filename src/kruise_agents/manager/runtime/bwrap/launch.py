@@ -38,8 +38,8 @@ def start(
 ) -> Launched:
     """Start ``bwrap``, wait for its namespaces, map the IDs into them, then let the command run.
 
-    After an OSError, nothing is left running. ``pipes`` are the input and output of the command, in place of none and
-    the output of ``setup``.
+    After an OSError, nothing is left running. ``pipes`` are the input and output of the command; without them, it has
+    no input and writes to ``setup.output``.
     """
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_over:
         info_read, info_write = pipe(kept, handed_over)

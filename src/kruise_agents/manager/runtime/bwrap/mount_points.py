@@ -44,7 +44,7 @@ def refuse_links(rootfs: Path, options: Sequence[str]) -> None:
     for option, target in _targets(options):
         path = rootfs
         names = Path(target).parts[1:]
-        for left, name in zip(reversed(range(len(names))), names, strict=True):
+        for remaining, name in zip(reversed(range(len(names))), names, strict=True):
             path /= name
             if path in seen:
                 continue
@@ -53,7 +53,7 @@ def refuse_links(rootfs: Path, options: Sequence[str]) -> None:
             except (FileNotFoundError, NotADirectoryError):
                 break  # bwrap makes it, or reports the error
             # bwrap itself checks that an existing link is the one that --symlink asks for.
-            if stat.S_ISLNK(mode) and (left or option != "--symlink"):
+            if stat.S_ISLNK(mode) and (remaining or option != "--symlink"):
                 raise OSError(errno.ELOOP, "a link is in the way of what is mounted", f"/{path.relative_to(rootfs)}")
             seen.add(path)
 

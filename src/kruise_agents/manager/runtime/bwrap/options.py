@@ -65,7 +65,7 @@ def _namespaces(*, several_users: bool) -> list[str]:
         "--new-session",
     ]
     # A user namespace made inside would bring capabilities back, enough to mount the host's control groups. With
-    # several users the program itself forbids them, after it has made the one that it needs.
+    # several users the program itself forbids them, after it has made its own.
     if not several_users:
         return [*options, "--uid", _USER_ID, "--gid", _USER_ID, "--disable-userns"]
     return [*options, *_capabilities(*_FIRST_CAPABILITIES), "--uid", "0", "--gid", "0"]

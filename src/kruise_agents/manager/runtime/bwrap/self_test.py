@@ -31,15 +31,15 @@ def find_users() -> tuple[Identities | None, str | None]:
         identities = find_identities()
         run(trial_options(several_users=True), _several_users_trial(), identities)
     except (NoIdentitiesError, OSError) as error:
-        because = str(error)
+        reason = str(error)
     else:
         return identities, None
     try:
         run(trial_options(several_users=False), ["true"], None)
     except OSError as error:
         raise not_permitted(str(error)) from error
-    logger.info("sandboxes have one user: %s", because)
-    return None, because
+    logger.info("sandboxes have one user: %s", reason)
+    return None, reason
 
 
 def try_root_file_system(folder: Path, carried: CarriedPython, identities: Identities | None) -> None:

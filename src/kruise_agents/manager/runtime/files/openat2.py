@@ -1,4 +1,4 @@
-"""``openat2`` (Linux 5.6): the kernel opens a path below a folder, even while hostile code exchanges links."""
+"""``openat2`` (Linux 5.6): opens a path without leaving a folder, even while hostile code exchanges links."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _How(ctypes.Structure):
 
 
 def open_below(folder: int, path: str, flags: int, *, links: bool = True) -> int:
-    """Open ``path`` below an open folder. A link that leads out is an OSError, and without ``links`` any link."""
+    """Open ``path`` below an open folder. A link that leads out raises an OSError; without ``links``, any link does."""
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
     how = _How(flags | os.O_CLOEXEC, 0, resolve)
     number = errno.EAGAIN

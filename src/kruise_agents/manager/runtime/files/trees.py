@@ -14,7 +14,7 @@ from typing import IO
 from ..handle import ProcessHandle
 
 Start = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
-FILE_BYTES = 16 * 1024  # the least that a file counts: by default ext4 has room for one file in 16 KiB
+FILE_BYTES = 16 * 1024  # a file counts as at least this: by default ext4 has room for one file per 16 KiB
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 logger = logging.getLogger(__name__)
@@ -47,12 +47,12 @@ async def run_copy(start: Start, command: list[str]) -> None:
         if code == 0:
             return
         output.seek(0)
-        said = output.read().decode(errors="replace").strip()[-500:] or f"the copy ended with code {code}"
-        raise OSError(errno.ENOSPC if any(text in said for text in _FULL) else errno.EIO, said)
+        message = output.read().decode(errors="replace").strip()[-500:] or f"the copy ended with code {code}"
+        raise OSError(errno.ENOSPC if any(text in message for text in _FULL) else errno.EIO, message)
 
 
 def remove_tree(folder: Path) -> bool:
-    """Remove a folder, whatever its permissions, without following links. If that fails (False), the log says why."""
+    """Remove a folder, whatever its permissions, without following links. On failure, log why and return False."""
     done = _run("rm", "-rf", "--", str(folder))
     if folder.exists():
         _run("chmod", "-R", "u+rwX", "--", str(folder))
@@ -64,7 +64,7 @@ def remove_tree(folder: Path) -> bool:
 
 
 def tree_size(folder: Path) -> int:
-    """Return the bytes that a folder takes on the disk. It may change meanwhile."""
+    """Return the bytes that a folder takes on the disk; the folder may change meanwhile."""
     return parse_size(_run(*size_command(folder)).stdout)
 
 

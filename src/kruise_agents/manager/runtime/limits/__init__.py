@@ -1,1 +1,1 @@
-"""The limits of a sandbox, and what enforces them."""
+"""Limits of a sandbox, enforced by the kernel or by the watchdog."""

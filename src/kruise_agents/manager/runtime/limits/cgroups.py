@@ -136,7 +136,7 @@ def _words(file: Path) -> list[str]:
 
 
 def _write(file: Path, value: str) -> None:
-    # Not Path.write_text: it would create a file that the kernel does not have; and these files take a single write.
+    # Not Path.write_text: it would create a file that the kernel does not have, and the kernel wants a single write.
     descriptor = os.open(file, os.O_WRONLY)
     try:
         os.write(descriptor, value.encode("ascii"))

@@ -1,4 +1,4 @@
-"""Limits of a sandbox: memory, processes, processors and disk, and the interface of what enforces them."""
+"""Limits of a sandbox for memory, processes, processors and disk, and the interface for enforcing them."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ class Enforcer(ABC):
     def limited(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
         """Set up the limits for a process that is started in the block; yield the words that go before its command."""
 
-    @abstractmethod
-    def release(self, name: str) -> None:
+    def release(self, name: str) -> None:  # noqa: B027 - not every enforcer has something to undo
         """Undo :meth:`limited` after the processes have ended. May be called twice."""
 
 
@@ -81,12 +80,9 @@ class ResourceLimits(Enforcer):
         finally:
             os.sched_setaffinity(0, usable)
 
-    def release(self, name: str) -> None:
-        pass
-
 
 def common_limits(limits: Limits) -> ProgramLimits:
-    """Return the limits for every enforcer: those that are reported, and no file larger than the disk limit."""
+    """Return the limits that every enforcer needs: the reported limits, and no file larger than the disk limit."""
     return ProgramLimits(memory=limits.memory, disk=limits.disk, max_file=limits.disk)
 
 

@@ -1,4 +1,4 @@
-"""The watchdog, which measures every sandbox again and again and acts on those over their limits.
+"""The watchdog, which measures all sandboxes repeatedly and acts on each that is over its limits.
 
 The kernel refuses what it can (see :class:`.limits.Enforcer`). The watchdog does the rest: always the disk, and without
 control groups the memory of a sandbox as a whole. It runs in the manager, because programs in a sandbox can stop one
@@ -279,7 +279,7 @@ def _limit_file_size(family: list[Process], size: int | None) -> None:
 
 @contextlib.contextmanager
 def _logged(subject: str) -> Iterator[None]:
-    # Limits depend on these looks: an error at one sandbox may not stop the looks at others, or the next at this one.
+    # Limits depend on these checks: an error at one sandbox must not stop the checks of others, or its own next check.
     try:
         yield
     except FileNotFoundError:

@@ -168,8 +168,8 @@ class Connection:
         while f"{INTERFACE}\t00000000\t" not in Path(f"/proc/{self._pid}/net/route").read_text():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._output.seek(0)
-                said = self._output.read().decode(errors="replace").strip()[-500:]
-                raise OSError(f"{carrier[0]} did not connect the sandbox: {said}")
+                message = self._output.read().decode(errors="replace").strip()[-500:]
+                raise OSError(f"{carrier[0]} did not connect the sandbox: {message}")
             time.sleep(0.005)  # the kernel tells nobody outside about a new interface
 
     def change(self, rules: EgressRules) -> None:
@@ -197,15 +197,12 @@ class Connection:
 @contextlib.contextmanager
 def _namespaces(pid: int) -> Iterator[tuple[int, int]]:
     # Descriptors of a process's network namespace and, first, of the user namespace that owns it.
-    net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with contextlib.ExitStack() as opened:
+        net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        opened.callback(os.close, net)
         user = fcntl.ioctl(net, _NS_GET_USERNS)
-        try:
-            yield user, net
-        finally:
-            os.close(user)
-    finally:
-        os.close(net)
+        opened.callback(os.close, user)
+        yield user, net
 
 
 def _without(network: IPv4Network, part: IPv4Network) -> list[IPv4Network]:

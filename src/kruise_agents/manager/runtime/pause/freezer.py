@@ -42,9 +42,9 @@ class Freezer:
         except OSError:
             return None
         # Remove the groups of sandboxes that ended without a manager. The kernel removes only empty groups.
-        for left in freezer.parent.glob(f"{GROUP_PREFIX}i*"):
+        for group in freezer.parent.glob(f"{GROUP_PREFIX}i*"):
             with contextlib.suppress(OSError):
-                left.rmdir()
+                group.rmdir()
         return freezer
 
     def put(self, name: str, pid: int) -> None:

@@ -73,7 +73,7 @@ def program_arguments(home: Path, descriptors: ProgramDescriptors, limits: Progr
 
 def compile_program() -> None:
     """Compile the modules that only sandboxes import, if the installer has not done so."""
-    # Sandboxes see this package read-only. Each would compile it again, which takes a third of its start.
+    # Sandboxes see this package read-only. Each would compile the modules again, which takes a third of its start.
     if not sys.dont_write_bytecode:
         compileall.compile_dir(Path(kruise_agents.__file__).parent / "sandbox", quiet=2)
 
