@@ -50,11 +50,11 @@ class Query:
 
 
 class Routes(Resource):
-    @operation("POST", "/one/{name:path}", "One", {201: Outer}, 404, access=Access.PUBLIC)
+    @operation("POST /one/{name:path}", "One", {201: Outer}, (404,), access=Access.PUBLIC)
     async def one(self, request: Request, query: Query, body: Outer) -> Response:
         raise NotImplementedError
 
-    @operation("DELETE", "/two", "Two", {204: None}, also="/v2/two")
+    @operation("DELETE /two", "Two", {204: None}, also="/v2/two")
     async def two(self, request: Request) -> Response:
         raise NotImplementedError
 

@@ -115,8 +115,7 @@ class HealthRoutes(Resource):
         self._report = {"status": "OK", **report}
 
     @operation(
-        "GET",
-        "/health",
+        "GET /health",
         "Whether the manager serves",
         {200: {"application/json": _HealthReply, "text/plain": Literal["OK"]}},
         access=Access.PUBLIC,
@@ -133,6 +132,6 @@ class DescriptionRoutes(Resource):
     def __init__(self) -> None:
         self.document: dict[str, Any] = {}
 
-    @operation("GET", "/openapi.json", "This document", {200: dict}, access=Access.PUBLIC)
+    @operation("GET /openapi.json", "This document", {200: dict}, access=Access.PUBLIC)
     async def describe(self, request: Request) -> Response:
         return JSONResponse(self.document)

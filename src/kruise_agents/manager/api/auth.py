@@ -1,4 +1,4 @@
-"""Who calls the API, and which sandbox of theirs a request is about."""
+"""Checks of credentials, and the caller and the sandbox that a request is about."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from ..request_log import current_request_id
 from ..state.database import NoSpaceError
 
 DO_NOT_RETRY = {"Should-Retry": "false"}
-"""For errors after which part of the request may be done; e2b 2.60.0 and later never repeat such a request."""
+"""Headers of errors that may leave a request half done; e2b 2.60.0 and later never repeat such a request."""
 RETRY = {"Should-Retry": "true", "Retry-After": "1"}
-"""For errors after which nothing is done and another attempt may succeed in a moment."""
+"""Headers of errors that leave nothing done, where another attempt may succeed in a moment."""
 
 
 class ErrorReply(TypedDict):
@@ -62,7 +62,7 @@ def being_killed(sandbox_id: str) -> ApiError:
 def error_response(
     status: int, message: str, headers: dict[str, str] | None = None, error_code: str | None = None
 ) -> Response:
-    """Return the answer for an error; every error of the API is answered here."""
+    """Return the answer for an error. Every error of the API gets its body here."""
     body = ErrorReply(code=status, message=message)
     if error_code is not None:
         body["error_code"] = error_code

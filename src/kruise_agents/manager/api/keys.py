@@ -122,7 +122,7 @@ class KeyRoutes(Resource):
         self._keys = keys
         self._inheritance = inheritance
 
-    @operation("GET", "/teams", "The caller's team; for the admin team every team", {200: list[_TeamReply]})
+    @operation("GET /teams", "The caller's team; for the admin team every team", {200: list[_TeamReply]})
     async def teams(self, request: Request) -> Response:
         caller = caller_of(request)
         shown: list[_TeamReply] = [
@@ -132,8 +132,7 @@ class KeyRoutes(Resource):
         return JSONResponse(shown)
 
     @operation(
-        "GET",
-        "/api-keys/compatible",
+        "GET /api-keys/compatible",
         "The caller's own key in the form that every SDK accepts",
         {200: _CompatibleKeyReply},
     )
@@ -142,11 +141,10 @@ class KeyRoutes(Resource):
         return JSONResponse(_CompatibleKeyReply(key=key))
 
     @operation(
-        "GET",
-        "/api-keys",
+        "GET /api-keys",
         "List the keys of a team, oldest first",
         {200: list[_ApiKeyReply]},
-        403,
+        (403,),
         note="Only the admin team may ask for another team than its own.",
     )
     async def list_all(self, request: Request, query: _ApiKeysQuery) -> Response:
@@ -156,7 +154,7 @@ class KeyRoutes(Resource):
             raise ApiError(403, "You are not allowed to list the API keys of another team")
         return JSONResponse([self._shown(key) for key in self._keys.of_team(team)])
 
-    @operation("POST", "/api-keys", "Make a key, which is told this once", {201: _MadeApiKeyReply}, 400, 403, 507)
+    @operation("POST /api-keys", "Make a key, which is told this once", {201: _MadeApiKeyReply}, (400, 403, 507))
     async def make(self, request: Request, body: _NewApiKeyRequest) -> Response:
         caller = still_valid(request, self._keys)
         team = _team(body.team_name, caller)
@@ -175,13 +173,10 @@ class KeyRoutes(Resource):
         return JSONResponse(shown, status_code=201)
 
     @operation(
-        "DELETE",
-        "/api-keys/{key_id}",
+        "DELETE /api-keys/{key_id}",
         "Delete a key; what belonged to it belongs to the admin key",
         {204: None},
-        403,
-        404,
-        507,
+        (403, 404, 507),
     )
     async def remove(self, request: Request) -> Response:
         caller = caller_of(request)

@@ -1,4 +1,4 @@
-"""The API described in OpenAPI 3.1, as ``GET /openapi.json`` serves it: derived from the declarations of the routes."""
+"""The OpenAPI 3.1 document of ``GET /openapi.json``, derived from the declarations of the routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Declarations of routes: the method and path of a handler, who may call it, what it reads and what it answers.
+"""Declarations of routes: path, credentials, request and answers of each handler.
 
 Everything about a route stands at its handler. The application, the check of credentials (``auth.py``) and the OpenAPI
 document (``openapi.py``) all read these declarations.
@@ -35,8 +35,8 @@ class Operation:
     """The declaration of a route.
 
     Args:
-        answers: the type of the answer by status of success: a ``TypedDict`` or a list of one, None for no body, or a
-            dict from media types to types where the answer is not JSON.
+        answers: the type of the answer for each status of success: a ``TypedDict``, a list, None for no body, or a
+            dict from media types to types if the answer is not JSON.
         refusals: the statuses of errors, beside those of missing credentials and of a body that cannot be read.
         note: what a caller has to know beside the summary.
         reads: the declarations of ``query``, ``headers`` and ``body``, as the handler's signature names them.
@@ -53,23 +53,25 @@ class Operation:
 
 
 def operation(
-    method: str,
-    path: str,
+    route: str,
     summary: str,
     answers: Mapping[int, Any],
-    *refusals: int,
+    refusals: Sequence[int] = (),
+    *,
     also: str | None = None,
     access: Access = Access.KEY,
     note: str = "",
 ) -> Callable[[_H], _H]:
-    """Declare a method of a :class:`Resource` as the handler of a route; see :class:`Operation`.
+    """Declare a method of a :class:`Resource` as the handler of a route.
 
     A handler names what it reads in its signature: ``query``, ``headers`` and ``body`` are declarations
     (``reading.py``), and ``fields`` is the body as it came.
 
     Args:
+        route: method and path, such as ``GET /volumes``; the other arguments are those of :class:`Operation`.
         also: a second path with the same handler.
     """
+    method, path = route.split(" ")
     paths = (path,) if also is None else (path, also)
 
     def declare(handler: _H) -> _H:

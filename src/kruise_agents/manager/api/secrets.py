@@ -81,13 +81,13 @@ class SecretRoutes(Resource):
         self._secrets = secrets
         self._keys = keys
 
-    @operation("GET", "/secrets", "List secrets, oldest first, in pages", {200: list[_SecretReply]}, 400)
+    @operation("GET /secrets", "List secrets, oldest first, in pages", {200: list[_SecretReply]}, (400,))
     async def list_all(self, request: Request, query: Page) -> Response:
         rows = self._secrets.all(owner_of(request))
         shown, headers = page_of(rows, query, lambda row: (row.created_at, row.id))
         return JSONResponse([_shown(row) for row in shown], headers=headers)
 
-    @operation("POST", "/secrets", "Keep a secret", {201: _SecretReply}, 400, 409, 507)
+    @operation("POST /secrets", "Keep a secret", {201: _SecretReply}, (400, 409, 507))
     async def make(self, request: Request, body: _NewSecretRequest) -> Response:
         try:
             row = self._secrets.make(still_valid(request, self._keys).id, body.name, body.value, body.metadata)
@@ -97,15 +97,15 @@ class SecretRoutes(Resource):
             raise ApiError(400, str(error), error_code="secret_limit_reached") from None
         return JSONResponse(_shown(row), status_code=201)
 
-    @operation("GET", "/secrets/{secret_id}", "One secret, by id or name, without its value", {200: _SecretReply}, 404)
+    @operation("GET /secrets/{secret_id}", "One secret, by id or name, without its value", {200: _SecretReply}, (404,))
     async def get(self, request: Request) -> Response:
         return JSONResponse(_shown(self._found(request)))
 
-    @operation("POST", "/secrets/{secret_id}", "Keep another value of a secret", {200: _SecretReply}, 400, 404, 507)
+    @operation("POST /secrets/{secret_id}", "Keep another value of a secret", {200: _SecretReply}, (400, 404, 507))
     async def update(self, request: Request, body: _SecretUpdateRequest) -> Response:
         return JSONResponse(_shown(self._secrets.update(self._found(request), body.value, body.metadata)))
 
-    @operation("DELETE", "/secrets/{secret_id}", "Destroy a secret", {204: None}, 404, 507)
+    @operation("DELETE /secrets/{secret_id}", "Destroy a secret", {204: None}, (404, 507))
     async def remove(self, request: Request) -> Response:
         self._secrets.remove(self._found(request))
         return Response(status_code=204)

@@ -71,7 +71,7 @@ def _check_count(name: str, count: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _SnapshotHeaders:
-    """The headers of a new snapshot. A snapshot is whole when it is answered, so the last two only get checked."""
+    """The headers of a new snapshot. The last two have no effect, because every answer waits for the snapshot."""
 
     ttl: Annotated[float | None, Spec(name=f"{_HEADER}ttl", read=_read_ttl), DURATION] = None
     keep_running: Annotated[str, Spec(name=f"{_HEADER}keep-running")] = "true"
@@ -119,7 +119,7 @@ class SnapshotRoutes(Resource):
         self._sandboxes = sandboxes
         self._templates = templates
 
-    @operation("POST", f"{_SANDBOX}/snapshots", "Copy the files of a running sandbox", {201: _SnapshotReply}, *_CHANGE)
+    @operation(f"POST {_SANDBOX}/snapshots", "Copy the files of a running sandbox", {201: _SnapshotReply}, _CHANGE)
     async def take(self, request: Request, headers: _SnapshotHeaders, body: _NewSnapshotRequest) -> Response:
         reference = self._reference(body.name)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
@@ -130,12 +130,10 @@ class SnapshotRoutes(Resource):
         return JSONResponse(_shown(row), status_code=201)
 
     @operation(
-        "POST",
-        f"{_SANDBOX}/fork",
+        f"POST {_SANDBOX}/fork",
         "Make sandboxes with the files of a running one",
         {201: list[_ForkedReply | _FailedForkReply]},
-        *_CHANGE,
-        409,
+        (*_CHANGE, 409),
     )
     async def fork(self, request: Request, body: _NewForksRequest) -> Response:
         sandbox = own_sandbox(request, self._sandboxes)
@@ -151,7 +149,7 @@ class SnapshotRoutes(Resource):
             raise
         return JSONResponse([self._entry(fork, request.state.domain) for fork in forks], status_code=201)
 
-    @operation("GET", "/snapshots", "List snapshots, newest first", {200: list[_SnapshotReply]}, 400)
+    @operation("GET /snapshots", "List snapshots, newest first", {200: list[_SnapshotReply]}, (400,))
     async def list_all(self, request: Request, query: _SnapshotsQuery) -> Response:
         rows = [
             row
@@ -162,13 +160,10 @@ class SnapshotRoutes(Resource):
         return JSONResponse([_shown(row) for row in shown], headers=headers)
 
     @operation(
-        "DELETE",
-        "/templates/{template_id:path}",
+        "DELETE /templates/{template_id:path}",
         "Remove a snapshot",
         {204: None},
-        400,
-        404,
-        507,
+        (400, 404, 507),
         note="Sandboxes that were made from it have files of their own.",
     )
     async def remove(self, request: Request) -> Response:

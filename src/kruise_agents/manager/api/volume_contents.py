@@ -65,7 +65,7 @@ def _check_mode(name: str, mode: int) -> None:
 
 
 Owner = Annotated[int, Spec(check=_check_owner, minimum=0, maximum=HIGHEST_ID)]
-Mode = Annotated[int, Spec(check=_check_mode, minimum=0, maximum=4095)]
+Mode = Annotated[int, Spec(check=_check_mode, minimum=0, maximum=0o7777)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,13 +137,13 @@ class VolumeContentRoutes(Resource):
             raise _refusal(error, request.query_params.get("path", "")) from error
 
     @operation(
-        "GET", _DIR, "What is in a folder of a volume", {200: list[_VolumeEntryReply]}, *_REFUSALS, access=_TOKEN
+        f"GET {_DIR}", "What is in a folder of a volume", {200: list[_VolumeEntryReply]}, _REFUSALS, access=_TOKEN
     )
     async def entries(self, request: Request, query: _FolderQuery, tree: VolumeTree) -> Response:
         entries = await asyncio.to_thread(tree.entries, query.path, query.depth)
         return JSONResponse([_shown(entry) for entry in entries])
 
-    @operation("POST", _DIR, "Make a folder", {201: _VolumeEntryReply}, *_REFUSALS, access=_TOKEN)
+    @operation(f"POST {_DIR}", "Make a folder", {201: _VolumeEntryReply}, _REFUSALS, access=_TOKEN)
     async def make_folder(self, request: Request, query: _NewEntryQuery, tree: VolumeTree) -> Response:
         async with self._volumes.room(request.state.volume, 0):
             entry = await asyncio.to_thread(
@@ -152,18 +152,17 @@ class VolumeContentRoutes(Resource):
         return JSONResponse(_shown(entry), status_code=201)
 
     @operation(
-        "GET", _FILE, "The bytes of a file", {200: {"application/octet-stream": bytes}}, *_REFUSALS, access=_TOKEN
+        f"GET {_FILE}", "The bytes of a file", {200: {"application/octet-stream": bytes}}, _REFUSALS, access=_TOKEN
     )
     async def read(self, request: Request, query: _PathQuery, tree: VolumeTree) -> Response:
         descriptor = await asyncio.to_thread(tree.read, query.path)
         return StreamingResponse(_pieces(descriptor), media_type="application/octet-stream")
 
     @operation(
-        "PUT",
-        _FILE,
+        f"PUT {_FILE}",
         "Write a file",
         {201: _VolumeEntryReply},
-        *_REFUSALS,
+        _REFUSALS,
         access=_TOKEN,
         note="The file is there when all of the body has come.",
     )
@@ -180,18 +179,18 @@ class VolumeContentRoutes(Resource):
                 )
         return JSONResponse(_shown(entry), status_code=201)
 
-    @operation("GET", _PATH, "One file, folder or link", {200: _VolumeEntryReply}, *_REFUSALS, access=_TOKEN)
+    @operation(f"GET {_PATH}", "One file, folder or link", {200: _VolumeEntryReply}, _REFUSALS, access=_TOKEN)
     async def get(self, request: Request, query: _PathQuery, tree: VolumeTree) -> Response:
         return JSONResponse(_shown(await asyncio.to_thread(tree.entry, query.path)))
 
-    @operation("PATCH", _PATH, "Set owner, group and permissions", {200: _VolumeEntryReply}, *_REFUSALS, access=_TOKEN)
+    @operation(f"PATCH {_PATH}", "Set owner, group and permissions", {200: _VolumeEntryReply}, _REFUSALS, access=_TOKEN)
     async def change(
         self, request: Request, query: _PathQuery, body: _VolumeAttributesRequest, tree: VolumeTree
     ) -> Response:
         return JSONResponse(_shown(await asyncio.to_thread(tree.change, query.path, body.attributes)))
 
     @operation(
-        "DELETE", _PATH, "Remove a file, or a folder with all that is in it", {204: None}, *_REFUSALS, access=_TOKEN
+        f"DELETE {_PATH}", "Remove a file, or a folder with all that is in it", {204: None}, _REFUSALS, access=_TOKEN
     )
     async def remove(self, request: Request, query: _PathQuery, tree: VolumeTree) -> Response:
         await asyncio.to_thread(tree.remove, query.path, self._runtime.remove)

@@ -77,12 +77,12 @@ class VolumeRoutes(Resource):
         self._volumes = volumes
         self._keys = keys
 
-    @operation("GET", "/volumes", "List volumes, oldest first", {200: list[_ListedVolumeReply]})
+    @operation("GET /volumes", "List volumes, oldest first", {200: list[_ListedVolumeReply]})
     async def list_all(self, request: Request) -> Response:
         rows = self._volumes.all(owner_of(request))
         return JSONResponse([_ListedVolumeReply(volumeID=row.id, name=row.name) for row in rows])
 
-    @operation("POST", "/volumes", "Make an empty volume", {201: _VolumeReply}, 400, 500, 507)
+    @operation("POST /volumes", "Make an empty volume", {201: _VolumeReply}, (400, 500, 507))
     async def make(self, request: Request, body: _NewVolumeRequest) -> Response:
         try:
             row = await self._volumes.make(body.name, still_valid(request, self._keys).id)
@@ -90,11 +90,11 @@ class VolumeRoutes(Resource):
             raise ApiError(400, str(error)) from None
         return JSONResponse(self._shown(row), status_code=201)
 
-    @operation("GET", "/volumes/{volume_id}", "One volume", {200: _VolumeReply}, 404)
+    @operation("GET /volumes/{volume_id}", "One volume", {200: _VolumeReply}, (404,))
     async def get(self, request: Request) -> Response:
         return JSONResponse(self._shown(self._found(request)))
 
-    @operation("DELETE", "/volumes/{volume_id}", "Destroy a volume with all that is in it", {204: None}, 404, 409, 507)
+    @operation("DELETE /volumes/{volume_id}", "Destroy a volume with all that is in it", {204: None}, (404, 409, 507))
     async def remove(self, request: Request) -> Response:
         try:
             await self._volumes.remove(self._found(request))

@@ -1,4 +1,4 @@
-"""``POST /sandboxes``: what a create call may ask for, and how it is answered."""
+"""``POST /sandboxes``: the body of a create call, and the handler."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .operations import DEFAULT_TIMEOUT
 
 MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
 MAX_VARIABLES_BYTES = 1024 * 1024
-"""Of all variables together. Linux gives a program's arguments and variables 2 MiB, and commands bring some."""
+"""Of all variables together. Linux allows 2 MiB for arguments and variables, and commands add their own."""
 
 logger = logging.getLogger(__name__)
 
@@ -123,18 +123,10 @@ class CreateRoutes(Resource):
         self._creates = IdempotentCreates(sandboxes.store, sandboxes.secret)
 
     @operation(
-        "POST",
-        "/sandboxes",
+        "POST /sandboxes",
         "Make a sandbox",
         {201: SandboxReply},
-        400,
-        403,
-        404,
-        409,
-        422,
-        500,
-        503,
-        507,
+        (400, 403, 404, 409, 422, 500, 503, 507),
         also="/v2/sandboxes",
     )
     async def create(

@@ -58,7 +58,7 @@ _LABEL_PREFIX = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0
 
 @dataclass(frozen=True, slots=True)
 class Extensions:
-    """The wishes in the metadata of a create call.
+    """The settings in the metadata of a create call.
 
     Args:
         metadata: what the sandbox keeps and shows: no extension keys, and labels under their own names.
@@ -75,31 +75,31 @@ class Extensions:
     create_on_no_stock: bool
 
 
-def read_extensions(given: Mapping[str, str]) -> Extensions:
-    """Take the metadata of a create call apart.
+def read_extensions(metadata: Mapping[str, str]) -> Extensions:
+    """Split the metadata of a create call into settings and the sandbox's own metadata.
 
     Raises:
         ApiError: 400, naming the key and what is wrong with it.
     """
-    metadata: dict[str, str] = {}
-    for key, value in given.items():
+    own: dict[str, str] = {}
+    for key, value in metadata.items():
         if key in _KNOWN:
             continue
         if key.startswith(_LABEL):
-            metadata[_label(key.removeprefix(_LABEL), value)] = value
+            own[_label(key.removeprefix(_LABEL), value)] = value
         elif key.startswith(_RESERVED):
             _refuse(key, value)
         else:
-            metadata[key] = value
-    if _flag(given, _RETURN_IP):
-        metadata[_IP] = _OWN_ADDRESS
-    limits = [seconds for key in (_CLAIM_SECONDS, _READY_SECONDS) if (seconds := _seconds(given, key)) > 0]
+            own[key] = value
+    if _flag(metadata, _RETURN_IP):
+        own[_IP] = _OWN_ADDRESS
+    limits = [seconds for key in (_CLAIM_SECONDS, _READY_SECONDS) if (seconds := _seconds(metadata, key)) > 0]
     return Extensions(
-        metadata=metadata,
-        never_ends=_flag(given, _NEVER_TIMEOUT),
-        paused_seconds=_reserved(given.get(_RESERVE_PAUSED)),
+        metadata=own,
+        never_ends=_flag(metadata, _NEVER_TIMEOUT),
+        paused_seconds=_reserved(metadata.get(_RESERVE_PAUSED)),
         ready_seconds=min(limits) if limits else None,
-        create_on_no_stock=_flag(given, _CREATE_ON_NO_STOCK, "true"),
+        create_on_no_stock=_flag(metadata, _CREATE_ON_NO_STOCK, "true"),
     )
 
 
@@ -147,8 +147,8 @@ def _flag(metadata: Mapping[str, str], key: str, default: str = "false") -> bool
     return value == "true"
 
 
-def _seconds(given: Mapping[str, str], key: str) -> int:
-    text = given.get(key, "0")
+def _seconds(metadata: Mapping[str, str], key: str) -> int:
+    text = metadata.get(key, "0")
     if re.fullmatch(r"[+-]?[0-9]{1,18}", text) is None:
         raise ApiError(400, f"Bad extension param: invalid number [{text[:60]}]: {key} is a whole number of seconds")
     return int(text)

@@ -24,7 +24,7 @@ def read_metadata(query: Mapping[str, str], name: str) -> dict[str, str]:
     """Return the pairs of a metadata filter.
 
     The SDK percent-quotes every key and value, form-encodes the pairs, and its HTTP client encodes the whole once
-    more (e2b 2.8.0 ... 2.63.0); one layer is gone when this is called.
+    more (e2b 2.8.0 ... 2.63.0). The values of ``query`` have lost the last layer already.
 
     Raises:
         ApiError: 400 when a pair is not ``key=value``.

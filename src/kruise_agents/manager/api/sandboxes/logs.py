@@ -91,12 +91,10 @@ class LogRoutes(Resource):
         self._sandboxes = sandboxes
 
     @operation(
-        "GET",
-        "/sandboxes/{sandbox_id}/logs",
+        "GET /sandboxes/{sandbox_id}/logs",
         "What a sandbox's own program wrote, oldest first",
         {200: _LogsReply},
-        400,
-        404,
+        (400, 404),
     )
     async def v1(self, request: Request, query: _LogsQuery) -> Response:
         lines = await _lines(own_sandbox(request, self._sandboxes))
@@ -109,12 +107,10 @@ class LogRoutes(Resource):
         return JSONResponse(reply)
 
     @operation(
-        "GET",
-        "/v2/sandboxes/{sandbox_id}/logs",
+        "GET /v2/sandboxes/{sandbox_id}/logs",
         "What a sandbox's own program wrote, newest first unless asked otherwise",
         {200: _LogEntriesReply},
-        400,
-        404,
+        (400, 404),
     )
     async def v2(self, request: Request, query: _LogEntriesQuery) -> Response:
         lines = await _lines(own_sandbox(request, self._sandboxes))

@@ -72,18 +72,17 @@ class _LastMetricsReply(TypedDict):
 
 
 class MetricsRoutes(Resource):
-    """The routes of metrics. The application has them before the route of a sandbox called ``metrics``."""
+    """The routes of metrics, which come before the route of a sandbox that is called ``metrics``."""
 
     def __init__(self, sandboxes: SandboxService, usage: UsageHistory) -> None:
         self._sandboxes = sandboxes
         self._usage = usage
 
     @operation(
-        "GET",
-        "/sandboxes/metrics",
+        "GET /sandboxes/metrics",
         "What some sandboxes use now",
         {200: _LastMetricsReply},
-        400,
+        (400,),
         note="Sandboxes without samples, or of another key, are left out.",
     )
     async def of_several(self, request: Request, query: _LastMetricsQuery) -> Response:
@@ -94,12 +93,10 @@ class MetricsRoutes(Resource):
         return JSONResponse(_LastMetricsReply(sandboxes=last))
 
     @operation(
-        "GET",
-        "/sandboxes/{sandbox_id}/metrics",
+        "GET /sandboxes/{sandbox_id}/metrics",
         "What a sandbox used, oldest first",
         {200: list[_MetricReply]},
-        400,
-        404,
+        (400, 404),
     )
     async def of_one(self, request: Request, query: _HistoryQuery) -> Response:
         start, end = query.start, query.end

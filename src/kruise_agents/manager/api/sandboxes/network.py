@@ -69,13 +69,10 @@ class NetworkRoutes(Resource):
         self._sandboxes = sandboxes
 
     @operation(
-        "PUT",
-        "/sandboxes/{sandbox_id}/network",
+        "PUT /sandboxes/{sandbox_id}/network",
         "Replace what the sandbox may reach outside; what is left out is cleared",
         {204: None},
-        400,
-        404,
-        500,
+        (400, 404, 500),
     )
     async def replace(self, request: Request, body: _NetworkRequest) -> Response:
         rules = egress_rules(body.allow_out, body.deny_out, body.allow_internet_access, self._sandboxes)

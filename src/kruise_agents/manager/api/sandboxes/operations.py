@@ -90,30 +90,28 @@ class SandboxRoutes(Resource):
         self._v1_only = v1_only
 
     @operation(
-        "GET",
-        "/sandboxes",
+        "GET /sandboxes",
         "List running sandboxes, newest first unless asked otherwise",
         {200: list[ListedSandboxReply]},
-        400,
+        (400,),
     )
     async def list_running(self, request: Request, query: RunningListQuery) -> Response:
         return self._listed(request, query, frozenset({"running"}))
 
     @operation(
-        "GET",
-        "/v2/sandboxes",
+        "GET /v2/sandboxes",
         "List sandboxes, newest first unless asked otherwise",
         {200: list[ListedSandboxReply]},
-        400,
+        (400,),
     )
     async def list_all(self, request: Request, query: ListQuery) -> Response:
         return self._listed(request, query, query.state)
 
-    @operation("GET", _SANDBOX, "One sandbox in full", {200: SandboxDetailReply}, 404)
+    @operation(f"GET {_SANDBOX}", "One sandbox in full", {200: SandboxDetailReply}, (404,))
     async def get(self, request: Request) -> Response:
         return JSONResponse(sandbox_detail(self._found(request), request.state.domain))
 
-    @operation("DELETE", _SANDBOX, "End a sandbox", {204: None}, 404)
+    @operation(f"DELETE {_SANDBOX}", "End a sandbox", {204: None}, (404,))
     async def kill(self, request: Request) -> Response:
         sandbox = self._found(request)
         if not await self._sandboxes.kill(sandbox.id):
@@ -121,12 +119,10 @@ class SandboxRoutes(Resource):
         return Response(status_code=204)
 
     @operation(
-        "POST",
-        f"{_SANDBOX}/connect",
+        f"POST {_SANDBOX}/connect",
         "Join a sandbox: the life of a running one is only ever prolonged (200), a paused one is resumed (201)",
         {200: SandboxReply, 201: SandboxReply},
-        *_CHANGE,
-        409,
+        (*_CHANGE, 409),
         also=f"/v2{_SANDBOX}/connect",
     )
     async def connect(self, request: Request, body: _ConnectRequest) -> Response:
@@ -139,7 +135,7 @@ class SandboxRoutes(Resource):
         resumed = await self._sandboxes.operations.resume(sandbox, body.seconds, memory=body.memory)
         return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201 if resumed else 200)
 
-    @operation("POST", f"{_SANDBOX}/resume", "Resume a paused sandbox", {201: SandboxReply}, *_CHANGE, 409)
+    @operation(f"POST {_SANDBOX}/resume", "Resume a paused sandbox", {201: SandboxReply}, (*_CHANGE, 409))
     async def resume(self, request: Request, body: _ConnectRequest) -> Response:
         sandbox = self._found(request)
         if sandbox.state is State.RUNNING:
@@ -148,13 +144,13 @@ class SandboxRoutes(Resource):
         return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201)
 
     @operation(
-        "POST", f"{_SANDBOX}/pause", "Pause a sandbox, with its processes or only with its files", {204: None}, *_CHANGE
+        f"POST {_SANDBOX}/pause", "Pause a sandbox, with its processes or only with its files", {204: None}, _CHANGE
     )
     async def pause(self, request: Request, headers: _PauseHeaders, body: _PauseRequest) -> Response:
         await self._sandboxes.operations.pause(self._found(request), memory=body.memory, kept=headers.kept)
         return Response(status_code=204)
 
-    @operation("POST", f"{_SANDBOX}/timeout", "Set the end time, sooner or later than before", {204: None}, *_CHANGE)
+    @operation(f"POST {_SANDBOX}/timeout", "Set the end time, sooner or later than before", {204: None}, _CHANGE)
     async def set_timeout(self, request: Request, body: _TimeoutRequest) -> Response:
         sandbox = self._found(request, State.RUNNING)
         if body.timeout <= 0:
@@ -163,20 +159,17 @@ class SandboxRoutes(Resource):
             await self._sandboxes.operations.set_timeout(sandbox, min(body.timeout, MAX_TIMEOUT))
         return Response(status_code=204)
 
-    @operation("POST", f"{_SANDBOX}/refreshes", "Let a sandbox live at least some seconds more", {204: None}, *_CHANGE)
+    @operation(f"POST {_SANDBOX}/refreshes", "Let a sandbox live at least some seconds more", {204: None}, _CHANGE)
     async def refresh(self, request: Request, body: _RefreshRequest) -> Response:
         sandbox = self._found(request, State.RUNNING)
         await self._sandboxes.operations.extend(sandbox, min(max(body.duration, LEAST_REFRESH), MAX_TIMEOUT))
         return Response(status_code=204)
 
     @operation(
-        "POST",
-        f"{_SANDBOX}/traffic-access-token",
+        f"POST {_SANDBOX}/traffic-access-token",
         "A new traffic access token for a protected sandbox",
         {200: TrafficTokenReply},
-        400,
-        404,
-        409,
+        (400, 404, 409),
         note="Only below /kruise/api. Earlier tokens stay valid until their own end.",
     )
     async def new_traffic_token(self, request: Request) -> Response:
