@@ -1,4 +1,4 @@
-"""What a request is meant for, and how each of the three shapes writes it."""
+"""The target of a request, and the three shapes in which a request carries its target."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Scheme: TypeAlias = Literal["https", "http"]
 
 
 class Shape(StrEnum):
-    """The three ways in which a request can carry its target."""
+    """A way in which a request carries its target."""
 
     PRIVATE = "private"
     """In the path: ``<domain>/kruise/<sandbox id>/<port>/<path>``."""
     NATIVE = "native"
     """In the host: ``<port>-<sandbox id>.<domain>/<path>``."""
     HEADERS = "headers"
-    """In ``E2b-Sandbox-Id`` and ``E2b-Sandbox-Port``; host and path say nothing."""
+    """In the headers ``E2b-Sandbox-Id`` and ``E2b-Sandbox-Port``; host and path say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxTarget:
-    """This sandbox, this port, this path.
+    """A path at a port of a sandbox.
 
-    ``path`` is what the application in the sandbox sees: it begins with ``/`` and keeps the query,
-    undecoded and not normalised.
+    The application in the sandbox sees ``path``, which begins with ``/`` and has the query, not decoded and not
+    normalised.
     """
 
     sandbox_id: str
@@ -44,10 +44,10 @@ class SandboxTarget:
 
 @dataclass(frozen=True, slots=True)
 class ApiTarget:
-    """A route of the control plane.
+    """A route of the API.
 
-    ``path`` is the route without any prefix, query included, for example ``/sandboxes``. ``private`` says
-    whether it came through ``/kruise/api`` (it decides how the reply names the domain).
+    ``path`` is the route with its query and without any prefix, for example ``/sandboxes``. ``private`` says whether
+    the request came through ``/kruise/api``, which decides how the reply names the domain.
     """
 
     path: str = "/"
@@ -59,7 +59,7 @@ Target: TypeAlias = SandboxTarget | ApiTarget
 
 @dataclass(frozen=True, slots=True)
 class WireAddress:
-    """What stands on the wire: the authority (``Host``), the request target and the routing headers."""
+    """The parts of a request on the wire: the authority (``Host``), the request target and the routing headers."""
 
     authority: str
     target: str
@@ -70,7 +70,7 @@ def check_port(port: int) -> int:
     """Return ``port`` if it can be a TCP port.
 
     Raises:
-        PortError: it is outside 1 ... 65535.
+        PortError: The port is outside 1 ... 65535.
     """
     if not 1 <= port <= MAX_PORT:
         raise PortError(port)
@@ -78,29 +78,29 @@ def check_port(port: int) -> int:
 
 
 def api_url(scheme: Scheme, domain: str) -> str:
-    """The private base URL of the API, for example ``https://your.domain/kruise/api``."""
+    """Return the private base URL of the API, for example ``https://your.domain/kruise/api``."""
     return f"{scheme}://{domain}{API_PREFIX}"
 
 
 def sandbox_host(domain: str, sandbox_id: str, port: int) -> str:
-    """The private address of a sandbox's port without a scheme: ``your.domain/kruise/<sandbox id>/<port>``."""
+    """Return the private address of a sandbox's port without a scheme: ``your.domain/kruise/<sandbox id>/<port>``."""
     return f"{domain}{PREFIX}/{sandbox_id}/{port}"
 
 
 def sandbox_url(scheme: Scheme, domain: str, sandbox_id: str, port: int) -> str:
-    """The private base URL of a sandbox's port."""
+    """Return the private base URL of a sandbox's port."""
     return f"{scheme}://{sandbox_host(domain, sandbox_id, port)}"
 
 
 def build(target: Target, domain: str, shape: Shape = Shape.PRIVATE) -> WireAddress:
-    """Write ``target`` in one of the three shapes, so that :func:`~.routing.parse` reads it back.
+    """Write ``target`` in one of the three shapes. :func:`~.routing.parse` reads the result back.
 
-    An API target has no header shape of its own: natively and with headers it goes to ``api.<domain>``.
+    An API target has no header shape of its own: natively and with headers, the request goes to ``api.<domain>``.
 
     Raises:
-        AddressError: the target cannot be written in that shape: an empty id, an id with characters that
+        AddressError: The target cannot be written in that shape: an empty id, an id with characters that
             a host cannot carry, or an application path that the server would read as a private one.
-        PortError: the port is outside 1 ... 65535.
+        PortError: The port is outside 1 ... 65535.
     """
     if isinstance(target, ApiTarget):
         if shape is Shape.PRIVATE:
@@ -123,18 +123,17 @@ def build(target: Target, domain: str, shape: Shape = Shape.PRIVATE) -> WireAddr
 
 
 def is_private_path(target: str) -> bool:
-    """Whether a request target is a private one: its first path segment is exactly ``kruise``.
+    """Return True if the first path segment of a request target is exactly ``kruise``.
 
-    Stricter than OpenKruise's manager, which compares the string prefix, so that ``/kruised`` stays an
-    application's own path.
+    OpenKruise's manager compares the string prefix instead. Here ``/kruised`` stays an application's own path.
     """
     return _is_below(target, PREFIX)
 
 
 def is_private_api_path(target: str) -> bool:
-    """Whether a request target is the private API: its first segments are exactly ``kruise`` and ``api``.
+    """Return True if the first path segments of a request target are exactly ``kruise`` and ``api``.
 
-    Stricter than OpenKruise's manager, whose string prefix also catches sandbox ids that begin with ``api``.
+    The string prefix of OpenKruise's manager also catches sandbox ids that begin with ``api``.
     """
     return _is_below(target, API_PREFIX)
 

@@ -1,4 +1,4 @@
-"""Domains: what a user may give as one, and which one a server names in its replies."""
+"""Domains: the forms that a user may give, and the domain that a server names in its replies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..errors import DomainError
 from .addresses import API_HOST_PREFIX, is_private_path
 
-# The second and third: what becomes of a scheme when a colon or a slash is forgotten.
+# The second and third alternative: a scheme with a forgotten colon or slash.
 _SCHEME = re.compile(r"^(?:[a-zA-Z][a-zA-Z0-9+.\-]*:/{1,2}|(?:https?|wss?)(?::(?=[^0-9]|$)|//)|//)")
 _NOT_IN_A_DOMAIN = (
     (_SCHEME, "has a scheme"),
@@ -28,7 +28,7 @@ _MAX_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A host, in brackets when it is an IPv6 address, and a port or none. ``str()`` gives ``host[:port]``."""
+    """A host (an IPv6 address in brackets) and perhaps a port. ``str()`` gives ``host[:port]``."""
 
     host: str
     port: int | None = None
@@ -40,15 +40,15 @@ class Domain:
 def parse_domain(text: str) -> Domain:
     """Read a domain as a user gives it: ``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``.
 
-    Surrounding blanks, trailing slashes and one trailing dot are dropped; the host is lower-cased.
+    Surrounding blanks, trailing slashes and one trailing dot are dropped, and the host is lower-cased.
 
     Raises:
-        DomainError: anything else. The message shows the value and, where one can be guessed, the right form.
+        DomainError: The text is anything else. The message shows the value and, if it can be guessed, the right form.
     """
     value = text.strip().rstrip("/")
-    for mark, what in _NOT_IN_A_DOMAIN:
+    for mark, problem in _NOT_IN_A_DOMAIN:
         if mark.search(value):
-            raise _wrong(text, what, _without_url_parts(value))
+            raise _wrong(text, problem, _without_url_parts(value))
     if not value:
         raise DomainError("the domain is empty; give a host, or host:port, such as 'your.domain.com'")
     return _ipv6(text, value) if value.startswith("[") else _name(text, value)
@@ -89,7 +89,7 @@ def _port(text: str, port: str | None) -> int | None:
 
 
 def _in_ascii(host: str, rest: str) -> str | None:
-    """The form in which DNS has an international name; None where there is none."""
+    """Return the form in which DNS has an international name, or None if there is no such form."""
     try:
         ascii_host = host.encode("idna").decode("ascii")
     except UnicodeError:
@@ -102,20 +102,20 @@ def _without_url_parts(value: str) -> str:
     return re.sub(r"\s+", "", authority.rpartition("@")[2])
 
 
-def _wrong(text: str, what: str, suggestion: str | None) -> DomainError:
+def _wrong(text: str, problem: str, suggestion: str | None) -> DomainError:
     hint = "give a host, or host:port, such as 'your.domain.com'"
     if suggestion:
-        with suppress(DomainError):  # the rest may be wrong too; then the general hint stands
+        with suppress(DomainError):  # the suggestion may be wrong too; then the general hint stands
             hint = f"use {str(parse_domain(suggestion))!r}"
-    return DomainError(f"domain {text!r} {what}; {hint}")
+    return DomainError(f"domain {text!r} {problem}; {hint}")
 
 
 def domain_for_reply(authority: str, target: str) -> str | None:
-    """The ``domain`` that a server without a fixed one gives in its replies: the one the client used.
+    """Return the domain that the client used, which a server without a fixed domain names in its replies.
 
-    Parameters:
-        authority: the ``Host`` header of the API request, as sent. ``X-Forwarded-Host`` is never used.
-        target: the request target; a private path keeps case and a leading ``api.``, a native one does not.
+    Args:
+        authority: The ``Host`` header of the API request, as sent. ``X-Forwarded-Host`` is never used.
+        target: The request target. With a private path, the domain keeps its case and a leading ``api.``.
 
     Returns:
         The domain, or None when the header leaves nothing (the API answers 400).

@@ -1,7 +1,7 @@
-"""API keys in the form that every SDK accepts: reversible, no protection, as secret as the key itself.
+"""The encoded form of API keys, which every SDK accepts. It can be decoded, and is as secret as the key itself.
 
-e2b 2.25.0 ... 2.45.1 refuse a key that is not ``e2b_`` and lower-case hex digits. OpenKruise's keys are any text,
-so its manager takes this form as a second spelling of each.
+e2b 2.25.0 ... 2.45.1 refuse a key that is not ``e2b_`` and lower-case hex digits. OpenKruise's keys are any text, so
+OpenKruise's manager accepts this form as a second spelling of each key.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _ENCODED = re.compile(rf"{_PREFIX}{_MAGIC}(?P<length>[0-9a-f]{{8}})(?P<body>[0-9
 
 
 def encode_key(raw: str | bytes) -> str:
-    """The encoded form of a key: 38 characters and two for each byte.
+    """Return the encoded form of a key, which has 38 characters and two for each byte.
 
-    Parameters:
-        raw: the key; text counts as UTF-8.
+    Args:
+        raw: The key. Text is encoded as UTF-8.
 
     Raises:
-        ValueError: the key is longer than the form has room for, or text with half a surrogate pair.
+        ValueError: The key is too long for the form, or is text with half a surrogate pair.
     """
     data = raw.encode() if isinstance(raw, str) else raw
     if len(data) > _MAX_BYTES:
@@ -35,9 +35,9 @@ def encode_key(raw: str | bytes) -> str:
 
 
 def decode_key(key: str) -> bytes | None:
-    """The raw bytes of an encoded key; None when ``key`` is not one, and so is a raw key itself.
+    """Return the raw bytes of an encoded key, or None if ``key`` is not encoded.
 
-    A key that only looks similar is no error: an E2B key is ``e2b_`` and hex digits as well.
+    A key that only looks similar is not an error: an E2B key is ``e2b_`` and hex digits as well.
     """
     match = _ENCODED.fullmatch(key)
     if match is None:

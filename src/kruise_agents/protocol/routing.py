@@ -1,8 +1,8 @@
-"""Reading a request: which sandbox and port, or which API route, it is meant for.
+"""The parser of requests: it finds the sandbox and port, or the API route, that a request is meant for.
 
-Works on the raw request target, before any percent-decoding and without normalising ``..`` or ``//``, as
-OpenKruise's manager does. Where its rules are accidents (string prefixes, ``+3000`` as a port, an empty id)
-these are stricter; where they are needlessly strict (``/kruise/<id>/3000?x=1``) these are kinder.
+It reads the raw request target, before any percent-decoding and without normalising ``..`` or ``//``, as OpenKruise's
+manager does. It is stricter where that manager's rules are accidents (string prefixes, ``+3000`` as a port, an empty
+id), and kinder where they are needlessly strict (``/kruise/<id>/3000?x=1``).
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def parse(
     sandbox_id: str | None = None,
     sandbox_port: str | None = None,
 ) -> Target:
-    """Say what a request is meant for.
+    """Return the target of a request.
 
-    Order: a private path; the native API host (``api.<domain>``); the routing headers; the native sandbox
+    Read in this order: a private path, the native API host (``api.<domain>``), the routing headers, the native sandbox
     host.
 
-    Parameters:
-        authority: the ``Host`` header (or HTTP/2 ``:authority``), as sent.
-        target: the raw request target: path and query.
-        sandbox_id: value of ``E2b-Sandbox-Id``; empty counts as absent.
-        sandbox_port: value of ``E2b-Sandbox-Port``; absent or empty means envd's port, 49983.
+    Args:
+        authority: The ``Host`` header (or HTTP/2 ``:authority``), as sent.
+        target: The raw request target: path and query.
+        sandbox_id: The value of ``E2b-Sandbox-Id``; empty counts as absent.
+        sandbox_port: The value of ``E2b-Sandbox-Port``; absent or empty means envd's port, 49983.
 
     Raises:
-        AddressError: the request maps to nothing.
-        PortError: it names a port outside 1 ... 65535.
+        AddressError: The request maps to nothing.
+        PortError: The request names a port outside 1 ... 65535.
     """
     if is_private_api_path(target):
         return ApiTarget(_rooted(target[len(API_PREFIX) :]), private=True)
@@ -74,9 +74,9 @@ def _private_sandbox(target: str) -> SandboxTarget:
     return SandboxTarget(sandbox_id, port, f"/{rest if slash else ''}{mark}{query}")
 
 
-def _port(text: str, what: str) -> int:
+def _port(text: str, place: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise AddressError(f"invalid {what} value: {text}")
+        raise AddressError(f"invalid {place} value: {text}")
     return int(text)
 
 

@@ -64,7 +64,7 @@ def members(bits: int) -> Iterable[int]:
     return (number for number in range(bits.bit_length()) if bits >> number & 1)
 
 
-def _check(result: int, what: str) -> None:
+def _check(result: int, step: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+        raise OSError(number, f"{step}: {os.strerror(number)}")

@@ -197,7 +197,7 @@ def _label(pid: str) -> str:
         return ""
 
 
-def _check(result: int, what: str) -> None:
+def _check(result: int, step: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+        raise OSError(number, f"{step}: {os.strerror(number)}")
