@@ -8,7 +8,6 @@ listen queue instead of failing.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
 import logging
 import os
@@ -28,6 +27,7 @@ from .control import ControlRoutes
 from .end_of_life import EndTimer, ParentPipe
 from .envd import Envd
 from .linux.pid1 import supervise
+from .linux.process import set_process_name
 from .linux.user_namespace import become_root_of_sandbox
 from .relay import Relay
 from .state import SandboxState
@@ -36,7 +36,6 @@ from .sudo import SudoServer
 if TYPE_CHECKING:
     from .code_interpreter.forked_kernel import WaitingKernel
 
-_PR_SET_NAME = 15
 _DESCRIPTORS = 65536
 _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 _NO_CORE_HELPER = 1
@@ -176,11 +175,6 @@ def _allow_many_descriptors() -> None:
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def set_process_name(name: str) -> None:
-    """Name this process, so that ``pkill python`` ends the programs that are meant, and not the sandbox."""
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, os.fsencode(name)[:15], 0, 0, 0)
 
 
 def _listener(descriptor: int) -> socket.socket:

@@ -136,11 +136,7 @@ class SandboxProcess:
         return process is not None
 
     async def attach(self, rules: EgressRules) -> None:
-        """Connect the launched or found program to the outside, where it has a network of its own.
-
-        Raises:
-            StartError: The connection could not be made.
-        """
+        """Connect the program to the outside, if it has its own network. Raises StartError where that fails."""
         if self._process is None or not self._runtime.own_network:
             return
         try:
@@ -149,11 +145,7 @@ class SandboxProcess:
             raise StartError(self._report(f"could not be connected to the internet: {error}")) from error
 
     async def change_rules(self, rules: EgressRules) -> None:
-        """Change what the sandbox may reach outside.
-
-        Raises:
-            OSError: The kernel refused.
-        """
+        """Change what the sandbox may reach outside. Raises OSError if the kernel refuses."""
         if self._connection is not None:
             await asyncio.to_thread(self._connection.change, rules)
 

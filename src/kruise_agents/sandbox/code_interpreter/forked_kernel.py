@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..linux.descriptors import close_all_but
+from ..linux.process import close_all_but
 
 _ORDER_BYTES = 65536
 # Any other variable could change how Python or the C library starts, and both have started already.

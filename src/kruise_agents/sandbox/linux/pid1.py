@@ -7,13 +7,14 @@ does both: it reaps every descendant, and ends all descendants when the sandbox 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+
+from .process import check, libc
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -26,11 +27,11 @@ def supervise(run: Callable[[], int]) -> int:
 
     SIGTERM and SIGINT are passed on to the child.
     """
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    check(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "becoming the reaper")
     child = os.fork()
     if child == 0:
         # Without its supervisor the program ends too, and takes along what it has started.
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        check(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0), "ending with the parent")
         code = run()
         _end_descendants()
         os._exit(code)
@@ -88,10 +89,3 @@ def _descendants(pid: int) -> list[int]:
             with contextlib.suppress(OSError):
                 children += [int(child) for child in (thread / "children").read_text().split()]
     return [below for child in children for below in (child, *_descendants(child))]
-
-
-def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

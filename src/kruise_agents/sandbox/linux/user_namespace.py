@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import capabilities
+from .process import libc
 
 COUNT = 65535
 """The number of ids that the manager maps."""
@@ -30,7 +31,6 @@ _NESTED_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 _LOWEST_OPEN_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _MACHINES = ("dev", "proc", "sys", "usr")
 """Folders in ``/`` that are the machine's."""
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become_root_of_sandbox(home: Path) -> None:
@@ -56,7 +56,7 @@ def become_root_of_sandbox(home: Path) -> None:
     os.setresuid(0, 0, 0)
     _keep_capabilities()
     # After a change of ids, /proc/self belongs to a user outside.
-    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def _give(path: Path, inner: int, *, whole: bool, leave: Path | None = None) -> None:
@@ -84,7 +84,7 @@ def _enter() -> None:
     if helper == 0:
         _map_ids(own_pid, ready_read, ready_write)
     os.close(ready_read)
-    if _libc.unshare(_CLONE_NEWUSER) != 0:
+    if libc.unshare(_CLONE_NEWUSER) != 0:
         number = ctypes.get_errno()
         os.close(ready_write)
         os.waitpid(helper, 0)

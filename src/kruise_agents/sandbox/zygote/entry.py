@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ...protocol.control import FORK_REQUEST_BYTES, ForkOrder, ForkRequest
 from ..linux import capabilities
-from ..linux.descriptors import close_all_but
+from ..linux.process import check, close_all_but, libc
 from ..linux.seccomp import filter_program
 
 _POLL_SECONDS = 0.0005
@@ -44,7 +44,6 @@ _SECCOMP_MODE_FILTER = 2
 _PR_SET_NO_NEW_PRIVS = 38
 _INSTRUCTION_BYTES = 8
 _RESOURCES = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(connection: int) -> ForkOrder:
@@ -73,7 +72,7 @@ def enter(connection: int) -> ForkOrder:
     model.impose()
     _leave_behind()
     # After a change of ids and rights, /proc/self belongs to a user outside.
-    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     os.environ.clear()
     os.environ.update(order.environment)
     time.tzset()  # /etc may be another one
@@ -137,11 +136,7 @@ class _Model:
         )
 
     def impose(self) -> None:
-        """Give this process, and all that it starts, these and no more.
-
-        Raises:
-            OSError: The kernel refused a step.
-        """
+        """Give this process, and all that it starts, these and no more."""
         os.sched_setaffinity(0, self.processors)
         for kind, limit in self.limits.items():
             if resource.getrlimit(kind) != limit:
@@ -149,7 +144,7 @@ class _Model:
         capabilities.bound(self.bounding)
         capabilities.hold(self.effective, self.permitted, self.inheritable)
         capabilities.hand_on(self.ambient)
-        _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
+        check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
         _install_filter()
 
 
@@ -161,11 +156,11 @@ def _install_filter() -> None:
     code = filter_program()
     if code:
         program = _Program(len(code) // _INSTRUCTION_BYTES, code)
-        _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "the filter")
+        check(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "the filter")
 
 
 def _cross(handle: int, namespaces: int, directory: str) -> None:
-    _check(_libc.setns(handle, namespaces), "entering the sandbox")
+    check(libc.setns(handle, namespaces), "entering the sandbox")
     os.close(handle)
     os.chdir(directory)
 
@@ -195,9 +190,3 @@ def _label(pid: str) -> str:
         return Path(f"/proc/{pid}/attr/current").read_text(encoding="utf-8", errors="replace").strip("\0\n")
     except OSError:
         return ""
-
-
-def _check(result: int, step: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{step}: {os.strerror(number)}")

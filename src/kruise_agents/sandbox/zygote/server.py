@@ -16,9 +16,9 @@ from pathlib import Path
 from ...protocol.control import FORKED, TRIAL_OUTPUT, ZYGOTE_READY, ForkOrder, ProgramArguments, program_argv
 from ..code_interpreter import forked_kernel
 from ..code_interpreter.kernel import forked as kernel_in_fork
-from ..linux.descriptors import close_all_but
+from ..linux.process import close_all_but, set_process_name
 from ..linux.user_namespace import become_root_of_sandbox
-from ..main import begin, run, set_process_name
+from ..main import begin, run
 from .entry import enter
 
 _LATER = (
