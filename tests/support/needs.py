@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 
-from .managers import available_runtime, one_user_because, reads_volumes
+from .managers import PREFORK, available_runtime, one_user_because, reads_volumes
 
 _OLDEST_NODE = (20, 18)  # the version that e2b 2.51.0 asks for
 
@@ -18,6 +18,10 @@ def missing(need: str) -> str | None:
 
 def _no_namespaces() -> str | None:
     return None if available_runtime() == "bubblewrap" else "this machine permits no namespaces"
+
+
+def _no_zygote() -> str | None:
+    return _no_namespaces() or (None if PREFORK else "this run is without the zygote (KRUISE_AGENTS_PREFORK=0)")
 
 
 def _one_user() -> str | None:
@@ -41,6 +45,7 @@ def _no_node() -> str | None:
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "namespaces": _no_namespaces,
     "several users": _one_user,
+    "a zygote": _no_zygote,
     "contents of volumes": _unreadable_volumes,
     "node": _no_node,
 }
