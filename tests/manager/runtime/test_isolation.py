@@ -209,7 +209,8 @@ class TestProcesses:
     def test_nothing_runs_on_after_the_end(self, host: RunningManager) -> None:
         before = set(descendants(host.process.pid))
         mark = str(random.randrange(10**8, 10**9))  # this test may run beside itself
-        stubborn = f"trap '' TERM INT HUP QUIT; for i in 1 2 3; do (setsid sh -c \"trap '' TERM; sleep {mark}\" &) ; done; wait"
+        sleeper = f"(setsid sh -c \"trap '' TERM; sleep {mark}\" &)"
+        stubborn = f"trap '' TERM INT HUP QUIT; for i in 1 2 3; do {sleeper} ; done; wait"
         with patch_e2b(False), Sandbox.create(domain=host.domain, api_key=host.api_key) as sandbox:
             sandbox.commands.run(stubborn, background=True)
             sandbox.run_code(f"import os\nif os.fork() == 0:\n    os.setsid(); os.execlp('sleep', 'sleep', '{mark}')")
