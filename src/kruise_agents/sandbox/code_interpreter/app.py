@@ -30,10 +30,8 @@ CLOSE_SECONDS = 1.0  # the time that answers have to report that their kernel wa
 class CodeInterpreter:
     """The code interpreter of one sandbox; ``app`` is its ASGI application.
 
-    Args:
-        state: the state of the sandbox.
-        kernel_folder: the folder of sockets and connection files, made if missing; its name must be short.
-        first: a fork to use for the first Python kernel.
+    ``kernel_folder`` is made if missing and holds sockets and connection files, so its name must be short. ``first`` is
+    a fork to use for the first Python kernel.
     """
 
     def __init__(self, state: SandboxState, kernel_folder: Path, first: WaitingKernel | None = None) -> None:

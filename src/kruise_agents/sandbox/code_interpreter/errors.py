@@ -26,7 +26,7 @@ class InvalidRequestError(CodeInterpreterError):
 
 
 class ContextNotFoundError(CodeInterpreterError):
-    """No context has this id, or the context was removed."""
+    """A context that does not exist, or was removed."""
 
     def __init__(self, context_id: str) -> None:
         super().__init__(f"Context {context_id} not found")
@@ -37,7 +37,7 @@ class KernelError(CodeInterpreterError):
 
 
 class LanguageError(KernelError):
-    """No kernel exists for this language."""
+    """A language without a kernel."""
 
 
 class KernelStartError(KernelError):

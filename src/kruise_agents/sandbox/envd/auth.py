@@ -46,12 +46,8 @@ class AccessTokenMiddleware:
 def sign(path: str, operation: Operation, username: str, token: str, expiration: str | None = None) -> str:
     """Return the signature of a request.
 
-    Args:
-        path: the ``path`` parameter exactly as sent, or the empty string.
-        operation: the operation that the URL permits.
-        username: the ``username`` parameter, or the empty string.
-        token: the access token of the sandbox.
-        expiration: the ``signature_expiration`` parameter, unix seconds as text, if there is one.
+    ``path`` and ``username`` are the parameters exactly as sent, or empty strings. ``expiration`` is the parameter
+    ``signature_expiration``, unix seconds as text.
     """
     raw = f"{path}:{operation}:{username}:{token}"
     if expiration is not None:

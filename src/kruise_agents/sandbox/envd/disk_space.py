@@ -70,8 +70,8 @@ class DiskUsage:
     """The space that a sandbox's own files take; an answer may be a second old, or older for a large tree.
 
     The files are measured as ``du -x`` does, without what is mounted from elsewhere: the machine's folders, which a
-    sandbox sees read-only, may lie on the same file system. No program is started for this, because a sandbox may be at
-    the limit of its processes.
+    sandbox sees read-only, may lie on the same file system. No program is started, because a sandbox may be at the
+    limit of its processes.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:

@@ -35,13 +35,10 @@ _MEM_TOTAL = re.compile(r"^MemTotal:\s+(\d+) kB$", re.MULTILINE)
 
 
 class Metrics:
-    """The measurements of one sandbox.
+    """The measurements of one sandbox; without limits in bytes, those of the machine hold.
 
-    Args:
-        folders: the folders of the sandbox's own files; none lies in another.
-        root: the first process of the sandbox; the default is the parent of this program, which adopts orphans.
-        memory: the memory limit in bytes; None: the machine's.
-        disk: the disk limit in bytes; None: the machine's.
+    ``root`` is the first process of the sandbox, by default this program's parent, which adopts orphans. No folder lies
+    in another.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ _GROUP_FILE = Path("/etc/group")
 
 
 class UnknownUserError(Exception):
-    """A request names a user that this sandbox does not have."""
+    """A user that this sandbox does not have."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"user: unknown user {name}")

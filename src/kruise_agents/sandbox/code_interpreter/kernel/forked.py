@@ -51,13 +51,7 @@ def load() -> frozenset[str]:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], modules: frozenset[str]) -> int:
-    """Run the kernel that ``command`` would have started, and return the exit code.
-
-    Args:
-        command: the interpreter, the program, and its arguments.
-        environment: the whole environment.
-        modules: the names of a kernel's modules, from :func:`load`.
-    """
+    """Run the kernel that ``command`` would have started with ``modules`` from :func:`load`; return the exit code."""
     _hide(modules)
     os.environ.clear()
     # As Python does in the C locale (PEP 538), which is in effect when no variable names another.

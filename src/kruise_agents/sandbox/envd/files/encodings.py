@@ -47,11 +47,7 @@ async def gzipped(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 async def gunzip(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield the content of one or more gzip members, in pieces of bounded size whatever the compression ratio.
-
-    Raises:
-        HttpError: the body is broken or cut off.
-    """
+    """Yield the content of gzip members in pieces of bounded size; raise HttpError if they are broken or cut off."""
     member = zlib.decompressobj(_GZIP)
     started = False
     async for chunk in chunks:

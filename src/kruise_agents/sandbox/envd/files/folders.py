@@ -11,7 +11,7 @@ _FOLDER_MODE = 0o755
 
 
 class NotAFolderError(Exception):
-    """A file stands where a folder is needed."""
+    """A file that stands where a folder is needed."""
 
     def __init__(self, path: str) -> None:
         super().__init__(f"path is a file: {path}")

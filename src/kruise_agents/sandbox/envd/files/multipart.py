@@ -36,15 +36,9 @@ class FilePart:
 
 
 async def read_form(content_type: str, content: AsyncIterable[bytes], spool: Spool) -> list[FilePart]:
-    """Return the files of a form in order; parts with other names are left out.
+    """Return the files of a form in order, with their content in ``spool``; parts with other names are left out.
 
-    Args:
-        content_type: the header of the request, which names the boundary.
-        content: the body.
-        spool: receives the content of the files, one after another.
-
-    Raises:
-        HttpError: the form is broken, or incomplete although the body has its full length.
+    A form that is broken raises HttpError, also one that is incomplete although the body has its full length.
     """
     boundary = _parameters(content_type).get("boundary")
     if not boundary:

@@ -7,7 +7,7 @@ import os
 
 
 class InputClosedError(Exception):
-    """The input was closed, or the process has ended."""
+    """An input that was closed, or whose process has ended."""
 
 
 class Input:

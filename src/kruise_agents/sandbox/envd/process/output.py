@@ -15,7 +15,7 @@ _LAST_BYTES = 1024 * 1024
 
 
 class Output:
-    """A pipe, or the master side of a terminal. The output closes itself at the end of file.
+    """A pipe, or the master side of a terminal, which the output closes at the end of file.
 
     Args:
         descriptor: owned, and closed, by the output.

@@ -17,7 +17,7 @@ _SHELL = ("/bin/sh", "-c", 'exec "$0" "$@"')
 
 
 class SpawnError(Exception):
-    """The program cannot be started; the text says why."""
+    """A program that cannot be started; the text says why."""
 
 
 def spawn(

@@ -22,13 +22,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class WatchService:
-    """Watches for clients that hold a stream open and for clients that poll.
+    """Watches for clients that hold a stream open and for clients that poll."""
 
-    Args:
-        path_of: reads the ``path`` of a request.
-        entry_of: returns the ``EntryInfo`` of a path; raises OSError where nothing is.
-    """
-
+    # The functions read the ``path`` of a request, and return the ``EntryInfo`` of a path or raise OSError.
     def __init__(self, path_of: Callable[[Message, Call], str], entry_of: Callable[[str], dict[str, Any]]) -> None:
         self._path_of = path_of
         self._entry_of = entry_of
