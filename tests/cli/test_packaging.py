@@ -124,6 +124,6 @@ def test_the_shell_lines_for_ci_run_tests_and_leave_nothing(fails: bool, tmp_pat
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus is not installed")
 def test_prometheus_understands_its_rules() -> None:
-    command = ["promtool", "check", "rules", PACKAGING / "prometheus-rules.yml"]
+    command = ["promtool", "check", "rules", str(PACKAGING / "prometheus-rules.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

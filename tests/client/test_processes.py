@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import subprocess
+from typing import Any
 
 import e2b
 import pytest
@@ -148,7 +149,7 @@ def test_a_configuration_never_arrives_by_halves_in_a_process_that_is_not_patche
 
 def test_copies_of_a_configuration_are_as_private_as_the_original() -> None:
     patch_e2b()
-    config = e2b.ConnectionConfig()
+    config: Any = e2b.ConnectionConfig()
     for copied in (copy.copy(config), copy.deepcopy(config)):
         assert copied.get_sandbox_url("sbx", None) == "https://example.com/kruise/sbx/49983"
 

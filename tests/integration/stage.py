@@ -57,7 +57,7 @@ WAYS = {
 }
 
 
-class Names(BaseResolver):
+class Names(BaseResolver):  # type: ignore[misc]  # dnslib has no types
     """Answers 127.0.0.1 for the given names, where ``*.`` stands for one label, and nothing else."""
 
     def __init__(self, names: tuple[str, ...]) -> None:

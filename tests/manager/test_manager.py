@@ -255,7 +255,7 @@ def test_a_template_that_cannot_be_prepared_is_found_before_sandboxes_are_taken_
     asyncio.run(scene())
 
 
-def after(monkeypatch: pytest.MonkeyPatch, name: str, then: Callable[[], None]) -> None:
+def after(monkeypatch: pytest.MonkeyPatch, name: str, then: Callable[[], object]) -> None:
     """Call ``then`` whenever the function of that name has done its work."""
     owner_name, _, attribute = name.rpartition(".")
     module, _, class_name = owner_name.rpartition(".")
@@ -268,13 +268,15 @@ def after(monkeypatch: pytest.MonkeyPatch, name: str, then: Callable[[], None]) 
 
     if inspect.iscoroutinefunction(function):
 
-        async def run(*args: Any, **kwargs: Any) -> Any:
+        async def run_async(*args: Any, **kwargs: Any) -> Any:
             result = await function(*args, **kwargs)
             then()
             return result
+
+        run: Any = run_async
     else:
 
-        def run(*args: Any, **kwargs: Any) -> Any:
+        def run_sync(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
             try:
                 then()
@@ -285,6 +287,7 @@ def after(monkeypatch: pytest.MonkeyPatch, name: str, then: Callable[[], None]) 
                 raise
             return result
 
+        run = run_sync
     if not isinstance(function, type):
         run = functools.wraps(function)(run)
     monkeypatch.setattr(owner, attribute, classmethod(run) if isinstance(original, classmethod) else run)
@@ -318,7 +321,7 @@ def test_a_start_that_is_cancelled_leaves_nothing_behind(
         loop = asyncio.get_running_loop()
         with monkeypatch.context() as patch:
             starting = asyncio.create_task(start(settings_of(state_dir, tls=True, pool=1)))
-            after(patch, step, lambda: loop.call_soon_threadsafe(starting.cancel) and None)
+            after(patch, step, lambda: loop.call_soon_threadsafe(starting.cancel))
             with pytest.raises(asyncio.CancelledError):
                 await starting
         await assert_same(before)
@@ -359,7 +362,7 @@ def test_an_end_that_is_cancelled_is_finished_first(step: str, tmp_path: Path, m
         loop = asyncio.get_running_loop()
         with monkeypatch.context() as patch:
             ending = asyncio.create_task(start_and_end())
-            after(patch, step, lambda: loop.call_soon_threadsafe(ending.cancel) and None)
+            after(patch, step, lambda: loop.call_soon_threadsafe(ending.cancel))
             with contextlib.suppress(asyncio.CancelledError):
                 await ending
         await assert_same(before)

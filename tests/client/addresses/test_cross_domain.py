@@ -103,7 +103,7 @@ def test_the_headers_and_the_key_of_a_client_stay_at_its_domain(name: str, home:
 @needs_clients
 def test_what_a_client_made_elsewhere_is_asked_without_the_clients_headers(home: Recorder, away: Recorder) -> None:
     client = e2b.E2B(api_key=HOME, domain=home.domain, headers=SECRETS, api_headers=API_SECRETS)
-    sandbox = client.Sandbox.create(domain=away.domain, api_key=AWAY)
+    sandbox: Any = client.Sandbox.create(domain=away.domain, api_key=AWAY)
     call(sandbox.kill)
     call(lambda: sandbox.list_snapshots().next_items())
     assert_only_its_own(away)
@@ -122,7 +122,7 @@ def test_a_client_without_a_key_of_its_own_keeps_its_headers_all_the_same(home: 
 def test_with_a_stated_url_nothing_can_leave_so_nothing_is_refused(
     by: str, home: Recorder, away: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = {"api_url": f"http://{home.domain}/stated/api"}
+    url: dict[str, Any] = {"api_url": f"http://{home.domain}/stated/api"}
     if by == "environment":
         monkeypatch.setenv("E2B_API_URL", url["api_url"])
     client = e2b.E2B(api_key=HOME, domain=home.domain, api_headers=API_SECRETS, **url if by == "client" else {})

@@ -25,7 +25,7 @@ def test_a_stated_api_url_is_used(by: str, monkeypatch: pytest.MonkeyPatch) -> N
     if by == "environment":
         monkeypatch.setenv("E2B_API_URL", stated)
     patch_e2b()
-    options = {"api_url": stated} if by == "argument" else {}
+    options: dict[str, Any] = {"api_url": stated} if by == "argument" else {}
     assert e2b.ConnectionConfig(**options).api_url == stated
     assert e2b.ConnectionConfig(domain="other.example", **options).api_url == stated
     assert build_sandbox(config=e2b.ConnectionConfig(**options)).get_host(1) == "example.com/kruise/sbx/1"
@@ -62,8 +62,9 @@ def test_a_template_call_without_a_domain_sends_nothing(monkeypatch: pytest.Monk
     """Up to e2b 2.9.1 templates hand the literal ``e2b.dev`` on as if somebody had given it."""
     monkeypatch.delenv("E2B_DOMAIN")
     patch_e2b()
+    build: Any = SimpleNamespace(template_id="t", build_id="b")
     with pytest.raises(MissingDomainError):
-        e2b.Template.get_build_status(SimpleNamespace(template_id="t", build_id="b"))
+        e2b.Template.get_build_status(build)
 
 
 @pytest.mark.parametrize("value", ["https://example.com", "example.com/kruise", "user@example.com", "exa mple.com"])
@@ -138,7 +139,7 @@ def test_a_domain_is_parsed_once_for_a_configuration(
 @pytest.mark.usefixtures("nothing_parsed")
 def test_copies_of_a_configuration_are_not_parsed_again() -> None:
     patch_e2b()
-    config = e2b.ConnectionConfig(domain="parsed.example")
+    config: Any = e2b.ConnectionConfig(domain="parsed.example")
 
     def use() -> None:
         for copied in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
@@ -149,7 +150,7 @@ def test_copies_of_a_configuration_are_not_parsed_again() -> None:
 
 def test_a_domain_that_is_changed_on_a_configuration_counts_from_then_on() -> None:
     patch_e2b()
-    config = e2b.ConnectionConfig(domain="first.example")
+    config: Any = e2b.ConnectionConfig(domain="first.example")
     assert config.get_host("sbx", None, 1) == "first.example/kruise/sbx/1"
     config.domain = "second.example"
     assert config.get_host("sbx", None, 1) == "second.example/kruise/sbx/1"
@@ -160,7 +161,7 @@ def test_a_domain_that_is_changed_on_a_configuration_counts_from_then_on() -> No
 
 def test_a_domain_of_a_call_counts_beside_the_one_of_the_configuration() -> None:
     patch_e2b()
-    config = e2b.ConnectionConfig(domain="first.example")
+    config: Any = e2b.ConnectionConfig(domain="first.example")
     for _ in range(2):
         assert config.get_host("sbx", "other.example", 1) == "other.example/kruise/sbx/1"
         assert config.get_host("sbx", None, 1) == "first.example/kruise/sbx/1"

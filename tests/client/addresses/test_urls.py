@@ -142,9 +142,10 @@ def test_url_methods_take_a_port_and_the_domain_of_their_argument(method: str) -
 
 def test_the_url_method_takes_the_domain_of_its_argument() -> None:
     patch_e2b(False)
-    assert e2b.ConnectionConfig().get_sandbox_url("s", "d.example") == "http://d.example/kruise/s/49983"
-    assert e2b.ConnectionConfig().get_host("s", "d.example", 3000) == "d.example/kruise/s/3000"
-    assert e2b.ConnectionConfig().get_host("s", None, 3000) == "example.com/kruise/s/3000"
+    config: Any = e2b.ConnectionConfig()
+    assert config.get_sandbox_url("s", "d.example") == "http://d.example/kruise/s/49983"
+    assert config.get_host("s", "d.example", 3000) == "d.example/kruise/s/3000"
+    assert config.get_host("s", None, 3000) == "example.com/kruise/s/3000"
 
 
 @pytest.mark.skipif(hasattr(e2b.ConnectionConfig, "get_sandbox_direct_url"), reason="this e2b has the method")
@@ -170,7 +171,8 @@ def test_a_stated_sandbox_url_is_used_where_the_sdk_uses_it(
     if by == "environment":
         monkeypatch.setenv("E2B_SANDBOX_URL", stated)
     patch_e2b(False)
-    config = e2b.ConnectionConfig(**({"sandbox_url": stated} if by == "argument" else {}))
+    options: dict[str, Any] = {"sandbox_url": stated} if by == "argument" else {}
+    config = e2b.ConnectionConfig(**options)
     found = surfaces_of(cls, config=config)
     assert found["envd"] == found["envd by config"] == found.get("direct", stated) == stated
     assert found["download"] == f"{stated}/files?path=%2Fa%20b"

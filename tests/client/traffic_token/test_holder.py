@@ -282,7 +282,7 @@ def test_tasks_that_wait_share_one_refresh(forced: bool) -> None:
         server = Server()
         let_go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         holder = async_holder(server, lambda: let_go)
-        tasks = [asyncio.create_task(holder.refresh(True) if forced else holder.current()) for _ in range(8)]  # type: ignore[arg-type]  # both are coroutines, of other results
+        tasks = [asyncio.create_task(holder.refresh(True) if forced else holder.current()) for _ in range(8)]
         while not server.calls:
             await asyncio.sleep(0)
         let_go.set_result(None)

@@ -17,6 +17,7 @@ from typing import Any
 
 import e2b
 import pytest
+from e2b.sandbox.main import SandboxBase
 
 from kruise_agents.client.addresses import table as targets
 from kruise_agents.client.traffic_token import table as traffic_targets
@@ -410,7 +411,7 @@ def test_every_thread_carries_the_token(server: Server) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_both_patches_come_and_go_in_any_order(order: int) -> None:
-    classes = [e2b.Sandbox, e2b.AsyncSandbox, e2b.ConnectionConfig, e2b.sandbox.main.SandboxBase]
+    classes = [e2b.Sandbox, e2b.AsyncSandbox, e2b.ConnectionConfig, SandboxBase]
     before = [dict(vars(cls)) for cls in classes]
     patches = [patch() for patch in (patch_e2b, patch_traffic_access_token)[::order]]
     again = patch_traffic_access_token()

@@ -187,7 +187,7 @@ class TestList:
         from e2b import SandboxQuery
 
         metadata = {"k e": "v=1&é/ü", "plain": "x"}
-        options = {"domain": manager.domain, "api_key": manager.api_key}
+        options: dict[str, Any] = {"domain": manager.domain, "api_key": manager.api_key}
         with CoreSandbox.create(metadata=metadata, **options) as sandbox:
             listed = CoreSandbox.list(query=SandboxQuery(metadata=metadata), **options).next_items()
             assert [one.sandbox_id for one in listed] == [sandbox.sandbox_id]
@@ -396,10 +396,10 @@ class TestAccess:
         assert answer.status_code == 401
         assert "X-API-Key is missing" in answer.json()["message"]
 
-    @pytest.mark.parametrize("key", ["", "wrong", "e2b_0", "é".encode()])
-    def test_a_wrong_key_is_a_401_on_every_route(self, key: str | bytes, manager: RunningManager) -> None:
+    @pytest.mark.parametrize("key", [b"", b"wrong", b"e2b_0", "é".encode()])
+    def test_a_wrong_key_is_a_401_on_every_route(self, key: bytes, manager: RunningManager) -> None:
         for path in ("/v2/sandboxes", "/templates", "/sandboxes/x", "/nothing"):
-            answer = httpx.get(f"{manager.api_url}{path}", headers={"X-API-Key": key})
+            answer = httpx.get(f"{manager.api_url}{path}", headers={b"X-API-Key": key})
             assert answer.status_code == 401
             assert answer.json() == {
                 "code": 401,
@@ -446,7 +446,7 @@ class TestTemplates:
     def test_the_sdk_sees_which_exist(self, manager: RunningManager, patched: None) -> None:
         from e2b import Template
 
-        options = {"domain": manager.domain, "api_key": manager.api_key}
+        options: dict[str, Any] = {"domain": manager.domain, "api_key": manager.api_key}
         assert Template.exists("code-interpreter-v1", **options) is True
         assert Template.exists("nope", **options) is False
 

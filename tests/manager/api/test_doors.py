@@ -103,7 +103,7 @@ def test_nothing_of_one_key_opens_to_another_key(doors: RunningManager, declared
         with httpx.Client(base_url=doors.api_url, headers={"X-API-Key": stranger["key"]}, timeout=60) as theirs:
             for route in declared:
                 method, path = route.operation.method, concrete(route, "x", places)
-                body = {} if "body" in route.operation.reads else None
+                body: dict[str, object] | None = {} if "body" in route.operation.reads else None
                 answer = theirs.request(method, path, params=query, json=body)
                 told = [place for place in places.values() if place in answer.text]
                 if "{" in route.path:
@@ -197,7 +197,7 @@ def test_no_port_of_a_protected_sandbox_opens_without_its_token(
     ],
 )
 def test_the_managers_own_channel_has_no_address(port: str, status: int, doors: RunningManager, one: Sandbox) -> None:
-    body = {"accessToken": None, "envVars": {}}
+    body: dict[str, object] = {"accessToken": None, "envVars": {}}
     answer = httpx.post(f"http://{doors.domain}/kruise/{one.sandbox_id}/{port}/init", json=body)
     assert answer.status_code == status
     assert httpx.get(f"http://{one.get_host(ENVD)}/files?path=a.txt").status_code == 401  # the token still counts

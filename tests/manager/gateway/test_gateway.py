@@ -394,7 +394,7 @@ def raw_request(manager: RunningManager, request_line: str, **headers: str) -> t
             data += piece
     head, _, body = data.partition(b"\r\n\r\n")
     status_line, *header_lines = head.decode("latin-1").split("\r\n")
-    parsed = httpx.Headers([tuple(line.split(": ", 1)) for line in header_lines])  # type: ignore[misc]  # each line has two parts
+    parsed = httpx.Headers([(name, value) for name, _, value in (line.partition(": ") for line in header_lines)])
     return int(status_line.split()[1]), parsed, body
 
 

@@ -21,7 +21,7 @@ SECURED = "Sandbox is secured with traffic access token."
 
 @pytest.fixture
 def sandbox(manager: RunningManager, patched: None) -> Any:
-    with Sandbox.create(domain=manager.domain, api_key=manager.api_key, network=PRIVATE) as running:  # type: ignore[arg-type]  # a TypedDict of the SDK
+    with Sandbox.create(domain=manager.domain, api_key=manager.api_key, network=PRIVATE) as running:
         yield running
 
 
@@ -93,7 +93,7 @@ def test_envd_needs_a_token_of_its_own_then(api: httpx.Client) -> None:
 def test_the_next_manager_asks_for_the_same_token(tmp_path: Path) -> None:
     with patch_e2b(False):
         with running_manager(tmp_path, "--keep") as manager:
-            sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key, network=PRIVATE)  # type: ignore[arg-type]  # a TypedDict of the SDK
+            sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key, network=PRIVATE)
         with running_manager(tmp_path) as manager:
             url = f"{manager.sandbox_url(sandbox.sandbox_id, 49999)}/health"
             assert httpx.get(url).status_code == 403

@@ -9,6 +9,7 @@ import random
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -206,7 +207,7 @@ def test_whatever_hides_from_signals_ends_with_the_sandbox(manager: RunningManag
         terminal = sandbox.pty.create(PtySize(24, 80), timeout=0)
         sandbox.pty.send_stdin(terminal.pid, b"sleep 971253 & sudo sleep 971254\n")
         for number in range(5):
-            wait_for(lambda number=number: processes_with(f"sleep 97125{number}"))
+            wait_for(partial(processes_with, f"sleep 97125{number}"))
         sandbox.kill()
         assert processes_with("sleep 97125") == []
 

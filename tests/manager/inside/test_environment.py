@@ -25,7 +25,7 @@ def sandbox(shared: Sandbox) -> Sandbox:
 
 
 def out(sandbox: Sandbox, command: str, **options: str) -> str:
-    return sandbox.commands.run(command, **options).stdout.strip()  # type: ignore[call-overload]  # the call's options, passed on
+    return sandbox.commands.run(command, **options).stdout.strip()
 
 
 def test_the_programs_that_others_rely_on_are_found(sandbox: Sandbox) -> None:

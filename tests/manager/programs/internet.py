@@ -135,7 +135,7 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
         found[name]["name"] = _fetch(sandbox, "http://some.example/")  # type: ignore[index]  # a dict
 
     def tries(name: str, change: Callable[[Sandbox], object] | None = None, **more: object) -> None:
-        with Sandbox.create(**(options | more)) as sandbox:  # type: ignore[arg-type]  # as given
+        with Sandbox.create(**(options | more)) as sandbox:
             if change is not None:
                 change(sandbox)
             look(name, sandbox)
@@ -144,7 +144,7 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
         """The same with one that waited in a pool, and what it reached while it did."""
         wait_for(lambda: _waiting(manager, template) == 1, 60, f"a warm sandbox of {template}")
         before = _warm_claims(manager, template)
-        with Sandbox.create(**(options | {"template": template} | more)) as sandbox:  # type: ignore[arg-type]  # as given
+        with Sandbox.create(**(options | {"template": template} | more)) as sandbox:
             assert _warm_claims(manager, template) == before + 1
             look(name, sandbox)
             found[name]["before"] = sandbox.files.read("before")  # type: ignore[index]  # a dict
@@ -171,16 +171,16 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
     claims("closed template, opened by the call", "closed", allow_internet_access=True)
     claims("closed template, one allowed", "closed", network={"allow_out": [PUBLIC]})
     tries("closed template, cleared later", put(allow_internet_access=True), template="closed")
-    with Sandbox.create(**(options | {"template": "closed"})) as source, manager.api() as client:  # type: ignore[arg-type]  # as given
+    with Sandbox.create(**(options | {"template": "closed"})) as source, manager.api() as client:
         snapshot = client.post(f"/sandboxes/{source.sandbox_id}/snapshots", json={}).raise_for_status().json()
         tries("snapshot of a closed template", template=snapshot["snapshotID"])
     denied = {"network": {"deny_out": [OTHER]}}
-    with Sandbox.create(**(options | denied)) as source, manager.api() as client:  # type: ignore[arg-type]  # as given
+    with Sandbox.create(**(options | denied)) as source, manager.api() as client:
         (fork,) = client.post(f"/sandboxes/{source.sandbox_id}/fork", json={}).raise_for_status().json()
         forked = Sandbox.connect(fork["sandbox"]["sandboxID"], domain=manager.domain, api_key=manager.api_key)
         look("fork of one that is denied something", forked)
         forked.kill()
-    sandbox = Sandbox.create(**options)  # type: ignore[arg-type]  # as given
+    sandbox = Sandbox.create(**options)
     for place in ("10.0.2.2", "10.0.2.3", HOST, "127.0.0.1", "10.0.2.15", "10.0.2.100"):
         found[f"machine by {place}"] = [
             _fetch(sandbox, f"http://{place}:8080/"),
@@ -193,7 +193,7 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
         found["health"] = client.get("/health", headers={"Accept": "application/json"}).json()["internet"]
     put(denyOut=[f"{OTHER}/32"])(sandbox)
     found["left"] = sandbox.sandbox_id
-    found["left closed"] = Sandbox.create(**(options | {"template": "closed"})).sandbox_id  # type: ignore[arg-type]  # as given
+    found["left closed"] = Sandbox.create(**(options | {"template": "closed"})).sandbox_id
     for template in ("waits", "closed"):
         wait_for(lambda: _waiting(manager, template) == 1, 60, f"a warm sandbox of {template}")  # noqa: B023
     carriers = _carriers(manager)

@@ -61,7 +61,7 @@ def _facts():
         "values": values,
         "path": sys.path,
         "prefixes": [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix],
-        "executables": [sys.executable, sys._base_executable],
+        "executables": [sys.executable, sys._base_executable],  # type: ignore[attr-defined]  # private
         "arguments": [sys.argv, sys.orig_argv],
         "flags": repr(sys.flags),
         "options": [sys.warnoptions, sys._xoptions],
@@ -82,7 +82,7 @@ def _facts():
         "groups": read("cgroup"),
         "leads": [os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()],
         "niceness": [os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), read("oom_score_adj")],
-        "streams": [(one.encoding, one.errors, one.line_buffering) for one in streams],
+        "streams": [(one.encoding, one.errors, one.line_buffering) for one in streams if one],
         "open": sorted(re.sub(r"\d+", "N", str(one.readlink())) for one in (own / "fd").iterdir() if one.is_symlink()),
         "threads": sorted(one.name for one in threading.enumerate()),
         "main thread": threading.main_thread().native_id == os.getpid(),

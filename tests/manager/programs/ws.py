@@ -36,7 +36,7 @@ async def echo(connection):
 
 async def main():
     options = {"process_request": check, "process_response": mark, "subprotocols": ["chat", "other"], "max_size": None}
-    async with serve(echo, "127.0.0.1", int(sys.argv[1]), **options):
+    async with serve(echo, "127.0.0.1", int(sys.argv[1]), **options):  # type: ignore[arg-type]  # options of all kinds
         await asyncio.get_running_loop().create_future()
 
 

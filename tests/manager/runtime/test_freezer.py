@@ -28,7 +28,7 @@ def test_a_group_that_another_manager_removes_while_it_is_filled_is_made_again(
     if freezer is None:
         pytest.skip("no group can be frozen here")
     name = f"test-{os.getpid()}"
-    removed = []
+    removed: list[Path] = []
 
     def write(path: Path, text: str, encoding: str | None = None) -> int:
         with path.open("w", encoding=encoding) as file:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -56,7 +57,7 @@ def run(sandbox: Sandbox, program: str, **options: object) -> tuple[int, str]:
     """The exit code and everything that a Python program said."""
     sandbox.files.write("program.py", program)
     try:
-        done = sandbox.commands.run("python program.py 2>&1", **options)  # type: ignore[call-overload]  # the call's options, passed on
+        done = sandbox.commands.run("python program.py 2>&1", **options)
     except CommandExitException as error:
         return error.exit_code, error.stdout
     return done.exit_code, done.stdout
@@ -234,7 +235,7 @@ print('kept')
     with pytest.raises(CommandExitException) as caught:
         small.commands.run("exec python program.py", timeout=60)
     assert f"of {MEMORY} MiB of memory, and this process" in str(caught.value.error), "the one who is killed learns why"
-    assert caught.value.error.startswith("signal: killed (the sandbox took")
+    assert str(caught.value.error).startswith("signal: killed (the sandbox took")
     wait_for(lambda: answers(small))
 
 
@@ -362,7 +363,7 @@ for number in range(100):
 
 
 def test_a_volume_has_a_limit_of_its_own(limited: RunningManager) -> None:
-    options = {"domain": limited.domain, "api_key": limited.api_key}
+    options: dict[str, Any] = {"domain": limited.domain, "api_key": limited.api_key}
     with patch_e2b(False):
         volume = Volume.create("filled", **options)
         with Sandbox.create(volume_mounts={"/v": volume}, **options) as sandbox:
@@ -377,7 +378,7 @@ def test_a_volume_has_a_limit_of_its_own(limited: RunningManager) -> None:
 
 @pytest.mark.usefixtures("_volumes_can_be_read")
 def test_a_volume_takes_no_more_over_the_api_either(limited: RunningManager) -> None:
-    options = {"domain": limited.domain, "api_key": limited.api_key}
+    options: dict[str, Any] = {"domain": limited.domain, "api_key": limited.api_key}
     with patch_e2b(False):
         volume = Volume.create("filled", **options)
         volume.write_file("/first", b"x" * (DISK // 2 * MIB))

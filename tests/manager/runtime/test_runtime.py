@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -81,7 +82,8 @@ class TestIsolation:
         for one, text in ((sandbox, "first"), (other, "second")):
             one.files.write("www/index.html", text)
             one.commands.run("python -m http.server 3000 --directory www", background=True)
-            wait_for(lambda one=one: httpx.get(f"http://{one.get_host(3000)}").status_code == 200)
+            url = f"http://{one.get_host(3000)}"
+            wait_for(partial(lambda url: httpx.get(url).status_code == 200, url))
         assert httpx.get(f"http://{sandbox.get_host(3000)}").text == "first"
         assert httpx.get(f"http://{other.get_host(3000)}").text == "second"
 

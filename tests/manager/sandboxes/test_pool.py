@@ -49,7 +49,7 @@ def claims(manager: RunningManager, start: str) -> float:
 
 
 def create(manager: RunningManager, **options: object) -> Sandbox:
-    return Sandbox.create(domain=manager.domain, api_key=manager.api_key, **options)  # type: ignore[arg-type]  # the call's options, passed on
+    return Sandbox.create(domain=manager.domain, api_key=manager.api_key, **options)
 
 
 def folders(manager: RunningManager) -> list[Path]:

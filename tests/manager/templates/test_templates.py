@@ -85,7 +85,7 @@ def patched() -> Iterator[None]:
 
 
 def create(manager: RunningManager, template: str, **options: object) -> Sandbox:
-    return Sandbox.create(template, domain=manager.domain, api_key=manager.api_key, **options)  # type: ignore[arg-type]  # the call's options, passed on
+    return Sandbox.create(template, domain=manager.domain, api_key=manager.api_key, **options)
 
 
 def test_the_start_command_runs_and_is_ready_when_the_sandbox_is(manager: RunningManager) -> None:

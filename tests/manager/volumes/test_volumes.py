@@ -10,6 +10,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,10 @@ ESCAPES = {
 }
 
 
+def reads(tree: VolumeTree, path: str) -> None:
+    os.close(tree.read(path))
+
+
 @pytest.mark.parametrize("target", ESCAPES.values(), ids=ESCAPES)
 def test_no_link_leads_out_of_a_volume(target: str, tree: VolumeTree, tmp_path: Path) -> None:
     (tree.root / "folder").mkdir()
@@ -295,16 +300,16 @@ def test_no_link_leads_out_of_a_volume(target: str, tree: VolumeTree, tmp_path: 
     for path in ("link", "link/secret", "link/new"):
         draft.write_text("mine")
         attempts: list[Callable[[], object]] = [
-            lambda path=path: os.close(tree.read(path)),
-            lambda path=path: tree.entries(path, 1),
+            partial(reads, tree, path),
+            partial(tree.entries, path, 1),
         ]
         if path != "link":
             attempts += [
-                lambda path=path: tree.entry(path),
-                lambda path=path: tree.make_folder(path, Attributes(), parents=True),
-                lambda path=path: tree.place(draft, path, Attributes(), parents=True),
-                lambda path=path: tree.change(path, Attributes(mode=0o777)),
-                lambda path=path: tree.remove(path, lambda _: True),
+                partial(tree.entry, path),
+                partial(tree.make_folder, path, Attributes(), parents=True),
+                partial(tree.place, draft, path, Attributes(), parents=True),
+                partial(tree.change, path, Attributes(mode=0o777)),
+                partial(tree.remove, path, lambda _: True),
             ]
         for attempt in attempts:
             with pytest.raises((OSError, OutsideError)):

@@ -78,7 +78,7 @@ async def kill_with_notice(client: httpx.AsyncClient, url: str, headers: dict[st
     start = json.dumps({"process": {"cmd": "sleep", "args": ["60"]}}).encode()
     headers = {**headers, "Content-Type": "application/connect+json"}
     decoder = EnvelopeDecoder()
-    request = {"headers": headers, "content": Envelope(0, start).encode()}
+    request: dict[str, Any] = {"headers": headers, "content": Envelope(0, start).encode()}
     async with client.stream("POST", f"{url}/process.Process/Start", **request) as answer:
         async for chunk in answer.aiter_raw():
             for envelope in decoder.feed(chunk):

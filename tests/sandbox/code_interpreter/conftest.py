@@ -111,7 +111,7 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Server]:
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
     """Makes a server; sockets need a folder with a short name."""
     folders: list[Path] = []
 
@@ -122,7 +122,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Server]:
         state = SandboxState(username="user", home=home, path="/usr/bin:/bin", python=Path(python))
         return Server(state, folder / "k")
 
-    yield make  # type: ignore[misc]  # the fixture is what it yields
+    yield make
     for folder in folders:
         shutil.rmtree(folder)
 

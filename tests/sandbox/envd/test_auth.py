@@ -121,7 +121,7 @@ def test_the_token_is_looked_at_before_the_user(secured: Any) -> None:
 
 @pytest.mark.parametrize("token", [None, "wrong", "ünïcode".encode().decode("latin-1")])
 def test_without_the_token_nothing_runs(token: str | None, secured: Any) -> None:
-    headers = {} if token is None else {"x-access-token": token.encode("latin-1")}
+    headers = {} if token is None else {b"x-access-token": token.encode("latin-1")}
     for path in ("/envs", "/process.Process/List", "/nothing"):
         reply = httpx.post(secured.url + path, json={}, headers=headers)
         assert reply.status_code == 401
@@ -175,9 +175,9 @@ def test_other_users_do_not_exist_here(user: str, sandbox: Sandbox) -> None:
     ):
         with pytest.raises(AuthenticationException, match=f"invalid username: '{user}'"):
             call()
-    for call in (lambda: sandbox.files.read("f", user=user), lambda: sandbox.files.write("f", "x", user=user)):
+    for use in (lambda: sandbox.files.read("f", user=user), lambda: sandbox.files.write("f", "x", user=user)):
         with pytest.raises(AuthenticationException, match=f"error looking up user '{user}': user: unknown user"):
-            call()
+            use()
 
 
 def test_variables_are_those_of_the_sandbox(served_envd: Any) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import resource
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Peaks:
         return [int(status.partition("VmHWM:")[2].split()[0]) for status in (outside, inside)]
 
 
-def stream(url: str, request: dict[str, Any], headers: dict[str, str]) -> Iterator[dict[str, Any]]:
+def stream(url: str, request: dict[str, Any], headers: dict[str, str]) -> Generator[dict[str, Any], None, None]:
     """The events of a stream, none of which is kept."""
     decoder = EnvelopeDecoder()
     body = Envelope(0, json.dumps(request).encode()).encode()

@@ -239,7 +239,7 @@ def test_a_create_for_which_the_disk_was_full_may_be_tried_again(store: Database
 
 @pytest.mark.live
 def test_a_create_repeated_after_the_manager_was_killed_gets_the_same_sandbox(tmp_path: Path) -> None:
-    protect = {"metadata": {"security.agents.kruise.io/enable-jwt-auth": "true"}}
+    protect: dict[str, Any] = {"metadata": {"security.agents.kruise.io/enable-jwt-auth": "true"}}
     with running_manager(tmp_path) as manager, manager.api() as api:
         first = create(api, "key-of-the-test", **protect).json()
         ended = create(api, "ended").json()

@@ -70,7 +70,7 @@ def test_bad_metadata_is_refused_before_anything_is_written(header: tuple[str, s
     reply = httpx.post(
         served_envd.url + "/files",
         files={"file": ("f", b"x")},
-        headers={name: value.encode("latin-1")},  # type: ignore[dict-item]  # httpx takes bytes as values
+        headers={name.encode(): value.encode("latin-1")},
     )
     assert reply.status_code == 400
     assert reply.json()["message"].startswith("invalid metadata: ")
