@@ -26,7 +26,7 @@ Sample = tuple[str, Labels, float]
 
 @dataclass(slots=True)
 class Histogram:
-    """Counts of how many seconds something took."""
+    """Counts by the number of seconds that something took."""
 
     buckets: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
     count: int = 0
@@ -74,13 +74,7 @@ class Metrics:
 
 
 class MetricsPage:
-    """The answer to ``GET /metrics``.
-
-    Args:
-        metrics: The counts.
-        states: Gives the state of each sandbox at the moment.
-        pools: Gives the pools of warm sandboxes.
-    """
+    """The answer to ``GET /metrics``, from the counts, the state of each sandbox and the pools of warm sandboxes."""
 
     def __init__(
         self, metrics: Metrics, states: Callable[[], Iterable[State]], pools: Callable[[], Iterable[Pool]]

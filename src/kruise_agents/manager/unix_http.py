@@ -22,7 +22,9 @@ Headers = Iterable[tuple[bytes, bytes]]
 class Exchange:
     """One request and its response on a stream of their own.
 
-    Sending and receiving are independent, so that a response can begin before the request's body has ended.
+    Sending and receiving are independent, so that a response can begin before the request's body has ended. Sending
+    raises ``h11.LocalProtocolError`` for what cannot be written as HTTP; receiving raises ``h11.RemoteProtocolError``
+    where the other side does not speak HTTP/1.1, or ends the stream too early.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -34,15 +36,10 @@ class Exchange:
 
     @classmethod
     async def on(cls, connection: socket.socket) -> Exchange:
-        """Return an exchange on a connected socket, and make it the socket's owner."""
+        """Return an exchange that owns a connected socket."""
         return cls(*await asyncio.open_connection(sock=connection, limit=_CHUNK))
 
     async def send_head(self, method: str, target: bytes, headers: Headers) -> None:
-        """Send the request line and headers.
-
-        Raises:
-            h11.LocalProtocolError: They cannot be written as HTTP.
-        """
         self._method = method
         await self._send(h11.Request(method=method, target=target, headers=list(headers)))
 
@@ -54,11 +51,7 @@ class Exchange:
         await self._send(h11.EndOfMessage())
 
     async def receive_head(self) -> h11.Response | h11.InformationalResponse:
-        """Return the response's head; of interim (1xx) responses, only the answer to an upgrade counts.
-
-        Raises:
-            h11.RemoteProtocolError: The other side does not speak HTTP/1.1, or closed the stream.
-        """
+        """Return the response's head; of interim (1xx) responses, only the answer to an upgrade counts."""
         for _ in range(_MAX_INTERIM):
             event = await self._next()
             if isinstance(event, h11.Response):
@@ -70,11 +63,6 @@ class Exchange:
         raise h11.RemoteProtocolError(f"more than {_MAX_INTERIM} interim responses")
 
     async def receive_body(self) -> AsyncIterator[bytes]:
-        """Return the pieces of the response's body as they come.
-
-        Raises:
-            h11.RemoteProtocolError: The stream ended in the middle of the body.
-        """
         if self._length is not None:
             async for piece in self._plain_body(self._length):
                 yield piece

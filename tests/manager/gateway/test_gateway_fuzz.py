@@ -153,7 +153,7 @@ def send(front: Front, data: bytes, cuts: list[int], *, leave: bool) -> None:
                 connection.sendall(data[begin:end])
             if leave:  # the rest of a body is not to come
                 connection.shutdown(socket.SHUT_WR)
-        except ConnectionError:
+        except OSError:  # a shutdown after a reset is "not connected", which is no ConnectionError
             return  # it was refused before everything was sent
         read_all(connection)
 

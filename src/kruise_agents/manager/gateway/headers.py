@@ -69,13 +69,8 @@ def request_framing(headers: Headers) -> bytes | None:
 def below_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
     """Return response headers of an application that does not know the path prefix below which clients see it.
 
-    A root-relative ``Location``, a ``Location`` on the application's own host, and the ``Path`` of a cookie get the
-    prefix. Everything else stays.
-
-    Args:
-        headers: The response's headers, names in lower case.
-        prefix: ``/kruise/<sandbox id>/<port>``.
-        authority: The ``Host`` that the application saw.
+    A root-relative ``Location``, a ``Location`` on the application's own host (``authority``), and the ``Path`` of a
+    cookie get the prefix. Everything else stays. The names of ``headers`` are in lower case.
     """
     return [(name, _rewritten(name, value, prefix, authority)) for name, value in headers]
 

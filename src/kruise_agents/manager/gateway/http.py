@@ -42,8 +42,8 @@ async def forward(
     the application accepts becomes a tunnel.
 
     Args:
-        connection: A connected socket, which this function closes.
-        prefix: The part of the path that path routing took off, or nothing.
+        connection: A connected socket, which is closed at the end.
+        prefix: The part of the path that path routing took off.
 
     Returns:
         The reason for a missing response if the client still waits for one, else None.

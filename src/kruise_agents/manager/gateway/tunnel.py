@@ -28,11 +28,7 @@ class Stream:
 
     @classmethod
     def on(cls, transport: asyncio.Transport, received: bytes) -> Self:
-        """Take a transport over from its protocol.
-
-        Args:
-            received: Bytes that the old protocol had read and not used.
-        """
+        """Take a transport over from its protocol, which had read ``received`` and not used it."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_CHUNK)
         protocol = asyncio.StreamReaderProtocol(reader)

@@ -21,9 +21,6 @@ def make_certificate(folder: Path, hosts: Sequence[str]) -> LocalCertificate:
     """Make a certificate authority and a certificate for ``hosts``, ``*.<host>`` and the loopback names.
 
     The authority's key is not kept, so that nobody can sign more certificates with it.
-
-    Args:
-        folder: The folder for the PEM files; it is made if necessary.
     """
     import trustme  # slow to import, and only needed here
 

@@ -12,12 +12,9 @@ _TRIES = 20
 
 
 def bind(host: str | None, port: int) -> list[socket.socket]:
-    """Bind ``port`` on ``host``, or without a host on both loopback addresses.
+    """Bind ``port`` on ``host``, or without a host on both loopback addresses; port 0 means any free one.
 
-    ``localhost`` may mean either of the two, and clients differ in which they try first.
-
-    Args:
-        port: The port, or 0 for any free port, the same on both addresses.
+    ``localhost`` may mean either of the two addresses, and clients differ in which they try first.
 
     Raises:
         ConfigurationError: The address cannot be bound; the message says why and what to do.

@@ -53,18 +53,14 @@ class RequestHead:
     handshake: bool
 
     def written(self) -> bytes:
-        """Return the head as bytes for another parser, without what was left out."""
+        """Return the head as bytes for another parser."""
         lines = [b"%b %b HTTP/%b" % (self.method, self.target, self.version)]
         lines += [b"%b: %b" % header for header in self.headers]
         return b"\r\n".join([*lines, b"", b""])
 
 
 def check_bytes(data: bytes | bytearray, start: int) -> None:
-    """Check the bytes of an unfinished head, because the end of a malformed head may never come.
-
-    Args:
-        data: The beginning of a head.
-        start: The number of bytes that were checked before.
+    """Check an unfinished head from byte ``start`` on, because the end of a malformed head may never come.
 
     Raises:
         HeadRefusedError: 400, for control characters and line ends that are not CR LF.
@@ -74,12 +70,9 @@ def check_bytes(data: bytes | bytearray, start: int) -> None:
 
 
 def read_head(data: bytes) -> RequestHead:
-    """Read a complete head.
+    """Read a complete head, from the request line to the empty line.
 
     An ``Upgrade`` to anything but a WebSocket is left out, as if the client had not offered it (RFC 9110, 7.8).
-
-    Args:
-        data: The bytes from the request line to the empty line, inclusive.
 
     Raises:
         HeadRefusedError: The head is malformed or ambiguous.

@@ -32,37 +32,22 @@ _SERVER = "uvicorn.server:Server"
 _CONFIG = "uvicorn.config:Config"
 
 _METHODS = {
-    _PROTOCOL: {
-        "connection_made": 1,
-        "connection_lost": 1,
-        "data_received": 1,
-        "pause_writing": 0,
-        "resume_writing": 0,
-        "on_message_begin": 0,
-        "on_header": 2,
-        "on_headers_complete": 0,
-        "on_body": 1,
-        "on_message_complete": 0,
-        "on_response_complete": 0,
-        "send_400_response": 1,
-        "_should_upgrade": 0,
-        "_unsupported_upgrade_warning": 0,
-        "_unset_keepalive_if_required": 0,
-    },
-    "uvicorn.protocols.http.flow_control:FlowControl": {"resume_reading": 0},
-    _SERVER: {"serve": 1, "startup": 1, "main_loop": 0, "on_tick": 1, "capture_signals": 0},
+    (_PROTOCOL, 0): (
+        *("pause_writing", "resume_writing", "on_message_begin", "on_headers_complete", "on_message_complete"),
+        *("on_response_complete", "_should_upgrade", "_unsupported_upgrade_warning", "_unset_keepalive_if_required"),
+    ),
+    (_PROTOCOL, 1): ("connection_made", "connection_lost", "data_received", "on_body", "send_400_response"),
+    (_PROTOCOL, 2): ("on_header",),
+    ("uvicorn.protocols.http.flow_control:FlowControl", 0): ("resume_reading",),
+    (_SERVER, 0): ("main_loop", "capture_signals"),
+    (_SERVER, 1): ("serve", "startup", "on_tick"),
 }
-"""Methods that are called or overridden, with their number of arguments."""
+"""Methods that are called or overridden, by their class and number of arguments."""
 
 _ATTRIBUTES = {
     _PROTOCOL: ("connections", "cycle", "flow", "loop", "scope", "transport"),
     _CYCLE: (
-        "default_headers",
-        "disconnected",
-        "keep_alive",
-        "message_event",
-        "response_complete",
-        "response_started",
+        *("default_headers", "disconnected", "keep_alive", "message_event", "response_complete", "response_started"),
         "waiting_for_100_continue",
     ),
     _SERVER: ("config", "server_state"),
@@ -79,12 +64,7 @@ def front_server(
     protocol: type[GuardedHttpProtocol] | None = None,
     **tls: Any,
 ) -> Server:
-    """Return a server that is not started yet.
-
-    Args:
-        listeners: Bound sockets.
-        tls: uvicorn's settings for TLS; none for plain http.
-    """
+    """Return a server on bound sockets that is not started yet; ``tls`` is for uvicorn."""
     # Only now, so that check_uvicorn() can run before: the import fails where uvicorn has no such class.
     from .connection import GuardedHttpProtocol, everyday_events
 
@@ -110,8 +90,8 @@ def check_uvicorn() -> None:
 
 def examine_uvicorn() -> Iterator[tuple[str, str]]:
     """Return each place in the installed uvicorn and what is wrong there; nothing is wrong if the text is empty."""
-    for owner, methods in _METHODS.items():
-        for name, count in methods.items():
+    for (owner, count), names in _METHODS.items():
+        for name in names:
             yield _place(owner, name), _problem_of_method(owner, name, count)
     for owner, names in _ATTRIBUTES.items():
         for name in names:
