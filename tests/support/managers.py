@@ -20,6 +20,8 @@ from kruise_agents.errors import RuntimeUnavailableError
 from kruise_agents.manager.runtime import BubblewrapRuntime
 
 API_KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
+PREFORK = os.environ.get("KRUISE_AGENTS_PREFORK") != "0"
+"""Whether managers fork sandboxes from a zygote. With ``KRUISE_AGENTS_PREFORK=0`` the whole suite runs without."""
 NO_IDENTITIES = """
 import kruise_agents.manager.runtime.bwrap.self_test as self_test
 def find_identities():
@@ -112,6 +114,8 @@ def running_manager(
     state_dir = folder / "state"
     command = serve_command("--port", "0", "--state-dir", str(state_dir), "--log-level", "info")
     command += ["--runtime", runtime or available_runtime(), "--pool", str(pool), *options]
+    if not PREFORK:
+        command.append("--no-prefork")
     command[0] = str(python)
     if prelude:
         program = f"{prelude}\nfrom kruise_agents.cli import main\nmain()"
