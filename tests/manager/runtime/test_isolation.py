@@ -399,9 +399,9 @@ def test_a_crash_starts_no_program_of_the_host(tmp_path: Path) -> None:
     program = (
         "import pathlib, resource\n"
         "from kruise_agents.protocol.control import ProgramLimits\n"
-        "from kruise_agents.sandbox.linux import limits\n"
-        f"limits._CORE_PATTERN = pathlib.Path({str(pattern)!r})\n"
-        "limits.apply(ProgramLimits())\n"
+        "from kruise_agents.sandbox import main as program\n"
+        f"program._CORE_PATTERN = pathlib.Path({str(pattern)!r})\n"
+        "program._apply_limits(ProgramLimits())\n"
         "print(resource.getrlimit(resource.RLIMIT_CORE))\n"
     )
     found = []
