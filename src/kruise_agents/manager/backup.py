@@ -2,10 +2,10 @@
 
 usage: python -m kruise_agents.manager.backup <state folder> <new folder>
 
-The database is read before the files are copied, and again after that. A thing with the same row in both was there all
-the time, so its files are complete; the copy has nothing else. It has no running sandboxes: their files change during
-the copy, and their processes cannot be copied. The process IDs of paused ones are left out too, or a manager on the
-copy would take over the processes.
+The database is read before the files are copied, and again after that. Things with the same row in both were there all
+the time, so their files are complete; the copy has nothing else. Running sandboxes are left out: their files change
+during the copy, and processes cannot be copied. Process IDs are left out too, or a manager on the copy would take over
+the processes of the original.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A whole manager: settings in, a running server out, and nothing left behind at its end."""
+"""The manager: settings in, a running server out, and nothing left behind at its end."""
 
 from __future__ import annotations
 
@@ -75,10 +75,8 @@ class Manager:
         self.port = settings.port
         self.runtime: Runtime | None = None
         self.egress: Egress | None = None
-        self.found = Found()
-        """What was taken over from the earlier manager."""
-        self.authority: Path | None = None
-        """The CA file that clients must trust, when the certificate was made here."""
+        self.found = Found()  # what was taken over from the earlier manager
+        self.authority: Path | None = None  # the CA file that clients must trust, if the certificate was made here
 
     async def __aenter__(self) -> Self:
         if self._resources is not None:
@@ -98,29 +96,19 @@ class Manager:
 
     async def _start(self, resources: AsyncExitStack) -> None:
         settings = self._settings
-        # All that can be checked before anything is touched.
-        check_uvicorn()
-        files = read_templates(settings.templates, settings.limits) if settings.templates is not None else []
-        runtime = self.runtime = _runtime(settings)
-        egress = self.egress = Egress(wanted=settings.internet)
-        require_supported(files, runtime, egress, self._tell)
-        domain = parse_domain(settings.domain).host if settings.domain is not None else "localhost"
-        if settings.certificate is not None:
-            _require_certificate(settings.certificate, settings.private_key)
-
+        files, runtime, egress = self._check_settings()
         listeners = bind(settings.host, settings.port)
         for listener in listeners:
             resources.callback(listener.close)
         self.port = listeners[0].getsockname()[1]
         resources.callback(os.close, _lock(settings.state_dir))
+        runtime.check()
         store = resources.enter_context(closing(Database(settings.state_dir / "state.db")))
         require_runtime(store, runtime)
-        runtime.check()
         await _finish(asyncio.to_thread(compile_program))
         resources.callback(runtime.close)
         await _finish(asyncio.to_thread(runtime.open))
         templates = await _finish(self._prepare_templates(files, runtime))
-        tls = self._tls(domain)
 
         secret = StateSecret.at(settings.state_dir / "secret")
         tokens = TrafficTokens(
@@ -158,12 +146,12 @@ class Manager:
             settings.domain,
             page=MetricsPage(metrics, sandboxes.states, sandboxes.pools.all),
         )
-        server = front_server(app, listeners, **tls)
+        server = front_server(app, listeners, **self._tls())
         await _finish(snapshots.recover())
         volumes.recover()
 
-        # From here on sandboxes are taken over and served. They end before the server, which would wait for their
-        # streams.
+        # From here on sandboxes are taken over and served. At the end they are closed before the server, which would
+        # wait for their streams.
         resources.callback(self._remove_sandboxes, runtime, sandboxes_folder)
         resources.push_async_callback(server.stop)
         resources.push_async_callback(snapshots.close)
@@ -175,6 +163,20 @@ class Manager:
         history.start()
         sandboxes.pools.start(templates)
         self._serving = True
+
+    def _check_settings(self) -> tuple[list[TemplateFile], Runtime, Egress]:
+        """Check everything that can be checked before anything is touched."""
+        settings = self._settings
+        check_uvicorn()
+        files = read_templates(settings.templates, settings.limits) if settings.templates is not None else []
+        self.runtime = _runtime(settings)
+        self.egress = Egress(wanted=settings.internet)
+        require_supported(files, self.runtime, self.egress, self._tell)
+        if settings.domain is not None:
+            parse_domain(settings.domain)
+        if settings.certificate is not None:
+            _require_certificate(settings.certificate, settings.private_key)
+        return files, self.runtime, self.egress
 
     async def _close(self) -> None:
         assert self._resources is not None
@@ -205,13 +207,14 @@ class Manager:
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
-    def _tls(self, domain: str) -> dict[str, Any]:
-        """Return uvicorn's settings for https; without a certificate one is made."""
+    def _tls(self) -> dict[str, Any]:
+        """Return uvicorn's settings for https. Make a certificate if the settings have none."""
         settings = self._settings
         if settings.certificate is not None:
             return {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.private_key}
         if not settings.tls:
             return {}
+        domain = parse_domain(settings.domain).host if settings.domain is not None else "localhost"
         names = [domain] if settings.host in (None, "0.0.0.0", "::") else [domain, str(settings.host)]  # noqa: S104 - compared with
         made = make_certificate(settings.state_dir / "tls", names)
         self.authority = made.authority

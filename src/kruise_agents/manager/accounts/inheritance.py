@@ -1,4 +1,4 @@
-"""The inheritance of API keys: what belongs to a deleted key goes to the admin key, so that somebody can end it."""
+"""The inheritance of API keys: everything of a deleted key goes to the admin key, so that nothing is out of reach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API keys of a manager: those that it was started with, and those that were made over the API.
+"""The API keys of a manager: keys that the manager was started with, and keys that were made over the API.
 
 Everything belongs to the key that made it, and no other key sees it. A team is a name that keys share: it says who may
 make and delete keys, not who sees what.
@@ -47,7 +47,7 @@ class ApiKey:
 
     @property
     def is_admin(self) -> bool:
-        """Whether the key may make keys of other teams, set quotas, and delete any key that was made."""
+        """Return whether the key may make keys of other teams, set quotas, and delete any key that was made."""
         return self.team == ADMIN_TEAM
 
 
@@ -155,7 +155,7 @@ def team_id(team: str) -> str:
 
 
 def raw_key(key: bytes) -> bytes:
-    """Return the raw spelling of a key in either spelling."""
+    """Return a key in its raw spelling, from either of its spellings."""
     decoded = decode_key(key.decode("latin-1"))
     return key if decoded is None else decoded
 

@@ -14,7 +14,7 @@ SCOPES = ("all", "running")
 
 
 class QuotaExceededError(KruiseAgentsError):
-    """One more sandbox would exceed the quota of its API key."""
+    """Another sandbox would exceed the quota of its API key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class SecretStore:
         return row
 
     def update(self, row: SecretRow, value: str, metadata: Mapping[str, str] | None) -> SecretRow:
-        """Store another value as the next version. ``metadata`` None: it stays."""
+        """Store another value as the next version. Without ``metadata`` the old metadata stays."""
         version = row.version + 1
         changed = replace(
             row,

@@ -87,7 +87,7 @@ class SandboxDetailReply(ListedSandboxReply):
 
 def shown_state(sandbox: Sandbox) -> Literal["running", "paused"]:
     """Return ``running`` or ``paused``; the SDK knows no other state."""
-    return "paused" if sandbox.state.resting else "running"
+    return "paused" if sandbox.state.shown_as_paused else "running"
 
 
 def sandbox_reply(sandbox: Sandbox, domain: str | None) -> SandboxReply:
@@ -147,7 +147,7 @@ def sandbox_detail(sandbox: Sandbox, domain: str | None) -> SandboxDetailReply:
     detail: SandboxDetailReply = {
         **sandbox_listed(sandbox),  # type: ignore[typeddict-item]  # mypy: the entry may have other keys of those names
         "envdAccessToken": sandbox.access_token,
-        "domain": None if sandbox.state.resting else domain,
+        "domain": None if sandbox.state.shown_as_paused else domain,
         "lifecycle": {
             "autoResume": lifetime.wakes_on_traffic,
             "onTimeout": "pause" if lifetime.pause_at_end else "kill",
@@ -161,6 +161,6 @@ def sandbox_detail(sandbox: Sandbox, domain: str | None) -> SandboxDetailReply:
             "denyOut": [str(block) for block in sandbox.rules.denied],
             "allowPublicTraffic": public,
         }
-    if sandbox.state.resting:
+    if sandbox.state.shown_as_paused:
         detail["pauseMode"] = "full" if sandbox.keeps_memory else "filesystem"
     return detail

@@ -137,14 +137,14 @@ class SnapshotRoutes(Resource):
     )
     async def fork(self, request: Request, body: _NewForksRequest) -> Response:
         sandbox = own_sandbox(request, self._sandboxes)
-        if sandbox.state.resting:
+        if sandbox.state.shown_as_paused:
             raise _is_paused(sandbox)
         quota = still_valid(request, self._keys).quota
         try:
             with _copy_errors():
                 forks = await self._snapshots.fork(sandbox, body.count, body.timeout, quota)
         except RefusedError:
-            if sandbox.state.resting:  # a pause came first
+            if sandbox.state.shown_as_paused:  # a pause came first
                 raise _is_paused(sandbox) from None
             raise
         return JSONResponse([self._entry(fork, request.state.domain) for fork in forks], status_code=201)

@@ -1,1 +1,1 @@
-"""Sandboxes as the manager knows them: records, states, deadlines, and the processes behind them."""
+"""The manager's sandboxes: states, operations, records, timers, pools, snapshots, and the processes behind them."""

@@ -21,12 +21,12 @@ class State(StrEnum):
 
     @property
     def ending(self) -> bool:
-        """Whether the sandbox is ending or gone."""
+        """Return whether the sandbox is ending or gone."""
         return self in (State.KILLING, State.GONE)
 
     @property
-    def resting(self) -> bool:
-        """Whether clients are told that the sandbox is paused."""
+    def shown_as_paused(self) -> bool:
+        """Return whether clients are told that the sandbox is paused."""
         return self in (State.PAUSING, State.PAUSED, State.RESUMING)
 
 

@@ -28,8 +28,8 @@ class LogLine:
 def read_log(path: Path, began: datetime) -> list[LogLine]:
     """Return the last lines of a log, oldest first.
 
-    A line without a time has the time of the line before. Lines before the first time have that or ``began``,
-    whichever is earlier.
+    A line without a time gets the time of the line before. Lines before the first time get the first time or
+    ``began``, whichever is earlier.
     """
     try:
         content = last_bytes(path)

@@ -41,8 +41,8 @@ _Method = Callable[Concatenate["Operations", Sandbox, P], Coroutine[Any, Any, T]
 def _operation(event: Event, *, needs: State | None = None) -> Callable[[_Method[P, T]], _Method[P, T]]:
     """Run a method under the lock of its sandbox, in a task that goes on when the caller leaves.
 
-    The call is refused if the sandbox is ended before or meanwhile, or is not in the state ``needs``. An operation may
-    call others on the same sandbox, which then run as a part of it.
+    The call is refused if the sandbox is ended before or during the operation, or is not in the state ``needs``. An
+    operation that another operation on the same sandbox calls runs under the lock that is held already.
     """
 
     def require(sandbox: Sandbox) -> None:
@@ -65,7 +65,7 @@ def _operation(event: Event, *, needs: State | None = None) -> Callable[[_Method
             task = self._start_task(locked())
             sandbox.operations.add(task)
             task.add_done_callback(sandbox.operations.discard)
-            # An error reaches the caller. If the caller has left, nobody wants to know.
+            # An error reaches the caller. If the caller has left, the error is dropped.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             try:
                 return await asyncio.shield(task)
@@ -82,7 +82,7 @@ def _operation(event: Event, *, needs: State | None = None) -> Callable[[_Method
 class Operations:
     """The operations on the sandboxes of one manager, with the timers and exit watchers that follow from them.
 
-    All of them raise :class:`RefusedError` if the state of the sandbox does not allow them, or if it is ended
+    Every operation raises :class:`RefusedError` if the state of the sandbox does not allow it or the sandbox is ended
     meanwhile, and :class:`NoAnswerError` if its program is gone or silent. ``on_gone`` is called with each sandbox
     that has ended.
     """
@@ -179,7 +179,7 @@ class Operations:
             NoSpaceError, OSError: The copy failed; a part of it may be left.
         """
         sandbox.stopped_before = sandbox.program.stopped_processes()
-        # Its clients see a running, slow sandbox. If the manager ends now, the next one must find it frozen.
+        # Clients see a running, slow sandbox. If the manager ends now, the next manager must know that it is frozen.
         self._records.save_as(sandbox, State.PAUSING)
         try:
             await sandbox.program.freeze()
@@ -250,29 +250,29 @@ class Operations:
         return True
 
     async def resume_for_traffic(self, sandbox: Sandbox) -> bool:
-        """Resume a paused sandbox if its lifetime says that requests to its ports do. Return whether it runs now."""
+        """Resume a paused sandbox if its lifetime allows that for traffic. Return whether the sandbox runs now."""
         if sandbox.lifetime.wakes_on_traffic:
             try:
                 await self._resume_if_paused(sandbox)
             except RefusedError:
-                return False  # somebody ended it
+                return False  # the sandbox was ended
             except (NoAnswerError, NoSpaceError, StartError, OSError):
                 logger.exception("sandbox %s could not be resumed for a request", sandbox.id)
         return sandbox.state is State.RUNNING
 
     def end(self, sandbox: Sandbox, reason: str = "") -> asyncio.Task[None]:
-        """Begin to end a sandbox, whatever else is under way, and return the task. Metrics count ends with a reason."""
+        """Begin to end a sandbox, whatever else is under way, and return the task. The metrics count the reason."""
         sandbox.move(Event.KILL)
         if reason:
             self._metrics.ended[reason] += 1
-        self._records.note(sandbox)  # from here on there is no way back, for the next manager either
+        self._records.note(sandbox)  # there is no way back, for the next manager either
         self._timers.disarm(sandbox)
         for task in sandbox.operations:
             task.cancel()
         return self._start_task(self._end(sandbox))
 
     async def close(self) -> None:
-        """Stop timers and watchers, and return when nothing is under way; what takes long is cancelled."""
+        """Stop timers and watchers, and wait for the operations under way. Slow operations are cancelled."""
         self._timers.close()
         if self._tasks:
             _, slow = await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
@@ -370,7 +370,7 @@ class Operations:
         try:
             await self._pause_if_due(sandbox)
         except RefusedError:
-            return  # somebody ended it meanwhile
+            return  # the sandbox was ended meanwhile
         except (NoAnswerError, NoSpaceError, OSError):
             logger.exception("sandbox %s could not be paused at its end time; it is ended", sandbox.id)
             if not sandbox.state.ending:
@@ -382,7 +382,7 @@ class Operations:
             await self.pause(sandbox, memory=sandbox.lifetime.pause_keeps_memory)
 
     def _at_exit(self, sandbox: Sandbox) -> None:
-        """End a sandbox whose program has ended by itself. Of a paused sandbox the files are kept."""
+        """End a sandbox whose program has ended by itself, but keep the files of a paused sandbox."""
         if sandbox.state is State.PAUSED:
             logger.warning("sandbox %s lost its processes while it was paused", sandbox.id)
             sandbox.program.release()

@@ -1,8 +1,7 @@
 """Pools of warm sandboxes: started before anybody asks, so that a create call only claims one.
 
 A pooled sandbox has an ID and a folder but no database row. It belongs to no key and ends with the manager. One task
-fills all pools, one sandbox after another, and not right after a claim, so that clients that are being served come
-first.
+fills all pools, one sandbox after another. It waits after each claim, because clients that are being served come first.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class PooledSandbox:
 
 
 class Pools:
-    """The pools of one manager. ``program`` makes the process of a sandbox with an ID."""
+    """The pools of one manager. ``program`` makes the program of a sandbox with an ID."""
 
     def __init__(self, program: Callable[[str, Template], SandboxProcess]) -> None:
         self._program = program
@@ -149,7 +148,7 @@ class Pools:
         )
 
     async def _wait_for_retry(self, pool: Pool) -> None:
-        """Wait until a pool may start a sandbox again, or until another pool may want one."""
+        """Wait until a pool may start a sandbox again, or until a sandbox is missing, maybe in another pool."""
         self._wanted.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(pool.retry_at):

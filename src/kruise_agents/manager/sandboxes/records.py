@@ -1,4 +1,4 @@
-"""The database rows of sandboxes: written before the next step where it depends on them, and after it where not."""
+"""The database rows of sandboxes. A row is written before a step that depends on it, and otherwise after the fact."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Records:
             self.note(other)
 
     def save_as(self, sandbox: Sandbox, state: State) -> None:
-        """Write the row with the state that the next manager is to find if this one ends now."""
+        """Write the row with the state that the next manager is to find if this manager ends now."""
         self._store.save(replace(to_row(sandbox, self._runtime), state=str(state)))
 
     def note(self, sandbox: Sandbox) -> None:
@@ -119,7 +119,7 @@ def mounts_of(row: SandboxRow) -> tuple[VolumeMount, ...]:
 
 
 def process_of(row: SandboxRow) -> ProcessIdentity | None:
-    """Return the process of the sandbox of a row; None: it had none."""
+    """Return the process of the sandbox of a row; None: there was no process."""
     if row.pid is None or row.pid_started is None or row.boot is None:
         return None
     return ProcessIdentity(row.pid, row.pid_started, row.boot)

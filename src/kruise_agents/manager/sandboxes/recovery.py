@@ -1,8 +1,8 @@
 """The sandboxes of an earlier manager: taken over, or cleaned up.
 
-A sandbox whose start was not finished is ended, because nobody was told of it. A running one is taken over, even if
-its program does not answer at the moment. Of a paused one at least the files are left. A sandbox that was being paused
-or resumed is as it was before, since nobody was told of the change, unless its processes are gone.
+A sandbox whose start was not finished is ended, because no client knows of it. A running sandbox is taken over, even
+if its program does not answer at the moment. Of a paused sandbox at least the files are left. A pause or a resume that
+was not finished is undone, because no client knows of it, unless the processes are gone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _RETRY_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How many sandboxes were taken over."""
+    """The numbers of sandboxes that were taken over."""
 
     running: int = 0
     paused: int = 0
@@ -112,7 +112,7 @@ def _recovered_state(sandbox: Sandbox, *, alive: bool) -> State | None:
 async def _keep_running(sandbox: Sandbox) -> bool:
     """Undo a pause that was not finished, and send the end time once more. Return whether the sandbox is there.
 
-    A silent sandbox is there too: whatever stopped it may let it go on, and its end time counts in any case.
+    A sandbox that does not answer is there too: whatever stopped it may let it go on, and its end time counts anyway.
     """
     try:
         if sandbox.state is State.PAUSING:

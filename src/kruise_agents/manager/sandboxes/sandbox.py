@@ -1,4 +1,4 @@
-"""A sandbox as the manager knows it, and what a create call asks for."""
+"""The model of a sandbox, and of the request to create one."""
 
 from __future__ import annotations
 
@@ -92,21 +92,21 @@ class Sandbox:
 
     @property
     def protected(self) -> bool:
-        """Whether its ports need a traffic access token."""
+        """Return whether the ports need a traffic access token."""
         return self.metadata.get(PROTECT_KEY) == "true"
 
     @property
     def deadline(self) -> datetime | None:
-        """When the sandbox leaves its present state by itself; None: never."""
+        """Return when the sandbox leaves its present state by itself; None: never."""
         return {State.RUNNING: self.end_at, State.PAUSED: self.kept_until}.get(self.state)
 
     @property
     def use(self) -> Use | None:
-        """What the sandbox counts for in its owner's quota; None: it is ending."""
-        return None if self.state.ending else self.template.use(running=not self.state.resting)
+        """Return the share in the owner's quota; None: the sandbox is ending and has no share."""
+        return None if self.state.ending else self.template.use(running=not self.state.shown_as_paused)
 
     def move(self, event: Event) -> None:
-        """Change to the state that follows ``event``; raise :class:`RefusedError` if it cannot happen now."""
+        """Change to the state that follows ``event``; raise :class:`RefusedError` if there is none."""
         self.state = next_state(self.state, event)
 
 

@@ -72,7 +72,7 @@ class SandboxService:
 
     @property
     def reach_the_internet(self) -> bool:
-        """Whether sandboxes are connected to the internet at all."""
+        """Return whether sandboxes are connected to the internet at all."""
         return self._egress.carrier is not None and self.runtime.own_network
 
     def find(self, sandbox_id: str) -> Sandbox | None:
@@ -155,7 +155,7 @@ class SandboxService:
         self.operations.adopt(sandbox)
 
     async def close(self, *, keep: bool = False) -> None:
-        """Create no more sandboxes, and end all.
+        """Refuse further creates, and end all sandboxes.
 
         Args:
             keep: End only sandboxes that are starting. All others go on without a manager.
@@ -172,7 +172,7 @@ class SandboxService:
             sandbox.program.release()
 
     def program(self, sandbox_id: str, template: Template, volume_mounts: Sequence[VolumeMount] = ()) -> SandboxProcess:
-        """Return the program of a sandbox, neither started nor found yet."""
+        """Return the program of a sandbox. It still has to be launched or found."""
         mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
         return self._program(
             Layout(self.folder / sandbox_id, mounts, Path(template.rootfs) if template.rootfs else None),
@@ -217,16 +217,16 @@ class SandboxService:
         pooled: PooledSandbox | None,
         on_id_assigned: Callable[[str], None],
     ) -> bool:
-        """Start a new sandbox. Return False if it came from a pool and did not answer: the caller may try another."""
+        """Start a new sandbox. Return False if a pooled sandbox did not answer, and the caller may try another."""
         begun = time.monotonic()
         try:
-            # Before anything exists that would stay, so that nothing can be left that nobody knows of.
+            # Stored before anything else exists, so that the next manager finds everything that is left.
             self._records.save(sandbox)
             on_id_assigned(sandbox.id)
             with self.trees_in_use.reading(new.files):
                 await self.operations.start(sandbox, new.variables, new.files)
         except BaseException as error:
-            # Whatever ended the start, nothing half-made stays.
+            # Whatever went wrong, nothing half-made stays.
             end = None if sandbox.state.ending else self.operations.end(sandbox)
             if pooled is not None and isinstance(error, StartError) and end is not None:
                 logger.warning("a warm sandbox is ended, and another taken: %s", error)
@@ -249,7 +249,7 @@ class SandboxService:
 
 
 class TreesInUse:
-    """The file trees that creates are copying, so that none is removed during a copy."""
+    """The file trees that creates are copying. None is removed during a copy."""
 
     def __init__(self) -> None:
         self._readers = Counter[Path]()
@@ -260,7 +260,7 @@ class TreesInUse:
 
     @contextmanager
     def reading(self, tree: Path | None) -> Iterator[None]:
-        """Mark ``tree`` as in use within the block; None: nothing is."""
+        """Mark ``tree`` as in use during the block. None marks nothing."""
         if tree is None:
             yield
             return

@@ -47,7 +47,7 @@ class Reference:
 
 
 class Snapshots:
-    """The snapshots of one manager, whose folders go into ``folder``, which exists."""
+    """The snapshots of one manager. Their folders go into ``folder``, which exists."""
 
     def __init__(self, folder: Path, sandboxes: SandboxService) -> None:
         self._folder = folder

@@ -28,6 +28,7 @@ ASKED_SECONDS = 300.0
 KEPT = 720
 """The number of samples of a sandbox: an hour of frequent ones, half a day of others."""
 _AT_ONCE = 4
+_WHOLE = ("cpu_count", "mem_used", "mem_total", "mem_cache", "disk_used", "disk_total")
 _SLACK = 0.5
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class _Track:
 
 
 class UsageHistory:
-    """The samples of one manager's sandboxes, in memory. ``sandboxes`` returns those that there are."""
+    """The samples of one manager's sandboxes, in memory. ``sandboxes`` returns the present sandboxes."""
 
     def __init__(self, sandboxes: Callable[[], Iterable[Sandbox]], clock: Callable[[], float] = time.time) -> None:
         self._sandboxes = sandboxes
@@ -81,7 +82,7 @@ class UsageHistory:
         return list(track.samples)
 
     async def sweep(self) -> None:
-        """Measure the sandboxes that are due, a few at once, and forget those that are gone."""
+        """Measure the sandboxes that are due, a few at once, and forget the samples of sandboxes that are gone."""
         present = {sandbox.id: sandbox for sandbox in self._sandboxes()}
         for gone in self._tracks.keys() - present.keys():
             del self._tracks[gone]
@@ -127,16 +128,8 @@ def read_sample(answer: bytes, at: float) -> Sample:
     values = json.loads(answer)
     if not isinstance(values, dict):
         raise ValueError("the measurement is no JSON object")  # noqa: TRY004 - one kind of error for all
-    return Sample(
-        at=at,
-        cpu_count=int(_number(values, "cpu_count")),
-        cpu_used_pct=_number(values, "cpu_used_pct"),
-        mem_used=int(_number(values, "mem_used")),
-        mem_total=int(_number(values, "mem_total")),
-        mem_cache=int(_number(values, "mem_cache")),
-        disk_used=int(_number(values, "disk_used")),
-        disk_total=int(_number(values, "disk_total")),
-    )
+    whole = {name: int(_number(values, name)) for name in _WHOLE}
+    return Sample(at=at, cpu_used_pct=_number(values, "cpu_used_pct"), **whole)
 
 
 def _number(values: dict[str, object], name: str) -> float:

@@ -1,1 +1,1 @@
-"""What survives the manager: its database, its secret, and their backup."""
+"""The state that survives the manager: its database and its secret."""

@@ -1,4 +1,4 @@
-"""The prepared file tree of a template, which its sandboxes start with a copy of: its files, and what pip installs.
+"""The prepared file tree of a template: its files, and the packages that pip installs. Sandboxes start with a copy.
 
 The tree is made once and kept below the state folder, under a name that changes with everything that goes into it.
 """
@@ -41,7 +41,7 @@ _OUR_PYTHON = re.compile(
 def require_supported(
     files: Iterable[TemplateFile], runtime: Runtime, egress: Egress, tell: Callable[[str], None]
 ) -> None:
-    """Refuse templates that the runtime does not support. Tell about those that will not reach the internet.
+    """Refuse templates that the runtime does not support. Report templates that will not reach the internet.
 
     Raises:
         ConfigurationError: The message has a line for each problem.
@@ -75,7 +75,7 @@ class Builder:
         self._tell = tell
 
     async def build(self, files: Iterable[TemplateFile]) -> dict[str, Path]:
-        """Prepare the trees of all templates that need one, and remove trees that no template needs.
+        """Prepare the trees that templates need, and remove trees that no template needs.
 
         Returns:
             The trees by the name of the template.

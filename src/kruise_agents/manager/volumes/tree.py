@@ -48,7 +48,7 @@ class VolumeTree:
     """The files below one folder. Every method raises :class:`OSError` if a file is missing or cannot be reached.
 
     Args:
-        staging: A folder of the manager on the same file system, for files that are not there yet or no longer.
+        staging: A folder of the manager on the same file system, for files on their way into or out of the volume.
         owners: Translates the IDs of owners between sandboxes and the machine.
     """
 
@@ -103,7 +103,7 @@ class VolumeTree:
             path.unlink(missing_ok=True)
 
     def place(self, draft: Path, path: str, wanted: Attributes, *, parents: bool) -> Entry:
-        """Move a written file to ``path``. It replaces a file there and takes over its attributes."""
+        """Move a draft to ``path``, in place of a file there, whose attributes the draft takes over."""
         if parents:
             self._make_parents(path)
         with self._parent(path) as (folder, name):

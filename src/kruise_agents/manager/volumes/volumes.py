@@ -44,7 +44,7 @@ class Volumes:
     Args:
         folder: Where the folders of volumes go. It exists.
         mounted: Returns the IDs of the volumes that sandboxes have mounted.
-        limit: The room of each volume in bytes. The watchdog of sandboxes holds them to it.
+        limit: The size limit of each volume in bytes. The watchdog holds sandboxes to the limit.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Volumes:
 
     @contextmanager
     def upload(self, volume: VolumeRow) -> Iterator[Callable[[int], None]]:
-        """Yield a function that reserves bytes of a file before they are written; the block is the upload.
+        """Yield a function to call with the size of each piece of an upload before it is written.
 
         The function raises :class:`VolumeFullError` if all uploads together could never fit.
         """
@@ -113,7 +113,7 @@ class Volumes:
 
     @asynccontextmanager
     async def room(self, volume: VolumeRow, size: int) -> AsyncIterator[None]:
-        """Reserve the volume for the block, which adds a file of ``size`` bytes, or raise :class:`VolumeFullError`."""
+        """Reserve a volume for the block, which adds ``size`` bytes, or raise :class:`VolumeFullError`."""
         async with self._placing[volume.id]:
             used = await asyncio.to_thread(self._runtime.disk_usage, self._folder / volume.id)
             self._require(volume, used, size)
