@@ -49,6 +49,7 @@ STEPS = [
     "kruise_agents.manager.manager.create_api",
     "kruise_agents.manager.manager.make_certificate",
     "kruise_agents.manager.manager.front_server",
+    "kruise_agents.manager.sandboxes.process.SandboxProcess.attach",
     "kruise_agents.manager.sandboxes.recovery._recover",
     "kruise_agents.manager.manager.recover",
     "kruise_agents.manager.manager.Inheritance.transfer_orphans",
@@ -298,29 +299,20 @@ def fail() -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_start_that_fails_leaves_nothing_behind(step: str, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scene() -> None:
-        before = Traces.now()
-        with monkeypatch.context() as patch:
-            after(patch, step, fail)
-            with pytest.raises(InjectedError):
-                await Manager(settings_of(state_dir, tls=True, pool=1)).__aenter__()
-        await assert_same(before)
-        await assert_adopted(state_dir)
-        await assert_same(before)
-
-    asyncio.run(scene())
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_start_that_is_cancelled_leaves_nothing_behind(
+def test_a_start_that_fails_or_is_cancelled_leaves_nothing_behind(
     step: str, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scene() -> None:
         before = Traces.now()
         loop = asyncio.get_running_loop()
+        settings = settings_of(state_dir, tls=True, pool=1)
         with monkeypatch.context() as patch:
-            starting = asyncio.create_task(start(settings_of(state_dir, tls=True, pool=1)))
+            after(patch, step, fail)
+            with pytest.raises(InjectedError):
+                await Manager(settings).__aenter__()
+        await assert_same(before)
+        with monkeypatch.context() as patch:
+            starting = asyncio.create_task(start_and_wait(settings))
             after(patch, step, lambda: loop.call_soon_threadsafe(starting.cancel))
             with pytest.raises(asyncio.CancelledError):
                 await starting
@@ -328,7 +320,7 @@ def test_a_start_that_is_cancelled_leaves_nothing_behind(
         await assert_adopted(state_dir)
         await assert_same(before)
 
-    async def start(settings: Settings) -> None:
+    async def start_and_wait(settings: Settings) -> None:
         async with Manager(settings):
             await asyncio.sleep(60)
 

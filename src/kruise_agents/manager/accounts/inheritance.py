@@ -10,11 +10,9 @@ from .keys import ADMIN_ID, Keys
 class Owned(Protocol):
     """A collection of things that belong to API keys."""
 
-    def owners(self) -> set[str]:
-        """Return the IDs of all keys that own something."""
+    def owners(self) -> set[str]: ...
 
-    def transfer(self, owner: str, new_owner: str) -> None:
-        """Give everything of one owner to another."""
+    def transfer(self, owner: str, new_owner: str) -> None: ...
 
 
 class Inheritance:

@@ -89,19 +89,15 @@ class Keys:
         return self._by_id[key_id]
 
     def get(self, key_id: str) -> ApiKey | None:
-        """Return the key with that ID."""
         return self._by_id.get(key_id)
 
     def last_used(self, key: ApiKey) -> float | None:
-        """Return when a key was last used."""
         return self._used.get(key.id)
 
     def of_team(self, team: str) -> list[ApiKey]:
-        """Return the keys of a team, oldest first."""
         return sorted((key for key in self._by_id.values() if key.team == team), key=lambda key: key.created_at)
 
     def teams(self) -> list[str]:
-        """Return the names of all teams, sorted."""
         return sorted({key.team for key in self._by_id.values()})
 
     def make(self, name: str, team: str, by: ApiKey, quota: Quota = UNLIMITED) -> tuple[ApiKey, str]:
@@ -125,7 +121,6 @@ class Keys:
         return key, raw
 
     def remove(self, key: ApiKey) -> None:
-        """Delete a key that was made over the API."""
         self._store.delete(ApiKeyRow, id=key.id)
         del self._by_id[key.id]
         self._ids = {digest: key_id for digest, key_id in self._ids.items() if key_id != key.id}

@@ -26,7 +26,6 @@ class Use:
     running: bool = True  # or about to run; a paused sandbox counts in the scope "all" only
 
     def of(self, dimension: str) -> int:
-        """Return the share in one dimension."""
         return {"sandbox.count": 1, "limits.cpu": self.cpu, "limits.memory": self.memory}[dimension]
 
 
@@ -65,15 +64,12 @@ class Quota:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Parse what :meth:`to_json` returned."""
         return cls(tuple(Limit(**limit) for limit in json.loads(text)["limits"]))
 
     def to_json(self) -> str:
-        """Return the quota as text for the database."""
         return json.dumps(self.shown())
 
     def shown(self) -> dict[str, Any]:
-        """Return the quota as the API shows it."""
         return {"limits": [asdict(limit) for limit in self.limits]}
 
     def require(self, new: Use, present: Iterable[Use]) -> None:

@@ -39,7 +39,6 @@ class SecretStore:
         self._cipher = AESGCM(secret.sealing_key())
 
     def all(self, owner: str) -> list[SecretRow]:
-        """Return the secrets of an owner, oldest first."""
         return sorted(self._store.select(SecretRow, owner=owner), key=lambda row: (row.created_at, row.id))
 
     def find(self, owner: str, reference: str) -> SecretRow | None:
@@ -79,16 +78,13 @@ class SecretStore:
         return changed
 
     def remove(self, row: SecretRow) -> None:
-        """Delete a secret with its value."""
         self._store.delete(SecretRow, id=row.id)
 
     def value(self, row: SecretRow) -> str:
-        """Return the decrypted value."""
         nonce, sealed = row.sealed[:_NONCE_BYTES], row.sealed[_NONCE_BYTES:]
         return self._cipher.decrypt(nonce, sealed, _associated_data(row.id, row.version)).decode()
 
     def owners(self) -> set[str]:
-        """Return the IDs of all keys that own a secret."""
         return {row.owner for row in self._store.select(SecretRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:

@@ -1,4 +1,4 @@
-"""The manager's questions to the program in one sandbox: on its control socket, and one to its envd."""
+"""The client of a sandbox's control socket, by which the manager talks to the program inside; envd is asked too."""
 
 from __future__ import annotations
 
@@ -43,11 +43,10 @@ class NoAnswerError(KruiseAgentsError):
 
 
 class ControlClient:
-    """Asks the program of one sandbox.
+    """The client of one sandbox. Methods raise :class:`NoAnswerError` if the program is gone or silent.
 
-    Args:
-        sockets: The folder of the sandbox's sockets.
-        report: Completes a sentence about the program with its exit code and its last output.
+    Before the sandbox is ready they raise :class:`StartError`, with the exit code and the last output of the program,
+    which ``report`` adds to a sentence.
     """
 
     def __init__(self, sockets: Path, report: Callable[[str], str]) -> None:
@@ -55,14 +54,9 @@ class ControlClient:
         self._report = report
 
     async def prepare(self, template: Template, variables: Mapping[str, str], *, kernel: bool) -> None:
-        """Run the template's start command, and return when it is ready.
+        """Run the template's start command, and return when it is ready, with ``kernel`` the default kernel too.
 
-        Args:
-            variables: The environment of everything that runs until :meth:`init`, which replaces it.
-            kernel: Wait for the default kernel too.
-
-        Raises:
-            StartError: The program ended, or something did not become ready. The message says what was wrong.
+        The environment ``variables`` hold until :meth:`init` replaces them.
         """
         seconds = START_SECONDS + (template.ready.seconds if template.ready is not None else 0)
         order = PrepareOrder(dict(variables), template.start, template.ready, kernel)
@@ -71,32 +65,17 @@ class ControlClient:
             raise StartError(f"template {template.name}: {answer.decode(errors='replace')}")
 
     async def init(self, settings: InitSettings, patience: float = START_SECONDS) -> None:
-        """Give the program its settings, and return when every port answers.
-
-        Args:
-            patience: Seconds that it may take.
-
-        Raises:
-            StartError: The program ended, or stayed silent for that long. The message carries its last output.
-        """
+        """Give the program its settings, and return when every port answers, within ``patience`` seconds."""
         status, answer = await self._first_answer(INIT, settings.to_json(), patience)
         if status != 204:
             raise StartError(self._report(f"answered {status} to its settings: {answer.decode(errors='replace')}"))
 
     async def set_end_time(self, seconds: float | None, patience: float = ANSWER_SECONDS) -> None:
-        """Set when the program ends by itself, in seconds from now; None: never.
-
-        Raises:
-            NoAnswerError: The program is gone, or stayed silent for ``patience`` seconds.
-        """
+        """Set when the program ends by itself, in seconds from now; None: never."""
         await self._ask(SET_END_TIME, EndTime(seconds).to_json(), patience)
 
     async def variables(self) -> dict[str, str]:
-        """Return the environment variables that the sandbox was handed over with.
-
-        Raises:
-            NoAnswerError: The program is gone, or stayed silent for :data:`ANSWER_SECONDS`.
-        """
+        """Return the environment variables that the sandbox was handed over with."""
         return dict(Variables.from_json(await self._ask(GET_VARIABLES, b"{}")).variables)
 
     async def announce_kill(self, pid: int, reason: str) -> None:
@@ -104,11 +83,7 @@ class ControlClient:
         await self._exchange(ANNOUNCE_KILL, KillNotice(pid, reason).to_json())
 
     async def measure(self, access_token: str | None) -> bytes:
-        """Return what envd says that the sandbox uses, in JSON.
-
-        Raises:
-            NoAnswerError: envd is gone, or stayed silent for :data:`MEASURE_SECONDS`.
-        """
+        """Return what envd says that the sandbox uses, in JSON."""
         headers = [] if access_token is None else [(ACCESS_TOKEN_HEADER.encode(), access_token.encode())]
         try:
             async with asyncio.timeout(MEASURE_SECONDS):

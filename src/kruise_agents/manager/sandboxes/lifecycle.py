@@ -26,7 +26,6 @@ class State(StrEnum):
 
     @property
     def shown_as_paused(self) -> bool:
-        """Return whether clients are told that the sandbox is paused."""
         return self in (State.PAUSING, State.PAUSED, State.RESUMING)
 
 

@@ -69,7 +69,6 @@ class Pools:
         self._quiet_until = 0.0
 
     def all(self) -> list[Pool]:
-        """Return every pool, in the order of the templates."""
         return list(self._pools.values())
 
     def start(self, templates: Iterable[PreparedTemplate]) -> None:

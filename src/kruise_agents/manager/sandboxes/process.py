@@ -39,15 +39,8 @@ class SandboxProcess:
     """Everything of one sandbox that exists outside the manager: processes, sockets, folders.
 
     A start has two steps, :meth:`launch` and :meth:`claim`, and a sandbox of a pool waits between them. Until it is
-    claimed, the sandbox ends with the manager; from then on it outlives the manager.
-
-    Args:
-        layout: Where the sandbox's folders go.
-        runtime: What runs the sandbox.
-        code_interpreter: Whether the port of the code interpreter is served.
-        limits: The sandbox's share of the machine.
-        watch: The watchdog that looks at the sandbox while it runs.
-        egress: What connects the sandbox to the internet.
+    claimed, the sandbox ends with the manager; from then on it outlives the manager. Methods that need a running
+    program raise :class:`NoAnswerError` if it has ended.
     """
 
     def __init__(
@@ -83,11 +76,7 @@ class SandboxProcess:
         return self._process is not None and self._process.alive
 
     async def fill(self, files: Path) -> None:
-        """Make the folders with a copy of another file tree, before a launch with ``prepared=True``.
-
-        Raises:
-            OSError: The folders could not be made.
-        """
+        """Make the folders with a copy of another file tree, before a launch with ``prepared=True``."""
         self.layout.make_outer()
         await self._runtime.copy(files, self.layout.rootfs)
 
@@ -120,10 +109,7 @@ class SandboxProcess:
 
         Args:
             seconds_left: Seconds until the program ends by itself, from the moment it is ready; None: never.
-            patience: Seconds that it may take to answer.
-
-        Raises:
-            StartError: The program ended, or stayed silent for that long. The message carries its last output.
+            patience: Seconds after which a silent program is a :class:`StartError`.
         """
         await self.control.init(InitSettings(access_token, dict(variables), seconds_left), patience)
         self._close_parent_pipe()
@@ -150,12 +136,7 @@ class SandboxProcess:
             await asyncio.to_thread(self._connection.change, rules)
 
     async def connect(self, port: int) -> socket.socket:
-        """Connect to a port of the sandbox.
-
-        Raises:
-            PortClosedError: Nothing listens there.
-            OSError: The sandbox's program is gone.
-        """
+        """Connect to a port of the sandbox, as :func:`.sockets.connect_port` does."""
         return await connect_port(self.layout.sockets, port, self._served_ports)
 
     async def ended(self) -> None:
@@ -164,30 +145,18 @@ class SandboxProcess:
         await self._process.ended()
 
     def stopped_processes(self) -> tuple[int, ...]:
-        """Return the processes that are stopped already; :meth:`thaw` leaves them so.
-
-        Raises:
-            NoAnswerError: The program has ended.
-        """
+        """Return the processes that are stopped already, which :meth:`thaw` is to leave stopped."""
         return self._runtime.stopped_processes(self._living())
 
     async def freeze(self) -> None:
-        """Stop all processes. They keep their memory and connections.
-
-        Raises:
-            NoAnswerError: The program has ended, or does not stop; then it goes on.
-        """
+        """Stop all processes. They keep their memory and connections. After an error they go on."""
         try:
             await self._runtime.freeze(self._living())
         except OSError as error:
             raise NoAnswerError(f"the sandbox cannot be paused: {error}") from error
 
     def thaw(self, stopped: Collection[int]) -> None:
-        """Let all processes go on, except ``stopped``.
-
-        Raises:
-            NoAnswerError: The program has ended.
-        """
+        """Let all processes go on, except ``stopped``."""
         try:
             self._runtime.thaw(self._living(), stopped)
         except OSError as error:

@@ -92,7 +92,6 @@ class Sandbox:
 
     @property
     def protected(self) -> bool:
-        """Return whether the ports need a traffic access token."""
         return self.metadata.get(PROTECT_KEY) == "true"
 
     @property

@@ -81,7 +81,6 @@ class SandboxService:
         return None if sandbox is None or sandbox.state is State.STARTING or sandbox.state.ending else sandbox
 
     def running(self, sandbox_id: str) -> Sandbox | None:
-        """Return the sandbox with that ID if it runs."""
         sandbox = self._known.get(sandbox_id)
         return sandbox if sandbox is not None and sandbox.state is State.RUNNING else None
 
@@ -94,24 +93,19 @@ class SandboxService:
         return [sandbox for sandbox in self.visible() if sandbox.owner == owner]
 
     def states(self) -> Iterator[State]:
-        """Return the state of every sandbox, including those that start or end."""
         return (sandbox.state for sandbox in self._known.values())
 
     def is_ending(self, sandbox_id: str, owner: str) -> bool:
-        """Return whether a sandbox of that ID and owner is being ended."""
         sandbox = self._known.get(sandbox_id)
         return sandbox is not None and sandbox.owner == owner and sandbox.state.ending
 
     def mounted_volumes(self) -> set[str]:
-        """Return the IDs of all volumes that a sandbox has mounted."""
         return {mount.volume_id for sandbox in self._known.values() for mount in sandbox.volume_mounts}
 
     def owners(self) -> set[str]:
-        """Return the IDs of all keys that own a sandbox."""
         return {sandbox.owner for sandbox in self._known.values()}
 
     def transfer(self, owner: str, new_owner: str) -> None:
-        """Give all sandboxes of one owner to another."""
         for sandbox in self._known.values():
             if sandbox.owner == owner:
                 sandbox.owner = new_owner

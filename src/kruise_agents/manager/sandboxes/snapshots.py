@@ -157,7 +157,6 @@ class Snapshots:
             return await asyncio.gather(*creates, return_exceptions=True)
 
     def owners(self) -> set[str]:
-        """Return the IDs of all keys that own a snapshot."""
         return {row.owner for row in self._store.select(SnapshotRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:

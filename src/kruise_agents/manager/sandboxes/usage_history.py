@@ -65,7 +65,6 @@ class UsageHistory:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to measure."""
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:

@@ -36,17 +36,14 @@ class Template:
 
     @property
     def cpu_count(self) -> int:
-        """The number of processors."""
         return self.limits.cpus
 
     @property
     def memory_mb(self) -> int:
-        """The memory in MiB."""
         return self.limits.memory // MIB
 
     @property
     def disk_size_mb(self) -> int:
-        """The disk space in MiB."""
         return self.limits.disk // MIB
 
     @property
@@ -59,7 +56,6 @@ class Template:
         return Use(1000 * self.cpu_count, self.memory_mb, running)
 
     def to_json(self) -> str:
-        """Return the template as text for the database."""
         return json.dumps(asdict(self))
 
     @classmethod

@@ -67,11 +67,9 @@ class Volumes:
         self._placing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def all(self, owner: str) -> list[VolumeRow]:
-        """Return the volumes of an owner, oldest first."""
         return sorted(self._store.select(VolumeRow, owner=owner), key=lambda row: row.created_at)
 
     def find(self, owner: str, *, name: str | None = None, volume_id: str | None = None) -> VolumeRow | None:
-        """Return the owner's volume with that name or ID."""
         return next((row for row in self.all(owner) if name == row.name or volume_id == row.id), None)
 
     def token(self, volume: VolumeRow) -> str:
@@ -168,7 +166,6 @@ class Volumes:
         await asyncio.to_thread(self._runtime.remove, folder)
 
     def owners(self) -> set[str]:
-        """Return the IDs of all keys that own a volume."""
         return {row.owner for row in self._store.select(VolumeRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:
