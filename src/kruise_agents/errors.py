@@ -1,26 +1,26 @@
-"""Every error that this package raises on purpose.
+"""Errors of this package.
 
 ::
 
     KruiseAgentsError
     ├── ConfigurationError            a value that somebody set is wrong (also a ValueError)
-    │   ├── DomainError               a domain that cannot be one
+    │   ├── DomainError               a domain that is not host or host:port
     │   └── MissingDomainError        no domain anywhere
-    ├── AddressError                  a request that names no sandbox and no API route
-    │   └── PortError                 a sandbox, but a port outside 1 ... 65535
+    ├── AddressError                  a request for no sandbox and no API route
+    │   └── PortError                 a request for a port outside 1 ... 65535
     ├── PatchError                    the SDK cannot be patched; nothing was changed
-    │   ├── UnsupportedSDKError       a version or a seam that the patch does not fit
-    │   └── PatchConflictError        somebody else patched the same place after us
+    │   ├── UnsupportedSDKError       a version or a place that the patch does not fit
+    │   └── PatchConflictError        other code patched the same place later
     ├── UnsupportedByManagerError     the manager is too old for a call, which was not sent
     ├── RuntimeUnavailableError       sandboxes cannot be isolated on this machine as asked
-    └── TrafficAccessTokenError       a protected sandbox's token cannot be had (also a RuntimeError; traffic_errors.py)
-        ├── TrafficAccessTokenExpired         ... and the one at hand has expired; nothing was sent
-        └── TrafficAccessTokenRefreshError    ... because the manager did not give a new one
+    └── TrafficAccessTokenError       a protected sandbox's token cannot be fetched (also a RuntimeError)
+        ├── TrafficAccessTokenExpired         ... and the current token has expired; nothing was sent
+        └── TrafficAccessTokenRefreshError    ... because the manager gave no new token
 
-More branches grow where only their own floor meets them: ``StartError`` and ``NoAnswerError``
-(``manager/sandboxes/control_client.py``), ``RefusedError`` (``manager/sandboxes/lifecycle.py``), ``NoSpaceError``
-(``manager/state/database.py``), ``ConnectError`` (``sandbox/connect/errors.py``) and ``CodeInterpreterError``
-(``sandbox/code_interpreter/errors.py``).
+Further errors are defined where they are used: traffic tokens (``client/traffic_token/errors.py``), ``StartError`` and
+``NoAnswerError`` (``manager/sandboxes/control_client.py``), ``RefusedError`` (``manager/sandboxes/lifecycle.py``),
+``NoSpaceError`` (``manager/state/database.py``), ``ConnectError`` (``sandbox/connect/errors.py``) and
+``CodeInterpreterError`` (``sandbox/code_interpreter/errors.py``).
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class KruiseAgentsError(Exception):
 
 
 class ConfigurationError(KruiseAgentsError, ValueError):
-    """A setting, an argument or an environment variable has a value that cannot work."""
+    """A setting, an argument or an environment variable has an unusable value."""
 
 
 class DomainError(ConfigurationError):
-    """A domain with a scheme, a path, a blank or anything else that is not ``host`` or ``host:port``."""
+    """A domain is not ``host`` or ``host:port``; for example, it has a scheme, a path or a blank."""
 
 
 class MissingDomainError(ConfigurationError):
@@ -57,14 +57,11 @@ class MissingDomainError(ConfigurationError):
 
 
 class AddressError(KruiseAgentsError):
-    """A request that cannot be mapped to a sandbox or to the API."""
+    """A request is neither for a sandbox nor for the API."""
 
 
 class PortError(AddressError):
-    """A request that names a sandbox and a port that cannot exist.
-
-    ``port`` is the number as it was written.
-    """
+    """A request names a sandbox and a port that cannot exist; ``port`` is that number."""
 
     def __init__(self, port: int) -> None:
         super().__init__(f"invalid sandbox port: {port}")
@@ -76,21 +73,21 @@ class PatchError(KruiseAgentsError):
 
 
 class UnsupportedSDKError(PatchError):
-    """The installed SDK is outside the tested range, or a seam is not what the patch expects."""
+    """The installed SDK is too old, or a place in it differs from what the patch expects."""
 
 
 class PatchConflictError(PatchError):
-    """A patched place holds something that is neither the SDK's nor ours."""
+    """Other code replaced a patched place after the patch."""
 
 
 class UnsupportedByManagerError(KruiseAgentsError):
-    """A call that an old sandbox-manager would misread or carry out only in part; it was not sent.
+    """A call was not sent, because an old sandbox-manager would misread it or carry out only a part.
 
-    It is no exception of the SDK's, because those stand for answers of a server, and programs handle them as such:
-    a ``NotFoundException`` would say that a sandbox is gone, a ``SandboxException`` invites another try. Nothing
-    was asked here, and asking again does not help until the manager is upgraded.
+    The class is no exception of the SDK, because programs handle those as answers of a server: a ``NotFoundException``
+    would say that a sandbox is gone, and a ``SandboxException`` invites another try. Here, no server was asked, and
+    another try does not help until the manager is upgraded.
     """
 
 
 class RuntimeUnavailableError(KruiseAgentsError):
-    """The chosen sandbox runtime cannot work on this machine."""
+    """The chosen sandbox runtime does not work on this machine."""

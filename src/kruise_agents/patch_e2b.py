@@ -1,4 +1,4 @@
-"""Make the E2B SDK speak the OpenKruise private protocol: one plain domain, over https or http.
+"""Patch that makes the E2B SDK speak the OpenKruise private protocol on one plain domain, over https or http.
 
 ::
 
@@ -27,32 +27,32 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
     """Make every address that the SDK builds follow the private protocol.
 
     The API is at ``<scheme>://<domain>/kruise/api`` and the ports of a sandbox are at
-    ``<scheme>://<domain>/kruise/<sandbox id>/<port>``, where the domain is that of each call: ``domain=``,
-    else ``E2B_DOMAIN``, read when the call is made. A URL that somebody stated (``api_url=``,
-    ``E2B_API_URL``, ``sandbox_url=``, ``E2B_SANDBOX_URL``, ``E2B_VOLUME_API_URL``) is used as it is. In debug
-    mode the SDK does what it does unpatched. No environment variable is changed.
+    ``<scheme>://<domain>/kruise/<sandbox id>/<port>``. The domain is ``domain=`` of each call, else ``E2B_DOMAIN`` at
+    the time of the call. Stated URLs (``api_url=``, ``E2B_API_URL``, ``sandbox_url=``, ``E2B_SANDBOX_URL``,
+    ``E2B_VOLUME_API_URL``) are used unchanged. In debug mode the SDK works as without the patch. No environment
+    variable is changed.
 
-    Objects built before the call stay native. Calls can be nested: the newest open one decides for the
-    objects built from then on, and each object keeps what it was built with.
+    Objects built before the call stay native. Calls can be nested: the newest open handle decides for objects built
+    from then on, and each object keeps the settings that it was built with.
 
-    Parameters:
-        https: the scheme: https, or plain http when false.
-        validate_key: e2b 2.25.0 ... 2.45.1 refuse keys that are not ``e2b_<hex>``. True leaves their check as it
-            is; otherwise every key passes. Other releases have no such check, and there it changes nothing.
-        follow_server_domain: whether sandboxes are addressed at the domain that the server names in its
-            answers when it differs from the one the client uses. Otherwise the client's counts, with one
-            :class:`ServerDomainWarning` for each pair of domains.
+    While patched, a configuration without a usable domain raises ``MissingDomainError`` or ``DomainError``
+    (``kruise_agents.errors``), before any request.
+
+    Args:
+        https: whether the scheme is https or plain http.
+        validate_key: e2b 2.25.0 ... 2.45.1 refuse keys that are not ``e2b_<hex>``. True keeps that check; otherwise
+            every key passes. Other releases have no such check.
+        follow_server_domain: whether the domain in a server's answer counts for sandboxes when it differs from the
+            client's domain. Otherwise the client's domain counts, with one :class:`ServerDomainWarning` for each
+            pair of domains.
 
     Returns:
-        A handle that can be ignored; its ``close()``, or leaving it as a context manager, undoes the call.
+        A handle that can be ignored. Its ``close()``, or leaving it as a context manager, undoes the call.
 
     Raises:
-        UnsupportedSDKError: the SDK is missing, older than e2b 2.8.0 or e2b-code-interpreter 2.4.1, or has
-            changed in a place that the patch needs. Nothing was changed.
+        UnsupportedSDKError: the SDK is missing, older than e2b 2.8.0 or e2b-code-interpreter 2.4.1, or has changed in a
+            place that the patch needs. Nothing was changed.
         TypeError: ``https`` is neither true nor false.
-
-    While patched, making a configuration without a usable domain raises ``MissingDomainError`` or
-    ``DomainError`` (``kruise_agents.errors``), before any request.
     """
     if not isinstance(https, bool):
         raise TypeError(f"patch_e2b(https) takes True (https) or False (plain http), not {https!r}")
@@ -60,9 +60,9 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
 
 
 def unpatch_e2b() -> None:
-    """Undo every call of :func:`patch_e2b` whose handle is still open; harmless when there is none.
+    """Undo every call of :func:`patch_e2b` whose handle is still open; harmless without an open handle.
 
     Raises:
-        PatchConflictError: somebody else replaced a patched place after us; nothing was changed.
+        PatchConflictError: other code replaced a patched place later; nothing was changed.
     """
     ADDRESS_PATCH.close_all()

@@ -1,4 +1,4 @@
-"""Make the E2B SDK carry the traffic access token of protected sandboxes, and refresh it in time.
+"""Patch that makes the E2B SDK send the traffic access token of protected sandboxes, and refresh the token in time.
 
 ::
 
@@ -48,26 +48,27 @@ __all__ = [
 def patch_traffic_access_token() -> Patch:
     """Send the current traffic access token with every request to a port of a protected sandbox.
 
-    Files, commands, PTYs, watches and code carry it, sync and async; requests to the API never do. A token is
-    refreshed ahead of its end by the request that finds it due; an expired one is never sent. Objects that were made
-    by ``connect``, whose answer has no token, ask once whether the sandbox is protected, and fetch one with their
-    first request. ``sandbox.traffic_access_token`` is the newest token, for requests that the program makes itself,
-    and :func:`refresh_traffic_access_token` brings it up to date; so does a method of that name, for which the SDK has
-    no types.
+    Files, commands, PTYs, watches and code carry the token, sync and async; requests to the API never do. A request
+    that finds a token near its end refreshes the token first; an expired token is never sent. Without a valid token,
+    a request to a protected sandbox raises :class:`TrafficAccessTokenExpired`, and nothing is sent.
 
-    Opaque tokens, which are no JWT, are left to the SDK, and so is debug mode. Objects built before the call stay as
-    they were. Works with and without ``patch_e2b()``, in any order.
+    The answer to ``connect`` has no token. An object made by ``connect`` asks once whether the sandbox is protected,
+    and fetches a token with its first request.
+
+    For requests that the program makes itself, ``sandbox.traffic_access_token`` is the newest token.
+    :func:`refresh_traffic_access_token` refreshes the token when due; so does a method of that name, for which the SDK
+    has no types.
+
+    Opaque tokens, which are no JWT, and debug mode are left to the SDK. Objects built before the call stay as they
+    were. The patch works with and without ``patch_e2b()``, in any order.
 
     Returns:
-        A handle that can be ignored; its ``close()``, or leaving it as a context manager, undoes the call. Sandbox
-        objects that were built until then must not be used further.
+        A handle that can be ignored. Its ``close()``, or leaving it as a context manager, undoes the call; do not use
+        sandbox objects that were built until then any further.
 
     Raises:
         UnsupportedSDKError: the SDK is missing, too old, or has changed in a place that the patch needs. Nothing was
             changed.
-
-    While patched, a request to a protected sandbox for which there is no valid token raises
-    :class:`TrafficAccessTokenExpired`, and nothing is sent.
     """
     return TRAFFIC_PATCH.open("traffic access tokens")
 
@@ -77,19 +78,19 @@ def refresh_traffic_access_token(sandbox: Sandbox, force: bool = False) -> Traff
 @overload
 def refresh_traffic_access_token(sandbox: AsyncSandbox, force: bool = False) -> Awaitable[TrafficAccessToken]: ...
 def refresh_traffic_access_token(sandbox: Any, force: bool = False) -> Any:
-    """The traffic access token of a sandbox, refreshed first when it is due.
+    """Return the traffic access token of a sandbox, refreshed first when due.
 
-    Parameters:
-        sandbox: one that was made under :func:`patch_traffic_access_token`.
-        force: fetch a new one now, whatever the schedule says. When that fails, the old one is returned while it
-            is valid.
+    Args:
+        sandbox: a sandbox that was made under :func:`patch_traffic_access_token`.
+        force: fetch a new token now, regardless of the schedule. When that fails, the old token is returned while
+            valid.
 
     Returns:
-        The token, a string whose ``expires_at`` is its end; of an ``AsyncSandbox`` something to await.
+        The token, a string whose ``expires_at`` is its end. For an ``AsyncSandbox``, an awaitable of the token.
 
     Raises:
         TrafficAccessTokenExpired: there is no valid token.
-        TrafficAccessTokenError: the sandbox was made before the patch, or there is no patch.
+        TrafficAccessTokenError: the sandbox was made before the patch, or the SDK is not patched.
     """
     refresh = getattr(sandbox, "refresh_traffic_access_token", None)
     if refresh is None:
@@ -103,6 +104,6 @@ def unpatch_traffic_access_token() -> None:
     """Undo every call of :func:`patch_traffic_access_token` whose handle is still open.
 
     Raises:
-        PatchConflictError: somebody else replaced a patched place after us; nothing was changed.
+        PatchConflictError: other code replaced a patched place later; nothing was changed.
     """
     TRAFFIC_PATCH.close_all()

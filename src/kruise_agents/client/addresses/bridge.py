@@ -1,7 +1,7 @@
-"""The bridge: e2b 2.51.0 and later on a sandbox-manager that has no ``POST /v2/sandboxes``.
+"""Bridge from e2b 2.51.0 and later to a sandbox-manager that has no ``POST /v2/sandboxes``.
 
-It lies between the SDK's REST client and the SDK's transport, below which nothing changes. On a manager that has
-the routes it passes every request and every answer on as it is.
+The bridge is a transport between the SDK's REST client and the SDK's own transport. With a manager that has the routes,
+every request and every answer passes unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...protocol.names import API_KEY_HEADER
 from .v1_manager import is_no_route, is_refused_body, misread, v1_body, v1_path
 
 Flow = Generator[httpx.Request, httpx.Response, httpx.Response]
-"""Requests to send, each answered by a response, and at last the response to hand on. Sends nothing by itself."""
+"""Generator of requests to send, which gets their responses and returns the response for the SDK."""
 
 _IDEMPOTENCY_KEY = "Idempotency-Key"
 _CREDENTIALS = (API_KEY_HEADER, "Authorization")
@@ -26,18 +26,18 @@ _TOO_MANY_REQUESTS = 429
 
 
 class Generation(Enum):
-    """What is known of an API."""
+    """Routes that an API is known to have."""
 
     V1_ONLY = auto()
     V2 = auto()
 
 
 class Bridge:
-    """The decisions for the requests to one API.
+    """Decisions for the requests to one API.
 
-    Parameters:
-        api_url: base of the API.
-        known: what is known of each API by its base, shared and added to.
+    Args:
+        api_url: the base URL of the API.
+        known: the generation of each API by its base URL; the bridge adds to it.
         private: names of headers that are for this API only.
     """
 
@@ -49,15 +49,15 @@ class Bridge:
         self._private = [*_CREDENTIALS, *private]
 
     def flow(self, request: httpx.Request) -> Flow:
-        """What is sent for one request of the SDK.
+        """Give the requests to send in place of one request of the SDK.
 
         Raises:
-            UnsupportedByManagerError: the manager would misread it.
+            UnsupportedByManagerError: the manager would misread the request.
         """
         path = self._path_in_api(request.url)
         if not path:
-            # The upload of a template's file, which goes to storage: up to e2b 2.28.1 by the client of the manager,
-            # key and all, later by one that has no headers.
+            # The upload of a template's file, which goes to storage. Up to e2b 2.28.1 the SDK uses the manager's
+            # client with its key; later it uses a client without headers.
             for name in self._private:
                 request.headers.pop(name, None)
             return (yield request)
@@ -78,8 +78,8 @@ class Bridge:
 
     def _bridge(self, request: httpx.Request, older: str) -> Flow:
         if older == "/sandboxes":
-            # One key for all attempts of one call: the SDK's own retries lie below and repeat the headers, so a
-            # manager that honours the key makes one sandbox, however often the request arrives.
+            # One key for all attempts of one call: the SDK's own retries are below the bridge and repeat the headers,
+            # so a manager that honours the key makes one sandbox, however often the request arrives.
             request.headers.setdefault(_IDEMPOTENCY_KEY, str(uuid.uuid4()))
         certain = self._known.get(self._api) is Generation.V1_ONLY
         if not certain:
@@ -93,7 +93,7 @@ class Bridge:
                 self._known[self._api] = Generation.V1_ONLY
         response = yield self._older(request, older)
         if not certain and response.is_success:
-            # A 404 may come from a proxy that has lost its manager; only the older route's success shows more.
+            # The 404 may have come from a proxy that has lost its manager; the success of the older route is proof.
             self._known[self._api] = Generation.V1_ONLY
         return response
 
@@ -105,8 +105,8 @@ class Bridge:
             request.method,
             request.url.copy_with(raw_path=f"{self._path}{path}".encode()),
             headers=headers,
-            # An older manager knows no idempotency keys, and may have made the sandbox when a 503 comes from in front
-            # of it. A connect may be repeated.
+            # An older manager knows no idempotency keys, and may have made the sandbox although a proxy answers 503. A
+            # connect may be repeated.
             stream=SentOnce(body) if path == "/sandboxes" else httpx.ByteStream(body),
             extensions=request.extensions,
         )
@@ -114,9 +114,9 @@ class Bridge:
     def _make_sure(
         self, request: httpx.Request, feature: str
     ) -> Generator[httpx.Request, httpx.Response, httpx.Response | None]:
-        """Refuse a call that an older manager would misread; find out first what the manager is, if need be.
+        """Refuse a call that an older manager would misread, and ask the manager first if its generation is unknown.
 
-        Gives an answer to hand on instead when that could not be found out.
+        Returns the manager's answer for the SDK when the generation cannot be found out, else None.
         """
         known = self._known.get(self._api)
         doubt = ""
@@ -144,7 +144,7 @@ class Bridge:
         return None
 
     def _probe(self, request: httpx.Request) -> httpx.Request:
-        """A create without a body: 405 from an older manager, before it looks at the key; a refusal from a newer."""
+        """Return a create without a body: older managers answer 405 before they check the key, newer ones refuse it."""
         headers = request.headers.copy()
         for name in ("Content-Length", "Content-Type", "Transfer-Encoding"):
             headers.pop(name, None)
@@ -153,8 +153,10 @@ class Bridge:
 
 
 class SentOnce(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that the SDK's own retries leave alone: they repeat a request only when its body is an
-    ``httpx.ByteStream`` (e2b 2.49.1 ... 2.63.0)."""
+    """Request body that the SDK never sends again.
+
+    The SDK's retries repeat only a request whose body is an ``httpx.ByteStream`` (e2b 2.49.1 ... 2.63.0).
+    """
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -167,56 +169,52 @@ class SentOnce(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 
 class BridgeTransport(httpx.BaseTransport):
-    """Sends what the bridge decides over the SDK's own transport."""
+    """Transport that sends the bridge's requests over the SDK's own transport."""
 
     def __init__(self, inner: httpx.BaseTransport, bridge: Bridge) -> None:
         self._inner = inner
         self._bridge = bridge
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Serve one request of the SDK."""
         flow = self._bridge.flow(request)
         try:
-            asked = next(flow)
+            step = next(flow)
             while True:
-                response = self._inner.handle_request(asked)
+                response = self._inner.handle_request(step)
                 if response.is_error:
                     response.read()
-                asked = flow.send(response)
+                step = flow.send(response)
         except StopIteration as end:
             return _answer(end)
         finally:
             flow.close()
 
     def close(self) -> None:
-        """Close the SDK's transport, as the SDK would."""
         self._inner.close()
 
 
 class AsyncBridgeTransport(httpx.AsyncBaseTransport):
-    """As :class:`BridgeTransport`, for the async client."""
+    """Transport of async clients; see :class:`BridgeTransport`."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, bridge: Bridge) -> None:
         self._inner = inner
         self._bridge = bridge
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Serve one request of the SDK."""
         flow = self._bridge.flow(request)
         try:
-            asked = next(flow)
+            step = next(flow)
             while True:
-                response = await self._inner.handle_async_request(asked)
+                response = await self._inner.handle_async_request(step)
                 if response.is_error:
                     await response.aread()
-                asked = flow.send(response)
+                step = flow.send(response)
         except StopIteration as end:
             return _answer(end)
         finally:
             flow.close()
 
     async def aclose(self) -> None:
-        """Close the SDK's transport, as the SDK would."""
         await self._inner.aclose()
 
 
@@ -226,7 +224,7 @@ _known: dict[str, Generation] = {}
 def bridged(
     transport: httpx.BaseTransport | httpx.AsyncBaseTransport, config: Any
 ) -> httpx.BaseTransport | httpx.AsyncBaseTransport:
-    """A transport of the SDK with the bridge over it; what is learned is kept for the life of the process."""
+    """Return a transport of the SDK with the bridge over it; generations are kept for the life of the process."""
     bridge = Bridge(config.api_url, _known, private=config.headers or ())
     if isinstance(transport, httpx.AsyncBaseTransport):
         return AsyncBridgeTransport(transport, bridge)

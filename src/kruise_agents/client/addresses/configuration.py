@@ -1,4 +1,4 @@
-"""What becomes of a configuration: its API URL, its mark, and what it hands on to the next one."""
+"""Replacements in the SDK's configurations: the API URL, the mark, and what passes from one to the next."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from ...protocol.keys import encode_key
 from .cross_domain import stays_behind, usable_domain
 from .settings import InheritedApiUrl, mark, settings_in_force, settings_of
 
-# What can stand in a header as it is. Every sandbox-manager takes the other form of a key as well.
-_TRAVELS = re.compile(r"[!-~]+(?: +[!-~]+)*")
+# A key that fits into a header. Every sandbox-manager also accepts the encoded form of a key.
+_FITS_A_HEADER = re.compile(r"[!-~]+(?: +[!-~]+)*")
 
 
 def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]:
-    """``ConnectionConfig.__init__``: mark the configuration and derive its API URL from its own domain."""
-    given = _argument_reader(original, "api_url")
+    """Replace ``ConnectionConfig.__init__``: mark the configuration, and derive its API URL from its own domain."""
+    read_api_url = _argument_reader(original, "api_url")
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        stated = given(self, *args, **kwargs)
+        stated = read_api_url(self, *args, **kwargs)
         settings = settings_in_force()
         if isinstance(stated, InheritedApiUrl):
             settings = stated.settings
             self.api_url = str(self.api_url)
         if settings is None or self.debug:
             return
-        if self.api_key and not _TRAVELS.fullmatch(self.api_key):
+        if self.api_key and not _FITS_A_HEADER.fullmatch(self.api_key):
             self.api_key = encode_key(self.api_key)
         if not (stated or self._api_url()):
             self.api_url = api_url(settings.scheme, usable_domain(self.domain))
@@ -44,14 +44,14 @@ def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]
 
 
 def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
-    """``VolumeConnectionConfig.__init__``: volume contents live below the private API of the same domain."""
-    given = _argument_reader(original, "api_url")
+    """Replace ``VolumeConnectionConfig.__init__``: volume contents are below the private API of the same domain."""
+    read_api_url = _argument_reader(original, "api_url")
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         settings = settings_in_force()
-        if settings is None or self.debug or given(self, *args, **kwargs) or self._volume_api_url():
+        if settings is None or self.debug or read_api_url(self, *args, **kwargs) or self._volume_api_url():
             return
         self.api_url = api_url(settings.scheme, usable_domain(self.domain))
 
@@ -59,13 +59,13 @@ def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def wrap_volume_options(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``Volume._get_volume_config``: the volume's token never goes to another domain than the volume's own."""
+    """Replace ``Volume._get_volume_config``: the volume's token only goes to the volume's own domain."""
 
     @functools.wraps(original)
     def _get_volume_config(self: Any, **opts: Any) -> Any:
         settings = settings_in_force()
         if settings is not None and opts.get("domain"):
-            own = _belonging_to(self._domain, lambda: original(self))
+            own = _make_own(self._domain, lambda: original(self))
             if own is not None and not own.debug:
                 stays_behind(own, settings, own._volume_api_url(), opts, "a volume", "token")
         return original(self, **opts)
@@ -74,7 +74,7 @@ def wrap_volume_options(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """``ConnectionConfig.get_api_params``: what an object hands on, to its own domain or to another one."""
+    """Replace ``ConnectionConfig.get_api_params``, the options that an object passes on to a call."""
 
     @functools.wraps(original)
     def get_api_params(self: Any, **opts: Any) -> dict[str, Any]:
@@ -91,9 +91,9 @@ def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[...
 
 
 def wrap_call_of_object(original: Any) -> Any:
-    """``connect``, ``pause`` and ``beta_pause`` of an object, to e2b 2.16.0, as they are from 2.17.0 on.
+    """Replace ``connect``, ``pause`` and ``beta_pause`` of an object up to e2b 2.16.0 by what e2b 2.17.0 does.
 
-    By themselves they go with the options of the call, else of the environment, and leave the object's own out.
+    The originals use the options of the call, else the environment, and ignore the object's own options.
     """
     method = original.method
 
@@ -103,47 +103,47 @@ def wrap_call_of_object(original: Any) -> Any:
         own = {} if settings_of(config) is None else config.get_api_params(**opts)
         return method(self, *args, **{**opts, **own})
 
-    twin = copy.copy(original)
-    twin.method = call
-    return twin
+    replacement = copy.copy(original)
+    replacement.method = call
+    return replacement
 
 
 def wrap_merge_api_params(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``merge_api_params``: what a client object, ``E2B(...)``, adds to the options of a call."""
+    """Replace ``merge_api_params``, which adds the options of a client object, ``E2B(...)``, to those of a call."""
 
     @functools.wraps(original)
     def merge_api_params(bound_params: Any, params: Any) -> Any:
-        return original(bound_params, {**params, **_kept_from(params, bound_params, "a client")})
+        return original(bound_params, {**params, **_emptied_options(params, bound_params, "a client")})
 
     return merge_api_params
 
 
 def wrap_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``next_items`` of a list: what the list adds to the options of a page."""
+    """Replace ``next_items`` of a list, which adds the options of the list to those of a page."""
 
     @functools.wraps(original)
     def next_items(self: Any, **opts: Any) -> Any:
-        return original(self, **{**opts, **_kept_from(opts, self._opts, "a list")})
+        return original(self, **{**opts, **_emptied_options(opts, self._opts, "a list")})
 
     return next_items
 
 
 def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
-    """As :func:`wrap_next_items`."""
+    """Replace ``next_items`` of an async list; see :func:`wrap_next_items`."""
 
     @functools.wraps(original)
     async def next_items(self: Any, **opts: Any) -> Any:
-        return await original(self, **{**opts, **_kept_from(opts, self._opts, "a list")})
+        return await original(self, **{**opts, **_emptied_options(opts, self._opts, "a list")})
 
     return next_items
 
 
-def _kept_from(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
-    """Options that keep what is bound from a call for another domain. Empty, since None would mean "as bound"."""
+def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
+    """Return options that keep bound values from a call for another domain; None would mean "as bound"."""
     if not bound or not given.get("domain"):
         return {}
     config = importlib.import_module("e2b.connection_config").ConnectionConfig
-    own = _belonging_to(bound.get("domain"), lambda: config(**bound))
+    own = _make_own(bound.get("domain"), lambda: config(**bound))
     settings = settings_of(own)
     if settings is None or not stays_behind(
         own, settings, own._api_url(), given, holder, bound=bool(bound.get("api_key"))
@@ -153,8 +153,8 @@ def _kept_from(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) 
     return {name: given.get(name) or nothing for name, nothing in empty.items() if name in bound}
 
 
-def _belonging_to(domain: str | None, make: Callable[[], Any]) -> Any:
-    """The configuration that something bound stands for; None when it belongs to no domain, and so to any."""
+def _make_own(domain: str | None, make: Callable[[], Any]) -> Any:
+    """Return the configuration of a client, list or volume; None when it belongs to no domain, and so to any."""
     try:
         return make()
     except ConfigurationError:
@@ -164,7 +164,7 @@ def _belonging_to(domain: str | None, make: Callable[[], Any]) -> Any:
 
 
 def _argument_reader(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Read one argument of a call by its name: the position of ``api_url`` moved in e2b 2.29.1."""
+    """Return a reader of one argument of a call; the position of ``api_url`` moved in e2b 2.29.1."""
     signature = inspect.signature(function)
 
     def read(*args: Any, **kwargs: Any) -> Any:

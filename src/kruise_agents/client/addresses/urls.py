@@ -1,4 +1,4 @@
-"""What becomes of the addresses of a sandbox. Whatever belongs to an unmarked configuration stays native."""
+"""Replacements of sandbox addresses. Addresses of an unmarked configuration stay native."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VNC_DESKTOP = "_VNCServer__desktop"
 
 
 def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
-    """``ConnectionConfig.get_host``: ``<domain>/kruise/<sandbox id>/<port>``, still without a scheme."""
+    """Replace ``ConnectionConfig.get_host``: ``<domain>/kruise/<sandbox id>/<port>``, without a scheme."""
 
     @functools.wraps(original)
     def get_host(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int) -> str:
@@ -27,9 +27,9 @@ def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
-    """``get_sandbox_url`` and ``get_sandbox_direct_url``: the stated URL, else the private one.
+    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``: the stated URL, else the private URL.
 
-    ``port`` is accepted on every SDK version (e2b has it from 2.55.1).
+    The replacement accepts ``port`` on every SDK version (e2b has it from 2.55.1).
     """
 
     @functools.wraps(original)
@@ -40,7 +40,7 @@ def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
             return original(self, sandbox_id, sandbox_domain, **native)
         if self._sandbox_url:
             return str(self._sandbox_url)
-        # Through get_host, as the SDK does, so that a subclass which overrides that one is heard.
+        # By get_host, as the SDK does, so that a subclass can override that method.
         return (
             f"{settings.scheme}://{self.get_host(sandbox_id, sandbox_domain, self.envd_port if port is None else port)}"
         )
@@ -49,9 +49,9 @@ def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def wrap_file_url(original: Callable[..., str]) -> Callable[..., str]:
-    """``SandboxBase._file_url``: keep the path of the base, which the SDK's URL join drops.
+    """Replace ``SandboxBase._file_url``: keep the path of the base, which the SDK's URL join drops.
 
-    The query, signature included, stays byte for byte; a signature does not cover the host (e2b 2.63.0).
+    The query with the signature stays as it is, byte by byte; a signature does not cover the host (e2b 2.63.0).
     """
 
     @functools.wraps(original)
@@ -67,7 +67,7 @@ def wrap_file_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def wrap_get_mcp_url(original: Callable[..., str]) -> Callable[..., str]:
-    """``SandboxBase.get_mcp_url``: the SDK writes https into it."""
+    """Replace ``SandboxBase.get_mcp_url``, whose scheme is always https in the SDK."""
 
     @functools.wraps(original)
     def get_mcp_url(self: Any) -> str:
@@ -79,9 +79,9 @@ def wrap_get_mcp_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def wrap_jupyter_url(original: property) -> property:
-    """``_jupyter_url`` of the code interpreter up to 2.10.3: https unless in debug mode.
+    """Replace ``_jupyter_url`` of the code interpreter up to 2.10.3, whose scheme is https unless in debug mode.
 
-    A stated sandbox URL comes back unchanged (from code interpreter 2.9.0; earlier ones do not look at it).
+    A stated sandbox URL stays unchanged (from code interpreter 2.9.0; earlier releases ignore such a URL).
     """
     getter: Callable[[Any], str] = original.fget  # type: ignore[assignment]  # checked before patching
 
@@ -96,7 +96,7 @@ def wrap_jupyter_url(original: property) -> property:
 
 
 def wrap_stream_url(original: Callable[..., str]) -> Callable[..., str]:
-    """``_VNCServer.get_url`` of the desktop: the SDK writes https into it, in two places."""
+    """Replace ``_VNCServer.get_url`` of the desktop, whose scheme is always https in the SDK, in two places."""
 
     @functools.wraps(original)
     def get_url(self: Any, *args: Any, **kwargs: Any) -> str:
@@ -108,10 +108,10 @@ def wrap_stream_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def _with_socket_below_prefix(url: str) -> str:
-    """Tell the page of a desktop's stream where its WebSocket is.
+    """Add the address of the WebSocket to the URL of a desktop's stream page.
 
-    noVNC 1.3 opens ``/websockify`` at the root of the page's host unless its URL says otherwise. With a host it takes
-    the path from the root in later releases too, where it would begin at the page without one.
+    noVNC 1.3 opens ``/websockify`` at the root of the page's host unless the URL says otherwise. Later releases resolve
+    the path against the page, but also take it from the root when the URL names a host.
     """
     address = urlsplit(url)
     host = address.hostname or ""

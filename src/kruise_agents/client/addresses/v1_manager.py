@@ -1,7 +1,7 @@
-"""What a sandbox-manager without the v2 routes can do, as pure functions over methods, paths and bodies.
+"""Abilities of a sandbox-manager without the v2 routes, as pure functions over methods, paths and bodies.
 
-Paths are those below the base of the API. The facts are those of OpenKruise's manager of August 2026, which takes
-every route for a whole subtree, so that a path it does not know lands in the handler of a shorter one.
+Paths are below the base of the API. The facts are those of OpenKruise's manager of August 2026. Each route of that
+manager takes a whole subtree, so an unknown path lands in the handler of a shorter path.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import UnsupportedByManagerError
 
 DEFAULT_TIMEOUT = 300
-"""Seconds; what v2 means by no ``timeout``."""
+"""Seconds that v2 assumes without ``timeout``."""
 
 _ONE_SANDBOX = frozenset({"GET", "DELETE"})
 _OF_A_SANDBOX = frozenset(
@@ -51,7 +51,7 @@ _READ = frozenset(
         "network.denyOut",
     }
 )
-"""Fields of a create or a connect that an older manager looks at."""
+"""Fields of a create or a connect that an older manager reads."""
 _SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
     "secure": (True, False),  # stated below
     "autoPauseMemory": (True,),
@@ -59,11 +59,11 @@ _SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
     "memory": (True,),
     "network.allowPublicTraffic": (True,),
 }
-"""Values of other fields that ask for what an older manager does anyway."""
+"""Values of other fields that ask for the normal behaviour of an older manager."""
 
 
 def v1_path(method: str, path: str) -> str | None:
-    """The older path of a v2 create or connect; None for every other request."""
+    """Return the older path of a v2 create or connect; None for every other request."""
     match method, path.split("/"):
         case "POST", ["", "v2", "sandboxes"]:
             return "/sandboxes"
@@ -73,10 +73,10 @@ def v1_path(method: str, path: str) -> str | None:
 
 
 def v1_body(path: str, body: bytes) -> bytes:
-    """The body for the older route at ``path`` that means what ``body`` means to v2.
+    """Return the body for the older route at ``path`` with the meaning that ``body`` has for v2.
 
     Raises:
-        UnsupportedByManagerError: an older manager would ignore a part of it.
+        UnsupportedByManagerError: an older manager would ignore a part of the body.
     """
     fields = json.loads(body or b"{}")
     lost = list(_lost(fields))
@@ -101,10 +101,10 @@ def _lost(fields: dict[str, Any]) -> Iterator[str]:
 
 
 def misread(method: str, path: str, *, private: bool) -> str | None:
-    """What a request asks for, if a manager without v2 routes would do something else instead; else None.
+    """Return the name of the feature that a request needs, if an older manager would do something else; else None.
 
-    Parameters:
-        private: whether the API is at ``/kruise/api``, where some routes exist that the native API lacks.
+    Args:
+        private: whether the API is at ``/kruise/api``, which has some routes that the native API lacks.
     """
     match path.removeprefix("/").split("/"):
         case ["sandboxes", "metrics"]:
@@ -130,15 +130,15 @@ def _name(method: str, path: str) -> str:
 
 
 def is_no_route(status: int, body: bytes) -> bool:
-    """Whether an answer says that no handler ran: 405, or a 404 whose body is text.
+    """Return whether an answer shows that no handler ran: 405, or a 404 whose body is text.
 
-    A 404 in JSON is a handler's own: an unknown sandbox or template.
+    A 404 in JSON comes from a handler: the sandbox or template is unknown.
     """
     return status == 405 or (status == 404 and not _is_object(body))
 
 
 def is_refused_body(status: int, body: bytes) -> bool:
-    """Whether an answer says that a handler ran and looked at the body, which nothing in front of a manager does."""
+    """Return whether an answer shows that a handler read the body, which no proxy in front of a manager does."""
     return status in (400, 422) and _is_object(body)
 
 

@@ -1,1 +1,1 @@
-"""The traffic token patch: requests to protected sandboxes carry a token that is renewed in time."""
+"""Patch of traffic access tokens: requests to protected sandboxes carry a token that is renewed in time."""

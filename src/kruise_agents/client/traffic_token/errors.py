@@ -1,6 +1,6 @@
-"""What can go wrong with traffic access tokens; a branch of the tree in :mod:`kruise_agents.errors`.
+"""Errors of traffic access tokens, a branch of the tree in :mod:`kruise_agents.errors`.
 
-They are also ``RuntimeError``, as in the package that programs written for OpenKruise import them from.
+The classes are also ``RuntimeError``, as in the package that programs written for OpenKruise import them from.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from ...errors import KruiseAgentsError
 
 
 class TrafficAccessTokenError(KruiseAgentsError, RuntimeError):
-    """A traffic access token that a protected sandbox needs cannot be had."""
+    """A protected sandbox needs a traffic access token that cannot be fetched."""
 
 
 class TrafficAccessTokenExpired(TrafficAccessTokenError):
-    """No valid token is left, so nothing was sent. Its cause, where there is one, says why the refresh failed."""
+    """No valid token is left, so nothing was sent. ``__cause__``, if set, is the failure of the refresh."""
 
     def __init__(self) -> None:
         super().__init__("traffic access token expired before it could be refreshed")
@@ -22,9 +22,9 @@ class TrafficAccessTokenExpired(TrafficAccessTokenError):
 class TrafficAccessTokenRefreshError(TrafficAccessTokenError):
     """The sandbox-manager gave no new token.
 
-    Parameters:
-        retry_after: seconds that it asked to wait, or None.
-        status_code: the status of its answer, or None: there was none.
+    Args:
+        retry_after: the seconds that the manager asked to wait, or None.
+        status_code: the status of the manager's answer, or None without an answer.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, status_code: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Who holds the token of a sandbox object, for threads or for tasks: one refresh at a time, shared by all who wait."""
+"""Holders of a sandbox object's token, for threads and for tasks: one refresh at a time, shared by all callers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .token import SEND_NONE, TokenState, TrafficAccessToken
 
 
 def put_token(headers: MutableMapping[str, str], token: str | None) -> None:
-    """Put what :meth:`TokenState.to_send` gave on the headers of a request; no expired token stays on them."""
+    """Put the result of :meth:`TokenState.to_send` into a request's headers, in place of any older token."""
     if token == SEND_NONE:
         headers.pop(TRAFFIC_TOKEN_HEADER, None)
     elif token is not None:
@@ -33,7 +33,7 @@ class Answer:
 
 
 class _OfOneSandbox:
-    """What cannot be copied: a copy of a configuration belongs to no sandbox yet, and has no holder."""
+    """Base of holders, which a copy of a configuration leaves out: the copy belongs to no sandbox yet."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _no_holder, ()
@@ -44,27 +44,26 @@ def _no_holder() -> None:
 
 
 class SyncTokens(_OfOneSandbox):
-    """The holder of a ``Sandbox``; also a request hook of its httpx clients.
+    """Holder of a ``Sandbox``'s token; also a request hook of the sandbox's httpx clients.
 
-    Parameters:
+    Args:
         fetch: asks the server for a new token.
     """
 
     def __init__(self, state: TokenState, fetch: Callable[[], Answer]) -> None:
         self.state = state
         self._fetch = fetch
-        # A lock that a thread holds while another one forks stays locked in the child for ever.
+        # One lock for each process: a lock that a thread holds during a fork stays locked in the child for ever.
         self._locks: dict[int, threading.Lock] = {}
 
     def __call__(self, request: Any) -> None:
-        """Put the current token on an httpx request that is about to be sent."""
         put_token(request.headers, self.current())
 
     def current(self) -> str | None:
-        """The token for a request that is sent now, refreshed first when it is due.
+        """Return the token for a request that is sent now, refreshed first when due.
 
         Raises:
-            TrafficAccessTokenExpired: there is no valid one, so nothing must be sent.
+            TrafficAccessTokenExpired: there is no valid token, so nothing must be sent.
         """
         seen = self.state.attempts
         if self.state.due:
@@ -72,7 +71,7 @@ class SyncTokens(_OfOneSandbox):
         return self.state.to_send()
 
     def refresh(self, force: bool) -> TrafficAccessToken:
-        """The newest token; ``force`` fetches one whatever the schedule and the backoff say."""
+        """Return the newest token; ``force`` fetches a new one regardless of schedule and backoff."""
         if not force:
             self.current()
             return self.state.to_show()
@@ -80,7 +79,7 @@ class SyncTokens(_OfOneSandbox):
         return self.state.to_show()
 
     def _refresh_unless_done_since(self, seen: int) -> None:
-        """What ended while a caller waited is its own too, though a token of a minute is due again at once."""
+        """Refresh, unless a refresh ended while this caller waited, even when that token is due again already."""
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             if self.state.attempts == seen:
                 self._refresh()
@@ -88,16 +87,16 @@ class SyncTokens(_OfOneSandbox):
     def _refresh(self) -> None:
         try:
             answer = self._fetch()
-        except Exception as error:  # whatever it was, no token came; the cause goes along
+        except Exception as error:  # any failure means no token; the error keeps its cause
             self.state.failed(_unanswered(error))
         else:
             self.state.answered(answer.status, answer.headers, answer.body)
 
 
 class AsyncTokens(_OfOneSandbox):
-    """The holder of an ``AsyncSandbox``; also a request hook of its httpx clients.
+    """Holder of an ``AsyncSandbox``'s token; also a request hook of the sandbox's httpx clients.
 
-    Parameters:
+    Args:
         fetch: asks the server for a new token.
     """
 
@@ -108,14 +107,13 @@ class AsyncTokens(_OfOneSandbox):
         self._locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
 
     async def __call__(self, request: Any) -> None:
-        """Put the current token on an httpx request that is about to be sent."""
         put_token(request.headers, await self.current())
 
     async def current(self) -> str | None:
-        """The token for a request that is sent now, refreshed first when it is due.
+        """Return the token for a request that is sent now, refreshed first when due.
 
         Raises:
-            TrafficAccessTokenExpired: there is no valid one, so nothing must be sent.
+            TrafficAccessTokenExpired: there is no valid token, so nothing must be sent.
         """
         seen = self.state.attempts
         if self.state.due:
@@ -123,7 +121,7 @@ class AsyncTokens(_OfOneSandbox):
         return self.state.to_send()
 
     async def refresh(self, force: bool) -> TrafficAccessToken:
-        """The newest token; ``force`` fetches one whatever the schedule and the backoff say."""
+        """Return the newest token; ``force`` fetches a new one regardless of schedule and backoff."""
         if not force:
             await self.current()
             return self.state.to_show()
@@ -136,10 +134,10 @@ class AsyncTokens(_OfOneSandbox):
                 await self._refresh()
 
     async def _refresh(self) -> None:
-        # A cancellation is no Exception: it passes through and counts as nothing.
+        # A cancellation is no Exception: it passes through and does not count as an attempt.
         try:
             answer = await self._fetch()
-        except Exception as error:  # whatever it was, no token came; the cause goes along
+        except Exception as error:  # any failure means no token; the error keeps its cause
             self.state.failed(_unanswered(error))
         else:
             self.state.answered(answer.status, answer.headers, answer.body)

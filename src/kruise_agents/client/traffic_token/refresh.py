@@ -1,4 +1,4 @@
-"""Asking the sandbox-manager for a new token, with the connection settings of the sandbox object."""
+"""Requests for a new token to the sandbox-manager, with the connection settings of the sandbox object."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ASYNC_API = "e2b.api.client_async"
 
 
 def refresh_base(config: Any, sandbox_url: str) -> str:
-    """The API below which a sandbox's new token is issued; only ever below ``/kruise/api``.
+    """Return the base URL of the API that issues a sandbox's new token, always ending in ``/kruise/api``.
 
-    Natively OpenKruise's manager reads this route as "create a sandbox". From the API's native name it is a step to
-    the domain itself; from any other host the key does not go elsewhere.
+    In the native API, OpenKruise's manager takes this route for "create a sandbox". The native host ``api.<domain>`` is
+    replaced by ``<domain>``; otherwise the host stays, so that the key goes to no other host.
 
-    Parameters:
+    Args:
         config: the sandbox's configuration.
         sandbox_url: any URL of the sandbox, for the scheme.
     """
@@ -35,7 +35,7 @@ def refresh_base(config: Any, sandbox_url: str) -> str:
 
 
 def fetch(sandbox: Any) -> Answer:
-    """One refresh request of a ``Sandbox``, through the SDK's own API client: its key, headers, proxy, trust."""
+    """Send a refresh request of a ``Sandbox`` by the SDK's API client, with its key, headers, proxy and trust store."""
     config = _for_refresh(sandbox)
     client = importlib.import_module(SYNC_API).get_api_client(config).get_httpx_client()
     answer = client.post(_url(config, sandbox), timeout=config.get_request_timeout())
@@ -43,7 +43,7 @@ def fetch(sandbox: Any) -> Answer:
 
 
 async def fetch_async(sandbox: Any) -> Answer:
-    """One refresh request of an ``AsyncSandbox``."""
+    """Send a refresh request of an ``AsyncSandbox``; see :func:`fetch`."""
     config = _for_refresh(sandbox)
     client = importlib.import_module(ASYNC_API).get_api_client(config).get_async_httpx_client()
     answer = await client.post(_url(config, sandbox), timeout=config.get_request_timeout())
@@ -55,17 +55,15 @@ def _url(config: Any, sandbox: Any) -> str:
 
 
 def _for_refresh(sandbox: Any) -> Any:
-    """The sandbox's configuration for the API of refreshes, and without the retries of e2b 2.49.1 and later: the
-    schedule has its own backoff."""
-    config = twin_of(sandbox.connection_config)
+    config = copy_of(sandbox.connection_config)
     config.api_url = refresh_base(config, sandbox.envd_api_url)
-    if hasattr(config, "retries"):
+    if hasattr(config, "retries"):  # e2b 2.49.1 and later; the schedule of refreshes has its own backoff
         config.retries = 0
     return config
 
 
-def twin_of(config: Any) -> Any:
-    """Another configuration with the same values. ``copy.copy`` would leave a mark on the SDK's class."""
-    twin = object.__new__(type(config))
-    vars(twin).update(vars(config))
-    return twin
+def copy_of(config: Any) -> Any:
+    """Return a copy of a configuration. ``copy.copy`` would leave a mark on the SDK's class."""
+    copy = object.__new__(type(config))
+    vars(copy).update(vars(config))
+    return copy

@@ -1,7 +1,7 @@
-"""What becomes of RPC calls: each carries the token that is current when it is sent.
+"""Replacements in the SDK's RPC clients: each call carries the token that is current when the call is sent.
 
-Up to e2b 2.34.0 by the SDK's own Connect client, from 2.35.0 on by its interceptor of connectrpc. Both keep the headers
-that they were made with, and with these the holder.
+Up to e2b 2.34.0 the replacements are in the SDK's own Connect client, from 2.35.0 on in its interceptor of connectrpc.
+Both classes keep the headers that they were made with, and so the holder of the token.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from .holder import AsyncTokens, SyncTokens, put_token
 from .sandboxes import SandboxHeaders
 
 Stream = Any
-"""An async generator of the SDK."""
+"""Async generator of the SDK."""
 
 
 def wrap_call(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``call_unary`` and ``call_server_stream`` of ``e2b_connect.Client``."""
+    """Replace ``call_unary`` and ``call_server_stream`` of ``e2b_connect.Client``."""
 
     @functools.wraps(original)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -30,7 +30,7 @@ def wrap_call(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_async_call(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``acall_unary`` of ``e2b_connect.Client``."""
+    """Replace ``acall_unary`` of ``e2b_connect.Client``."""
 
     @functools.wraps(original)
     async def acall(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -41,7 +41,7 @@ def wrap_async_call(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_async_stream_call(original: Callable[..., Stream]) -> Callable[..., Stream]:
-    """``acall_server_stream`` of ``e2b_connect.Client``."""
+    """Replace ``acall_server_stream`` of ``e2b_connect.Client``."""
 
     @functools.wraps(original)
     def acall(self: Any, *args: Any, **kwargs: Any) -> Stream:
@@ -54,31 +54,31 @@ def wrap_async_stream_call(original: Callable[..., Stream]) -> Callable[..., Str
 
 
 def wrap_intercept(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``intercept_unary_sync`` and ``intercept_server_stream_sync`` of ``DefaultHeadersInterceptor``."""
+    """Replace ``intercept_unary_sync`` and ``intercept_server_stream_sync`` of ``DefaultHeadersInterceptor``."""
 
     @functools.wraps(original)
     def intercept(self: Any, call_next: Any, request: Any, ctx: Any) -> Any:
         if (tokens := _sync_tokens(self)) is not None:
-            _put(tokens.current(), ctx)
+            put_token(ctx.request_headers, tokens.current())
         return original(self, call_next, request, ctx)
 
     return intercept
 
 
 def wrap_async_intercept(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``intercept_unary`` of ``DefaultHeadersInterceptor``."""
+    """Replace ``intercept_unary`` of ``DefaultHeadersInterceptor``."""
 
     @functools.wraps(original)
     async def intercept(self: Any, call_next: Any, request: Any, ctx: Any) -> Any:
         if (tokens := _async_tokens(self)) is not None:
-            _put(await tokens.current(), ctx)
+            put_token(ctx.request_headers, await tokens.current())
         return await original(self, call_next, request, ctx)
 
     return intercept
 
 
 def wrap_async_stream_intercept(original: Callable[..., Stream]) -> Callable[..., Stream]:
-    """``intercept_server_stream`` of ``DefaultHeadersInterceptor``."""
+    """Replace ``intercept_server_stream`` of ``DefaultHeadersInterceptor``."""
 
     @functools.wraps(original)
     def intercept(self: Any, call_next: Any, request: Any, ctx: Any) -> Stream:
@@ -87,7 +87,7 @@ def wrap_async_stream_intercept(original: Callable[..., Stream]) -> Callable[...
             return original(self, call_next, request, ctx)
 
         def start(token: str | None) -> Stream:
-            _put(token, ctx)
+            put_token(ctx.request_headers, token)
             return original(self, call_next, request, ctx)
 
         return _stream(tokens, start)
@@ -113,12 +113,8 @@ def _with(token: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**kwargs, "headers": headers}
 
 
-def _put(token: str | None, ctx: Any) -> None:
-    put_token(ctx.request_headers, token)
-
-
 def _stream(tokens: AsyncTokens, start: Callable[[str | None], Stream]) -> Stream:
-    """The SDK's own stream, or, when a refresh comes first, one that closes it when it is closed."""
+    """Return the SDK's own stream, or a wrapper of that stream when a refresh comes first."""
     return _after_refresh(tokens, start) if tokens.state.due else start(tokens.state.to_send())
 
 

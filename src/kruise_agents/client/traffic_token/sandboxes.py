@@ -1,4 +1,4 @@
-"""What becomes of sandbox objects: each gets a holder of its token, which its data-plane clients ask."""
+"""Replacements in sandbox objects: each object gets a holder of its token, which its data-plane clients ask."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 from ...protocol.names import PROTECT_KEY
 from .errors import TrafficAccessTokenError
 from .holder import AsyncTokens, SyncTokens, Tokens
-from .refresh import fetch, fetch_async, twin_of
+from .refresh import copy_of, fetch, fetch_async
 from .token import TokenState, TrafficAccessToken
 
 _HOLDER = "_kruise_agents_traffic_tokens"
 
 
 def tokens_of(config: Any) -> Tokens | None:
-    """The holder of the sandbox whose configuration this is; None for one made in debug mode or unpatched."""
+    """Return the holder of a configuration's sandbox; None for a sandbox made in debug mode or unpatched."""
     holder = getattr(config, _HOLDER, None)
     return holder if isinstance(holder, SyncTokens | AsyncTokens) else None
 
 
 class SandboxHeaders(dict[str, str]):
-    """The headers of a sandbox's clients, with which the RPC clients keep the holder too."""
+    """Headers of a sandbox's clients together with the holder, so that the RPC clients keep both."""
 
     tokens: Tokens
 
@@ -33,17 +33,17 @@ class SandboxHeaders(dict[str, str]):
 
 
 def wrap_sandbox(original: Callable[..., None]) -> Callable[..., None]:
-    """``Sandbox.__init__``: make the holder before the clients, and give it to those that exist after."""
+    """Replace ``Sandbox.__init__``: make the holder before the clients, and add it to the clients as a hook."""
     return _wrap_init(original, lambda sandbox, state: SyncTokens(state, lambda: fetch(sandbox)))
 
 
 def wrap_async_sandbox(original: Callable[..., None]) -> Callable[..., None]:
-    """``AsyncSandbox.__init__``: as :func:`wrap_sandbox`."""
+    """Replace ``AsyncSandbox.__init__``; see :func:`wrap_sandbox`."""
     return _wrap_init(original, lambda sandbox, state: AsyncTokens(state, lambda: fetch_async(sandbox)))
 
 
 def wrap_sandbox_headers(original: property) -> property:
-    """``ConnectionConfig.sandbox_headers``, which only data-plane clients are made with."""
+    """Replace ``ConnectionConfig.sandbox_headers``, which only data-plane clients are made with."""
     getter: Callable[[Any], dict[str, str]] = original.fget  # type: ignore[assignment]  # checked before patching
 
     @functools.wraps(getter)
@@ -56,7 +56,7 @@ def wrap_sandbox_headers(original: property) -> property:
 
 
 def wrap_traffic_access_token(original: property) -> property:
-    """``SandboxBase.traffic_access_token``: the newest token, for requests that the program makes itself."""
+    """Replace ``SandboxBase.traffic_access_token``: return the newest token, for the program's own requests."""
     getter: Callable[[Any], Any] = original.fget  # type: ignore[assignment]  # checked before patching
 
     @functools.wraps(getter)
@@ -68,7 +68,7 @@ def wrap_traffic_access_token(original: property) -> property:
 
 
 def wrap_client(original: property) -> property:
-    """``_client`` of the code interpreter, which makes an httpx client at each access."""
+    """Replace ``_client`` of the code interpreter, which makes an httpx client at each access."""
     getter: Callable[[Any], Any] = original.fget  # type: ignore[assignment]  # checked before patching
 
     @functools.wraps(getter)
@@ -79,7 +79,7 @@ def wrap_client(original: property) -> property:
 
 
 def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``_create_envd_api``, which makes an httpx client for each thread (e2b 2.28.1 to 2.37.1)."""
+    """Replace ``_create_envd_api``, which makes an httpx client for each thread (e2b 2.28.1 to 2.37.1)."""
 
     @functools.wraps(original)
     def _create_envd_api(self: Any, *args: Any) -> Any:
@@ -90,9 +90,9 @@ def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``class_method_variant.__get__``: by it alone the SDK finds ``connect``, of classes and of objects.
+    """Replace ``class_method_variant.__get__``, by which the SDK finds ``connect`` of classes and of objects.
 
-    The answer to a connect never has a token, so an object without one asks once whether it needs one.
+    The answer to a connect never has a token, so an object without a token asks once whether it needs one.
     """
 
     @functools.wraps(original)
@@ -104,11 +104,11 @@ def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def refresh_traffic_access_token(self: Any, force: bool = False) -> TrafficAccessToken:
-    """The sandbox's traffic access token, refreshed first when it is due.
+    """Return the sandbox's traffic access token, refreshed first when due.
 
-    Parameters:
-        force: fetch a new one now, whatever the schedule says. When that fails, the old one is returned while it
-            is valid.
+    Args:
+        force: fetch a new token now, regardless of the schedule. When that fails, the old token is returned while
+            valid.
 
     Returns:
         The token, a string whose ``expires_at`` is its end.
@@ -121,7 +121,7 @@ def refresh_traffic_access_token(self: Any, force: bool = False) -> TrafficAcces
 
 
 async def refresh_traffic_access_token_async(self: Any, force: bool = False) -> TrafficAccessToken:
-    """As that of ``Sandbox``."""
+    """Return the sandbox's traffic access token; see ``refresh_traffic_access_token`` of ``Sandbox``."""
     tokens = _tokens_of_object(self)
     return await tokens.refresh(force) if isinstance(tokens, AsyncTokens) else TrafficAccessToken("")
 
@@ -144,8 +144,8 @@ def _wrap_init(original: Callable[..., None], new_tokens: Callable[[Any, TokenSt
             original(self, **opts)
             return
         if tokens_of(config) is not None:
-            # Made by hand with the configuration of another sandbox: neither may send the other's token.
-            config = opts["connection_config"] = twin_of(config)
+            # A program made the object with the configuration of another sandbox: neither may send the other's token.
+            config = opts["connection_config"] = copy_of(config)
         token = opts.get("traffic_access_token")
         tokens = new_tokens(self, TokenState(token if isinstance(token, str) and token else None))
         setattr(config, _HOLDER, tokens)
@@ -158,7 +158,7 @@ def _wrap_init(original: Callable[..., None], new_tokens: Callable[[Any, TokenSt
 
 
 def _hooked(client: Any, tokens: Tokens | None) -> Any:
-    """An httpx client that asks ``tokens`` before each request; anything else comes back as it is."""
+    """Make an httpx client ask ``tokens`` before each request; leave any other object alone."""
     hooks = getattr(client, "event_hooks", None)
     if tokens is not None and isinstance(hooks, dict) and tokens not in hooks["request"]:
         client.event_hooks = {**hooks, "request": [*hooks["request"], tokens]}
@@ -171,8 +171,8 @@ def _then_ask(connect: Callable[..., Any]) -> Callable[..., Any]:
         result = connect(*args, **kwargs)
         if inspect.iscoroutine(result):
             return _ask_async(result)
-        if _is_open_question(result):
-            _take_up(result, result.get_info())
+        if _may_need_token(result):
+            _require_if_protected(result, result.get_info())
         return result
 
     return wrapped
@@ -180,17 +180,17 @@ def _then_ask(connect: Callable[..., Any]) -> Callable[..., Any]:
 
 async def _ask_async(connecting: Coroutine[Any, Any, Any]) -> Any:
     sandbox = await connecting
-    if _is_open_question(sandbox):
-        _take_up(sandbox, await sandbox.get_info())
+    if _may_need_token(sandbox):
+        _require_if_protected(sandbox, await sandbox.get_info())
     return sandbox
 
 
-def _is_open_question(sandbox: Any) -> bool:
+def _may_need_token(sandbox: Any) -> bool:
     tokens = tokens_of(getattr(sandbox, "connection_config", None))
     return tokens is not None and tokens.state.token is None
 
 
-def _take_up(sandbox: Any, info: Any) -> None:
+def _require_if_protected(sandbox: Any, info: Any) -> None:
     tokens = tokens_of(sandbox.connection_config)
     if tokens is not None and (info.metadata or {}).get(PROTECT_KEY) == "true":
         tokens.state.require()
