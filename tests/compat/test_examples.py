@@ -1,4 +1,4 @@
-"""What the SDK's documentation shows runs as it stands, on the oldest and the newest SDK, against a real manager."""
+"""Examples of the SDK's documentation as they stand, on the oldest and the newest SDK, against a real manager."""
 
 from __future__ import annotations
 

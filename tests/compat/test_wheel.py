@@ -1,4 +1,4 @@
-"""What a user installs from the wheel works without a clone."""
+"""The installed wheel, without a clone."""
 
 from __future__ import annotations
 

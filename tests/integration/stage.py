@@ -34,7 +34,7 @@ PACKAGING = Path(__file__).parents[2] / "packaging"
 
 @dataclass(frozen=True)
 class Way:
-    """One of the README's ways to connect."""
+    """A way to connect, as the README describes it."""
 
     e2b_domain: str
     access: str
@@ -43,7 +43,7 @@ class Way:
     certificate_for: str | None = None
     forward: tuple[int, int] | None = None
     proxy: str | None = None
-    """What stands in front of the manager, with its configuration of `packaging/`."""
+    """The reverse proxy in front of the manager, with its configuration of `packaging/`."""
 
 
 WAYS = {
@@ -132,7 +132,7 @@ def serving_names(names: tuple[str, ...]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def forwarding(source: int, destination: int) -> Iterator[None]:
-    """What ``kubectl port-forward services/sandbox-manager 80:7788`` does."""
+    """Forward a port, as ``kubectl port-forward services/sandbox-manager 80:7788`` does."""
     loop = asyncio.new_event_loop()
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

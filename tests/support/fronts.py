@@ -1,6 +1,6 @@
-"""The manager's real front (protocol, parser, gateway, API) before applications that are a few bytes on a Unix socket.
+"""The manager's real HTTP server and gateway before applications that are a few bytes on a socket.
 
-For tests of what a hostile client or a hostile sandbox can do to the bytes in between; no sandbox is started.
+Tests use it to see what hostile clients and hostile sandboxes can do to the bytes in between. It starts no sandbox.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @dataclass
 class Arrival:
-    """One connection into a sandbox, with every byte that came through it."""
+    """A connection into a sandbox, and all bytes that came through it."""
 
     sandbox_id: str
     port: int
@@ -53,11 +53,7 @@ class Arrival:
 
     @property
     def body(self) -> bytes | None:
-        """The complete body of the one request of this connection; None while it is not complete.
-
-        Raises:
-            AssertionError: the framing is broken, or there is more than one request.
-        """
+        """The body of the request, or None while it is not complete. Broken framing and a second request fail."""
         head, end, rest = bytes(self.data).partition(b"\r\n\r\n")
         if not end:
             return None
@@ -75,7 +71,7 @@ class Arrival:
 
 @dataclass
 class Front:
-    """A running front. ``answers`` says what the application on a port sends, by port; :data:`OK` otherwise."""
+    """A running front. Applications send what ``answers`` has for their port, or else :data:`OK`."""
 
     port: int
     protocol: type[GuardedHttpProtocol]
@@ -84,13 +80,13 @@ class Front:
     answers: dict[int, list[bytes]] = field(default_factory=dict)
     connections: set[Any] = field(default_factory=set)
     stops_reading: set[int] = field(default_factory=set)
-    """Ports whose applications read nothing after the head."""
+    """Ports whose applications read nothing after the head of a request."""
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
     def ask(self, data: bytes) -> bytes:
-        """Send bytes on a connection of their own and read until the front closes it."""
+        """Send bytes on a new connection, and return what the front sends until it closes the connection."""
         with self.connect() as connection:
             connection.sendall(data)
             return read_all(connection)
@@ -115,7 +111,7 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
 
 @contextlib.contextmanager
 def running_front(*, head_seconds: float = 30.0, stall_seconds: float = 30.0) -> Iterator[Front]:
-    """A front in a thread of its own, with shorter patience than a manager has."""
+    """Run a front in a thread, with the given time limits."""
     limits = {"head_seconds": head_seconds, "stall_seconds": stall_seconds}
     protocol = type("QuickProtocol", (GuardedHttpProtocol,), limits)
     (listener,) = bind("127.0.0.1", 0)

@@ -21,7 +21,7 @@ from kruise_agents.manager.runtime import BubblewrapRuntime
 
 API_KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
 PREFORK = os.environ.get("KRUISE_AGENTS_PREFORK") != "0"
-"""Whether managers fork sandboxes from a zygote. With ``KRUISE_AGENTS_PREFORK=0`` the whole suite runs without."""
+"""True where managers fork sandboxes from a zygote; with ``KRUISE_AGENTS_PREFORK=0`` no test does."""
 NO_IDENTITIES = """
 import kruise_agents.manager.runtime.bwrap.self_test as self_test
 def find_identities():

@@ -1,4 +1,4 @@
-"""One cell of the matrix: the program of all surfaces with one pair and one scheme, watched at the wire."""
+"""A cell of the compatibility matrix: all surfaces of an SDK pair over one scheme, checked at the wire."""
 
 from __future__ import annotations
 

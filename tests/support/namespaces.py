@@ -1,4 +1,4 @@
-"""A network namespace of its own for a test program: every port is free, and names resolve as the test says."""
+"""Network namespaces for test programs: every port is free there, and names resolve as the test says."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FILES = {
 
 
 def in_network_namespace(command: Sequence[str], folder: Path) -> list[str]:
-    """``command`` in front of which stands what gives it a network namespace in which it may bind any port.
+    """Return ``command`` wrapped so that it runs in a network namespace, where it may bind any port.
 
-    Parameters:
+    Args:
         folder: an existing folder for the files that replace those of ``/etc``.
     """
     wrapped = [find_bwrap(), "--unshare-user", "--uid", "0", "--gid", "0", "--unshare-net"]

@@ -1,7 +1,7 @@
-"""Who a request is for, once more: written from the tables of the private protocol, segment by segment.
+"""A second routing of requests, written from the tables of the private protocol, segment by segment.
 
-Kept apart from the code that the manager uses, so that a fuzz can compare the two. What stands there as a string prefix
-counts here as a whole path segment, and ports are digits: the deliberate differences of this package.
+It shares no code with the manager, so that fuzz tests can compare the two. Prefixes of the tables count as whole path
+segments, and ports are digits: these are the deliberate differences of this package.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ID_IN_A_HOST = set(string.ascii_letters + string.digits + "-")
 
 
 def destination(authority: str, target: str, sandbox_id: str | None, sandbox_port: str | None) -> Destination:
-    """``("api", path)``, ``("sandbox", id, port, path)``, :data:`NOBODY` or :data:`IMPOSSIBLE_PORT`."""
+    """Return ``("api", path)``, ``("sandbox", id, port, path)``, :data:`NOBODY` or :data:`IMPOSSIBLE_PORT`."""
     if not target.startswith("/"):
         return NOBODY
     path, mark, query = target.partition("?")
@@ -51,10 +51,9 @@ def _sandbox(sandbox_id: str, port: str, path: str) -> Destination:
 
 
 def requests_in(data: bytes) -> tuple[list[tuple[h11.Request, bytes]], bool]:
-    """The requests that h11 finds in what a client sent on one connection, each with its body.
+    """Return the requests that h11 finds in the bytes of one connection, each with its body.
 
-    Returns:
-        And whether the last one is not complete yet, so that a server waits for more.
+    The second value says whether a server would wait for the rest of another request.
     """
     found: list[tuple[h11.Request, bytes]] = []
     while True:

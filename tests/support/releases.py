@@ -14,7 +14,7 @@ DATA = Path(__file__).resolve().parents[1] / "compat" / "releases.toml"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One e2b, alone or with one e2b-code-interpreter and one e2b-desktop."""
+    """A release of e2b, alone or with releases of e2b-code-interpreter and e2b-desktop."""
 
     e2b: str
     code_interpreter: str | None = None
@@ -27,7 +27,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class BrokenPair:
-    """A pair that fails without any patch, and a part of what it says then."""
+    """A pair that fails without any patch, and a part of its error message."""
 
     pair: Pair
     says: str
@@ -35,7 +35,7 @@ class BrokenPair:
 
 @dataclass(frozen=True, slots=True)
 class Releases:
-    """What the data file says."""
+    """The contents of the data file."""
 
     e2b: tuple[str, ...]
     code_interpreter: dict[str, list[list[str]]]
@@ -43,13 +43,13 @@ class Releases:
     broken: tuple[BrokenPair, ...]
 
     def working_code_interpreters(self, e2b: str) -> list[str]:
-        """The releases of the code interpreter that work with one of e2b, oldest first."""
+        """Return the releases of the code interpreter that work with a release of e2b, oldest first."""
         return _working(self.code_interpreter, e2b)
 
     def pairs(self, e2b: str) -> list[Pair]:
-        """What is run for one release: e2b alone, with the oldest of all that works with it, and with the newest."""
+        """Return the pairs to run for a release: e2b alone, with the oldest and with the newest that work with it."""
         working = (_working(self.code_interpreter, e2b), _working(self.desktop, e2b))
-        oldest, newest = (Pair(e2b, *(one[end] if one else None for one in working)) for end in (0, -1))
+        oldest, newest = (Pair(e2b, *(versions[end] if versions else None for versions in working)) for end in (0, -1))
         return list(dict.fromkeys([Pair(e2b), oldest, newest]))
 
 
@@ -61,7 +61,7 @@ def read_releases() -> Releases:
         releases,
         _sorted(data["code_interpreter"]),
         _sorted(data["desktop"]),
-        tuple(one for entry in data["broken"] for one in _broken(entry, releases)),
+        tuple(pair for entry in data["broken"] for pair in _broken(entry, releases)),
     )
 
 
@@ -76,7 +76,7 @@ def _sorted(package: dict[str, list[list[str]]]) -> dict[str, list[list[str]]]:
 
 
 def _working(package: dict[str, list[list[str]]], e2b: str) -> list[str]:
-    return [version for version, ranges in package.items() if any(_in(e2b, one) for one in ranges)]
+    return [version for version, ranges in package.items() if any(_in(e2b, ends) for ends in ranges)]
 
 
 def _in(version: str, ends: list[str]) -> bool:

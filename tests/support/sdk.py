@@ -1,4 +1,4 @@
-"""What the tests of the patch need of the SDK. Works on every supported release, and without the code interpreter."""
+"""The installed SDK for tests of the patch, whatever its release, with or without the code interpreter."""
 
 from __future__ import annotations
 
@@ -31,21 +31,17 @@ SANDBOX_CLASSES = [*SYNC, *ASYNC]
 
 
 def class_name(cls: object) -> str:
-    """A test id that tells the two ``Sandbox`` classes apart."""
+    """Return a test id that tells the two ``Sandbox`` classes apart."""
     return f"{getattr(cls, '__module__', '?').partition('.')[0]}.{getattr(cls, '__name__', cls)}"
 
 
 def needs_e2b(version: str, what: str) -> pytest.MarkDecorator:
-    """Skip on an e2b that does not have the surface yet."""
+    """Skip a test on releases of e2b that do not have ``what`` yet."""
     return pytest.mark.skipif(Version(version) > E2B_VERSION, reason=f"{what} came with e2b {version}")
 
 
 def build_sandbox(cls: type | None = None, config: Any = None, answer: str | None = None, **other: Any) -> Any:
-    """A sandbox object as the SDK makes it out of a server's answer, without any request.
-
-    Parameters:
-        answer: the domain in the server's answer.
-    """
+    """Return a sandbox object as the SDK makes it of a reply whose domain is ``answer``, without any request."""
     options = {
         "sandbox_id": "sbx",
         "sandbox_domain": answer,
@@ -58,7 +54,7 @@ def build_sandbox(cls: type | None = None, config: Any = None, answer: str | Non
 
 
 def in_loop(action: Callable[[], Result]) -> Result:
-    """Run something that needs a running event loop; from e2b 2.15.2 to 2.37.1 building an AsyncSandbox does."""
+    """Call ``action`` in a running event loop, which an AsyncSandbox needs from e2b 2.15.2 to 2.37.1."""
 
     async def run() -> Result:
         return action()
@@ -67,7 +63,7 @@ def in_loop(action: Callable[[], Result]) -> Result:
 
 
 def surfaces(sandbox: Any) -> dict[str, str]:
-    """Every address of a sandbox object, by name."""
+    """Return all addresses of a sandbox object by their names."""
     config = sandbox.connection_config
     found = {
         "api": config.api_url,
@@ -101,7 +97,7 @@ def _http_clients(sandbox: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _urls_in(rpc: Any) -> Iterator[str]:
-    """Base URLs of an RPC client: a string of its own, or one for each method (up to e2b 2.34.0)."""
+    """Yield the base URLs of an RPC client: one of the client, or one for each method (up to e2b 2.34.0)."""
     for holder in (rpc, *(value for value in vars(rpc).values() if hasattr(value, "__dict__"))):
         for value in vars(holder).values():
             if isinstance(value, str) and "://" in value:

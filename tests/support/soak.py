@@ -1,4 +1,4 @@
-"""What a manager and its sandboxes take of the machine, before and after many of them came and went."""
+"""Use of the machine by a manager and its sandboxes, to compare before and after many sandboxes came and went."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from e2b_code_interpreter import Sandbox
 from .managers import RunningManager, children, descendants, wait_for
 
 _MEMORY_SLACK_KB = 8 * 1024
-"""What a Python process may keep of memory that it has freed."""
+"""Memory that a Python process may keep after it has freed it."""
 
 
 @dataclass(frozen=True)
 class Remains:
-    """What there is at one moment."""
+    """The processes, files, folders and memory of a manager at one moment."""
 
     processes: int
-    """Below the manager."""
+    """Processes below the manager."""
     zombies: int
     descriptors: int
     sockets: int
     """Open in the manager, without the connections that clients keep."""
     mounts: int
-    """Of this machine, where the manager runs."""
+    """Mounts of the machine, as the manager sees them."""
     folders: int
-    """Of sandboxes, in the state folder."""
+    """Folders of sandboxes in the state folder."""
     memory_kb: int
-    """The manager's own, resident."""
+    """Resident memory of the manager itself."""
     zygote_kb: int
-    """That of the process of which sandboxes are forks; 0: there is none."""
+    """Resident memory of the process of which sandboxes are forks; 0 without one."""
 
     @classmethod
     def of(cls, manager: RunningManager) -> Remains:
-        """What there is now."""
+        """Count them now."""
         pid = manager.process.pid
         below = descendants(pid)
         clients = _connections(manager)
         opened = [target for path in Path(f"/proc/{pid}/fd").iterdir() if (target := _link(path)) not in clients]
         return cls(
             processes=len(below),
-            zombies=sum("Z" in _status(one, "State") for one in below),
+            zombies=sum("Z" in _status(process, "State") for process in below),
             descriptors=len(opened),
             sockets=sum(target.startswith("socket:") for target in opened),
             mounts=len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()),
@@ -54,7 +54,7 @@ class Remains:
         )
 
     def more_than(self, before: Remains) -> list[str]:
-        """One line for everything that there is more of; memory may vary a little."""
+        """Return a line for each figure that is higher than ``before``; memory may vary a little."""
         lines = []
         for field in fields(self):
             was, is_ = getattr(before, field.name), getattr(self, field.name)
@@ -64,7 +64,7 @@ class Remains:
 
 
 def cycle(manager: RunningManager) -> None:
-    """One sandbox: made, used by code, a command and a file, killed."""
+    """Make a sandbox, run code in it, and kill it."""
     sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key, request_timeout=120)
     try:
         assert sandbox.run_code("1+1").text == "2"
@@ -73,7 +73,7 @@ def cycle(manager: RunningManager) -> None:
 
 
 def settled(manager: RunningManager, pool: int) -> Remains:
-    """What there is when the pool is full and every connection is closed."""
+    """Wait for a full pool without other sandboxes, and return what there is then."""
 
     def quiet() -> bool:
         page = httpx.get(f"http://{manager.domain}/metrics", timeout=60).text
@@ -86,7 +86,7 @@ def settled(manager: RunningManager, pool: int) -> Remains:
 
 
 def _connections(manager: RunningManager) -> set[str]:
-    """The manager's ends of connections to its port, as ``/proc`` names open files."""
+    """Return the manager's ends of connections to its port, as ``/proc`` names open files."""
     lines: list[str] = []
     for table in ("tcp", "tcp6"):
         lines += Path(f"/proc/{manager.process.pid}/net/{table}").read_text().splitlines()[1:]
@@ -96,7 +96,7 @@ def _connections(manager: RunningManager) -> set[str]:
 
 
 def _is_zygote(pid: int) -> bool:
-    """Of a child of the manager; the zygote's own children are called what they become."""
+    """Tell the zygote among the children of a manager; the zygote's own children bear other names."""
     with contextlib.suppress(OSError):
         return b"/sandbox/zygote/" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
