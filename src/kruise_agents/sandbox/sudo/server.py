@@ -118,18 +118,15 @@ class SudoServer:
         try:
             return start_as(
                 user,
-                lambda identity: subprocess.Popen(
-                    command,
-                    env=self._environment(request, user, caller),
-                    cwd=where,
-                    stdin=standard[0],
-                    stdout=standard[1],
-                    stderr=standard[2],
-                    pass_fds=(folder,),
-                    start_new_session=True,
-                    umask=0o022,
-                    **identity,
-                ),
+                command,
+                env=self._environment(request, user, caller),
+                cwd=where,
+                stdin=standard[0],
+                stdout=standard[1],
+                stderr=standard[2],
+                pass_fds=(folder,),
+                start_new_session=True,
+                umask=0o022,
             )
         except FileNotFoundError as error:
             missing = "no such folder" if error.filename == where else "command not found"

@@ -84,7 +84,10 @@ class _Reader:
         try:
             self._parser.write(chunk)
         except FormParserError as error:
-            raise _broken(_reason(error)) from error
+            text = f"Invalid multipart data. {error}"
+            if "header size" in text:
+                text += ", probably by the filename: a path may have 4095 bytes"
+            raise _broken(text) from error
 
     def finish(self) -> None:
         if not self._closed:
@@ -138,13 +141,6 @@ def _unescaped(name: str) -> str:
     name uses the ``path`` parameter.
     """
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)
-
-
-def _reason(error: FormParserError) -> str:
-    text = f"Invalid multipart data. {error}"
-    if "header size" in text:
-        text += ", probably by the filename: a path may have 4095 bytes"
-    return text
 
 
 def _broken(text: str) -> HttpError:

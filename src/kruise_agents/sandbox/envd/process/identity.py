@@ -16,10 +16,10 @@ import logging
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 from ..users import User
 
@@ -33,26 +33,15 @@ _SCORE_FILE = Path("/proc/self/oom_score_adj")
 logger = logging.getLogger(__name__)
 
 
-class Identity(TypedDict, total=False):
-    """The options of ``subprocess.Popen`` that change the user."""
-
-    user: int
-    group: int
-    extra_groups: list[int]
-
-
-Start = Callable[[Identity], subprocess.Popen[bytes]]  # Calls ``subprocess.Popen`` with an identity and other options.
-
-
-def start_as(user: User, start: Start) -> subprocess.Popen[bytes]:
-    """Call ``start`` so that its program runs as ``user``; raise OSError if this process may not change the user."""
+def start_as(user: User, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Call ``subprocess.Popen`` so that the program runs as ``user``; raise OSError if that is not permitted."""
     with _commands_killed_first():
         if user.uid == os.getuid():
-            return start({})
+            return subprocess.Popen(command, **options)
         groups = user.groups
         if _SYSTEM_CALLS is None:
-            return start({"user": user.uid, "group": user.gid, "extra_groups": groups})
-        return _thread().submit(_start_here, user.uid, user.gid, groups, start).result()
+            return subprocess.Popen(command, user=user.uid, group=user.gid, extra_groups=groups, **options)
+        return _thread().submit(_start_here, user.uid, user.gid, groups, command, options).result()
 
 
 @functools.cache
@@ -60,9 +49,11 @@ def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="start")
 
 
-def _start_here(uid: int, gid: int, groups: list[int], start: Start) -> subprocess.Popen[bytes]:
+def _start_here(
+    uid: int, gid: int, groups: list[int], command: Sequence[str], options: dict[str, Any]
+) -> subprocess.Popen[bytes]:
     with _ids(uid, gid, groups):
-        return start({})
+        return subprocess.Popen(command, **options)
 
 
 @contextlib.contextmanager

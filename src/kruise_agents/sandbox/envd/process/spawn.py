@@ -44,16 +44,13 @@ def popen(
     """Call ``subprocess.Popen`` with the options that all programs of a sandbox share."""
     return start_as(
         user,
-        lambda identity: subprocess.Popen(
-            command,
-            bufsize=0,
-            env=environment,
-            cwd=folder,
-            stdin=stdin,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            umask=_UMASK,
-            **identity,
-        ),
+        command,
+        bufsize=0,
+        env=environment,
+        cwd=folder,
+        stdin=stdin,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        umask=_UMASK,
     )
