@@ -32,12 +32,12 @@ RELAY_PORT_BYTES = 2
 
 
 def encode_port(port: int) -> bytes:
-    """Return the bytes with which a connection to the relay begins."""
+    """Return the first bytes of a connection to the relay."""
     return port.to_bytes(RELAY_PORT_BYTES, "big")
 
 
 def decode_port(data: bytes) -> int:
-    """Return the port that :func:`encode_port` wrote."""
+    """Read what :func:`encode_port` wrote."""
     return int.from_bytes(data, "big")
 
 
@@ -80,27 +80,19 @@ class Message:
     __slots__ = ()
 
     def to_json(self) -> bytes:
-        """Return the object as bytes."""
         return json.dumps(self.to_values()).encode()
 
     def to_values(self) -> dict[str, Any]:
-        """Return the values by their keys."""
         values = {key: getattr(self, name) for name, key, _ in _wire_fields(type(self))}
         return {key: value.to_values() if isinstance(value, Message) else value for key, value in values.items()}
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """Read what :meth:`to_json` wrote.
-
-        Raises:
-            ValueError: The text is not JSON.
-            KeyError: A key is missing.
-        """
+        """Read what :meth:`to_json` wrote. Raises ValueError or KeyError for anything else."""
         return cls.from_values(json.loads(data))
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_values` returned; keys that are not known are ignored."""
         read = {}
         for name, key, kind in _wire_fields(cls):
             value, inner = values[key], _without_none(kind)
@@ -114,13 +106,10 @@ DEFAULT_READY_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ReadyCheck(Message):
-    """A check that tells when a start command is ready. Exactly one of the first three is given.
+    """A check that tells when a start command is ready. Exactly one of the first three fields is given.
 
-    Args:
-        command: A shell command that succeeds.
-        port: A port of the sandbox that accepts connections.
-        url: An ``http://`` address on the sandbox's loopback that answers with a status below 400.
-        seconds: How long the start command may take until the check passes.
+    Within so many seconds the command succeeds, the port accepts connections, or the ``http://`` address on the
+    sandbox's loopback answers with a status below 400.
     """
 
     command: str | None = None
@@ -131,16 +120,9 @@ class ReadyCheck(Message):
 
 @dataclass(frozen=True, slots=True)
 class PrepareOrder(Message):
-    """What a sandbox does before it is handed over.
+    """What a sandbox does before it is handed over: run a shell command, and wait for the check and for the kernel."""
 
-    Args:
-        variables: The environment of everything that runs until then.
-        start: A shell command to start; None for none.
-        ready: The check to wait for; None to wait for nothing.
-        kernel: Whether to wait for the default kernel too.
-    """
-
-    variables: Annotated[Mapping[str, str], "envVars"]
+    variables: Annotated[Mapping[str, str], "envVars"]  # of everything that runs until then
     start: str | None
     ready: ReadyCheck | None
     kernel: bool
@@ -148,17 +130,11 @@ class PrepareOrder(Message):
 
 @dataclass(frozen=True, slots=True)
 class InitSettings(Message):
-    """The settings of a sandbox that is handed to its user, all replaced together.
+    """The settings of a sandbox that is handed to its user, all replaced together."""
 
-    Args:
-        access_token: The token that envd asks for; None: envd asks for none.
-        variables: The environment of every process.
-        seconds_left: Seconds until the sandbox ends by itself; None: never.
-    """
-
-    access_token: Annotated[str | None, "accessToken"]
+    access_token: Annotated[str | None, "accessToken"]  # None: envd asks for none
     variables: Annotated[Mapping[str, str], "envVars"]
-    seconds_left: Annotated[float | None, "secondsLeft"]
+    seconds_left: Annotated[float | None, "secondsLeft"]  # until the sandbox ends by itself; None: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +165,7 @@ class _Arguments:
     __slots__ = ()
 
     def to_argv(self) -> list[str]:
-        """Return the options. Fields that are None or False are left out."""
+        """Return the options, without those of fields that are None or False."""
         argv: list[str] = []
         for name, option, _ in _wire_fields(type(self)):
             value = getattr(self, name)
@@ -203,7 +179,6 @@ class _Arguments:
 
     @classmethod
     def add_to(cls, parser: argparse.ArgumentParser) -> None:
-        """Let ``parser`` know the options."""
         for name, option, kind in _wire_fields(cls):
             if isinstance(kind, type) and issubclass(kind, _Arguments):
                 kind.add_to(parser)
@@ -215,7 +190,6 @@ class _Arguments:
 
     @classmethod
     def read(cls, options: argparse.Namespace) -> Self:
-        """Return what ``parser`` found."""
         kinds = ((name, kind) for name, _, kind in _wire_fields(cls))
         groups = {name: kind.read(options) for name, kind in kinds if hasattr(kind, "read")}
         return cls(**{name: groups.get(name) or getattr(options, name) for name, _, _ in _wire_fields(cls)})
@@ -223,11 +197,9 @@ class _Arguments:
 
 @dataclass(frozen=True, slots=True)
 class ProgramDescriptors(_Arguments):
-    """The descriptors that the program inherits: its listening sockets, and the pipe that ends with the manager.
+    """The descriptors that the program inherits: its listening sockets, and a pipe whose other end the manager holds.
 
-    Args:
-        parent_pipe: The end of a pipe that nobody writes to. Its end of file ends the program until ``INIT``.
-        code_interpreter: None in a sandbox without one.
+    Nobody writes to the pipe. Until ``INIT``, its end of file ends the program.
     """
 
     parent_pipe: Annotated[int, "--parent-pipe-fd"]
@@ -237,53 +209,34 @@ class ProgramDescriptors(_Arguments):
     code_interpreter: Annotated[int | None, "--code-interpreter-fd"] = None
 
     def numbers(self) -> list[int]:
-        """Return all of them."""
         numbers = (self.parent_pipe, self.control, self.relay, self.envd, self.code_interpreter)
         return [number for number in numbers if number is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramLimits(_Arguments):
-    """The limits that the program reports, or sets on itself and with that on all that it starts. None: no limit.
+    """The limits that the program reports (``memory``, ``disk``), or sets on itself and on all that it starts."""
 
-    Args:
-        memory: Bytes of memory of the whole sandbox, to be reported.
-        disk: Bytes of files of the whole sandbox, to be reported.
-        max_processes: Processes and threads of the whole sandbox.
-        max_data: Bytes of memory of its own that one process may have.
-        max_file: Bytes of one file.
-    """
-
-    memory: Annotated[int | None, "--memory"] = None
-    disk: Annotated[int | None, "--disk"] = None
-    max_processes: Annotated[int | None, "--max-processes"] = None
-    max_data: Annotated[int | None, "--max-data"] = None
-    max_file: Annotated[int | None, "--max-file"] = None
+    memory: Annotated[int | None, "--memory"] = None  # bytes, of the whole sandbox
+    disk: Annotated[int | None, "--disk"] = None  # bytes, of the whole sandbox
+    max_processes: Annotated[int | None, "--max-processes"] = None  # and threads, of the whole sandbox
+    max_data: Annotated[int | None, "--max-data"] = None  # bytes of memory of its own that one process may have
+    max_file: Annotated[int | None, "--max-file"] = None  # bytes of one file
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramArguments(_Arguments):
-    """The command line of the program in a sandbox.
+    """The command line of the program in a sandbox."""
 
-    Args:
-        user: The name of the default user.
-        home: That user's home folder.
-        path: ``PATH`` of every program.
-        python: The interpreter for kernels.
-        several_users: The program starts in a user namespace with ids for ``root`` and others.
-        isolated: The file tree and the loopback network are the sandbox's own.
-        own_init: There is no pid namespace: the program reaps orphans and ends every process itself.
-    """
-
-    user: Annotated[str, "--user"]
-    home: Annotated[Path, "--home"]
-    path: Annotated[str, "--path"]
-    python: Annotated[Path, "--python"]
+    user: Annotated[str, "--user"]  # the default user
+    home: Annotated[Path, "--home"]  # of the default user
+    path: Annotated[str, "--path"]  # PATH of every program
+    python: Annotated[Path, "--python"]  # the interpreter for kernels
     descriptors: ProgramDescriptors
     limits: ProgramLimits = field(default_factory=ProgramLimits)
-    several_users: Annotated[bool, "--several-users"] = False
-    isolated: Annotated[bool, "--isolated"] = False
-    own_init: Annotated[bool, "--own-init"] = False
+    several_users: Annotated[bool, "--several-users"] = False  # the user namespace has ids for root and others
+    isolated: Annotated[bool, "--isolated"] = False  # file tree and loopback network are the sandbox's own
+    own_init: Annotated[bool, "--own-init"] = False  # no pid namespace: the program reaps and ends every process
 
     @classmethod
     def parse(cls, argv: Sequence[str]) -> Self:
@@ -320,23 +273,14 @@ TRIAL_OUTPUT = "entered"
 
 @dataclass(frozen=True, slots=True)
 class ForkOrder(Message):
-    """What a fork becomes.
+    """What a fork becomes: the program that the command would have started, or a trial of the way there."""
 
-    Args:
-        command: The command that would be executed instead, see :func:`program_command`.
-        environment: The environment that the command would be given.
-        directory: The working directory, as the sandbox names it.
-        kernel: Whether to keep another fork ready for the first kernel.
-        trial: Only go where the program would run, with several users or one, and say so.
-        several_users: For a trial: whether the program would become the sandbox's root.
-    """
-
-    command: Sequence[str]
+    command: Sequence[str]  # see program_command()
     environment: Mapping[str, str]
-    directory: str
-    kernel: bool = False
+    directory: str  # the working directory, as the sandbox names it
+    kernel: bool = False  # keep another fork ready for the first kernel
     trial: bool = False
-    several_users: bool = False
+    several_users: bool = False  # in a trial: become the sandbox's root
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,20 +289,13 @@ class ForkRequest(Message):
 
     The fork's own are the placeholder's output, the placeholder's input (which the program holds as long as it runs),
     and, with a control group, that group's ``cgroup.procs``.
-
-    Args:
-        order: What the fork becomes.
-        first_pid: The first process of the sandbox.
-        has_group: Whether there is a control group to enter.
-        numbers: The numbers that the program's descriptors are to have.
     """
 
     order: ForkOrder
-    first_pid: int
+    first_pid: int  # the first process of the sandbox
     has_group: bool
-    numbers: Sequence[int]
+    numbers: Sequence[int]  # that the program's descriptors are to have
 
     @property
     def own_count(self) -> int:
-        """Return how many descriptors are the fork's own."""
         return 2 + self.has_group

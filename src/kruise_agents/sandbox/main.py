@@ -62,14 +62,7 @@ def begin(arguments: ProgramArguments) -> None:
 
 
 def run(arguments: ProgramArguments, kernel: WaitingKernel | None = None) -> int:
-    """Run until SIGTERM.
-
-    Args:
-        kernel: A fork that can become the first kernel, if there is one.
-
-    Returns:
-        The exit code.
-    """
+    """Run until SIGTERM, with a fork that can become the first kernel, if there is one. Returns the exit code."""
     # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
     # Made here, so that with an init process of our own it goes also when the program had to be killed.
     with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:

@@ -246,7 +246,7 @@ def test_a_start_that_was_not_finished_leaves_nothing(folder: Path) -> None:
         assert_ends(launched)
 
 
-def test_the_leash_ends_a_program_that_nobody_has_taken_though_no_manager_comes_back(folder: Path) -> None:
+def test_the_parent_pipe_ends_a_program_that_nobody_has_claimed_though_no_manager_comes_back(folder: Path) -> None:
     with running_manager(folder) as manager:
 
         def create() -> None:

@@ -14,11 +14,7 @@ class ClientGoneError(Exception):
 
 
 async def body_chunks(receive: Receive) -> AsyncIterator[bytes]:
-    """Return the pieces of the body, in order.
-
-    Raises:
-        ClientGoneError: The connection was closed inside the body.
-    """
+    """Return the pieces of the body, in order, or raise ClientGoneError."""
     more = True
     while more:
         event = await receive()
@@ -30,21 +26,13 @@ async def body_chunks(receive: Receive) -> AsyncIterator[bytes]:
 
 
 async def whole_body(receive: Receive) -> bytes:
-    """Read the whole body into memory.
-
-    Raises:
-        ClientGoneError: The connection was closed inside the body.
-    """
+    """Read the whole body into memory, or raise ClientGoneError."""
     return b"".join([chunk async for chunk in body_chunks(receive)])
 
 
 @contextlib.asynccontextmanager
 async def gone_while(receive: Receive) -> AsyncIterator[None]:
-    """Interrupt the block when the client closes the connection. The body must have been read before.
-
-    Raises:
-        ClientGoneError: The client closed the connection.
-    """
+    """Raise ClientGoneError in the block when the client closes the connection. The body must have been read before."""
     task = asyncio.current_task()
     assert task is not None  # coroutines run in tasks
     gone = False

@@ -45,11 +45,7 @@ class EnvelopeDecoder:
             yield Envelope(flags, payload)
 
     def finish(self) -> None:
-        """Check that the body does not end inside a frame.
-
-        Raises:
-            ConnectError: ``invalid_argument``: the body does.
-        """
+        """Raise ConnectError ``invalid_argument`` if the body ends inside a frame."""
         if not self._buffer:
             return
         if len(self._buffer) < _PREFIX.size:

@@ -33,11 +33,7 @@ class Message(Fields):
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Parse the bytes of a request.
-
-        Raises:
-            ConnectError: ``invalid_argument``: not a JSON object in UTF-8.
-        """
+        """Parse a request. Raises ConnectError ``invalid_argument`` if it is not a JSON object in UTF-8."""
         try:
             return cls.parse(data)
         except ValueError as error:

@@ -37,10 +37,7 @@ def become_root_of_sandbox(home: Path) -> None:
     """Enter the inner user namespace as its ``root``, and hand the file tree over to its users.
 
     Files of the manager's user are given to ``root``, and those in ``home`` to the default user. The process must have
-    a single thread.
-
-    Raises:
-        OSError: The kernel refused a step.
+    a single thread. Raises OSError if the kernel refuses a step.
     """
     _give(Path("/"), 0, whole=False)
     for folder in Path("/").iterdir():

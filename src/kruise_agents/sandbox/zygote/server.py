@@ -35,9 +35,6 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
     Args:
         arguments: The number of the descriptor of the manager's socket.
         modules: The names of the modules that a kernel has.
-
-    Returns:
-        The exit code of the zygote, the program or the kernel.
     """
     descriptor = int(arguments[0])
     set_process_name("zygote")  # otherwise the number of the descriptor that Python was executed from

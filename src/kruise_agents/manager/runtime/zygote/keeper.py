@@ -32,7 +32,6 @@ class ZygoteKeeper:
         self._processors = set[int]()
 
     def open(self) -> None:
-        """Make the first zygote."""
         with self._lock:
             self._closed = False
         self._processors = os.sched_getaffinity(0)
@@ -59,7 +58,6 @@ class ZygoteKeeper:
         self._start_filling()
 
     def close(self) -> None:
-        """End the zygote, and make no other one."""
         with self._lock:
             self._closed = True
             zygote, self._zygote = self._zygote, None

@@ -48,10 +48,7 @@ def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: 
 
 
 def make_zygote(options: Sequence[str], identities: Identities | None) -> Zygote:
-    """Start a zygote and try a fork in the namespaces that a sandbox has.
-
-    Args:
-        options: The options of ``bwrap`` that make these namespaces.
+    """Start a zygote and try a fork in namespaces that ``options`` of ``bwrap`` make, as a sandbox has them.
 
     Raises:
         ZygoteError: Forking does not work here.

@@ -33,7 +33,7 @@ class ZygoteError(Exception):
 
 
 class Zygote:
-    """A running zygote. It ends with the manager, or when it is closed.
+    """A running zygote. It ends with the manager, or when it is closed; its forks go on.
 
     Args:
         interpreter: An open descriptor of Python's binary, through a mount that nobody can write to: everybody in a
@@ -80,11 +80,7 @@ class Zygote:
         return self._process.poll() is None
 
     def wait_until_ready(self) -> None:
-        """Wait until everything is imported.
-
-        Raises:
-            ZygoteError: The zygote ended, or took too long.
-        """
+        """Wait until everything is imported. Raises ZygoteError if the zygote ends or takes too long."""
         if not select.select([self._socket], [], [], _START_SECONDS)[0]:
             raise ZygoteError(f"not ready within {_START_SECONDS} seconds")
         if not self._socket.recv(1):
@@ -123,13 +119,11 @@ class Zygote:
             raise ZygoteError(self.last_words())
 
     def last_words(self) -> str:
-        """Return the last line that the zygote wrote."""
         size = os.fstat(self._output.fileno()).st_size
         lines = os.pread(self._output.fileno(), size, 0).decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"ended with code {self._process.poll()}"
 
     def close(self) -> None:
-        """End the zygote. Its forks go on."""
         self._socket.close()
         self._process.kill()
         self._process.wait()
