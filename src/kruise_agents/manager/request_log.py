@@ -17,7 +17,7 @@ from typing import Any
 HEADER = b"x-request-id"
 NO_ROUTE = "-"
 CLIENT_LEFT = 499
-"""Logged, as nginx does, where the client left before an answer began."""
+"""The status that nginx logs, too, where the client left before an answer began."""
 
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _SANDBOX_ID = re.compile(r"i[a-z0-9]{20}")
@@ -74,7 +74,7 @@ class RequestRecord:
 
     @property
     def logged(self) -> bool:
-        """Whether anybody reads the line."""
+        """Return whether the log takes the line."""
         return logger.isEnabledFor(logging.INFO)
 
     def write(self) -> None:

@@ -228,6 +228,14 @@ def test_lines_of_the_api_name_route_sandbox_and_key_and_lead_from_the_body_to_t
             assert answer.json()["request_id"] == line["request_id"]
 
 
+def test_a_client_that_leaves_in_the_middle_of_a_body_is_no_error_of_the_manager(manager: RunningManager) -> None:
+    head = f"POST /kruise/api/v2/sandboxes HTTP/1.1\r\nHost: {manager.domain}\r\nX-API-Key: {API_KEY}\r\n"
+    with socket.create_connection(("127.0.0.1", manager.port), timeout=20) as connection:
+        connection.sendall(f"{head}X-Request-Id: left-early\r\nContent-Length: 100\r\n\r\n{{".encode())
+    assert line_of(manager, "left-early")["status"] == 499
+    assert [line for line in log_of(manager) if line["level"] == "error"] == []
+
+
 def test_the_sdk_reads_errors_with_an_id_as_before(manager: RunningManager) -> None:
     options = {"domain": manager.domain, "api_key": manager.api_key}
     with pytest.raises(NotFoundException):

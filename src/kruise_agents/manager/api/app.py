@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ..accounts.inheritance import Inheritance
@@ -24,7 +24,7 @@ from ..state.database import NoSpaceError
 from ..templates.model import Templates
 from ..volumes import Volumes
 from .auth import RequireCredentials
-from .errors import ApiError, on_api_error, on_crash, on_failure, on_http_error, on_refused
+from .errors import ApiError, on_api_error, on_client_left, on_crash, on_failure, on_http_error, on_refused
 from .keys import KeyRoutes
 from .not_served import V1Only, on_missing, unsupported_routes
 from .openapi import document
@@ -90,6 +90,7 @@ def create_api(
             ApiError: on_api_error,
             RefusedError: on_refused,
             **dict.fromkeys((NoAnswerError, StartError, NoSpaceError), on_failure),
+            ClientDisconnect: on_client_left,
             HTTPException: on_missing if v1_only else on_http_error,
             Exception: on_crash,
         },

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
-from ..request_log import current_request_id
+from ..request_log import CLIENT_LEFT, current_request_id
 from ..state.database import NoSpaceError
 
 DO_NOT_RETRY = {"Should-Retry": "false"}
@@ -104,6 +104,11 @@ def _allowed(request: Request) -> list[str]:
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in matching for method in route.methods or ()})
+
+
+async def on_client_left(request: Request, error: Exception) -> Response:
+    """Answer nobody, because the client left in the middle of the body; the log and the counts get the status."""
+    return Response(status_code=CLIENT_LEFT)
 
 
 async def on_crash(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from ..request_log import CLIENT_LEFT
 from ..runtime import Runtime
 from ..runtime.files.identities import HIGHEST_ID
 from ..state.database import space_for
@@ -172,7 +173,7 @@ class VolumeContentRoutes(Resource):
             try:
                 size = await _save(request, draft, take)
             except ClientDisconnect:
-                return Response(status_code=499)  # to nobody
+                return Response(status_code=CLIENT_LEFT)  # to nobody
             async with self._volumes.room(volume, size):
                 entry = await asyncio.to_thread(
                     tree.place, draft, query.path, query.attributes, parents=query.force == "true"

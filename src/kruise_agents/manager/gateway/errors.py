@@ -11,47 +11,47 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 
 def sandbox_not_found(sandbox_id: str) -> Response:
-    """Answer for a sandbox that is unknown, killed, past its end time or not running."""
+    """Return the answer for a sandbox that is unknown, killed, past its end time or not running."""
     return _json(502, sandboxId=sandbox_id, message="The sandbox was not found")
 
 
 def port_not_open(sandbox_id: str, port: int) -> Response:
-    """Answer for a port of a running sandbox on which nothing listens."""
+    """Return the answer for a port of a running sandbox on which nothing listens."""
     message = "The sandbox is running but port is not open"
     return _json(502, sandboxId=sandbox_id, message=message, port=port)
 
 
 def bad_answer(sandbox_id: str, port: int, cause: str) -> Response:
-    """Answer for a program on the port that does not speak HTTP/1.1."""
+    """Return the answer for a program on the port that does not speak HTTP/1.1."""
     message = f"The program on that port did not answer as an HTTP server: {cause}"
     return _json(502, sandboxId=sandbox_id, message=message, port=port)
 
 
 def traffic_token_missing(sandbox_id: str, header: str) -> Response:
-    """Answer for a request without the token that the sandbox's ports need."""
+    """Return the answer for a request without the token that the sandbox's ports need."""
     message = f"Sandbox is secured with traffic access token. Token header '{header}' is missing"
     return _json(403, sandboxId=sandbox_id, message=message)
 
 
 def traffic_token_invalid(sandbox_id: str, header: str) -> Response:
-    """Answer for a request with a token that is not the sandbox's."""
+    """Return the answer for a request with a token that is not the sandbox's."""
     message = f"Sandbox is secured with traffic access token. Provided token in header '{header}' is invalid"
     return _json(403, sandboxId=sandbox_id, message=message)
 
 
 def reserved_route(path: str) -> Response:
-    """Answer for a route of envd that only the manager may call."""
+    """Return the answer for a route of envd that only the manager may call."""
     message = "This endpoint is reserved for the E2B control plane and is not reachable through the sandbox URL"
     return JSONResponse({"message": message, "path": path, "code": 404}, status_code=404)
 
 
 def invalid_port(port: int) -> Response:
-    """Answer for a port that cannot exist."""
+    """Return the answer for a port that cannot exist."""
     return PlainTextResponse(f"API Error: invalid sandbox port: {port}", status_code=400)
 
 
 def unmappable(url: str) -> Response:
-    """Answer for a request that names neither a sandbox nor the API."""
+    """Return the answer for a request that names neither a sandbox nor the API."""
     return PlainTextResponse(f"API Error: failed to map request to sandbox, URL={url}", status_code=500)
 
 

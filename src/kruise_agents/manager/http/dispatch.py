@@ -28,8 +28,8 @@ class ManagerApp:
         api: The control plane.
         gateway: The data plane.
         domain: The domain that replies name, or None for the host that the client used.
-        page: Counts the requests and answers ``GET /metrics`` on a host that names nothing else. ``GET /health`` there
-            is the API's.
+        page: Counts the requests and answers ``GET /metrics`` on a host that names nothing else. The API answers
+            ``GET /health`` on such a host.
     """
 
     def __init__(

@@ -74,7 +74,7 @@ def front_server(
 
 
 def check_uvicorn() -> None:
-    """Refuse an installed uvicorn that the HTTP server does not fit.
+    """Raise an error if the HTTP server does not fit the installed uvicorn.
 
     Raises:
         ConfigurationError: A name is missing; the message has the place, the installed version and the tested ones.
