@@ -79,18 +79,16 @@ def import_sdk(table: Table) -> dict[str, Version]:
 
 
 def installed_targets(versions: dict[str, Version], table: Table) -> list[InstalledTarget]:
-    """Check every place of ``table`` and return its targets in the order in which they are applied.
+    """Check every place of ``table``, whose patch must not be applied, and return the targets in their order.
 
-    The table's own patch must not be applied meanwhile; other patches may be. An SDK that is newer than the tested
-    window and still fits causes one :class:`UntestedSDKWarning`.
+    An SDK that is newer than the tested window and still fits causes one :class:`UntestedSDKWarning`.
 
     Args:
         versions: the result of :func:`import_sdk`.
         table: the places of one patch.
 
     Raises:
-        UnsupportedSDKError: a place differs from what the patch expects. The message names packages, versions, the
-            place, what was expected and what was found.
+        UnsupportedSDKError: a place differs from what the patch expects.
     """
     owners: dict[Place, Owner] = {}
     drifts = []
@@ -128,13 +126,8 @@ def _installed_version(window: Window) -> Version | None:
 
 
 def installed_release(package: str) -> str:
-    """Return the version of a package without parsing its whole description as ``importlib.metadata.version`` does.
-
-    Parsing the description would take longer than the rest of the check.
-
-    Raises:
-        PackageNotFoundError: the package has no metadata.
-    """
+    """Return the version of a package, or raise ``PackageNotFoundError`` when it has no metadata."""
+    # importlib.metadata.version parses the whole description, which takes longer than the rest of the check.
     distribution = importlib.metadata.distribution(package)
     match = re.search(r"^Version: *(\S+)", distribution.read_text("METADATA") or "", re.MULTILINE)
     return match[1] if match else distribution.version
@@ -188,7 +181,7 @@ def _expected(place: Place) -> str:
 
 
 def _examine(place: Place) -> Owner | str:
-    """Return the owner of a place, or the text of what was found when the place is not as expected."""
+    """Return the owner of a place, or the text for the error when the place is not as expected."""
     module = _module(place)
     if module is None:
         return f"no module {place.module}"
@@ -231,20 +224,16 @@ def _misfit(owner: Owner, place: Place) -> str | None:
 
 
 def _function_in(found: Any, kind: Kind) -> Any:
-    """Return the function that a descriptor calls, or the object itself when it is not such a descriptor."""
     inner = {Kind.PROPERTY: "fget", Kind.CLASS_METHOD: "__func__", Kind.METHOD_OF_BOTH: "method"}.get(kind)
     return found if inner is None else getattr(found, inner, None)
 
 
 def _misfit_of_instances(owner: type, place: Place) -> str | None:
-    """Check that ``__init__`` sets the attribute and that instances have room for the patch's mark.
-
-    The check reads the code, because making an instance reads the environment and can fail for other reasons.
-    """
-    if "__slots__" in vars(owner):
+    if "__slots__" in vars(owner):  # no room for the patch's mark
         return "a class with __slots__"
+    # Read from the code, because making an instance reads the environment and can fail for other reasons. Another patch
+    # of this package may have wrapped the SDK's constructor.
     constructor = vars(owner).get("__init__")
-    # Another patch of this package may stand there; it wraps the SDK's own constructor.
     code = getattr(inspect.unwrap(constructor) if callable(constructor) else None, "__code__", None)
     return None if code is not None and place.attribute in code.co_names else "an __init__ without it"
 

@@ -21,7 +21,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Replaced name of a class or module. ``original`` is its raw descriptor, or a marker when there was none."""
+    """Replaced name of a class or module. ``original`` is its raw descriptor, or ``_ABSENT``."""
 
     owner: Owner
     attribute: str
@@ -120,10 +120,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class PatchSet(Generic[Settings]):
-    """Patch of one table of places, with its open handles.
-
-    Several patch sets are independent: each can be opened and closed in any order. Their tables must have no target in
-    common.
+    """Patch of one table, with its open handles. Several sets are independent if their tables share no target.
 
     Args:
         table: the places; they are applied in this order and undone in the reverse order.
@@ -138,7 +135,6 @@ class PatchSet(Generic[Settings]):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """Return the places that are replaced now."""
         return tuple(self._slots)
 
     def is_open(self, handle: Patch) -> bool:
@@ -161,20 +157,10 @@ class PatchSet(Generic[Settings]):
         return handle
 
     def close(self, handle: Patch) -> None:
-        """Close one handle, or do nothing when it is closed already.
-
-        Raises:
-            PatchConflictError: see :meth:`Patch.close`.
-        """
         with _lock:
             self._keep([kept for kept in self._handles if kept[0] is not handle])
 
     def close_all(self) -> None:
-        """Close every handle and restore the SDK.
-
-        Raises:
-            PatchConflictError: see :meth:`Patch.close`.
-        """
         with _lock:
             self._keep([])
 

@@ -1,7 +1,8 @@
-"""Places of the SDK that a patch changes or reads: name, kind, signature and releases of each."""
+"""Places of the SDK that a patch changes or reads, and helpers of the replacements."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,6 +93,22 @@ def relied_on(
 ) -> list[Place]:
     """Return places of one class of ``e2b`` that a patch reads without changing them."""
     return [Place(E2B, *owner, attribute, kind, since, until) for attribute in attributes]
+
+
+def wrap_result(original: Callable[..., Any], change: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Return a method that gives ``change(self, result)`` in place of the original's result."""
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return change(self, original(self, *args, **kwargs))
+
+    return method
+
+
+def wrap_getter(original: property, change: Callable[[Any, Any], Any]) -> property:
+    """Return a property that gives ``change(self, value)`` in place of the original's value."""
+    assert original.fget is not None
+    return property(wrap_result(original.fget, change), original.fset, original.fdel, original.__doc__)
 
 
 def bind_call(signature: inspect.Signature, /, *args: Any, **kwargs: Any) -> inspect.BoundArguments | None:

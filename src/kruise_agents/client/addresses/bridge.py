@@ -49,11 +49,7 @@ class Bridge:
         self._private = [*_CREDENTIALS, *private]
 
     def flow(self, request: httpx.Request) -> Flow:
-        """Give the requests to send in place of one request of the SDK.
-
-        Raises:
-            UnsupportedByManagerError: the manager would misread the request.
-        """
+        """Give the requests to send in place of one request, or raise ``UnsupportedByManagerError``."""
         path = self._path_in_api(request.url)
         if not path:
             # The upload of a template's file, which goes to storage. Up to e2b 2.28.1 the SDK uses the manager's
@@ -114,10 +110,7 @@ class Bridge:
     def _make_sure(
         self, request: httpx.Request, feature: str
     ) -> Generator[httpx.Request, httpx.Response, httpx.Response | None]:
-        """Refuse a call that an older manager would misread, and ask the manager first if its generation is unknown.
-
-        Returns the manager's answer for the SDK when the generation cannot be found out, else None.
-        """
+        """Refuse a call that an older manager would misread; give an answer for the SDK if that stays unknown."""
         known = self._known.get(self._api)
         doubt = ""
         if known is None:

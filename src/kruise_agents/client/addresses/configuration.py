@@ -91,10 +91,7 @@ def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[...
 
 
 def wrap_call_of_object(original: Any) -> Any:
-    """Replace ``connect``, ``pause`` and ``beta_pause`` of an object up to e2b 2.16.0 by what e2b 2.17.0 does.
-
-    The originals use the options of the call, else the environment, and ignore the object's own options.
-    """
+    """Replace ``connect``, ``pause`` and ``beta_pause`` of an object, which ignore its options up to e2b 2.16.0."""
     method = original.method
 
     @functools.wraps(method)
@@ -166,8 +163,4 @@ def _make_own(domain: str | None, make: Callable[[], Any]) -> Any:
 def _argument_reader(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Return a reader of one argument of a call; the position of ``api_url`` moved in e2b 2.29.1."""
     signature = inspect.signature(function)
-
-    def read(*args: Any, **kwargs: Any) -> Any:
-        return signature.bind_partial(*args, **kwargs).arguments.get(name)
-
-    return read
+    return lambda *args, **kwargs: signature.bind(*args, **kwargs).arguments.get(name)

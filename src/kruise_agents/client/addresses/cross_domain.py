@@ -23,13 +23,8 @@ _parsed: dict[str, Domain] = {}
 
 
 def parsed(text: str) -> Domain:
-    """Return ``parse_domain(text)``, parsed once: a configuration's domain is needed for each of its addresses.
-
-    The text is the key, so a configuration whose domain is changed later, a copy and a forked child are all right.
-
-    Raises:
-        DomainError: ``text`` is not a domain.
-    """
+    """Return ``parse_domain(text)``, parsed once: each address of a configuration needs its domain."""
+    # Kept by text and not on the configuration, whose domain may be changed, and which may be copied or pickled.
     domain = _parsed.get(text)
     if domain is None:
         domain = parse_domain(text)
@@ -41,21 +36,12 @@ def parsed(text: str) -> Domain:
 
 
 def is_vendor_default(text: str) -> bool:
-    """Return whether ``text`` is the SDK's own default, which it passes on like a domain that a user gave.
-
-    Raises:
-        DomainError: ``text`` is not a domain.
-    """
+    """Return whether ``text`` is the SDK's own default, which the SDK passes on like a domain that a user gave."""
     return not text.strip() or parsed(text).host in VENDOR_DEFAULTS
 
 
 def usable_domain(text: str) -> str:
-    """Return the normalised form of a domain that private addresses can be built on.
-
-    Raises:
-        DomainError: ``text`` is not a domain.
-        MissingDomainError: ``text`` is only the SDK's default.
-    """
+    """Return the normalised form of a domain, or raise ``DomainError`` or ``MissingDomainError``."""
     if is_vendor_default(text):
         shown = str(parsed(text)) if text.strip() else text
         raise MissingDomainError(
@@ -67,11 +53,8 @@ def usable_domain(text: str) -> str:
 
 
 def same_domain(one: str, other: str, scheme: Scheme) -> bool:
-    """Return whether two texts are the same domain; a scheme's default port counts as no port.
-
-    HTTP clients leave the default port out of ``Host``, so a server cannot repeat it. A text that is not a domain
-    equals nothing.
-    """
+    """Return whether two texts are the same domain. A text that is not a domain equals nothing."""
+    # HTTP clients leave the default port out of Host, so a server cannot repeat that port.
     try:
         return _authority(one, scheme) == _authority(other, scheme)
     except DomainError:
@@ -122,10 +105,8 @@ def _leaves(own: Any, settings: Settings, stated: str | None, given: Mapping[str
 
 
 def _is_derived(url: str, domain: str) -> bool:
-    """Return whether the patch made ``url`` from ``domain``, so that nobody stated it.
-
-    A note on the configuration would be lost after one step, because the SDK passes resolved URLs on as arguments.
-    """
+    """Return whether the patch made ``url`` from ``domain``, so that nobody stated it."""
+    # A mark on the configuration would be lost after one step, because the SDK passes resolved URLs on as arguments.
     try:
         own = usable_domain(domain)
     except ConfigurationError:

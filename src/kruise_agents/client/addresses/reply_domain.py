@@ -64,11 +64,8 @@ def _with_own_domain(cls: Any, volume: Any, opts: dict[str, Any]) -> Any:
 
 
 def _domain_to_use(config: Any, settings: Settings, answer: str, contents: str) -> str:
-    """Return the configuration's domain, unless that is the SDK's default or the server's domain is asked for.
-
-    In the private protocol the API and the sandboxes are on one domain by definition, while a server with a fixed
-    domain cannot know about a port-forward or an ingress in front of it.
-    """
+    # The configuration's domain counts: in the private protocol the API and the sandboxes are on one domain by
+    # definition, and a server with a fixed domain cannot know about a port-forward or an ingress in front of it.
     if is_vendor_default(config.domain):
         return answer
     own = usable_domain(config.domain)

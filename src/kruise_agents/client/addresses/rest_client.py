@@ -12,10 +12,7 @@ from .settings import settings_in_force, settings_of
 
 
 def wrap_validate_api_key(original: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``e2b.api.validate_api_key``: every key passes, unless the check was asked for.
-
-    The function sees no configuration, so the settings in force decide.
-    """
+    """Replace ``e2b.api.validate_api_key``: every key passes, unless the settings in force ask for the check."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)

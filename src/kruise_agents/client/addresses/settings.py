@@ -13,13 +13,7 @@ _MARK = "_kruise_agents_settings"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Arguments of one ``patch_e2b`` call.
-
-    Args:
-        scheme: the scheme of all addresses.
-        follow_server_domain: whether the server's domain counts when it names another one.
-        validate_key: whether the SDK's own check of the form of API keys stays (e2b 2.25.0 ... 2.45.1).
-    """
+    """Arguments of one ``patch_e2b`` call."""
 
     scheme: Scheme
     follow_server_domain: bool = False
@@ -33,13 +27,7 @@ class Settings:
 
 
 def _unpickle(scheme: Scheme, follow_server_domain: bool, validate_key: bool) -> Settings:
-    """Read the mark of a pickled configuration.
-
-    Raises:
-        ConfigurationError: the SDK of this process is not patched. The configuration would keep its API URL and look
-            for its sandboxes at native addresses.
-    """
-    if _in_force is None:
+    if _in_force is None:  # the configuration would keep its API URL and look for its sandboxes at native addresses
         raise ConfigurationError(
             "this configuration was made under patch_e2b() and pickled, and the SDK of the process that reads it "
             "is not patched: call patch_e2b() in this process first"
@@ -73,11 +61,10 @@ def settings_of(config: Any) -> Settings | None:
 
 
 class InheritedApiUrl(str):
-    """API URL on its way from one configuration to the next, with the settings of the first.
+    """API URL that passes from one configuration to the next, with the settings of the first.
 
-    The SDK passes a resolved URL on as if the user had stated it. Without the settings, a child of an object that was
-    built natively or with the other scheme would keep that URL and take its sandbox addresses from the settings in
-    force now.
+    The SDK passes a resolved URL on as if the user had stated it. Without the settings, the next configuration would
+    keep that URL and take its sandbox addresses from the settings in force now.
     """
 
     settings: Settings | None

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from ...protocol.addresses import Scheme, sandbox_host
+from ...protocol.addresses import sandbox_host
+from ..seams import wrap_getter, wrap_result
 from .cross_domain import usable_domain
 from .settings import settings_of
 
@@ -27,10 +28,7 @@ def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``: the stated URL, else the private URL.
-
-    The replacement accepts ``port`` on every SDK version (e2b has it from 2.55.1).
-    """
+    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``; ``port`` works before e2b 2.55.1 too."""
 
     @functools.wraps(original)
     def get_sandbox_url(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int | None = None) -> str:
@@ -49,33 +47,22 @@ def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def wrap_file_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``SandboxBase._file_url``: keep the path of the base, which the SDK's URL join drops.
+    """Replace ``SandboxBase._file_url``: keep the path of the base, which the SDK's URL join drops."""
 
-    The query with the signature stays as it is, byte by byte; a signature does not cover the host (e2b 2.63.0).
-    """
-
-    @functools.wraps(original)
-    def _file_url(self: Any, *args: Any, **kwargs: Any) -> str:
-        url = original(self, *args, **kwargs)
-        config = self.connection_config
+    def below_base(sandbox: Any, url: str) -> str:
+        config = sandbox.connection_config
         if settings_of(config) is None or config._sandbox_url:
             return url
-        base = getattr(self, "envd_direct_url", None) or self.envd_api_url
+        base = getattr(sandbox, "envd_direct_url", None) or sandbox.envd_api_url
+        # The query with the signature stays byte by byte; a signature does not cover the host (e2b 2.63.0).
         return f"{base}/{url.split('/', 3)[3]}"
 
-    return _file_url
+    return wrap_result(original, below_base)
 
 
 def wrap_get_mcp_url(original: Callable[..., str]) -> Callable[..., str]:
     """Replace ``SandboxBase.get_mcp_url``, whose scheme is always https in the SDK."""
-
-    @functools.wraps(original)
-    def get_mcp_url(self: Any) -> str:
-        url = original(self)
-        settings = settings_of(self.connection_config)
-        return url if settings is None else _with_scheme(settings.scheme, url)
-
-    return get_mcp_url
+    return wrap_result(original, lambda sandbox, url: _with_scheme_of(sandbox.connection_config, url))
 
 
 def wrap_jupyter_url(original: property) -> property:
@@ -83,36 +70,27 @@ def wrap_jupyter_url(original: property) -> property:
 
     A stated sandbox URL stays unchanged (from code interpreter 2.9.0; earlier releases ignore such a URL).
     """
-    getter: Callable[[Any], str] = original.fget  # type: ignore[assignment]  # checked before patching
 
-    @functools.wraps(getter)
-    def _jupyter_url(self: Any) -> str:
-        url = getter(self)
-        config = self.connection_config
-        settings = settings_of(config)
-        return url if settings is None or url == config._sandbox_url else _with_scheme(settings.scheme, url)
+    def with_scheme(sandbox: Any, url: str) -> str:
+        config = sandbox.connection_config
+        return url if url == config._sandbox_url else _with_scheme_of(config, url)
 
-    return property(_jupyter_url, original.fset, original.fdel, original.__doc__)
+    return wrap_getter(original, with_scheme)
 
 
 def wrap_stream_url(original: Callable[..., str]) -> Callable[..., str]:
     """Replace ``_VNCServer.get_url`` of the desktop, whose scheme is always https in the SDK, in two places."""
 
-    @functools.wraps(original)
-    def get_url(self: Any, *args: Any, **kwargs: Any) -> str:
-        url = original(self, *args, **kwargs)
-        settings = settings_of(getattr(self, _VNC_DESKTOP).connection_config)
-        return url if settings is None else _with_socket_below_prefix(_with_scheme(settings.scheme, url))
+    def private(server: Any, url: str) -> str:
+        config = getattr(server, _VNC_DESKTOP).connection_config
+        return url if settings_of(config) is None else _with_socket_below_prefix(_with_scheme_of(config, url))
 
-    return get_url
+    return wrap_result(original, private)
 
 
 def _with_socket_below_prefix(url: str) -> str:
-    """Add the address of the WebSocket to the URL of a desktop's stream page.
-
-    noVNC 1.3 opens ``/websockify`` at the root of the page's host unless the URL says otherwise. Later releases resolve
-    the path against the page, but also take it from the root when the URL names a host.
-    """
+    # noVNC 1.3 opens /websockify at the root of the page's host unless the URL says otherwise. Later releases resolve
+    # the path against the page, but also take it from the root when the URL names a host.
     address = urlsplit(url)
     host = address.hostname or ""
     socket = {
@@ -124,5 +102,6 @@ def _with_socket_below_prefix(url: str) -> str:
     return f"{url}{'&' if address.query else '?'}{urlencode(socket, safe='/[]:')}"
 
 
-def _with_scheme(scheme: Scheme, url: str) -> str:
-    return f"{scheme}:{url.partition(':')[2]}"
+def _with_scheme_of(config: Any, url: str) -> str:
+    settings = settings_of(config)
+    return url if settings is None else f"{settings.scheme}:{url.partition(':')[2]}"

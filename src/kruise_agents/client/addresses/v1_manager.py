@@ -73,11 +73,7 @@ def v1_path(method: str, path: str) -> str | None:
 
 
 def v1_body(path: str, body: bytes) -> bytes:
-    """Return the body for the older route at ``path`` with the meaning that ``body`` has for v2.
-
-    Raises:
-        UnsupportedByManagerError: an older manager would ignore a part of the body.
-    """
+    """Return the body for the older route at ``path``, or raise ``UnsupportedByManagerError`` for a lost field."""
     fields = json.loads(body or b"{}")
     lost = list(_lost(fields))
     if lost:
@@ -101,11 +97,7 @@ def _lost(fields: dict[str, Any]) -> Iterator[str]:
 
 
 def misread(method: str, path: str, *, private: bool) -> str | None:
-    """Return the name of the feature that a request needs, if an older manager would do something else; else None.
-
-    Args:
-        private: whether the API is at ``/kruise/api``, which has some routes that the native API lacks.
-    """
+    """Return the name of the feature that a request needs, if an older manager would do something else; else None."""
     match path.removeprefix("/").split("/"):
         case ["sandboxes", "metrics"]:
             return _NAMES["metrics"]
@@ -130,10 +122,7 @@ def _name(method: str, path: str) -> str:
 
 
 def is_no_route(status: int, body: bytes) -> bool:
-    """Return whether an answer shows that no handler ran: 405, or a 404 whose body is text.
-
-    A 404 in JSON comes from a handler: the sandbox or template is unknown.
-    """
+    """Return whether an answer shows that no handler ran: 405, or a 404 whose body is no JSON object."""
     return status == 405 or (status == 404 and not _is_object(body))
 
 

@@ -44,11 +44,7 @@ def _no_holder() -> None:
 
 
 class SyncTokens(_OfOneSandbox):
-    """Holder of a ``Sandbox``'s token; also a request hook of the sandbox's httpx clients.
-
-    Args:
-        fetch: asks the server for a new token.
-    """
+    """Holder of a ``Sandbox``'s token; also a request hook of the sandbox's httpx clients."""
 
     def __init__(self, state: TokenState, fetch: Callable[[], Answer]) -> None:
         self.state = state
@@ -60,11 +56,7 @@ class SyncTokens(_OfOneSandbox):
         put_token(request.headers, self.current())
 
     def current(self) -> str | None:
-        """Return the token for a request that is sent now, refreshed first when due.
-
-        Raises:
-            TrafficAccessTokenExpired: there is no valid token, so nothing must be sent.
-        """
+        """Return the token to send now, refreshed first when due, or raise ``TrafficAccessTokenExpired``."""
         seen = self.state.attempts
         if self.state.due:
             self._refresh_unless_done_since(seen)
@@ -72,33 +64,27 @@ class SyncTokens(_OfOneSandbox):
 
     def refresh(self, force: bool) -> TrafficAccessToken:
         """Return the newest token; ``force`` fetches a new one regardless of schedule and backoff."""
-        if not force:
+        if force:
+            self._refresh_unless_done_since(self.state.attempts)
+        else:
             self.current()
-            return self.state.to_show()
-        self._refresh_unless_done_since(self.state.attempts)
         return self.state.to_show()
 
     def _refresh_unless_done_since(self, seen: int) -> None:
         """Refresh, unless a refresh ended while this caller waited, even when that token is due again already."""
         with self._locks.setdefault(os.getpid(), threading.Lock()):
-            if self.state.attempts == seen:
-                self._refresh()
-
-    def _refresh(self) -> None:
-        try:
-            answer = self._fetch()
-        except Exception as error:  # any failure means no token; the error keeps its cause
-            self.state.failed(_unanswered(error))
-        else:
-            self.state.answered(answer.status, answer.headers, answer.body)
+            if self.state.attempts != seen:
+                return
+            try:
+                answer = self._fetch()
+            except Exception as error:  # any failure means no token; the error keeps its cause
+                self.state.failed(_unanswered(error))
+            else:
+                self.state.answered(answer.status, answer.headers, answer.body)
 
 
 class AsyncTokens(_OfOneSandbox):
-    """Holder of an ``AsyncSandbox``'s token; also a request hook of the sandbox's httpx clients.
-
-    Args:
-        fetch: asks the server for a new token.
-    """
+    """Holder of an ``AsyncSandbox``'s token; also a request hook of the sandbox's httpx clients."""
 
     def __init__(self, state: TokenState, fetch: Callable[[], Awaitable[Answer]]) -> None:
         self.state = state
@@ -110,11 +96,7 @@ class AsyncTokens(_OfOneSandbox):
         put_token(request.headers, await self.current())
 
     async def current(self) -> str | None:
-        """Return the token for a request that is sent now, refreshed first when due.
-
-        Raises:
-            TrafficAccessTokenExpired: there is no valid token, so nothing must be sent.
-        """
+        """Return the token to send now, refreshed first when due, or raise ``TrafficAccessTokenExpired``."""
         seen = self.state.attempts
         if self.state.due:
             await self._refresh_unless_done_since(seen)
@@ -122,25 +104,22 @@ class AsyncTokens(_OfOneSandbox):
 
     async def refresh(self, force: bool) -> TrafficAccessToken:
         """Return the newest token; ``force`` fetches a new one regardless of schedule and backoff."""
-        if not force:
+        if force:
+            await self._refresh_unless_done_since(self.state.attempts)
+        else:
             await self.current()
-            return self.state.to_show()
-        await self._refresh_unless_done_since(self.state.attempts)
         return self.state.to_show()
 
     async def _refresh_unless_done_since(self, seen: int) -> None:
         async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-            if self.state.attempts == seen:
-                await self._refresh()
-
-    async def _refresh(self) -> None:
-        # A cancellation is no Exception: it passes through and does not count as an attempt.
-        try:
-            answer = await self._fetch()
-        except Exception as error:  # any failure means no token; the error keeps its cause
-            self.state.failed(_unanswered(error))
-        else:
-            self.state.answered(answer.status, answer.headers, answer.body)
+            if self.state.attempts != seen:
+                return
+            try:
+                answer = await self._fetch()
+            except Exception as error:  # not a cancellation, which does not count as an attempt
+                self.state.failed(_unanswered(error))
+            else:
+                self.state.answered(answer.status, answer.headers, answer.body)
 
 
 Tokens = SyncTokens | AsyncTokens

@@ -19,10 +19,6 @@ def refresh_base(config: Any, sandbox_url: str) -> str:
 
     In the native API, OpenKruise's manager takes this route for "create a sandbox". The native host ``api.<domain>`` is
     replaced by ``<domain>``; otherwise the host stays, so that the key goes to no other host.
-
-    Args:
-        config: the sandbox's configuration.
-        sandbox_url: any URL of the sandbox, for the scheme.
     """
     base = str(config.api_url).rstrip("/")
     url = urlsplit(base)

@@ -12,7 +12,6 @@ from contextlib import aclosing
 from typing import Any
 
 from .holder import AsyncTokens, SyncTokens, put_token
-from .sandboxes import SandboxHeaders
 
 Stream = Any
 """Async generator of the SDK."""
@@ -96,13 +95,13 @@ def wrap_async_stream_intercept(original: Callable[..., Stream]) -> Callable[...
 
 
 def _sync_tokens(client: Any) -> SyncTokens | None:
-    headers = client._headers
-    return headers.tokens if isinstance(headers, SandboxHeaders) and isinstance(headers.tokens, SyncTokens) else None
+    tokens = getattr(client._headers, "tokens", None)
+    return tokens if isinstance(tokens, SyncTokens) else None
 
 
 def _async_tokens(client: Any) -> AsyncTokens | None:
-    headers = client._headers
-    return headers.tokens if isinstance(headers, SandboxHeaders) and isinstance(headers.tokens, AsyncTokens) else None
+    tokens = getattr(client._headers, "tokens", None)
+    return tokens if isinstance(tokens, AsyncTokens) else None
 
 
 def _with(token: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ...protocol.names import PROTECT_KEY
+from ..seams import wrap_getter, wrap_result
 from .errors import TrafficAccessTokenError
 from .holder import AsyncTokens, SyncTokens, Tokens
 from .refresh import copy_of, fetch, fetch_async
@@ -44,49 +45,36 @@ def wrap_async_sandbox(original: Callable[..., None]) -> Callable[..., None]:
 
 def wrap_sandbox_headers(original: property) -> property:
     """Replace ``ConnectionConfig.sandbox_headers``, which only data-plane clients are made with."""
-    getter: Callable[[Any], dict[str, str]] = original.fget  # type: ignore[assignment]  # checked before patching
 
-    @functools.wraps(getter)
-    def sandbox_headers(self: Any) -> dict[str, str]:
-        headers = getter(self)
-        tokens = tokens_of(self)
+    def with_tokens(config: Any, headers: dict[str, str]) -> dict[str, str]:
+        tokens = tokens_of(config)
         return headers if tokens is None else SandboxHeaders(headers, tokens)
 
-    return property(sandbox_headers, original.fset, original.fdel, original.__doc__)
+    return wrap_getter(original, with_tokens)
 
 
 def wrap_traffic_access_token(original: property) -> property:
     """Replace ``SandboxBase.traffic_access_token``: return the newest token, for the program's own requests."""
-    getter: Callable[[Any], Any] = original.fget  # type: ignore[assignment]  # checked before patching
 
-    @functools.wraps(getter)
-    def traffic_access_token(self: Any) -> Any:
-        tokens = tokens_of(self.connection_config)
-        return getter(self) if tokens is None else tokens.state.token
+    def newest(sandbox: Any, token: Any) -> Any:
+        tokens = tokens_of(sandbox.connection_config)
+        return token if tokens is None else tokens.state.token
 
-    return property(traffic_access_token, original.fset, original.fdel, original.__doc__)
+    return wrap_getter(original, newest)
 
 
 def wrap_client(original: property) -> property:
     """Replace ``_client`` of the code interpreter, which makes an httpx client at each access."""
-    getter: Callable[[Any], Any] = original.fget  # type: ignore[assignment]  # checked before patching
-
-    @functools.wraps(getter)
-    def _client(self: Any) -> Any:
-        return _hooked(getter(self), tokens_of(self.connection_config))
-
-    return property(_client, original.fset, original.fdel, original.__doc__)
+    return wrap_getter(original, lambda sandbox, client: _hooked(client, tokens_of(sandbox.connection_config)))
 
 
 def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
     """Replace ``_create_envd_api``, which makes an httpx client for each thread (e2b 2.28.1 to 2.37.1)."""
 
-    @functools.wraps(original)
-    def _create_envd_api(self: Any, *args: Any) -> Any:
-        config = getattr(self, "_connection_config", None) or self.connection_config
-        return _hooked(original(self, *args), tokens_of(config))
+    def hooked(part: Any, client: Any) -> Any:
+        return _hooked(client, tokens_of(getattr(part, "_connection_config", None) or part.connection_config))
 
-    return _create_envd_api
+    return wrap_result(original, hooked)
 
 
 def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,12 +83,10 @@ def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
     The answer to a connect never has a token, so an object without a token asks once whether it needs one.
     """
 
-    @functools.wraps(original)
-    def __get__(self: Any, obj: Any, objtype: type | None = None) -> Any:
-        method = original(self, obj, objtype)
-        return _then_ask(method) if self.class_method_name.startswith("_cls_connect") else method
+    def asking(variant: Any, method: Any) -> Any:
+        return _then_ask(method) if variant.class_method_name.startswith("_cls_connect") else method
 
-    return __get__
+    return wrap_result(original, asking)
 
 
 def refresh_traffic_access_token(self: Any, force: bool = False) -> TrafficAccessToken:

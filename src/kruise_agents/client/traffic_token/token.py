@@ -84,12 +84,10 @@ class TokenState:
 
     @property
     def token(self) -> str | None:
-        """Return the newest token, valid or not."""
         return self._managed.value or None if self._managed is not None else self._opaque
 
     @property
     def due(self) -> bool:
-        """Return whether to try a refresh before the next request."""
         managed, now = self._managed, self._clock()
         return managed is not None and now >= managed.refresh_at and now >= self._wait_until
 
@@ -99,7 +97,7 @@ class TokenState:
             self._managed = ManagedToken("")
 
     def to_send(self) -> str | None:
-        """Return the token for a request that is sent now, :data:`SEND_NONE`, or None to leave it to the SDK.
+        """Return the token to send now, :data:`SEND_NONE`, or None to leave the choice to the SDK.
 
         Raises:
             TrafficAccessTokenExpired: there is no valid token.
@@ -114,11 +112,7 @@ class TokenState:
         return managed.value
 
     def to_show(self) -> TrafficAccessToken:
-        """Return the token for the caller of a refresh.
-
-        Raises:
-            TrafficAccessTokenExpired: there is no valid token.
-        """
+        """Return the token for the caller of a refresh, or raise ``TrafficAccessTokenExpired``."""
         value = self.to_send() or self._opaque
         if not value:
             raise TrafficAccessTokenExpired from self._error
@@ -174,11 +168,7 @@ def read_claims(token: str) -> Claims | None:
 
 
 def refresh_time(exp: float, iat: float, random: float) -> float:
-    """Return the time from which a token is due for a refresh.
-
-    Args:
-        random: a number from 0 up to 1, so that many clients do not refresh together.
-    """
+    """Return the time of the next refresh; ``random``, from 0 up to 1, keeps many clients from refreshing together."""
     ahead = min(_LONGEST_AHEAD, max(_SHORTEST_AHEAD, _AHEAD_SHARE * max(0.0, exp - iat)))
     return exp - ahead - ahead * _JITTER_SHARE * random
 
@@ -198,11 +188,7 @@ def read_retry_after(text: str | None) -> float | None:
 
 
 def read_fresh_token(status: int, headers: Mapping[str, str], body: bytes, now: float) -> str:
-    """Return the token in an answer to ``POST /sandboxes/{id}/traffic-access-token``.
-
-    Raises:
-        TrafficAccessTokenRefreshError: the answer has no token that can be trusted to work.
-    """
+    """Return the token in an answer to a refresh, or raise ``TrafficAccessTokenRefreshError`` if it cannot work."""
     if status >= 300:
         raise TrafficAccessTokenRefreshError(
             f"traffic access token refresh failed with status {status}",
