@@ -165,7 +165,7 @@ def _gateway(front: Front) -> Gateway:
             uid=sandbox_id,
             protected=False,
             traffic_token=None,
-            program=_Program(front, sandbox_id, tasks),
+            process=_Program(front, sandbox_id, tasks),
             state=State.RUNNING,
         )
     return Gateway(known.get, AsyncMock(return_value=False), TrafficTokens())  # type: ignore[arg-type]  # what the gateway uses of a sandbox is there

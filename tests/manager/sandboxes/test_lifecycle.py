@@ -185,7 +185,7 @@ def test_whatever_meets_on_one_sandbox_it_ends_in_the_one_right_state(
 def test_a_kill_is_not_stuck_behind_an_operation_that_does_not_end(first: str) -> None:
     async def scene() -> None:
         async with one_sandbox() as (sandboxes, sandbox, store):
-            program = cast("PretendedProgram", sandbox.program)
+            program = cast("PretendedProgram", sandbox.process)
             if first in ("connect", "reboot"):
                 await sandboxes.operations.pause(sandbox)
             program.answers = False
@@ -212,7 +212,7 @@ async def one_sandbox() -> AsyncIterator[tuple[SandboxService, Sandbox, Database
             store,
             StateSecret(b"x" * 32),
             TrafficTokens(),
-            program=cast("type[SandboxProcess]", PretendedProgram),
+            process_type=cast("type[SandboxProcess]", PretendedProgram),
         )
         sandbox = await sandboxes.create(
             NewSandbox(
@@ -245,7 +245,7 @@ async def meet(calls: list[tuple[str, int]], leaving: set[int]) -> None:
 
 
 def check(sandboxes: SandboxService, sandbox: Sandbox, store: Database, state: State) -> None:
-    program = cast("PretendedProgram", sandbox.program)
+    program = cast("PretendedProgram", sandbox.process)
     assert sandbox.state is state
     rows = {row.id: row.state for row in store.select(SandboxRow)}
     if state is State.GONE:

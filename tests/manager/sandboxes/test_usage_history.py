@@ -106,7 +106,7 @@ class Measured:
         self.state = State.RUNNING
         self.access_token = None
         self.started_at = datetime.fromtimestamp(0, UTC)
-        self.program = SimpleNamespace(control=SimpleNamespace(measure=self._measure))
+        self.process = SimpleNamespace(control=SimpleNamespace(measure=self._measure))
         self.times = 0
         self.broken = False
 

@@ -66,7 +66,7 @@ class Gateway:
         if sandbox.state is not State.RUNNING and not await self._resume_for_traffic(sandbox):
             return not_found()
         try:
-            connection = await sandbox.program.connect(target.port)
+            connection = await sandbox.process.connect(target.port)
         except PortClosedError:
             return errors.port_not_open(target.sandbox_id, target.port)
         except OSError:

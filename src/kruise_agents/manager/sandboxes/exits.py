@@ -32,6 +32,6 @@ class Exits:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _wait(self, sandbox: Sandbox) -> None:
-        await sandbox.program.ended()
+        await sandbox.process.ended()
         self._tasks.pop(sandbox.id, None)
         self._on_exit(sandbox)

@@ -23,7 +23,7 @@ from .control_client import CLAIM_SECONDS, START_SECONDS, NoAnswerError, StartEr
 from .exits import Exits
 from .lifecycle import Event, RefusedError, State
 from .records import Records
-from .sandbox import Sandbox, internal_variables, now, seconds_until
+from .sandbox import Sandbox, environment, now, seconds_until
 from .saved_variables import SavedVariables
 from .timers import Timers
 
@@ -105,20 +105,20 @@ class Operations:
         After any error the caller must end the sandbox.
         """
         lifetime = sandbox.lifetime
-        cold = sandbox.program.identity is None
+        cold = sandbox.process.identity is None
         if cold:
-            with space_for(sandbox.program.layout.root):
+            with space_for(sandbox.process.layout.root):
                 if files is not None:
-                    await sandbox.program.fill(files)
-                sandbox.program.launch(prepared=files is not None)
+                    await sandbox.process.fill(files)
+                sandbox.process.launch(prepared=files is not None)
             self._records.save(sandbox)
-            await sandbox.program.attach(sandbox.rules)
+            await sandbox.process.attach(sandbox.rules)
             await self._run_start_command(sandbox, {})
         elif sandbox.rules != sandbox.template.within(EgressRules()):
-            await sandbox.program.change_rules(sandbox.rules)
-        await sandbox.program.claim(
+            await sandbox.process.change_rules(sandbox.rules)
+        await sandbox.process.claim(
             sandbox.access_token,
-            _all_variables(sandbox, variables),
+            environment(sandbox.id, sandbox.template, variables),
             lifetime.enforced(lifetime.seconds),
             patience=START_SECONDS if cold else CLAIM_SECONDS,
         )
@@ -128,7 +128,7 @@ class Operations:
         """Take over a running or paused sandbox of an earlier manager."""
         self._records.note(sandbox)
         self._timers.arm(sandbox)
-        if sandbox.program.identity is not None:
+        if sandbox.process.identity is not None:
             self._exits.watch(sandbox)
 
     @_operation(Event.READY, needs=State.RUNNING)
@@ -137,7 +137,7 @@ class Operations:
         if sandbox.lifetime.never_ends:
             return
         if seconds > 0:
-            await sandbox.program.control.set_end_time(sandbox.lifetime.enforced(seconds))
+            await sandbox.process.control.set_end_time(sandbox.lifetime.enforced(seconds))
         self._set_end_time(sandbox, seconds)
 
     @_operation(Event.READY, needs=State.RUNNING)
@@ -162,14 +162,14 @@ class Operations:
     async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
         """Change what a running sandbox may reach outside, within the limits of its template."""
         rules = sandbox.template.within(rules)
-        await sandbox.program.change_rules(rules)
+        await sandbox.process.change_rules(rules)
         sandbox.rules = rules
         self._records.note(sandbox)
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def read_variables(self, sandbox: Sandbox) -> dict[str, str]:
         """Return the environment variables of a running sandbox."""
-        return await sandbox.program.control.variables()
+        return await sandbox.process.control.variables()
 
     @_operation(Event.PAUSE, needs=State.RUNNING)
     async def copy_files(self, sandbox: Sandbox, target: Path) -> None:
@@ -178,16 +178,16 @@ class Operations:
         Raises:
             NoSpaceError, OSError: The copy failed; a part of it may be left.
         """
-        sandbox.stopped_before = sandbox.program.stopped_processes()
+        sandbox.stopped_before = sandbox.process.stopped_processes()
         # Clients see a running, slow sandbox. If the manager ends now, the next manager must know that it is frozen.
         self._records.save_as(sandbox, State.PAUSING)
         try:
-            await sandbox.program.freeze()
+            await sandbox.process.freeze()
             with space_for(target):
-                await self._runtime.copy(sandbox.program.layout.rootfs, target)
+                await self._runtime.copy(sandbox.process.layout.rootfs, target)
         finally:
             with contextlib.suppress(NoAnswerError):  # it has ended meanwhile
-                sandbox.program.thaw(sandbox.stopped_before)
+                sandbox.process.thaw(sandbox.stopped_before)
             if not sandbox.state.ending:
                 self._records.note(sandbox)
 
@@ -204,10 +204,10 @@ class Operations:
         sandbox.move(Event.PAUSE)
         self._timers.disarm(sandbox)
         try:
-            sandbox.keeps_memory, sandbox.stopped_before = memory, sandbox.program.stopped_processes()
+            sandbox.keeps_memory, sandbox.stopped_before = memory, sandbox.process.stopped_processes()
             self._records.save(sandbox)
             if memory:
-                await sandbox.program.freeze()
+                await sandbox.process.freeze()
             else:
                 await self._stop_processes(sandbox)
         except (NoAnswerError, NoSpaceError, OSError):
@@ -294,7 +294,9 @@ class Operations:
 
     async def _run_start_command(self, sandbox: Sandbox, variables: Mapping[str, str]) -> None:
         if sandbox.template.start is not None:
-            await sandbox.program.control.prepare(sandbox.template, _all_variables(sandbox, variables), kernel=False)
+            await sandbox.process.control.prepare(
+                sandbox.template, environment(sandbox.id, sandbox.template, variables), kernel=False
+            )
 
     def _set_end_time(self, sandbox: Sandbox, seconds: float) -> None:
         never = sandbox.lifetime.never_ends
@@ -304,10 +306,10 @@ class Operations:
 
     async def _stop_processes(self, sandbox: Sandbox) -> None:
         """End the processes of a sandbox whose files and variables are kept."""
-        with space_for(sandbox.program.layout.root):
-            SavedVariables(sandbox.program.layout).save(await sandbox.program.control.variables())
+        with space_for(sandbox.process.layout.root):
+            SavedVariables(sandbox.process.layout).save(await sandbox.process.control.variables())
         self._exits.unwatch(sandbox)
-        await sandbox.program.stop()
+        await sandbox.process.stop()
 
     @_operation(Event.RESUME)
     async def _resume_if_paused(self, sandbox: Sandbox) -> None:
@@ -315,29 +317,29 @@ class Operations:
             await self.resume(sandbox, max(sandbox.lifetime.seconds, LEAST_SECONDS_AFTER_TRAFFIC))
 
     async def _thaw(self, sandbox: Sandbox, seconds: float) -> None:
-        sandbox.program.thaw(sandbox.stopped_before)
+        sandbox.process.thaw(sandbox.stopped_before)
         try:
-            await sandbox.program.control.set_end_time(sandbox.lifetime.enforced(seconds))
+            await sandbox.process.control.set_end_time(sandbox.lifetime.enforced(seconds))
         except NoAnswerError:
-            await sandbox.program.freeze()
+            await sandbox.process.freeze()
             raise
         self._begin_to_run(sandbox, Event.RESUMED, seconds)
 
     async def _boot(self, sandbox: Sandbox, seconds: float) -> None:
-        saved = SavedVariables(sandbox.program.layout)
+        saved = SavedVariables(sandbox.process.layout)
         if sandbox.keeps_memory:
-            sandbox.program.thaw(sandbox.stopped_before)
+            sandbox.process.thaw(sandbox.stopped_before)
             await self._stop_processes(sandbox)
             sandbox.keeps_memory = False
-        sandbox.program.launch(prepared=True)
+        sandbox.process.launch(prepared=True)
         self._records.save(sandbox)
-        variables = _all_variables(sandbox, saved.load())
+        variables = environment(sandbox.id, sandbox.template, saved.load())
         try:
-            await sandbox.program.attach(sandbox.rules)
+            await sandbox.process.attach(sandbox.rules)
             await self._run_start_command(sandbox, variables)
-            await sandbox.program.claim(sandbox.access_token, variables, sandbox.lifetime.enforced(seconds))
+            await sandbox.process.claim(sandbox.access_token, variables, sandbox.lifetime.enforced(seconds))
         except StartError:
-            await sandbox.program.stop()
+            await sandbox.process.stop()
             raise
         sandbox.keeps_memory = True
         self._begin_to_run(sandbox, Event.RESUMED, seconds)
@@ -352,7 +354,7 @@ class Operations:
         self._exits.unwatch(sandbox)
         try:
             async with sandbox.lock:
-                await sandbox.program.end()
+                await sandbox.process.end()
         finally:
             sandbox.move(Event.ENDED)
             self._on_gone(sandbox)
@@ -385,13 +387,9 @@ class Operations:
         """End a sandbox whose program has ended by itself, but keep the files of a paused sandbox."""
         if sandbox.state is State.PAUSED:
             logger.warning("sandbox %s lost its processes while it was paused", sandbox.id)
-            sandbox.program.release()
+            sandbox.process.release()
             sandbox.keeps_memory = False
             self._records.note(sandbox)
         elif not sandbox.state.ending:
             logger.warning("sandbox %s ended by itself", sandbox.id)
             self.end(sandbox, "by itself")
-
-
-def _all_variables(sandbox: Sandbox, variables: Mapping[str, str]) -> dict[str, str]:
-    return {**sandbox.template.variables, **variables, **internal_variables(sandbox.id, sandbox.template)}

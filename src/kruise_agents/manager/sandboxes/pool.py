@@ -18,7 +18,7 @@ from ...errors import KruiseAgentsError
 from ..runtime import EgressRules
 from ..templates.model import PreparedTemplate, Template
 from .process import SandboxProcess
-from .sandbox import first_variables, new_sandbox_id
+from .sandbox import environment, new_sandbox_id
 
 _QUIET_SECONDS = 0.2
 """How long after a claim no start begins: the first calls of the claiming client come now."""
@@ -53,15 +53,15 @@ class PooledSandbox:
 
     pool: Pool
     id: str
-    program: SandboxProcess
+    process: SandboxProcess
     watcher: asyncio.Task[None]
 
 
 class Pools:
-    """The pools of one manager. ``program`` makes the program of a sandbox with an ID."""
+    """The pools of one manager. ``new_process`` makes the process of a sandbox with an ID."""
 
-    def __init__(self, program: Callable[[str, Template], SandboxProcess]) -> None:
-        self._program = program
+    def __init__(self, new_process: Callable[[str, Template], SandboxProcess]) -> None:
+        self._new_process = new_process
         self._pools: dict[str, Pool] = {}
         self._filling: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
@@ -91,7 +91,7 @@ class Pools:
         while pool.ready:
             pooled = pool.ready.popleft()
             pooled.watcher.cancel()
-            if pooled.program.alive:
+            if pooled.process.alive:
                 return pooled
             self._lost(pooled)
         pool.cold_creates += 1
@@ -100,7 +100,7 @@ class Pools:
     def has(self, template: Template, files: Path | None) -> bool:
         """Return whether a warm sandbox of a template that started with ``files`` is ready."""
         pool = self._find(template, files)
-        return pool is not None and any(pooled.program.alive for pooled in pool.ready)
+        return pool is not None and any(pooled.process.alive for pooled in pool.ready)
 
     async def close(self) -> None:
         """End all pooled sandboxes, and start no more."""
@@ -111,7 +111,7 @@ class Pools:
             while pool.ready:
                 pooled = pool.ready.popleft()
                 pooled.watcher.cancel()
-                self._end(pooled.program)
+                self._end(pooled.process)
         for failure in await asyncio.gather(*self._ending, return_exceptions=True):
             if failure is not None:
                 logger.error("a warm sandbox did not end well", exc_info=failure)
@@ -157,24 +157,24 @@ class Pools:
     async def _start_sandbox(self, pool: Pool) -> bool:
         sandbox_id = new_sandbox_id()
         template, files = pool.prepared.template, pool.prepared.files
-        program = self._program(sandbox_id, template)
+        process = self._new_process(sandbox_id, template)
         try:
             if files is not None:
-                await program.fill(files)
-            program.launch(prepared=files is not None)
-            await program.attach(template.within(EgressRules()))
-            await program.control.prepare(template, first_variables(sandbox_id, template), kernel=True)
+                await process.fill(files)
+            process.launch(prepared=files is not None)
+            await process.attach(template.within(EgressRules()))
+            await process.control.prepare(template, environment(sandbox_id, template, {}), kernel=True)
         except (KruiseAgentsError, OSError) as error:
             # No traceback: the start is tried again and again, and the text says why.
             logger.warning("no warm sandbox of template %s could be made: %s", template.name, error)
             pool.failures += 1
-            self._end(program)
+            self._end(process)
             return False
         except BaseException:
-            self._end(program)
+            self._end(process)
             raise
-        watcher = asyncio.create_task(program.ended())
-        pooled = PooledSandbox(pool, sandbox_id, program, watcher)
+        watcher = asyncio.create_task(process.ended())
+        pooled = PooledSandbox(pool, sandbox_id, process, watcher)
         watcher.add_done_callback(lambda done: None if done.cancelled() else self._at_exit(pooled))
         pool.ready.append(pooled)
         return True
@@ -192,9 +192,9 @@ class Pools:
         logger.warning("a warm sandbox of template %s ended by itself", pooled.pool.prepared.template.name)
         pooled.pool.failures += 1
         self._keep_quiet(_FIRST_RETRY_SECONDS)
-        self._end(pooled.program)
+        self._end(pooled.process)
 
-    def _end(self, program: SandboxProcess) -> None:
-        task = asyncio.create_task(program.end())
+    def _end(self, process: SandboxProcess) -> None:
+        task = asyncio.create_task(process.end())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

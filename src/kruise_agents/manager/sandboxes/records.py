@@ -59,7 +59,7 @@ class Records:
 
 def to_row(sandbox: Sandbox, runtime: str) -> SandboxRow:
     """Return the row of a sandbox."""
-    process = sandbox.program.identity
+    identity = sandbox.process.identity
     network = {
         "allowed": [str(network) for network in sandbox.rules.allowed],
         "denied": [str(network) for network in sandbox.rules.denied],
@@ -79,16 +79,16 @@ def to_row(sandbox: Sandbox, runtime: str) -> SandboxRow:
         end_at=_seconds(sandbox.end_at),
         kept_until=_seconds(sandbox.kept_until),
         keeps_memory=int(sandbox.keeps_memory),
-        pid=process.pid if process else None,
-        pid_started=process.started if process else None,
-        boot=process.boot if process else None,
+        pid=identity.pid if identity else None,
+        pid_started=identity.started if identity else None,
+        boot=identity.boot if identity else None,
         asleep=json.dumps(sandbox.stopped_before),
         network=json.dumps(network),
         volume_mounts=json.dumps([asdict(mount) for mount in sandbox.volume_mounts]),
     )
 
 
-def from_row(row: SandboxRow, program: SandboxProcess, secret: StateSecret) -> Sandbox:
+def from_row(row: SandboxRow, process: SandboxProcess, secret: StateSecret) -> Sandbox:
     """Return the sandbox of a row. Its tokens are derived from the secret again."""
     network = json.loads(row.network)
     allowed, denied = (tuple(map(IPv4Network, network.get(name, ()))) for name in ("allowed", "denied"))
@@ -96,7 +96,7 @@ def from_row(row: SandboxRow, program: SandboxProcess, secret: StateSecret) -> S
         id=row.id,
         owner=row.owner,
         template=Template.from_json(row.template),
-        program=program,
+        process=process,
         metadata=json.loads(row.metadata),
         access_token=secret.access_token(row.id) if row.secure else None,
         started_at=datetime.fromtimestamp(row.started_at, UTC),
@@ -118,7 +118,7 @@ def mounts_of(row: SandboxRow) -> tuple[VolumeMount, ...]:
     return tuple(VolumeMount(**mount) for mount in json.loads(row.volume_mounts))
 
 
-def process_of(row: SandboxRow) -> ProcessIdentity | None:
+def identity_of(row: SandboxRow) -> ProcessIdentity | None:
     """Return the process of the sandbox of a row; None: there was no process."""
     if row.pid is None or row.pid_started is None or row.boot is None:
         return None

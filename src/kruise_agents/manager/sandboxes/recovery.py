@@ -18,7 +18,7 @@ from ..state.tables import CreateRow, SandboxRow
 from ..templates.model import Template
 from .control_client import NoAnswerError, StartError
 from .lifecycle import State
-from .records import from_row, mounts_of, process_of
+from .records import from_row, identity_of, mounts_of
 from .sandbox import Sandbox, seconds_until
 from .saved_variables import SavedVariables
 from .service import SandboxService
@@ -66,26 +66,26 @@ async def recover(sandboxes: SandboxService) -> Found:
 
 async def _recover(sandboxes: SandboxService, row: SandboxRow) -> State | None:
     """Return the state in which a sandbox was taken over; None: it is gone, or was cleaned up."""
-    program = sandboxes.program(row.id, Template.from_json(row.template), mounts_of(row))
+    process = sandboxes.new_process(row.id, Template.from_json(row.template), mounts_of(row))
     try:
-        process = process_of(row)
-        alive = process is not None and program.find(process)
-        sandbox = from_row(row, program, sandboxes.secret)
+        identity = identity_of(row)
+        alive = identity is not None and process.find(identity)
+        sandbox = from_row(row, process, sandboxes.secret)
         state = _recovered_state(sandbox, alive=alive)
         if state is State.RUNNING and not await _keep_running(sandbox):
             state = None
         if state is None:
             logger.warning("sandbox %s was %s and is gone", row.id, row.state)
-            await program.stop()
+            await process.stop()
             return None
         if state is State.PAUSED:
             await _keep_paused(sandbox, alive=alive)
         try:
-            await program.attach(sandbox.rules)
+            await process.attach(sandbox.rules)
         except StartError as error:
             logger.warning("sandbox %s goes on without internet access: %s", row.id, error)
     except BaseException:
-        program.release()
+        process.release()
         raise
     sandbox.state = state
     sandboxes.adopt(sandbox)
@@ -116,24 +116,24 @@ async def _keep_running(sandbox: Sandbox) -> bool:
     """
     try:
         if sandbox.state is State.PAUSING:
-            sandbox.program.thaw(sandbox.stopped_before)
+            sandbox.process.thaw(sandbox.stopped_before)
             sandbox.keeps_memory = True
-            SavedVariables(sandbox.program.layout).remove()
+            SavedVariables(sandbox.process.layout).remove()
         left = sandbox.lifetime.enforced(seconds_until(sandbox.end_at))
-        await sandbox.program.control.set_end_time(left, _PATIENCE_SECONDS)
+        await sandbox.process.control.set_end_time(left, _PATIENCE_SECONDS)
     except NoAnswerError as error:
         logger.warning("sandbox %s is not as it should be: %s", sandbox.id, error)
-        return sandbox.program.alive
+        return sandbox.process.alive
     return True
 
 
 async def _keep_paused(sandbox: Sandbox, *, alive: bool) -> None:
     """Undo a resume that was not finished. A sandbox without processes may have a half-started program."""
     if not alive or not sandbox.keeps_memory:
-        await sandbox.program.stop()
+        await sandbox.process.stop()
         sandbox.keeps_memory = False
     elif sandbox.state is State.RESUMING:
-        await sandbox.program.freeze()
+        await sandbox.process.freeze()
 
 
 async def _remove_unknown_folders(sandboxes: SandboxService, known: set[str]) -> None:

@@ -73,7 +73,7 @@ class Sandbox:
     id: str
     owner: str  # the ID of an API key
     template: Template
-    program: SandboxProcess
+    process: SandboxProcess
     metadata: Mapping[str, str]
     access_token: str | None
     started_at: datetime
@@ -109,14 +109,10 @@ class Sandbox:
         self.state = next_state(self.state, event)
 
 
-def first_variables(sandbox_id: str, template: Template) -> dict[str, str]:
-    """Return the environment variables of a pooled sandbox, before a create call claims it."""
-    return {**template.variables, **internal_variables(sandbox_id, template)}
-
-
-def internal_variables(sandbox_id: str, template: Template) -> dict[str, str]:
-    """Return the values of :data:`.protocol.names.INTERNAL_VARIABLES`."""
-    return {MARK_VARIABLE: "true", SANDBOX_ID_VARIABLE: sandbox_id, TEMPLATE_VARIABLE: template.name}
+def environment(sandbox_id: str, template: Template, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables of a sandbox: the template's, the create call's, and E2B's own."""
+    own = {MARK_VARIABLE: "true", SANDBOX_ID_VARIABLE: sandbox_id, TEMPLATE_VARIABLE: template.name}
+    return {**template.variables, **variables, **own}
 
 
 def new_sandbox_id() -> str:

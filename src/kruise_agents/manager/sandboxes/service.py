@@ -38,7 +38,7 @@ class ManagerEndingError(StartError):
 class SandboxService:
     """The sandboxes of one manager, in memory and in the database; their folders go into ``folder``.
 
-    Tests of the life cycle alone replace ``program``, which makes the processes of a sandbox.
+    Tests of the life cycle alone replace ``process_type``.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SandboxService:
         egress: Egress | None = None,
         volumes: Path | None = None,
         metrics: Metrics | None = None,
-        program: Callable[..., SandboxProcess] = SandboxProcess,
+        process_type: Callable[..., SandboxProcess] = SandboxProcess,
     ) -> None:
         self.traffic_tokens = traffic_tokens
         self.runtime = runtime
@@ -61,14 +61,14 @@ class SandboxService:
         self._egress = egress or Egress()
         self._limit_watch = Watchdog(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
         self._volumes = volumes or folder.parent / "volumes"
-        self._program = program
+        self._process_type = process_type
         self._metrics = metrics or Metrics()
         self._known: dict[str, Sandbox] = {}
         self._records = Records(store, runtime.name)
         self._closing = False
         self.operations = Operations(runtime, self._records, self._metrics, self._forget)
         self.trees_in_use = TreesInUse()
-        self.pools = Pools(self.program)
+        self.pools = Pools(self.new_process)
 
     @property
     def reach_the_internet(self) -> bool:
@@ -163,12 +163,14 @@ class SandboxService:
                 logger.error("a sandbox did not end well", exc_info=failure)
         await self.operations.close()
         for sandbox in self._known.values():
-            sandbox.program.release()
+            sandbox.process.release()
 
-    def program(self, sandbox_id: str, template: Template, volume_mounts: Sequence[VolumeMount] = ()) -> SandboxProcess:
-        """Return the program of a sandbox. It still has to be launched or found."""
+    def new_process(
+        self, sandbox_id: str, template: Template, volume_mounts: Sequence[VolumeMount] = ()
+    ) -> SandboxProcess:
+        """Return the process of a sandbox. It still has to be launched or found."""
         mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
-        return self._program(
+        return self._process_type(
             Layout(self.folder / sandbox_id, mounts, Path(template.rootfs) if template.rootfs else None),
             self.runtime,
             code_interpreter=template.code_interpreter,
@@ -193,7 +195,7 @@ class SandboxService:
             id=sandbox_id,
             owner=new.owner,
             template=new.template,
-            program=pooled.program if pooled else self.program(sandbox_id, new.template, new.volume_mounts),
+            process=pooled.process if pooled else self.new_process(sandbox_id, new.template, new.volume_mounts),
             metadata=new.metadata,
             access_token=self.secret.access_token(sandbox_id) if new.secure else None,
             started_at=created_at,

@@ -116,7 +116,7 @@ class UsageHistory:
             if track.samples and self._clock() - track.samples[-1].at < interval - _SLACK:
                 return
             try:
-                answer = await sandbox.program.control.measure(sandbox.access_token)
+                answer = await sandbox.process.control.measure(sandbox.access_token)
                 track.samples.append(read_sample(answer, self._clock()))
             except (NoAnswerError, OSError, ValueError) as error:
                 logger.info("sandbox %s could not be measured: %s", sandbox.id, error)

@@ -121,7 +121,7 @@ class LogRoutes(Resource):
 
 
 async def _lines(sandbox: Sandbox) -> list[LogLine]:
-    return await asyncio.to_thread(read_log, sandbox.program.layout.log, sandbox.started_at)
+    return await asyncio.to_thread(read_log, sandbox.process.layout.log, sandbox.started_at)
 
 
 def _entry(line: LogLine) -> _LogEntryReply:
