@@ -51,8 +51,9 @@ class FieldError(Exception):
 class Fields:
     """The members of one object, each read with the type that it must have.
 
-    Accessors return None, or an empty collection, for an absent member and raise :class:`FieldError` for a wrong one.
-    A protocol that knows a field by several names overrides :meth:`value`.
+    ``value`` returns a member as it came. The other accessors return None, or an empty collection, for an absent member
+    and raise :class:`FieldError` for a wrong member. ``required_text`` and ``required_integer`` raise the error for an
+    absent member too. A protocol that knows a field by several names overrides ``value``.
     """
 
     __slots__ = ("path", "values")
@@ -78,7 +79,6 @@ class Fields:
         return cls(values)
 
     def value(self, name: str) -> Any:
-        """Return a member as it came."""
         return self.values.get(name)
 
     def has(self, name: str) -> bool:
@@ -91,15 +91,12 @@ class Fields:
         return [name for name in self.values if name not in names]
 
     def text(self, name: str) -> str | None:
-        """Return a string."""
         return self._of_type(name, str, TEXT)
 
     def required_text(self, name: str) -> str:
-        """Return a string that must be there."""
         return self.required(name, self.text(name), TEXT)
 
     def flag(self, name: str) -> bool | None:
-        """Return true or false."""
         return self._of_type(name, bool, FLAG)
 
     def integer(
@@ -125,18 +122,15 @@ class Fields:
         return value
 
     def required_integer(self, name: str) -> int:
-        """Return a whole number that must be there."""
         return self.required(name, self.integer(name), INTEGER)
 
     def texts(self, name: str) -> list[str]:
-        """Return an array of strings."""
         values: list[Any] = self._of_type(name, list, TEXT_LIST) or []
         if not all(isinstance(value, str) for value in values):
             raise self.wrong(name, TEXT_LIST)
         return values
 
     def text_map(self, name: str) -> dict[str, str]:
-        """Return an object whose values are strings."""
         values: dict[str, Any] = self._of_type(name, dict, TEXT_MAP) or {}
         for key, value in values.items():
             if not isinstance(value, str):
@@ -144,12 +138,10 @@ class Fields:
         return values
 
     def object(self, name: str) -> Self | None:
-        """Return an object inside this one."""
         values: dict[str, Any] | None = self._of_type(name, dict, OBJECT)
         return None if values is None else type(self)(values, (*self.path, name))
 
     def objects(self, name: str) -> list[Self]:
-        """Return an array of objects."""
         values: list[Any] = self._of_type(name, list, OBJECT_LIST) or []
         if not all(isinstance(value, dict) for value in values):
             raise self.wrong(name, OBJECT_LIST)

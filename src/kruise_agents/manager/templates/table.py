@@ -66,11 +66,9 @@ class Table:
         return value
 
     def flag(self, key: str) -> bool | None:
-        """Return ``true`` or ``false``."""
         return self._read(self._fields.flag, key)
 
     def number(self, key: str, least: int, most: int) -> int | None:
-        """Return a whole number in a range."""
         return self._read(lambda key: self._fields.integer(key, least, most, allow_float=False), key)
 
     def seconds(self, key: str) -> float | None:
@@ -92,7 +90,6 @@ class Table:
         return tuple(values)
 
     def text_map(self, key: str) -> dict[str, str]:
-        """Return a table of strings."""
         fields = self._read(self._fields.object, key, f"a table of strings: [{key}], then a line for each")
         if fields is None:
             return {}
@@ -100,7 +97,6 @@ class Table:
         return {name: value for name, value in values.items() if value is not None}
 
     def table(self, key: str, known: Iterable[str]) -> Table | None:
-        """Return a table inside this table."""
         fields = self._read(self._fields.object, key, f"a table: [{key}]")
         return None if fields is None else Table(self._source, fields, known)
 
