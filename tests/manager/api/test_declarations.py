@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import Response
 
 from kruise_agents.manager.api.errors import ApiError
 from kruise_agents.manager.api.openapi import document
@@ -50,12 +49,12 @@ class Query:
 
 
 class Routes(Resource):
-    @operation("POST /one/{name:path}", "One", {201: Outer}, (404,), access=Access.PUBLIC)
-    async def one(self, request: Request, query: Query, body: Outer) -> Response:
+    @operation("POST /one/{name:path}", "One", (404,), status=201, access=Access.PUBLIC)
+    async def one(self, request: Request, query: Query, body: Outer) -> Outer:
         raise NotImplementedError
 
-    @operation("DELETE /two", "Two", {204: None}, also="/v2/two")
-    async def two(self, request: Request) -> Response:
+    @operation("DELETE /two", "Two", also="/v2/two")
+    async def two(self, request: Request) -> None:
         raise NotImplementedError
 
 

@@ -58,7 +58,7 @@ def test_two_types_cannot_share_the_name_of_a_schema() -> None:
         b: int
 
     class Routes(Resource):
-        @operation("GET /a", "A", {200: FirstReply, 201: FirstRequest})
+        @operation("GET /a", "A", answers={200: FirstReply, 201: FirstRequest})
         async def get(self, request: Request) -> Response:
             return Response()
 

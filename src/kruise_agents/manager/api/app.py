@@ -118,7 +118,7 @@ class HealthRoutes(Resource):
     @operation(
         "GET /health",
         "Whether the manager serves",
-        {200: {"application/json": _HealthReply, "text/plain": Literal["OK"]}},
+        answers={200: {"application/json": _HealthReply, "text/plain": Literal["OK"]}},
         access=Access.PUBLIC,
     )
     async def health(self, request: Request) -> Response:
@@ -133,6 +133,6 @@ class DescriptionRoutes(Resource):
     def __init__(self) -> None:
         self.document: dict[str, Any] = {}
 
-    @operation("GET /openapi.json", "This document", {200: dict}, access=Access.PUBLIC)
-    async def describe(self, request: Request) -> Response:
-        return JSONResponse(self.document)
+    @operation("GET /openapi.json", "This document", access=Access.PUBLIC)
+    async def describe(self, request: Request) -> dict[str, Any]:
+        return self.document

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from ...protocol.fields import Fields
 from ...protocol.keys import encode_key
@@ -122,40 +121,35 @@ class KeyRoutes(Resource):
         self._keys = keys
         self._inheritance = inheritance
 
-    @operation("GET /teams", "The caller's team; for the admin team every team", {200: list[_TeamReply]})
-    async def teams(self, request: Request) -> Response:
+    @operation("GET /teams", "The caller's team; for the admin team every team")
+    async def teams(self, request: Request) -> list[_TeamReply]:
         caller = caller_of(request)
         shown: list[_TeamReply] = [
             {"teamID": team_id(team), "name": team, "apiKey": "", "isDefault": team == caller.team}
             for team in (self._keys.teams() if caller.is_admin else [caller.team])
         ]
-        return JSONResponse(shown)
+        return shown
 
-    @operation(
-        "GET /api-keys/compatible",
-        "The caller's own key in the form that every SDK accepts",
-        {200: _CompatibleKeyReply},
-    )
-    async def compatible(self, request: Request) -> Response:
+    @operation("GET /api-keys/compatible", "The caller's own key in the form that every SDK accepts")
+    async def compatible(self, request: Request) -> _CompatibleKeyReply:
         key = encode_key(raw_key(request.headers[API_KEY_HEADER].encode("latin-1")))
-        return JSONResponse(_CompatibleKeyReply(key=key))
+        return _CompatibleKeyReply(key=key)
 
     @operation(
         "GET /api-keys",
         "List the keys of a team, oldest first",
-        {200: list[_ApiKeyReply]},
         (403,),
         note="Only the admin team may ask for another team than its own.",
     )
-    async def list_all(self, request: Request, query: _ApiKeysQuery) -> Response:
+    async def list_all(self, request: Request, query: _ApiKeysQuery) -> list[_ApiKeyReply]:
         caller = caller_of(request)
         team = caller.team if query.team_name is None else query.team_name
         if team != caller.team and not caller.is_admin:
             raise ApiError(403, "You are not allowed to list the API keys of another team")
-        return JSONResponse([self._shown(key) for key in self._keys.of_team(team)])
+        return [self._shown(key) for key in self._keys.of_team(team)]
 
-    @operation("POST /api-keys", "Make a key, which is told this once", {201: _MadeApiKeyReply}, (400, 403, 507))
-    async def make(self, request: Request, body: _NewApiKeyRequest) -> Response:
+    @operation("POST /api-keys", "Make a key, which is told this once", (400, 403, 507), status=201)
+    async def make(self, request: Request, body: _NewApiKeyRequest) -> _MadeApiKeyReply:
         caller = still_valid(request, self._keys)
         team = _team(body.team_name, caller)
         if caller.quota != UNLIMITED:
@@ -170,15 +164,12 @@ class KeyRoutes(Resource):
             "key": encode_key(raw),
             "team": {"id": team_id(team), "name": team},
         }
-        return JSONResponse(shown, status_code=201)
+        return shown
 
     @operation(
-        "DELETE /api-keys/{key_id}",
-        "Delete a key; what belonged to it belongs to the admin key",
-        {204: None},
-        (403, 404, 507),
+        "DELETE /api-keys/{key_id}", "Delete a key; what belonged to it belongs to the admin key", (403, 404, 507)
     )
-    async def remove(self, request: Request) -> Response:
+    async def remove(self, request: Request) -> None:
         caller = caller_of(request)
         key = self._keys.get(request.path_params["key_id"])
         if key is None:
@@ -191,7 +182,6 @@ class KeyRoutes(Resource):
             raise ApiError(403, "this api-key was given when the manager was started; start it without to end it")
         self._keys.remove(key)
         self._inheritance.transfer_to_admin(key.id)
-        return Response(status_code=204)
 
     def _shown(self, key: ApiKey) -> _ApiKeyReply:
         used = self._keys.last_used(key)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, TypeVar, get_type_hints
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .reading import read_body, read_fields, read_parameters
 
 _PARTS = frozenset({"query", "headers", "body", "fields"})
-Handler = Callable[..., Awaitable[Response]]
+Handler = Callable[..., Awaitable[Any]]
 _H = TypeVar("_H", bound=Handler)
 
 
@@ -55,28 +56,34 @@ class Operation:
 def operation(
     route: str,
     summary: str,
-    answers: Mapping[int, Any],
     refusals: Sequence[int] = (),
     *,
+    status: int = 200,
+    answers: Mapping[int, Any] | None = None,
     also: str | None = None,
     access: Access = Access.KEY,
     note: str = "",
 ) -> Callable[[_H], _H]:
     """Declare a method of a :class:`Resource` as the handler of a route.
 
-    A handler names what it reads in its signature: ``query``, ``headers`` and ``body`` are declarations
-    (``reading.py``), and ``fields`` is the body as it came.
+    The signature of a handler says the rest. ``query``, ``headers`` and ``body`` are declarations (``reading.py``), and
+    ``fields`` is the body as it came. The return type is the type of the JSON answer, or None for an answer 204.
 
     Args:
-        route: method and path, such as ``GET /volumes``; the other arguments are those of :class:`Operation`.
+        route: method and path, such as ``GET /volumes``.
+        status: the status of an answer with JSON.
+        answers: the answers of a handler that returns a :class:`Response`.
         also: a second path with the same handler.
     """
     method, path = route.split(" ")
     paths = (path,) if also is None else (path, also)
 
     def declare(handler: _H) -> _H:
-        reads = {part: hint for part, hint in get_type_hints(handler).items() if part in _PARTS}
-        vars(handler)["operation"] = Operation(method, paths, summary, answers, refusals, access, note, reads)
+        hints = get_type_hints(handler)
+        reads = {part: hint for part, hint in hints.items() if part in _PARTS}
+        answered = {204: None} if hints["return"] is NoneType else {status: hints["return"]}
+        declared = Operation(method, paths, summary, answers or answered, refusals, access, note, reads)
+        vars(handler)["operation"] = declared
         return handler
 
     return declare
@@ -102,13 +109,18 @@ class Resource:
             for path in handler.operation.paths
         ]
 
-    async def call(self, handler: Handler, request: Request, reads: Mapping[str, Any]) -> Response:
-        """Call a handler with what it reads."""
+    async def call(self, handler: Handler, request: Request, reads: Mapping[str, Any]) -> Any:
+        """Call a handler with what it reads, and return what it returns."""
         return await handler(self, request, **reads)
 
     def _endpoint(self, handler: Any) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            return await self.call(handler, request, await _read(request, handler.operation.reads))
+            declared: Operation = handler.operation
+            answer = await self.call(handler, request, await _read(request, declared.reads))
+            if isinstance(answer, Response):
+                return answer
+            (status,) = declared.answers
+            return Response(status_code=status) if answer is None else JSONResponse(answer, status)
 
         return endpoint
 

@@ -81,34 +81,33 @@ class SecretRoutes(Resource):
         self._secrets = secrets
         self._keys = keys
 
-    @operation("GET /secrets", "List secrets, oldest first, in pages", {200: list[_SecretReply]}, (400,))
+    @operation("GET /secrets", "List secrets, oldest first, in pages", (400,), answers={200: list[_SecretReply]})
     async def list_all(self, request: Request, query: Page) -> Response:
         rows = self._secrets.all(owner_of(request))
         shown, headers = page_of(rows, query, lambda row: (row.created_at, row.id))
         return JSONResponse([_shown(row) for row in shown], headers=headers)
 
-    @operation("POST /secrets", "Keep a secret", {201: _SecretReply}, (400, 409, 507))
-    async def make(self, request: Request, body: _NewSecretRequest) -> Response:
+    @operation("POST /secrets", "Keep a secret", (400, 409, 507), status=201)
+    async def make(self, request: Request, body: _NewSecretRequest) -> _SecretReply:
         try:
             row = self._secrets.make(still_valid(request, self._keys).id, body.name, body.value, body.metadata)
         except SecretNameTakenError as error:
             raise ApiError(409, str(error)) from None
         except TooManySecretsError as error:
             raise ApiError(400, str(error), error_code="secret_limit_reached") from None
-        return JSONResponse(_shown(row), status_code=201)
+        return _shown(row)
 
-    @operation("GET /secrets/{secret_id}", "One secret, by id or name, without its value", {200: _SecretReply}, (404,))
-    async def get(self, request: Request) -> Response:
-        return JSONResponse(_shown(self._found(request)))
+    @operation("GET /secrets/{secret_id}", "One secret, by id or name, without its value", (404,))
+    async def get(self, request: Request) -> _SecretReply:
+        return _shown(self._found(request))
 
-    @operation("POST /secrets/{secret_id}", "Keep another value of a secret", {200: _SecretReply}, (400, 404, 507))
-    async def update(self, request: Request, body: _SecretUpdateRequest) -> Response:
-        return JSONResponse(_shown(self._secrets.update(self._found(request), body.value, body.metadata)))
+    @operation("POST /secrets/{secret_id}", "Keep another value of a secret", (400, 404, 507))
+    async def update(self, request: Request, body: _SecretUpdateRequest) -> _SecretReply:
+        return _shown(self._secrets.update(self._found(request), body.value, body.metadata))
 
-    @operation("DELETE /secrets/{secret_id}", "Destroy a secret", {204: None}, (404, 507))
-    async def remove(self, request: Request) -> Response:
+    @operation("DELETE /secrets/{secret_id}", "Destroy a secret", (404, 507))
+    async def remove(self, request: Request) -> None:
         self._secrets.remove(self._found(request))
-        return Response(status_code=204)
 
     def _found(self, request: Request) -> SecretRow:
         row = self._secrets.find(owner_of(request), request.path_params["secret_id"])

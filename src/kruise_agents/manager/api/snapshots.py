@@ -119,23 +119,18 @@ class SnapshotRoutes(Resource):
         self._sandboxes = sandboxes
         self._templates = templates
 
-    @operation(f"POST {_SANDBOX}/snapshots", "Copy the files of a running sandbox", {201: _SnapshotReply}, _CHANGE)
-    async def take(self, request: Request, headers: _SnapshotHeaders, body: _NewSnapshotRequest) -> Response:
+    @operation(f"POST {_SANDBOX}/snapshots", "Copy the files of a running sandbox", _CHANGE, status=201)
+    async def take(self, request: Request, headers: _SnapshotHeaders, body: _NewSnapshotRequest) -> _SnapshotReply:
         reference = self._reference(body.name)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
         with _copy_errors():
             row = await self._snapshots.take(sandbox, owner_of(request), reference, headers.ttl)
         if headers.keep_running == "false":
             await self._sandboxes.operations.pause(sandbox)
-        return JSONResponse(_shown(row), status_code=201)
+        return _shown(row)
 
-    @operation(
-        f"POST {_SANDBOX}/fork",
-        "Make sandboxes with the files of a running one",
-        {201: list[_ForkedReply | _FailedForkReply]},
-        (*_CHANGE, 409),
-    )
-    async def fork(self, request: Request, body: _NewForksRequest) -> Response:
+    @operation(f"POST {_SANDBOX}/fork", "Make sandboxes with the files of a running one", (*_CHANGE, 409), status=201)
+    async def fork(self, request: Request, body: _NewForksRequest) -> list[_ForkedReply | _FailedForkReply]:
         sandbox = own_sandbox(request, self._sandboxes)
         if sandbox.state.shown_as_paused:
             raise _is_paused(sandbox)
@@ -147,9 +142,9 @@ class SnapshotRoutes(Resource):
             if sandbox.state.shown_as_paused:  # a pause came first
                 raise _is_paused(sandbox) from None
             raise
-        return JSONResponse([self._entry(fork, request.state.domain) for fork in forks], status_code=201)
+        return [self._entry(fork, request.state.domain) for fork in forks]
 
-    @operation("GET /snapshots", "List snapshots, newest first", {200: list[_SnapshotReply]}, (400,))
+    @operation("GET /snapshots", "List snapshots, newest first", (400,), answers={200: list[_SnapshotReply]})
     async def list_all(self, request: Request, query: _SnapshotsQuery) -> Response:
         rows = [
             row
@@ -162,16 +157,15 @@ class SnapshotRoutes(Resource):
     @operation(
         "DELETE /templates/{template_id:path}",
         "Remove a snapshot",
-        {204: None},
         (400, 404, 507),
         note="Sandboxes that were made from it have files of their own.",
     )
-    async def remove(self, request: Request) -> Response:
+    async def remove(self, request: Request) -> None:
         reference = request.path_params["template_id"]
         snapshot = self._snapshots.find(reference, owner_of(request))
         if snapshot is not None:
             await self._snapshots.remove(snapshot)
-            return Response(status_code=204)
+            return
         if self._templates.find(reference) is not None:
             raise ApiError(400, f"template '{reference}' belongs to this manager and cannot be deleted")
         raise ApiError(404, f"snapshot '{reference}' not found")

@@ -87,11 +87,13 @@ class TemplateRoutes(Resource):
         self._templates = templates
         self._snapshots = snapshots
 
-    @operation("GET /templates", "List templates, by name", {200: list[_ListedTemplateReply]})
-    async def list_all(self, request: Request) -> Response:
-        return JSONResponse([self._listed(template) for template in self._templates.all()])
+    @operation("GET /templates", "List templates, by name")
+    async def list_all(self, request: Request) -> list[_ListedTemplateReply]:
+        return [self._listed(template) for template in self._templates.all()]
 
-    @operation("GET /v2/templates", "List templates, by name, in pages", {200: list[_ListedTemplateReply]}, (400,))
+    @operation(
+        "GET /v2/templates", "List templates, by name, in pages", (400,), answers={200: list[_ListedTemplateReply]}
+    )
     async def pages(self, request: Request, query: Page) -> Response:
         # The token of the next page is the last name of the page before.
         found = [template for template in self._templates.all() if template.name > query.next_token]
@@ -99,34 +101,29 @@ class TemplateRoutes(Resource):
         headers = {"X-Next-Token": shown[-1].name} if len(found) > len(shown) else {}
         return JSONResponse([self._listed(template) for template in shown], headers=headers)
 
-    @operation(
-        "GET /templates/aliases/{alias:path}",
-        "Whether a template of that name exists",
-        {200: _TemplateAliasReply},
-        (404,),
-    )
-    async def alias(self, request: Request) -> Response:
+    @operation("GET /templates/aliases/{alias:path}", "Whether a template of that name exists", (404,))
+    async def alias(self, request: Request) -> _TemplateAliasReply:
         # Template.exists of e2b 2.10.0 and later.
         newest = self._builds(request, request.path_params["alias"])[0]
-        return JSONResponse(_TemplateAliasReply(templateID=newest.template.name, public=newest.public))
+        return _TemplateAliasReply(templateID=newest.template.name, public=newest.public)
 
-    @operation("GET /templates/{template_id}", "One template with its builds", {200: _TemplateDetailReply}, (404,))
-    async def get(self, request: Request) -> Response:
+    @operation("GET /templates/{template_id}", "One template with its builds", (404,))
+    async def get(self, request: Request) -> _TemplateDetailReply:
         builds = self._builds(request, request.path_params["template_id"])
         newest = builds[0]
         reply: _TemplateDetailReply = {
             **_template(newest.template.name, newest.names, newest.created_at, public=newest.public),
             "builds": [_build(build) for build in builds],
         }
-        return JSONResponse(reply)
+        return reply
 
-    @operation("GET /templates/{template_id}/tags", "The tags of a template", {200: list[_TemplateTagReply]}, (404,))
-    async def tags(self, request: Request) -> Response:
+    @operation("GET /templates/{template_id}/tags", "The tags of a template", (404,))
+    async def tags(self, request: Request) -> list[_TemplateTagReply]:
         shown: list[_TemplateTagReply] = [
             {"tag": build.tag, "buildID": build.template.build_id, "createdAt": timestamp(build.created_at)}
             for build in self._builds(request, request.path_params["template_id"])
         ]
-        return JSONResponse(shown)
+        return shown
 
     def _listed(self, template: Template) -> _ListedTemplateReply:
         return {

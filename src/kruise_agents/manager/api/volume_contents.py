@@ -118,7 +118,7 @@ class VolumeContentRoutes(Resource):
         self._volumes = volumes
         self._runtime = runtime
 
-    async def call(self, handler: Handler, request: Request, reads: Mapping[str, Any]) -> Response:
+    async def call(self, handler: Handler, request: Request, reads: Mapping[str, Any]) -> Any:
         """Call a handler with the tree of the request's volume, and answer its errors."""
         if self._runtime.file_owners is None:
             raise ApiError(
@@ -137,23 +137,25 @@ class VolumeContentRoutes(Resource):
         except OSError as error:
             raise _refusal(error, request.query_params.get("path", "")) from error
 
-    @operation(
-        f"GET {_DIR}", "What is in a folder of a volume", {200: list[_VolumeEntryReply]}, _REFUSALS, access=_TOKEN
-    )
-    async def entries(self, request: Request, query: _FolderQuery, tree: VolumeTree) -> Response:
+    @operation(f"GET {_DIR}", "What is in a folder of a volume", _REFUSALS, access=_TOKEN)
+    async def entries(self, request: Request, query: _FolderQuery, tree: VolumeTree) -> list[_VolumeEntryReply]:
         entries = await asyncio.to_thread(tree.entries, query.path, query.depth)
-        return JSONResponse([_shown(entry) for entry in entries])
+        return [_shown(entry) for entry in entries]
 
-    @operation(f"POST {_DIR}", "Make a folder", {201: _VolumeEntryReply}, _REFUSALS, access=_TOKEN)
-    async def make_folder(self, request: Request, query: _NewEntryQuery, tree: VolumeTree) -> Response:
+    @operation(f"POST {_DIR}", "Make a folder", _REFUSALS, status=201, access=_TOKEN)
+    async def make_folder(self, request: Request, query: _NewEntryQuery, tree: VolumeTree) -> _VolumeEntryReply:
         async with self._volumes.room(request.state.volume, 0):
             entry = await asyncio.to_thread(
                 tree.make_folder, query.path, query.attributes, parents=query.force == "true"
             )
-        return JSONResponse(_shown(entry), status_code=201)
+        return _shown(entry)
 
     @operation(
-        f"GET {_FILE}", "The bytes of a file", {200: {"application/octet-stream": bytes}}, _REFUSALS, access=_TOKEN
+        f"GET {_FILE}",
+        "The bytes of a file",
+        _REFUSALS,
+        answers={200: {"application/octet-stream": bytes}},
+        access=_TOKEN,
     )
     async def read(self, request: Request, query: _PathQuery, tree: VolumeTree) -> Response:
         descriptor = await asyncio.to_thread(tree.read, query.path)
@@ -162,8 +164,8 @@ class VolumeContentRoutes(Resource):
     @operation(
         f"PUT {_FILE}",
         "Write a file",
-        {201: _VolumeEntryReply},
         _REFUSALS,
+        answers={201: _VolumeEntryReply},
         access=_TOKEN,
         note="The file is there when all of the body has come.",
     )
@@ -180,22 +182,19 @@ class VolumeContentRoutes(Resource):
                 )
         return JSONResponse(_shown(entry), status_code=201)
 
-    @operation(f"GET {_PATH}", "One file, folder or link", {200: _VolumeEntryReply}, _REFUSALS, access=_TOKEN)
-    async def get(self, request: Request, query: _PathQuery, tree: VolumeTree) -> Response:
-        return JSONResponse(_shown(await asyncio.to_thread(tree.entry, query.path)))
+    @operation(f"GET {_PATH}", "One file, folder or link", _REFUSALS, access=_TOKEN)
+    async def get(self, request: Request, query: _PathQuery, tree: VolumeTree) -> _VolumeEntryReply:
+        return _shown(await asyncio.to_thread(tree.entry, query.path))
 
-    @operation(f"PATCH {_PATH}", "Set owner, group and permissions", {200: _VolumeEntryReply}, _REFUSALS, access=_TOKEN)
+    @operation(f"PATCH {_PATH}", "Set owner, group and permissions", _REFUSALS, access=_TOKEN)
     async def change(
         self, request: Request, query: _PathQuery, body: _VolumeAttributesRequest, tree: VolumeTree
-    ) -> Response:
-        return JSONResponse(_shown(await asyncio.to_thread(tree.change, query.path, body.attributes)))
+    ) -> _VolumeEntryReply:
+        return _shown(await asyncio.to_thread(tree.change, query.path, body.attributes))
 
-    @operation(
-        f"DELETE {_PATH}", "Remove a file, or a folder with all that is in it", {204: None}, _REFUSALS, access=_TOKEN
-    )
-    async def remove(self, request: Request, query: _PathQuery, tree: VolumeTree) -> Response:
+    @operation(f"DELETE {_PATH}", "Remove a file, or a folder with all that is in it", _REFUSALS, access=_TOKEN)
+    async def remove(self, request: Request, query: _PathQuery, tree: VolumeTree) -> None:
         await asyncio.to_thread(tree.remove, query.path, self._runtime.remove)
-        return Response(status_code=204)
 
 
 async def _save(request: Request, draft: Path, take: Callable[[int], None]) -> int:

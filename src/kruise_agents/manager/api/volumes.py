@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from ...protocol.fields import Fields
 from ..accounts.keys import Keys
@@ -77,30 +76,29 @@ class VolumeRoutes(Resource):
         self._volumes = volumes
         self._keys = keys
 
-    @operation("GET /volumes", "List volumes, oldest first", {200: list[_ListedVolumeReply]})
-    async def list_all(self, request: Request) -> Response:
+    @operation("GET /volumes", "List volumes, oldest first")
+    async def list_all(self, request: Request) -> list[_ListedVolumeReply]:
         rows = self._volumes.all(owner_of(request))
-        return JSONResponse([_ListedVolumeReply(volumeID=row.id, name=row.name) for row in rows])
+        return [_ListedVolumeReply(volumeID=row.id, name=row.name) for row in rows]
 
-    @operation("POST /volumes", "Make an empty volume", {201: _VolumeReply}, (400, 500, 507))
-    async def make(self, request: Request, body: _NewVolumeRequest) -> Response:
+    @operation("POST /volumes", "Make an empty volume", (400, 500, 507), status=201)
+    async def make(self, request: Request, body: _NewVolumeRequest) -> _VolumeReply:
         try:
             row = await self._volumes.make(body.name, still_valid(request, self._keys).id)
         except NameTakenError as error:
             raise ApiError(400, str(error)) from None
-        return JSONResponse(self._shown(row), status_code=201)
+        return self._shown(row)
 
-    @operation("GET /volumes/{volume_id}", "One volume", {200: _VolumeReply}, (404,))
-    async def get(self, request: Request) -> Response:
-        return JSONResponse(self._shown(self._found(request)))
+    @operation("GET /volumes/{volume_id}", "One volume", (404,))
+    async def get(self, request: Request) -> _VolumeReply:
+        return self._shown(self._found(request))
 
-    @operation("DELETE /volumes/{volume_id}", "Destroy a volume with all that is in it", {204: None}, (404, 409, 507))
-    async def remove(self, request: Request) -> Response:
+    @operation("DELETE /volumes/{volume_id}", "Destroy a volume with all that is in it", (404, 409, 507))
+    async def remove(self, request: Request) -> None:
         try:
             await self._volumes.remove(self._found(request))
         except VolumeUsedError as error:
             raise ApiError(409, str(error)) from None
-        return Response(status_code=204)
 
     def _found(self, request: Request) -> VolumeRow:
         row = self._volumes.find(owner_of(request), volume_id=request.path_params["volume_id"])

@@ -125,8 +125,8 @@ class CreateRoutes(Resource):
     @operation(
         "POST /sandboxes",
         "Make a sandbox",
-        {201: SandboxReply},
         (400, 403, 404, 409, 422, 500, 503, 507),
+        answers={201: SandboxReply},
         also="/v2/sandboxes",
     )
     async def create(

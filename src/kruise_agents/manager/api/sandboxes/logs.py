@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Annotated, Literal, TypedDict, get_args
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from ...sandboxes.log import LogLine, read_log, select
 from ...sandboxes.sandbox import Sandbox
@@ -90,13 +89,8 @@ class LogRoutes(Resource):
     def __init__(self, sandboxes: SandboxService) -> None:
         self._sandboxes = sandboxes
 
-    @operation(
-        "GET /sandboxes/{sandbox_id}/logs",
-        "What a sandbox's own program wrote, oldest first",
-        {200: _LogsReply},
-        (400, 404),
-    )
-    async def v1(self, request: Request, query: _LogsQuery) -> Response:
+    @operation("GET /sandboxes/{sandbox_id}/logs", "What a sandbox's own program wrote, oldest first", (400, 404))
+    async def v1(self, request: Request, query: _LogsQuery) -> _LogsReply:
         lines = await _lines(own_sandbox(request, self._sandboxes))
         found = select(lines, cursor=query.start, backward=False, level="debug", search="")
         shown = list(islice(found, min(query.limit, MAX_LINES)))
@@ -104,20 +98,19 @@ class LogRoutes(Resource):
             "logs": [{"timestamp": timestamp(line.at), "line": line.text} for line in shown],
             "logEntries": [_entry(line) for line in shown],
         }
-        return JSONResponse(reply)
+        return reply
 
     @operation(
         "GET /v2/sandboxes/{sandbox_id}/logs",
         "What a sandbox's own program wrote, newest first unless asked otherwise",
-        {200: _LogEntriesReply},
         (400, 404),
     )
-    async def v2(self, request: Request, query: _LogEntriesQuery) -> Response:
+    async def v2(self, request: Request, query: _LogEntriesQuery) -> _LogEntriesReply:
         lines = await _lines(own_sandbox(request, self._sandboxes))
         backward = query.direction == "backward"
         found = select(lines, cursor=query.cursor, backward=backward, level=query.level, search=query.search)
         reply: _LogEntriesReply = {"logs": [_entry(line) for line in islice(found, min(query.limit, MAX_LINES))]}
-        return JSONResponse(reply)
+        return reply
 
 
 async def _lines(sandbox: Sandbox) -> list[LogLine]:

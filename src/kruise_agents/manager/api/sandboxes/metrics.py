@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Annotated, TypedDict
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from ...sandboxes.service import SandboxService
 from ...sandboxes.usage_history import Sample, UsageHistory
@@ -81,33 +80,26 @@ class MetricsRoutes(Resource):
     @operation(
         "GET /sandboxes/metrics",
         "What some sandboxes use now",
-        {200: _LastMetricsReply},
         (400,),
         note="Sandboxes without samples, or of another key, are left out.",
     )
-    async def of_several(self, request: Request, query: _LastMetricsQuery) -> Response:
+    async def of_several(self, request: Request, query: _LastMetricsQuery) -> _LastMetricsReply:
         own = {sandbox.id: sandbox for sandbox in self._sandboxes.all(owner_of(request))}
         wanted = [own[sandbox_id] for sandbox_id in dict.fromkeys(query.sandbox_ids) if sandbox_id in own]
         histories = await asyncio.gather(*(self._usage.history(sandbox) for sandbox in wanted))
         last = {sandbox.id: _sample(samples[-1]) for sandbox, samples in zip(wanted, histories, strict=True) if samples}
-        return JSONResponse(_LastMetricsReply(sandboxes=last))
+        return _LastMetricsReply(sandboxes=last)
 
-    @operation(
-        "GET /sandboxes/{sandbox_id}/metrics",
-        "What a sandbox used, oldest first",
-        {200: list[_MetricReply]},
-        (400, 404),
-    )
-    async def of_one(self, request: Request, query: _HistoryQuery) -> Response:
+    @operation("GET /sandboxes/{sandbox_id}/metrics", "What a sandbox used, oldest first", (400, 404))
+    async def of_one(self, request: Request, query: _HistoryQuery) -> list[_MetricReply]:
         start, end = query.start, query.end
         samples = await self._usage.history(own_sandbox(request, self._sandboxes))
-        shown = [
+        return [
             _sample(sample)
             for sample in samples
             # The SDK cuts its times to whole seconds.
             if (start is None or sample.at >= start) and (end is None or int(sample.at) <= end)
         ]
-        return JSONResponse(shown)
 
 
 def _sample(sample: Sample) -> _MetricReply:

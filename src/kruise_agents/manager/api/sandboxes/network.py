@@ -9,7 +9,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 
 from starlette.requests import Request
-from starlette.responses import Response
 
 from ....protocol.fields import Fields
 from ...runtime import EgressRules
@@ -71,17 +70,15 @@ class NetworkRoutes(Resource):
     @operation(
         "PUT /sandboxes/{sandbox_id}/network",
         "Replace what the sandbox may reach outside; what is left out is cleared",
-        {204: None},
         (400, 404, 500),
     )
-    async def replace(self, request: Request, body: _NetworkRequest) -> Response:
+    async def replace(self, request: Request, body: _NetworkRequest) -> None:
         rules = egress_rules(body.allow_out, body.deny_out, body.allow_internet_access, self._sandboxes)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
         try:
             await self._sandboxes.operations.change_rules(sandbox, rules)
         except OSError as error:
             raise ApiError(500, f"Failed to update network: {error}") from error
-        return Response(status_code=204)
 
 
 def egress_rules(

@@ -92,8 +92,8 @@ class SandboxRoutes(Resource):
     @operation(
         "GET /sandboxes",
         "List running sandboxes, newest first unless asked otherwise",
-        {200: list[ListedSandboxReply]},
         (400,),
+        answers={200: list[ListedSandboxReply]},
     )
     async def list_running(self, request: Request, query: RunningListQuery) -> Response:
         return self._listed(request, query, frozenset({"running"}))
@@ -101,28 +101,27 @@ class SandboxRoutes(Resource):
     @operation(
         "GET /v2/sandboxes",
         "List sandboxes, newest first unless asked otherwise",
-        {200: list[ListedSandboxReply]},
         (400,),
+        answers={200: list[ListedSandboxReply]},
     )
     async def list_all(self, request: Request, query: ListQuery) -> Response:
         return self._listed(request, query, query.state)
 
-    @operation(f"GET {_SANDBOX}", "One sandbox in full", {200: SandboxDetailReply}, (404,))
-    async def get(self, request: Request) -> Response:
-        return JSONResponse(sandbox_detail(self._found(request), request.state.domain))
+    @operation(f"GET {_SANDBOX}", "One sandbox in full", (404,))
+    async def get(self, request: Request) -> SandboxDetailReply:
+        return sandbox_detail(self._found(request), request.state.domain)
 
-    @operation(f"DELETE {_SANDBOX}", "End a sandbox", {204: None}, (404,))
-    async def kill(self, request: Request) -> Response:
+    @operation(f"DELETE {_SANDBOX}", "End a sandbox", (404,))
+    async def kill(self, request: Request) -> None:
         sandbox = self._found(request)
         if not await self._sandboxes.kill(sandbox.id):
             raise sandbox_not_found(sandbox.id)
-        return Response(status_code=204)
 
     @operation(
         f"POST {_SANDBOX}/connect",
         "Join a sandbox: the life of a running one is only ever prolonged (200), a paused one is resumed (201)",
-        {200: SandboxReply, 201: SandboxReply},
         (*_CHANGE, 409),
+        answers={200: SandboxReply, 201: SandboxReply},
         also=f"/v2{_SANDBOX}/connect",
     )
     async def connect(self, request: Request, body: _ConnectRequest) -> Response:
@@ -135,44 +134,38 @@ class SandboxRoutes(Resource):
         resumed = await self._sandboxes.operations.resume(sandbox, body.seconds, memory=body.memory)
         return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201 if resumed else 200)
 
-    @operation(f"POST {_SANDBOX}/resume", "Resume a paused sandbox", {201: SandboxReply}, (*_CHANGE, 409))
-    async def resume(self, request: Request, body: _ConnectRequest) -> Response:
+    @operation(f"POST {_SANDBOX}/resume", "Resume a paused sandbox", (*_CHANGE, 409), status=201)
+    async def resume(self, request: Request, body: _ConnectRequest) -> SandboxReply:
         sandbox = self._found(request)
         if sandbox.state is State.RUNNING:
             raise ApiError(409, f"Sandbox {sandbox.id} is already running")
         await self._sandboxes.operations.resume(sandbox, body.seconds, memory=body.memory)
-        return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201)
+        return sandbox_reply(sandbox, request.state.domain)
 
-    @operation(
-        f"POST {_SANDBOX}/pause", "Pause a sandbox, with its processes or only with its files", {204: None}, _CHANGE
-    )
-    async def pause(self, request: Request, headers: _PauseHeaders, body: _PauseRequest) -> Response:
+    @operation(f"POST {_SANDBOX}/pause", "Pause a sandbox, with its processes or only with its files", _CHANGE)
+    async def pause(self, request: Request, headers: _PauseHeaders, body: _PauseRequest) -> None:
         await self._sandboxes.operations.pause(self._found(request), memory=body.memory, kept=headers.kept)
-        return Response(status_code=204)
 
-    @operation(f"POST {_SANDBOX}/timeout", "Set the end time, sooner or later than before", {204: None}, _CHANGE)
-    async def set_timeout(self, request: Request, body: _TimeoutRequest) -> Response:
+    @operation(f"POST {_SANDBOX}/timeout", "Set the end time, sooner or later than before", _CHANGE)
+    async def set_timeout(self, request: Request, body: _TimeoutRequest) -> None:
         sandbox = self._found(request, State.RUNNING)
         if body.timeout <= 0:
             await self._sandboxes.operations.expire(sandbox)
         else:
             await self._sandboxes.operations.set_timeout(sandbox, min(body.timeout, MAX_TIMEOUT))
-        return Response(status_code=204)
 
-    @operation(f"POST {_SANDBOX}/refreshes", "Let a sandbox live at least some seconds more", {204: None}, _CHANGE)
-    async def refresh(self, request: Request, body: _RefreshRequest) -> Response:
+    @operation(f"POST {_SANDBOX}/refreshes", "Let a sandbox live at least some seconds more", _CHANGE)
+    async def refresh(self, request: Request, body: _RefreshRequest) -> None:
         sandbox = self._found(request, State.RUNNING)
         await self._sandboxes.operations.extend(sandbox, min(max(body.duration, LEAST_REFRESH), MAX_TIMEOUT))
-        return Response(status_code=204)
 
     @operation(
         f"POST {_SANDBOX}/traffic-access-token",
         "A new traffic access token for a protected sandbox",
-        {200: TrafficTokenReply},
         (400, 404, 409),
         note="Only below /kruise/api. Earlier tokens stay valid until their own end.",
     )
-    async def new_traffic_token(self, request: Request) -> Response:
+    async def new_traffic_token(self, request: Request) -> TrafficTokenReply:
         if not request.state.private:
             raise ApiError(404, "traffic access tokens are only served below /kruise/api")
         try:
@@ -185,7 +178,7 @@ class SandboxRoutes(Resource):
             raise ApiError(404, f"Sandbox route not found, maybe it is crashed or killed: {sandbox_id}")
         if not sandbox.protected:
             raise ApiError(409, "Sandbox cannot refresh its traffic access token")
-        return JSONResponse(token_reply(self._sandboxes.traffic_tokens.issue(sandbox.id, sandbox.uid)))
+        return token_reply(self._sandboxes.traffic_tokens.issue(sandbox.id, sandbox.uid))
 
     def _listed(self, request: Request, query: RunningListQuery, states: frozenset[str]) -> Response:
         everything = self._sandboxes.all(owner_of(request))
