@@ -124,8 +124,11 @@ class ManagerApp:
 
 def _template(api: ASGIApp, scope: Scope) -> str:
     """Return the path template of the route that a request was for; requests that were refused have one too."""
-    routes = [scope["route"]] if "route" in scope else getattr(api, "routes", ())
-    return next((route.path for route in routes if route.matches(scope)[0] is not Match.NONE), NO_ROUTE)
+    if "route" in scope:  # newer releases of Starlette leave the route here
+        return str(scope["route"].path)
+    matches = [(route.matches(scope)[0], route.path) for route in getattr(api, "routes", ())]
+    paths = [path for wanted in (Match.FULL, Match.PARTIAL) for match, path in matches if match is wanted]
+    return paths[0] if paths else NO_ROUTE
 
 
 def _raw_target(scope: Scope) -> str:
