@@ -10,7 +10,6 @@ names of sockets, the endpoints and the keys of their messages therefore stay as
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,10 +59,15 @@ ANNOUNCE_KILL = Endpoint("POST", "/killing")
 """Takes a :class:`KillNotice`."""
 
 
+_known_fields: dict[type, tuple[tuple[str, str, Any], ...]] = {}
+
+
 def _wire_fields(kind: type) -> tuple[tuple[str, str, Any], ...]:
     """Return name, name on the wire and type of each field. Fields without an annotation keep their name."""
-    hints = get_type_hints(kind, include_extras=True).items()
-    return tuple((name, *_annotated(name, hint)) for name, hint in hints)
+    if kind not in _known_fields:
+        hints = get_type_hints(kind, include_extras=True).items()
+        _known_fields[kind] = tuple((name, *_annotated(name, hint)) for name, hint in hints)
+    return _known_fields[kind]
 
 
 def _annotated(name: str, hint: Any) -> tuple[str, Any]:
@@ -178,21 +182,15 @@ class _Arguments:
         return argv
 
     @classmethod
-    def add_to(cls, parser: argparse.ArgumentParser) -> None:
+    def from_options(cls, options: Mapping[str, str]) -> Self:
+        """Read the values by their options. Raises TypeError if one is missing."""
+        values: dict[str, Any] = {}
         for name, option, kind in _wire_fields(cls):
             if isinstance(kind, type) and issubclass(kind, _Arguments):
-                kind.add_to(parser)
-            elif kind is bool:
-                parser.add_argument(option, dest=name, action="store_true")
-            else:
-                required = NoneType not in get_args(kind)
-                parser.add_argument(option, dest=name, type=_without_none(kind), required=required)
-
-    @classmethod
-    def read(cls, options: argparse.Namespace) -> Self:
-        kinds = ((name, kind) for name, _, kind in _wire_fields(cls))
-        groups = {name: kind.read(options) for name, kind in kinds if hasattr(kind, "read")}
-        return cls(**{name: groups.get(name) or getattr(options, name) for name, _, _ in _wire_fields(cls)})
+                values[name] = kind.from_options(options)
+            elif option in options:
+                values[name] = kind is bool or _without_none(kind)(options[option])
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,10 +238,12 @@ class ProgramArguments(_Arguments):
 
     @classmethod
     def parse(cls, argv: Sequence[str]) -> Self:
-        """Read the options. Ends the process where they are wrong."""
-        parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM_MODULE}")
-        cls.add_to(parser)
-        return cls.read(parser.parse_args(argv))
+        """Read what :meth:`to_argv` returned. No value begins with two hyphens."""
+        options = dict[str, str]()
+        for option, value in zip(argv, [*argv[1:], "--"], strict=True):
+            if option.startswith("--"):
+                options[option] = "" if value.startswith("--") else value
+        return cls.from_options(options)
 
 
 PROGRAM_MODULE = "kruise_agents.sandbox"
