@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from support.environments import ROOT, client_environment
 from support.managers import RunningManager, one_user_because
 from support.namespaces import in_network_namespace
+from support.programs import run_command
 
 PROGRAMS = Path(__file__).parent / "programs"
 STAGE = ROOT / "tests" / "integration" / "stage.py"
@@ -30,23 +30,15 @@ def test_what_the_client_does_works_with_the_patch(
 ) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ACCESS": "http"}
     environment |= {"ONE_USER": one_user_because() or ""} | manager.environment()
-    run(pytest_of(client, program), environment)
+    run_command(pytest_of(client, program), environment, ROOT)
 
 
 def test_ports_that_openai_agents_exposes_are_reached_natively(tmp_path: Path) -> None:
     stage = [sys.executable, str(STAGE), "native", str(tmp_path), "bubblewrap", "env", "ONE_USER="]
     command = [*stage, *pytest_of("openai-agents", "openai_agents_sandbox.py", "-k", "exposed")]
-    run(in_network_namespace(command, tmp_path), dict(os.environ))
+    run_command(in_network_namespace(command, tmp_path), os.environ, ROOT)
 
 
 def pytest_of(client: str, program: str, *options: str) -> list[str]:
     python = client_environment(client)
     return [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", str(PROGRAMS / program), *options]
-
-
-def run(command: list[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    if done.returncode:
-        pytest.fail(done.stdout, pytrace=False)

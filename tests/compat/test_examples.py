@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
 
 import pytest
 
 from support.environments import ROOT, sdk_environment
-from support.managers import RunningManager, running_manager
+from support.managers import RunningManager
 from support.matrix import PROGRAMS
-
-
-@pytest.fixture(scope="module")
-def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
-    with running_manager(tmp_path_factory.mktemp("manager")) as running:
-        yield running
+from support.programs import run_command
 
 
 @pytest.mark.needs("namespaces")  # the examples name /home/user
@@ -25,14 +18,4 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager
 def test_the_examples_run_sync_and_async(pair: str, manager: RunningManager) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **manager.environment()}
     command = [str(sdk_environment(pair)), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=120"]
-    done = subprocess.run(
-        [*command, str(PROGRAMS / "examples.py")],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0 or "passed" not in done.stdout:
-        pytest.fail(done.stdout, pytrace=False)
+    assert "passed" in run_command([*command, PROGRAMS / "examples.py"], environment, ROOT)

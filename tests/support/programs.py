@@ -16,8 +16,10 @@ import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import pytest
 
 DEPENDENCIES = """
 import contextlib, importlib, os, sys
@@ -105,6 +107,22 @@ def run_program(
         }
         code = _template(template).run(json.dumps(order), seconds)
         return subprocess.CompletedProcess(program, code, *(output.read_text() for output in outputs))
+
+
+def run_command(command: Sequence[str | Path], environment: Mapping[str, str], folder: Path | None = None) -> str:
+    """Run a command, and return its output; a failed one fails the test with that."""
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.fail(done.stdout, pytrace=False)
+    return done.stdout
 
 
 class _Template:
