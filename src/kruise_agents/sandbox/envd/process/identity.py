@@ -21,12 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ...linux.process import check, libc
 from ..users import User
 
 _PR_SET_DUMPABLE = 4
 # setgroups, setresgid, setresuid
 _SYSTEM_CALLS = {"x86_64": (116, 119, 117), "aarch64": (159, 149, 147)}.get(platform.machine())
-_libc = ctypes.CDLL(None, use_errno=True)
 
 _COMMAND_SCORE = 100
 _SCORE_FILE = Path("/proc/self/oom_score_adj")
@@ -71,7 +71,7 @@ def _ids(uid: int, gid: int, groups: list[int]) -> Iterator[None]:
         _call(2, 0, 0, 0)
         _call(1, 0, 0, 0)
         _set_groups(own_groups)
-        _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+        libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def _set_groups(groups: list[int]) -> None:
@@ -80,9 +80,7 @@ def _set_groups(groups: list[int]) -> None:
 
 def _call(which: int, *arguments: object) -> None:
     assert _SYSTEM_CALLS is not None
-    if _libc.syscall(_SYSTEM_CALLS[which], *arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"changing to another user: {os.strerror(number)}")
+    check(libc.syscall(_SYSTEM_CALLS[which], *arguments), "changing to another user")
 
 
 @contextlib.contextmanager

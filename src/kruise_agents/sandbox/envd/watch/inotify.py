@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...linux.process import libc
+
 MODIFY = 0x2
 ATTRIB = 0x4
 MOVED_FROM = 0x40
@@ -27,7 +29,6 @@ IS_FOLDER = 0x40000000
 _WATCHED = MODIFY | ATTRIB | MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF | ONLY_FOLDERS
 _HEADER = struct.Struct("iIII")
 _BUFFER = 256 * 1024
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,16 @@ class Inotify:
     """An inotify instance. OSError EMFILE means that this user may have no more instances."""
 
     def __init__(self) -> None:
-        self.fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self.fd = _checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def add(self, path: str, *, follow: bool) -> int:
         """Watch a folder and return its descriptor. OSError ENOSPC means that the system permits no more watches."""
         mask = _WATCHED if follow else _WATCHED | DONT_FOLLOW
-        return _checked(_libc.inotify_add_watch(self.fd, os.fsencode(path), ctypes.c_uint32(mask)))
+        return _checked(libc.inotify_add_watch(self.fd, os.fsencode(path), ctypes.c_uint32(mask)))
 
     def remove(self, descriptor: int) -> None:
         """Remove a watch; a descriptor that the kernel has already dropped is no error."""
-        _libc.inotify_rm_watch(self.fd, descriptor)
+        libc.inotify_rm_watch(self.fd, descriptor)
 
     def read(self) -> list[Record]:
         records: list[Record] = []

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ...connect import Call, Code, ConnectError, Json, Message
+from ...linux.process import libc
 from ..errors import describe, reason
 from ..keepalive import keepalive_interval
 from .source import SharedInotify
 from .watch import Watch, is_limit, too_many
 
 _NETWORK_FILE_SYSTEMS = {0x6969, 0xFF534D42, 0xFE534D42, 0x517B, 0x65735546}  # NFS, CIFS, SMB2, SMB, FUSE
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class WatchService:
@@ -115,6 +115,6 @@ def _require_folder(path: str) -> None:
 def _file_system(path: str) -> int | None:
     """Return the number of a path's file system type; None when ``statfs(2)`` fails."""
     answer = ctypes.create_string_buffer(512)
-    if _libc.statfs(os.fsencode(path), answer) != 0:
+    if libc.statfs(os.fsencode(path), answer) != 0:
         return None
     return ctypes.c_long.from_buffer(answer).value & 0xFFFFFFFF
