@@ -1,4 +1,4 @@
-"""What two sides agree on, in the standard library only.
+"""The agreements between two sides, in the standard library only.
 
 ``addresses`` builds the addresses of requests, ``routing`` parses them, and ``domains`` reads domains: a request says
 with its path, its host or its headers which sandbox and port, or which API route, it is meant for. Source of the facts:

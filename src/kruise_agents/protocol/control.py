@@ -124,7 +124,7 @@ class ReadyCheck(Message):
 
 @dataclass(frozen=True, slots=True)
 class PrepareOrder(Message):
-    """What a sandbox does before it is handed over: run a shell command, and wait for the check and for the kernel."""
+    """The work before a sandbox is handed over: run a shell command, and wait for the check and for the kernel."""
 
     variables: Annotated[Mapping[str, str], "envVars"]  # of everything that runs until then
     start: str | None
@@ -260,9 +260,9 @@ def program_argv(command: Sequence[str]) -> list[str]:
     return list(command[1 + len(_INTERPRETER_OPTIONS) :])
 
 
-# The zygote. It is asked with one byte and a socket on which the fork finds its request.
+# The zygote forks for each FORK byte, which comes with a socket. On that socket the fork finds its request.
 PLACEHOLDER = ("/bin/sh", "-c", "echo; read -r end")
-"""The command that ``bwrap`` starts where a fork is to come. It writes a line when it runs, and ends with its input."""
+"""The command that ``bwrap`` starts for a fork: it writes a line, and ends when its input does."""
 ZYGOTE_READY = b"r"
 FORK = b"f"
 FORKED = b"f"
@@ -273,7 +273,7 @@ TRIAL_OUTPUT = "entered"
 
 @dataclass(frozen=True, slots=True)
 class ForkOrder(Message):
-    """What a fork becomes: the program that the command would have started, or a trial of the way there."""
+    """The order to become the program that the command would start, or to try the way there."""
 
     command: Sequence[str]  # see program_command()
     environment: Mapping[str, str]
@@ -285,7 +285,7 @@ class ForkOrder(Message):
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest(Message):
-    """What a fork is told. Descriptors come with it: first those of the fork itself, then those of the program.
+    """The message to a fork. Descriptors come with the message: the fork's own first, then those of the program.
 
     The fork's own are the placeholder's output, the placeholder's input (which the program holds as long as it runs),
     and, with a control group, that group's ``cgroup.procs``.

@@ -57,7 +57,7 @@ class ControlRoutes:
         self._kernel_failure = kernel_failure
 
     def app(self) -> Starlette:
-        """Return the ASGI application. It is served last, so that its first answer means that all is served."""
+        """Return the ASGI application. The program serves it last: its first answer means that everything is served."""
         handlers = {
             PREPARE: self._prepare,
             INIT: self._init,

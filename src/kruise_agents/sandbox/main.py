@@ -54,7 +54,7 @@ def begin(arguments: ProgramArguments) -> None:
     _apply_limits(arguments.limits)
     if arguments.several_users:
         become_root_of_sandbox(arguments.home)
-    # Every program started here inherits these, and a manager under nohup ignores signals that a terminal needs.
+    # Every program started here inherits these settings. A manager under nohup ignores signals that a terminal needs.
     os.umask(0o022)
     _allow_many_descriptors()
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
@@ -64,7 +64,7 @@ def begin(arguments: ProgramArguments) -> None:
 def run(arguments: ProgramArguments, kernel: WaitingKernel | None = None) -> int:
     """Run until SIGTERM, with a fork that can become the first kernel, if there is one. Returns the exit code."""
     # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
-    # Made here, so that with an init process of our own it goes also when the program had to be killed.
+    # Made here, so that an init process of our own also removes the folder when the program had to be killed.
     with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:
         program = functools.partial(_run, arguments, Path(kernels), kernel)
         return supervise(program) if arguments.own_init else program()
@@ -99,7 +99,7 @@ async def _serve(arguments: ProgramArguments, state: SandboxState, kernels: Path
     servers = [Server(envd.app, _listeners(descriptors.envd, ENVD_PORT, isolated=isolated))]
     interpreter = None
     if descriptors.code_interpreter is not None:
-        # Only sandboxes that have one pay for the import.
+        # Imported here, because not every sandbox has a code interpreter.
         from .code_interpreter import CodeInterpreter
 
         interpreter = CodeInterpreter(state, kernels, kernel)

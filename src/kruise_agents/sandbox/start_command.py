@@ -1,4 +1,4 @@
-"""The start command of a template. It runs from the beginning, and the sandbox is ready when a check passes."""
+"""The start command of a template, which runs from the beginning, and the check that tells when it is ready."""
 
 from __future__ import annotations
 

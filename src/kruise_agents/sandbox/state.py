@@ -28,7 +28,7 @@ class SandboxState:
     python: Path
     """The interpreter for kernels and for ``python`` on ``PATH``."""
     several_users: bool = False
-    """Whether this program is root among several users. If not, everything runs as the one user that it is."""
+    """Whether this program is root among several users. If not, everything runs as this program's own user."""
     memory: int | None = None
     """Bytes of memory for all programs together; None: as much as the machine has."""
     disk: int | None = None

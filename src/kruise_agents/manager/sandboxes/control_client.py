@@ -29,7 +29,7 @@ from .sockets import connect
 
 START_SECONDS = 30
 CLAIM_SECONDS = 5
-"""For a pooled sandbox, where everything runs. It answers in milliseconds, on a busy machine in a second."""
+"""For a pooled sandbox, which answers in milliseconds, and on a busy machine in a second."""
 ANSWER_SECONDS = 30
 MEASURE_SECONDS = 3
 

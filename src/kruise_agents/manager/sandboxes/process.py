@@ -72,7 +72,7 @@ class SandboxProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the program was launched or found, and has not ended."""
+        """True from the program's launch, or its find, to its end."""
         return self._process is not None and self._process.alive
 
     async def fill(self, files: Path) -> None:
@@ -217,7 +217,7 @@ class SandboxProcess:
 
     def _launch(self, *, fresh: bool) -> None:
         if self._child is not None:
-            self._child.poll()  # of a program before this one, which ended by itself
+            self._child.poll()  # reaps an earlier program that ended by itself
         names = [CONTROL_SOCKET, RELAY_SOCKET, *(SERVED_PORTS[port] for port in sorted(self._served_ports))]
         listeners = {name: listen(self.layout.sockets, name) for name in names}
         parent_pipe, self._parent_pipe = os.pipe()
@@ -236,7 +236,7 @@ class SandboxProcess:
             try:
                 self._hold(ProcessHandle.of(launched.first_pid or launched.process.pid))
             except ProcessLookupError:
-                self._hold(ProcessHandle.of(launched.process.pid))  # our child: there until it is reaped
+                self._hold(ProcessHandle.of(launched.process.pid))  # our own child exists until it is reaped
         finally:
             os.close(parent_pipe)
             for listener in listeners.values():

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler knows about a call besides the message."""
+    """The facts about a call besides the message."""
 
     headers: Headers
     deadline: float | None

@@ -27,7 +27,7 @@ _WORDS = {
 
 
 class Message(Fields):
-    """One message. A field of the wrong type raises :class:`FieldError`, answered with ``invalid_argument``."""
+    """A message. A field of the wrong type raises :class:`FieldError`, answered with ``invalid_argument``."""
 
     __slots__ = ()
 

@@ -30,7 +30,7 @@ def supervise(run: Callable[[], int]) -> int:
     check(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "becoming the reaper")
     child = os.fork()
     if child == 0:
-        # Without its supervisor the program ends too, and takes along what it has started.
+        # Without its supervisor the program ends too, with everything that it has started.
         check(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0), "ending with the parent")
         code = run()
         _end_descendants()

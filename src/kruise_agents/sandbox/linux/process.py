@@ -25,7 +25,7 @@ def set_process_name(name: str) -> None:
 
 def close_all_but(kept: Collection[int]) -> None:
     """Close all descriptors but ``kept``."""
-    # Not os.closerange: where Python was built for old systems it tries every number up to the limit.
+    # Not os.closerange: a Python that was built for old systems tries every number up to the limit.
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
         if int(name) not in kept:
             with contextlib.suppress(OSError):  # the descriptor that listed them

@@ -44,7 +44,7 @@ def become_root_of_sandbox(home: Path) -> None:
         if folder.name not in _MACHINES:
             _give(folder, 0, whole=True, leave=home)
     _give(home, USER_ID, whole=True)
-    # Allow one more namespace, the inner one. The limit also counts namespaces that would be made in that one.
+    # Allow one more namespace. The limit also counts the namespaces that would be made in the inner one.
     _NESTED_NAMESPACES.write_text("1", encoding="ascii")
     _LOWEST_OPEN_PORT.write_text("0", encoding="ascii")
     _enter()

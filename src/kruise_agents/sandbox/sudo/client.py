@@ -1,6 +1,6 @@
-"""The ``sudo`` command of a sandbox. It asks the sandbox's program, which is root, to start the command.
+"""The ``sudo`` command of a sandbox, which asks the sandbox's program to start a command as root.
 
-It is started with ``-I -S`` and uses the standard library only, because every call pays for what it imports. Where a
+This program runs with ``-I -S`` and uses the standard library only, because every call pays for its imports. Where a
 sandbox has one user, nobody listens, and the command is executed as it is.
 """
 
@@ -94,7 +94,7 @@ def _execute(request: dict[str, Any]) -> NoReturn:
     try:
         if request["folder"]:
             os.chdir(request["folder"])
-        os.execvpe(command[0], command, {**os.environ, **request["variables"]})  # noqa: S606 - what it is for
+        os.execvpe(command[0], command, {**os.environ, **request["variables"]})  # noqa: S606 - the purpose of sudo
     except OSError as error:
         sys.stderr.write(f"sudo: {command[0]}: {'command not found' if error.errno == 2 else error.strerror}\n")
         sys.exit(1)
@@ -133,7 +133,7 @@ class _Session:
         return self._wait()
 
     def _send(self, files: list[int]) -> None:
-        # In a file of its own: arguments and variables may be longer than what fits into one message.
+        # In a file of its own: arguments and variables may be too long for one message.
         payload = os.memfd_create("request")
         os.write(payload, json.dumps(self._request).encode(errors="surrogateescape"))
         here = os.open(".", os.O_PATH)
@@ -149,7 +149,7 @@ class _Session:
             return code
         before = termios.tcgetattr(0)
         try:
-            tty.setraw(0, termios.TCSADRAIN)  # keeps what was typed already
+            tty.setraw(0, termios.TCSADRAIN)  # keeps the input that was typed already
             return self._relay(self._operated_by)
         finally:
             termios.tcsetattr(0, termios.TCSADRAIN, before)

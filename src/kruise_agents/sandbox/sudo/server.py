@@ -23,7 +23,7 @@ from .client import SOCKET, login_command
 
 _GROUP = "sudo"
 _FILES = 5
-# Opening a terminal by its name makes it the controlling one of a new session.
+# Opening a terminal by its name makes it the controlling terminal of a new session.
 _IN_TERMINAL = ("/bin/sh", "-c", 'exec 3<>"$0"; exec 3>&-; exec "$@"')
 
 
@@ -114,13 +114,13 @@ class SudoServer:
                 raise ValueError("the terminal is not its own")
             user.own(standard[0])
             command = [*_IN_TERMINAL, terminal, *command]
-        where = request["folder"] or (str(user.home) if request["login"] else f"/proc/self/fd/{folder}")
+        cwd = request["folder"] or (str(user.home) if request["login"] else f"/proc/self/fd/{folder}")
         try:
             return start_as(
                 user,
                 command,
                 env=self._environment(request, user, caller),
-                cwd=where,
+                cwd=cwd,
                 stdin=standard[0],
                 stdout=standard[1],
                 stderr=standard[2],
@@ -129,7 +129,7 @@ class SudoServer:
                 umask=0o022,
             )
         except FileNotFoundError as error:
-            missing = "no such folder" if error.filename == where else "command not found"
+            missing = "no such folder" if error.filename == cwd else "command not found"
             raise _RefusedError(f"{error.filename}: {missing}") from None
         except OSError as error:
             raise _RefusedError(f"{error.filename or command[0]}: {error.strerror}") from None

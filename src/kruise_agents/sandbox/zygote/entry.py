@@ -51,7 +51,7 @@ def enter(connection: int) -> ForkOrder:
 
     The processes between the zygote and that process end here.
     """
-    # Until it arrives, the fork does not end with the sandbox. The process that arrives is a child and has no alarm.
+    # Until a fork arrives, the sandbox's end does not end it. The process that arrives is a child and has no alarm.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(_ON_THE_WAY_SECONDS)
     request, received = _receive(connection)
@@ -75,7 +75,7 @@ def enter(connection: int) -> ForkOrder:
     libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     os.environ.clear()
     os.environ.update(order.environment)
-    time.tzset()  # /etc may be another one
+    time.tzset()  # the sandbox may have another /etc
     return order
 
 

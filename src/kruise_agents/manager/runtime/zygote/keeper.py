@@ -1,4 +1,4 @@
-"""The keeper of a manager's zygote: it makes the first one, and another one when that has ended."""
+"""The keeper of a manager's zygote, which makes the first zygote, and another one when that has ended."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ZygoteKeeper:
         threading.Thread(target=self._fill_again, name="zygote", daemon=True).start()
 
     def _fill_again(self) -> None:
-        # This thread comes from one that has just taken the processors of a single sandbox.
+        # The thread that started this one may have been limited to the processors of a single sandbox.
         os.sched_setaffinity(0, self._processors)
         self._fill()
         if self._zygote is None:
