@@ -34,12 +34,12 @@ class Runtime(ABC):
 
     @property
     def file_owners(self) -> FileOwners | None:
-        """The owners of sandbox files on the host. None: the manager itself cannot reach all the files."""
+        """The owners of sandbox files on the host, or None if the manager itself cannot reach all the files."""
         return FileOwners()
 
     @abstractmethod
     def check(self) -> None:
-        """Find out how this runtime works on this machine, or raise a RuntimeUnavailableError. Called once, first."""
+        """Find out how this runtime works here. Called first; raises RuntimeUnavailableError if it cannot."""
 
     def open(self) -> None:  # noqa: B027 - most runtimes need nothing
         """Prepare for many launches. Optional; called once after :meth:`check`, may take a second."""
@@ -53,11 +53,11 @@ class Runtime(ABC):
         fill_home(layout.home)
 
     def try_rootfs(self, folder: Path) -> None:
-        """Test the system folders of a root file system with the manager's Python; an OSError says what to do."""
+        """Test the system folders of a root file system with the manager's Python. A failure raises an OSError."""
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        """Adapt a prepared file tree to ``rootfs`` and copy its other folders; return the paths that are unreadable."""
+        """Fit a file tree to the system folders of ``rootfs``, and copy its others. Return the unreadable paths."""
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Runtime(ABC):
         return tree_size(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
-        """Copy a folder of sandboxes as it is. ``target`` must not exist; after an OSError, a part of it may."""
+        """Copy a folder with owners, modes and links. ``target`` must not exist; an OSError may leave a part of it."""
 
         def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -77,7 +77,7 @@ class Runtime(ABC):
         await run_copy(start, copy_command(source, target))
 
     def stopped_processes(self, first_pid: int) -> tuple[int, ...]:
-        """Return the processes of a running sandbox that are stopped already, if :meth:`thaw` needs to know them."""
+        """Return the stopped processes of a running sandbox, which :meth:`thaw` has to leave stopped."""
         return stopped_in(first_pid, spare_root=self._spares_first)
 
     async def freeze(self, first_pid: int) -> None:
@@ -89,7 +89,7 @@ class Runtime(ABC):
         continue_tree(first_pid, stopped)
 
     def cleanup(self, layout: Layout) -> None:  # noqa: B027 - most runtimes have nothing to do
-        """Release what a sandbox's processes needed; called when all of them have ended."""
+        """Release the resources of a sandbox after all its processes have ended."""
 
     @property
     def _spares_first(self) -> bool:

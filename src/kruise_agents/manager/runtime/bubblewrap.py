@@ -29,8 +29,8 @@ from .limits.limits import ResourceLimits
 from .pause import freezer
 from .pause.freezer import Freezer, group_of
 from .rootfs.carried_python import CarriedPython, places
-from .rootfs.custom import lay_under
-from .rootfs.python import aim_home, program_arguments, readable_folders
+from .rootfs.custom import copy_missing
+from .rootfs.python import program_arguments, readable_folders, set_home_python
 from .rootfs.skeleton import fill_root
 from .zygote.keeper import ZygoteKeeper
 from .zygote.launch import make_zygote, start_fork
@@ -91,8 +91,8 @@ class BubblewrapRuntime(Runtime):
         fill_root(layout.rootfs, readable_folders())
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        aim_home(layout.home, places())
-        return lay_under(rootfs, layout.rootfs)
+        set_home_python(layout.home, places())
+        return copy_missing(rootfs, layout.rootfs)
 
     def launch(self, launch: Launch) -> Launched:
         layout = launch.layout

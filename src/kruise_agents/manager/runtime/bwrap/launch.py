@@ -89,7 +89,7 @@ def run(options: Sequence[str], command: Sequence[str], identities: Identities |
 
 
 def wait_for(launched: Launched, name: str) -> int:
-    """Wait for a short command and return its exit code; a command that takes too long is ended with an OSError."""
+    """Wait for a short command and return its exit code; a command that takes too long raises an OSError."""
     try:
         return launched.process.wait(_RUN_SECONDS)
     except subprocess.TimeoutExpired:

@@ -24,7 +24,7 @@ _PATH_OFFSETS = {
 
 
 def make_mount_points(layout: Layout) -> None:
-    """Make the folders on which a sandbox's volumes are mounted; a link or a file in the way is an OSError."""
+    """Make the folders on which a sandbox's volumes are mounted. A link or a file in the way raises an OSError."""
     for mount in layout.mounts:
         folder = os.open(layout.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for name in mount.target.strip("/").split("/"):

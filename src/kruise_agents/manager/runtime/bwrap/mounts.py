@@ -31,7 +31,7 @@ def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
     yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - its own
     yield from _kernel_settings_mounts()
     # Programs look up processors. Nothing else of /sys is mounted: it holds the host's control groups.
-    yield from _way_to(_PROCESSORS)
+    yield from _parent_folders(_PROCESSORS)
     yield from ("--ro-bind-try", str(_PROCESSORS), str(_PROCESSORS))
     if several_users:
         for setting in _OWN_SETTINGS:
@@ -53,24 +53,24 @@ def program_mounts(system: Path | None = None) -> Iterator[str]:
 def own_mounts() -> Iterator[str]:
     """Yield the options for the host's public settings and the manager's Python, at the same places as on the host."""
     for path in bound_from_host():
-        yield from _way_to(Path(path))
+        yield from _parent_folders(Path(path))
         yield from ("--ro-bind-try", path, path)
     folders = readable_folders()
     for folder in folders:
-        yield from _way_to(folder)
+        yield from _parent_folders(folder)
         yield from ("--ro-bind", str(folder), str(folder))
     # The interpreter of a virtual environment may be a chain of links. The folders on the way are not mounted whole.
     link = Path(sys.executable)
     while link.is_symlink():
         target = Path(os.path.normpath(link.parent / link.readlink()))
         if not any(link.is_relative_to(folder) for folder in (*folders, Path("/usr"))):
-            yield from _way_to(link)
+            yield from _parent_folders(link)
             yield from ("--symlink", str(target), str(link))
         link = target
 
 
-def covers(layout: Layout) -> Iterator[str]:
-    """Yield the mounts over single files; the sources are not in the file tree, where hostile code may have been."""
+def file_mounts(layout: Layout) -> Iterator[str]:
+    """Yield the mounts over single files. Their sources lie outside the file tree, out of reach of hostile code."""
     files = {"ld.so.preload": ("", _PRELOADED)}
     if (sudo := _place_of_sudo(layout.system)) is not None:
         files["sudo"] = sudo_script(own_places() if layout.system is None else places()), sudo
@@ -100,7 +100,7 @@ def _place_of_sudo(system: Path | None) -> Path | None:
     return _REAL_SUDO if real.is_file() and not real.is_symlink() else None
 
 
-def _way_to(mounted: Path) -> Iterator[str]:
+def _parent_folders(mounted: Path) -> Iterator[str]:
     # The folders above a mount, open to every user: by default bwrap makes them for their owner only.
     for folder in reversed(mounted.parents[:-1]):
         yield from ("--perms", "0755", "--dir", str(folder))

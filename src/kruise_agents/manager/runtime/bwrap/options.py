@@ -8,7 +8,7 @@ from ..files.layout import SYSTEM_PATH, USERNAME, Layout
 from ..limits.limits import MIB, Limits
 from ..rootfs.carried_python import CarriedPython
 from .mount_points import make_mount_points, refuse_links
-from .mounts import covers, machine_mounts, own_mounts, program_mounts
+from .mounts import file_mounts, machine_mounts, own_mounts, program_mounts
 
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
@@ -31,7 +31,7 @@ def sandbox_options(layout: Layout, limits: Limits, carried: CarriedPython | Non
     make_mount_points(layout)
     for mount in layout.mounts:
         options += ["--bind", str(mount.source), mount.target]
-    options += covers(layout)
+    options += file_mounts(layout)
     refuse_links(layout.rootfs, options)
     return options
 

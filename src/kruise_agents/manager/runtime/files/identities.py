@@ -27,10 +27,10 @@ class NoIdentitiesError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identities:
-    """The IDs of the outer of a sandbox's two user namespaces.
+    """The IDs of a sandbox's outer user namespace.
 
-    In the outer namespace, 0 is the manager's own user, who alone may reach the mounted folders, and the range begins
-    at 1. The inner namespace, where everything runs, has only the range: nothing in a sandbox is the manager's user.
+    There, 0 is the manager's own user, who alone may reach the mounted folders, and the range begins at 1. The inner
+    user namespace, where everything runs, has only the range: nothing in a sandbox is the manager's user.
     """
 
     uid_start: int

@@ -1,7 +1,7 @@
 """Limits by control groups (cgroup v2), where a part of their tree has been delegated to the manager.
 
-It has been below ``systemd-run --user --scope -p Delegate=yes``, in a unit with ``Delegate=yes``, and in containers
-that own their tree. Source of the rules: the kernel's ``cgroup-v2.rst``.
+Examples are ``systemd-run --user --scope -p Delegate=yes``, units with ``Delegate=yes``, and containers that own their
+tree. The rules come from the kernel's ``cgroup-v2.rst``.
 """
 
 from __future__ import annotations

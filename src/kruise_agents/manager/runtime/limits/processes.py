@@ -41,7 +41,7 @@ class Processes:
             self._children[process.parent].append(process.pid)
 
     def family(self, root: int) -> list[Process]:
-        """Return a process and its descendants. For the first process of a pid namespace, these are all in it."""
+        """Return a process and its descendants: all of a pid namespace, if the process is its first."""
         found, waiting = [], [root]
         while waiting:
             pid = waiting.pop()

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class WatchedSandbox:
-    """A sandbox and what the watchdog knows of it."""
+    """A sandbox with its limits and measurements."""
 
     name: str
     root: int  # the first process

@@ -26,13 +26,13 @@ _REMOVED = (errno.ENOENT, errno.ENODEV)
 
 @dataclass(frozen=True, slots=True)
 class Freezer:
-    """The group in which each sandbox gets its own group."""
+    """The parent group of the groups of all sandboxes."""
 
     parent: Path
 
     @classmethod
     def find(cls) -> Self | None:
-        """Return a freezer that was tried out, or None if no group can be made and frozen."""
+        """Return a freezer, or None if groups cannot be made and frozen; this is tried with a process."""
         mount = _unified_mount()
         if mount is None:
             return None

@@ -19,7 +19,7 @@ def stopped_in(root: int, *, spare_root: bool) -> tuple[int, ...]:
 
 
 def stop_tree(root: int, *, spare_root: bool) -> None:
-    """Stop every process in the tree of ``root``, or all below it if the root has to serve the manager meanwhile."""
+    """Stop every process in the tree of ``root``. With ``spare_root``, the root itself keeps running."""
     stopped: set[int] = set()
     while running := [pid for pid in _tree(root, spare_root=spare_root) if pid not in stopped]:
         for pid in running:

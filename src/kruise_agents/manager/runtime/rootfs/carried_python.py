@@ -34,7 +34,7 @@ exec {folder}/libraries/{loader} --library-path {folder}/libraries --argv0 "$0" 
 
 
 class CarriedPython:
-    """The folder with the manager's Python, made below ``folder``. It stays: sandboxes outlive their manager."""
+    """The folder with the manager's Python, made below ``folder`` and kept, because sandboxes outlive their manager."""
 
     def __init__(self, folder: Path) -> None:
         self._mounts = dict(_mounts())

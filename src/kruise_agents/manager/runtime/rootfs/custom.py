@@ -32,8 +32,8 @@ def copied(rootfs: Path) -> Iterator[Path]:
                 yield from (Path(folder) / child for child in sorted([*folders, *files]))
 
 
-def lay_under(rootfs: Path, target: Path) -> list[Path]:
-    """Copy the paths that ``target`` does not have, and the accounts; return the paths that cannot be read."""
+def copy_missing(rootfs: Path, target: Path) -> list[Path]:
+    """Copy what ``target`` does not have, add the accounts, and return the paths that cannot be read."""
     left_out: list[Path] = []
     for name in _names(rootfs):
         if name not in _NOT_COPIED:

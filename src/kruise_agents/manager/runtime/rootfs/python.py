@@ -115,10 +115,10 @@ def fill_home(home: Path) -> None:
     No content depends on the path of the home, which can be moved, copied or mounted elsewhere.
     """
     fill_login_files(home)
-    aim_home(home, own_places())
+    set_home_python(home, own_places())
 
 
-def aim_home(home: Path, python: PythonPlaces) -> None:
+def set_home_python(home: Path, python: PythonPlaces) -> None:
     """Make a home use this Python: replace its ``sudo`` and its virtual environment."""
     local = home / ".local"
     make_environment(local, python)
