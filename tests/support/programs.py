@@ -61,7 +61,7 @@ patch_e2b()
 """A template in which the patch was the first to import the SDK."""
 
 _LOOP = """
-import json, os, sys, types, warnings
+import json, os, sys, traceback, types, warnings
 
 for line in sys.stdin:
     order = json.loads(line)
@@ -83,7 +83,15 @@ os.environ.update(order["environment"])
 warnings.simplefilter(os.environ.get("PYTHONWARNINGS", "default"))
 sys.argv = ["-c", *order["arguments"]]
 main = sys.modules["__main__"] = types.ModuleType("__main__")
-exec(compile(order["program"], "<string>", "exec"), vars(main))
+try:
+    exec(compile(order["program"], "<string>", "exec"), vars(main))
+    code = 0
+except BaseException:
+    traceback.print_exc()
+    code = 1
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(code)  # to take the SDK apart would take longer than most programs
 """
 
 
