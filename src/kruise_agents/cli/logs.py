@@ -44,6 +44,13 @@ def start_logging(level: str, log_format: str) -> None:
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, getattr(logging, level.upper())))
 
 
+def announce(line: str, log_format: str) -> None:
+    """Write a line for the operator to standard error, whatever the level of the log is."""
+    if log_format == "json":
+        line = JsonFormatter().format(logging.LogRecord(__name__, logging.INFO, "", 0, line, (), None))
+    print(line, file=sys.stderr, flush=True)
+
+
 class JsonFormatter(logging.Formatter):
     """Formats each record as one JSON object on a line of its own.
 

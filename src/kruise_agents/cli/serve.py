@@ -21,7 +21,7 @@ from ..manager.sandboxes.recovery import Found
 from ..manager.settings import Settings, declarations, from_values
 from ..protocol.domains import parse_domain
 from . import EXIT_RUNTIME, EXIT_USAGE
-from .logs import LOG_OPTIONS, start_logging
+from .logs import LOG_OPTIONS, announce, start_logging
 from .options import click_option, environment_variables
 
 OPTIONS = (*declarations(), *LOG_OPTIONS)
@@ -59,7 +59,7 @@ def serve(**values: Any) -> None:
     start_logging(values["log_level"], values["log_format"])
     share_memory_between_threads()
     try:
-        asyncio.run(_serve(*_settings(values)))
+        asyncio.run(_serve(*_settings(values), values["log_format"]))
     except RuntimeUnavailableError as error:
         _fail(error, EXIT_RUNTIME)
     except KruiseAgentsError as error:
@@ -85,7 +85,7 @@ def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
     return Settings(**chosen), new_key
 
 
-async def _serve(settings: Settings, new_key: str | None) -> None:
+async def _serve(settings: Settings, new_key: str | None, log_format: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
@@ -93,7 +93,7 @@ async def _serve(settings: Settings, new_key: str | None) -> None:
         numbers.append(signal.SIGHUP)  # the terminal was closed, and nohup did not say to ignore that
     for number in numbers:
         loop.add_signal_handler(number, stop.set)
-    async with Manager(settings, tell=lambda line: click.echo(line, err=True)) as manager:
+    async with Manager(settings, tell=lambda line: announce(line, log_format)) as manager:
         click.echo(_greeting(settings, manager, new_key))
         await stop.wait()
         click.echo("\nleaving sandboxes as they are ..." if settings.keep else "\nending all sandboxes ...")

@@ -311,6 +311,16 @@ def test_an_error_is_one_json_object_with_its_traceback_and_the_id_of_its_reques
     assert error["exception"].endswith("RuntimeError: broken on purpose")
 
 
+@pytest.mark.needs("namespaces")
+def test_what_a_start_announces_is_json_too_and_shown_at_every_level(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("internet = true\n")
+    options = ("--templates", str(tmp_path), "--no-internet", "--log-format", "json", "--log-level", "error")
+    with running_manager(tmp_path, *options) as manager:
+        (line,) = log_of(manager)
+    assert line["level"] == "info"
+    assert "'internet = true' has no effect" in line["message"]
+
+
 @pytest.mark.live
 def test_text_is_the_format_unless_another_one_is_asked_for(tmp_path: Path) -> None:
     with running_manager(tmp_path) as manager:
