@@ -117,11 +117,11 @@ class Execution:
                 kernel = self._kernel = await self._context.kernel()
                 await self._run_in(kernel)
             except KernelEndedError:
-                await self._say(UNEXPECTED_END if self._context.removed else CONTEXT_RESTARTING)
-                await self._say(END)
+                await self._send(UNEXPECTED_END if self._context.removed else CONTEXT_RESTARTING)
+                await self._send(END)
             except (KernelError, ContextNotFoundError) as error:
-                await self._say({**UNEXPECTED_END, "traceback": str(error)})
-                await self._say(END)
+                await self._send({**UNEXPECTED_END, "traceback": str(error)})
+                await self._send(END)
             finally:
                 if self._interrupts is not None:
                     self._interrupts.cancel()
@@ -133,10 +133,10 @@ class Execution:
         problem = problem or await self._set(kernel, self._variables)
         try:
             if problem is not None:
-                await self._say(problem)
+                await self._send(problem)
             elif not self._abandoned:
                 await self._stream(kernel)
-            await self._say(END)
+            await self._send(END)
         finally:
             # After the last line, so that only the next execution waits for this.
             await self._set(kernel, restoration(self._variables, base))
@@ -171,10 +171,10 @@ class Execution:
 
     async def _pass_on(self, message: Message) -> None:
         for line in self._transcript.lines(message):
-            await self._say(line)
+            await self._send(line)
         self._interrupt_if_abandoned()
 
-    async def _say(self, line: Line) -> None:
+    async def _send(self, line: Line) -> None:
         if self._write is not None and not self._abandoned and not self._ended:
             self._ended = line is END
             await self._write(line)

@@ -61,7 +61,7 @@ class Replies:
             self._queue.get_nowait()
             self._queue.task_done()
 
-    def cut(self) -> None:
+    def stop(self) -> None:
         """Drop unread messages and end: the kernel was stopped on purpose."""
         self.discard()
         self._queue.put_nowait(None)
@@ -154,7 +154,7 @@ class Kernel:
         Some kernels cannot always be interrupted. The second interrupt of a request kills such a kernel, so that the
         context becomes usable again.
         """
-        if self._interrupted and self.spec.replaced_when_deaf:
+        if self._interrupted and self.spec.kill_on_second_interrupt:
             self._process.signal(SIGKILL)
         elif self.spec.interrupt == "signal":
             self._process.signal(SIGINT)
@@ -172,7 +172,7 @@ class Kernel:
         """
         self._stopped = True
         if self._replies is not None:
-            self._replies.cut()
+            self._replies.stop()
         if grace and not self.ended.is_set():
             self.interrupt()
             control = self._connected("control", zmq.DEALER)

@@ -49,7 +49,7 @@ class KernelSpec:
     transport: Literal["ipc", "tcp"] = "ipc"
     interrupt: Literal["signal", "message"] = "signal"
     # Kill a kernel that does not follow an interrupt. If False, the interrupt is repeated.
-    replaced_when_deaf: bool = False
+    kill_on_second_interrupt: bool = False
     # The kernel waits while nobody reads its output. If False, it drops output, and is stopped to prevent this.
     output_blocks: bool = False
     assignment: Assignment | None = None  # source that changes environment variables; None: not possible
@@ -69,7 +69,7 @@ class Languages:
             command=(*python.command, "--kernel", BASH_CLASS),
             assignment=environment.bash_assignment,
             # A second interrupt while the kernel waits for the prompt would make it lose track of its shell.
-            replaced_when_deaf=True,
+            kill_on_second_interrupt=True,
         )
         self._folders = (
             home / ".local/share/jupyter/kernels",
@@ -97,7 +97,7 @@ class Languages:
                 transport="tcp",
                 interrupt="message",
                 # Deno (2.9) cannot interrupt code that awaits.
-                replaced_when_deaf=True,
+                kill_on_second_interrupt=True,
                 assignment=environment.javascript_assignment,
                 mark=_deno_mark,
                 preparation=_NODE_LIKE,
@@ -138,7 +138,7 @@ def _installed(language: str, file: Path, description: dict[str, Any]) -> Kernel
         # Not every kernel supports ipc.
         transport="tcp",
         interrupt="message" if by_message else "signal",
-        replaced_when_deaf=by_message,
+        kill_on_second_interrupt=by_message,
         assignment=_ASSIGNMENTS.get(language),
     )
 

@@ -22,7 +22,7 @@ from .errors import HttpError, error_response
 Operation = Literal["read", "write"]
 
 # Routes that need no token, or that check a signature by themselves.
-_FREE = {(method, path) for method in ("GET", "HEAD") for path in ("/health", "/files")} | {("POST", "/files")}
+_WITHOUT_TOKEN = {(method, path) for method in ("GET", "HEAD") for path in ("/health", "/files")} | {("POST", "/files")}
 _MESSAGE = "unauthorized access, please provide a valid access token or method signing if supported"
 
 
@@ -35,7 +35,7 @@ class AccessTokenMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = self._state.access_token
-        if token and scope["type"] == "http" and (scope["method"], scope["path"]) not in _FREE:
+        if token and scope["type"] == "http" and (scope["method"], scope["path"]) not in _WITHOUT_TOKEN:
             header = Headers(scope=scope).get(ACCESS_TOKEN_HEADER, "")
             if not _same(header, token):
                 await error_response(401, _MESSAGE)(scope, receive, send)

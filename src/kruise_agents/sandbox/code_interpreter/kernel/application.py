@@ -60,11 +60,11 @@ def main(arguments: Sequence[str]) -> None:
         application.initialize(["-f", options.connection_file])
     application.session.pack = surrogates.tolerant(application.session.pack)
     if application.shell is not None:
-        furnish(application.shell)
+        extend_shell(application.shell)
     application.start()
 
 
-def furnish(shell: Any) -> None:
+def extend_shell(shell: Any) -> None:
     """Give Python's shell the features of the template."""
     # exit() and quit() call this, and in a sandbox the kernel goes on. There is no subclass for it, because programs
     # recognise a kernel by the name of the shell's class.

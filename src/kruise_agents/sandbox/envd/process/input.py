@@ -38,9 +38,9 @@ class Input:
     async def close(self) -> None:
         """Close the input after the writes under way; the process sees the end of file."""
         async with self._lock:
-            self.cut()
+            self.close_now()
 
-    def cut(self) -> None:
+    def close_now(self) -> None:
         """Close at once; waiting writes fail."""
         if self._closed:
             return

@@ -233,7 +233,7 @@ class Process:
     def _close_descriptors(self) -> None:
         for writer in (self.stdin, self.terminal):
             if writer is not None:
-                writer.cut()
+                writer.close_now()
         if self._terminal_descriptor is not None:
             os.close(self._terminal_descriptor)
             self._terminal_descriptor = None
