@@ -47,12 +47,7 @@ class SecretStore:
         return next((row for row in self.all(owner) if row.id == reference or row.name in names), None)
 
     def make(self, owner: str, name: str, value: str, metadata: Mapping[str, str]) -> SecretRow:
-        """Store a new secret, as version 1.
-
-        Raises:
-            SecretNameTakenError: The owner uses the name already.
-            TooManySecretsError: The owner has :data:`MOST_OF_A_KEY` secrets.
-        """
+        """Store a new secret, as version 1. The name must be free, and the owner may have :data:`MOST_OF_A_KEY`."""
         rows = self.all(owner)
         if any(row.name == name for row in rows):
             raise SecretNameTakenError(f"there is a secret '{name}' already; update it instead")

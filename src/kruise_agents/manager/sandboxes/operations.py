@@ -173,11 +173,7 @@ class Operations:
 
     @_operation(Event.PAUSE, needs=State.RUNNING)
     async def copy_files(self, sandbox: Sandbox, target: Path) -> None:
-        """Copy the file tree of a running sandbox to a new folder. The sandbox is frozen meanwhile.
-
-        Raises:
-            NoSpaceError, OSError: The copy failed; a part of it may be left.
-        """
+        """Copy the file tree of a running sandbox, which is frozen meanwhile. A failed copy may leave a part of it."""
         sandbox.stopped_before = sandbox.process.stopped_processes()
         # Clients see a running, slow sandbox. If the manager ends now, the next manager must know that it is frozen.
         self._records.save_as(sandbox, State.PAUSING)
@@ -226,11 +222,8 @@ class Operations:
     async def resume(self, sandbox: Sandbox, seconds: float, *, memory: bool = True) -> bool:
         """Resume a paused sandbox for ``seconds``; let a running sandbox live at least that long.
 
-        After an error the sandbox is paused as before. Without ``memory`` it boots from its files, even if its
-        processes were kept.
-
-        Returns:
-            Whether the sandbox was paused.
+        After an error the sandbox is paused as before. Without ``memory`` the sandbox boots from its files, even if
+        its processes were kept. Return whether the sandbox was paused.
         """
         if sandbox.state is not State.PAUSED:
             await self.extend(sandbox, seconds)

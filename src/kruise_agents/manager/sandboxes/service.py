@@ -149,11 +149,7 @@ class SandboxService:
         self.operations.adopt(sandbox)
 
     async def close(self, *, keep: bool = False) -> None:
-        """Refuse further creates, and end all sandboxes.
-
-        Args:
-            keep: End only sandboxes that are starting. All others go on without a manager.
-        """
+        """Refuse further creates, and end all sandboxes; with ``keep`` only those that are starting."""
         self._closing = True
         await self.pools.close()
         present = [sandbox for sandbox in self._known.values() if not sandbox.state.ending]

@@ -129,11 +129,7 @@ class Snapshots:
     ) -> list[Sandbox | BaseException]:
         """Create sandboxes with the files, variables, metadata and network rules of a running sandbox, which goes on.
 
-        Args:
-            seconds: How long the forks live.
-
-        Returns:
-            Each fork, or the error of its create.
+        The forks live for ``seconds``. Return each fork, or the error of its create.
         """
         variables = await self._sandboxes.operations.read_variables(sandbox)
         for name in INTERNAL_VARIABLES:

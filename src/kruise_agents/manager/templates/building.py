@@ -75,10 +75,7 @@ class Builder:
         self._tell = tell
 
     async def build(self, files: Iterable[TemplateFile]) -> dict[str, Path]:
-        """Prepare the trees that templates need, and remove trees that no template needs.
-
-        Returns:
-            The trees by the name of the template.
+        """Prepare the trees that templates need, remove all others, and return them by the name of the template.
 
         Raises:
             ConfigurationError: A tree cannot be prepared; the message names the file and the reason.

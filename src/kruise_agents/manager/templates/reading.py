@@ -51,10 +51,7 @@ class TemplateFile:
 
 
 def read_templates(folder: Path, limits: Limits) -> list[TemplateFile]:
-    """Read every ``*.toml`` file in ``folder``, sorted by name.
-
-    Args:
-        limits: The limits of templates that do not set them.
+    """Read every ``*.toml`` file in ``folder``, sorted by name. Templates without limits get ``limits``.
 
     Raises:
         ConfigurationError: Something is wrong. The message has a line for each problem, in all files.

@@ -125,12 +125,7 @@ class Volumes:
             )
 
     async def make(self, name: str, owner: str) -> VolumeRow:
-        """Create an empty volume that belongs to the default user of sandboxes.
-
-        Raises:
-            NameTakenError: The owner uses the name already.
-            NoSpaceError, OSError: The volume could not be created.
-        """
+        """Create an empty volume that belongs to the default user of sandboxes. The name must be free."""
         if self.find(owner, name=name) is not None:
             raise NameTakenError(f"Volume with name '{name}' already exists")
         row = VolumeRow("v" + secrets.token_hex(10), owner, name, time.time())
@@ -143,10 +138,9 @@ class Volumes:
         return row
 
     async def remove(self, volume: VolumeRow) -> None:
-        """Remove a volume with its files.
+        """Remove a volume with its files, unless sandboxes have it mounted.
 
         Raises:
-            VolumeUsedError: Sandboxes have the volume mounted.
             NoSpaceError: The disk is still full without the files. The volume is empty then.
         """
         if volume.id in self._mounted():
