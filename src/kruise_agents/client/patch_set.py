@@ -54,7 +54,7 @@ class Slot:
         return code is not None and code.co_filename == self.original.__code__.co_filename
 
     def is_current(self) -> bool:
-        """Return whether a program that imports the owner now still gets the patched one."""
+        """Return whether a program that imports the owner now gets this patched object."""
         if not isinstance(self.owner, type):
             return sys.modules.get(self.owner.__name__) is self.owner and not self.is_reloaded()
         return vars(sys.modules.get(self.owner.__module__, sys)).get(self.owner.__name__) is self.owner
@@ -85,9 +85,8 @@ class Patch:
     def close(self) -> None:
         """Close this handle; closing twice is harmless.
 
-        Afterwards the newest handle that is still open decides. Closing the last one restores the SDK. Do not use
-        objects that were built while patched after that: URLs that they have computed stay private, the others
-        become native.
+        Afterwards the newest open handle decides. Closing the last handle restores the SDK; after that, do not use
+        objects that were built while patched: some of their URLs stay private, the others become native.
 
         Raises:
             PatchConflictError: other code replaced a patched place later. Nothing was changed; undo that first, then

@@ -62,7 +62,7 @@ class Bridge:
             return (yield from self._bridge(request, older))
         feature = misread(request.method, path, private=self._path.endswith("/kruise/api"))
         if feature is not None:
-            undecided = yield from self._make_sure(request, feature)
+            undecided = yield from self._refuse_on_v1(request, feature)
             if undecided is not None:
                 return undecided
         return (yield request)
@@ -107,10 +107,10 @@ class Bridge:
             extensions=request.extensions,
         )
 
-    def _make_sure(
+    def _refuse_on_v1(
         self, request: httpx.Request, feature: str
     ) -> Generator[httpx.Request, httpx.Response, httpx.Response | None]:
-        """Refuse a call that an older manager would misread; give an answer for the SDK if that stays unknown."""
+        """Raise ``UnsupportedByManagerError`` for an older manager; give the probe's response if that is 429 or 5xx."""
         known = self._known.get(self._api)
         doubt = ""
         if known is None:

@@ -91,7 +91,7 @@ def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[...
 
 
 def wrap_call_of_object(original: Any) -> Any:
-    """Replace ``connect``, ``pause`` and ``beta_pause`` of an object, which ignore its options up to e2b 2.16.0."""
+    """Replace a method of an object that ignores the object's own options (up to e2b 2.16.0)."""
     method = original.method
 
     @functools.wraps(method)
@@ -136,7 +136,7 @@ def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
-    """Return options that keep bound values from a call for another domain; None would mean "as bound"."""
+    """Return empty options in place of bound values, for a call to another domain; None would mean "as bound"."""
     if not bound or not given.get("domain"):
         return {}
     config = importlib.import_module("e2b.connection_config").ConnectionConfig
@@ -151,7 +151,7 @@ def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder:
 
 
 def _make_own(domain: str | None, make: Callable[[], Any]) -> Any:
-    """Return the configuration of a client, list or volume; None when it belongs to no domain, and so to any."""
+    """Return the configuration of a client, list or volume, or None without a domain."""
     try:
         return make()
     except ConfigurationError:

@@ -1,4 +1,4 @@
-"""Settings of the address patch: those in force, and those that each configuration is marked with."""
+"""Settings of the address patch: the current settings, and the settings that mark a configuration."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def wrap_jupyter_url(original: property) -> property:
 
 
 def wrap_stream_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``_VNCServer.get_url`` of the desktop, whose scheme is always https in the SDK, in two places."""
+    """Replace ``_VNCServer.get_url`` of the desktop, whose scheme is always https in the SDK."""
 
     def private(server: Any, url: str) -> str:
         config = getattr(server, _VNC_DESKTOP).connection_config

@@ -34,7 +34,7 @@ class SandboxHeaders(dict[str, str]):
 
 
 def wrap_sandbox(original: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``Sandbox.__init__``: make the holder before the clients, and add it to the clients as a hook."""
+    """Replace ``Sandbox.__init__``: make the holder before the clients, which then call the holder as a hook."""
     return _wrap_init(original, lambda sandbox, state: SyncTokens(state, lambda: fetch(sandbox)))
 
 
@@ -93,11 +93,7 @@ def refresh_traffic_access_token(self: Any, force: bool = False) -> TrafficAcces
     """Return the sandbox's traffic access token, refreshed first when due.
 
     Args:
-        force: fetch a new token now, regardless of the schedule. When that fails, the old token is returned while
-            valid.
-
-    Returns:
-        The token, a string whose ``expires_at`` is its end.
+        force: fetch a new token regardless of the schedule; if that fails, return the old token while valid.
 
     Raises:
         TrafficAccessTokenExpired: there is no valid token.
