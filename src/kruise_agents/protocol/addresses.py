@@ -67,11 +67,7 @@ class WireAddress:
 
 
 def check_port(port: int) -> int:
-    """Return ``port`` if it can be a TCP port.
-
-    Raises:
-        PortError: The port is outside 1 ... 65535.
-    """
+    """Return ``port`` if it can be a TCP port, or raise PortError."""
     if not 1 <= port <= MAX_PORT:
         raise PortError(port)
     return port

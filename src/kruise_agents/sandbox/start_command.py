@@ -31,8 +31,7 @@ class NotReadyError(Exception):
 async def run_start_command(state: SandboxState, command: str, ready: ReadyCheck | None) -> None:
     """Start a template's start command, and return when ``ready`` passes. The command goes on after that.
 
-    Raises:
-        NotReadyError: The command ended with an error, or the check did not pass in time. The command is ended.
+    If the command fails, or the check does not pass in time, the command is ended and NotReadyError raised.
     """
     with tempfile.TemporaryFile() as output:
         programs = _Programs(state)

@@ -19,27 +19,17 @@ class SandboxState:
     the sandbox to somebody, and may set them again.
     """
 
-    username: str
-    """The default user, whom programs run as where no other is named (``user``)."""
-    home: Path
-    """The default user's home, an absolute path. Relative paths and ``~`` lead below it."""
-    path: str
-    """``PATH`` of every program."""
-    python: Path
-    """The interpreter for kernels and for ``python`` on ``PATH``."""
-    several_users: bool = False
-    """Whether this program is root among several users. If not, everything runs as this program's own user."""
-    memory: int | None = None
-    """Bytes of memory for all programs together; None: as much as the machine has."""
-    disk: int | None = None
-    """Bytes for all files; None: as much as the machine has."""
-    own_folders: Sequence[Path] = ()
-    """The folders of the sandbox's files, to be measured, none within another; empty: home alone."""
+    username: str  # the default user, whom programs run as where no other is named
+    home: Path  # of the default user, absolute; relative paths and ~ lead below it
+    path: str  # PATH of every program
+    python: Path  # the interpreter for kernels and for python on PATH
+    several_users: bool = False  # this program is root among several users; if not, everything runs as its own user
+    memory: int | None = None  # bytes for all programs together; None: as much as the machine has
+    disk: int | None = None  # bytes for all files; None: as much as the machine has
+    own_folders: Sequence[Path] = ()  # the folders to be measured, none within another; empty: home alone
 
-    access_token: str | None = None
-    """The token that ``X-Access-Token`` must equal; None: envd asks for none."""
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """The sandbox's environment variables: those of the create call, then the internal ones."""
+    access_token: str | None = None  # what X-Access-Token must equal; None: envd asks for none
+    variables: Mapping[str, str] = field(default_factory=dict)  # those of the create call, then the internal ones
     _killed: dict[int, str] = field(default_factory=dict)
 
     def note_kill(self, pid: int, reason: str) -> None:

@@ -50,12 +50,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _request(arguments: list[str]) -> dict[str, Any]:
-    """Return what to ask the sandbox's program for.
-
-    Raises:
-        getopt.GetoptError: A flag lacks its value.
-        ValueError: A flag is not supported, or there is no command.
-    """
+    """Return what to ask the sandbox's program for. Raises GetoptError or ValueError for a wrong command line."""
     try:
         options, command = getopt.getopt(arguments, _FLAGS)
     except getopt.GetoptError as error:

@@ -40,8 +40,6 @@ class Zygote:
             sandbox can open the file that the sandbox's program runs from.
         namespace: A descriptor of that mount's namespace; owned.
 
-    Raises:
-        ZygoteError: The process could not be started.
     """
 
     def __init__(self, interpreter: int, namespace: int) -> None:
@@ -93,7 +91,6 @@ class Zygote:
         """Let a fork enter a sandbox and become its program. Returns when the zygote has forked.
 
         Args:
-            first_pid: The sandbox's first process.
             group: A descriptor of the sandbox's ``cgroup.procs``, open for writing.
             own: Descriptors for the fork itself, see :class:`.protocol.control.ForkRequest`.
             handed: Descriptors for the program, by the numbers that they are to have there.
