@@ -39,7 +39,6 @@ class Zygote:
         interpreter: An open descriptor of Python's binary, through a mount that nobody can write to: everybody in a
             sandbox can open the file that the sandbox's program runs from.
         namespace: A descriptor of that mount's namespace; owned.
-
     """
 
     def __init__(self, interpreter: int, namespace: int) -> None:
