@@ -13,7 +13,7 @@ import e2b.sandbox.main
 import pytest
 from packaging.version import Version
 
-from kruise_agents.client import installed_sdk as compat
+from kruise_agents.client import installed_sdk
 from kruise_agents.client.addresses.table import TARGETS
 from kruise_agents.client.installed_sdk import WINDOWS, Window
 from kruise_agents.client.seams import Place
@@ -26,10 +26,10 @@ Config = e2b.ConnectionConfig
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let a package be of another version."""
-    real = compat.installed_release
+    real = installed_sdk.installed_release
 
     def pretend(package: str, version: str) -> None:
-        monkeypatch.setattr(compat, "installed_release", lambda name: version if name == package else real(name))
+        monkeypatch.setattr(installed_sdk, "installed_release", lambda name: version if name == package else real(name))
 
     return pretend
 
@@ -48,8 +48,8 @@ def newer_than_tested(monkeypatch: pytest.MonkeyPatch) -> str:
     """Let the installed e2b be newer than the window, and give what is said about it."""
     window = Window("e2b", "2.0.0", "2.7.9")
     others = [other for other in WINDOWS if other.package != "e2b"]
-    monkeypatch.setattr(compat, "WINDOWS", (window, *others))
-    monkeypatch.setattr(compat, "_warned_about", set())
+    monkeypatch.setattr(installed_sdk, "WINDOWS", (window, *others))
+    monkeypatch.setattr(installed_sdk, "_warned_about", set())
     return f"e2b {importlib.metadata.version('e2b')} (tested: 2.0.0 ... 2.7.9)"
 
 
@@ -164,7 +164,7 @@ def test_a_package_without_metadata_is_refused(monkeypatch: pytest.MonkeyPatch) 
     def nothing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(compat, "installed_release", nothing)
+    monkeypatch.setattr(installed_sdk, "installed_release", nothing)
     assert "e2b is there but has no package metadata" in refuse()
 
 

@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from kruise_agents.client import patch_set as patchset
+from kruise_agents.client import patch_set
 from kruise_agents.client.addresses.patch import ADDRESS_PATCH
 from kruise_agents.client.addresses.table import ADDRESSES
 from kruise_agents.client.installed_sdk import WINDOWS, import_sdk, installed_targets
@@ -353,13 +353,13 @@ def test_d30_a_failure_half_way_leaves_a_half(monkeypatch: pytest.MonkeyPatch) -
     for number in range(len(before)):
         filled = iter(range(len(before)))
 
-        def fill(slot: patchset.Slot, number: int = number, filled: Iterator[int] = filled) -> None:
+        def fill(slot: patch_set.Slot, number: int = number, filled: Iterator[int] = filled) -> None:
             if next(filled) == number:
                 raise RuntimeError("injected")
             setattr(slot.owner, slot.attribute, slot.replacement)
 
         with monkeypatch.context() as patched:
-            patched.setattr(patchset.Slot, "fill", fill)
+            patched.setattr(patch_set.Slot, "fill", fill)
             with pytest.raises(RuntimeError, match="injected"):
                 patch_e2b()
         assert all(vars(owner)[name] is value for owner, name, value in before)

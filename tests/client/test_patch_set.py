@@ -13,7 +13,7 @@ from typing import Any
 import e2b
 import pytest
 
-from kruise_agents.client import patch_set as patchset
+from kruise_agents.client import patch_set
 from kruise_agents.client.addresses.patch import ADDRESS_PATCH
 from kruise_agents.client.addresses.table import ADDRESSES
 from kruise_agents.client.installed_sdk import Owner, import_sdk, installed_targets
@@ -145,11 +145,11 @@ def test_dropping_a_handle_keeps_the_patch() -> None:
 def test_a_fault_at_any_target_restores_all_of_them(after_write: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     classes = owners()
     before = contents(classes)
-    fill = patchset.Slot.fill
+    fill = patch_set.Slot.fill
     for broken in range(len(classes)):
         writes = iter(range(len(classes)))
 
-        def failing(slot: patchset.Slot, broken: int = broken, writes: Any = writes) -> None:
+        def failing(slot: patch_set.Slot, broken: int = broken, writes: Any = writes) -> None:
             fails = next(writes) == broken
             if after_write or not fails:
                 fill(slot)
@@ -157,7 +157,7 @@ def test_a_fault_at_any_target_restores_all_of_them(after_write: bool, monkeypat
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(patchset.Slot, "fill", failing)
+            patched.setattr(patch_set.Slot, "fill", failing)
             with pytest.raises(KeyboardInterrupt):
                 patch_e2b()
         assert_untouched(before, classes)

@@ -19,10 +19,10 @@ import e2b
 import pytest
 from e2b.sandbox.main import SandboxBase
 
-from kruise_agents.client.addresses import table as targets
-from kruise_agents.client.traffic_token import table as traffic_targets
+from kruise_agents.client.addresses.table import ADDRESSES
 from kruise_agents.client.traffic_token.refresh import refresh_base
 from kruise_agents.client.traffic_token.sandboxes import tokens_of
+from kruise_agents.client.traffic_token.table import TRAFFIC_TOKENS
 from kruise_agents.errors import KruiseAgentsError
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.patch_traffic_token import (
@@ -436,7 +436,7 @@ def test_the_tables_of_the_two_patches_have_no_target_in_common() -> None:
     def places(targets: Any) -> set[tuple[str, str, str]]:
         return {(target.place.module, target.place.owner, target.place.attribute) for target in targets}
 
-    assert places(traffic_targets.TARGETS).isdisjoint(places(targets.TARGETS))
+    assert places(TRAFFIC_TOKENS.targets).isdisjoint(places(ADDRESSES.targets))
 
 
 @pytest.mark.parametrize("cls", [*SYNC, *ASYNC], ids=class_name)
