@@ -83,10 +83,6 @@ def installed_targets(versions: dict[str, Version], table: Table) -> list[Instal
 
     An SDK that is newer than the tested window and still fits causes one :class:`UntestedSDKWarning`.
 
-    Args:
-        versions: the result of :func:`import_sdk`.
-        table: the places of one patch.
-
     Raises:
         UnsupportedSDKError: a place differs from what the patch expects.
     """

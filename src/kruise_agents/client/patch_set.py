@@ -121,9 +121,7 @@ if hasattr(os, "register_at_fork"):
 class PatchSet(Generic[Settings]):
     """Patch of one table, with its open handles. Several sets are independent if their tables share no target.
 
-    Args:
-        table: the places; they are applied in this order and undone in the reverse order.
-        put_in_force: called with the settings of the newest open handle, and with None when there is none.
+    ``put_in_force`` is called with the settings of the newest open handle, and with None without an open handle.
     """
 
     def __init__(self, table: Table, put_in_force: Callable[[Settings | None], None] = lambda _: None) -> None:

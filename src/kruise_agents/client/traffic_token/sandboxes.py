@@ -90,13 +90,9 @@ def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def refresh_traffic_access_token(self: Any, force: bool = False) -> TrafficAccessToken:
-    """Return the sandbox's traffic access token, refreshed first when due.
+    """Return the sandbox's traffic access token, refreshed first when due or with ``force``.
 
-    Args:
-        force: fetch a new token regardless of the schedule; if that fails, return the old token while valid.
-
-    Raises:
-        TrafficAccessTokenExpired: there is no valid token.
+    If a forced refresh fails, the old token is returned while valid.
     """
     tokens = _tokens_of_object(self)
     return tokens.refresh(force) if isinstance(tokens, SyncTokens) else TrafficAccessToken("")

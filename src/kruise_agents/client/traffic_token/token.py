@@ -56,11 +56,6 @@ class TokenState:
 
     A token is *managed* when it is a JWT, or when the sandbox is known to need a token. Without a token, and with an
     opaque one, the SDK does what it does unpatched.
-
-    Args:
-        token: the token in the answer to a create.
-        clock: returns seconds since the epoch.
-        jitter: returns a number from 0 up to 1.
     """
 
     def __init__(
@@ -97,11 +92,7 @@ class TokenState:
             self._managed = ManagedToken("")
 
     def to_send(self) -> str | None:
-        """Return the token to send now, :data:`SEND_NONE`, or None to leave the choice to the SDK.
-
-        Raises:
-            TrafficAccessTokenExpired: there is no valid token.
-        """
+        """Return the token to send now, :data:`SEND_NONE`, or None to leave the choice to the SDK."""
         managed = self._managed
         if managed is None:
             return None
