@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["main"]
+from .exit_codes import EXIT_USAGE
 
-EXIT_USAGE = 2
-"""A setting cannot work, and nothing was started. click uses this code too."""
-EXIT_RUNTIME = 3
-"""Sandboxes cannot be isolated on this machine as asked."""
+__all__ = ["main"]
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from ..manager.manager import Manager
 from ..manager.sandboxes.recovery import Found
 from ..manager.settings import Settings, declarations, from_values
 from ..protocol.domains import parse_domain
-from . import EXIT_RUNTIME, EXIT_USAGE
+from .exit_codes import EXIT_RUNTIME, EXIT_USAGE
 from .logs import LOG_OPTIONS, announce, start_logging
 from .options import click_option, environment_variables
 
@@ -144,7 +144,7 @@ def _client_address(scheme: str, host: str | None, port: int) -> str:
 
 
 def share_memory_between_threads() -> None:
-    """Let all threads of this process allocate from one arena; call this before there are any.
+    """Make all threads of this process allocate from one arena; call this before there are any.
 
     glibc gives each thread an arena of its own and keeps what is freed there. Now and then Python moves its table of
     interned names, about a megabyte, in whichever thread runs; in the end every thread would hold one or two megabytes

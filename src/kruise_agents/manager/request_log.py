@@ -62,7 +62,7 @@ class RequestRecord:
         return record
 
     def make_current(self) -> None:
-        """Let error bodies and log lines of the running task carry this request's id."""
+        """Make error bodies and log lines of the running task carry this request's id."""
         _current.set(self)
 
     def answered(self, message: Any) -> Any:

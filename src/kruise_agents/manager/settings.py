@@ -20,7 +20,7 @@ _VARIABLE_PREFIX = "KRUISE_AGENTS_"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """How people set a value: an option of ``serve`` or an environment variable.
+    """The two ways to set a value: an option of ``serve`` and an environment variable.
 
     Args:
         name: The option, such as ``--port``.

@@ -20,7 +20,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Exchange:
-    """One request and its response on a stream of their own.
+    """A request and its response on a stream of their own.
 
     Sending and receiving are independent, so that a response can begin before the request's body has ended. Sending
     raises ``h11.LocalProtocolError`` for what cannot be written as HTTP; receiving raises ``h11.RemoteProtocolError``

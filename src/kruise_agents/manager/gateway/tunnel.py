@@ -21,7 +21,7 @@ AFTER_EOF_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Stream:
-    """One end of a tunnel."""
+    """An end of a tunnel."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter

@@ -142,7 +142,7 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def extend(self, sandbox: Sandbox, seconds: float) -> None:
-        """Let a running sandbox live at least ``seconds`` from now; never shorten its life."""
+        """Move the end time of a running sandbox to at least ``seconds`` from now; never bring it forward."""
         left = seconds_until(sandbox.end_at)
         if left is not None and left < seconds:
             await self.set_timeout(sandbox, seconds)

@@ -156,7 +156,7 @@ class SandboxProcess:
             raise NoAnswerError(f"the sandbox cannot be paused: {error}") from error
 
     def thaw(self, stopped: Collection[int]) -> None:
-        """Let all processes go on, except ``stopped``."""
+        """Continue all processes except ``stopped``."""
         try:
             self._runtime.thaw(self._living(), stopped)
         except OSError as error:

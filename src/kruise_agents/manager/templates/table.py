@@ -1,4 +1,4 @@
-"""One TOML table, read key by key; every complaint names the file, the line and the value that belongs there."""
+"""A TOML table, read key by key; every complaint names the file, the line and the value that belongs there."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class WaitingKernel:
         return self._orders is not None and _VARIABLES.issuperset(environment)
 
     def become(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path, output: int) -> ForkedProcess:
-        """Let the fork become the process of a command that writes to ``output``; raise OSError if it has ended."""
+        """Turn the fork into a command that writes to ``output``; raise OSError if the fork has ended."""
         assert self._orders is not None
         order = {"command": list(command), "environment": dict(environment), "cwd": str(cwd)}
         with self._orders:

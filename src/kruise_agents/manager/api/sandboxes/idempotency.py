@@ -1,4 +1,4 @@
-"""One sandbox for one ``Idempotency-Key``, however often its create arrives.
+"""Creates with an ``Idempotency-Key``: repeated creates with the same key get the same sandbox.
 
 Proxies between client and manager may answer a create with 429, 502, 503 or 504, and e2b 2.60.0 and later then repeat
 the create. With the header (``idempotency_key=`` from e2b 2.61.0 on; ``patch_e2b`` adds one) the repetition gets the

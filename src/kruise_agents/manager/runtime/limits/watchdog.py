@@ -59,7 +59,7 @@ class WatchedSandbox:
 
     @property
     def refused(self) -> bool:
-        """Whether its programs may not write."""
+        """Return True while the programs of the sandbox may not write."""
         return any(folder.refused_at is not None for folder in self.folders)
 
     def is_root_of(self, family: list[Process]) -> bool:

@@ -87,7 +87,7 @@ class Zygote:
     def fork(
         self, order: ForkOrder, first_pid: int, group: int | None, own: Sequence[int], handed: Mapping[int, int]
     ) -> None:
-        """Let a fork enter a sandbox and become its program. Returns when the zygote has forked.
+        """Fork a process that enters a sandbox and becomes its program. Return when the zygote has forked.
 
         Args:
             group: A descriptor of the sandbox's ``cgroup.procs``, open for writing.
