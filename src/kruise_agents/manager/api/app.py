@@ -62,12 +62,13 @@ def create_api(
         v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
     """
     routes = [
-        *HealthRoutes(health).routes(),
-        *unsupported_routes(),
+        # Paths are compared in this order. Metrics come before sandboxes, whose ids would match "metrics".
         *MetricsRoutes(sandboxes, usage).routes(),
-        *LogRoutes(sandboxes).routes(),
         *CreateRoutes(sandboxes, templates, snapshots, volumes, keys).routes(),
         *SandboxRoutes(sandboxes, v1_only=v1_only).routes(),
+        *HealthRoutes(health).routes(),
+        *unsupported_routes(),
+        *LogRoutes(sandboxes).routes(),
         *NetworkRoutes(sandboxes).routes(),
         *SnapshotRoutes(snapshots, sandboxes, templates, keys).routes(),
         *TemplateRoutes(templates, snapshots).routes(),

@@ -25,7 +25,7 @@ _ID_LENGTH = 20
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """The life span of a sandbox, and what happens at its end. Times are in seconds; the names are stored with each sandbox."""
+    """The life span of a sandbox, in seconds, and what happens at its end. The names are stored with each sandbox."""
 
     seconds: float  # until its end time, from the moment it is ready; at least as long after traffic resumed it
     never_ends: bool = False  # whatever is asked later
