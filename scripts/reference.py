@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kruise_agents.cli import EXIT_RUNTIME, EXIT_USAGE
+from kruise_agents.cli.exit_codes import EXIT_RUNTIME, EXIT_USAGE
 from kruise_agents.cli.serve import OPTIONS
 from kruise_agents.manager.settings import Declaration
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kruise_agents.cli import EXIT_RUNTIME, EXIT_USAGE
+from kruise_agents.cli.exit_codes import EXIT_RUNTIME, EXIT_USAGE
 from kruise_agents.cli.serve import serve
 from kruise_agents.manager.runtime.limits import cgroups as control_groups
 from support.managers import available_runtime, running_manager
