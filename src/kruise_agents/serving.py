@@ -43,7 +43,6 @@ class Server(uvicorn.Server):
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start to serve, and return when connections are accepted."""
         self._task = asyncio.create_task(self.serve(sockets=self._bound))
         ready = asyncio.create_task(self._ready.wait())
         try:

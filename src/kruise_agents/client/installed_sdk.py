@@ -49,7 +49,7 @@ _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Paramet
 
 
 Owner = type | types.ModuleType
-"""Class of a place, or its module for a global name."""
+"""Owner of a place: its class, or its module for a global name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,7 @@ class InstalledTarget:
 
 
 def import_sdk(table: Table) -> dict[str, Version]:
-    """Import every module that has a place in ``table``, and return the versions of the installed packages.
-
-    Raises:
-        UnsupportedSDKError: ``e2b`` is missing, or a package is older than its window.
-    """
+    """Import every module of ``table``; return the packages' versions, or raise ``UnsupportedSDKError``."""
     versions = {window.package: version for window in WINDOWS if (version := _installed_version(window)) is not None}
     if E2B not in versions:
         raise UnsupportedSDKError("the package e2b is not installed; pip install e2b")
@@ -81,10 +77,8 @@ def import_sdk(table: Table) -> dict[str, Version]:
 def installed_targets(versions: dict[str, Version], table: Table) -> list[InstalledTarget]:
     """Check every place of ``table``, whose patch must not be applied, and return the targets in their order.
 
-    An SDK that is newer than the tested window and still fits causes one :class:`UntestedSDKWarning`.
-
-    Raises:
-        UnsupportedSDKError: a place differs from what the patch expects.
+    A wrong place raises ``UnsupportedSDKError``. An SDK that is newer than the tested window and still fits causes one
+    :class:`UntestedSDKWarning`.
     """
     owners: dict[Place, Owner] = {}
     drifts = []

@@ -46,7 +46,6 @@ class Slot:
         return current is not self.replacement and current is not self.original and not self.is_reloaded()
 
     def is_reloaded(self) -> bool:
-        """Return whether a reload of the module put the SDK's own function back in place of the replacement."""
         current = self.current
         if isinstance(self.owner, type) or current is self.replacement or current is self.original:
             return False
@@ -54,7 +53,6 @@ class Slot:
         return code is not None and code.co_filename == self.original.__code__.co_filename
 
     def is_current(self) -> bool:
-        """Return whether a program that imports the owner now gets this patched object."""
         if not isinstance(self.owner, type):
             return sys.modules.get(self.owner.__name__) is self.owner and not self.is_reloaded()
         return vars(sys.modules.get(self.owner.__module__, sys)).get(self.owner.__name__) is self.owner
@@ -66,10 +64,7 @@ class Slot:
 
 
 class Patch:
-    """Handle of one call of ``patch_e2b`` or ``patch_traffic_access_token``; also a context manager.
-
-    Calls nest, and the last close restores the SDK. Dropping a handle does not close it.
-    """
+    """Handle of one patch call, and a context manager. Only closing the handle undoes the call; dropping it does not."""
 
     def __init__(self, patch_set: PatchSet[Any], settings: object) -> None:
         self._patch_set = patch_set
@@ -86,11 +81,8 @@ class Patch:
         """Close this handle; closing twice is harmless.
 
         Afterwards the newest open handle decides. Closing the last handle restores the SDK; after that, do not use
-        objects that were built while patched: some of their URLs stay private, the others become native.
-
-        Raises:
-            PatchConflictError: other code replaced a patched place later. Nothing was changed; undo that first, then
-                close again.
+        objects that were built while patched: some of their URLs stay private, the others become native. If other code
+        replaced a patched place later, ``PatchConflictError`` is raised, and nothing changes until that is undone.
         """
         self._patch_set.close(self)
 
@@ -138,11 +130,7 @@ class PatchSet(Generic[Settings]):
         return any(other is handle for other, _ in self._handles)
 
     def open(self, settings: Settings) -> Patch:
-        """Patch the SDK, or change the settings of a patched SDK, until the returned handle is closed.
-
-        Raises:
-            UnsupportedSDKError: the SDK differs from what the table expects; nothing was changed.
-        """
+        """Patch the SDK, or change its settings, until the handle is closed; may raise ``UnsupportedSDKError``."""
         handle = Patch(self, settings)
         # Before taking the lock: the import waits for import locks, whose holder may be waiting for this lock.
         versions = import_sdk(self._table)

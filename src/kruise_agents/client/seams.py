@@ -40,7 +40,6 @@ class Signature:
     complete: bool = False
 
     def shown(self, *, of_method: bool) -> str:
-        """Return the parameters as an error message shows them."""
         optional = [f"[{name}]" for name in self.optional]
         others = [] if self.complete else ["..."]
         return f"({', '.join([*(['self'] if of_method else []), *self.names, *optional, *others])})"
@@ -84,7 +83,6 @@ class Table:
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """Return every place that has to be as expected."""
         return (*(target.place for target in self.targets), *self.relied_on)
 
 
@@ -112,10 +110,7 @@ def wrap_getter(original: property, change: Callable[[Any, Any], Any]) -> proper
 
 
 def bind_call(signature: inspect.Signature, /, *args: Any, **kwargs: Any) -> inspect.BoundArguments | None:
-    """Return the arguments of a call by name, or None for a wrong call, which the SDK itself should refuse.
-
-    The SDK's ``TypeError`` names the function; an error of ``Signature.bind`` does not.
-    """
+    """Return a call's arguments by name, or None for a wrong call: the SDK's own ``TypeError`` names the function."""
     try:
         return signature.bind(*args, **kwargs)
     except TypeError:

@@ -27,7 +27,6 @@ from .runtime.files.identities import Identities
 
 _SECRETS = ("secret", "traffic-token-key.pem", "tls")
 _Rows = dict[str, dict[str, tuple[object, ...]]]
-"""The rows by their folder, by kind."""
 _WHOLE = {
     # A sandbox that was resumed and paused again has another start time.
     "sandboxes": "SELECT id, started_at FROM sandboxes WHERE state = 'paused'",
@@ -42,10 +41,7 @@ _FORGET_OTHERS = {
 
 
 def back_up(state_dir: Path, target: Path) -> None:
-    """Copy a state folder, whether a manager uses it or not.
-
-    Args:
-        target: The new folder, which must not exist.
+    """Copy a state folder, whether a manager uses it or not, to the new folder ``target``.
 
     Raises:
         ConfigurationError: One of the two folders cannot be used.
@@ -102,14 +98,12 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy a file or folder with owners, extended attributes and links. Return the error, or an empty string."""
     command = ["cp", "--archive", "--reflink=auto", "--", str(source), str(target)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stderr.strip() or f"cp ended with code {done.returncode}"
 
 
 def _owners() -> Identities | None:
-    """Return the IDs that a manager of this user gives files to; None: its own, or this user is root."""
     if os.geteuid() == 0:
         return None
     try:

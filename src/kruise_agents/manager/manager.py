@@ -165,7 +165,6 @@ class Manager:
         self._serving = True
 
     def _check_settings(self) -> tuple[list[TemplateFile], Runtime, Egress]:
-        """Check everything that can be checked before anything is touched."""
         settings = self._settings
         check_uvicorn()
         files = read_templates(settings.templates, settings.limits) if settings.templates is not None else []
@@ -236,10 +235,7 @@ async def _finish(work: Awaitable[T]) -> T:
 
 
 def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
-    """Return the facts that ``GET /health`` tells anybody, without a key.
-
-    The reason for a single user is left out, because it may name a folder.
-    """
+    """Return the facts for ``GET /health``, which needs no key. The reason for a single user could reveal a folder."""
     users = "one" if runtime.one_user_because else "several"
     internet = (egress.carrier or "none") if runtime.own_network else "the machine's"
     return {

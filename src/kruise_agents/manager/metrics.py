@@ -21,7 +21,6 @@ _SHOWN_STATES = [state for state in State if state is not State.GONE]
 
 Labels = Mapping[str, str]
 Sample = tuple[str, Labels, float]
-"""A suffix of the family's name, labels, and a value."""
 
 
 @dataclass(slots=True)
@@ -59,7 +58,6 @@ class Metrics:
     """By who answered (``api``, ``gateway`` or ``manager``) and status."""
 
     def families(self) -> Iterator[str]:
-        """Return the lines of each metric."""
         failed: list[Sample] = [("", {}, self.failed_creates)]
         yield _family("sandbox_create_failures_total", "counter", "Sandboxes that did not start.", failed)
         times = [
@@ -84,7 +82,6 @@ class MetricsPage:
         self._pools = pools
 
     def response(self) -> Response:
-        """Return the page as of now."""
         states = Counter(self._states())
         samples = [("", {"state": str(state)}, states[state]) for state in _SHOWN_STATES]
         sandboxes = _family("sandboxes", "gauge", "Sandboxes, by state.", samples)

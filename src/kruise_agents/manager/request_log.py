@@ -46,7 +46,6 @@ class RequestRecord:
 
     @classmethod
     def begin(cls, scope: Any) -> RequestRecord:
-        """Make the record of a request, and let the request carry the record's id."""
         request_id = _chosen_id(scope["headers"])
         if request_id is None:
             request_id = new_request_id()
@@ -57,12 +56,10 @@ class RequestRecord:
 
     @classmethod
     def of(cls, scope: Any) -> RequestRecord:
-        """Return the record of the request that has this scope."""
         record: RequestRecord = scope["state"]["request"]
         return record
 
     def make_current(self) -> None:
-        """Make error bodies and log lines of the running task carry this request's id."""
         _current.set(self)
 
     def answered(self, message: Any) -> Any:
@@ -74,11 +71,9 @@ class RequestRecord:
 
     @property
     def logged(self) -> bool:
-        """Return whether the log takes the line."""
         return logger.isEnabledFor(logging.INFO)
 
     def write(self) -> None:
-        """Log the line of this request."""
         if not self.logged:
             return
         milliseconds = round((time.perf_counter() - self._started) * 1000, 1)
@@ -107,7 +102,7 @@ class RequestRecord:
 
 
 def current_request_id() -> str | None:
-    """Return the id of the request that the running task serves, or None."""
+    """Return the id of the request that the running task serves."""
     record = _current.get()
     # Tasks that a request has started, such as timers, inherit its context and outlive it.
     return record.id if record is not None and record.open else None

@@ -52,7 +52,6 @@ class Option:
 
     @property
     def variable(self) -> str:
-        """The environment variable, such as ``KRUISE_AGENTS_PORT``."""
         return _VARIABLE_PREFIX + self.name.removeprefix("--").replace("-", "_").upper()
 
 
@@ -67,7 +66,6 @@ class Declaration:
 
     @property
     def parameter(self) -> str:
-        """The name of the option's own value."""
         return self.option.part or self.name
 
 
@@ -75,8 +73,8 @@ class Declaration:
 class Settings:
     """The settings of one manager.
 
-    What the first of the API keys owns stays its own when that key changes. With ``tls`` and no ``certificate`` the
-    manager makes a certificate.
+    The first API key keeps what it owns when its value changes. With ``tls`` and no
+    ``certificate`` the manager makes a certificate.
     """
 
     state_dir: Annotated[
@@ -225,11 +223,7 @@ def declarations() -> Iterator[Declaration]:
 
 
 def from_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Return fields of :class:`Settings` from the options' own values; those without a value are left out.
-
-    Args:
-        values: The value of each option, by :attr:`Declaration.parameter`.
-    """
+    """Return fields of :class:`Settings` from values by :attr:`Declaration.parameter`; fields may be missing."""
     found: dict[str, Any] = {}
     parts: dict[str, int] = {}
     for declaration in declarations():

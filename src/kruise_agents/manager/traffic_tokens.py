@@ -50,12 +50,8 @@ class TrafficToken:
 class TrafficTokens:
     """The issuer and verifier of one manager's tokens. Every token stays valid until its own expiry.
 
-    The key is made with the first token, because that imports cryptography that most managers never need.
-
-    Args:
-        validity: Seconds from issue to expiry.
-        clock_skew: The tolerance for the times of a token, in seconds.
-        key_file: Where the key is kept, readable for the current user only; None: in memory.
+    The key is made with the first token, because that imports cryptography that most managers never need. The key is
+    kept in ``key_file``, readable for the current user only, or in memory. Times are in seconds.
     """
 
     def __init__(
@@ -71,7 +67,6 @@ class TrafficTokens:
         self._key_file = key_file
 
     def issue(self, sandbox_id: str, sandbox_uid: str) -> TrafficToken:
-        """Return a new token for a sandbox."""
         import jwt  # 0.15 s
 
         issued = int(self._clock())

@@ -36,7 +36,6 @@ class Exchange:
 
     @classmethod
     async def on(cls, connection: socket.socket) -> Exchange:
-        """Return an exchange that owns a connected socket."""
         return cls(*await asyncio.open_connection(sock=connection, limit=_CHUNK))
 
     async def send_head(self, method: str, target: bytes, headers: Headers) -> None:
@@ -120,8 +119,7 @@ async def exchange(
 ) -> tuple[int, bytes]:
     """Send one small JSON request on a connected socket, and return the status and the body of the answer.
 
-    Raises:
-        OSError: The other side went away, does not speak HTTP, or answers with more than 4 MiB.
+    Raises OSError if the other side went away, does not speak HTTP, or answers with more than 4 MiB.
     """
     call = await Exchange.on(connection)
     try:

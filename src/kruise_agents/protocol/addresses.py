@@ -31,11 +31,7 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SandboxTarget:
-    """A path at a port of a sandbox.
-
-    The application in the sandbox sees ``path``, which begins with ``/`` and has the query, not decoded and not
-    normalised.
-    """
+    """A path at a port of a sandbox. It begins with ``/`` and has the query, not decoded and not normalised."""
 
     sandbox_id: str
     port: int
@@ -44,10 +40,9 @@ class SandboxTarget:
 
 @dataclass(frozen=True, slots=True)
 class ApiTarget:
-    """A route of the API.
+    """A route of the API: its path with the query and without any prefix, for example ``/sandboxes``.
 
-    ``path`` is the route with its query and without any prefix, for example ``/sandboxes``. ``private`` says whether
-    the request came through ``/kruise/api``, which decides how the reply names the domain.
+    A ``private`` request came through ``/kruise/api``, which decides how the reply names the domain.
     """
 
     path: str = "/"
@@ -59,7 +54,7 @@ Target: TypeAlias = SandboxTarget | ApiTarget
 
 @dataclass(frozen=True, slots=True)
 class WireAddress:
-    """The parts of a request on the wire: the authority (``Host``), the request target and the routing headers."""
+    """The parts of a request on the wire that name its target; ``authority`` is ``Host``."""
 
     authority: str
     target: str
@@ -119,18 +114,12 @@ def build(target: Target, domain: str, shape: Shape = Shape.PRIVATE) -> WireAddr
 
 
 def is_private_path(target: str) -> bool:
-    """Return True if the first path segment of a request target is exactly ``kruise``.
-
-    OpenKruise's manager compares the string prefix instead. Here ``/kruised`` stays an application's own path.
-    """
+    """Return whether the first path segment is exactly ``kruise``; OpenKruise's manager also takes ``/kruised``."""
     return _is_below(target, PREFIX)
 
 
 def is_private_api_path(target: str) -> bool:
-    """Return True if the first path segments of a request target are exactly ``kruise`` and ``api``.
-
-    The string prefix of OpenKruise's manager also catches sandbox ids that begin with ``api``.
-    """
+    """Return whether the first segments are ``kruise`` and ``api``; OpenKruise's manager also takes ``/kruise/apis``."""
     return _is_below(target, API_PREFIX)
 
 

@@ -4,8 +4,8 @@ The manager starts the program with :class:`ProgramArguments` and asks it over H
 :class:`Endpoint` for each question, a :class:`Message` for each body. Connections to a sandbox's other ports begin with
 the bytes of the relay. Where the program is forked instead of executed, the fork reads a :class:`ForkRequest`.
 
-Both sides of a running sandbox may be of different releases: a manager takes over sandboxes of the one before it. The
-names of sockets, the endpoints and the keys of their messages therefore stay as they are.
+The two sides may be of different releases, because a manager takes over the sandboxes of an earlier manager. So the
+names of sockets, the endpoints and the keys of their messages stay as they are.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def encode_port(port: int) -> bytes:
 
 
 def decode_port(data: bytes) -> int:
-    """Read what :func:`encode_port` wrote."""
+    """Read the port that :func:`encode_port` wrote."""
     return int.from_bytes(data, "big")
 
 
@@ -52,11 +52,8 @@ PREPARE = Endpoint("POST", "/prepare")
 INIT = Endpoint("POST", "/init")
 """Takes :class:`InitSettings`. Its 204 also means that every other socket is served."""
 SET_END_TIME = Endpoint("POST", "/end-time")
-"""Takes an :class:`EndTime`."""
 GET_VARIABLES = Endpoint("GET", "/variables")
-"""Answers with :class:`Variables`."""
 ANNOUNCE_KILL = Endpoint("POST", "/killing")
-"""Takes a :class:`KillNotice`."""
 
 
 _known_fields: dict[type, tuple[tuple[str, str, Any], ...]] = {}
@@ -92,7 +89,7 @@ class Message:
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """Read what :meth:`to_json` wrote. Raises ValueError or KeyError for anything else."""
+        """Read a message. Raises ValueError or KeyError for anything that :meth:`to_json` does not write."""
         return cls.from_values(json.loads(data))
 
     @classmethod
@@ -143,7 +140,7 @@ class InitSettings(Message):
 
 @dataclass(frozen=True, slots=True)
 class EndTime(Message):
-    """Another end time, in seconds from now; None: never."""
+    """A new end time in seconds from now, or None for never."""
 
     seconds_left: Annotated[float | None, "secondsLeft"]
 
@@ -169,7 +166,6 @@ class _Arguments:
     __slots__ = ()
 
     def to_argv(self) -> list[str]:
-        """Return the options, without those of fields that are None or False."""
         argv: list[str] = []
         for name, option, _ in _wire_fields(type(self)):
             value = getattr(self, name)
@@ -183,7 +179,6 @@ class _Arguments:
 
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> Self:
-        """Read the values by their options. Raises TypeError if one is missing."""
         values: dict[str, Any] = {}
         for name, option, kind in _wire_fields(cls):
             if isinstance(kind, type) and issubclass(kind, _Arguments):
@@ -195,9 +190,9 @@ class _Arguments:
 
 @dataclass(frozen=True, slots=True)
 class ProgramDescriptors(_Arguments):
-    """The descriptors that the program inherits: its listening sockets, and a pipe whose other end the manager holds.
+    """The descriptors that the program inherits: its listening sockets, and the read end of the parent pipe.
 
-    Nobody writes to the pipe. Until ``INIT``, its end of file ends the program.
+    Nobody writes to that pipe. Until ``INIT``, the pipe's end of file ends the program.
     """
 
     parent_pipe: Annotated[int, "--parent-pipe-fd"]
@@ -238,7 +233,6 @@ class ProgramArguments(_Arguments):
 
     @classmethod
     def parse(cls, argv: Sequence[str]) -> Self:
-        """Read what :meth:`to_argv` returned. No value begins with two hyphens."""
         options = dict[str, str]()
         for option, value in zip(argv, [*argv[1:], "--"], strict=True):
             if option.startswith("--"):
@@ -256,7 +250,7 @@ def program_command(python: str, arguments: ProgramArguments) -> list[str]:
 
 
 def program_argv(command: Sequence[str]) -> list[str]:
-    """Return what ``sys.argv`` is in a process that was started by :func:`program_command`."""
+    """Return the ``sys.argv`` of a process that was started by :func:`program_command`."""
     return list(command[1 + len(_INTERPRETER_OPTIONS) :])
 
 

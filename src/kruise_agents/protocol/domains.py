@@ -40,10 +40,8 @@ class Domain:
 def parse_domain(text: str) -> Domain:
     """Read a domain as a user gives it: ``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``.
 
-    Surrounding blanks, trailing slashes and one trailing dot are dropped, and the host is lower-cased.
-
-    Raises:
-        DomainError: The text is anything else. The message shows the value and, if it can be guessed, the right form.
+    Surrounding blanks, trailing slashes and one trailing dot are dropped, and the host is lower-cased. Anything else
+    raises a :class:`DomainError`, which shows the value and, if it can be guessed, the right form.
     """
     value = text.strip().rstrip("/")
     for mark, problem in _NOT_IN_A_DOMAIN:
@@ -89,7 +87,6 @@ def _port(text: str, port: str | None) -> int | None:
 
 
 def _in_ascii(host: str, rest: str) -> str | None:
-    """Return the form in which DNS has an international name, or None if there is no such form."""
     try:
         ascii_host = host.encode("idna").decode("ascii")
     except UnicodeError:
@@ -113,12 +110,11 @@ def _wrong(text: str, problem: str, suggestion: str | None) -> DomainError:
 def domain_for_reply(authority: str, target: str) -> str | None:
     """Return the domain that the client used, which a server without a fixed domain names in its replies.
 
+    None means that the header leaves nothing (the API answers 400).
+
     Args:
         authority: The ``Host`` header of the API request, as sent. ``X-Forwarded-Host`` is never used.
         target: The request target. With a private path, the domain keeps its case and a leading ``api.``.
-
-    Returns:
-        The domain, or None when the header leaves nothing (the API answers 400).
     """
     private = is_private_path(target)
     host, port = _split_port(authority)

@@ -1,8 +1,7 @@
-"""Typed reading of objects that came as JSON or TOML.
+"""Typed reading of objects that came as JSON or TOML: request bodies, messages and template files.
 
-Every reader of request bodies, messages and template files uses :class:`Fields`. A wrong value raises
-:class:`FieldError`, which carries the facts only; the caller turns them into an error with the wording of its own
-protocol. ``null`` counts as absent.
+A wrong value raises :class:`FieldError`, which carries the facts only; the caller turns them into an error with the
+wording of its own protocol. ``null`` counts as absent.
 """
 
 from __future__ import annotations
@@ -44,7 +43,6 @@ class FieldError(Exception):
 
     @property
     def name(self) -> str:
-        """The path as text, such as ``volumeMounts[0].name``."""
         return dotted(self.path)
 
 
@@ -64,12 +62,7 @@ class Fields:
 
     @classmethod
     def parse(cls, data: str | bytes) -> Self:
-        """Parse one JSON object.
-
-        Raises:
-            ValueError: ``data`` is not JSON.
-            FieldError: ``data`` is JSON but not an object; the path is empty.
-        """
+        """Parse a JSON object. Other JSON raises a FieldError with an empty path; anything else a ValueError."""
         try:
             values = json.loads(data)
         except RecursionError as error:
@@ -82,11 +75,9 @@ class Fields:
         return self.values.get(name)
 
     def has(self, name: str) -> bool:
-        """Return True if a member is there and not null."""
         return self.value(name) is not None
 
     def unknown(self, known: Iterable[str]) -> list[str]:
-        """Return the names of all members that are not in ``known``."""
         names = frozenset(known)
         return [name for name in self.values if name not in names]
 
@@ -102,12 +93,9 @@ class Fields:
     def integer(
         self, name: str, least: int | None = None, most: int | None = None, *, allow_float: bool = True
     ) -> int | None:
-        """Return a whole number.
+        """Return a whole number, from ``least`` to ``most`` if both are given.
 
-        Args:
-            least: the smallest number allowed, when ``most`` is given too.
-            most: the largest number allowed.
-            allow_float: accept 5.0 as 5, because JSON has only one type of numbers.
+        ``allow_float`` accepts 5.0 as 5, because JSON has only one type of numbers.
         """
         value = self.value(name)
         wanted = INTEGER if least is None or most is None else f"{INTEGER} from {least} to {most}"
@@ -148,11 +136,9 @@ class Fields:
         return [type(self)(value, (*self.path, name, number)) for number, value in enumerate(values)]
 
     def wrong(self, name: str, wanted: str) -> FieldError:
-        """Return the error that says that a member is not what is wanted."""
         return FieldError((*self.path, name), wanted, self.value(name))
 
     def required(self, name: str, value: _T | None, wanted: str) -> _T:
-        """Return the value of a member; raise the error of a missing one if the value is None."""
         if value is None:
             raise FieldError((*self.path, name), wanted, None, missing=True)
         return value

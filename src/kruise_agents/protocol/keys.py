@@ -20,10 +20,7 @@ _ENCODED = re.compile(rf"{_PREFIX}{_MAGIC}(?P<length>[0-9a-f]{{8}})(?P<body>[0-9
 
 
 def encode_key(raw: str | bytes) -> str:
-    """Return the encoded form of a key, which has 38 characters and two for each byte.
-
-    Args:
-        raw: The key. Text is encoded as UTF-8.
+    """Return the encoded form of a key, which has 38 characters and two for each byte. Text is encoded as UTF-8.
 
     Raises:
         ValueError: The key is too long for the form, or is text with half a surrogate pair.
@@ -35,10 +32,7 @@ def encode_key(raw: str | bytes) -> str:
 
 
 def decode_key(key: str) -> bytes | None:
-    """Return the raw bytes of an encoded key, or None if ``key`` is not encoded.
-
-    A key that only looks similar is not an error: an E2B key is ``e2b_`` and hex digits as well.
-    """
+    """Return the raw bytes of an encoded key, or None for other text, such as E2B's own ``e2b_`` and hex digits."""
     match = _ENCODED.fullmatch(key)
     if match is None:
         return None

@@ -33,7 +33,7 @@ def parse(
     sandbox_id: str | None = None,
     sandbox_port: str | None = None,
 ) -> Target:
-    """Return the target of a request.
+    """Return the target of a request, or raise an AddressError, which is a PortError for a port outside 1 ... 65535.
 
     Read in this order: a private path, the native API host (``api.<domain>``), the routing headers, the native sandbox
     host.
@@ -43,10 +43,6 @@ def parse(
         target: The raw request target: path and query.
         sandbox_id: The value of ``E2b-Sandbox-Id``; empty counts as absent.
         sandbox_port: The value of ``E2b-Sandbox-Port``; absent or empty means envd's port, 49983.
-
-    Raises:
-        AddressError: The request maps to nothing.
-        PortError: The request names a port outside 1 ... 65535.
     """
     if is_private_api_path(target):
         return ApiTarget(_rooted(target[len(API_PREFIX) :]), private=True)

@@ -187,7 +187,7 @@ class BridgeTransport(httpx.BaseTransport):
 
 
 class AsyncBridgeTransport(httpx.AsyncBaseTransport):
-    """Transport of async clients; see :class:`BridgeTransport`."""
+    """Transport of async clients that sends the bridge's requests over the SDK's own transport."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, bridge: Bridge) -> None:
         self._inner = inner

@@ -151,7 +151,6 @@ def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder:
 
 
 def _make_own(domain: str | None, make: Callable[[], Any]) -> Any:
-    """Return the configuration of a client, list or volume, or None without a domain."""
     try:
         return make()
     except ConfigurationError:

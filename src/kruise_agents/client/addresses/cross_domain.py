@@ -105,7 +105,6 @@ def _leaves(own: Any, settings: Settings, stated: str | None, given: Mapping[str
 
 
 def _is_derived(url: str, domain: str) -> bool:
-    """Return whether the patch made ``url`` from ``domain``, so that nobody stated it."""
     # A mark on the configuration would be lost after one step, because the SDK passes resolved URLs on as arguments.
     try:
         own = usable_domain(domain)

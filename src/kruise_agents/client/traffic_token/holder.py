@@ -56,14 +56,12 @@ class SyncTokens(_OfOneSandbox):
         put_token(request.headers, self.current())
 
     def current(self) -> str | None:
-        """Return the token to send now, refreshed first when due, or raise ``TrafficAccessTokenExpired``."""
         seen = self.state.attempts
         if self.state.due:
             self._refresh_unless_done_since(seen)
         return self.state.to_send()
 
     def refresh(self, force: bool) -> TrafficAccessToken:
-        """Return the newest token; ``force`` fetches a new one regardless of schedule and backoff."""
         if force:
             self._refresh_unless_done_since(self.state.attempts)
         else:
@@ -96,14 +94,12 @@ class AsyncTokens(_OfOneSandbox):
         put_token(request.headers, await self.current())
 
     async def current(self) -> str | None:
-        """Return the token to send now, refreshed first when due, or raise ``TrafficAccessTokenExpired``."""
         seen = self.state.attempts
         if self.state.due:
             await self._refresh_unless_done_since(seen)
         return self.state.to_send()
 
     async def refresh(self, force: bool) -> TrafficAccessToken:
-        """Return the newest token; ``force`` fetches a new one regardless of schedule and backoff."""
         if force:
             await self._refresh_unless_done_since(self.state.attempts)
         else:

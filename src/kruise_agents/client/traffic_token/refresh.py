@@ -39,7 +39,7 @@ def fetch(sandbox: Any) -> Answer:
 
 
 async def fetch_async(sandbox: Any) -> Answer:
-    """Send a refresh request of an ``AsyncSandbox``; see :func:`fetch`."""
+    """Send a refresh request of an ``AsyncSandbox`` as :func:`fetch` does for a ``Sandbox``."""
     config = _for_refresh(sandbox)
     client = importlib.import_module(ASYNC_API).get_api_client(config).get_async_httpx_client()
     answer = await client.post(_url(config, sandbox), timeout=config.get_request_timeout())

@@ -39,7 +39,7 @@ def wrap_sandbox(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def wrap_async_sandbox(original: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``AsyncSandbox.__init__``; see :func:`wrap_sandbox`."""
+    """Replace ``AsyncSandbox.__init__`` as :func:`wrap_sandbox` replaces that of ``Sandbox``."""
     return _wrap_init(original, lambda sandbox, state: AsyncTokens(state, lambda: fetch_async(sandbox)))
 
 
@@ -90,16 +90,15 @@ def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def refresh_traffic_access_token(self: Any, force: bool = False) -> TrafficAccessToken:
-    """Return the sandbox's traffic access token, refreshed first when due or with ``force``.
-
-    If a forced refresh fails, the old token is returned while valid.
+    """Return the traffic access token, refreshed first when due or with ``force``. If a forced refresh fails while the
+    old token is valid, return the old token.
     """
     tokens = _tokens_of_object(self)
     return tokens.refresh(force) if isinstance(tokens, SyncTokens) else TrafficAccessToken("")
 
 
 async def refresh_traffic_access_token_async(self: Any, force: bool = False) -> TrafficAccessToken:
-    """Return the sandbox's traffic access token; see ``refresh_traffic_access_token`` of ``Sandbox``."""
+    """Return the token of an ``AsyncSandbox``, as :func:`refresh_traffic_access_token` does for a ``Sandbox``."""
     tokens = _tokens_of_object(self)
     return await tokens.refresh(force) if isinstance(tokens, AsyncTokens) else TrafficAccessToken("")
 

@@ -110,7 +110,6 @@ class TokenState:
         return TrafficAccessToken(value, _utc(self._managed.exp) if self._managed is not None else None)
 
     def answered(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """Note the server's answer to a refresh, good or bad."""
         try:
             token = read_fresh_token(status, headers, body, self._clock())
         except TrafficAccessTokenRefreshError as error:

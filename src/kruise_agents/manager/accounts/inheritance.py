@@ -27,7 +27,6 @@ class Inheritance:
             collection.transfer(owner, ADMIN_ID)
 
     def transfer_orphans(self, keys: Keys) -> None:
-        """Give everything of keys that no longer exist to the admin key."""
         for owner in set().union(*(collection.owners() for collection in self._collections)):
             if keys.get(owner) is None:
                 self.transfer_to_admin(owner)

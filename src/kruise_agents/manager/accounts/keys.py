@@ -52,11 +52,9 @@ class ApiKey:
 
 
 class Keys:
-    """The keys of one manager.
+    """The keys of one manager. The ``initial`` keys, in either spelling, all belong to the admin team.
 
-    Args:
-        initial: The keys that the manager is started with, in either spelling. All belong to the admin team. The first
-            key always has the same ID, so that it may be replaced; the IDs of the others are derived from the secret.
+    The first key always has the same ID, so that it may be replaced; the other IDs are derived from the secret.
     """
 
     def __init__(
@@ -81,7 +79,6 @@ class Keys:
                 self._used[row.id] = self._written[row.id] = row.last_used
 
     def find(self, raw: bytes) -> ApiKey | None:
-        """Return the key with that value, and note its use."""
         key_id = self._ids.get(self._lookup_digest(_digest(raw)))
         if key_id is None:
             return None

@@ -46,7 +46,6 @@ class Quota:
 
     @classmethod
     def read(cls, entries: Iterable[Limit]) -> Self:
-        """Return a quota of limits from a request, or raise :class:`ValueError` for a wrong limit."""
         limits = tuple(entries)
         seen = set()
         for limit in limits:

@@ -42,7 +42,6 @@ class SecretStore:
         return sorted(self._store.select(SecretRow, owner=owner), key=lambda row: (row.created_at, row.id))
 
     def find(self, owner: str, reference: str) -> SecretRow | None:
-        """Return the owner's secret with that ID or name."""
         names = (reference, reference.lower())
         return next((row for row in self.all(owner) if row.id == reference or row.name in names), None)
 

@@ -33,10 +33,8 @@ ResumeForTraffic = Callable[[Sandbox], Awaitable[bool]]
 class Gateway:
     """An ASGI endpoint for requests whose target is a sandbox.
 
-    Args:
-        lookup: Returns the running or paused sandbox of an id from memory, or None.
-        resume_for_traffic: Resumes a paused sandbox that has ``autoResume``, and returns whether it runs now.
-        tokens: The issuer of the traffic access tokens of protected sandboxes.
+    ``lookup`` finds a running or paused sandbox in memory. ``resume_for_traffic`` resumes a paused sandbox that has
+    ``autoResume``, and returns whether it runs now. ``tokens`` issues the traffic access tokens of protected sandboxes.
     """
 
     def __init__(self, lookup: Lookup, resume_for_traffic: ResumeForTraffic, tokens: TrafficTokens) -> None:
@@ -86,7 +84,6 @@ def _take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:
 
 
 def _refusal(sandbox: Sandbox, port: int, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:
-    """Return the answer that refuses a request, or None if the request may pass."""
     if sandbox.protected:
         return _refusal_of_protected(sandbox, tokens, issuer)
     if sandbox.traffic_token is None or port == ENVD_PORT:

@@ -35,21 +35,17 @@ async def forward(
     receive: Receive,
     send: Send,
 ) -> str | None:
-    """Send a request to the other end of ``connection`` and its response back, both as streams.
+    """Send a request to the other end of ``connection`` and its response back, both as streams, and close the socket.
 
     When the client goes away, the connection is cut, which tells the sandbox. When the sandbox goes away after the
-    response has begun, the client's connection is cut, as a server on that port would do. A WebSocket handshake that
-    the application accepts becomes a tunnel.
+    response has begun, this raises :class:`ResponseCutError`. A WebSocket handshake that the application accepts
+    becomes a tunnel.
 
     Args:
-        connection: A connected socket, which is closed at the end.
         prefix: The part of the path that path routing took off.
 
     Returns:
         The reason for a missing response if the client still waits for one, else None.
-
-    Raises:
-        ResponseCutError: The sandbox went away in the middle of its response.
     """
     exchange = await Exchange.on(connection)
     upload: asyncio.Task[bool] | None = None
@@ -132,11 +128,7 @@ async def _tunnel(exchange: Exchange, answer: Headers, scope: Scope) -> None:
 
 
 async def _upload(exchange: Exchange, receive: Receive) -> bool:
-    """Pass the request's body on, then wait until the client leaves, and cut the stream.
-
-    Returns:
-        True when the client has left; nothing else but a cancellation ends this function.
-    """
+    """Pass the request's body on, wait until the client leaves, and cut the stream. Return True, unless cancelled."""
     try:
         return await _pass_body(exchange, receive)
     except Exception:

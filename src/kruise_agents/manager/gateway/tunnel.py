@@ -44,9 +44,8 @@ async def join(
 ) -> None:
     """Pass bytes both ways until both directions have ended, then cut both ends.
 
-    Args:
-        stall: Seconds after which an end that reads nothing counts as gone.
-        after_eof: Seconds that the second direction may go on after the first has ended.
+    An end that reads nothing for ``stall`` seconds counts as gone. The second direction may go on for ``after_eof``
+    seconds after the first has ended.
     """
     ends = (client, application)
     directions = [
