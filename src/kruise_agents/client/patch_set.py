@@ -64,7 +64,7 @@ class Slot:
 
 
 class Patch:
-    """Handle of one patch call, and a context manager. Only closing the handle undoes the call; dropping it does not."""
+    """Handle of one patch call, and a context manager. Dropping the handle does not close it."""
 
     def __init__(self, patch_set: PatchSet[Any], settings: object) -> None:
         self._patch_set = patch_set

@@ -235,7 +235,7 @@ async def _finish(work: Awaitable[T]) -> T:
 
 
 def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
-    """Return the facts for ``GET /health``, which needs no key. The reason for a single user could reveal a folder."""
+    """Return the facts for ``GET /health``, which needs no key, without a reason that may name a folder."""
     users = "one" if runtime.one_user_because else "several"
     internet = (egress.carrier or "none") if runtime.own_network else "the machine's"
     return {

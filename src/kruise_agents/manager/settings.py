@@ -223,7 +223,7 @@ def declarations() -> Iterator[Declaration]:
 
 
 def from_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Return fields of :class:`Settings` from values by :attr:`Declaration.parameter`; fields may be missing."""
+    """Return fields of :class:`Settings` from values by :attr:`Declaration.parameter`; without a value, no field."""
     found: dict[str, Any] = {}
     parts: dict[str, int] = {}
     for declaration in declarations():

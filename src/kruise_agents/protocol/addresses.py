@@ -119,7 +119,7 @@ def is_private_path(target: str) -> bool:
 
 
 def is_private_api_path(target: str) -> bool:
-    """Return whether the first segments are ``kruise`` and ``api``; OpenKruise's manager also takes ``/kruise/apis``."""
+    """Return whether the first segments are ``kruise`` and ``api``; OpenKruise's manager takes ``/kruise/apis`` too."""
     return _is_below(target, API_PREFIX)
 
 

@@ -37,9 +37,8 @@ KernelFailure = Callable[[], Awaitable[BaseException | None]]
 class ControlRoutes:
     """The answers to the manager.
 
-    Args:
-        tree: The root of the sandbox's own file tree, where files name the sandbox and its template. None: no tree.
-        kernel_failure: None where there is no code interpreter.
+    The files that name the sandbox and its template go into ``tree``, the root of the sandbox's own file tree, if any.
+    Without a code interpreter, ``kernel_failure`` is None.
     """
 
     def __init__(

@@ -17,12 +17,7 @@ _FROZEN_SECONDS = 1.0
 
 
 class ParentPipe:
-    """Calls ``end`` when the manager goes away, from :meth:`watch` to :meth:`close`.
-
-    Args:
-        descriptor: The read end of the pipe; owned.
-        end: Ends everything in the sandbox.
-    """
+    """Calls ``end`` when the manager goes away, from :meth:`watch` to :meth:`close`. Owns the pipe's read end."""
 
     def __init__(self, descriptor: int, end: Callable[[], None]) -> None:
         self._descriptor: int | None = descriptor

@@ -182,8 +182,8 @@ def _listeners(descriptor: int, port: int, *, isolated: bool) -> list[socket.soc
 def loopback_listener(port: int) -> socket.socket:
     """Return a socket that listens on 127.0.0.1.
 
-    The protocol is named, which ``socket.create_server`` does not do: asyncio sets TCP_NODELAY only where it is, and
-    without TCP_NODELAY, small answers to programs in here wait for 40 ms.
+    ``socket.create_server`` names no protocol, and asyncio sets TCP_NODELAY only for sockets with a named protocol.
+    Without TCP_NODELAY, small answers to programs in here wait for 40 ms.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

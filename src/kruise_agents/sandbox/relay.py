@@ -31,7 +31,6 @@ class Relay:
         self._server = await asyncio.start_server(self._accept, sock=self._listener, limit=_CHUNK, backlog=_BACKLOG)
 
     async def close(self) -> None:
-        """Stop accepting and cut every connection."""
         if self._server is not None:
             self._server.close()
         for task in self._tasks:

@@ -19,7 +19,6 @@ from .state import SandboxState
 
 _POLL_SECONDS = 0.05
 _TRY_SECONDS = 5.0
-"""How long one attempt of a check may take."""
 _LAST_OUTPUT = 2000
 _SHELL = ("/bin/bash", "-l", "-c")
 
@@ -29,10 +28,7 @@ class NotReadyError(Exception):
 
 
 async def run_start_command(state: SandboxState, command: str, ready: ReadyCheck | None) -> None:
-    """Start a template's start command, and return when ``ready`` passes. The command goes on after that.
-
-    If the command fails, or the check does not pass in time, the command is ended and NotReadyError raised.
-    """
+    """Start a template's start command, and return when ``ready`` passes; the command goes on. Raises NotReadyError."""
     with tempfile.TemporaryFile() as output:
         programs = _Programs(state)
         process = programs.run(command, output.fileno())
@@ -106,7 +102,6 @@ class _Programs:
 
 
 def _reap_at_end(process: subprocess.Popen[bytes]) -> None:
-    """Reap the process whenever it ends; it may run as long as the sandbox."""
     if process.poll() is not None:
         return
     loop = asyncio.get_running_loop()

@@ -13,10 +13,9 @@ _NOTICES = 100
 
 @dataclass(slots=True)
 class SandboxState:
-    """The facts of this sandbox.
+    """The facts of this sandbox. The program's command line sets the first group.
 
-    The program's command line sets the first group. The manager sets ``access_token`` and ``variables`` when it hands
-    the sandbox to somebody, and may set them again.
+    The manager sets ``access_token`` and ``variables`` when it hands the sandbox to somebody, and may set them again.
     """
 
     username: str  # the default user, whom programs run as where no other is named
@@ -33,7 +32,6 @@ class SandboxState:
     _killed: dict[int, str] = field(default_factory=dict)
 
     def note_kill(self, pid: int, reason: str) -> None:
-        """Note that the manager is about to kill a process. Only the last hundred notices are kept."""
         self._killed[pid] = reason
         for old in list(self._killed)[:-_NOTICES]:
             del self._killed[old]
@@ -43,11 +41,9 @@ class SandboxState:
         return self._killed.pop(pid, None)
 
     def environment(self, username: str | None = None, home: Path | None = None) -> dict[str, str]:
-        """Return the whole environment of a program started here, before the variables of a single call.
+        """Return the environment of a program started here, before the variables of a single call.
 
-        Args:
-            username: The user that the program runs as; None: this program's own, as for kernels.
-            home: That user's home.
+        Without a ``username`` the program runs as this program's own user, as kernels do. ``home`` is the user's home.
         """
         if username is None:
             own = pwd.getpwuid(os.getuid()) if self.several_users else None

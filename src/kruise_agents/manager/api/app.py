@@ -55,11 +55,9 @@ def create_api(
     health: Mapping[str, str],
     v1_only: bool = False,
 ) -> Starlette:
-    """Return the API as an ASGI application whose routes have no prefix.
+    """Return the API as an ASGI application whose routes have no prefix. ``health`` is the report of ``GET /health``.
 
-    Args:
-        health: the report of ``GET /health``.
-        v1_only: answer as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
+    ``v1_only`` answers as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
     """
     routes = [
         # Paths are compared in this order. Metrics come before sandboxes, whose ids would match "metrics".

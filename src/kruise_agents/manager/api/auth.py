@@ -30,7 +30,6 @@ class RequireCredentials:
         self._without_key = [route for route in routes if route.operation.access is not Access.KEY]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
         complaint = self._check(scope)
         if complaint is None:
             await self._app(scope, receive, send)
@@ -83,11 +82,7 @@ def owner_of(request: Request) -> str:
 
 
 def still_valid(request: Request, keys: Keys) -> ApiKey:
-    """Return the key that a request came with, unless somebody deleted that key while the body came.
-
-    Raises:
-        ApiError: 401.
-    """
+    """Return the key that a request came with; raise ApiError 401 if somebody deleted that key while the body came."""
     caller = keys.get(owner_of(request))
     if caller is None:
         raise ApiError(401, "Invalid API Key: the key was deleted")
@@ -97,8 +92,7 @@ def still_valid(request: Request, keys: Keys) -> ApiKey:
 def own_sandbox(request: Request, sandboxes: SandboxService, *states: State) -> Sandbox:
     """Return the sandbox with the id in the request's path, in one of ``states`` if any are given.
 
-    Raises:
-        ApiError: 404 for a sandbox that does not exist, is in another state, or belongs to another key.
+    Raises ApiError 404 for a sandbox that does not exist, is in another state, or belongs to another key.
     """
     sandbox_id: str = request.path_params["sandbox_id"]
     sandbox = sandboxes.find(sandbox_id)

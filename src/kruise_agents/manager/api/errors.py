@@ -32,12 +32,7 @@ class ErrorReply(TypedDict):
 
 
 class ApiError(Exception):
-    """An error that the client is told.
-
-    Args:
-        error_code: the kind of error, for programs.
-        headers: headers of the answer.
-    """
+    """An error that the client is told. ``error_code`` is the kind of error, for programs."""
 
     def __init__(
         self, status: int, message: str, *, error_code: str | None = None, headers: dict[str, str] | None = None

@@ -30,11 +30,7 @@ _MAX_LIMIT = 100
 
 
 def timestamp(moment: datetime | float) -> str:
-    """Return ISO 8601 in UTC with microseconds, as ``2026-01-31T10:00:00.123456Z``.
-
-    Args:
-        moment: a time in UTC, or seconds since the epoch.
-    """
+    """Return a UTC time or seconds since the epoch in ISO 8601, such as ``2026-01-31T10:00:00.123456Z``."""
     if not isinstance(moment, datetime):
         moment = datetime.fromtimestamp(moment, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -53,8 +49,7 @@ Timeout = Annotated[int, Spec(check=_check_timeout, minimum=1, maximum=MAX_TIMEO
 def read_duration(text: str) -> float:
     """Return the seconds of a duration of Go, in which OpenKruise's extensions are written: ``300ms`` or ``2h45m``.
 
-    Raises:
-        ValueError: the text is no duration; the message says what a duration looks like.
+    A wrong text raises a ValueError, whose message says what a duration looks like.
     """
     if text.lstrip("+-") == "0" and len(text) <= 2:
         return 0.0
@@ -90,11 +85,7 @@ def encode_token(text: str) -> str:
 
 
 def decode_token(token: str) -> str:
-    """Return the text in the token of a page.
-
-    Raises:
-        ApiError: 400, naming the token.
-    """
+    """Return the text in the token of a page, or raise ApiError 400, which names the token."""
     try:
         return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
     except ValueError:  # no base64, or no text in it
@@ -106,8 +97,7 @@ def page_of(
 ) -> tuple[Sequence[_T], dict[str, str]]:
     """Return the rows of one page of a list in the order of time and id, and the headers of the answer.
 
-    Raises:
-        ApiError: 400, naming the token.
+    A wrong token raises ApiError 400, which names the token.
     """
     if page.next_token:
         after = _read_position(page.next_token)

@@ -71,7 +71,6 @@ class V1Only:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         segments = scope["path"].strip("/").split("/")
         app = self._app
         if segments[:2] == ["v2", "sandboxes"] and scope["method"] not in _METHODS:

@@ -102,7 +102,6 @@ class _Schemas:
         self._kinds: dict[str, Any] = {}
 
     def of(self, hint: Any) -> Json:
-        """Return the schema of a type."""
         kind, specs, nullable = unwrap(hint)
         declared = {name: value for spec in specs for name, value in spec.schema.items()}
         schema = declared if "type" in declared else {**self._of_kind(kind), **declared}

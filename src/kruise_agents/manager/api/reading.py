@@ -84,7 +84,6 @@ class Member:
 
     @property
     def required(self) -> bool:
-        """Return True if a request must have the member."""
         return self.default is None
 
     def checked(self, value: Any) -> Any:
@@ -144,9 +143,8 @@ def _camel_case(attribute: str) -> str:
 async def read_fields(request: Request) -> Fields:
     """Return the JSON object in the body of a request; an empty body counts as ``{}``.
 
-    Raises:
-        ApiError: 400 when the body is not a JSON object, 408 when it takes longer than :data:`BODY_SECONDS` to arrive,
-            413 when it is larger than 4 MiB.
+    Raises ApiError: 400 when the body is not a JSON object, 408 when it takes longer than :data:`BODY_SECONDS` to
+    arrive, 413 when it is larger than 4 MiB.
     """
     try:
         async with asyncio.timeout(BODY_SECONDS):

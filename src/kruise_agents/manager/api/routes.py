@@ -101,7 +101,6 @@ class Resource:
     """The handlers of one kind of thing."""
 
     def routes(self) -> list[ApiRoute]:
-        """Return the routes of all handlers, in the order in which they are declared."""
         declared = [member for member in vars(type(self)).values() if hasattr(member, "operation")]
         return [
             ApiRoute(path, handler.operation, self._endpoint(handler))
@@ -110,7 +109,6 @@ class Resource:
         ]
 
     async def call(self, handler: Handler, request: Request, reads: Mapping[str, Any]) -> Any:
-        """Call a handler with what it reads, and return what it returns."""
         return await handler(self, request, **reads)
 
     def _endpoint(self, handler: Any) -> Callable[[Request], Awaitable[Response]]:

@@ -139,11 +139,7 @@ class TemplateRoutes(Resource):
         }
 
     def _builds(self, request: Request, reference: str) -> Sequence[_TemplateBuild]:
-        """Return the build of a template, or the caller's snapshots of that name, newest first.
-
-        Raises:
-            ApiError: 404.
-        """
+        """Return the build of a template, or the caller's snapshots of that name, newest first; raise ApiError 404."""
         template = self._templates.find(reference)
         if template is not None:
             return [_TemplateBuild(template, (template.name,), DEFAULT_TAG, self._templates.created_at)]

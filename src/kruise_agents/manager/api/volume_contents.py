@@ -77,7 +77,6 @@ class _VolumeAttributesRequest:
 
     @property
     def attributes(self) -> Attributes:
-        """Return the attributes as a volume takes them."""
         return Attributes(self.uid, self.gid, self.mode)
 
 
@@ -119,7 +118,6 @@ class VolumeContentRoutes(Resource):
         self._runtime = runtime
 
     async def call(self, handler: Handler, request: Request, reads: Mapping[str, Any]) -> Any:
-        """Call a handler with the tree of the request's volume, and answer its errors."""
         if self._runtime.file_owners is None:
             raise ApiError(
                 400,

@@ -112,11 +112,7 @@ class VolumeRoutes(Resource):
 
 
 def read_volume_mounts(fields: Fields, name: str) -> list[NewVolumeMountRequest]:
-    """Return the volumes that the body of a create names.
-
-    Raises:
-        ApiError: 400, naming the field and what is wrong with its value.
-    """
+    """Return the volumes that the body of a create names; raise ApiError 400, which names a wrong field."""
     mounts: list[NewVolumeMountRequest] = []
     for number, entry in enumerate(fields.objects(name)):
         where = f"{name}[{number}]"
@@ -137,11 +133,7 @@ def read_volume_mounts(fields: Fields, name: str) -> list[NewVolumeMountRequest]
 
 
 def volume_mounts(requested: Sequence[NewVolumeMountRequest], volumes: Volumes, owner: str) -> tuple[VolumeMount, ...]:
-    """Return the mounts of a new sandbox.
-
-    Raises:
-        ApiError: 404 for a volume that the caller does not have.
-    """
+    """Return the mounts of a new sandbox; raise ApiError 404 for a volume that the caller does not have."""
     mounts: list[VolumeMount] = []
     for number, mount in enumerate(requested):
         row = volumes.find(owner, name=mount.name)

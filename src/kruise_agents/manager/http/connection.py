@@ -131,7 +131,6 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self._read_early()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer the client when the parser has refused something."""
         assert self._head is not None
         if self._expected is _Expected.HEAD:
             self._refuse(501, f"the method {self._head.method.decode()} is not served")
@@ -220,8 +219,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def _take_over(self) -> Stream:
         """Give the connection to the handler of the current request; this protocol no longer acts on it.
 
-        Raises:
-            ConnectionResetError: The client has left, or sent more before the answer than the buffer holds.
+        Raises ConnectionResetError if the client has left, or sent more before the answer than the buffer holds.
         """
         if self._ignoring or self.transport.is_closing():
             raise ConnectionResetError("the client has left")
@@ -233,7 +231,6 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         return Stream.on(self.transport, bytes(self._buffer))
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer with a text and close, or cut the connection if another answer has begun."""
         self._ignoring = True
         self._buffer.clear()
         self._cancel_deadline()
@@ -282,7 +279,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 def everyday_events(record: logging.LogRecord) -> bool:
     """Keep two everyday events, which uvicorn logs as an error and a warning, out of the log.
 
-    They are a sandbox that went away in the middle of a response, and a request that was refused.
+    The events are a sandbox that went away in the middle of a response, and a request that was refused.
     """
     cut = record.exc_info is not None and isinstance(record.exc_info[1], ResponseCutError)
     return not cut and record.msg != "Invalid HTTP request received."

@@ -22,14 +22,10 @@ from ..request_log import NO_ROUTE, RequestRecord
 
 
 class ManagerApp:
-    """The ASGI application of the manager's port.
+    """The ASGI application of the manager's port: ``api`` is the control plane, ``gateway`` the data plane.
 
-    Args:
-        api: The control plane.
-        gateway: The data plane.
-        domain: The domain that replies name, or None for the host that the client used.
-        page: Counts the requests and answers ``GET /metrics`` on a host that names nothing else. The API answers
-            ``GET /health`` on such a host.
+    Replies name ``domain``, or without it the host that the client used. ``page`` counts the requests and answers
+    ``GET /metrics`` on a host that names nothing else, where the API answers ``GET /health``.
     """
 
     def __init__(
@@ -41,7 +37,6 @@ class ManagerApp:
         self._domain = domain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request and log it."""
         record = RequestRecord.of(scope)
         record.make_current()
 

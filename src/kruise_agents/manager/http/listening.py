@@ -14,10 +14,8 @@ _TRIES = 20
 def bind(host: str | None, port: int) -> list[socket.socket]:
     """Bind ``port`` on ``host``, or without a host on both loopback addresses; port 0 means any free one.
 
-    ``localhost`` may mean either of the two addresses, and clients differ in which they try first.
-
-    Raises:
-        ConfigurationError: The address cannot be bound; the message says why and what to do.
+    ``localhost`` may mean either of the two addresses, and clients differ in which they try first. A failure
+    raises a ConfigurationError, which says why and what to do.
     """
     if host is not None:
         return [_bind_address(host, port)]

@@ -53,7 +53,6 @@ class RequestHead:
     handshake: bool
 
     def written(self) -> bytes:
-        """Return the head as bytes for another parser."""
         lines = [b"%b %b HTTP/%b" % (self.method, self.target, self.version)]
         lines += [b"%b: %b" % header for header in self.headers]
         return b"\r\n".join([*lines, b"", b""])
@@ -62,20 +61,16 @@ class RequestHead:
 def check_bytes(data: bytes | bytearray, start: int) -> None:
     """Check an unfinished head from byte ``start`` on, because the end of a malformed head may never come.
 
-    Raises:
-        HeadRefusedError: 400, for control characters and line ends that are not CR LF.
+    Control characters, and line ends that are not CR LF, raise HeadRefusedError 400.
     """
     if _NEVER_IN_A_HEAD.search(data, max(start - 1, 0)):
         raise HeadRefusedError(400, "this is not a well-formed HTTP/1.1 request")
 
 
 def read_head(data: bytes) -> RequestHead:
-    """Read a complete head, from the request line to the empty line.
+    """Read a complete head, with its empty line. A malformed or ambiguous head raises HeadRefusedError.
 
     An ``Upgrade`` to anything but a WebSocket is left out, as if the client had not offered it (RFC 9110, 7.8).
-
-    Raises:
-        HeadRefusedError: The head is malformed or ambiguous.
     """
     check_bytes(data, 0)
     first, *lines = data[:-4].split(b"\r\n")

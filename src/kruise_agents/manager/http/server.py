@@ -74,10 +74,9 @@ def front_server(
 
 
 def check_uvicorn() -> None:
-    """Raise an error if the HTTP server does not fit the installed uvicorn.
+    """Raise a ConfigurationError if the HTTP server does not fit the installed uvicorn.
 
-    Raises:
-        ConfigurationError: A name is missing; the message has the place, the installed version and the tested ones.
+    The message has the place of a missing name, the installed version and the tested ones.
     """
     for place, problem in examine_uvicorn():
         if problem:

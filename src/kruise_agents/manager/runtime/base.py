@@ -39,7 +39,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Find out how this runtime works here. Called first; raises RuntimeUnavailableError if it cannot."""
+        """Find out how this runtime works here, before anything else; raise RuntimeUnavailableError if it cannot."""
 
     def open(self) -> None:  # noqa: B027 - most runtimes need nothing
         """Prepare for many launches. Optional; called once after :meth:`check`, may take a second."""
@@ -65,7 +65,6 @@ class Runtime(ABC):
         """Start the program of a sandbox whose folders are prepared. After an OSError, nothing is left running."""
 
     def disk_usage(self, folder: Path) -> int:
-        """Return the bytes that a sandbox's folder takes on the disk."""
         return tree_size(folder)
 
     async def copy(self, source: Path, target: Path) -> None:

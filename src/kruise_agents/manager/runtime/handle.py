@@ -42,7 +42,6 @@ class ProcessHandle:
 
     @classmethod
     def find(cls, identity: ProcessIdentity) -> Self | None:
-        """Return a handle of the process with this identity, or None if it has ended."""
         if identity.boot != boot_id():
             return None
         try:
@@ -64,7 +63,6 @@ class ProcessHandle:
             signal.pidfd_send_signal(self._descriptor, number)
 
     async def ended(self) -> None:
-        """Wait until the process has ended."""
         # Each wait needs its own descriptor: the event loop accepts one reader per descriptor.
         descriptor = os.dup(self._descriptor)
         loop = asyncio.get_running_loop()

@@ -28,5 +28,4 @@ class Launched:
 
     process: subprocess.Popen[bytes]
     first_pid: int | None
-    """The first process inside the namespaces, with which all others end. None: ``process`` has this role, or the
-    runtime failed before it made the first process."""
+    """First process inside the namespaces, with which all others end. None: ``process`` itself, or a failed start."""

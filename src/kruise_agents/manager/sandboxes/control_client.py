@@ -75,11 +75,9 @@ class ControlClient:
         await self._ask(SET_END_TIME, EndTime(seconds).to_json(), patience)
 
     async def variables(self) -> dict[str, str]:
-        """Return the environment variables that the sandbox was handed over with."""
         return dict(Variables.from_json(await self._ask(GET_VARIABLES, b"{}")).variables)
 
     async def announce_kill(self, pid: int, reason: str) -> None:
-        """Tell the program that one of the sandbox's processes is about to be killed."""
         await self._exchange(ANNOUNCE_KILL, KillNotice(pid, reason).to_json())
 
     async def measure(self, access_token: str | None) -> bytes:

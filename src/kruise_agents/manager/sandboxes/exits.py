@@ -21,7 +21,6 @@ class Exits:
         self._tasks[sandbox.id] = asyncio.create_task(self._wait(sandbox))
 
     def unwatch(self, sandbox: Sandbox) -> None:
-        """Stop watching a sandbox that is about to be ended on purpose."""
         if task := self._tasks.pop(sandbox.id, None):
             task.cancel()
 

@@ -21,7 +21,6 @@ class State(StrEnum):
 
     @property
     def ending(self) -> bool:
-        """Return whether the sandbox is ending or gone."""
         return self in (State.KILLING, State.GONE)
 
     @property

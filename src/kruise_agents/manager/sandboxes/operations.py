@@ -168,7 +168,6 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def read_variables(self, sandbox: Sandbox) -> dict[str, str]:
-        """Return the environment variables of a running sandbox."""
         return await sandbox.process.control.variables()
 
     @_operation(Event.PAUSE, needs=State.RUNNING)
@@ -191,9 +190,8 @@ class Operations:
     async def pause(self, sandbox: Sandbox, *, memory: bool = True, kept: float | None = None) -> None:
         """Stop every process of a sandbox until it is resumed. After an error the sandbox runs as before.
 
-        Args:
-            memory: Keep the processes, with their connections; otherwise only the files.
-            kept: Seconds after which the paused sandbox is ended, may be infinite; None: as its lifetime says.
+        Without ``memory`` only the files are kept. The paused sandbox is ended after ``kept`` seconds (infinity: never;
+        None: as its lifetime says).
         """
         if sandbox.state is State.PAUSED:
             return
@@ -298,7 +296,6 @@ class Operations:
         self._records.note(sandbox)
 
     async def _stop_processes(self, sandbox: Sandbox) -> None:
-        """End the processes of a sandbox whose files and variables are kept."""
         with space_for(sandbox.process.layout.root):
             SavedVariables(sandbox.process.layout).save(await sandbox.process.control.variables())
         self._exits.unwatch(sandbox)

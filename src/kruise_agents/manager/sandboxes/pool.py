@@ -79,10 +79,7 @@ class Pools:
             self._filling = asyncio.create_task(self._fill())
 
     def take(self, template: Template, files: Path | None) -> PooledSandbox | None:
-        """Take a warm sandbox that started with ``files`` out of the pool of a template; None: there is none.
-
-        The caller counts in the pool what becomes of the sandbox.
-        """
+        """Take a warm sandbox that started with ``files`` out of its pool, if any. The caller counts the outcome."""
         pool = self._find(template, files)
         if pool is None:
             return None
@@ -98,12 +95,10 @@ class Pools:
         return None
 
     def has(self, template: Template, files: Path | None) -> bool:
-        """Return whether a warm sandbox of a template that started with ``files`` is ready."""
         pool = self._find(template, files)
         return pool is not None and any(pooled.process.alive for pooled in pool.ready)
 
     async def close(self) -> None:
-        """End all pooled sandboxes, and start no more."""
         if self._filling is not None:
             self._filling.cancel()
             await asyncio.gather(self._filling, return_exceptions=True)

@@ -81,14 +81,9 @@ class SandboxProcess:
         await self._runtime.copy(files, self.layout.rootfs)
 
     def launch(self, *, prepared: bool = False) -> None:
-        """Start the program, without waiting for it.
+        """Start the program, without waiting for it. With ``prepared``, the folders exist already.
 
-        Args:
-            prepared: Whether the folders exist already, filled or left by an earlier program.
-
-        Raises:
-            StartError: The program could not be started.
-            OSError: The folders could not be made.
+        Raises StartError if the program could not be started, OSError if the folders could not be made.
         """
         if not prepared:
             self._runtime.prepare(self.layout)
@@ -107,9 +102,8 @@ class SandboxProcess:
     ) -> None:
         """Give the launched program its settings, wait until every port answers, and let it outlive the manager.
 
-        Args:
-            seconds_left: Seconds until the program ends by itself, from the moment it is ready; None: never.
-            patience: Seconds after which a silent program is a :class:`StartError`.
+        The program ends by itself ``seconds_left`` after it is ready; None: never. A program that is silent for
+        ``patience`` seconds is a :class:`StartError`.
         """
         await self.control.init(InitSettings(access_token, dict(variables), seconds_left), patience)
         self._close_parent_pipe()
@@ -131,16 +125,13 @@ class SandboxProcess:
             raise StartError(self._report(f"could not be connected to the internet: {error}")) from error
 
     async def change_rules(self, rules: EgressRules) -> None:
-        """Change what the sandbox may reach outside. Raises OSError if the kernel refuses."""
         if self._connection is not None:
             await asyncio.to_thread(self._connection.change, rules)
 
     async def connect(self, port: int) -> socket.socket:
-        """Connect to a port of the sandbox, as :func:`.sockets.connect_port` does."""
         return await connect_port(self.layout.sockets, port, self._served_ports)
 
     async def ended(self) -> None:
-        """Wait until the program has ended, by itself or not."""
         assert self._process is not None
         await self._process.ended()
 
@@ -156,7 +147,6 @@ class SandboxProcess:
             raise NoAnswerError(f"the sandbox cannot be paused: {error}") from error
 
     def thaw(self, stopped: Collection[int]) -> None:
-        """Continue all processes except ``stopped``."""
         try:
             self._runtime.thaw(self._living(), stopped)
         except OSError as error:

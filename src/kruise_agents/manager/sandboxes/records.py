@@ -49,7 +49,6 @@ class Records:
             self._unsaved.add(sandbox)
 
     def remove(self, sandbox: Sandbox) -> None:
-        """Delete the row of a sandbox that is gone."""
         self._unsaved.discard(sandbox)
         try:
             self._store.delete(SandboxRow, id=sandbox.id)

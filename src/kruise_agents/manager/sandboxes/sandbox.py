@@ -105,7 +105,6 @@ class Sandbox:
         return None if self.state.ending else self.template.use(running=not self.state.shown_as_paused)
 
     def move(self, event: Event) -> None:
-        """Change to the state that follows ``event``; raise :class:`RefusedError` if there is none."""
         self.state = next_state(self.state, event)
 
 

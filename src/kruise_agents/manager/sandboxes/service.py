@@ -36,10 +36,7 @@ class ManagerEndingError(StartError):
 
 
 class SandboxService:
-    """The sandboxes of one manager, in memory and in the database; their folders go into ``folder``.
-
-    Tests of the life cycle alone replace ``process_type``.
-    """
+    """The sandboxes of one manager; their folders go into ``folder``. Tests replace ``process_type``."""
 
     def __init__(
         self,
@@ -72,7 +69,6 @@ class SandboxService:
 
     @property
     def reach_the_internet(self) -> bool:
-        """Return whether sandboxes are connected to the internet at all."""
         return self._egress.carrier is not None and self.runtime.own_network
 
     def find(self, sandbox_id: str) -> Sandbox | None:
@@ -89,7 +85,6 @@ class SandboxService:
         return [sandbox for sandbox in self._known.values() if self.find(sandbox.id) is not None]
 
     def all(self, owner: str) -> list[Sandbox]:
-        """Return every sandbox of an owner that :meth:`find` finds."""
         return [sandbox for sandbox in self.visible() if sandbox.owner == owner]
 
     def states(self) -> Iterator[State]:
@@ -115,9 +110,8 @@ class SandboxService:
     async def create(self, new: NewSandbox, on_id_assigned: Callable[[str], None] = lambda sandbox_id: None) -> Sandbox:
         """Create a sandbox, and return it when it answers on its ports. After an error nothing is left.
 
-        Args:
-            on_id_assigned: Called with the ID once the sandbox is stored, before it runs. Called again if a pooled
-                sandbox did not answer and another takes its place.
+        ``on_id_assigned`` is called with the ID once the sandbox is stored, before it runs, and again if a pooled
+        sandbox did not answer and another takes its place.
 
         Raises:
             QuotaExceededError: The owner has too many sandboxes already.
@@ -144,7 +138,6 @@ class SandboxService:
         return True
 
     def adopt(self, sandbox: Sandbox) -> None:
-        """Take over a running or paused sandbox of an earlier manager."""
         self._known[sandbox.id] = sandbox
         self.operations.adopt(sandbox)
 
@@ -164,7 +157,6 @@ class SandboxService:
     def new_process(
         self, sandbox_id: str, template: Template, volume_mounts: Sequence[VolumeMount] = ()
     ) -> SandboxProcess:
-        """Return the process of a sandbox. It still has to be launched or found."""
         mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
         return self._process_type(
             Layout(self.folder / sandbox_id, mounts, Path(template.rootfs) if template.rootfs else None),
@@ -252,7 +244,6 @@ class TreesInUse:
 
     @contextmanager
     def reading(self, tree: Path | None) -> Iterator[None]:
-        """Mark ``tree`` as in use during the block. None marks nothing."""
         if tree is None:
             yield
             return
@@ -267,6 +258,5 @@ class TreesInUse:
                 self._released = asyncio.Event()
 
     async def wait_until_unused(self, tree: Path) -> None:
-        """Return when no create copies ``tree``."""
         while tree in self:
             await self._released.wait()

@@ -63,7 +63,6 @@ class Snapshots:
         return sorted(rows, key=lambda row: (row.created_at, row.id), reverse=True)
 
     def find(self, reference: str, owner: str) -> SnapshotRow | None:
-        """Return the snapshot with that ID, name, or ``name:tag``."""
         try:
             wanted = Reference.read(reference)
         except ValueError:
@@ -86,9 +85,8 @@ class Snapshots:
     ) -> SnapshotRow:
         """Copy the files of a running sandbox, which is frozen meanwhile. After an error nothing is left.
 
-        Args:
-            reference: The snapshot's name, in place of a snapshot with the same name; None: it only has an ID.
-            seconds: How long the snapshot is kept; None: for ever.
+        Without a ``reference`` the snapshot only has an ID; otherwise it replaces a snapshot with the same name.
+        Without ``seconds`` the snapshot is kept for ever.
         """
         await self._remove_expired(owner)
         async with self._draft() as draft:
@@ -127,9 +125,9 @@ class Snapshots:
     async def fork(
         self, sandbox: Sandbox, count: int, seconds: float, quota: Quota = UNLIMITED
     ) -> list[Sandbox | BaseException]:
-        """Create sandboxes with the files, variables, metadata and network rules of a running sandbox, which goes on.
+        """Create ``count`` copies of a running sandbox, which goes on. Return each fork, or the error of its create.
 
-        The forks live for ``seconds``. Return each fork, or the error of its create.
+        The forks have the running sandbox's files, variables, metadata and network rules, and live for ``seconds``.
         """
         variables = await self._sandboxes.operations.read_variables(sandbox)
         for name in INTERNAL_VARIABLES:

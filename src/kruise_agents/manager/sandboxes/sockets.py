@@ -38,14 +38,9 @@ def listen(folder: Path, name: str) -> socket.socket:
 
 
 async def connect(folder: Path, name: str, patience: float = CONNECT_SECONDS) -> socket.socket:
-    """Connect to the socket ``name`` in ``folder``.
+    """Connect to the socket ``name`` in ``folder``. While the listen queue is full, wait up to ``patience`` seconds.
 
-    Args:
-        patience: Seconds to wait while the listen queue is full.
-
-    Raises:
-        BlockingIOError: The program does not accept.
-        OSError: The sandbox's program is gone.
+    Raises BlockingIOError if the program does not accept, another OSError if it is gone.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -75,12 +70,9 @@ async def _connect_when_there_is_room(connection: socket.socket, path: str, pati
 async def connect_port(
     folder: Path, port: int, served: frozenset[int], patience: float = CONNECT_SECONDS
 ) -> socket.socket:
-    """Connect to a port of the sandbox, through its own socket or the relay.
+    """Connect to a port of the sandbox, through its own socket if it is ``served``, else through the relay.
 
     Args:
-        folder: The sandbox's socket folder.
-        port: The TCP port that the request names.
-        served: The ports that have a socket of their own in this sandbox.
         patience: Seconds that each step may take.
 
     Raises:

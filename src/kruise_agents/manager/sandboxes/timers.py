@@ -19,7 +19,6 @@ class Timers:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def arm(self, sandbox: Sandbox) -> None:
-        """Set the timer to the deadline of the sandbox's present state, in place of an earlier deadline."""
         self.disarm(sandbox)
         seconds = seconds_until(sandbox.deadline)
         if seconds is not None:

@@ -32,10 +32,8 @@ class NoSpaceError(KruiseAgentsError):
 class Database:
     """The open state file, which is made if missing, readable for the current user only.
 
-    Every write raises :class:`NoSpaceError` if the disk is full, and then changes nothing.
-
-    Raises:
-        ConfigurationError: A newer version wrote the file, or it is not a state file.
+    Raises ConfigurationError for a file of a newer version or of another kind. A write to a full disk raises
+    :class:`NoSpaceError` and changes nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +56,6 @@ class Database:
             raise
 
     def select(self, row_type: type[_Row], **where: object) -> list[_Row]:
-        """Return the rows whose columns have the values in ``where``."""
         columns = ", ".join(field.name for field in fields(row_type))
         statement = f"SELECT {columns} FROM {row_type.TABLE}{_condition(where)}"  # noqa: S608 - our own names
         return [row_type(*row) for row in self._connection.execute(statement, tuple(where.values()))]
@@ -70,11 +67,9 @@ class Database:
         self.write(f"INSERT OR REPLACE INTO {row.TABLE} ({names}) VALUES ({marks})", astuple(row))  # noqa: S608 - as above
 
     def delete(self, row_type: type[Row], **where: object) -> None:
-        """Delete the rows whose columns have the values in ``where``."""
         self.write(f"DELETE FROM {row_type.TABLE}{_condition(where)}", tuple(where.values()))  # noqa: S608 - as above
 
     def write(self, statement: str, values: tuple[object, ...]) -> None:
-        """Execute a statement that changes rows."""
         with space_for(self._path):
             self._connection.execute(statement, values)
 

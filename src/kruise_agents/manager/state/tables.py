@@ -142,7 +142,6 @@ class SnapshotRow(Row):
     expires_at: float | None
 
     def is_over(self, moment: float) -> bool:
-        """Return whether the snapshot expired at or before ``moment``."""
         return self.expires_at is not None and self.expires_at <= moment
 
 

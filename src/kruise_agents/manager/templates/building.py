@@ -43,8 +43,7 @@ def require_supported(
 ) -> None:
     """Refuse templates that the runtime does not support. Report templates that will not reach the internet.
 
-    Raises:
-        ConfigurationError: The message has a line for each problem.
+    The ConfigurationError has a line for each problem.
     """
     problems = []
     for file in files:
@@ -77,8 +76,7 @@ class Builder:
     async def build(self, files: Iterable[TemplateFile]) -> dict[str, Path]:
         """Prepare the trees that templates need, remove all others, and return them by the name of the template.
 
-        Raises:
-            ConfigurationError: A tree cannot be prepared; the message names the file and the reason.
+        If a tree cannot be prepared, a ConfigurationError names the file and the reason.
         """
         built = {}
         for file in files:

@@ -31,7 +31,6 @@ class Template:
     rootfs: str | None = None  # a folder of this machine, with system folders to use in place of the machine's
 
     def within(self, rules: EgressRules) -> EgressRules:
-        """Return ``rules`` within the limits of the template."""
         return rules if self.internet else rules.closed()
 
     @property
@@ -52,7 +51,6 @@ class Template:
         return str(uuid.uuid5(_BUILDS, self.name))
 
     def use(self, *, running: bool = True) -> Use:
-        """Return the share of one sandbox in a quota."""
         return Use(1000 * self.cpu_count, self.memory_mb, running)
 
     def to_json(self) -> str:
@@ -102,7 +100,6 @@ class Templates:
         self._by_name = {prepared.template.name: prepared for prepared in templates}
 
     def all(self) -> list[Template]:
-        """Return every template, sorted by name."""
         return sorted((prepared.template for prepared in self._by_name.values()), key=lambda template: template.name)
 
     def find(self, reference: str) -> Template | None:

@@ -53,8 +53,7 @@ class TemplateFile:
 def read_templates(folder: Path, limits: Limits) -> list[TemplateFile]:
     """Read every ``*.toml`` file in ``folder``, sorted by name. Templates without limits get ``limits``.
 
-    Raises:
-        ConfigurationError: Something is wrong. The message has a line for each problem, in all files.
+    Wrong files raise a ConfigurationError with a line for each problem, in all files.
     """
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".toml")

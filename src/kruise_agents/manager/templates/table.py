@@ -38,11 +38,7 @@ class Source:
 
 
 class Table:
-    """The keys of one table. A wrong value is noted and counts as absent.
-
-    Args:
-        known: every key that the table may have.
-    """
+    """The keys of one table, of which only ``known`` ones are allowed. A wrong value is noted and counts as absent."""
 
     def __init__(self, source: Source, fields: Fields, known: Iterable[str]) -> None:
         self._source = source
@@ -58,7 +54,6 @@ class Table:
         self._source.complain((*self._fields.path, key, *below) if key is not None else self._fields.path, problem)
 
     def text(self, key: str) -> str | None:
-        """Return a string that is not empty."""
         value = self._read(self._fields.text, key)
         if value is not None and (not value.strip() or "\0" in value):
             self.complain(key, f"'{key}' must not {'have a zero byte' if value.strip() else 'be empty'}")
@@ -72,7 +67,6 @@ class Table:
         return self._read(lambda key: self._fields.integer(key, least, most, allow_float=False), key)
 
     def seconds(self, key: str) -> float | None:
-        """Return a number of seconds above 0."""
         value = self._fields.value(key)
         if value is None:
             return None
@@ -82,7 +76,6 @@ class Table:
         return float(value)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Return an array of strings that are not empty."""
         values = self._read(self._fields.texts, key) or []
         if not all(value.strip() for value in values):
             self._note(self._fields.wrong(key, TEXT_LIST))

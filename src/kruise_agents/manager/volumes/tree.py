@@ -58,7 +58,6 @@ class VolumeTree:
         self._owners = owners
 
     def entry(self, path: str) -> Entry:
-        """Return the file, folder or link at ``path``."""
         with self._parent(path) as (folder, name):
             return self._entry(folder, name, "/" + "/".join(_parts(path)))
 

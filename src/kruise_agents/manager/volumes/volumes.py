@@ -39,12 +39,10 @@ class VolumeFullError(KruiseAgentsError):
 
 
 class Volumes:
-    """The volumes of one manager, each a folder and a database row.
+    """The volumes of one manager, each a database row and a folder in ``folder``, which exists.
 
-    Args:
-        folder: Where the folders of volumes go. It exists.
-        mounted: Returns the IDs of the volumes that sandboxes have mounted.
-        limit: The size limit of each volume in bytes. The watchdog holds sandboxes to the limit.
+    ``mounted`` returns the IDs of the volumes that sandboxes have mounted. ``limit`` is the size limit of each volume
+    in bytes, to which the watchdog holds sandboxes.
     """
 
     def __init__(
@@ -140,8 +138,7 @@ class Volumes:
     async def remove(self, volume: VolumeRow) -> None:
         """Remove a volume with its files, unless sandboxes have it mounted.
 
-        Raises:
-            NoSpaceError: The disk is still full without the files. The volume is empty then.
+        If the disk is still full without the files, this raises :class:`NoSpaceError`, and the volume is empty.
         """
         if volume.id in self._mounted():
             raise VolumeUsedError(f"volume '{volume.name}' is mounted in sandboxes; end them first")

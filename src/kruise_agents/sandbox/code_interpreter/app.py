@@ -61,7 +61,6 @@ class CodeInterpreter:
         self._contexts.default()
 
     async def failure(self) -> BaseException | None:
-        """Wait for a start under way, and return the reason why a default context has no kernel."""
         return await self._contexts.failure()
 
     async def close(self) -> None:

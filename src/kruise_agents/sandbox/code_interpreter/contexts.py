@@ -42,11 +42,9 @@ class Context:
             self._start.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def kernel(self) -> Kernel:
-        """Return the kernel when it is ready.
+        """Return the kernel when it is ready, or raise ContextNotFoundError for a removed context.
 
-        Raises:
-            KernelError: the kernel did not start; the next call tries again.
-            ContextNotFoundError: the context was removed.
+        After a KernelError, the next call tries to start the kernel again.
         """
         while not self.removed:
             self.start()
@@ -167,7 +165,6 @@ class Contexts:
 
 
 async def _end(start: asyncio.Task[Kernel] | None, grace: float) -> None:
-    """End the kernel that a task started or is starting."""
     if start is None:
         return
     start.cancel()

@@ -22,8 +22,7 @@ REPLY_SECONDS = 0.2  # to wait for the reply of a kernel that is idle already
 class Transcript:
     """A state machine, independent of a kernel, that turns the messages of a request into lines.
 
-    ``accepted`` means that the kernel took the code, so that an interrupt reaches it. The reply comes on its own
-    channel.
+    ``accepted`` means that the kernel took the code, and can be interrupted. The reply comes on its own channel.
     """
 
     def __init__(self) -> None:
@@ -34,11 +33,9 @@ class Transcript:
 
     @property
     def finished(self) -> bool:
-        """Return True when the kernel is done with the request and ready for the next."""
         return self._idle and (self.accepted or self.replied)
 
     def lines(self, message: Message) -> Iterator[Line]:
-        """Yield the lines for a message: at most one in this version of the protocol."""
         content = message.content
         match message.kind:
             case "execute_input":

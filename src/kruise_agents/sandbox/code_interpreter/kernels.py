@@ -68,10 +68,7 @@ class Replies:
 
 
 class Kernel:
-    """A running kernel, for one request at a time.
-
-    ``environment`` is the last environment that the kernel was given, without the variables of single calls.
-    """
+    """A running kernel, for one request at a time. ``environment`` leaves out the variables of single calls."""
 
     def __init__(
         self,
@@ -99,7 +96,6 @@ class Kernel:
         process.on_end(self._on_process_end)
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` as soon as the process has ended, for whatever reason."""
         self._when_ended = callback
         if self._process.ended.is_set():
             callback()
@@ -221,10 +217,9 @@ class Kernel:
             replies.discard()
 
     async def _answers(self) -> bool:
-        """Return True if a request was answered on both channels.
+        """Return whether a request was answered on both channels.
 
-        A reply alone is no proof: a subscription takes effect some time after the connection, and earlier output is
-        lost.
+        A reply alone proves nothing: a subscription takes effect after the connection, and earlier output is lost.
         """
         with self._request("kernel_info_request", {}) as replies:
             while (await replies.next()).kind != "kernel_info_reply":

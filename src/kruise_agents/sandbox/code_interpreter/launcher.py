@@ -36,7 +36,6 @@ class KernelLauncher:
 
     @property
     def spec(self) -> KernelSpec:
-        """The spec of Python's kernel, our own."""
         command = (str(self.python), str(PROGRAM), "-f", CONNECTION_FILE, "--parent", str(os.getpid()))
         # By default, IPython's profile would lie among the user's files.
         variables = {"IPYTHONDIR": str(self._profile_folder)}

@@ -67,7 +67,6 @@ class KernelProcess:
         return self._process.pid
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` when the process has ended and was reaped."""
         self._when_ended = callback
 
     def signal(self, number: signal.Signals) -> None:

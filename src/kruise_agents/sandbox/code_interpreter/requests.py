@@ -25,7 +25,6 @@ class ExecuteRequest:
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """Read a body; raise :class:`InvalidRequestError` for a wrong one."""
         with _errors_for_clients():
             fields = Fields.parse(body)
             return cls(
@@ -45,7 +44,6 @@ class CreateContextRequest:
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """Read a body; raise :class:`InvalidRequestError` for a wrong one."""
         with _errors_for_clients():
             fields = Fields.parse(body)
             return cls(cwd=fields.text("cwd") or None, language=fields.text("language") or None)

@@ -28,12 +28,9 @@ class Call:
 
 
 def parse_timeout(value: str | None) -> float | None:
-    """Return the limit in seconds that a ``Connect-Timeout-Ms`` header sets, or None for no limit.
+    """Return the seconds that a ``Connect-Timeout-Ms`` header allows, or raise ConnectError ``invalid_argument``.
 
     Decimals (``2500.0``) are accepted: e2b 2.8.0 multiplies the caller's seconds and sends the product.
-
-    Raises:
-        ConnectError: ``invalid_argument``: the value is not a number of milliseconds.
     """
     if value is None:
         return None

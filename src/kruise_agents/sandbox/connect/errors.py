@@ -61,5 +61,4 @@ class ConnectError(KruiseAgentsError):
         self.message = message
 
     def to_json(self) -> dict[str, str]:
-        """Return the error object of a unary response, or of the ``error`` member of an end frame."""
         return {"code": self.code.value, "message": self.message}

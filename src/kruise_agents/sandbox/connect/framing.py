@@ -33,7 +33,6 @@ class EnvelopeDecoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Envelope]:
-        """Take the next piece of the body, and return the frames that it completes."""
         self._buffer += data
         while len(self._buffer) >= _PREFIX.size:
             flags, length = _PREFIX.unpack_from(self._buffer)
@@ -65,9 +64,8 @@ class EnvelopeDecoder:
 def request_payload(envelope: Envelope) -> bytes:
     """Return the JSON of a frame that a client sent.
 
-    Raises:
-        ConnectError: ``internal`` for a compressed frame (no compression is ever agreed on),
-            ``invalid_argument`` for flags that a client must not set.
+    Raises ConnectError: ``internal`` for a compressed frame (no compression is ever agreed on), ``invalid_argument``
+    for flags that a client must not set.
     """
     if envelope.flags == MESSAGE:
         return envelope.payload

@@ -50,7 +50,6 @@ class Message(Fields):
         return default if text is None else text
 
     def optional_text(self, name: str) -> str | None:
-        """Return a string, or None when it is not set."""
         return super().text(name)
 
     def flag(self, name: str, default: bool = False) -> bool:

@@ -47,9 +47,7 @@ Method: TypeAlias = Unary | ServerStream | ClientStream
 class ConnectService:
     """An ASGI application for one service, to be mounted on ``/<package>.<Service>``.
 
-    Args:
-        methods: The handlers by method name.
-        check: Called with every call before the handler; raises :class:`ConnectError` to refuse the call.
+    ``methods`` are handlers by name. Before each handler, ``check`` may refuse the call by a :class:`ConnectError`.
     """
 
     def __init__(self, methods: Mapping[str, Method], check: Callable[[Call], object] = lambda call: None) -> None:

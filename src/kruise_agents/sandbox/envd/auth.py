@@ -44,10 +44,9 @@ class AccessTokenMiddleware:
 
 
 def sign(path: str, operation: Operation, username: str, token: str, expiration: str | None = None) -> str:
-    """Return the signature of a request.
+    """Return the signature of a request. ``path`` and ``username`` are exactly as sent, or empty.
 
-    ``path`` and ``username`` are the parameters exactly as sent, or empty strings. ``expiration`` is the parameter
-    ``signature_expiration``, unix seconds as text.
+    ``expiration`` is the parameter ``signature_expiration``, unix seconds as text.
     """
     raw = f"{path}:{operation}:{username}:{token}"
     if expiration is not None:
@@ -57,11 +56,7 @@ def sign(path: str, operation: Operation, username: str, token: str, expiration:
 
 
 def verify(query: Mapping[str, str], operation: Operation, token: str, header_token: str | None, now: float) -> None:
-    """Check the token of a request or, without ``header_token``, the signature in its decoded query parameters.
-
-    Raises:
-        HttpError: 401.
-    """
+    """Check the token of a request, or the signature in its decoded query parameters; raise HttpError 401."""
     if header_token is not None:
         if not _same(header_token, token):
             raise HttpError(401, "access token present in header but does not match")

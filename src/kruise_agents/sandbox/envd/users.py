@@ -37,10 +37,10 @@ class User:
     home: Path
 
     def own(self, target: int | Path) -> None:
-        """Change the owner of a file (by descriptor) or a folder (by path) to this user.
+        """Make this user the owner of a file (by descriptor) or a folder (by path).
 
-        Called even when nothing changes: watchers see the change of owner. A file of another user that everybody may
-        write to keeps its owner.
+        Also done when nothing changes, because watchers see the change of owner. A file of another user that everybody
+        may write to keeps its owner.
         """
         with contextlib.suppress(PermissionError):
             os.chown(target, self.uid, self.gid)
@@ -80,13 +80,11 @@ class Users:
             raise ConnectError(Code.UNAUTHENTICATED, f"invalid username: '{error.name}'") from error
 
     def owner_name(self, uid: int) -> str:
-        """Return the name of a file's owner, or the id as text."""
         if not self._state.several_users and uid == os.getuid():
             return self._state.username  # the host's password file may have another name for this id
         return _name(uid, _PASSWORD_FILE, _version(_PASSWORD_FILE))
 
     def group_name(self, gid: int) -> str:
-        """Return the name of a file's group, or the id as text."""
         if not self._state.several_users and gid == os.getgid():
             return self._state.username
         return _name(gid, _GROUP_FILE, _version(_GROUP_FILE))

@@ -26,8 +26,7 @@ _X32_CALLS = 0x40000000
 _TERMINAL_REQUESTS = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, which type into a terminal on behalf of its reader."""
 _SOCKETS = (1, 2, 10, 16)
-"""AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK, which programs use and network namespaces separate. Namespaces do not
-separate AF_VSOCK, for example, which leads to the hypervisor of a virtual machine."""
+"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Namespaces do not separate others, such as AF_VSOCK (to the hypervisor)."""
 
 _REFUSED = {
     "x86_64": {

@@ -34,10 +34,9 @@ _MACHINES = ("dev", "proc", "sys", "usr")
 
 
 def become_root_of_sandbox(home: Path) -> None:
-    """Enter the inner user namespace as its ``root``, and hand the file tree over to its users.
+    """Enter the inner user namespace as its ``root``, and hand the file tree to its users. Needs a single thread.
 
-    Files of the manager's user are given to ``root``, and those in ``home`` to the default user. The process must have
-    a single thread. Raises OSError if the kernel refuses a step.
+    Files of the manager's user go to ``root``, those in ``home`` to the default user. Raises OSError if refused.
     """
     _give(Path("/"), 0, whole=False)
     for folder in Path("/").iterdir():

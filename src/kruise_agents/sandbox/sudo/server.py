@@ -42,7 +42,6 @@ class SudoServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Listen, on the running event loop."""
         self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
         self._listener.bind(str(self._path))

@@ -90,10 +90,9 @@ def _child_of(pid: int) -> int:
 
 
 def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]) -> list[int]:
-    """Move the received descriptors to their numbers, and close all others but ``own``.
+    """Move the received descriptors to their numbers, close all others but ``own``, and return the new ``own``.
 
-    Returns:
-        The new numbers of ``own``. An exec closes them, so that only the program keeps the placeholder's input open.
+    An exec closes ``own``, so that only the program keeps the placeholder's input open.
     """
     above = max(numbers) + 1
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in (*own, *received)]

@@ -32,9 +32,7 @@ _LATER = (
 def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
     """Serve until the manager has gone. In a fork, be a sandbox's program or its first kernel.
 
-    Args:
-        arguments: The number of the descriptor of the manager's socket.
-        modules: The names of the modules that a kernel has.
+    ``arguments`` is the descriptor number of the manager's socket; ``modules`` are the names of a kernel's modules.
     """
     descriptor = int(arguments[0])
     set_process_name("zygote")  # otherwise the number of the descriptor that Python was executed from

@@ -76,11 +76,7 @@ class Extensions:
 
 
 def read_extensions(metadata: Mapping[str, str]) -> Extensions:
-    """Split the metadata of a create call into settings and the sandbox's own metadata.
-
-    Raises:
-        ApiError: 400, naming the key and what is wrong with it.
-    """
+    """Split a create call's metadata into settings and the sandbox's own; raise ApiError 400 for a wrong key."""
     own: dict[str, str] = {}
     for key, value in metadata.items():
         if key in _KNOWN:
@@ -104,10 +100,9 @@ def read_extensions(metadata: Mapping[str, str]) -> Extensions:
 
 
 def read_reserved_header(headers: Mapping[str, str], name: str) -> float | None:
-    """Return how long a paused sandbox is kept: None without the header, infinity for ``forever``.
+    """Return the seconds that a paused sandbox is kept: None without the header, infinity for ``forever``.
 
-    Raises:
-        ApiError: 400.
+    A wrong value raises ApiError 400.
     """
     text = headers.get(name)
     if text is None:

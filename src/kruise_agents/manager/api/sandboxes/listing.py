@@ -21,13 +21,10 @@ _STATES = frozenset({"running", "paused"})
 
 
 def read_metadata(query: Mapping[str, str], name: str) -> dict[str, str]:
-    """Return the pairs of a metadata filter.
+    """Return the pairs of a metadata filter; raise ApiError 400 when a pair is not ``key=value``.
 
     The SDK percent-quotes every key and value, form-encodes the pairs, and its HTTP client encodes the whole once
     more (e2b 2.8.0 ... 2.63.0). The values of ``query`` have lost the last layer already.
-
-    Raises:
-        ApiError: 400 when a pair is not ``key=value``.
     """
     pairs: dict[str, str] = {}
     for pair in unquote_plus(query.get(name, "")).split("&") if query.get(name) else ():
@@ -98,11 +95,7 @@ class ListQuery(RunningListQuery):
 def page(
     sandboxes: Iterable[Sandbox], query: RunningListQuery, states: frozenset[str]
 ) -> tuple[list[Sandbox], str | None]:
-    """Return the sandboxes of one page, and the token of the next page or None.
-
-    Raises:
-        ApiError: 400 for a token of another list.
-    """
+    """Return the sandboxes of one page, and the token of the next; raise ApiError 400 for a token of another list."""
     ascending = query.order == "asc"
     after = _read_cursor(query.next_token, ascending=ascending)
     found = [sandbox for sandbox in sandboxes if shown_state(sandbox) in states and _matches(sandbox, query)]

@@ -40,7 +40,6 @@ class _NetworkRequest:
 
     @staticmethod
     def check(fields: Fields) -> None:
-        """Refuse members that this manager cannot fulfil."""
         refuse(fields, _REFUSED)
         if fields.has("allowPublicTraffic"):
             raise ApiError(400, "field 'allowPublicTraffic' cannot be changed; it is set when a sandbox is made")
@@ -56,7 +55,6 @@ class NewNetworkRequest:
 
     @staticmethod
     def check(fields: Fields) -> None:
-        """Refuse every other member that asks for something."""
         unknown = fields.unknown(("allowPublicTraffic", "allowOut", "denyOut"))
         refuse(fields, {name: _REFUSED.get(name, "this manager does not know it") for name in unknown})
 
@@ -86,11 +84,8 @@ def egress_rules(
 ) -> EgressRules:
     """Return the rules that a request asks for. IPv6 ranges are accepted and dropped: sandboxes have no IPv6.
 
-    Args:
-        internet: False denies everything that is not allowed.
-
-    Raises:
-        ApiError: 400, also when a range is allowed and sandboxes cannot reach the internet at all.
+    ``internet=False`` denies everything that is not allowed. A wrong range raises ApiError 400, and so does an allowed
+    range where sandboxes cannot reach the internet at all.
     """
     for name, entries in (("allowOut", allow_out), ("denyOut", deny_out)):
         if len(entries) > _MAX_ENTRIES:

@@ -44,7 +44,6 @@ class _ConnectRequest:
 
     @property
     def seconds(self) -> int:
-        """Return the seconds from now to the end time."""
         return DEFAULT_TIMEOUT if self.timeout is None else self.timeout
 
 
@@ -80,10 +79,7 @@ class _RefreshRequest:
 
 
 class SandboxRoutes(Resource):
-    """The routes of existing sandboxes.
-
-    Connect exists twice: e2b up to 2.50.0 calls v1, later releases call v2.
-    """
+    """The routes of existing sandboxes. Connect exists twice: e2b up to 2.50.0 calls v1, later releases call v2."""
 
     def __init__(self, sandboxes: SandboxService, *, v1_only: bool = False) -> None:
         self._sandboxes = sandboxes

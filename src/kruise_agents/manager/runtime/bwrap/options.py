@@ -21,8 +21,7 @@ _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID",
 def sandbox_options(layout: Layout, limits: Limits, carried: CarriedPython | None, *, several_users: bool) -> list[str]:
     """Return the options for a sandbox, and make the mount points in its prepared file tree.
 
-    Raises:
-        OSError: the tree has links where something is mounted, or its root file system is gone.
+    Links in the tree where something is mounted, or a missing root file system, raise an OSError.
     """
     if layout.system is not None and not (layout.system / "usr").is_dir():
         raise OSError(f"its root file system {layout.system} is not there any more")

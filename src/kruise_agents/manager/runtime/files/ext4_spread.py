@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def spread_apart(folder: Path) -> bool:
-    """Give the hint for folders that will be made in ``folder``; return whether the file system takes it."""
+    """Give the hint for future folders in ``folder``; return whether the file system takes the hint."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         flags = array.array("i", [0, 0])

@@ -28,11 +28,7 @@ def copy_command(source: Path, target: Path) -> list[str]:
 
 
 async def run_copy(start: Start, command: list[str]) -> None:
-    """Run a copy to its end, or end it when cancelled.
-
-    Raises:
-        OSError: the copy failed; the text says why, and the number is ENOSPC if the disk is full.
-    """
+    """Run a copy to its end, or end it when cancelled. Raises OSError if the copy fails; ENOSPC means a full disk."""
     with tempfile.TemporaryFile() as output:
         process = start(command, output)
         handle = ProcessHandle.of(process.pid)

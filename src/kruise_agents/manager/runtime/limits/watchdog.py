@@ -59,7 +59,6 @@ class WatchedSandbox:
 
     @property
     def refused(self) -> bool:
-        """Return True while the programs of the sandbox may not write."""
         return any(folder.refused_at is not None for folder in self.folders)
 
     def is_root_of(self, family: list[Process]) -> bool:
@@ -95,7 +94,6 @@ class Watchdog:
             self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._run_disks())]
 
     def remove(self, name: str) -> None:
-        """Stop watching a sandbox, if it is watched."""
         self._watched.pop(name, None)
         if not self._watched:
             for task in self._tasks:
@@ -165,7 +163,6 @@ class Watchdog:
         return self._limit_memory(sandbox, family)
 
     def _look_at_disks(self, watched: list[WatchedSandbox]) -> list[WatchedSandbox]:
-        """Return the sandboxes to end."""
         for sandbox in watched:
             with _logged(f"sandbox {sandbox.name}"):
                 shorten(sandbox.log)  # also for an inactive sandbox: writing megabytes takes few ticks

@@ -81,12 +81,10 @@ class EgressRules:
 
     @property
     def nothing_allowed(self) -> bool:
-        """Return True if there is no internet at all; then names cannot be resolved either."""
         return self.everything_denied and not self.allowed
 
     @property
     def everything_denied(self) -> bool:
-        """Return True if only the allowed ranges can be reached."""
         return _EVERYTHING in ipaddress.collapse_addresses(self.denied)
 
     def _blocked_of_carrier(self) -> list[IPv4Network]:

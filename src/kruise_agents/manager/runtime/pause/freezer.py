@@ -61,12 +61,10 @@ class Freezer:
                 return
 
     def remove(self, name: str) -> None:
-        """Remove the group ``name`` if it exists and is empty."""
         with contextlib.suppress(OSError):
             (self.parent / f"{GROUP_PREFIX}{name}").rmdir()
 
     def _try(self) -> None:
-        """Freeze a process of our own, or raise an OSError."""
         with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as process:
             try:
                 self.put(f"probe-{process.pid}", process.pid)

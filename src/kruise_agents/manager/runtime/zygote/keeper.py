@@ -11,17 +11,12 @@ from collections.abc import Callable
 from .process import Zygote, ZygoteError
 
 _RETRY_SECONDS = 60
-"""Until the next attempt, after a zygote has ended and no other one could be made."""
 
 logger = logging.getLogger(__name__)
 
 
 class ZygoteKeeper:
-    """Keeps one zygote running, from :meth:`open` to :meth:`close`.
-
-    Args:
-        make: Starts a zygote and tries it out. Where the first one cannot be made, no other one is asked for.
-    """
+    """Keeps one zygote running, from :meth:`open` to :meth:`close`. If the first cannot be made, no other is tried."""
 
     def __init__(self, make: Callable[[], Zygote]) -> None:
         self._make = make

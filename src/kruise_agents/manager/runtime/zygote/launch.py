@@ -24,9 +24,7 @@ _READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-dro
 def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: Setup) -> Launched:
     """Start ``bwrap`` as :func:`.bwrap.launch.start` does, and let a fork of the zygote enter instead of a command.
 
-    Raises:
-        OSError: ``bwrap`` could not be started.
-        ZygoteError: The zygote has ended. Nothing is left running.
+    Raises OSError if ``bwrap`` could not be started, and ZygoteError if the zygote has ended; nothing is left running.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         placeholder_input, program_pipe = pipe(theirs, ours)
@@ -48,11 +46,7 @@ def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: 
 
 
 def make_zygote(options: Sequence[str], identities: Identities | None) -> Zygote:
-    """Start a zygote and try a fork in namespaces that ``options`` of ``bwrap`` make, as a sandbox has them.
-
-    Raises:
-        ZygoteError: Forking does not work here.
-    """
+    """Start a zygote and try a fork in namespaces that ``options`` of ``bwrap`` make; raise ZygoteError if it fails."""
     try:
         with _opened_read_only(Path(sys.executable).resolve()) as (interpreter, namespace):
             zygote = Zygote(interpreter, os.dup(namespace))
@@ -91,9 +85,6 @@ def _opened_read_only(path: Path) -> Iterator[tuple[int, int]]:
     """Open a file through a mount that nobody can write to, and open the mount namespace of that mount.
 
     While the namespace is kept open, ``/proc`` shows the file with its full path.
-
-    Raises:
-        OSError: The mount could not be made.
     """
     with tempfile.TemporaryFile() as output, contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         placeholder_input, _ = pipe(theirs, ours)

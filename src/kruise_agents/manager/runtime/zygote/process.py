@@ -22,7 +22,7 @@ from ....protocol.control import FORK, ForkOrder, ForkRequest
 
 _PROGRAM = Path(kruise_agents.__file__).parent / "sandbox" / "zygote" / "__main__.py"
 _ENVIRONMENT = {"HOME": "/nonexistent", "PYTHONPATH": str(_PROGRAM.parent / "bare")}
-"""With it Python looks into nobody's home for modules, and runs nothing of the host's when it starts."""
+"""Environment in which Python looks into no home for modules, and runs nothing of the host's at its start."""
 _START_SECONDS = 30
 _ANSWER_SECONDS = 5
 """A fork takes milliseconds. A zygote that takes this long counts as ended."""
@@ -77,7 +77,6 @@ class Zygote:
         return self._process.poll() is None
 
     def wait_until_ready(self) -> None:
-        """Wait until everything is imported. Raises ZygoteError if the zygote ends or takes too long."""
         if not select.select([self._socket], [], [], _START_SECONDS)[0]:
             raise ZygoteError(f"not ready within {_START_SECONDS} seconds")
         if not self._socket.recv(1):
@@ -89,13 +88,12 @@ class Zygote:
     ) -> None:
         """Fork a process that enters a sandbox and becomes its program. Return when the zygote has forked.
 
+        Raises ZygoteError if the zygote has ended or does not fork; a fork that comes later ends with ``first_pid``.
+
         Args:
             group: A descriptor of the sandbox's ``cgroup.procs``, open for writing.
             own: Descriptors for the fork itself, see :class:`.protocol.control.ForkRequest`.
             handed: Descriptors for the program, by the numbers that they are to have there.
-
-        Raises:
-            ZygoteError: The zygote has ended, or does not fork. If a fork comes after all, it ends with ``first_pid``.
         """
         request = ForkRequest(order, first_pid, group is not None, list(handed))
         descriptors = [*own, *([] if group is None else [group]), *handed.values()]

@@ -6,10 +6,7 @@ from bash_kernel.kernel import BashKernel
 
 
 class LineKernel(BashKernel):  # type: ignore[misc]  # the package has no types
-    """A Bash kernel whose terminal adds no carriage returns.
-
-    The package (0.10) removes carriage returns, except one that is the last byte of a read.
-    """
+    """A Bash kernel that adds no carriage returns. The package (0.10) leaves a carriage return at the end of a read."""
 
     def _start_bash(self) -> None:
         super()._start_bash()

@@ -29,7 +29,6 @@ class FilePart:
 
     @property
     def required_filename(self) -> str:
-        """The filename, for a request whose URL names no path."""
         if self.filename is None:
             raise _broken("a file needs a filename or the path query parameter")
         return self.filename

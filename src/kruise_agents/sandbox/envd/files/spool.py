@@ -29,7 +29,6 @@ class Spool:
         self._file: IO[bytes] | None = None
 
     async def fill(self, chunks: AsyncIterable[bytes]) -> Piece:
-        """Take a whole body."""
         async for chunk in chunks:
             self.append(chunk)
             await self.make_room()
@@ -46,7 +45,6 @@ class Spool:
             await asyncio.to_thread(self._write_out)
 
     async def finish(self) -> Piece:
-        """Complete the content and return it as one piece."""
         if self._file is not None and self._memory:
             await asyncio.to_thread(self._write_out)
         return Piece(self, 0, self.size)

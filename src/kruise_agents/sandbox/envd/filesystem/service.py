@@ -33,7 +33,6 @@ class FilesystemService:
         self._watches.close()
 
     def app(self) -> ConnectService:
-        """Return the ASGI application, to be mounted on ``/filesystem.Filesystem``."""
         methods: dict[str, Method] = {
             "Stat": Unary(self._stat),
             "ListDir": Unary(self._list_folder),

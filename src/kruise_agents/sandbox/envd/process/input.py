@@ -36,12 +36,10 @@ class Input:
                 raise InputClosedError
 
     async def close(self) -> None:
-        """Close the input after the writes under way; the process sees the end of file."""
         async with self._lock:
             self.close_now()
 
     def close_now(self) -> None:
-        """Close at once; waiting writes fail."""
         if self._closed:
             return
         self._closed = True

@@ -15,14 +15,10 @@ _LAST_BYTES = 1024 * 1024
 
 
 class Output:
-    """A pipe, or the master side of a terminal, which the output closes at the end of file.
+    """A pipe, or the master side of a terminal, which the output owns and closes at the end of file.
 
-    Args:
-        descriptor: owned, and closed, by the output.
-        kind: the name of the data in events.
-        limit: the largest size of a piece, in bytes.
-        on_data: called with each piece.
-        on_end: called once, after the last piece.
+    ``kind`` is the name of the data in events, ``limit`` the largest size of a piece in bytes. ``on_data`` is called
+    with each piece, ``on_end`` once after the last.
     """
 
     def __init__(
@@ -46,7 +42,6 @@ class Output:
         self._loop.add_reader(descriptor, self._read)
 
     def pause(self) -> None:
-        """Stop reading, so that the pipe fills and the process waits."""
         if not self.closed:
             self._loop.remove_reader(self._descriptor)
 

@@ -72,17 +72,15 @@ class Subscription:
 
 
 class Process:
-    """A process from its start to its end event.
+    """A process from its start to its end event, which takes over the pipes and the master side of the terminal.
 
     The end event is sent when the process has exited **and** its output is at the end of file. After a signal of this
     service the exit is enough, because other programs may hold the pipes open.
 
     Args:
-        popen: the process, whose pipes are taken over.
         config: the ``ProcessConfig`` of the request.
         tag: the client's name for the process.
         on_end: called once with the process and its end event.
-        terminal_descriptor: the master side of its terminal, which is taken over.
         why_killed: returns the manager's reason for killing a process, if it did.
     """
 

@@ -36,7 +36,6 @@ class Registry:
         self._running[process.pid] = process
 
     def ended(self, process: Process, event: Json) -> None:
-        """Move a process to the ended ones."""
         del self._running[process.pid]
         timer = asyncio.get_running_loop().call_later(_REMEMBERED_SECONDS, self._forget, process.pid)
         self._ended[process.pid] = Ended(process.pid, process.tag, event, timer)

@@ -47,7 +47,6 @@ class ProcessService:
         self._registry = Registry()
 
     def app(self) -> ConnectService:
-        """Return the ASGI application, to be mounted on ``/process.Process``."""
         methods: dict[str, Method] = {
             "Start": ServerStream(self._start),
             "Connect": ServerStream(self._connect),
@@ -136,7 +135,6 @@ class ProcessService:
         return {}
 
     async def _update(self, request: Message, _call: Call) -> Json:
-        """Serve ``Update``, which changes the size of a terminal's window."""
         process = self._find(request)
         pty = request.object("pty")
         if pty is not None and not process.resize(_window_size(pty)):

@@ -55,7 +55,6 @@ class SharedInotify:
             self.close(watch)
 
     def drain(self) -> None:
-        """Dispatch all records up to now."""
         self.peek()
         while self._records:
             record = self._records.popleft()

@@ -60,13 +60,10 @@ class _Folder:
 
 
 class Watch:
-    """The state machine that turns records into events.
+    """The state machine that turns records of ``source`` into events of the folder with the absolute path ``path``.
 
-    Args:
-        source: the source of records.
-        path: the absolute path of the watched folder.
-        recursive: watch the folders below too, including those that are made later.
-        describe: returns the ``entry`` of an event; None leaves entries out.
+    ``recursive`` includes folders below, also those that are made later. ``describe`` returns the ``entry`` of an
+    event; None leaves entries out.
     """
 
     def __init__(self, source: Source, path: str, *, recursive: bool, describe: Describe | None) -> None:
@@ -118,7 +115,6 @@ class Watch:
         self._arrived.set()
 
     def handle(self, record: Record) -> None:
-        """Process a record of an attached folder."""
         folder = self._folders.get(record.descriptor)
         if folder is None:
             return
