@@ -1,7 +1,7 @@
 """A uvicorn server for use inside a larger program, without uvicorn's clock and signal handlers.
 
-The manager and the program inside a sandbox serve several applications from one event loop and stop on command. They
-must cost nothing while idle, and uvicorn's own main loop wakes up ten times a second.
+The manager and the program inside a sandbox serve several applications from one event loop and stop on command. An idle
+server must cost nothing, and uvicorn's own main loop wakes up ten times a second.
 """
 
 from __future__ import annotations

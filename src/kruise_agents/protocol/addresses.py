@@ -31,7 +31,7 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SandboxTarget:
-    """A path at a port of a sandbox. It begins with ``/`` and has the query, not decoded and not normalised."""
+    """A path at a port of a sandbox: from ``/`` on, with the query, not decoded and not normalised."""
 
     sandbox_id: str
     port: int

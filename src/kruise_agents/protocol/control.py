@@ -267,7 +267,7 @@ TRIAL_OUTPUT = "entered"
 
 @dataclass(frozen=True, slots=True)
 class ForkOrder(Message):
-    """The order to become the program that the command would start, or to try the way there."""
+    """The order to become the program that the command would start, or, as a trial, to stop just before serving."""
 
     command: Sequence[str]  # see program_command()
     environment: Mapping[str, str]

@@ -1,8 +1,8 @@
 """The parser of requests: it finds the sandbox and port, or the API route, that a request is meant for.
 
-It reads the raw request target, before any percent-decoding and without normalising ``..`` or ``//``, as OpenKruise's
-manager does. It is stricter where that manager's rules are accidents (string prefixes, ``+3000`` as a port, an empty
-id), and kinder where they are needlessly strict (``/kruise/<id>/3000?x=1``).
+The parser reads the raw request target, before any percent-decoding and without normalising ``..`` or ``//``, as
+OpenKruise's manager does. The parser is stricter where that manager's rules are accidents (string prefixes, ``+3000``
+as a port, an empty id), and kinder where these rules are needlessly strict (``/kruise/<id>/3000?x=1``).
 """
 
 from __future__ import annotations

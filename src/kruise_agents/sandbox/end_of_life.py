@@ -1,7 +1,7 @@
-"""The two things that end a sandbox from inside: the end of its manager until it is claimed, and its end time after.
+"""The two things that end a sandbox from inside: the end of its manager, until it is claimed, and then its end time.
 
-Sandboxes outlive their manager, but not one that nobody has claimed. The program therefore inherits the read end of a
-pipe whose other end only the manager holds, and ends at its end of file. From ``INIT`` on, the end time counts.
+Claimed sandboxes outlive their manager, others do not. So the program inherits the read end of a pipe whose other end
+only the manager holds, and ends at the end of that pipe. From ``INIT`` on, the end time counts.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def stays_behind(
     """Return whether a call goes to another domain than its object's, so that only what the call brings may go along.
 
     Args:
-        own: the configuration of the object. One with a stated URL keeps everything.
+        own: the configuration of the object. With a stated URL, everything may go along.
         settings: the settings that ``own`` was made with.
         stated: the URL that the environment states for such configurations.
         given: the options of the call.

@@ -5,7 +5,8 @@ never retries 400 and never takes 400 for a missing sandbox.
 
 With ``--v1-only`` the API answers as a sandbox-manager that has no ``POST /v2/sandboxes``, for testing clients against
 such managers. Source: OpenKruise's manager of August 2026, which answers 405 and 404 in text before it looks at the
-key. Its handling of unknown paths below known paths (a fork that creates, a ``DELETE`` that deletes) is not imitated.
+key. That manager's handling of unknown paths below known paths (a fork that creates, a ``DELETE`` that deletes) is not
+imitated.
 """
 
 from __future__ import annotations

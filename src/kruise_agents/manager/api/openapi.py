@@ -32,7 +32,7 @@ _SECURITY: dict[Access, list[dict[str, list[str]]]] = {Access.VOLUME_TOKEN: [{"V
 
 
 def document(routes: Iterable[ApiRoute]) -> Json:
-    """Return the document as JSON. Its server is wherever the document was read from."""
+    """Return the document as JSON. The document's server is wherever a client read the document from."""
     schemas = _Schemas()
     paths: dict[str, Json] = {}
     for route in routes:

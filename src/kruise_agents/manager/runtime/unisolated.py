@@ -1,6 +1,6 @@
 """The ``process`` runtime: sandboxes are ordinary processes of this user, without isolation.
 
-For machines that forbid namespaces. It must be asked for by name.
+This runtime is for machines that forbid namespaces, and must be asked for by name.
 """
 
 from __future__ import annotations

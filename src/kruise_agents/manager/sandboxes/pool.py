@@ -1,7 +1,8 @@
 """Pools of warm sandboxes: started before anybody asks, so that a create call only claims one.
 
-A pooled sandbox has an ID and a folder but no database row. It belongs to no key and ends with the manager. One task
-fills all pools, one sandbox after another. It waits after each claim, because clients that are being served come first.
+A pooled sandbox has an ID and a folder but no database row. A pooled sandbox belongs to no key and ends with the
+manager. One task fills all pools, one sandbox after another. The task waits after each claim, because clients that are
+being served come first.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class SandboxProcess:
         return self._runtime.stopped_processes(self._living())
 
     async def freeze(self) -> None:
-        """Stop all processes. They keep their memory and connections. After an error they go on."""
+        """Stop all processes, which keep their memory and connections. After an error all processes go on."""
         try:
             await self._runtime.freeze(self._living())
         except OSError as error:

@@ -1,7 +1,7 @@
 """The environment variables of a sandbox that is paused without its processes, saved until it boots again.
 
-They may hold secrets, so the file is readable for the manager's user only, never visible in the sandbox, and removed
-at the boot. A running sandbox has no such file.
+Variables may hold secrets, so the file is readable for the manager's user only, never visible in the sandbox, and
+removed at the boot. A running sandbox has no such file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The secret of a state folder. Tokens are derived from it instead of stored."""
+"""The secret of a state folder, from which tokens are derived instead of stored."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Volumes:
         return next((row for row in self.all(owner) if name == row.name or volume_id == row.id), None)
 
     def token(self, volume: VolumeRow) -> str:
-        """Return the token for the contents of a volume. It is valid as long as the volume has the same owner."""
+        """Return the token for the contents of a volume, which is valid as long as the volume has the same owner."""
         return self._secret.volume_token(volume.id, volume.owner)
 
     def opened_by(self, volume_id: str, token: str) -> VolumeRow | None:

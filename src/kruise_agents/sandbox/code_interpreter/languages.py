@@ -59,7 +59,7 @@ class KernelSpec:
 
 
 class Languages:
-    """The kernels of a sandbox. Those in the folder ``.local/share/jupyter/kernels`` of ``home`` come first."""
+    """The kernels of a sandbox. Kernels in the folder ``.local/share/jupyter/kernels`` of ``home`` come first."""
 
     def __init__(self, python: KernelSpec, home: Path) -> None:
         self._python = python

@@ -1,4 +1,4 @@
-"""Calls with a stream in one direction. Their HTTP status is always 200, also with an error."""
+"""Calls with a stream in one direction, whose HTTP status is always 200, also with an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Json = Mapping[str, Any]
 
 
 class _Reply:
-    """The response of a stream. It starts with its first frame, and each frame is one write."""
+    """The response of a stream, which starts with the first frame. Each frame is one write."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

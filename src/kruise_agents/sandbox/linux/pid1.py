@@ -1,7 +1,7 @@
 """The first process of a sandbox without a pid namespace.
 
 In a pid namespace, the kernel gives orphans to process 1, and ends everything with process 1. Elsewhere this process
-does both: it reaps every descendant, and ends all descendants when the sandbox ends. It outlives the manager.
+does both: it reaps every descendant, and ends all descendants when the sandbox ends. This process outlives the manager.
 """
 
 from __future__ import annotations

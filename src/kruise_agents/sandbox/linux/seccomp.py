@@ -2,7 +2,7 @@
 
 The filter refuses system calls that ordinary programs do not need and that either reach what namespaces do not separate
 (keyrings), or a part of the kernel with a history of errors (bpf, io_uring, performance counters), or lead around a
-limit. It allows only the socket families that programs use.
+limit. Of the socket families, the filter allows only those that programs use.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _REFUSED = {
         "sched_setaffinity": 122,
     },
 }
-# These have the same number everywhere.
+# Calls with the same number on every machine.
 _REFUSED_NEW = {
     **{"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433},
     **{"mount_setattr": 442, "quotactl_fd": 443},
 }
-# These fail as on a kernel without them, so that programs take another way.
+# Calls that fail as on a kernel without them, so that programs take another way.
 _ABSENT = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
 
 

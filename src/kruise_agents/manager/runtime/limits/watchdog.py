@@ -1,8 +1,8 @@
 """The watchdog, which measures all sandboxes repeatedly and acts on each that is over its limits.
 
 The kernel refuses what it can (see :class:`.limits.Enforcer`). The watchdog does the rest: always the disk, and without
-control groups the memory of a sandbox as a whole. It runs in the manager, because programs in a sandbox can stop one
-another.
+control groups the memory of a sandbox as a whole. The watchdog runs in the manager, because programs in a sandbox can
+stop one another.
 """
 
 from __future__ import annotations

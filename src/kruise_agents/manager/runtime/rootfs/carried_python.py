@@ -1,8 +1,8 @@
 """The manager's Python for sandboxes with another root file system.
 
 Such a root file system may have another C library, or lack libraries that Python needs. So Python lies in its own
-read-only folder, together with this machine's loader and libraries. These are named only on the command line of the
-interpreter, so other programs of the sandbox do not use them.
+read-only folder, together with this machine's loader and libraries. Only the command line of the interpreter names
+these libraries, so other programs of the sandbox do not use them.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class ZygoteError(Exception):
 
 
 class Zygote:
-    """A running zygote. It ends with the manager, or when it is closed; its forks go on.
+    """A running zygote, which ends with the manager or when it is closed. Its forks go on.
 
     Args:
         interpreter: An open descriptor of Python's binary, through a mount that nobody can write to: everybody in a

@@ -3,8 +3,8 @@
 ``subprocess`` can change the user, but then it copies this process's page tables for every program (``fork`` instead of
 ``vfork``), which takes ten times as long as the start itself and blocks the event loop. The kernel knows user ids per
 thread; only the C library changes them for the whole process. So a thread takes the user's ids, starts the program,
-which inherits them, and takes its own ids back. It is never the main thread: while the main thread has a user's ids,
-that user's programs could end this process with a signal.
+which inherits them, and takes its own ids back. That thread is never the main thread: while the main thread has a
+user's ids, that user's programs could end this process with a signal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The inotify instance of a sandbox, shared by all of its watches.
 
 The instance is shared because the system limits instances per user of the host, and all sandboxes of a manager count as
-one user: with an instance for each watch, a hundred sandboxes would reach the limit. It exists while there are watches.
+one user: with an instance for each watch, a hundred sandboxes would reach the limit. The instance exists while there
+are watches.
 """
 
 from __future__ import annotations
