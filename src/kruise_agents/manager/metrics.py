@@ -50,12 +50,12 @@ class Metrics:
     """The counts of one manager since its start."""
 
     create_seconds: dict[str, Histogram] = field(default_factory=lambda: {"warm": Histogram(), "cold": Histogram()})
-    """``warm``: the sandbox came from a pool."""
+    """Seconds by origin: ``warm`` sandboxes came from a pool."""
     failed_creates: int = 0
     ended: Counter[str] = field(default_factory=Counter)
-    """By reason: ``kill``, ``end time``, ``by itself``."""
+    """Ended sandboxes by reason: ``kill``, ``end time``, ``by itself``."""
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """By who answered (``api``, ``gateway`` or ``manager``) and status."""
+    """Requests by who answered (``api``, ``gateway`` or ``manager``) and status."""
 
     def families(self) -> Iterator[str]:
         failed: list[Sample] = [("", {}, self.failed_creates)]

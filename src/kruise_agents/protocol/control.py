@@ -22,7 +22,7 @@ from .names import CODE_INTERPRETER_PORT, ENVD_PORT
 CONTROL_SOCKET = "control"
 RELAY_SOCKET = "relay"
 SERVED_PORTS = {ENVD_PORT: "envd", CODE_INTERPRETER_PORT: "code-interpreter"}
-"""Ports that have a socket of their own, and its name; every other port goes through the relay."""
+"""Ports that have a socket of their own, with the name of that socket; every other port goes through the relay."""
 
 # The relay: the manager writes a port and reads one byte. After RELAY_OPEN, both sides pass on each other's bytes.
 RELAY_OPEN = b"\x01"
@@ -50,7 +50,7 @@ class Endpoint(NamedTuple):
 PREPARE = Endpoint("POST", "/prepare")
 """Takes a :class:`PrepareOrder`. Answers 204 when everything is ready, or 500 with the reason as text."""
 INIT = Endpoint("POST", "/init")
-"""Takes :class:`InitSettings`. Its 204 also means that every other socket is served."""
+"""Takes :class:`InitSettings`. The answer 204 also means that every other socket is served."""
 SET_END_TIME = Endpoint("POST", "/end-time")
 GET_VARIABLES = Endpoint("GET", "/variables")
 ANNOUNCE_KILL = Endpoint("POST", "/killing")
@@ -256,7 +256,7 @@ def program_argv(command: Sequence[str]) -> list[str]:
 
 # The zygote forks for each FORK byte, which comes with a socket. On that socket the fork finds its request.
 PLACEHOLDER = ("/bin/sh", "-c", "echo; read -r end")
-"""The command that ``bwrap`` starts for a fork: it writes a line, and ends when its input does."""
+"""The command that ``bwrap`` starts for a fork: it writes a line, and ends at the end of its input."""
 ZYGOTE_READY = b"r"
 FORK = b"f"
 FORKED = b"f"

@@ -17,7 +17,7 @@ SANDBOX_PORT_HEADER = "e2b-sandbox-port"
 
 RESERVED_PREFIX = "agents.kruise.io/"
 EXTENSION_PREFIX = f"e2b.{RESERVED_PREFIX}"
-"""Of metadata keys that change how a sandbox is made."""
+"""Prefix of metadata keys that change how a sandbox is made."""
 PROTECT_KEY = f"security.{RESERVED_PREFIX}enable-jwt-auth"
 """The metadata key that makes a sandbox protected, when its value is exactly ``true``."""
 

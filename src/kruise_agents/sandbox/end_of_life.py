@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 
 GRACE_SECONDS = 2.0
-"""How long nothing happens after the end time: the manager acts first, and a new end time may be on its way."""
+"""Seconds of inaction after the end time: the manager acts first, and a new end time may be on its way."""
 _FROZEN_SECONDS = 1.0
 """A timer that is late by this much was frozen with everything else."""
 

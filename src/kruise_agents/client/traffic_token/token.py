@@ -19,7 +19,7 @@ from typing import Any, TypeGuard
 from .errors import TrafficAccessTokenExpired, TrafficAccessTokenRefreshError
 
 SEND_NONE = ""
-"""Result of :meth:`TokenState.to_send` for a sandbox that is gone, which the answer to the request says best."""
+"""Result of :meth:`TokenState.to_send` for a sandbox that is gone; the answer to the request will say so."""
 
 _NEVER = float("-inf")
 _GONE = 404

@@ -16,7 +16,7 @@ class Owned(Protocol):
 
 
 class Inheritance:
-    """The inheritance of everything that belongs to API keys."""
+    """Gives everything of deleted API keys to the admin key."""
 
     def __init__(self, *collections: Owned) -> None:
         self._collections = collections

@@ -94,5 +94,5 @@ class SecretStore:
 
 
 def _associated_data(secret_id: str, version: int) -> bytes:
-    """Return what an encrypted value is bound to, so that it cannot be decrypted in another row."""
+    """Return the data that an encrypted value is bound to, so that the value cannot be decrypted in another row."""
     return f"{secret_id}:{version}".encode()

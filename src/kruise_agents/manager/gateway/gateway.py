@@ -76,7 +76,7 @@ class Gateway:
 
 
 def _take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:
-    """Return the tokens of a request, and the request without them, because no sandbox may see one."""
+    """Return the tokens of a request, and the request without them, because no sandbox may see a token."""
     tokens = [value for name, value in scope["headers"] if name == _TOKEN_HEADER]
     if not tokens:
         return tokens, scope
@@ -112,7 +112,7 @@ def _forbidden(why: str) -> Response:
 
 
 def _prefix(target: SandboxTarget, scope: Scope) -> bytes:
-    """Return what path routing took off the path; headers that name a path must get it back."""
+    """Return the prefix that path routing took off the path; headers that name a path must get this prefix back."""
     if not is_private_path(scope["raw_path"].decode("latin-1")):
         return b""
     return f"{PREFIX}/{target.sandbox_id}/{target.port}".encode("latin-1")

@@ -29,7 +29,7 @@ from .sockets import connect
 
 START_SECONDS = 30
 CLAIM_SECONDS = 5
-"""For a pooled sandbox, which answers in milliseconds, and on a busy machine in a second."""
+"""Seconds for a pooled sandbox to answer, which takes milliseconds, and on a busy machine a second."""
 ANSWER_SECONDS = 30
 MEASURE_SECONDS = 3
 
@@ -81,7 +81,7 @@ class ControlClient:
         await self._exchange(ANNOUNCE_KILL, KillNotice(pid, reason).to_json())
 
     async def measure(self, access_token: str | None) -> bytes:
-        """Return what envd says that the sandbox uses, in JSON."""
+        """Return envd's measurement of the resources that the sandbox uses, in JSON."""
         headers = [] if access_token is None else [(ACCESS_TOKEN_HEADER.encode(), access_token.encode())]
         try:
             async with asyncio.timeout(MEASURE_SECONDS):

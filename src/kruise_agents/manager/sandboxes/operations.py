@@ -28,7 +28,7 @@ from .saved_variables import SavedVariables
 from .timers import Timers
 
 LEAST_SECONDS_AFTER_TRAFFIC = 300.0
-"""How long a sandbox that traffic resumed runs at least."""
+"""Seconds that a sandbox runs at least after traffic has resumed the sandbox."""
 _CLOSE_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)

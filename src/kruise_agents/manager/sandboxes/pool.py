@@ -22,7 +22,7 @@ from .process import SandboxProcess
 from .sandbox import environment, new_sandbox_id
 
 _QUIET_SECONDS = 0.2
-"""How long after a claim no start begins: the first calls of the claiming client come now."""
+"""Seconds after a claim in which no start begins, because the first calls of the claiming client come then."""
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
 """After failures in a row the delay doubles, so that a template that cannot start does not keep the machine busy."""

@@ -24,9 +24,9 @@ from .sandbox import Sandbox
 EVERY_SECONDS = 5.0
 UNASKED_SECONDS = 60.0
 ASKED_SECONDS = 300.0
-"""How long a sandbox is measured often after a question."""
+"""Seconds after a question in which a sandbox is measured often."""
 KEPT = 720
-"""The number of samples of a sandbox: an hour of frequent ones, half a day of others."""
+"""The number of samples of a sandbox: an hour of frequent samples, half a day of others."""
 _AT_ONCE = 4
 _WHOLE = ("cpu_count", "mem_used", "mem_total", "mem_cache", "disk_used", "disk_total")
 _SLACK = 0.5

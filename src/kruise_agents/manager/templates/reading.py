@@ -26,7 +26,7 @@ _VARIABLE = re.compile(r"[^=\0]+")
 _URL = re.compile(r"http://(localhost|127\.0\.0\.1)(?::(?P<port>[0-9]{1,5}))?(/[!-~]*)?")
 _HOME = PurePosixPath("/home/user")
 FREE_FOLDERS = (str(_HOME), "/code", "/opt", "/root", "/srv", "/var")
-"""Where a template may put files. Other folders belong to the machine, or are made anew for each sandbox."""
+"""Folders in which a template may put files. Others belong to the machine, or are made anew for each sandbox."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ class Call:
 
     headers: Headers
     deadline: float | None
-    """When the call ends with ``deadline_exceeded``, on the event loop's clock (seconds); None: never."""
+    """Time of the event loop's clock at which the call ends with ``deadline_exceeded``; None: never."""
 
 
 def parse_timeout(value: str | None) -> float | None:

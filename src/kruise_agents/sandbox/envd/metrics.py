@@ -35,7 +35,7 @@ _MEM_TOTAL = re.compile(r"^MemTotal:\s+(\d+) kB$", re.MULTILINE)
 
 
 class Metrics:
-    """The measurements of one sandbox; without limits in bytes, those of the machine hold.
+    """The measurements of one sandbox. ``memory`` and ``disk`` are its limits in bytes; None: those of the machine.
 
     ``root`` is the first process of the sandbox, by default this program's parent, which adopts orphans. No folder lies
     in another.

@@ -33,7 +33,7 @@ def bound(kept: int) -> None:
 
 
 def hold(effective: int, permitted: int, inheritable: int) -> None:
-    """Set the three sets, with a bit for each capability."""
+    """Set the effective, permitted and inheritable sets, with a bit for each capability."""
     halves = [
         _Sets(effective >> shift & _WORD, permitted >> shift & _WORD, inheritable >> shift & _WORD) for shift in (0, 32)
     ]

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 SOCKET = "/run/kruise-agents/sudo"
-"""The socket of the sandbox's program."""
+"""The socket on which the sandbox's program takes requests."""
 _FLAGS = "+u:EinHD:"
 """For getopt; the plus ends the flags at the first word that is none."""
 _USAGE = "usage: sudo [-EHin] [-u user] [-D directory] [VAR=value] [command [argument ...]]"
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _request(arguments: list[str]) -> dict[str, Any]:
-    """Return what to ask the sandbox's program for. Raises GetoptError or ValueError for a wrong command line."""
+    """Return the request for the sandbox's program. Raises GetoptError or ValueError for a wrong command line."""
     try:
         options, command = getopt.getopt(arguments, _FLAGS)
     except getopt.GetoptError as error:
@@ -82,7 +82,7 @@ def _request(arguments: list[str]) -> dict[str, Any]:
 
 
 def _execute(request: dict[str, Any]) -> NoReturn:
-    """Become the command, where the sandbox has one user."""
+    """Replace this process by the command, in a sandbox with one user."""
     command = request["command"]
     if request["login"]:
         command = login_command(command)

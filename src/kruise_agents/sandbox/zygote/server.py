@@ -26,7 +26,7 @@ _LATER = (
     "uvicorn.lifespan.off",
     "uvicorn.protocols.http.httptools_impl",
 )
-"""Modules that the program imports late, and always."""
+"""Modules that the program always imports, but late."""
 
 
 def main(arguments: Sequence[str], modules: frozenset[str]) -> int:

@@ -35,7 +35,7 @@ from .operations import DEFAULT_TIMEOUT
 
 MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
 MAX_VARIABLES_BYTES = 1024 * 1024
-"""Of all variables together. Linux allows 2 MiB for arguments and variables, and commands add their own."""
+"""The limit for all variables together. Linux allows 2 MiB for arguments and variables, and commands add their own."""
 
 logger = logging.getLogger(__name__)
 

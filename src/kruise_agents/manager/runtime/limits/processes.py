@@ -95,7 +95,7 @@ def unnamed_files(processes: Iterable[Process], device: int) -> UnnamedFiles:
 
 
 def shared_memory_files(root: int) -> int:
-    """Return the bytes of files in the ``/dev/shm`` of a process, which are memory."""
+    """Return the bytes of files in the ``/dev/shm`` of a process. Such files take memory, not disk."""
     with contextlib.suppress(OSError):
         facts = os.statvfs(f"/proc/{root}/root/dev/shm")
         return (facts.f_blocks - facts.f_bfree) * facts.f_frsize

@@ -50,7 +50,7 @@ class CarriedPython:
             draft.rename(self._folder)
 
     def options(self) -> Iterator[str]:
-        """Yield the options of ``bwrap`` that mount it in a sandbox."""
+        """Yield the options of ``bwrap`` that mount the folder in a sandbox."""
         yield from ("--ro-bind", str(self._folder), str(FOLDER))
         for inside, source in self._mounts.items():
             yield from ("--ro-bind", str(source), str(FOLDER / inside))
