@@ -22,7 +22,7 @@ check: .venv/dev.stamp
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint pure
 
 pure: .venv/dev.stamp
-	$(BIN)/python -m pytest -q -m "not live and not slow" $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not live and not slow" $(ARGS)
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
