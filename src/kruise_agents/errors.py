@@ -1,4 +1,21 @@
-"""Errors of this package. All are :class:`KruiseAgentsError`.
+"""Errors of this package.
+
+::
+
+    KruiseAgentsError
+    ├── ConfigurationError            a value that somebody set is wrong (also a ValueError)
+    │   ├── DomainError               a domain that is not host or host:port
+    │   └── MissingDomainError        no domain anywhere
+    ├── AddressError                  a request for no sandbox and no API route
+    │   └── PortError                 a request for a port outside 1 ... 65535
+    ├── PatchError                    the SDK cannot be patched; nothing was changed
+    │   ├── UnsupportedSDKError       a version or a place that the patch does not fit
+    │   └── PatchConflictError        other code patched the same place later
+    ├── UnsupportedByManagerError     the manager is too old for a call, which was not sent
+    ├── RuntimeUnavailableError       sandboxes cannot be isolated on this machine as asked
+    └── TrafficAccessTokenError       a protected sandbox's token cannot be fetched (also a RuntimeError)
+        ├── TrafficAccessTokenExpired         ... and the current token has expired; nothing was sent
+        └── TrafficAccessTokenRefreshError    ... because the manager gave no new token
 
 Further errors are defined where they are used: traffic tokens (``client/traffic_token/errors.py``), ``StartError`` and
 ``NoAnswerError`` (``manager/sandboxes/control_client.py``), ``RefusedError`` (``manager/sandboxes/lifecycle.py``),
@@ -24,7 +41,7 @@ __all__ = [
 
 
 class KruiseAgentsError(Exception):
-    """Base of all errors of this package."""
+    """The root of the tree: catch this to catch everything from this package."""
 
 
 class ConfigurationError(KruiseAgentsError, ValueError):
