@@ -26,7 +26,7 @@ from .client.traffic_token.errors import (
     TrafficAccessTokenRefreshError,
 )
 from .client.traffic_token.patch import TRAFFIC_PATCH
-from .client.traffic_token.token import TrafficAccessToken
+from .client.traffic_token.renewal import TrafficAccessToken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

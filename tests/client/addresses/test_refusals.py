@@ -22,7 +22,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     no_method = Answer.text(405, "Method Not Allowed\n", Allow="GET, HEAD")
     with Recorder(special={PROBE: [no_method]}) as server:
         monkeypatch.setenv("E2B_DOMAIN", server.domain)
-        monkeypatch.setattr("kruise_agents.client.addresses.bridge._known", {})
+        monkeypatch.setattr("kruise_agents.client.addresses.v1_bridge._known", {})
         patch_e2b(False)
         yield server
 

@@ -17,7 +17,7 @@ import pytest
 
 from kruise_agents.client.traffic_token.errors import TrafficAccessTokenExpired, TrafficAccessTokenRefreshError
 from kruise_agents.client.traffic_token.holder import Answer, AsyncTokens, SyncTokens
-from kruise_agents.client.traffic_token.token import TokenState
+from kruise_agents.client.traffic_token.renewal import TokenState
 
 START = 1_800_000_000.0
 

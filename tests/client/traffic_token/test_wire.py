@@ -20,7 +20,7 @@ import pytest
 from e2b.sandbox.main import SandboxBase
 
 from kruise_agents.client.addresses.table import ADDRESSES
-from kruise_agents.client.traffic_token.refresh import refresh_base
+from kruise_agents.client.traffic_token.fetch import refresh_base
 from kruise_agents.client.traffic_token.sandboxes import tokens_of
 from kruise_agents.client.traffic_token.table import TRAFFIC_TOKENS
 from kruise_agents.errors import KruiseAgentsError

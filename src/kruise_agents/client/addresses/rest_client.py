@@ -34,7 +34,7 @@ def wrap_api_client(original: Callable[..., None]) -> Callable[..., None]:
         if call is None or settings_of(call.arguments["config"]) is None:
             return original(self, *args, **kwargs)
         # Imported only now: the bridge needs httpx, and patching itself should cost next to nothing.
-        from .bridge import bridged
+        from .v1_bridge import bridged
 
         config = call.arguments["config"]
         if call.arguments.get("transport") is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...protocol.names import TRAFFIC_TOKEN_HEADER
 from .errors import TrafficAccessTokenRefreshError
-from .token import SEND_NONE, TokenState, TrafficAccessToken
+from .renewal import SEND_NONE, TokenState, TrafficAccessToken
 
 
 def put_token(headers: MutableMapping[str, str], token: str | None) -> None:

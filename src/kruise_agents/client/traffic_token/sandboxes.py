@@ -10,9 +10,9 @@ from typing import Any
 from ...protocol.names import PROTECT_KEY
 from ..seams import wrap_getter, wrap_result
 from .errors import TrafficAccessTokenError
+from .fetch import copy_of, fetch, fetch_async
 from .holder import AsyncTokens, SyncTokens, Tokens
-from .refresh import copy_of, fetch, fetch_async
-from .token import TokenState, TrafficAccessToken
+from .renewal import TokenState, TrafficAccessToken
 
 _HOLDER = "_kruise_agents_traffic_tokens"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..seams import ANY_SIGNATURE, CODE_INTERPRETER, E2B, Kind, Place, Signature, Table, Target, relied_on
-from .refresh import ASYNC_API, SYNC_API
+from .fetch import ASYNC_API, SYNC_API
 from .rpc import (
     wrap_async_call,
     wrap_async_intercept,

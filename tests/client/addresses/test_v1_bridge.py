@@ -36,7 +36,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     missing: dict[str, list[Answer]] = {V2: [NO_METHOD], CONNECT_V2: [NO_METHOD], CONNECT_V1: [CREATED]}
     with Recorder(special=missing) as server:
         monkeypatch.setenv("E2B_DOMAIN", server.domain)
-        monkeypatch.setattr("kruise_agents.client.addresses.bridge._known", {})
+        monkeypatch.setattr("kruise_agents.client.addresses.v1_bridge._known", {})
         patch_e2b(False)
         yield server
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kruise_agents.client.traffic_token.errors import TrafficAccessTokenError, TrafficAccessTokenRefreshError
-from kruise_agents.client.traffic_token.token import (
+from kruise_agents.client.traffic_token.renewal import (
     Claims,
     backoff,
     read_claims,

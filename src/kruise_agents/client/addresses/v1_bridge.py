@@ -15,7 +15,7 @@ import httpx
 
 from ...errors import UnsupportedByManagerError
 from ...protocol.names import API_KEY_HEADER
-from .v1_manager import is_no_route, is_refused_body, misread, v1_body, v1_path
+from .v1_calls import is_no_route, is_refused_body, misread, v1_body, v1_path
 
 Flow = Generator[httpx.Request, httpx.Response, httpx.Response]
 """Generator of requests to send, which gets their responses and returns the response for the SDK."""

@@ -7,7 +7,7 @@ import json
 import e2b
 import pytest
 
-from kruise_agents.client.addresses.v1_manager import is_no_route, misread, v1_body, v1_path
+from kruise_agents.client.addresses.v1_calls import is_no_route, misread, v1_body, v1_path
 from kruise_agents.errors import UnsupportedByManagerError
 from kruise_agents.patch_e2b import patch_e2b
 from support.recorder import Answer, Recorder
@@ -155,7 +155,7 @@ METRICS = "GET /sandboxes/sbx/metrics"
 
 def metrics(times: int, first: Answer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a manager is asked for metrics that often, when it answers ``first`` to a create without a body."""
-    monkeypatch.setattr("kruise_agents.client.addresses.bridge._known", {})
+    monkeypatch.setattr("kruise_agents.client.addresses.v1_bridge._known", {})
     with Recorder(special={"POST /v2/sandboxes": [first], METRICS: [Answer.json(200, [])]}) as server:
         patch_e2b(False)
         for _ in range(times):
