@@ -61,7 +61,7 @@ class AddressError(KruiseAgentsError):
 
 
 class PortError(AddressError):
-    """A request names a sandbox and a port that cannot exist; ``port`` is that number."""
+    """A request for a sandbox names a ``port`` outside 1 ... 65535."""
 
     def __init__(self, port: int) -> None:
         super().__init__(f"invalid sandbox port: {port}")

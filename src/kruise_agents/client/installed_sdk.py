@@ -20,7 +20,7 @@ from .warnings import UntestedSDKWarning, notify
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Tested releases of a package, both ends included."""
+    """The oldest and the newest tested release of a package."""
 
     package: str
     oldest: str

@@ -1,4 +1,4 @@
-"""Places of the SDK that a patch changes or reads, and helpers of the replacements."""
+"""Names in the SDK that a patch changes or reads, and helpers for replacing them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Sample = tuple[str, Labels, float]
 
 @dataclass(slots=True)
 class Histogram:
-    """Counts by the number of seconds that something took."""
+    """Durations in seconds, counted by upper bounds."""
 
     buckets: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
     count: int = 0

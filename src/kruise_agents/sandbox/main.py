@@ -1,8 +1,8 @@
 """The program that runs inside a sandbox: it serves envd, the code interpreter, the relay and the control socket.
 
-The manager makes the listening Unix sockets and hands them over as file descriptors. The paths of these sockets do not
-exist inside the sandbox, so programs in the sandbox cannot connect to them, and connections that come before this
-program is up wait in the listen queue instead of failing.
+The manager makes the listening Unix sockets and hands them over as file descriptors. Connections that come before this
+program is up wait in the listen queue. Under bubblewrap the paths of these sockets do not exist inside the sandbox, so
+programs in the sandbox cannot connect to them.
 """
 
 from __future__ import annotations

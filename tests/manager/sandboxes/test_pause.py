@@ -377,6 +377,27 @@ class TestBySignals:
                     os.kill(pid, signal.SIGKILL)
             os.waitpid(root, 0)
 
+    def test_a_tree_that_cannot_be_stopped_whole_runs_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with subprocess.Popen(["sh", "-c", "sleep 60 & sleep 60 & wait"], start_new_session=True) as tree:
+            try:
+                wait_for(lambda: len(_numbers(tree.pid)) == 3)
+                _, job, foreign = _numbers(tree.pid)
+                os.kill(job, signal.SIGSTOP)
+                wait_for(lambda: stopped_in(tree.pid, spare_root=False) == (job,))
+                kill = os.kill
+
+                def refuse(pid: int, number: int) -> None:
+                    if pid == foreign:
+                        raise PermissionError(1, "Operation not permitted")
+                    kill(pid, number)
+
+                monkeypatch.setattr(os, "kill", refuse)
+                with pytest.raises(PermissionError):
+                    stop_tree(tree.pid, spare_root=False)
+                wait_for(lambda: stopped_in(tree.pid, spare_root=False) == (job,), what="the rest going on")
+            finally:
+                os.killpg(tree.pid, signal.SIGKILL)
+
 
 def _numbers(root: int) -> list[int]:
     found = [root]

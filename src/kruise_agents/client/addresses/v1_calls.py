@@ -97,7 +97,7 @@ def _lost(fields: dict[str, Any]) -> Iterator[str]:
 
 
 def misread(method: str, path: str, *, private: bool) -> str | None:
-    """Return the name of the feature that a request needs, if an older manager would do something else; else None."""
+    """Return the name of the feature that a request needs if an older manager would misread it; else None."""
     match path.removeprefix("/").split("/"):
         case ["sandboxes", "metrics"]:
             return _NAMES["metrics"]

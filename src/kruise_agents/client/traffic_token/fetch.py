@@ -31,7 +31,7 @@ def refresh_base(config: Any, sandbox_url: str) -> str:
 
 
 def fetch(sandbox: Any) -> Answer:
-    """Send a refresh request of a ``Sandbox`` by the SDK's API client, with its key, headers, proxy and trust store."""
+    """Request a new token for a ``Sandbox``, with the sandbox's key, headers, proxy and trust store."""
     config = _for_refresh(sandbox)
     client = importlib.import_module(SYNC_API).get_api_client(config).get_httpx_client()
     answer = client.post(_url(config, sandbox), timeout=config.get_request_timeout())
@@ -59,7 +59,7 @@ def _for_refresh(sandbox: Any) -> Any:
 
 
 def copy_of(config: Any) -> Any:
-    """Return a copy of a configuration. ``copy.copy`` would leave a mark on the SDK's class."""
+    """Return a copy of a configuration. ``copy.copy`` adds ``__slotnames__`` to its class."""
     copy = object.__new__(type(config))
     vars(copy).update(vars(config))
     return copy

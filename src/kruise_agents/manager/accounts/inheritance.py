@@ -1,4 +1,4 @@
-"""The inheritance of API keys: everything of a deleted key goes to the admin key, so that nothing is out of reach."""
+"""The transfer of a deleted API key's sandboxes, snapshots, volumes and secrets to the admin key."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class ApiKey:
 
 
 class Keys:
-    """The keys of one manager. The ``initial`` keys, in either spelling, all belong to the admin team.
+    """The keys of one manager. The ``initial`` keys, raw or encoded, all belong to the admin team.
 
     The first key always has the same ID, so that it may be replaced; the other IDs are derived from the secret.
     """

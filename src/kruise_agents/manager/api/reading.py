@@ -87,7 +87,7 @@ class Member:
         return self.default is None
 
     def checked(self, value: Any) -> Any:
-        """Return a value that came, or the default, once every check has passed."""
+        """Return a value that passes every check, or the default, which none looks at."""
         if value is None and self.default is not None:
             return self.default()
         for check in self.checks:

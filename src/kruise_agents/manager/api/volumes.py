@@ -70,7 +70,7 @@ class _VolumeReply(_ListedVolumeReply):
 
 
 class VolumeRoutes(Resource):
-    """The routes of volumes, over the volumes of one manager."""
+    """The routes that list, make, show and delete a manager's volumes."""
 
     def __init__(self, volumes: Volumes, keys: Keys) -> None:
         self._volumes = volumes

@@ -31,7 +31,7 @@ class _Expected(Enum):
 
 
 class GuardedHttpProtocol(HttpToolsProtocol):
-    """A connection of a client.
+    """A client's connection with limits on time and silence.
 
     ``head_seconds`` limits the time for a head, the silence of a new connection, and the time for the rest of a body
     after the answer. ``stall_seconds`` limits how long a client may read nothing of an answer.

@@ -1,4 +1,4 @@
-"""The client of a sandbox's control socket, by which the manager talks to the program inside; envd is asked too."""
+"""The client of the program in a sandbox: of its control socket, and of envd for measurements."""
 
 from __future__ import annotations
 

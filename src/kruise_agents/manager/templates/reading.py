@@ -31,7 +31,7 @@ FREE_FOLDERS = (str(_HOME), "/code", "/opt", "/root", "/srv", "/var")
 
 @dataclass(frozen=True, slots=True)
 class TemplateFile:
-    """The content of a template file. A value is None if the file does not have it.
+    """The content of a template file. Values that the file does not have are None or empty.
 
     Args:
         files: Absolute paths in the sandbox, with the file or folder of this machine to put there.

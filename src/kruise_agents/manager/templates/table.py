@@ -1,4 +1,4 @@
-"""A TOML table, read key by key; every complaint names the file, the line and the value that belongs there."""
+"""A TOML table, read key by key; complaints name the file, the line if known, and what is wrong."""
 
 from __future__ import annotations
 

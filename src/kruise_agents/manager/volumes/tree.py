@@ -1,4 +1,4 @@
-"""The files of one volume. Code in sandboxes may change them at any time, so every step goes by descriptors."""
+"""The files of a volume. Sandboxes may change them meanwhile, so paths are opened below a descriptor."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from .jupyter_messages import Message
 
 
 class LateOutput:
-    """A state machine, independent of a kernel, that takes messages up to the marks written by ``request_id``."""
+    """Takes the marks of ``request_id`` out of a kernel's messages, and tells when both have come."""
 
     def __init__(self, request_id: str) -> None:
         self.mark = f"{secrets.token_hex(16)}\n"

@@ -15,8 +15,8 @@ KEEPALIVE_SECONDS = 5.0  # of silence before a keepalive (code interpreter, Augu
 class ExecutionStream:
     """An ASGI response that an execution writes, and that abandons the execution when the client leaves.
 
-    ``running`` holds the tasks of executions until their kernels are idle again. Keepalives would disable the time-out
-    of clients before CI 2.9.0, which measure it between two bytes.
+    ``running`` holds the tasks of executions until their kernels are idle again. Keepalives would disable the
+    time-out between bytes of e2b-code-interpreter before 2.9.0.
     """
 
     def __init__(self, execution: Execution, running: set[asyncio.Task[None]], *, keepalives: bool) -> None:

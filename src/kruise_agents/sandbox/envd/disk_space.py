@@ -69,9 +69,8 @@ def require_room_for_body(length: int, target: str | None) -> None:
 class DiskUsage:
     """The space that a sandbox's own files take; an answer may be a second old, or older for a large tree.
 
-    The files are measured as ``du -x`` does, without what is mounted from elsewhere: the machine's folders, which a
-    sandbox sees read-only, may lie on the same file system. No program is started, because a sandbox may be at the
-    limit of its processes.
+    The files are measured as ``du -x`` does, and without mounts: the machine's read-only folders may lie on the same
+    file system and would be counted. No program is started, because a sandbox may be at the limit of its processes.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -126,7 +125,7 @@ def _no_inodes() -> HttpError:
 
 
 def _sizes(folders: Sequence[Path]) -> Iterator[int]:
-    """Yield the size of every file and folder, hard links once. Unreadable entries are skipped."""
+    """Yield the bytes on disk of each file and folder: hard links once, no mounts, nothing unreadable."""
     elsewhere = _mount_points() - {str(folder) for folder in folders}
     linked: set[tuple[int, int]] = set()
     for top in folders:

@@ -51,7 +51,7 @@ class Metrics:
         self._last = (time.monotonic(), _processor_seconds(_family(self._root)))
 
     def measure(self) -> dict[str, Any]:
-        """Return the body of a response; sizes are in bytes, unless their name says MiB."""
+        """Return the body of ``GET /metrics``; sizes are in bytes, or MiB if so named."""
         family = _family(self._root)
         cores = len(os.sched_getaffinity(0))
         used, cache = _memory(process.pid for process in family)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_users() -> tuple[Identities | None, str | None]:
-    """Try a sandbox's namespaces; return the IDs of several users, or the reason why there is only one user."""
+    """Try the namespaces of a sandbox. Return the IDs of several users, or the reason why there is only one user."""
     try:
         identities = find_identities()
         run(trial_options(several_users=True), _several_users_trial(), identities)

@@ -26,13 +26,13 @@ _REMOVED = (errno.ENOENT, errno.ENODEV)
 
 @dataclass(frozen=True, slots=True)
 class Freezer:
-    """The parent group of the groups of all sandboxes."""
+    """The control group in which the groups of sandboxes are made."""
 
     parent: Path
 
     @classmethod
     def find(cls) -> Self | None:
-        """Return a freezer, or None if groups cannot be made and frozen; this is tried with a process."""
+        """Return a freezer, or None if freezing a process fails on trial. Remove empty groups of ended sandboxes."""
         mount = _unified_mount()
         if mount is None:
             return None

@@ -19,12 +19,23 @@ def stopped_in(root: int, *, spare_root: bool) -> tuple[int, ...]:
 
 
 def stop_tree(root: int, *, spare_root: bool) -> None:
-    """Stop every process in the tree of ``root``. With ``spare_root``, the root itself keeps running."""
-    stopped: set[int] = set()
-    while running := [pid for pid in _tree(root, spare_root=spare_root) if pid not in stopped]:
-        for pid in running:
-            _send(pid, signal.SIGSTOP)
-            stopped.add(pid)
+    """Stop every process in the tree of ``root``. With ``spare_root``, the root itself keeps running.
+
+    After an OSError the processes run that ran before.
+    """
+    seen: set[int] = set()
+    stopped: list[int] = []
+    try:
+        while found := [pid for pid in _tree(root, spare_root=spare_root) if pid not in seen]:
+            for pid in found:
+                seen.add(pid)
+                if not _is_stopped(pid):
+                    _send(pid, signal.SIGSTOP)
+                    stopped.append(pid)
+    except OSError:
+        for pid in reversed(stopped):
+            _send(pid, signal.SIGCONT)
+        raise
 
 
 def continue_tree(root: int, stopped: Collection[int]) -> None:

@@ -1,4 +1,4 @@
 """The program of a kernel: ipykernel with the settings of E2B's template.
 
-The server imports nothing of this package, and this package imports nothing of the server.
+The rest of ``code_interpreter`` does not import this package, nor the other way round.
 """

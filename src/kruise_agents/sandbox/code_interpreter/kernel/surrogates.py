@@ -15,7 +15,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def tolerant(pack: Packer) -> Packer:
-    """Return a packer like ``pack``, the one of a jupyter_client session, that does not fail on surrogates."""
+    """Return ``pack``, the packer of a jupyter_client session, made to replace lone surrogates."""
 
     def pack_tolerantly(message: Any) -> bytes:
         try:

@@ -22,7 +22,7 @@ _CHUNK = 256 * 1024
 
 
 def chosen_coding(header: str) -> Coding:
-    """Return the coding for a download with this ``Accept-Encoding``; raise HttpError.
+    """Return a coding for this ``Accept-Encoding``; raise HttpError 406 if it refuses all.
 
     The choice is identity, the fastest for nearby clients, unless the client asks for gzip alone (as e2b's ``read``
     does with ``gzip=True``) or refuses identity. HTTP libraries send a list of several codings by themselves.

@@ -85,7 +85,7 @@ def _call(which: int, *arguments: object) -> None:
 
 @contextlib.contextmanager
 def _commands_killed_first() -> Iterator[None]:
-    """Have the kernel kill programs started inside the block before this process when memory runs out.
+    """When memory runs out, have the kernel kill what the block starts first, and this process later.
 
     Programs inherit the score. Setting it after the start would be too late, because a shell has forked by then. Any
     process may raise its own score and lower it again.
