@@ -40,6 +40,11 @@ def decode_port(data: bytes) -> int:
     return int.from_bytes(data, "big")
 
 
+# The log of the program, whose times are in UTC.
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOG_LINE = r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (?P<level>[A-Z]+) (?P<rest>.*)"
+
+
 class Endpoint(NamedTuple):
     """A question that the manager can ask on the control socket."""
 

@@ -1,4 +1,4 @@
-"""Ports, headers, metadata keys and environment variables that two sides must spell alike.
+"""Ports, headers, metadata keys, environment variables and user ids that two sides must spell alike.
 
 Sources: e2b 2.8.0 ... 2.63.0 for the ports, the headers and ``E2B_*``; OpenKruise's sandbox-manager for the metadata
 keys, and the traffic access token. Header names are lower case where they are compared as raw bytes.
@@ -26,3 +26,9 @@ SANDBOX_ID_VARIABLE = "E2B_SANDBOX_ID"
 TEMPLATE_VARIABLE = "E2B_TEMPLATE_ID"
 INTERNAL_VARIABLES = (MARK_VARIABLE, SANDBOX_ID_VARIABLE, TEMPLATE_VARIABLE)
 """Environment variables of every process in a sandbox, beside those of the create call."""
+
+USER_ID = 1000
+"""Id of the default user in a sandbox."""
+HIGHEST_ID = 65534
+"""The kernel's nobody, and the highest id in a sandbox."""
+ID_COUNT = HIGHEST_ID + 1

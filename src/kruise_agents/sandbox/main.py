@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..protocol.control import ProgramArguments, ProgramLimits
+from ..protocol.control import LOG_FORMAT, ProgramArguments, ProgramLimits
 from ..protocol.names import CODE_INTERPRETER_PORT, ENVD_PORT
 from ..serving import Server
 from .control import ControlRoutes
@@ -73,7 +73,7 @@ def run(arguments: ProgramArguments, kernel: WaitingKernel | None = None) -> int
 def _run(arguments: ProgramArguments, kernels: Path, kernel: WaitingKernel | None) -> int:
     set_process_name("envd")
     logging.Formatter.converter = time.gmtime  # the manager reads the times
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     state = SandboxState(
         arguments.user,
         arguments.home,

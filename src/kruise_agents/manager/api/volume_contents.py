@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from ...protocol.names import HIGHEST_ID
 from ..request_log import CLIENT_LEFT
 from ..runtime import Runtime
-from ..runtime.files.identities import HIGHEST_ID
 from ..state.database import space_for
 from ..state.tables import VolumeRow
 from ..volumes import Entry, OutsideError, VolumeFullError, Volumes, VolumeTree

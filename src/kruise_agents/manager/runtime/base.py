@@ -10,7 +10,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 
-from .files.identities import USER_ID, FileOwners
+from ...protocol.names import USER_ID
+from .files.identities import FileOwners
 from .files.layout import Layout
 from .files.trees import copy_command, remove_tree, run_copy, tree_size
 from .launch import Launch, Launched

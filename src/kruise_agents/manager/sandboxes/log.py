@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ...protocol.control import LOG_LINE
 from ..runtime.limits.log_file import last_bytes
 
 LEVELS = ("debug", "info", "warn", "error")
 
-_LINE = re.compile(r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (?P<level>[A-Z]+) (?P<rest>.*)", re.DOTALL)
 _NAMES = {"DEBUG": "debug", "INFO": "info", "WARNING": "warn", "ERROR": "error", "CRITICAL": "error"}
 
 
@@ -47,7 +47,7 @@ def _lines(content: str, began: datetime) -> Iterator[LogLine]:
 
 
 def _parsed(line: str) -> tuple[datetime | None, str | None, str]:
-    found = _LINE.fullmatch(line)
+    found = re.fullmatch(LOG_LINE, line, re.DOTALL)
     if found is None or found["level"] not in _NAMES:
         return None, None, line
     try:

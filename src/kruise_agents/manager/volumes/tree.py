@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.files.identities import USER_ID, FileOwners
+from ...protocol.names import USER_ID
+from ..runtime.files.identities import FileOwners
 from ..runtime.files.openat2 import open_below
 
 MAX_DEPTH = 64

@@ -14,13 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...protocol.names import ID_COUNT, USER_ID
 from . import capabilities
 from .process import libc
-
-COUNT = 65535
-"""The number of ids that the manager maps."""
-USER_ID = 1000
-"""The id of the default user."""
 
 _CLONE_NEWUSER = 0x10000000
 _PR_SET_DUMPABLE = 4
@@ -99,7 +95,7 @@ def _map_ids(pid: int, ready_read: int, ready_write: int) -> None:
         os.close(ready_write)
         if os.read(ready_read, 1):
             for kind in ("uid", "gid"):
-                Path(f"/proc/{pid}/{kind}_map").write_text(f"0 1 {COUNT}\n", encoding="ascii")
+                Path(f"/proc/{pid}/{kind}_map").write_text(f"0 1 {ID_COUNT}\n", encoding="ascii")
             code = 0
     except OSError as error:
         sys.stderr.write(f"mapping the ids of the sandbox's users: {error}\n")

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from ..files.identities import USER_ID, Identities
+from ....protocol.names import USER_ID
+from ..files.identities import Identities
 from ..files.trees import copy_command, parse_size, run_copy, size_command
 from .launch import Setup, run, start
 from .mounts import program_mounts

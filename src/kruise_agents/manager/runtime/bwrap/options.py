@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ....protocol.names import USER_ID
 from ..files.layout import SYSTEM_PATH, USERNAME, Layout
 from ..limits.limits import MIB, Limits
 from ..rootfs.carried_python import CarriedPython
@@ -13,7 +14,6 @@ from .mounts import file_mounts, machine_mounts, own_mounts, program_mounts
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
 VARIABLES = {"LANG": "C.UTF-8", "PATH": SYSTEM_PATH, "PWD": HOME}  # bwrap sets PWD in any case
-_USER_ID = "1000"
 # The program needs these until it has given itself the rights of the sandbox's own root.
 _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_RESOURCE")
 
@@ -66,7 +66,7 @@ def _namespaces(*, several_users: bool) -> list[str]:
     # A user namespace made inside would bring capabilities back, enough to mount the host's control groups. With
     # several users the program itself forbids them, after it has made its own.
     if not several_users:
-        return [*options, "--uid", _USER_ID, "--gid", _USER_ID, "--disable-userns"]
+        return [*options, "--uid", str(USER_ID), "--gid", str(USER_ID), "--disable-userns"]
     return [*options, *_capabilities(*_FIRST_CAPABILITIES), "--uid", "0", "--gid", "0"]
 
 

@@ -13,9 +13,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-USER_ID = 1000  # the default user in a sandbox
-HIGHEST_ID = 65534  # the kernel's nobody
-COUNT = HIGHEST_ID + 1
+from ....protocol.names import HIGHEST_ID, ID_COUNT, USER_ID
+
 # The last block of the range that systemd's documentation reserves for containers.
 _ROOTS_RANGE = 0x6FFF0000
 _KINDS = ("uid", "gid")
@@ -41,9 +40,9 @@ class Identities:
         """Map the IDs into the user namespace of a process that waits for them."""
         for kind, own, start in (("uid", os.geteuid(), self.uid_start), ("gid", os.getegid(), self.gid_start)):
             if not self.helpers:
-                Path(f"/proc/{pid}/{kind}_map").write_text(f"0 {own} 1\n1 {start} {COUNT}\n", encoding="ascii")
+                Path(f"/proc/{pid}/{kind}_map").write_text(f"0 {own} 1\n1 {start} {ID_COUNT}\n", encoding="ascii")
                 continue
-            command = [f"new{kind}map", str(pid), "0", str(own), "1", "1", str(start), str(COUNT)]
+            command = [f"new{kind}map", str(pid), "0", str(own), "1", "1", str(start), str(ID_COUNT)]
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise OSError(f"{command[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
@@ -92,7 +91,7 @@ def find_identities() -> Identities:
 def _is_mapped(kind: str, first: int) -> bool:
     for line in Path(f"/proc/self/{kind}_map").read_text(encoding="ascii").splitlines():
         start, _, count = (int(field) for field in line.split())
-        if start <= first and first + COUNT <= start + count:
+        if start <= first and first + ID_COUNT <= start + count:
             return True
     return False
 
@@ -112,9 +111,9 @@ def _subordinate(kind: str) -> int:
         fields = line.split(":")
         if len(fields) == 3 and fields[0] in owners and fields[1].isdigit() and fields[2].isdigit():
             start, count = int(fields[1]), int(fields[2])
-            if count >= COUNT:
+            if count >= ID_COUNT:
                 return start
-    raise NoIdentitiesError(f"{table} gives {'/'.join(sorted(owners))} no range of {COUNT} ids")
+    raise NoIdentitiesError(f"{table} gives {'/'.join(sorted(owners))} no range of {ID_COUNT} ids")
 
 
 def _within(number: int) -> int:
