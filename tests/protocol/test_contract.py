@@ -96,7 +96,7 @@ def facts() -> dict[str | int, str]:
     """Return the facts of the contract that are unlike anything else, and where each stands."""
     found: dict[str | int, str] = {}
     for name, value in vars(names).items():
-        if name.isupper() and isinstance(value, str | int):
+        if name.isupper() and (isinstance(value, str) or name.endswith("_PORT")):  # 1000 is other things, too
             found[value.lower() if isinstance(value, str) else value] = f"names.{name}"
     for name, value in vars(control).items():
         if isinstance(value, control.Endpoint):
