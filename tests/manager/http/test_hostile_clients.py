@@ -229,12 +229,27 @@ class TestOneRequestAtATime:
         assert [arrival.request_line.split()[1] for arrival in front.arrivals] == [b"/1", b"/2", b"/3"]
         assert [arrival.body for arrival in front.arrivals] == [b"ab"] * 3
 
-    def test_what_follows_a_chunked_body_too_early_is_dropped_with_the_connection(self, front: Front) -> None:
+    def test_a_request_that_follows_a_chunked_body_too_early_is_read_as_strictly(self, front: Front) -> None:
         body = b"Transfer-Encoding: chunked\r\n" + HOST + b"\r\n2\r\nab\r\n0\r\n\r\n"
-        answer = front.ask(b"POST /kruise/sb1/3000/1 HTTP/1.1\r\n" + body + SMUGGLED)
-        assert count_of(answer) == answer.count(b"200 OK") == 1
-        assert b"connection: close" in answer.lower()
-        assert [(arrival.sandbox_id, arrival.body) for arrival in front.arrivals] == [("sb1", b"ab")]
+        last = SMUGGLED.replace(b"Host", b"Connection: close\r\nHost")
+        answer = front.ask(b"POST /kruise/sb1/3000/1 HTTP/1.1\r\n" + body + last)
+        assert answer.count(b"200 OK") == 2
+        assert [(arrival.sandbox_id, arrival.body) for arrival in front.arrivals] == [("sb1", b"ab"), ("sb2", b"")]
+        answer = front.ask(b"POST /kruise/sb1/3000/1 HTTP/1.1\r\n" + body + b"GET /kruise/sb2/3000/ HTTP/1.1\n\n")
+        assert (answer.count(b"200 OK"), answer.count(b"400 Bad Request")) == (1, 1)
+
+    @pytest.mark.parametrize("cut", [0, 1, 5, 9, 10, 13, 17, 20, 22, 23, 24, 25, 30])
+    def test_the_end_of_a_body_after_its_answer_may_come_with_the_next_request(self, cut: int, front: Front) -> None:
+        head = b"POST /kruise/sb1/%d/first HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HOST + b"\r\n2\r\nab\r\n"
+        rest = b"1;x=y\r\nc\r\n0\r\nX: y\r\n\r\nDELETE /kruise/api/next HTTP/1.1\r\n" + HOST + b"\r\n"
+        with front.connect() as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(head % CLOSED_PORT)
+            assert status_of(read_until(connection, b"}")) == 502
+            connection.sendall(rest[:cut])
+            connection.sendall(rest[cut:])
+            assert status_of(read_until(connection, b"api")) == 200
+        assert front.api_calls == [("DELETE", "/next")]
 
     def test_a_flood_of_early_requests_is_cut_off(self, front: Front) -> None:
         front.answers[3001] = []  # never answers

@@ -1,7 +1,8 @@
 """A client's HTTP/1.1 connection: uvicorn's protocol with a strict reader of heads and with timeouts.
 
-:mod:`.request_head` reads each head, and httptools is fed what was understood. One request is served at a time. What a
-client sends before it has the answer stays in a buffer, up to a limit.
+:mod:`.request_head` reads each head, and httptools is fed what was understood: never a head that came with the body of
+the request before. One request is served at a time. What a client sends before it has the answer stays in a buffer, up
+to a limit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ..gateway.http import ResponseCutError
 from ..gateway.tunnel import TAKE_OVER, Stream
 from ..request_log import RequestRecord, new_request_id
+from .chunked_body import ChunkedBody
 from .request_head import MAX_HEAD_BYTES, HeadRefusedError, RequestHead, check_bytes, read_head
 
 _LINGER_SECONDS = 5.0
@@ -46,7 +48,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._head: RequestHead | None = None
         self._head_begun = False
         self._buffer = bytearray()
+        self._feeding_head = False
         self._body_left: int | None = 0
+        self._chunks = ChunkedBody()
         self._unread = 0
         self._ignoring = False
         self._deadline: asyncio.TimerHandle | None = None
@@ -87,8 +91,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     # Hooks of the parser
 
     def on_message_begin(self) -> None:
-        if self._expected is not _Expected.HEAD:
-            raise ValueError("the next request has begun")  # known only now: the body before it was chunked
+        if not self._feeding_head:
+            raise ValueError("httptools ends the chunked body of the request before too early")
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -132,10 +136,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         assert self._head is not None
-        if self._expected is _Expected.HEAD:
+        if self._feeding_head:
             self._refuse(501, f"the method {self._head.method.decode()} is not served")
         elif self._expected is _Expected.BODY:
-            self._refuse(400, "the chunks of the request's body are not well-formed")
+            self._refuse(400, _MALFORMED)
         else:
             self._answer_and_close()
 
@@ -175,21 +179,28 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._cancel_deadline()
         self._head = head
         self._body_left = head.length
+        self._chunks = ChunkedBody()
+        self._feeding_head = True
         super().data_received(head.written())
+        self._feeding_head = False
         if rest and not self._ignoring:
             self.data_received(rest)
 
     def _read_body(self, data: bytes) -> None:
-        if self._body_left is None:
-            self._unread += len(data)
-            super().data_received(data)
-            if self._unread > MAX_HEAD_BYTES:
-                self._refuse(431, "what stands between or after the chunks of the request's body is too large")
-            return
-        body, rest = data[: self._body_left], data[self._body_left :]
-        self._body_left -= len(body)
+        end = self._chunks.end_in(data) if self._body_left is None else self._body_left
+        body, rest = (data, b"") if end is None else (data[:end], data[end:])
+        if self._body_left is not None:
+            self._body_left -= len(body)
+        else:
+            self._unread += len(body)
         super().data_received(body)
-        if rest and not self._ignoring:
+        if self._ignoring:
+            return
+        if self._unread > MAX_HEAD_BYTES:
+            self._refuse(431, "what stands between or after the chunks of the request's body is too large")
+        elif end == len(body) and self._expected is _Expected.BODY and not self._body_left:
+            self._refuse(400, _MALFORMED)  # httptools sees no end here
+        elif rest:
             self.data_received(rest)
 
     def _buffer_early(self, data: bytes) -> None:
@@ -285,4 +296,5 @@ def everyday_events(record: logging.LogRecord) -> bool:
     return not cut and record.msg != "Invalid HTTP request received."
 
 
+_MALFORMED = "the chunks of the request's body are not well-formed"
 _TOO_LARGE = f"the request line and headers are larger than {MAX_HEAD_BYTES} bytes together"
