@@ -162,6 +162,7 @@ def _user_folder(variable: str, default: str) -> Path:
 
 def _fail(error: KruiseAgentsError, code: int) -> None:
     click.echo(f"kruise-agents: {error}", err=True)
-    if variables := environment_variables(click.get_current_context()):
+    variables = environment_variables(click.get_current_context())
+    if variables and isinstance(error, ConfigurationError):
         click.echo(f"Set by environment variables: {', '.join(variables)}", err=True)
     sys.exit(code)

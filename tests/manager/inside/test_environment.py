@@ -141,10 +141,8 @@ def test_what_the_kernel_tells(sandbox: Sandbox) -> None:
 
 def test_process_ids_are_the_sandboxs_own(sandbox: Sandbox) -> None:
     handle = sandbox.commands.run("exec sleep 600", background=True)
-    assert out(sandbox, f"ps -o args= -p {handle.pid}; kill -0 {handle.pid} && echo alive").splitlines() == [
-        "sleep 600",
-        "alive",
-    ]
+    look = f"ps -o args= -p {handle.pid}; kill -0 {handle.pid} && echo alive"
+    wait_for(lambda: out(sandbox, look).splitlines() == ["sleep 600", "alive"], what="the shell becoming sleep")
     assert handle.pid in [int(pid) for pid in out(sandbox, "ps -e -o pid=").split()]
     assert handle.kill()
     assert out(sandbox, f"kill -0 {handle.pid} 2>&1 || true").endswith("No such process")
