@@ -117,8 +117,6 @@ def running_manager(
     if not PREFORK:
         command.append("--no-prefork")
     command[0] = str(python)
-    if not PREFORK:
-        command.append("--no-prefork")
     if prelude:
         program = f"{prelude}\nfrom kruise_agents.cli import main\nmain()"
         command[1:3] = ["-c", program]
