@@ -180,7 +180,7 @@ def live(manager: RunningManager, options: argparse.Namespace) -> list[Row]:
         sandbox.run_code("1+1")
         sandboxes.append(sandbox)
     below = descendants(manager.process.pid)
-    parts = {"kernel": memory(p for p in below if "kernel" in command(p)), "all": memory(below)}
+    parts = {"kernel": memory(p for p in below if name_of(p).startswith("python")), "all": memory(below)}
     grown = memory([manager.process.pid]) - empty
     before, started = cpu_seconds(below), time.monotonic()
     time.sleep(IDLE_SECONDS)
@@ -213,9 +213,9 @@ def pooled(manager: RunningManager) -> int:
     return int(match[1]) if match else 0
 
 
-def command(pid: int) -> str:
+def name_of(pid: int) -> str:
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
 
 

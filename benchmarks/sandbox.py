@@ -428,8 +428,7 @@ def role(pid: int) -> str:
     name = comm(pid)
     if name == "envd":
         return "envd and code interpreter"
-    command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return "kernel" if "kernel" in command else name
+    return "kernel" if name.startswith("python") else name
 
 
 def comm(pid: int) -> str:
