@@ -27,7 +27,7 @@ pure: .venv/dev.stamp
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-# Every supported release of the SDK against the embedded manager; writes docs/compatibility.md. Goes on where it was
+# Every supported release of the SDK against the embedded manager; writes docs/reference/compatibility.md. Goes on where it was
 # stopped. ARGS="--only 2.63.0" runs one release, ARGS="--workers 8" more at once.
 compat: .venv/dev.stamp
 	PYTHONPATH=tests $(BIN)/python scripts/compat.py $(ARGS)

@@ -224,8 +224,8 @@ def where_the_time_goes(figures: dict[str, Any]) -> list[str]:
         in the private one all of them share the 20, so that a second burst of commands opens most of its connections
         anew, with a handshake each. The last column keeps 300 of them. From e2b 2.56.0 on a pool also opens at most
         200 to an address, so that the last hundred commands wait for the first to end. Both are in
-        [the patch](../patch.md#connections-and-proxies). Every command holds a connection in either protocol, since
-        the manager speaks HTTP/1.1.
+        [the patch](../reference/patch.md#connections-and-proxies). Every command holds a connection in either
+        protocol, since the manager speaks HTTP/1.1.
 
         What is not measured here is distance: on the loopback a handshake costs CPU but no round trips, and a name
         no look-up.

@@ -1,4 +1,4 @@
-"""`make compat`: every supported release of the SDK against the embedded manager, and docs/compatibility.md out of it.
+"""`make compat`: tries every supported SDK release on the embedded manager; writes docs/reference/compatibility.md.
 
 A result is kept below ``.venvs/compat/`` until the pair, the client's sources or the program changes, and only if it
 passed, so a run that was stopped goes on where it was.
@@ -26,7 +26,7 @@ from support.matrix import Cell, cell_key, fails_natively, run_cell, serving
 from support.releases import BrokenPair, Pair, Releases, read_releases
 
 KEPT = ROOT / ".venvs" / "compat"
-PAGE = ROOT / "docs" / "compatibility.md"
+PAGE = ROOT / "docs" / "reference" / "compatibility.md"
 SCHEMES = ("https", "http")
 
 

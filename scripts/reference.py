@@ -1,4 +1,4 @@
-"""`make reference`: writes docs/reference/serve.md from the declarations of the options.
+"""`make reference`: writes docs/reference/command-line.md from the declarations of the options.
 
 With ``--check`` nothing is written; the exit code says whether the page is as it should be.
 """
@@ -12,7 +12,7 @@ from kruise_agents.cli.exit_codes import EXIT_RUNTIME, EXIT_USAGE
 from kruise_agents.cli.serve import OPTIONS
 from kruise_agents.manager.settings import Declaration
 
-PAGE = Path(__file__).parent.parent / "docs" / "reference" / "serve.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "command-line.md"
 HEAD = """\
 # `kruise-agents serve`
 

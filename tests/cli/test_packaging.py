@@ -104,7 +104,7 @@ def test_what_prometheus_is_told_to_look_at_is_there(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_shell_lines_for_ci_run_tests_and_leave_nothing(fails: bool, tmp_path: Path) -> None:
-    text = (PACKAGING.parent / "docs" / "operations.md").read_text()
+    text = (PACKAGING.parent / "docs" / "guides" / "operations.md").read_text()
     (script,) = re.findall(r"<!-- run by tests/cli/test_packaging.py -->\n```sh\n(.*?)```", text, re.DOTALL)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -122,7 +122,7 @@ def test_a_listen_queue_that_empties_in_time_is_waited_for(tmp_path: Path, monke
 
 
 def test_the_gateway_is_as_patient_as_the_docs_say() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "behaviour.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "behaviour.md").read_text()
     assert (STALL_SECONDS, AFTER_EOF_SECONDS, CONNECT_SECONDS) == (3600, 10, 30)
     assert "| A client that takes nothing | not known | is cut after an hour;" in text
     assert "| Connecting to a port in a sandbox | 5 seconds | 30 seconds, then `port is not open` |" in text
