@@ -54,9 +54,9 @@ soak: .venv/dev.stamp
 drift: .venv/dev.stamp
 	@$(BIN)/python scripts/drift.py
 
-# The page on the options of `serve`, from the code.
+# The generated pages of docs/reference, from the code.
 reference: .venv/local.stamp
-	$(BIN)/python scripts/reference.py
+	PYTHONPATH=scripts $(BIN)/python -m reference $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check

@@ -346,12 +346,6 @@ def test_a_wrong_option_is_not_taken_for_a_variable(tmp_path: Path) -> None:
     assert "Invalid value for '--port': 70000 is not in the range" in done.stderr
 
 
-def test_the_reference_page_is_what_the_code_says() -> None:
-    script = Path(__file__).parents[2] / "scripts" / "reference.py"
-    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_settings_need_no_click() -> None:
     program = "import sys; sys.modules['click'] = None\nfrom kruise_agents.manager.settings import Settings"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 EXIT_USAGE = 2
-"""A setting cannot work, and nothing was started. click uses this code too."""
+"""An argument, option or variable cannot work. Nothing was started."""
 EXIT_RUNTIME = 3
 """Sandboxes cannot be isolated on this machine as asked."""

@@ -19,7 +19,8 @@ def click_option(declaration: Declaration) -> click.Option:
     text = option.help
     if option.default_text:
         text += f"  [default: {option.default_text}]"
-    return _Option(
+    return DeclaredOption(
+        declaration,
         [name, declaration.parameter],
         type=_click_type(declaration),
         is_flag=declaration.kind is bool,
@@ -42,7 +43,13 @@ def environment_variables(context: click.Context) -> list[str]:
     ]
 
 
-class _Option(click.Option):
+class DeclaredOption(click.Option):
+    """An option with its declaration, from which the reference page is made."""
+
+    def __init__(self, declaration: Declaration, names: list[str], **attributes: Any) -> None:
+        super().__init__(names, **attributes)
+        self.declaration = declaration
+
     def get_error_hint(self, ctx: click.Context | None) -> str:
         if ctx is not None and ctx.get_parameter_source(str(self.name)) is ParameterSource.ENVIRONMENT:
             return f"environment variable {self.envvar}"

@@ -1,0 +1,194 @@
+"""The page of the commands, from click's declarations: a command that is added later appears by itself."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import re
+from collections.abc import Iterator
+
+import click
+
+from kruise_agents.cli import exit_codes
+from kruise_agents.cli.options import DeclaredOption
+from kruise_agents.cli.serve import cli
+from kruise_agents.manager import backup
+
+from .markdown import NOTE, code, table, wrapped
+
+PROGRAM = "kruise-agents"
+_DEFAULT = "  [default: "
+_UPPER_CASE = re.compile(r"\$[A-Z][^ ,]*")
+HEAD = """\
+# Command line
+
+The package installs one program, `kruise-agents`; `python -m kruise_agents` is the same program. Its commands need the
+extra `local`: `pip install 'kruise-agents[local]'`. `--help` behind a command prints what this page says about it.
+
+{contents}
+
+## How values are found
+
+- An option on the command line counts first, then its environment variable, then the default.
+- The variable of an option is `KRUISE_AGENTS_` and the option's name in capitals with `_` for `-`: `--state-dir` is
+  `KRUISE_AGENTS_STATE_DIR`. [Environment variables](environment.md#options-of-kruise-agents-serve) lists all of them.
+  An empty variable counts as not set.
+- The variable of a switch is `true` or `false`; `yes`, `on`, `1` and `no`, `off`, `0` are read as well.
+- A value that cannot work ends the command before anything is started, with a message that names its option or
+  variable. [Errors A to Z](errors.md) has the messages.
+
+## Exit codes
+
+{exit_codes}"""
+COMMAND_NOTES = {
+    "serve": """\
+**Signals.** SIGINT (Ctrl-C), SIGTERM and SIGHUP end the manager with exit code 0; under `nohup` SIGHUP does not.
+
+**In a program.** The same values are fields of `kruise_agents.manager.settings.Settings`. There `state_dir` and
+`api_keys` have no default, and `limits` counts memory and disk in bytes.
+""",
+}
+BACKUP = """\
+## Backup
+
+```text
+{usage}
+```
+
+Copies the state folder of a manager to a new folder, on which another manager can start. A manager may use the original
+meanwhile. The copy has the keys, paused sandboxes, snapshots and volumes; running sandboxes are left out.
+
+| argument | |
+|---|---|
+| `<state folder>` | the `--state-dir` of a manager, by default `~/.local/state/kruise-agents` |
+| `<new folder>` | a folder that does not exist; folders above it are made |
+
+Exit codes: 0 when everything was copied, 1 when something was not, also for wrong arguments. The reason is on standard
+error.
+"""
+OF_EVERY_COMMAND = [
+    ("0", "The command did what was asked. For `serve`: a signal ended the manager."),
+    ("1", "An unexpected error, with a traceback."),
+]
+
+
+def page() -> str:
+    """Return the page."""
+    commands = list(_commands(cli, PROGRAM))
+    contents = [
+        *(
+            wrapped(f"[{code(name)}](#{name.replace(' ', '-')}): {_first_sentence(command)}", "  ")
+            for name, command in commands
+            if name != PROGRAM
+        ),
+        "- [`python -m kruise_agents.manager.backup`](#backup): copy a state folder while a manager uses it",
+    ]
+    rows = OF_EVERY_COMMAND + [(str(number), meaning) for number, meaning in _exit_codes()]
+    head = HEAD.format(contents="\n".join(contents), exit_codes=table(["code", ""], rows))
+    (usage,) = [line for line in (inspect.getdoc(backup) or "").splitlines() if line.startswith("usage: ")]
+    parts = [NOTE + head, *(_section(name, command) for name, command in commands)]
+    return "\n".join([*parts, BACKUP.format(usage=usage.removeprefix("usage: "))])
+
+
+def _commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Return a command and those below it, with their full names."""
+    if command.hidden:
+        return
+    yield name, command
+    if isinstance(command, click.Group):
+        for below in command.list_commands(click.Context(command)):
+            yield from _commands(command.commands[below], f"{name} {below}")
+
+
+def _section(name: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=name, help_option_names=["-h", "--help"])
+    pieces = [name, *command.collect_usage_pieces(context)]
+    text = [f"## `{name}`\n", f"```text\n{' '.join(pieces)}\n```\n", _help(command.help or "")]
+    parameters = command.get_params(context)
+    arguments = [parameter for parameter in parameters if isinstance(parameter, click.Argument)]
+    if arguments:
+        text.append(table(["argument", ""], [_argument(argument) for argument in arguments]))
+    options = [parameter for parameter in parameters if isinstance(parameter, click.Option) and not parameter.hidden]
+    text.append(table(["option", "default", ""], [_option(option, context) for option in options]))
+    if isinstance(command, click.Group):
+        below = [code(f"{name} {each}") for each in command.list_commands(context) if not command.commands[each].hidden]
+        text.append(f"Commands: {', '.join(below)}.\n")
+    note = COMMAND_NOTES.get(name.removeprefix(f"{PROGRAM} "))
+    return "\n".join([*text, *([note] if note else [])])
+
+
+def _help(text: str) -> str:
+    """Return the help of a command as Markdown. A paragraph that click must not wrap becomes a block of code."""
+    parts = []
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if not paragraph.startswith("\b"):
+            parts.append(wrapped(paragraph) + "\n")
+            continue
+        lines = paragraph.removeprefix("\b").strip("\n").splitlines()
+        if not lines[0].startswith(" "):
+            parts.append(lines.pop(0) + "\n")
+        parts.append("```text\n" + "\n".join(line.strip() for line in lines) + "\n```\n")
+    return "\n".join(parts)
+
+
+def _argument(argument: click.Argument) -> list[str]:
+    return [code(argument.make_metavar(click.Context(cli))), "required" if argument.required else "may be left out"]
+
+
+def _option(option: click.Option, context: click.Context) -> list[str]:
+    names = [*option.opts, *option.secondary_opts]
+    shown = ", ".join(code(f"{name} {_value(option, context)}".strip()) for name in names)
+    text = (option.help or "").partition(_DEFAULT)[0]
+    limits = limits_of(option)
+    return [shown, default_of(option), " ".join([text, *([limits] if limits else [])])]
+
+
+def _value(option: click.Option, context: click.Context) -> str:
+    """Return the name of an option's value; a switch has none."""
+    if option.is_flag or option.count or isinstance(option.type, click.Choice):
+        return "" if option.is_flag or option.count else "WORD"
+    return option.make_metavar(context).replace(" RANGE", "")
+
+
+def default_of(option: click.Option) -> str:
+    """Return the default as Markdown; empty if there is none."""
+    in_words = (option.help or "").partition(_DEFAULT)[2]
+    if in_words:
+        return _UPPER_CASE.sub(r"`\g<0>`", in_words.removesuffix("]"))
+    declared = option.declaration.default if isinstance(option, DeclaredOption) else option.default
+    if option.is_flag:
+        if not option.expose_value:  # such as --help
+            return ""
+        on_or_off = option.opts if declared is True else option.secondary_opts
+        return code(on_or_off[0]) if on_or_off else "off"
+    if isinstance(declared, float):
+        return code(f"{declared:g}")
+    return code(str(declared)) if isinstance(declared, str | int) else ""
+
+
+def limits_of(option: click.Option) -> str:
+    """Return a sentence on the values that an option accepts; empty if every value of its kind is."""
+    kind = option.type
+    if isinstance(kind, click.Choice):
+        return f"One of {', '.join(code(str(choice)) for choice in kind.choices)}."
+    if isinstance(kind, click.IntRange | click.FloatRange):
+        least, most = kind.min, kind.max
+        if least is not None and most is not None:
+            return f"{least:,} to {most:,}."
+        return f"{least:,} or more." if least is not None else f"{most:,} at most."
+    return "May be given more than once." if option.multiple and "more than once" not in (option.help or "") else ""
+
+
+def _exit_codes() -> Iterator[tuple[int, str]]:
+    """Return the numbers of ``exit_codes.py`` with the text below each."""
+    statements = ast.parse(inspect.getsource(exit_codes)).body
+    for statement, below in itertools.pairwise(statements):
+        match statement, below:
+            case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(text))):
+                yield getattr(exit_codes, name), " ".join(text.split())
+
+
+def _first_sentence(command: click.Command) -> str:
+    first = " ".join((command.help or "").split("\n\n")[0].split())
+    return f"{first[0].lower()}{first[1:].rstrip('.')}"

@@ -1,0 +1,220 @@
+"""The page of environment variables: those of ``serve`` from its declarations, those of the SDK from tables here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kruise_agents.cli.options import DeclaredOption
+from kruise_agents.cli.serve import serve
+from kruise_agents.protocol.names import MARK_VARIABLE, SANDBOX_ID_VARIABLE, TEMPLATE_VARIABLE
+
+from .command_line import default_of, limits_of
+from .markdown import NOTE, code, table
+
+SDK_ADDRESSES = [
+    (
+        "E2B_DOMAIN",
+        "The domain of the sandbox-manager: `host` or `host:port`, without a scheme or a path. Read at each call, not "
+        "when the SDK is patched. `domain=` of a call counts first. Without either the patch raises "
+        "`MissingDomainError`.",
+    ),
+    (
+        "E2B_API_KEY",
+        "The API key. `api_key=` of a call counts first. Under the patch every key passes; unpatched, e2b 2.25.0 to "
+        "2.45.1 refuse keys that are not `e2b_` and hex digits.",
+    ),
+    (
+        "E2B_API_URL",
+        "The URL of the API, used as it is, patched or not. The patch derives the URL from the domain, so leave this "
+        "variable unset. A value left over from another service sends keys and calls there.",
+    ),
+    (
+        "E2B_SANDBOX_URL",
+        "One URL for the envd and the code interpreter of every sandbox, used as it is. Leave it unset, as above. "
+        "`get_host()` and the MCP URL are private addresses all the same.",
+    ),
+    (
+        "E2B_VOLUME_API_URL",
+        "The URL of the contents of volumes, used as it is. Leave it unset, as above.",
+    ),
+    (
+        "E2B_DEBUG",
+        "`true`: the SDK's debug mode, in which the API is `http://localhost:3000` and a sandbox is `localhost`. "
+        "The patch leaves debug mode alone. Leave it unset.",
+    ),
+]
+SDK_CONNECTIONS = [
+    (
+        "E2B_HTTP_VERSION",
+        "`2`",
+        "at each call",
+        "`1.1` or `2`. HTTP/2 is only used over TLS, where the server offers it. The embedded manager offers HTTP/1.1.",
+    ),
+    (
+        "E2B_MAX_CONNECTIONS",
+        "`200`",
+        "at the import of `e2b`",
+        "Connections to one address. Over plain http each running command, terminal, watch and stream holds one. "
+        "Raise it for more than 200 of them at once.",
+    ),
+    (
+        "E2B_MAX_KEEPALIVE_CONNECTIONS",
+        "`20`",
+        "at the import of `e2b`",
+        "Idle connections to one address that are kept for later calls. In the private protocol all sandboxes share "
+        "one address.",
+    ),
+    (
+        "E2B_KEEPALIVE_EXPIRY",
+        "`300`",
+        "at the import of `e2b`",
+        "Seconds for which an idle connection is kept. Set it below the idle time of a gateway in between.",
+    ),
+    (
+        "E2B_CONNECTION_RETRIES",
+        "`3`",
+        "at the import of `e2b`",
+        "How often the SDK tries again to connect.",
+    ),
+]
+NETWORK = [
+    (
+        "SSL_CERT_FILE",
+        "A PEM file with the certificates of authorities that clients trust **instead of** those of the system. Needed "
+        "for a certificate from a private authority; `kruise-agents serve --tls` prints the line. Other https "
+        "connections of the program may obey it too, such as those to a model's API.",
+    ),
+    (
+        "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY",
+        "Proxies for `http://` and `https://` addresses. e2b 2.38.0 and later obey them; 2.35.0 to 2.37.1 only for "
+        "commands; earlier releases do not. Lower case works too.",
+    ),
+    (
+        "NO_PROXY",
+        "Hosts that are reached without a proxy, with commas in between. Where a proxy is set, put the "
+        "sandbox-manager's host there: `NO_PROXY=localhost,127.0.0.1`.",
+    ),
+]
+OTHERS_OF_SERVE = [
+    ("XDG_STATE_HOME", "`~/.local/state`", "The default `--state-dir` is `$XDG_STATE_HOME/kruise-agents`."),
+    (
+        "XDG_CONFIG_HOME",
+        "`~/.config`",
+        "The default `--templates` is `$XDG_CONFIG_HOME/kruise-agents/templates`, if that folder exists.",
+    ),
+    ("HOME", "of the user", "What `~` means in the two lines above."),
+    (
+        "PATH",
+        "",
+        "Where `bwrap`, `slirp4netns`, `pasta`, `newuidmap`, `newgidmap` and `cp` are looked for.",
+    ),
+    (
+        "PIP_INDEX_URL, PIP_FIND_LINKS, ...",
+        "",
+        "Settings of pip for the `requirements` of [templates](../guides/templates.md). pip runs with the manager's "
+        "environment.",
+    ),
+    (
+        "MALLOC_ARENA_MAX",
+        "",
+        "Read by glibc. Unless it is set, the threads of `serve` allocate from one arena, which saves memory.",
+    ),
+]
+IN_SANDBOXES = [
+    (MARK_VARIABLE, "`true`: the program runs in a sandbox. Cannot be overridden when a sandbox is made."),
+    (SANDBOX_ID_VARIABLE, "The sandbox's ID, likewise."),
+    (TEMPLATE_VARIABLE, "The name of the template, likewise."),
+    ("HOME, USER, LOGNAME", "Of the user whom the program runs as. Code of `run_code` runs as root."),
+    ("PATH", "`~/.local/bin` of the default user, then the folders of the system."),
+]
+_UNITS = {"MIB": " MiB", "SECONDS": " seconds"}
+PAGE = """\
+# Environment variables
+
+Three kinds of programs read variables: programs that use the E2B SDK, `kruise-agents serve`, and programs in a sandbox.
+Code of a sandbox sees no variable of the manager or of the program that made the sandbox.
+
+## Of programs that use the SDK
+
+The SDK reads these variables; the patch adds none and changes none.
+
+### Address and key
+
+{addresses}
+[Which value counts](patch.md#which-value-counts) has the rules in full.
+
+### Connections
+
+e2b {sdk} reads these variables; older releases lack some. Set those that are read at the import before the program
+starts.
+
+{connections}
+[Connections and proxies](patch.md#connections-and-proxies) says when which of them matters.
+
+### Certificates and proxies
+
+The HTTP clients below the SDK read these variables.
+
+{network}
+## Options of `kruise-agents serve`
+
+An option on the command line counts before its variable. [Command line](command-line.md#kruise-agents-serve) says
+what each option does.
+
+{options}
+`KRUISE_AGENTS_API_KEY` is one key; `--api-key` can be given more than once. A `--templates` or `--state-dir` of the
+command line or of these variables counts before the XDG variables below.
+
+`kruise-agents serve` reads these as well:
+
+{others}
+## In a sandbox
+
+{sandbox}
+A program in a sandbox gets the variables of the template, then those of the create call (`envs=`), then the three
+`E2B_` variables, then those of its own call (`commands.run(envs=)`, `run_code(envs=)`). The later value counts where
+two have the same name. A login shell, which commands run in, adds its own (`SHELL`, `SHLVL`). `sudo` drops them, as
+elsewhere; `sudo -E` keeps them.
+
+The three `E2B_` variables are files in `/run/e2b` too: `/run/e2b/.E2B_SANDBOX_ID`.
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    options = [option for option in serve.params if isinstance(option, DeclaredOption)]
+    rows = [
+        [code(option.declaration.option.variable), code(option.opts[0]), _values(option), _default(option)]
+        for option in options
+    ]
+    return NOTE + PAGE.format(
+        sdk="2.63.0",
+        addresses=table(["variable", ""], [[_names(names), text] for names, text in SDK_ADDRESSES]),
+        connections=table(
+            ["variable", "default", "read", ""], [[_names(names), *rest] for names, *rest in SDK_CONNECTIONS]
+        ),
+        network=table(["variable", ""], [[_names(names), text] for names, text in NETWORK]),
+        options=table(["variable", "option", "value", "default"], rows),
+        others=table(["variable", "default", ""], [[_names(names), *rest] for names, *rest in OTHERS_OF_SERVE]),
+        sandbox=table(["variable", ""], [[_names(names), text] for names, text in IN_SANDBOXES]),
+    )
+
+
+def _names(names: str) -> str:
+    return ", ".join(name if name == "..." else code(name) for name in names.split(", "))
+
+
+def _default(option: DeclaredOption) -> str:
+    default = option.declaration.default
+    return code(str(default).lower()) if isinstance(default, bool) else default_of(option)
+
+
+def _values(option: DeclaredOption) -> str:
+    declaration = option.declaration
+    if declaration.kind is bool:
+        return "`true` or `false`"
+    if declaration.kind is Path:
+        return "a folder" if declaration.option.folder else "a file"
+    unit = _UNITS.get(declaration.option.unit or "", "")
+    limits = limits_of(option).removesuffix(".").replace("One of", "one of")
+    return f"{limits or 'text'}{unit}"

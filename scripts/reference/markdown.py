@@ -1,0 +1,36 @@
+"""Markdown: tables, and text that is written as it stands."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+WIDTH = 120
+NOTE = "<!-- Written by `make reference` from the code. Change the code or scripts/reference, not this page. -->\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table. A cell may contain ``|``."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Return a paragraph in lines of at most :data:`WIDTH` characters."""
+    return textwrap.fill(
+        " ".join(text.split()),
+        WIDTH,
+        initial_indent=indent and f"{indent[:-2]}- ",
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def code(text: str) -> str:
+    """Return text as code within a line."""
+    return f"`{text}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("\n", " ").replace("|", "\\|")
