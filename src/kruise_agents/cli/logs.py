@@ -18,7 +18,7 @@ LOG_OPTIONS = (
         "log_level",
         Option(
             "--log-level",
-            "How much is logged to standard error; 'info' includes a line for each request.",
+            "Detail of the log on standard error. 'info' adds a line for each request.",
             choices=_LEVELS,
         ),
         str,
@@ -26,7 +26,7 @@ LOG_OPTIONS = (
     ),
     Declaration(
         "log_format",
-        Option("--log-format", "Form of the log; 'json' is one JSON object a line.", choices=_FORMATS),
+        Option("--log-format", "Format of the log. 'json' writes one JSON object a line.", choices=_FORMATS),
         str,
         "text",
     ),

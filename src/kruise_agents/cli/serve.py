@@ -36,24 +36,26 @@ _M_ARENA_MAX = -8
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kruise-agents")
 def cli() -> None:
-    """E2B programs on your own cluster over one plain domain, and on a laptop without one."""
+    """Run E2B programs on a self-hosted backend, or on this machine alone."""
 
 
 @cli.command(params=[click_option(declaration) for declaration in OPTIONS])
 def serve(**values: Any) -> None:
-    """Run an embedded sandbox-manager until Ctrl-C, which ends its sandboxes too.
+    """Run an embedded sandbox-manager on this machine until Ctrl-C.
 
-    With --keep they go on, and so they do when it is killed: the next start with the same --state-dir takes them over.
+    The manager prints the lines that connect an E2B program to it.
 
-    It prints the lines that point an E2B program at it.
+    Ctrl-C ends the manager and its sandboxes. With --keep, or when the manager is killed, sandboxes keep running, and
+    the next start with the same --state-dir takes them over.
 
-    Every option can be set by an environment variable too, such as KRUISE_AGENTS_STATE_DIR for --state-dir and
-    KRUISE_AGENTS_KEEP=true for --keep. The option on the command line counts first.
+    Each option can also be set by an environment variable: KRUISE_AGENTS_STATE_DIR sets --state-dir, and
+    KRUISE_AGENTS_KEEP=true sets --keep. An option on the command line counts before the variable.
 
     \b
     Examples:
       kruise-agents serve
-      kruise-agents serve --port 0 --runtime process
+      kruise-agents serve --port 0 --no-internet
+      KRUISE_AGENTS_API_KEY=my-key kruise-agents serve --log-level info
       kruise-agents serve --tls --port 8443 --domain sandboxes.example.com:8443
     """
     start_logging(values["log_level"], values["log_format"])
@@ -116,7 +118,7 @@ def _greeting(settings: Settings, manager: Manager, new_key: str | None) -> str:
     lines.append(f"  export E2B_API_KEY={new_key or '...   # the key that you gave'}")
     if manager.authority:
         trusted = shlex.quote(str(manager.authority))
-        lines.append(f"  export SSL_CERT_FILE={trusted}   # trusts this manager, and then only this")
+        lines.append(f"  export SSL_CERT_FILE={trusted}   # trust this manager only")
     lines += ["", "  from kruise_agents.patch_e2b import patch_e2b", f"  {call}", ""]
     lines.append(
         "Ctrl-C ends it; sandboxes stay for the next start." if settings.keep else "Ctrl-C ends it and all sandboxes."

@@ -81,7 +81,7 @@ class Settings:
         Path,
         Option(
             "--state-dir",
-            "Folder for everything that the manager keeps; made when it is not there.",
+            "Folder in which the manager keeps everything. Created if missing.",
             default_text="$XDG_STATE_HOME/kruise-agents",
             folder=True,
         ),
@@ -90,34 +90,38 @@ class Settings:
         Sequence[str],
         Option(
             "--api-key",
-            "Key that clients must send; may be given more than once. Others can read options in the process list, "
-            "so prefer the environment variable KRUISE_AGENTS_API_KEY (one key).",
-            default_text="a new one, shown at start",
+            "API key that clients must send. Repeat the option for more keys. Other users of the machine can see "
+            "options in the process list: prefer the environment variable KRUISE_AGENTS_API_KEY, which holds one key.",
+            default_text="a new key, printed at start",
             multiple=True,
         ),
     ]
     host: Annotated[str | None, Option("--host", "Address to listen on.", default_text="both loopback addresses")] = (
         None
     )
-    port: Annotated[int, Option("--port", "Port to listen on; 0: any free one.", least=0, most=65535)] = 7788
+    port: Annotated[int, Option("--port", "Port to listen on. 0 takes a free port.", least=0, most=65535)] = 7788
     domain: Annotated[
         str | None,
         Option(
             "--domain",
-            "What clients call this manager: host or host:port.",
-            default_text="the host that each client used",
+            "Name by which clients reach the manager: host or host:port.",
+            default_text="the Host header of each request",
         ),
     ] = None
     runtime: Annotated[
         str,
-        Option("--runtime", "What isolates sandboxes; 'process' isolates nothing.", choices=tuple(sorted(RUNTIMES))),
+        Option(
+            "--runtime",
+            "How sandboxes are isolated. 'process' does not isolate them at all.",
+            choices=tuple(sorted(RUNTIMES)),
+        ),
     ] = "bubblewrap"
     limits: Annotated[
         Limits,
-        Option("--cpus", "Processors of each sandbox.", least=LEAST["cpus"], most=MOST, part="cpus"),
+        Option("--cpus", "Processors that each sandbox may use.", least=LEAST["cpus"], most=MOST, part="cpus"),
         Option(
             "--memory",
-            "Memory of each sandbox.",
+            "Memory that each sandbox may use.",
             least=LEAST["memory"],
             most=MOST,
             unit="MIB",
@@ -126,7 +130,7 @@ class Settings:
         ),
         Option(
             "--processes",
-            "Processes and threads of each sandbox.",
+            "Processes and threads that each sandbox may have.",
             least=LEAST["processes"],
             most=MOST,
             unit="NUMBER",
@@ -134,7 +138,7 @@ class Settings:
         ),
         Option(
             "--disk",
-            "Files of each sandbox, those that it begins with included.",
+            "Disk space that each sandbox may use, its initial files included.",
             least=LEAST["disk"],
             most=MOST,
             unit="MIB",
@@ -146,7 +150,7 @@ class Settings:
         bool,
         Option(
             "--internet",
-            "Whether sandboxes may reach the internet; takes slirp4netns or pasta.",
+            "Let sandboxes reach the internet. Needs slirp4netns or pasta on this machine.",
             negative="--no-internet",
         ),
     ] = True
@@ -154,22 +158,27 @@ class Settings:
         bool,
         Option(
             "--prefork",
-            "Whether sandboxes are forked from one process that has imported everything, or each starts anew.",
+            "Start sandboxes as forks of one prepared process, which is faster and takes less memory.",
             negative="--no-prefork",
         ),
     ] = True
-    tls: Annotated[bool, Option("--tls", "Serve https; without --cert with a certificate made on the spot.")] = False
-    certificate: Annotated[Path | None, Option("--cert", "PEM file: certificate and chain. Implies --tls.")] = None
-    private_key: Annotated[Path | None, Option("--key", "PEM file: the certificate's private key.")] = None
-    keep: Annotated[bool, Option("--keep", "Leave sandboxes running at the end; the next start takes them over.")] = (
-        False
-    )
+    tls: Annotated[
+        bool,
+        Option("--tls", "Serve https. Without --cert, the manager makes a certificate and prints how to trust it."),
+    ] = False
+    certificate: Annotated[
+        Path | None, Option("--cert", "PEM file with the certificate and its chain. Implies --tls.")
+    ] = None
+    private_key: Annotated[Path | None, Option("--key", "PEM file with the private key of the certificate.")] = None
+    keep: Annotated[
+        bool, Option("--keep", "Leave sandboxes running when the manager ends. The next start takes them over.")
+    ] = False
     templates: Annotated[
         Path | None,
         Option(
             "--templates",
-            "Folder of TOML files with templates.",
-            default_text="$XDG_CONFIG_HOME/kruise-agents/templates, if it is there",
+            "Folder of TOML files, each of which describes a template.",
+            default_text="$XDG_CONFIG_HOME/kruise-agents/templates, if it exists",
             folder=True,
         ),
     ] = None
@@ -177,19 +186,19 @@ class Settings:
         int,
         Option(
             "--pool",
-            "How many sandboxes of code-interpreter-v1 are kept warm, so that a create takes one.",
+            "Number of code-interpreter-v1 sandboxes kept ready, so that a create takes one at once.",
             least=0,
             most=MAX_POOL,
         ),
     ] = 1
     v1_only: Annotated[
-        bool, Option("--v1-only", "Answer as older sandbox-managers do, which lack the v2 routes. For tests.")
+        bool, Option("--v1-only", "Answer like an older sandbox-manager, without the v2 routes. For tests.")
     ] = False
     traffic_token_validity: Annotated[
         int,
         Option(
             "--traffic-access-token-validity",
-            "How long the traffic access tokens of protected sandboxes are valid.",
+            "Validity of the traffic access tokens of protected sandboxes.",
             least=1,
             most=DEFAULT_VALIDITY,
             unit="SECONDS",
@@ -200,7 +209,7 @@ class Settings:
         float,
         Option(
             "--traffic-access-token-clock-skew",
-            "How long such a token is still accepted after its end.",
+            "Time for which an expired traffic access token is still accepted.",
             least=0,
             most=DEFAULT_VALIDITY,
             unit="SECONDS",
