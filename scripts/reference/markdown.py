@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 WIDTH = 120
 NOTE = "<!-- Written by `make reference` from the code. Change the code or scripts/reference, not this page. -->\n"
@@ -25,6 +26,14 @@ def wrapped(text: str, indent: str = "") -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def filled(template: Path, parts: Mapping[str, str]) -> str:
+    """Return the text of a file with each ``{{name}}`` replaced by the part of that name."""
+    text = template.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = text.replace(f"{{{{{name}}}}}", part.rstrip("\n"))
+    return text
 
 
 def code(text: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import command_line, environment
+from . import command_line, environment, rest_api
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
 PAGES: dict[str, Callable[[], str]] = {
     "command-line.md": command_line.page,
     "environment.md": environment.page,
+    "rest-api.md": rest_api.page,
 }
 
 

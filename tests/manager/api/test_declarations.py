@@ -11,7 +11,7 @@ from starlette.requests import Request
 from kruise_agents.manager.api.errors import ApiError
 from kruise_agents.manager.api.openapi import document
 from kruise_agents.manager.api.reading import Spec, allow_only, read_body, read_parameters, refuse
-from kruise_agents.manager.api.routes import Access, ApiRoute, Resource, operation
+from kruise_agents.manager.api.routes import Access, ApiRoute, Resource, Topic, operation
 from kruise_agents.protocol.fields import Fields
 
 
@@ -49,7 +49,9 @@ class Query:
 
 
 class Routes(Resource):
-    @operation("POST /one/{name:path}", "One", (404,), status=201, access=Access.PUBLIC)
+    topic = Topic.VOLUMES
+
+    @operation("POST /one/{name:path}", "One", (404,), meanings={409: "It is there"}, status=201, access=Access.PUBLIC)
     async def one(self, request: Request, query: Query, body: Outer) -> Outer:
         raise NotImplementedError
 
@@ -120,11 +122,15 @@ def test_the_document_says_what_is_read() -> None:
         ("text", "query", False),
     ]
     assert one["parameters"][1]["schema"] == {"type": "integer", "minimum": 0}
-    assert one["parameters"][2]["schema"] == {"enum": ["asc", "desc"]}
-    assert (one["security"], sorted(one["responses"])) == ([], ["201", "404", "408", "413"])
+    assert one["parameters"][2]["schema"] == {"enum": ["asc", "desc"], "default": "desc"}
+    assert (one["security"], sorted(one["responses"])) == ([], ["201", "404", "408", "409", "413"])
+    assert one["responses"]["409"]["description"] == "It is there"
+    assert one["responses"]["404"]["description"].startswith("Nothing of that name")
+    assert (one["tags"], described["tags"]) == (["Volumes"], [{"name": "Volumes"}])
     outer = described["components"]["schemas"]["Outer"]
     assert outer["required"] == ["sandboxID"]
-    assert outer["properties"]["count"] == {"anyOf": [{"type": "integer", "maximum": 3}, {"type": "null"}]}
+    count = {"anyOf": [{"type": "integer", "maximum": 3}, {"type": "null"}], "default": 1}
+    assert outer["properties"]["count"] == count
     assert outer["properties"]["inner"]["anyOf"][0] == {"$ref": "#/components/schemas/Inner"}
 
 

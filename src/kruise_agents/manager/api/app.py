@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,7 +28,8 @@ from .errors import ApiError, on_api_error, on_client_left, on_crash, on_failure
 from .keys import KeyRoutes
 from .not_served import V1Only, on_missing, unsupported_routes
 from .openapi import document
-from .routes import Access, Resource, operation
+from .reading import Spec
+from .routes import Access, Resource, Topic, operation
 from .sandboxes.create import CreateRoutes
 from .sandboxes.logs import LogRoutes
 from .sandboxes.metrics import MetricsRoutes
@@ -101,24 +102,29 @@ def create_api(
 class _HealthReply(TypedDict):
     status: Literal["OK"]
     version: str
-    runtime: str
-    users: Literal["one", "several"]
-    limits: Literal["cgroup v2", "rlimits"]
-    internet: Literal["slirp4netns", "pasta", "none", "the machine's"]
-    pause: str
+    runtime: Annotated[str, Spec(description="bubblewrap or process")]
+    users: Annotated[Literal["one", "several"], Spec(description="in a sandbox")]
+    limits: Annotated[Literal["cgroup v2", "rlimits"], Spec(description="what holds sandboxes to their limits")]
+    internet: Annotated[
+        Literal["slirp4netns", "pasta", "none", "the machine's"], Spec(description="how sandboxes reach the internet")
+    ]
+    pause: Annotated[str, Spec(description="how processes are paused")]
 
 
 class HealthRoutes(Resource):
     """The health check: the text ``OK``, as OpenKruise's manager answers, or a report for those who accept JSON."""
+
+    topic = Topic.MANAGER
 
     def __init__(self, report: Mapping[str, str]) -> None:
         self._report = {"status": "OK", **report}
 
     @operation(
         "GET /health",
-        "Whether the manager serves",
+        "Say whether the manager serves",
         answers={200: {"application/json": _HealthReply, "text/plain": Literal["OK"]}},
         access=Access.PUBLIC,
+        note="The text OK, or with Accept: application/json a report of version, runtime, limits and pause.",
     )
     async def health(self, request: Request) -> Response:
         if "application/json" in request.headers.get("accept", ""):
@@ -129,9 +135,11 @@ class HealthRoutes(Resource):
 class DescriptionRoutes(Resource):
     """The route of the OpenAPI document, which has no secrets."""
 
+    topic = Topic.MANAGER
+
     def __init__(self) -> None:
         self.document: dict[str, Any] = {}
 
-    @operation("GET /openapi.json", "This document", access=Access.PUBLIC)
+    @operation("GET /openapi.json", "Return this document", access=Access.PUBLIC)
     async def describe(self, request: Request) -> dict[str, Any]:
         return self.document

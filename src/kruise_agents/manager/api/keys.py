@@ -18,7 +18,7 @@ from .auth import caller_of, still_valid
 from .errors import ApiError
 from .formats import Timestamp, timestamp
 from .reading import Spec, allow_only
-from .routes import Resource, operation
+from .routes import Resource, Topic, operation
 
 MAX_KEYS_OF_A_TEAM = 1000
 _MAX_NAME = 256
@@ -64,9 +64,14 @@ def _read_quota(fields: Fields, name: str) -> Quota | None:
 
 @dataclass(frozen=True, slots=True)
 class _NewApiKeyRequest:
-    name: Annotated[str, Spec(read=_read_name, minLength=1, maxLength=_MAX_NAME)]
-    team_name: Annotated[str, Spec(pattern=f"^{_TEAM.pattern}$")] = ""
-    quota: Annotated[Quota, _QUOTA, Spec(read=_read_quota)] = UNLIMITED
+    name: Annotated[str, Spec(read=_read_name, minLength=1, maxLength=_MAX_NAME, description="for people")]
+    team_name: Annotated[
+        str,
+        Spec(pattern=f"^{_TEAM.pattern}$", description="1 to 63 of a-z, 0-9 and -; left out: the team of the caller"),
+    ] = ""
+    quota: Annotated[Quota, _QUOTA, Spec(read=_read_quota, description="limits for all sandboxes of the key")] = (
+        UNLIMITED
+    )
 
     @staticmethod
     def check(fields: Fields) -> None:
@@ -75,13 +80,13 @@ class _NewApiKeyRequest:
 
 @dataclass(frozen=True, slots=True)
 class _ApiKeysQuery:
-    team_name: str | None = None
+    team_name: Annotated[str | None, Spec(description="left out: the team of the caller")] = None
 
 
 class _TeamReply(TypedDict):
     teamID: str
     name: str
-    apiKey: Literal[""]
+    apiKey: Annotated[Literal[""], Spec(description="always empty; SDKs require it")]
     isDefault: bool
 
 
@@ -90,16 +95,16 @@ class _CompatibleKeyReply(TypedDict):
 
 
 class _CreatorReply(TypedDict):
-    email: Literal[""]
-    id: str
+    email: Annotated[Literal[""], Spec(description="always empty; SDKs require it")]
+    id: Annotated[str, Spec(description="of the API key")]
 
 
 class _ApiKeyReply(TypedDict):
     id: str
     name: str
-    mask: dict[str, Any]
+    mask: Annotated[dict[str, Any], Spec(description="without meaning; SDKs require it")]
     createdAt: Timestamp
-    createdBy: _CreatorReply | None
+    createdBy: Annotated[_CreatorReply | None, Spec(description="null: the key was given at the start of the manager")]
     lastUsed: Timestamp | None
     quota: NotRequired[Annotated[dict[str, Any], _QUOTA]]
 
@@ -110,18 +115,20 @@ class _KeyTeamReply(TypedDict):
 
 
 class _MadeApiKeyReply(_ApiKeyReply):
-    key: str
+    key: Annotated[str, Spec(description="the key itself, in the form that every SDK accepts")]
     team: _KeyTeamReply
 
 
 class KeyRoutes(Resource):
     """The routes of keys and teams, over the keys of one manager and what belongs to them."""
 
+    topic = Topic.KEYS
+
     def __init__(self, keys: Keys, inheritance: Inheritance) -> None:
         self._keys = keys
         self._inheritance = inheritance
 
-    @operation("GET /teams", "The caller's team; for the admin team every team")
+    @operation("GET /teams", "List the team of the caller; for the admin team, every team")
     async def teams(self, request: Request) -> list[_TeamReply]:
         caller = caller_of(request)
         shown: list[_TeamReply] = [
@@ -130,16 +137,15 @@ class KeyRoutes(Resource):
         ]
         return shown
 
-    @operation("GET /api-keys/compatible", "The caller's own key in the form that every SDK accepts")
+    @operation("GET /api-keys/compatible", "Get the caller's own key in the form that every SDK accepts")
     async def compatible(self, request: Request) -> _CompatibleKeyReply:
         key = encode_key(raw_key(request.headers[API_KEY_HEADER].encode("latin-1")))
         return _CompatibleKeyReply(key=key)
 
     @operation(
         "GET /api-keys",
-        "List the keys of a team, oldest first",
-        (403,),
-        note="Only the admin team may ask for another team than its own.",
+        "List the API keys of a team, oldest first",
+        meanings={403: "Only the admin team may name another team"},
     )
     async def list_all(self, request: Request, query: _ApiKeysQuery) -> list[_ApiKeyReply]:
         caller = caller_of(request)
@@ -148,7 +154,14 @@ class KeyRoutes(Resource):
             raise ApiError(403, "You are not allowed to list the API keys of another team")
         return [self._shown(key) for key in self._keys.of_team(team)]
 
-    @operation("POST /api-keys", "Make a key, which is told this once", (400, 403, 507), status=201)
+    @operation(
+        "POST /api-keys",
+        "Create an API key",
+        (400, 507),
+        meanings={403: "Only the admin team may name another team or a quota; a team may have 1000 keys"},
+        status=201,
+        note="The answer is the only one that has the key.",
+    )
     async def make(self, request: Request, body: _NewApiKeyRequest) -> _MadeApiKeyReply:
         caller = still_valid(request, self._keys)
         team = _team(body.team_name, caller)
@@ -167,7 +180,11 @@ class KeyRoutes(Resource):
         return shown
 
     @operation(
-        "DELETE /api-keys/{key_id}", "Delete a key; what belonged to it belongs to the admin key", (403, 404, 507)
+        "DELETE /api-keys/{key_id}",
+        "Delete an API key",
+        (404, 507),
+        meanings={403: "The key is of another team, the admin's, or was given at the start of the manager"},
+        note="Whatever belonged to the key belongs to the admin key from then on.",
     )
     async def remove(self, request: Request) -> None:
         caller = caller_of(request)

@@ -19,11 +19,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import ApiError
-from .routes import ApiRoute, Operation
+from .routes import ApiRoute, Operation, Topic
 
 _METHODS = ("GET", "HEAD")
 _MISSING = frozenset({"access-tokens", "default-templates", "nodes", "secrets", "volumecontent", "volumes"})
 _MISSING_BELOW = frozenset({("v2", "templates"), ("v3", "templates")})
+_REFUSAL = {400: "The message names what is not supported"}
 _UNSUPPORTED: list[tuple[str, str, list[str]]] = [
     # Before the routes with a parameter in the place of "tags".
     ("template tags", "/templates/tags", ["POST", "DELETE"]),
@@ -52,7 +53,12 @@ _UNSUPPORTED: list[tuple[str, str, list[str]]] = [
 def unsupported_routes() -> list[ApiRoute]:
     """Return the routes that are only refused; they go before the served routes, whose patterns are wider."""
     return [
-        ApiRoute(path, Operation(method, (path,), f"{feature}: not supported yet", {}, (400,)), _refusal(feature))
+        ApiRoute(
+            path,
+            Operation(method, (path,), f"{feature}: not supported yet", {}, _REFUSAL),
+            _refusal(feature),
+            Topic.NOT_SERVED,
+        )
         for feature, path, methods in _UNSUPPORTED
         for method in methods
     ]

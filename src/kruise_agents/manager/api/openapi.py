@@ -11,8 +11,8 @@ from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_t
 from ... import __version__
 from ...protocol.names import API_KEY_HEADER
 from .errors import ErrorReply
-from .reading import Member, members, unwrap
-from .routes import Access, ApiRoute, Operation
+from .reading import BODY_SECONDS, MAX_BYTES, Member, members, unwrap
+from .routes import Access, ApiRoute, Topic
 
 Json = dict[str, Any]
 
@@ -28,6 +28,19 @@ _PLAIN: dict[Any, Json] = {
     bytes: {},
     Any: {},
 }
+MEANINGS = {
+    400: "The request is wrong; the message names the field",
+    401: "The credentials are missing or unknown",
+    403: "The API key may not do this",
+    404: "Nothing of that name or ID exists, or the API key does not own it",
+    408: f"The body did not arrive within {BODY_SECONDS:g} seconds",
+    409: "The present state does not permit this",
+    413: f"The body is larger than {MAX_BYTES // 2**20} MiB",
+    500: "The manager or the sandbox failed",
+    503: "The manager is ending; another attempt may succeed in a moment",
+    507: "The disk is full",
+}
+"""Of errors, where a route does not say more."""
 _SECURITY: dict[Access, list[dict[str, list[str]]]] = {Access.VOLUME_TOKEN: [{"VolumeToken": []}], Access.PUBLIC: []}
 
 
@@ -35,10 +48,12 @@ def document(routes: Iterable[ApiRoute]) -> Json:
     """Return the document as JSON. The document's server is wherever a client read the document from."""
     schemas = _Schemas()
     paths: dict[str, Json] = {}
+    topics: set[Topic] = set()
     for route in routes:
         path = _CONVERTER.sub("}", route.path)
         method = route.operation.method.lower()
-        paths.setdefault(path, {}).setdefault(method, _operation(path, route.operation, schemas))
+        paths.setdefault(path, {}).setdefault(method, _operation(path, route, schemas))
+        topics |= {route.topic} if route.topic else set()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -48,6 +63,7 @@ def document(routes: Iterable[ApiRoute]) -> Json:
         },
         "servers": [{"url": "."}],
         "security": [{"ApiKey": []}],
+        "tags": [{"name": topic.value} for topic in Topic if topic in topics],
         "paths": paths,
         "components": {
             "schemas": schemas.components,
@@ -59,7 +75,8 @@ def document(routes: Iterable[ApiRoute]) -> Json:
     }
 
 
-def _operation(path: str, operation: Operation, schemas: _Schemas) -> Json:
+def _operation(path: str, route: ApiRoute, schemas: _Schemas) -> Json:
+    operation = route.operation
     reads = operation.reads
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": _PLAIN[str]} for name in _PARAMETER.findall(path)
@@ -70,24 +87,26 @@ def _operation(path: str, operation: Operation, schemas: _Schemas) -> Json:
             for member in (members(reads[part]) if part in reads else ())
         ]
     described: Json = {"summary": operation.summary, "parameters": parameters}
+    if route.topic:
+        described["tags"] = [route.topic.value]
     if operation.note:
         described["description"] = operation.note
     if "body" in reads:
         described["requestBody"] = {"content": {"application/json": {"schema": schemas.of(reads["body"])}}}
     if operation.access in _SECURITY:
         described["security"] = _SECURITY[operation.access]
-    refusals = {*operation.refusals, *([408, 413] if "body" in reads else [])}
+    refusals = {**(dict.fromkeys((408, 413), "") if "body" in reads else {}), **operation.refusals}
     if operation.access is not Access.PUBLIC:
-        refusals.add(401)
+        refusals[401] = ""
     described["responses"] = {
         **{str(status): _response(status, answer, schemas) for status, answer in operation.answers.items()},
-        **{str(status): _response(status, ErrorReply, schemas) for status in sorted(refusals)},
+        **{str(status): _response(status, ErrorReply, schemas, refusals[status]) for status in sorted(refusals)},
     }
     return described
 
 
-def _response(status: int, answer: Any, schemas: _Schemas) -> Json:
-    response: Json = {"description": HTTPStatus(status).phrase}
+def _response(status: int, answer: Any, schemas: _Schemas, meaning: str = "") -> Json:
+    response: Json = {"description": meaning or MEANINGS.get(status) or HTTPStatus(status).phrase}
     if answer is not None:
         content = answer if isinstance(answer, Mapping) else {"application/json": answer}
         response["content"] = {media: {"schema": schemas.of(hint)} for media, hint in content.items()}
@@ -110,7 +129,7 @@ class _Schemas:
     def of_parameter(self, member: Member) -> Json:
         """Return the schema of a query parameter or header, which is absent rather than null."""
         schema = self.of(member.hint)
-        return schema["anyOf"][0] if "anyOf" in schema else schema
+        return {**(schema["anyOf"][0] if "anyOf" in schema else schema), **_default(member)}
 
     def _of_kind(self, kind: Any) -> Json:
         if kind in _PLAIN:
@@ -132,13 +151,12 @@ class _Schemas:
         return {"$ref": f"#/components/schemas/{name}"}
 
     def _of_declaration(self, kind: type) -> Json:
-        return _object(
-            {
-                # A member that may be absent may be null too.
-                member.name: (self.of(member.hint if member.required else member.hint | None), member.required)
-                for member in members(kind)
-            }
-        )
+        return _object({member.name: (self._of_member(member), member.required) for member in members(kind)})
+
+    def _of_member(self, member: Member) -> Json:
+        # A member that may be absent may be null too.
+        schema = self.of(member.hint if member.required else member.hint | None)
+        return {**schema, **_default(member)}
 
     def _of_reply(self, kind: type) -> Json:
         properties = {}
@@ -146,6 +164,12 @@ class _Schemas:
             optional = get_origin(hint) is NotRequired
             properties[name] = (self.of(get_args(hint)[0] if optional else hint), not optional)
         return _object(properties)
+
+
+def _default(member: Member) -> Json:
+    """Return the part of a schema for the value of an absent member, where JSON can write that value."""
+    default = member.default() if member.default is not None else None
+    return {"default": default} if isinstance(default, int | float | str) and default != "" else {}
 
 
 def _object(properties: Mapping[str, tuple[Json, bool]]) -> Json:

@@ -25,7 +25,7 @@ from ...protocol.fields import FLAG, INTEGER, TEXT, FieldError, Fields, dotted
 from .errors import ApiError
 
 BODY_SECONDS = 60.0
-_MAX_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 _MAX_DIGITS = 18
 _WANTED = {str: TEXT, int: INTEGER, bool: FLAG}
 _READERS: dict[Any, Callable[[Fields, str], Any]] = {
@@ -170,8 +170,8 @@ async def _receive(request: Request) -> bytes:
     data = bytearray()
     async for piece in request.stream():
         data += piece
-        if len(data) > _MAX_BYTES:
-            raise ApiError(413, f"the request body is larger than {_MAX_BYTES} bytes")
+        if len(data) > MAX_BYTES:
+            raise ApiError(413, f"the request body is larger than {MAX_BYTES} bytes")
     return bytes(data)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 from ..runtime import EgressRules
 from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.service import SandboxService
 from ..traffic_tokens import TrafficToken
 from .formats import Ranges, Timestamp, timestamp
+from .reading import Spec
 
 ENVD_VERSION = "0.6.13"
 """The last public envd, which enables every feature of e2b 2.8.0 ... 2.63.0."""
@@ -22,15 +23,19 @@ _CLIENT_ID = "6532622b"
 class SandboxReply(TypedDict):
     """The answer to create and connect."""
 
-    templateID: str
+    templateID: Annotated[str, Spec(description="the name of the template, or the ID of the snapshot")]
     sandboxID: str
-    clientID: str
-    alias: str
-    envdVersion: str
-    envdAccessToken: str | None
-    trafficAccessToken: str | None
-    domain: str | None
-    trafficAccessTokenExpiration: NotRequired[Timestamp]
+    clientID: Annotated[str, Spec(description="always the same; SDKs require it")]
+    alias: Annotated[str, Spec(description="as templateID")]
+    envdVersion: Annotated[str, Spec(description="tells the SDK which features envd has")]
+    envdAccessToken: Annotated[
+        str | None, Spec(description="opens envd; null: the sandbox was created with secure: false")
+    ]
+    trafficAccessToken: Annotated[
+        str | None, Spec(description="opens the ports of the sandbox, where they ask for a token")
+    ]
+    domain: Annotated[str | None, Spec(description="the domain of the addresses of the sandbox")]
+    trafficAccessTokenExpiration: NotRequired[Annotated[Timestamp, Spec(description="of a protected sandbox")]]
 
 
 class TrafficTokenReply(TypedDict):
@@ -53,7 +58,7 @@ class ListedSandboxReply(TypedDict):
     clientID: str
     alias: str
     startedAt: Timestamp
-    endAt: Timestamp
+    endAt: Annotated[Timestamp, Spec(description="the end time; of a paused sandbox, the time of the pause")]
     cpuCount: int
     memoryMB: int
     diskSizeMB: int
@@ -64,14 +69,14 @@ class ListedSandboxReply(TypedDict):
 
 
 class _LifecycleReply(TypedDict):
-    autoResume: bool
-    onTimeout: Literal["kill", "pause"]
+    autoResume: Annotated[bool, Spec(description="traffic resumes the sandbox when it is paused")]
+    onTimeout: Annotated[Literal["kill", "pause"], Spec(description="what happens at the end time")]
 
 
 class _NetworkRulesReply(TypedDict):
     allowOut: Ranges
     denyOut: Ranges
-    allowPublicTraffic: bool
+    allowPublicTraffic: Annotated[bool, Spec(description="false: requests to its ports need a traffic access token")]
 
 
 class SandboxDetailReply(ListedSandboxReply):
@@ -80,9 +85,14 @@ class SandboxDetailReply(ListedSandboxReply):
     envdAccessToken: str | None
     domain: str | None
     lifecycle: _LifecycleReply
-    allowInternetAccess: bool
-    pauseMode: NotRequired[Literal["full", "filesystem"]]
-    network: NotRequired[_NetworkRulesReply]
+    allowInternetAccess: Annotated[bool, Spec(description="false: the rules deny everything outside")]
+    pauseMode: NotRequired[
+        Annotated[
+            Literal["full", "filesystem"],
+            Spec(description="of a paused sandbox: with its processes, or only its files"),
+        ]
+    ]
+    network: NotRequired[Annotated[_NetworkRulesReply, Spec(description="missing: no rules")]]
 
 
 def shown_state(sandbox: Sandbox) -> Literal["running", "paused"]:

@@ -7,10 +7,10 @@ document (``openapi.py``) all read these declarations.
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -31,6 +31,21 @@ class Access(enum.Enum):
     PUBLIC = "none"
 
 
+class Topic(enum.Enum):
+    """The groups of routes in descriptions of the API, in their order."""
+
+    SANDBOXES = "Sandboxes"
+    OBSERVATION = "Metrics and logs of sandboxes"
+    SNAPSHOTS = "Snapshots and forks"
+    TEMPLATES = "Templates"
+    VOLUMES = "Volumes"
+    VOLUME_CONTENTS = "Contents of volumes"
+    SECRETS = "Secrets"
+    KEYS = "API keys and teams"
+    MANAGER = "The manager"
+    NOT_SERVED = "Not served"
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """The declaration of a route.
@@ -38,7 +53,8 @@ class Operation:
     Args:
         answers: the type of the answer for each status of success: a ``TypedDict``, a list, None for no body, or a
             dict from media types to types if the answer is not JSON.
-        refusals: the statuses of errors, beside those of missing credentials and of a body that cannot be read.
+        refusals: the statuses of errors, beside those of missing credentials and of a body that cannot be read, each
+            with its meaning at this route; an empty text stands for the meaning that the status has everywhere.
         note: what a caller has to know beside the summary.
         reads: the declarations of ``query``, ``headers`` and ``body``, as the handler's signature names them.
     """
@@ -47,7 +63,7 @@ class Operation:
     paths: Sequence[str]
     summary: str
     answers: Mapping[int, Any]
-    refusals: Sequence[int] = ()
+    refusals: Mapping[int, str] = field(default_factory=dict)
     access: Access = Access.KEY
     note: str = ""
     reads: Mapping[str, Any] = field(default_factory=dict)
@@ -56,8 +72,9 @@ class Operation:
 def operation(
     route: str,
     summary: str,
-    refusals: Sequence[int] = (),
+    refusals: Iterable[int] = (),
     *,
+    meanings: Mapping[int, str] | None = None,
     status: int = 200,
     answers: Mapping[int, Any] | None = None,
     also: str | None = None,
@@ -71,6 +88,7 @@ def operation(
 
     Args:
         route: method and path, such as ``GET /volumes``.
+        meanings: what some of the refusals mean at this route.
         status: the status of an answer with JSON.
         answers: the answers of a handler that returns a :class:`Response`.
         also: a second path with the same handler.
@@ -81,8 +99,9 @@ def operation(
     def declare(handler: _H) -> _H:
         hints = get_type_hints(handler)
         reads = {part: hint for part, hint in hints.items() if part in _PARTS}
+        refused = {**dict.fromkeys(refusals, ""), **(meanings or {})}
         answered = {204: None} if hints["return"] is NoneType else {status: hints["return"]}
-        declared = Operation(method, paths, summary, answers or answered, refusals, access, note, reads)
+        declared = Operation(method, paths, summary, answers or answered, refused, access, note, reads)
         vars(handler)["operation"] = declared
         return handler
 
@@ -92,18 +111,27 @@ def operation(
 class ApiRoute(Route):
     """A route with its declaration."""
 
-    def __init__(self, path: str, declaration: Operation, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+    def __init__(
+        self,
+        path: str,
+        declaration: Operation,
+        endpoint: Callable[[Request], Awaitable[Response]],
+        topic: Topic | None = None,
+    ) -> None:
         super().__init__(path, endpoint, methods=[declaration.method])
         self.operation = declaration
+        self.topic = topic
 
 
 class Resource:
     """The handlers of one kind of thing."""
 
+    topic: ClassVar[Topic | None] = None
+
     def routes(self) -> list[ApiRoute]:
         declared = [member for member in vars(type(self)).values() if hasattr(member, "operation")]
         return [
-            ApiRoute(path, handler.operation, self._endpoint(handler))
+            ApiRoute(path, handler.operation, self._endpoint(handler), self.topic)
             for handler in declared
             for path in handler.operation.paths
         ]

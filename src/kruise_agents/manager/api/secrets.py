@@ -19,7 +19,7 @@ from .auth import owner_of, still_valid
 from .errors import ApiError
 from .formats import Page, Timestamp, page_of, timestamp
 from .reading import Spec
-from .routes import Resource, operation
+from .routes import Resource, Topic, operation
 
 MAX_VALUE_BYTES = 65536
 MAX_METADATA = 32
@@ -48,13 +48,25 @@ def _check_metadata(name: str, metadata: Mapping[str, str]) -> None:
         raise ApiError(400, f"field '{name}' has {len(metadata)} entries; it may have {MAX_METADATA}")
 
 
-Value = Annotated[str, Spec(check=_check_value, minLength=1)]
-Metadata = Annotated[dict[str, str], Spec(check=_check_metadata, maxProperties=MAX_METADATA)]
+Value = Annotated[
+    str, Spec(check=_check_value, minLength=1, description=f"{MAX_VALUE_BYTES} bytes at most; no answer has it")
+]
+Metadata = Annotated[
+    dict[str, str],
+    Spec(check=_check_metadata, maxProperties=MAX_METADATA, description=f"{MAX_METADATA} entries at most"),
+]
 
 
 @dataclass(frozen=True, slots=True)
 class _NewSecretRequest:
-    name: Annotated[str, Spec(read=_read_name, pattern=f"^(?!{_RESERVED}){_NAME.pattern}$")]
+    name: Annotated[
+        str,
+        Spec(
+            read=_read_name,
+            pattern=f"^(?!{_RESERVED}){_NAME.pattern}$",
+            description="1 to 128 of a-z, 0-9, _ and -",
+        ),
+    ]
     value: Value
     metadata: Metadata = field(default_factory=dict)
 
@@ -62,7 +74,7 @@ class _NewSecretRequest:
 @dataclass(frozen=True, slots=True)
 class _SecretUpdateRequest:
     value: Value
-    metadata: Metadata | None = None
+    metadata: Annotated[Metadata | None, Spec(description="left out: as before")] = None
 
 
 class _SecretReply(TypedDict):
@@ -77,6 +89,8 @@ class _SecretReply(TypedDict):
 class SecretRoutes(Resource):
     """The routes of secrets, over the secrets of one manager."""
 
+    topic = Topic.SECRETS
+
     def __init__(self, secrets: SecretStore, keys: Keys) -> None:
         self._secrets = secrets
         self._keys = keys
@@ -87,7 +101,13 @@ class SecretRoutes(Resource):
         shown, headers = page_of(rows, query, lambda row: (row.created_at, row.id))
         return JSONResponse([_shown(row) for row in shown], headers=headers)
 
-    @operation("POST /secrets", "Keep a secret", (400, 409, 507), status=201)
+    @operation(
+        "POST /secrets",
+        "Create a secret",
+        (400, 507),
+        meanings={409: "The API key has a secret of that name"},
+        status=201,
+    )
     async def make(self, request: Request, body: _NewSecretRequest) -> _SecretReply:
         try:
             row = self._secrets.make(still_valid(request, self._keys).id, body.name, body.value, body.metadata)
@@ -97,15 +117,15 @@ class SecretRoutes(Resource):
             raise ApiError(400, str(error), error_code="secret_limit_reached") from None
         return _shown(row)
 
-    @operation("GET /secrets/{secret_id}", "One secret, by id or name, without its value", (404,))
+    @operation("GET /secrets/{secret_id}", "Get a secret, by ID or name, without its value", (404,))
     async def get(self, request: Request) -> _SecretReply:
         return _shown(self._found(request))
 
-    @operation("POST /secrets/{secret_id}", "Keep another value of a secret", (400, 404, 507))
+    @operation("POST /secrets/{secret_id}", "Replace the value of a secret", (400, 404, 507))
     async def update(self, request: Request, body: _SecretUpdateRequest) -> _SecretReply:
         return _shown(self._secrets.update(self._found(request), body.value, body.metadata))
 
-    @operation("DELETE /secrets/{secret_id}", "Destroy a secret", (404, 507))
+    @operation("DELETE /secrets/{secret_id}", "Delete a secret", (404, 507))
     async def remove(self, request: Request) -> None:
         self._secrets.remove(self._found(request))
 

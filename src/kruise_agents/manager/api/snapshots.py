@@ -25,7 +25,7 @@ from .errors import DO_NOT_RETRY, ApiError, ErrorReply
 from .formats import DURATION, Page, Timeout, page_of, read_duration
 from .reading import Spec
 from .replies import SandboxReply, created_reply
-from .routes import Resource, operation
+from .routes import Resource, Topic, operation
 
 DEFAULT_FORK_TIMEOUT = 15
 MAX_FORKS = 20
@@ -73,32 +73,48 @@ def _check_count(name: str, count: int) -> None:
 class _SnapshotHeaders:
     """The headers of a new snapshot. The last two have no effect, because every answer waits for the snapshot."""
 
-    ttl: Annotated[float | None, Spec(name=f"{_HEADER}ttl", read=_read_ttl), DURATION] = None
-    keep_running: Annotated[str, Spec(name=f"{_HEADER}keep-running")] = "true"
-    persistent_contents: Annotated[str, Spec(name=f"{_HEADER}persistent-contents", check=_check_contents)] = ""
-    wait_seconds: Annotated[str, Spec(name=f"{_HEADER}wait-success-seconds", check=_check_seconds)] = ""
+    ttl: Annotated[
+        float | None,
+        Spec(name=f"{_HEADER}ttl", read=_read_ttl),
+        DURATION,
+        Spec(description="how long the snapshot is kept, such as 90s, 1.5h, 2h45m; without it for ever"),
+    ] = None
+    keep_running: Annotated[
+        str, Spec(name=f"{_HEADER}keep-running", description="false: pause the sandbox after the snapshot")
+    ] = "true"
+    persistent_contents: Annotated[
+        str, Spec(name=f"{_HEADER}persistent-contents", check=_check_contents, description="without effect")
+    ] = ""
+    wait_seconds: Annotated[
+        str,
+        Spec(
+            name=f"{_HEADER}wait-success-seconds",
+            check=_check_seconds,
+            description="without effect: every answer waits for the snapshot",
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _NewSnapshotRequest:
-    name: Annotated[str | None, Spec(description="name or name:tag")] = None
+    name: Annotated[str | None, Spec(description="name or name:tag; without it the snapshot has an ID only")] = None
     memory: Annotated[bool, Spec(description="without effect: a snapshot keeps files")] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SnapshotsQuery(Page):
-    sandbox_id: str = ""
-    name: str = ""
+    sandbox_id: Annotated[str, Spec(description="only snapshots of this sandbox")] = ""
+    name: Annotated[str, Spec(description="only snapshots of this name; name:tag for one tag")] = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _NewForksRequest:
     count: Annotated[int, Spec(check=_check_count, minimum=1, maximum=MAX_FORKS)] = 1
-    timeout: Annotated[Timeout, Spec(description="seconds until their end")] = DEFAULT_FORK_TIMEOUT
+    timeout: Annotated[Timeout, Spec(description="seconds until the end of the forks")] = DEFAULT_FORK_TIMEOUT
 
 
 class _SnapshotReply(TypedDict):
-    snapshotID: str
+    snapshotID: Annotated[str, Spec(description="what a create names as templateID")]
     names: Sequence[str]
 
 
@@ -113,13 +129,15 @@ class _FailedForkReply(TypedDict):
 class SnapshotRoutes(Resource):
     """The routes of snapshots, over the snapshots, sandboxes and templates of one manager."""
 
+    topic = Topic.SNAPSHOTS
+
     def __init__(self, snapshots: Snapshots, sandboxes: SandboxService, templates: Templates, keys: Keys) -> None:
         self._snapshots = snapshots
         self._keys = keys
         self._sandboxes = sandboxes
         self._templates = templates
 
-    @operation(f"POST {_SANDBOX}/snapshots", "Copy the files of a running sandbox", _CHANGE, status=201)
+    @operation(f"POST {_SANDBOX}/snapshots", "Make a snapshot of the files of a running sandbox", _CHANGE, status=201)
     async def take(self, request: Request, headers: _SnapshotHeaders, body: _NewSnapshotRequest) -> _SnapshotReply:
         reference = self._reference(body.name)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
@@ -129,7 +147,14 @@ class SnapshotRoutes(Resource):
             await self._sandboxes.operations.pause(sandbox)
         return _shown(row)
 
-    @operation(f"POST {_SANDBOX}/fork", "Make sandboxes with the files of a running one", (*_CHANGE, 409), status=201)
+    @operation(
+        f"POST {_SANDBOX}/fork",
+        "Create sandboxes with copies of the files of a running sandbox",
+        _CHANGE,
+        meanings={409: "The sandbox is paused"},
+        status=201,
+        note="The answer has an entry for each fork: its sandbox, or the error that this fork failed with.",
+    )
     async def fork(self, request: Request, body: _NewForksRequest) -> list[_ForkedReply | _FailedForkReply]:
         sandbox = own_sandbox(request, self._sandboxes)
         if sandbox.state.shown_as_paused:
@@ -156,9 +181,10 @@ class SnapshotRoutes(Resource):
 
     @operation(
         "DELETE /templates/{template_id:path}",
-        "Remove a snapshot",
-        (400, 404, 507),
-        note="Sandboxes that were made from it have files of their own.",
+        "Delete a snapshot",
+        (404, 507),
+        meanings={400: "The template is no snapshot and belongs to the manager"},
+        note="Sandboxes that were created from the snapshot keep their files.",
     )
     async def remove(self, request: Request) -> None:
         reference = request.path_params["template_id"]

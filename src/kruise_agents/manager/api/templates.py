@@ -17,20 +17,20 @@ from .errors import ApiError
 from .formats import Page, Timestamp, timestamp
 from .reading import Spec
 from .replies import ENVD_VERSION
-from .routes import Resource, operation
+from .routes import Resource, Topic, operation
 
 BuildID = Annotated[str, Spec(format="uuid")]
 
 
 class _TemplateReply(TypedDict):
     templateID: str
-    public: bool
+    public: Annotated[bool, Spec(description="false: a snapshot of the caller")]
     aliases: Sequence[str]
     names: Sequence[str]
     createdAt: Timestamp
     updatedAt: Timestamp
-    lastSpawnedAt: Timestamp | None
-    spawnCount: int
+    lastSpawnedAt: Annotated[Timestamp | None, Spec(description="always null; SDKs require it")]
+    spawnCount: Annotated[int, Spec(description="always 0; SDKs require it")]
 
 
 class _ListedTemplateReply(_TemplateReply):
@@ -83,6 +83,8 @@ class _TemplateBuild:
 class TemplateRoutes(Resource):
     """The routes of templates, over the templates and snapshots of one manager."""
 
+    topic = Topic.TEMPLATES
+
     def __init__(self, templates: Templates, snapshots: Snapshots) -> None:
         self._templates = templates
         self._snapshots = snapshots
@@ -101,13 +103,13 @@ class TemplateRoutes(Resource):
         headers = {"X-Next-Token": shown[-1].name} if len(found) > len(shown) else {}
         return JSONResponse([self._listed(template) for template in shown], headers=headers)
 
-    @operation("GET /templates/aliases/{alias:path}", "Whether a template of that name exists", (404,))
+    @operation("GET /templates/aliases/{alias:path}", "Say whether a template or snapshot of that name exists", (404,))
     async def alias(self, request: Request) -> _TemplateAliasReply:
         # Template.exists of e2b 2.10.0 and later.
         newest = self._builds(request, request.path_params["alias"])[0]
         return _TemplateAliasReply(templateID=newest.template.name, public=newest.public)
 
-    @operation("GET /templates/{template_id}", "One template with its builds", (404,))
+    @operation("GET /templates/{template_id}", "Get a template with its builds, or the snapshots of one name", (404,))
     async def get(self, request: Request) -> _TemplateDetailReply:
         builds = self._builds(request, request.path_params["template_id"])
         newest = builds[0]
@@ -117,7 +119,7 @@ class TemplateRoutes(Resource):
         }
         return reply
 
-    @operation("GET /templates/{template_id}/tags", "The tags of a template", (404,))
+    @operation("GET /templates/{template_id}/tags", "List the tags of a template", (404,))
     async def tags(self, request: Request) -> list[_TemplateTagReply]:
         shown: list[_TemplateTagReply] = [
             {"tag": build.tag, "buildID": build.template.build_id, "createdAt": timestamp(build.created_at)}

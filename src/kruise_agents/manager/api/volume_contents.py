@@ -24,7 +24,7 @@ from ..volumes.tree import Attributes
 from .errors import ApiError
 from .formats import Timestamp, timestamp
 from .reading import Spec
-from .routes import Access, Handler, Resource, operation
+from .routes import Access, Handler, Resource, Topic, operation
 
 _PIECE = 256 * 1024
 _KINDS = {stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFLNK: "symlink"}
@@ -40,7 +40,13 @@ _REFUSED = {
     errno.EPERM: (403, "permission denied"),
 }
 _DIR, _FILE, _PATH = (f"/volumecontent/{{volume_id}}/{part}" for part in ("dir", "file", "path"))
-_REFUSALS = (400, 403, 404, 409, 507)
+_REFUSALS = {
+    400: "The path leads out of the volume, or is not of the right kind",
+    403: "The permissions of the file forbid it",
+    404: "",
+    409: "Something of that name exists",
+    507: "The volume or the disk is full",
+}
 _TOKEN = Access.VOLUME_TOKEN
 
 
@@ -65,8 +71,13 @@ def _check_mode(name: str, mode: int) -> None:
         raise ApiError(400, f"{name} must be 0 to {0o7777} (0o7777), got {mode}")
 
 
-Owner = Annotated[int, Spec(check=_check_owner, minimum=0, maximum=HIGHEST_ID)]
-Mode = Annotated[int, Spec(check=_check_mode, minimum=0, maximum=0o7777)]
+Owner = Annotated[
+    int, Spec(check=_check_owner, minimum=0, maximum=HIGHEST_ID, description="of the owner or group, in sandboxes")
+]
+VolumePath = Annotated[str, Spec(read=_read_path, description="a place in the volume, such as /folder/file")]
+Mode = Annotated[
+    int, Spec(check=_check_mode, minimum=0, maximum=0o7777, description="permissions, as a decimal number")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,18 +93,18 @@ class _VolumeAttributesRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PathQuery:
-    path: Annotated[str, Spec(read=_read_path)]
+    path: VolumePath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FolderQuery(_PathQuery):
-    depth: Annotated[int, Spec(minimum=1, maximum=64)] = 1
+    depth: Annotated[int, Spec(minimum=1, maximum=64, description="levels of folders in the answer")] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NewEntryQuery(_VolumeAttributesRequest):
-    path: Annotated[str, Spec(read=_read_path)]
-    force: Annotated[Literal["false", "true"], Spec(description="make folders above it")] = "false"
+    path: VolumePath
+    force: Annotated[Literal["false", "true"], Spec(description="true: create folders above the path")] = "false"
 
 
 class _VolumeEntryReply(TypedDict):
@@ -101,17 +112,19 @@ class _VolumeEntryReply(TypedDict):
     type: Annotated[str, Spec(enum=[*_KINDS.values(), "unknown"])]
     path: str
     size: int
-    mode: int
+    mode: Annotated[int, Spec(description="permissions, as a decimal number")]
     uid: int
     gid: int
     atime: Timestamp
     mtime: Timestamp
     ctime: Timestamp
-    target: NotRequired[str]
+    target: NotRequired[Annotated[str, Spec(description="of a link")]]
 
 
 class VolumeContentRoutes(Resource):
     """The routes of contents, over the volumes of one manager. Every handler is called with the tree of the volume."""
+
+    topic = Topic.VOLUME_CONTENTS
 
     def __init__(self, volumes: Volumes, runtime: Runtime) -> None:
         self._volumes = volumes
@@ -135,12 +148,12 @@ class VolumeContentRoutes(Resource):
         except OSError as error:
             raise _refusal(error, request.query_params.get("path", "")) from error
 
-    @operation(f"GET {_DIR}", "What is in a folder of a volume", _REFUSALS, access=_TOKEN)
+    @operation(f"GET {_DIR}", "List a folder of a volume", meanings=_REFUSALS, access=_TOKEN)
     async def entries(self, request: Request, query: _FolderQuery, tree: VolumeTree) -> list[_VolumeEntryReply]:
         entries = await asyncio.to_thread(tree.entries, query.path, query.depth)
         return [_shown(entry) for entry in entries]
 
-    @operation(f"POST {_DIR}", "Make a folder", _REFUSALS, status=201, access=_TOKEN)
+    @operation(f"POST {_DIR}", "Create a folder", meanings=_REFUSALS, status=201, access=_TOKEN)
     async def make_folder(self, request: Request, query: _NewEntryQuery, tree: VolumeTree) -> _VolumeEntryReply:
         async with self._volumes.room(request.state.volume, 0):
             entry = await asyncio.to_thread(
@@ -150,8 +163,8 @@ class VolumeContentRoutes(Resource):
 
     @operation(
         f"GET {_FILE}",
-        "The bytes of a file",
-        _REFUSALS,
+        "Read a file",
+        meanings=_REFUSALS,
         answers={200: {"application/octet-stream": bytes}},
         access=_TOKEN,
     )
@@ -162,10 +175,10 @@ class VolumeContentRoutes(Resource):
     @operation(
         f"PUT {_FILE}",
         "Write a file",
-        _REFUSALS,
+        meanings=_REFUSALS,
         answers={201: _VolumeEntryReply},
         access=_TOKEN,
-        note="The file is there when all of the body has come.",
+        note="The body is the contents. The file appears when all of the body has arrived.",
     )
     async def write(self, request: Request, query: _NewEntryQuery, tree: VolumeTree) -> Response:
         volume: VolumeRow = request.state.volume
@@ -180,17 +193,17 @@ class VolumeContentRoutes(Resource):
                 )
         return JSONResponse(_shown(entry), status_code=201)
 
-    @operation(f"GET {_PATH}", "One file, folder or link", _REFUSALS, access=_TOKEN)
+    @operation(f"GET {_PATH}", "Get a file, folder or link", meanings=_REFUSALS, access=_TOKEN)
     async def get(self, request: Request, query: _PathQuery, tree: VolumeTree) -> _VolumeEntryReply:
         return _shown(await asyncio.to_thread(tree.entry, query.path))
 
-    @operation(f"PATCH {_PATH}", "Set owner, group and permissions", _REFUSALS, access=_TOKEN)
+    @operation(f"PATCH {_PATH}", "Change owner, group and permissions", meanings=_REFUSALS, access=_TOKEN)
     async def change(
         self, request: Request, query: _PathQuery, body: _VolumeAttributesRequest, tree: VolumeTree
     ) -> _VolumeEntryReply:
         return _shown(await asyncio.to_thread(tree.change, query.path, body.attributes))
 
-    @operation(f"DELETE {_PATH}", "Remove a file, or a folder with all that is in it", _REFUSALS, access=_TOKEN)
+    @operation(f"DELETE {_PATH}", "Delete a file, or a folder with its contents", meanings=_REFUSALS, access=_TOKEN)
     async def remove(self, request: Request, query: _PathQuery, tree: VolumeTree) -> None:
         await asyncio.to_thread(tree.remove, query.path, self._runtime.remove)
 

@@ -17,7 +17,7 @@ from ..volumes import NameTakenError, Volumes, VolumeUsedError
 from .auth import owner_of, still_valid
 from .errors import ApiError
 from .reading import Spec
-from .routes import Resource, operation
+from .routes import Resource, Topic, operation
 
 MAX_MOUNTS = 20
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -49,15 +49,22 @@ def _check_name(name: str, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _NewVolumeRequest:
-    name: Annotated[str, Spec(check=_check_name, pattern=f"^{_NAME.pattern}$")]
+    name: Annotated[
+        str,
+        Spec(
+            check=_check_name,
+            description="1 to 128 of a-z, A-Z, 0-9, _ and -; the API key has no other volume of that name",
+            pattern=f"^{_NAME.pattern}$",
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class NewVolumeMountRequest:
     """A volume that a create call names, and its place in the sandbox."""
 
-    name: str
-    path: str
+    name: Annotated[str, Spec(description="of a volume of the same API key")]
+    path: Annotated[str, Spec(description="absolute, in the sandbox")]
 
 
 class _ListedVolumeReply(TypedDict):
@@ -66,11 +73,13 @@ class _ListedVolumeReply(TypedDict):
 
 
 class _VolumeReply(_ListedVolumeReply):
-    token: str
+    token: Annotated[str, Spec(description="opens the contents of the volume")]
 
 
 class VolumeRoutes(Resource):
     """The routes that list, make, show and delete a manager's volumes."""
+
+    topic = Topic.VOLUMES
 
     def __init__(self, volumes: Volumes, keys: Keys) -> None:
         self._volumes = volumes
@@ -81,7 +90,7 @@ class VolumeRoutes(Resource):
         rows = self._volumes.all(owner_of(request))
         return [_ListedVolumeReply(volumeID=row.id, name=row.name) for row in rows]
 
-    @operation("POST /volumes", "Make an empty volume", (400, 500, 507), status=201)
+    @operation("POST /volumes", "Create an empty volume", (400, 500, 507), status=201)
     async def make(self, request: Request, body: _NewVolumeRequest) -> _VolumeReply:
         try:
             row = await self._volumes.make(body.name, still_valid(request, self._keys).id)
@@ -89,11 +98,16 @@ class VolumeRoutes(Resource):
             raise ApiError(400, str(error)) from None
         return self._shown(row)
 
-    @operation("GET /volumes/{volume_id}", "One volume", (404,))
+    @operation("GET /volumes/{volume_id}", "Get a volume", (404,))
     async def get(self, request: Request) -> _VolumeReply:
         return self._shown(self._found(request))
 
-    @operation("DELETE /volumes/{volume_id}", "Destroy a volume with all that is in it", (404, 409, 507))
+    @operation(
+        "DELETE /volumes/{volume_id}",
+        "Delete a volume and its contents",
+        (404, 507),
+        meanings={409: "A sandbox, running or paused, has the volume"},
+    )
     async def remove(self, request: Request) -> None:
         try:
             await self._volumes.remove(self._found(request))

@@ -26,7 +26,7 @@ from ..errors import DO_NOT_RETRY, RETRY, ApiError
 from ..formats import Timeout
 from ..reading import Spec, refuse
 from ..replies import SandboxReply, created_reply
-from ..routes import Resource, operation
+from ..routes import Resource, Topic, operation
 from ..volumes import NewVolumeMountRequest, read_volume_mounts, volume_mounts
 from .extensions import read_extensions
 from .idempotency import IdempotencyHeaders, IdempotentCreates, OnIdAssigned
@@ -69,21 +69,34 @@ def _read_enabled(fields: Fields, name: str) -> bool | None:
 
 @dataclass(frozen=True, slots=True)
 class _AutoResumeRequest:
-    enabled: Annotated[bool, Spec(read=_read_enabled)] = False
+    enabled: Annotated[bool, Spec(read=_read_enabled, description="traffic resumes the sandbox when it is paused")] = (
+        False
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _NewSandboxRequest:
-    template_id: Annotated[str, Spec(examples=["base"])]
-    timeout: Annotated[Timeout, Spec(description="seconds until its end")] = DEFAULT_TIMEOUT
-    metadata: dict[str, str] = field(default_factory=dict)
-    env_vars: Annotated[dict[str, str], Spec(check=_check_variables)] = field(default_factory=dict)
-    secure: Annotated[bool, Spec(description="whether envd asks for an access token; true unless false")] = True
-    allow_internet_access: Annotated[bool | None, Spec(name="allow_internet_access")] = None
-    volume_mounts: Annotated[list[NewVolumeMountRequest], Spec(read=read_volume_mounts)] = field(default_factory=list)
+    template_id: Annotated[
+        str, Spec(description="the name of a template, or the name or ID of a snapshot", examples=["base"])
+    ]
+    timeout: Annotated[Timeout, Spec(description="seconds until the end of the sandbox")] = DEFAULT_TIMEOUT
+    metadata: Annotated[
+        dict[str, str],
+        Spec(description="text that stays with the sandbox; keys that begin with e2b.agents.kruise.io/ are settings"),
+    ] = field(default_factory=dict)
+    env_vars: Annotated[
+        dict[str, str], Spec(check=_check_variables, description="environment variables of all programs in it")
+    ] = field(default_factory=dict)
+    secure: Annotated[bool, Spec(description="whether envd asks for an access token")] = True
+    allow_internet_access: Annotated[
+        bool | None, Spec(name="allow_internet_access", description="false: nothing outside is reachable")
+    ] = None
+    volume_mounts: Annotated[list[NewVolumeMountRequest], Spec(read=read_volume_mounts, description="20 at most")] = (
+        field(default_factory=list)
+    )
     network: NewNetworkRequest = field(default_factory=NewNetworkRequest)
-    auto_pause: Annotated[bool, Spec(description="pause it at its end time instead of ending it")] = False
-    auto_pause_memory: Annotated[bool, Spec(description="whether that pause keeps processes")] = True
+    auto_pause: Annotated[bool, Spec(description="at the end time, pause the sandbox instead of ending it")] = False
+    auto_pause_memory: Annotated[bool, Spec(description="false: that pause keeps files only")] = True
     auto_resume: _AutoResumeRequest = field(default_factory=_AutoResumeRequest)
 
     @staticmethod
@@ -112,6 +125,8 @@ class _NewSandboxRequest:
 class CreateRoutes(Resource):
     """The route of creates, which exists twice: e2b up to 2.50.0 calls v1, later releases call v2."""
 
+    topic = Topic.SANDBOXES
+
     def __init__(
         self, sandboxes: SandboxService, templates: Templates, snapshots: Snapshots, volumes: Volumes, keys: Keys
     ) -> None:
@@ -124,8 +139,14 @@ class CreateRoutes(Resource):
 
     @operation(
         "POST /sandboxes",
-        "Make a sandbox",
-        (400, 403, 404, 409, 422, 500, 503, 507),
+        "Create a sandbox from a template or a snapshot",
+        (400, 500, 503, 507),
+        meanings={
+            403: "The quota of the API key is used up",
+            404: "There is no such template, snapshot or volume; the message lists the templates",
+            409: "An earlier create with the same Idempotency-Key crashed, or its sandbox is gone",
+            422: "The Idempotency-Key came with another body before",
+        },
         answers={201: SandboxReply},
         also="/v2/sandboxes",
     )

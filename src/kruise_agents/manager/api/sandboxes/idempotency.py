@@ -46,7 +46,16 @@ def _check_key(name: str, key: str) -> None:
 class IdempotencyHeaders:
     """The header of creates that may arrive again."""
 
-    key: Annotated[str | None, Spec(name=HEADER, check=_check_key, pattern=f"^{_FORM.pattern}$")] = None
+    key: Annotated[
+        str | None,
+        Spec(
+            name=HEADER,
+            check=_check_key,
+            pattern=f"^{_FORM.pattern}$",
+            description="1 to 255 of a-z, 0-9 and -. For 10 minutes a create that is sent again with the same key gets "
+            "the same sandbox",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,11 +76,20 @@ class RunningListQuery(Page):
 
     metadata: Annotated[
         Mapping[str, str],
-        Spec(read=read_metadata, type="string", description="key=value pairs, percent-encoded and joined by &"),
+        Spec(
+            read=read_metadata,
+            type="string",
+            description="only sandboxes with these key=value pairs, percent-encoded and joined by &",
+        ),
     ] = field(default_factory=dict)
-    template: Annotated[str | None, Spec(read=_read_template)] = None
-    started_after: Annotated[datetime | None, Spec(read=_read_moment, type="string", format="date-time")] = None
-    order: Annotated[Literal["asc", "desc"], Spec(read=_read_order)] = "desc"
+    template: Annotated[
+        str | None, Spec(read=_read_template, description="only sandboxes of this template, without a tag")
+    ] = None
+    started_after: Annotated[
+        datetime | None,
+        Spec(read=_read_moment, type="string", format="date-time", description="only sandboxes started then or later"),
+    ] = None
+    order: Annotated[Literal["asc", "desc"], Spec(read=_read_order, description="desc: newest first")] = "desc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +97,10 @@ class ListQuery(RunningListQuery):
     """The query of ``GET /v2/sandboxes``."""
 
     state: Annotated[
-        frozenset[str], Spec(read=_read_states, type="string", description="running, paused, or both with a comma")
+        frozenset[str],
+        Spec(
+            read=_read_states, type="string", description="running, paused, or both with a comma, which is the default"
+        ),
     ] = _STATES
 
 

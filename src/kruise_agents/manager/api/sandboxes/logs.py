@@ -18,7 +18,7 @@ from ..auth import own_sandbox
 from ..errors import ApiError
 from ..formats import Timestamp, timestamp
 from ..reading import Spec, whole_number
-from ..routes import Resource, operation
+from ..routes import Resource, Topic, operation
 
 MAX_LINES = 1000
 MAX_SEARCH = 256
@@ -40,9 +40,15 @@ def _check_search(name: str, text: str) -> None:
 
 
 Moment = Annotated[
-    datetime | None, Spec(read=_read_moment, type="integer", minimum=0, description="milliseconds since 1970")
+    datetime | None,
+    Spec(
+        read=_read_moment,
+        type="integer",
+        minimum=0,
+        description="a time in milliseconds since 1970, from which the answer begins",
+    ),
 ]
-Lines = Annotated[int, Spec(minimum=0, description=f"{MAX_LINES} at most, which is the default")]
+Lines = Annotated[int, Spec(minimum=0, description=f"lines, {MAX_LINES} at most")]
 Level = Literal["debug", "info", "warn", "error"]
 LEVELS = list(get_args(Level))
 
@@ -57,16 +63,18 @@ class _LogsQuery:
 class _LogEntriesQuery:
     cursor: Moment = None
     limit: Lines = MAX_LINES
-    direction: Literal["backward", "forward"] = "backward"
-    level: Annotated[Level, Spec(description="this and what is worse")] = "debug"
-    search: Annotated[str, Spec(check=_check_search, maxLength=MAX_SEARCH)] = ""
+    direction: Annotated[Literal["backward", "forward"], Spec(description="backward: newest first")] = "backward"
+    level: Annotated[Level, Spec(description="this level and higher ones")] = "debug"
+    search: Annotated[str, Spec(check=_check_search, maxLength=MAX_SEARCH, description="only lines with this text")] = (
+        ""
+    )
 
 
 class _LogEntryReply(TypedDict):
     timestamp: Timestamp
     message: str
     level: Annotated[str, Spec(enum=LEVELS)]
-    fields: Mapping[str, str]
+    fields: Annotated[Mapping[str, str], Spec(description="always empty; SDKs require it")]
 
 
 class _LogLineReply(TypedDict):
@@ -76,7 +84,7 @@ class _LogLineReply(TypedDict):
 
 class _LogsReply(TypedDict):
     logs: Sequence[_LogLineReply]
-    logEntries: Sequence[_LogEntryReply]
+    logEntries: Annotated[Sequence[_LogEntryReply], Spec(description="the same lines with their levels")]
 
 
 class _LogEntriesReply(TypedDict):
@@ -86,10 +94,12 @@ class _LogEntriesReply(TypedDict):
 class LogRoutes(Resource):
     """The routes of logs: v1 from a time on, v2 filtered and in either direction."""
 
+    topic = Topic.OBSERVATION
+
     def __init__(self, sandboxes: SandboxService) -> None:
         self._sandboxes = sandboxes
 
-    @operation("GET /sandboxes/{sandbox_id}/logs", "What a sandbox's own program wrote, oldest first", (400, 404))
+    @operation("GET /sandboxes/{sandbox_id}/logs", "Read what the program of a sandbox wrote, oldest first", (400, 404))
     async def v1(self, request: Request, query: _LogsQuery) -> _LogsReply:
         lines = await _lines(own_sandbox(request, self._sandboxes))
         found = select(lines, cursor=query.start, backward=False, level="debug", search="")
@@ -102,7 +112,7 @@ class LogRoutes(Resource):
 
     @operation(
         "GET /v2/sandboxes/{sandbox_id}/logs",
-        "What a sandbox's own program wrote, newest first unless asked otherwise",
+        "Read what the program of a sandbox wrote, in either direction",
         (400, 404),
     )
     async def v2(self, request: Request, query: _LogEntriesQuery) -> _LogEntriesReply:

@@ -16,7 +16,7 @@ from ..auth import own_sandbox, owner_of
 from ..errors import ApiError
 from ..formats import Timestamp
 from ..reading import Spec, whole_number
-from ..routes import Resource, operation
+from ..routes import Resource, Topic, operation
 
 MAX_IDS = 100
 _LEAST_MILLISECONDS = 10**11
@@ -36,7 +36,13 @@ def _read_ids(query: Mapping[str, str], name: str) -> list[str]:
 
 
 UnixTime = Annotated[
-    float | None, Spec(read=_read_seconds, type="integer", minimum=0, description="seconds; above 10^11 milliseconds")
+    float | None,
+    Spec(
+        read=_read_seconds,
+        type="integer",
+        minimum=0,
+        description="seconds since 1970; a number above 10^11 counts milliseconds",
+    ),
 ]
 
 
@@ -50,20 +56,20 @@ class _HistoryQuery:
 class _LastMetricsQuery:
     sandbox_ids: Annotated[
         list[str],
-        Spec(name="sandbox_ids", read=_read_ids, type="string", description=f"1 to {MAX_IDS} ids, joined by commas"),
+        Spec(name="sandbox_ids", read=_read_ids, type="string", description=f"1 to {MAX_IDS} IDs, joined by commas"),
     ]
 
 
 class _MetricReply(TypedDict):
     timestamp: Timestamp
     timestampUnix: int
-    cpuCount: int
-    cpuUsedPct: float
-    memUsed: int
-    memTotal: int
-    memCache: int
-    diskUsed: int
-    diskTotal: int
+    cpuCount: Annotated[int, Spec(description="processors that the sandbox may use")]
+    cpuUsedPct: Annotated[float, Spec(description="use of these processors since the measurement before, 0 to 100")]
+    memUsed: Annotated[int, Spec(description="bytes")]
+    memTotal: Annotated[int, Spec(description="bytes, the limit")]
+    memCache: Annotated[int, Spec(description="bytes")]
+    diskUsed: Annotated[int, Spec(description="bytes")]
+    diskTotal: Annotated[int, Spec(description="bytes, the limit")]
 
 
 class _LastMetricsReply(TypedDict):
@@ -73,15 +79,17 @@ class _LastMetricsReply(TypedDict):
 class MetricsRoutes(Resource):
     """The routes of metrics, which come before the route of a sandbox that is called ``metrics``."""
 
+    topic = Topic.OBSERVATION
+
     def __init__(self, sandboxes: SandboxService, usage: UsageHistory) -> None:
         self._sandboxes = sandboxes
         self._usage = usage
 
     @operation(
         "GET /sandboxes/metrics",
-        "What some sandboxes use now",
+        "Get the latest measurements of several sandboxes",
         (400,),
-        note="Sandboxes without samples, or of another key, are left out.",
+        note="Sandboxes without measurements, or of another API key, are left out.",
     )
     async def of_several(self, request: Request, query: _LastMetricsQuery) -> _LastMetricsReply:
         own = {sandbox.id: sandbox for sandbox in self._sandboxes.all(owner_of(request))}
@@ -90,7 +98,7 @@ class MetricsRoutes(Resource):
         last = {sandbox.id: _sample(samples[-1]) for sandbox, samples in zip(wanted, histories, strict=True) if samples}
         return _LastMetricsReply(sandboxes=last)
 
-    @operation("GET /sandboxes/{sandbox_id}/metrics", "What a sandbox used, oldest first", (400, 404))
+    @operation("GET /sandboxes/{sandbox_id}/metrics", "Get the measurements of a sandbox, oldest first", (400, 404))
     async def of_one(self, request: Request, query: _HistoryQuery) -> list[_MetricReply]:
         start, end = query.start, query.end
         samples = await self._usage.history(own_sandbox(request, self._sandboxes))

@@ -18,7 +18,7 @@ from ..auth import own_sandbox
 from ..errors import ApiError
 from ..formats import Ranges
 from ..reading import Spec, refuse
-from ..routes import Resource, operation
+from ..routes import Resource, Topic, operation
 
 _MAX_ENTRIES = 100
 _EVERYTHING = IPv4Network("0.0.0.0/0")
@@ -36,7 +36,9 @@ _REFUSED = {
 class _NetworkRequest:
     allow_out: Ranges = field(default_factory=list)
     deny_out: Ranges = field(default_factory=list)
-    allow_internet_access: Annotated[bool | None, Spec(name="allow_internet_access")] = None
+    allow_internet_access: Annotated[
+        bool | None, Spec(name="allow_internet_access", description="false: nothing outside is reachable")
+    ] = None
 
     @staticmethod
     def check(fields: Fields) -> None:
@@ -51,7 +53,9 @@ class NewNetworkRequest:
 
     allow_out: Ranges = field(default_factory=list)
     deny_out: Ranges = field(default_factory=list)
-    allow_public_traffic: bool = True
+    allow_public_traffic: Annotated[
+        bool, Spec(description="false: requests to its ports need a traffic access token")
+    ] = True
 
     @staticmethod
     def check(fields: Fields) -> None:
@@ -62,13 +66,16 @@ class NewNetworkRequest:
 class NetworkRoutes(Resource):
     """The route of network rules."""
 
+    topic = Topic.SANDBOXES
+
     def __init__(self, sandboxes: SandboxService) -> None:
         self._sandboxes = sandboxes
 
     @operation(
         "PUT /sandboxes/{sandbox_id}/network",
-        "Replace what the sandbox may reach outside; what is left out is cleared",
+        "Replace the network rules of a running sandbox",
         (400, 404, 500),
+        note="A field that is left out is cleared.",
     )
     async def replace(self, request: Request, body: _NetworkRequest) -> None:
         rules = egress_rules(body.allow_out, body.deny_out, body.allow_internet_access, self._sandboxes)

@@ -26,7 +26,7 @@ from ..replies import (
     sandbox_reply,
     token_reply,
 )
-from ..routes import Resource, operation
+from ..routes import Resource, Topic, operation
 from .extensions import read_reserved_header
 from .listing import ListQuery, RunningListQuery, page
 
@@ -39,8 +39,8 @@ _CHANGE = (400, 404, 500, 507)
 
 @dataclass(frozen=True, slots=True)
 class _ConnectRequest:
-    timeout: Annotated[Timeout | None, Spec(description="seconds from now")] = None
-    memory: Annotated[bool, Spec(description="false: boot a paused one anew")] = True
+    timeout: Annotated[Timeout | None, Spec(description=f"seconds from now; left out: {DEFAULT_TIMEOUT}")] = None
+    memory: Annotated[bool, Spec(description="false: a paused sandbox boots anew from its files")] = True
 
     @property
     def seconds(self) -> int:
@@ -49,15 +49,19 @@ class _ConnectRequest:
 
 @dataclass(frozen=True, slots=True)
 class _PauseRequest:
-    memory: Annotated[bool, Spec(description="false: keep files only")] = True
-    require_healthy_guest: bool = True
-    """Without effect: a pause whose program does not answer is always refused."""
+    memory: Annotated[bool, Spec(description="false: the pause keeps files only")] = True
+    require_healthy_guest: Annotated[
+        bool, Spec(description="without effect: a sandbox that does not answer is never paused")
+    ] = True
 
 
 @dataclass(frozen=True, slots=True)
 class _PauseHeaders:
     kept: Annotated[
-        float | None, Spec(name="x-e2b-kruise-reserve-paused-sandbox-duration", read=read_reserved_header), DURATION
+        float | None,
+        Spec(name="x-e2b-kruise-reserve-paused-sandbox-duration", read=read_reserved_header),
+        DURATION,
+        Spec(description="how long the paused sandbox is kept: forever, or a duration such as 90s, 1.5h, 2h45m"),
     ] = None
 
 
@@ -70,7 +74,7 @@ def _read_end(fields: Fields, name: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _TimeoutRequest:
-    timeout: Annotated[int, Spec(read=_read_end, description="seconds from now; 0 or less ends it")]
+    timeout: Annotated[int, Spec(read=_read_end, description="seconds from now; 0 or less ends the sandbox")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +85,15 @@ class _RefreshRequest:
 class SandboxRoutes(Resource):
     """The routes of existing sandboxes. Connect exists twice: e2b up to 2.50.0 calls v1, later releases call v2."""
 
+    topic = Topic.SANDBOXES
+
     def __init__(self, sandboxes: SandboxService, *, v1_only: bool = False) -> None:
         self._sandboxes = sandboxes
         self._v1_only = v1_only
 
     @operation(
         "GET /sandboxes",
-        "List running sandboxes, newest first unless asked otherwise",
+        "List running sandboxes",
         (400,),
         answers={200: list[ListedSandboxReply]},
     )
@@ -96,18 +102,18 @@ class SandboxRoutes(Resource):
 
     @operation(
         "GET /v2/sandboxes",
-        "List sandboxes, newest first unless asked otherwise",
+        "List running and paused sandboxes",
         (400,),
         answers={200: list[ListedSandboxReply]},
     )
     async def list_all(self, request: Request, query: ListQuery) -> Response:
         return self._listed(request, query, query.state)
 
-    @operation(f"GET {_SANDBOX}", "One sandbox in full", (404,))
+    @operation(f"GET {_SANDBOX}", "Get a sandbox", (404,))
     async def get(self, request: Request) -> SandboxDetailReply:
         return sandbox_detail(self._found(request), request.state.domain)
 
-    @operation(f"DELETE {_SANDBOX}", "End a sandbox", (404,))
+    @operation(f"DELETE {_SANDBOX}", "Kill a sandbox", (404,))
     async def kill(self, request: Request) -> None:
         sandbox = self._found(request)
         if not await self._sandboxes.kill(sandbox.id):
@@ -115,8 +121,10 @@ class SandboxRoutes(Resource):
 
     @operation(
         f"POST {_SANDBOX}/connect",
-        "Join a sandbox: the life of a running one is only ever prolonged (200), a paused one is resumed (201)",
-        (*_CHANGE, 409),
+        "Connect to a sandbox; resume it if it is paused",
+        _CHANGE,
+        meanings={409: "The sandbox is being killed"},
+        note="200: the sandbox was running, and its end time is the later one of the two. 201: it was resumed.",
         answers={200: SandboxReply, 201: SandboxReply},
         also=f"/v2{_SANDBOX}/connect",
     )
@@ -130,7 +138,13 @@ class SandboxRoutes(Resource):
         resumed = await self._sandboxes.operations.resume(sandbox, body.seconds, memory=body.memory)
         return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201 if resumed else 200)
 
-    @operation(f"POST {_SANDBOX}/resume", "Resume a paused sandbox", (*_CHANGE, 409), status=201)
+    @operation(
+        f"POST {_SANDBOX}/resume",
+        "Resume a paused sandbox",
+        _CHANGE,
+        meanings={409: "The sandbox is running"},
+        status=201,
+    )
     async def resume(self, request: Request, body: _ConnectRequest) -> SandboxReply:
         sandbox = self._found(request)
         if sandbox.state is State.RUNNING:
@@ -138,11 +152,11 @@ class SandboxRoutes(Resource):
         await self._sandboxes.operations.resume(sandbox, body.seconds, memory=body.memory)
         return sandbox_reply(sandbox, request.state.domain)
 
-    @operation(f"POST {_SANDBOX}/pause", "Pause a sandbox, with its processes or only with its files", _CHANGE)
+    @operation(f"POST {_SANDBOX}/pause", "Pause a sandbox, with or without its processes", _CHANGE)
     async def pause(self, request: Request, headers: _PauseHeaders, body: _PauseRequest) -> None:
         await self._sandboxes.operations.pause(self._found(request), memory=body.memory, kept=headers.kept)
 
-    @operation(f"POST {_SANDBOX}/timeout", "Set the end time, sooner or later than before", _CHANGE)
+    @operation(f"POST {_SANDBOX}/timeout", "Set the end time of a running sandbox", _CHANGE)
     async def set_timeout(self, request: Request, body: _TimeoutRequest) -> None:
         sandbox = self._found(request, State.RUNNING)
         if body.timeout <= 0:
@@ -150,15 +164,16 @@ class SandboxRoutes(Resource):
         else:
             await self._sandboxes.operations.set_timeout(sandbox, min(body.timeout, MAX_TIMEOUT))
 
-    @operation(f"POST {_SANDBOX}/refreshes", "Let a sandbox live at least some seconds more", _CHANGE)
+    @operation(f"POST {_SANDBOX}/refreshes", "Move the end time of a running sandbox to a later time", _CHANGE)
     async def refresh(self, request: Request, body: _RefreshRequest) -> None:
         sandbox = self._found(request, State.RUNNING)
         await self._sandboxes.operations.extend(sandbox, min(max(body.duration, LEAST_REFRESH), MAX_TIMEOUT))
 
     @operation(
         f"POST {_SANDBOX}/traffic-access-token",
-        "A new traffic access token for a protected sandbox",
-        (400, 404, 409),
+        "Get a new traffic access token for a protected sandbox",
+        (400, 404),
+        meanings={409: "The sandbox is not protected"},
         note="Only below /kruise/api. Earlier tokens stay valid until their own end.",
     )
     async def new_traffic_token(self, request: Request) -> TrafficTokenReply:
