@@ -222,9 +222,9 @@ def test_a_state_folder_in_use_is_named(tmp_path: Path) -> None:
     [
         (["--domain", "https://your.domain/x"], "'https://your.domain/x' has a scheme; use 'your.domain'"),
         (["--cert", "server.pem"], "--cert and --key go together"),
-        (["--tls", "--cert", "no.pem", "--key", "no.key"], "the certificate no.pem with the key no.key cannot be used"),
+        (["--tls", "--cert", "no.pem", "--key", "no.key"], "with the key no.key cannot be used: there is no no.pem"),
         (["--host", "no such host"], "cannot listen on host 'no such host'"),
-        (["--host", "203.0.113.7"], "cannot listen on 203.0.113.7:0"),
+        (["--host", "203.0.113.7"], "--host takes an address of this machine"),
         (["--port", "70000"], "70000 is not in the range"),
         (["--runtime", "docker"], "'docker' is not one of"),
         (["--api-key", ""], "needs at least one API key, and none may be empty"),

@@ -287,6 +287,9 @@ def _require_certificate(certificate: Path, private_key: Path | None) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
     except (OSError, ssl.SSLError) as error:
+        # The error of OpenSSL does not say which of the two files is missing.
+        missing = [str(path) for path in (certificate, private_key) if path is not None and not path.exists()]
+        reason = f"there is no {missing[0]}" if missing else str(error)
         raise ConfigurationError(
-            f"the certificate {certificate} with the key {private_key} cannot be used: {error}"
+            f"the certificate {certificate} with the key {private_key} cannot be used: {reason}"
         ) from error

@@ -26,7 +26,14 @@ def test_the_warning_says_what_to_change_and_where_it_happened() -> None:
     with pytest.warns(ServerDomainWarning) as caught:
         build_sandbox(answer="static.example")
     text = str(caught[0].message)
-    for part in ("'static.example'", "'example.com'", "--e2b-domain", "E2B_DOMAIN", "follow_server_domain=True"):
+    for part in (
+        "'static.example'",
+        "'example.com'",
+        "--domain",
+        "--e2b-domain",
+        "E2B_DOMAIN",
+        "follow_server_domain=True",
+    ):
         assert part in text
     assert caught[0].filename.endswith("sdk.py")  # who called the SDK
 

@@ -403,7 +403,8 @@ class TestAccess:
             assert answer.status_code == 401
             assert answer.json() == {
                 "code": 401,
-                "message": "Invalid API Key: this manager does not know the key that was sent",
+                "message": "Invalid API Key: this manager does not know the key that was sent; set E2B_API_KEY or "
+                "api_key= to a key of this manager",
                 "request_id": answer.headers["x-request-id"],
             }
 

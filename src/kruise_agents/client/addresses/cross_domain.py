@@ -47,7 +47,7 @@ def usable_domain(text: str) -> str:
         raise MissingDomainError(
             f"no domain of your own: the SDK falls back to {shown!r}, which does not speak the private "
             f"protocol. Set the environment variable E2B_DOMAIN, or pass domain=, to the domain of your "
-            f"sandbox-manager, such as 'your.domain.com' or 'localhost:8080'"
+            f"sandbox-manager, such as 'your.domain.com' or 'localhost:7788'; kruise-agents serve prints its own"
         )
     return str(parsed(text))
 

@@ -81,8 +81,9 @@ def _domain_to_use(config: Any, settings: Settings, answer: str, contents: str) 
         own,
         answer,
         f"the sandbox-manager names the domain {answer!r} for {contents}, but this program uses {own!r}, "
-        f"and addresses them there. To make both agree, change the server (set its --e2b-domain to {own!r}, or "
-        f"leave it out and let proxies keep the Host header) or the client (set E2B_DOMAIN or domain= to "
+        f"and addresses them there. To make both agree, change the server (set --domain of kruise-agents serve, or "
+        f"--e2b-domain of OpenKruise's sandbox-manager, to {own!r}; or leave the option out and let proxies keep the "
+        f"Host header) or the client (set E2B_DOMAIN or domain= to "
         f"{answer!r}). To use what the server says, call patch_e2b(follow_server_domain=True)",
     )
     return own

@@ -52,7 +52,10 @@ class RequireCredentials:
             return f"Invalid API Key: the header {API_KEY_HEADER} is missing; set E2B_API_KEY or pass api_key="
         caller = self._keys.find(raw_key(key))
         if caller is None:
-            return "Invalid API Key: this manager does not know the key that was sent"
+            return (
+                "Invalid API Key: this manager does not know the key that was sent; set E2B_API_KEY or api_key= to a "
+                "key of this manager"
+            )
         scope.setdefault("state", {})["caller"] = caller
         return None
 

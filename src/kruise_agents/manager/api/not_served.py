@@ -24,6 +24,7 @@ from .routes import ApiRoute, Operation, Topic
 _METHODS = ("GET", "HEAD")
 _MISSING = frozenset({"access-tokens", "default-templates", "nodes", "secrets", "volumecontent", "volumes"})
 _MISSING_BELOW = frozenset({("v2", "templates"), ("v3", "templates")})
+_INSTEAD = {"template builds": "; a TOML file in the folder of its option --templates makes a template"}
 _REFUSAL = {400: "The message names what is not supported"}
 _UNSUPPORTED: list[tuple[str, str, list[str]]] = [
     # Before the routes with a parameter in the place of "tags".
@@ -66,7 +67,7 @@ def unsupported_routes() -> list[ApiRoute]:
 
 def _refusal(feature: str) -> Callable[[Request], Awaitable[Response]]:
     async def refuse(request: Request) -> Response:
-        raise ApiError(400, f"{feature}: not supported by this manager yet")
+        raise ApiError(400, f"{feature}: not supported by this manager yet{_INSTEAD.get(feature, '')}")
 
     return refuse
 

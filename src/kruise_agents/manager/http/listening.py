@@ -72,4 +72,5 @@ def _explained(host: str, port: int, error: OSError) -> ConfigurationError:
         )
     if error.errno == errno.EACCES:
         return ConfigurationError(f"{where} needs more rights to listen on; choose a port from 1024 on with --port")
-    return ConfigurationError(f"cannot listen on {where}: {error.strerror}")
+    hint = "; --host takes an address of this machine" if error.errno == errno.EADDRNOTAVAIL else ""
+    return ConfigurationError(f"cannot listen on {where}: {error.strerror}{hint}")

@@ -230,4 +230,4 @@ class CreateRoutes(Resource):
         if snapshot is not None:
             return self._snapshots.template(snapshot)
         names = ", ".join(template.name for template in self._templates.all())
-        raise ApiError(404, f"template '{reference}' not found; this manager has: {names}")
+        raise ApiError(404, f"template '{reference}' not found; this manager has: {names} (--templates adds more)")
