@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,9 @@ import pytest
 from kruise_agents.cli.exit_codes import EXIT_RUNTIME, EXIT_USAGE
 from kruise_agents.cli.serve import serve
 from kruise_agents.manager.runtime.limits import cgroups as control_groups
+from support.documents import blocks_run_by
 from support.managers import available_runtime, running_manager
+from support.page_session import free_port
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 UNIT = PACKAGING / "kruise-agents.service"
@@ -104,11 +105,8 @@ def test_what_prometheus_is_told_to_look_at_is_there(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_shell_lines_for_ci_run_tests_and_leave_nothing(fails: bool, tmp_path: Path) -> None:
-    text = (PACKAGING.parent / "docs" / "guides" / "operations.md").read_text()
-    (script,) = re.findall(r"<!-- run by tests/cli/test_packaging.py -->\n```sh\n(.*?)```", text, re.DOTALL)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        script = script.replace("7788", str(free.getsockname()[1]))
+    (block,) = blocks_run_by(__file__)
+    script = block.text.replace("7788", str(free_port()))
     script = script.replace("kruise-agents serve", f"kruise-agents serve --runtime {available_runtime()}")
     failing = "\nraise SystemExit(7)" if fails else ""
     (tmp_path / "test_hello.py").write_text(PROGRAM + failing)

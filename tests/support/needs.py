@@ -16,6 +16,10 @@ def missing(need: str) -> str | None:
     return _CHECKS[need]()
 
 
+def is_need(name: str) -> bool:
+    return name in _CHECKS
+
+
 def _no_namespaces() -> str | None:
     return None if available_runtime() == "bubblewrap" else "this machine permits no namespaces"
 
