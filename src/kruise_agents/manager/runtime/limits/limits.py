@@ -61,8 +61,8 @@ class ResourceLimits(Enforcer):
     def __init__(self, because: str) -> None:
         self._count_processes = counts_processes()
         self.summary = (
-            f"limits of a sandbox: by resource limits, and memory by measuring, which can come late by a moment "
-            f"({because})"
+            "limits of a sandbox: by resource limits; the memory of all its processes is measured, and may exceed its "
+            f"limit for a moment ({because})"
         )
 
     def program_limits(self, limits: Limits) -> ProgramLimits:
