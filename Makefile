@@ -11,7 +11,7 @@ UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 
-.PHONY: demo check pure test compat bench-patch bench-sandbox bench-fleet soak drift reference lint format lock wheel clean FORCE
+.PHONY: demo check pure test compat bench-patch bench-sandbox bench-fleet soak drift reference docs lint format lock wheel clean FORCE
 .DELETE_ON_ERROR:
 
 demo: .venv/local.stamp
@@ -58,6 +58,10 @@ drift: .venv/dev.stamp
 reference: .venv/local.stamp
 	PYTHONPATH=scripts $(BIN)/python -m reference $(ARGS)
 
+# The pages of docs/ as a site, in site/. Needs nothing but the network, once, for what lock/docs.txt names.
+docs: .venv/dev.stamp
+	@PYTHONPATH=tests $(BIN)/python scripts/docs.py
+
 lint: .venv/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -81,7 +85,7 @@ lock/%.txt: lock/%.in .venv/dev.stamp FORCE
 	$(UV_LOCK) --upgrade $< -o $@
 
 clean:
-	rm -rf .venv .venvs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venvs dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

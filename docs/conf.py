@@ -1,0 +1,59 @@
+"""Settings of the site that `make docs` builds from the pages in this folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+ROOT = Path(__file__).resolve().parent.parent
+
+project = "kruise-agents"
+author = "the kruise-agents authors"
+copyright = author
+(version,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "src/kruise_agents/__init__.py").read_text(), re.MULTILINE)
+release = version
+
+extensions = ["myst_parser"]
+# Pages link to headings by GitHub's anchors, of every level.
+myst_heading_anchors = 6
+# Options and code in a sentence keep their two hyphens and straight quotes.
+smartquotes = False
+
+html_theme = "furo"
+html_title = f"{project} {version}"
+html_short_title = project
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_use_index = False
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+html_show_copyright = False
+html_theme_options: dict[str, Any] = {
+    "source_repository": "https://github.com/openkruise/kruise-agents/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+
+
+class RemoveComments(SphinxTransform):
+    """Leave out HTML comments, which are for those who write the pages and for their tests."""
+
+    default_priority = 500
+
+    def apply(self, **_: Any) -> None:
+        """Remove the comments of one page."""
+        for node in list(self.document.findall(nodes.raw)):
+            if re.fullmatch(r"(\s*<!--.*?-->)+\s*", node.astext(), re.DOTALL):
+                node.parent.remove(node)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the transform."""
+    app.add_transform(RemoveComments)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
