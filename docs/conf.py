@@ -18,15 +18,20 @@ copyright = author
 (version,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "src/kruise_agents/__init__.py").read_text(), re.MULTILINE)
 release = version
 
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx_copybutton"]
 # Pages link to headings by GitHub's anchors, of every level.
 myst_heading_anchors = 6
 # Options and code in a sentence keep their two hyphens and straight quotes.
 smartquotes = False
 
+# The copy button takes the commands of a record, without their prompt and output.
+copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
+
 html_theme = "furo"
 html_title = f"{project} {version}"
 html_short_title = project
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_use_index = False
@@ -38,6 +43,7 @@ html_theme_options: dict[str, Any] = {
     "source_repository": "https://github.com/openkruise/kruise-agents/",
     "source_branch": "main",
     "source_directory": "docs/",
+    "top_of_page_buttons": ["edit"],
 }
 
 
