@@ -72,7 +72,8 @@ def test_marks_of_a_page_stand_at_its_top() -> None:
     assert the_error("# Title\n<!-- uses: manager -->\n") == "docs/page.md:2: `uses` stands before the first heading"
 
 
-def test_a_comment_that_is_quoted_is_no_mark() -> None:
+def test_comments_that_are_no_marks() -> None:
+    assert page("<!-- Written by `make reference`. -->\n<!-- uses: manager -->\n# A\n").errors == []
     assert page("Write `<!-- not run: REASON -->` before it.\n").errors == []
 
 
