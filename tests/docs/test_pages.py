@@ -13,7 +13,6 @@ PAGES = {page.name: page for page in read_pages()}
 PAGES_TO_DO = {
     "README.md",
     "CONTRIBUTING.md",
-    "docs/explanation/architecture.md",
     "docs/guides/clients.md",
     "docs/guides/operations.md",
     "docs/guides/templates.md",
