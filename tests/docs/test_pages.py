@@ -14,7 +14,6 @@ PAGES_TO_DO = {
     "README.md",
     "CONTRIBUTING.md",
     "docs/guides/clients.md",
-    "docs/guides/templates.md",
     "docs/reference/patch.md",
 }
 """Pages whose blocks have no marks yet."""
