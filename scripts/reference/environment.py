@@ -85,6 +85,11 @@ NETWORK = [
         "connections of the program may obey it too, such as those to a model's API.",
     ),
     (
+        "SSL_CERT_DIR",
+        "A folder of certificates of authorities that clients trust as well. Where this variable is set, a wrong "
+        "`SSL_CERT_FILE` goes unnoticed until the server's certificate is refused.",
+    ),
+    (
         "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY",
         "Proxies for `http://` and `https://` addresses. e2b 2.38.0 and later obey them; 2.35.0 to 2.37.1 only for "
         "commands; earlier releases do not. Lower case works too.",
