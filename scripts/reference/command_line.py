@@ -19,6 +19,7 @@ from .markdown import NOTE, code, table, wrapped
 
 PROGRAM = "kruise-agents"
 _DEFAULT = "  [default: "
+_NAME = re.compile(r"(?<![\w`-])(?:--[a-z][a-z0-9-]*|KRUISE_AGENTS_[A-Z_]+(?:=\w+)?)")
 _UPPER_CASE = re.compile(r"\$[A-Z][^ ,]*")
 HEAD = """\
 # Command line
@@ -123,13 +124,18 @@ def _help(text: str) -> str:
     parts = []
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         if not paragraph.startswith("\b"):
-            parts.append(wrapped(paragraph) + "\n")
+            parts.append(wrapped(_marked(paragraph)) + "\n")
             continue
         lines = paragraph.removeprefix("\b").strip("\n").splitlines()
         if not lines[0].startswith(" "):
             parts.append(lines.pop(0) + "\n")
         parts.append("```text\n" + "\n".join(line.strip() for line in lines) + "\n```\n")
     return "\n".join(parts)
+
+
+def _marked(text: str) -> str:
+    """Return text of ``--help`` with its options and variables as code."""
+    return _NAME.sub(r"`\g<0>`", text)
 
 
 def _argument(argument: click.Argument) -> list[str]:
@@ -141,7 +147,7 @@ def _option(option: click.Option, context: click.Context) -> list[str]:
     shown = ", ".join(code(f"{name} {_value(option, context)}".strip()) for name in names)
     text = (option.help or "").partition(_DEFAULT)[0]
     limits = limits_of(option)
-    return [shown, default_of(option), " ".join([text, *([limits] if limits else [])])]
+    return [shown, default_of(option), " ".join([_marked(text), *([limits] if limits else [])])]
 
 
 def _value(option: click.Option, context: click.Context) -> str:
