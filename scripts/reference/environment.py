@@ -163,12 +163,12 @@ The HTTP clients below the SDK read these variables.
 {network}
 ## Options of `kruise-agents serve`
 
-An option on the command line counts before its variable. [Command line](command-line.md#kruise-agents-serve) says
-what each option does.
+`KRUISE_AGENTS_STATE_DIR` is the variable of `--state-dir`, and so on. An option on the command line counts before its
+variable. [Command line](command-line.md#kruise-agents-serve) says what each option does.
 
 {options}
-`KRUISE_AGENTS_API_KEY` is one key; `--api-key` can be given more than once. A `--templates` or `--state-dir` of the
-command line or of these variables counts before the XDG variables below.
+`--api-key` can be given more than once; the variable holds one key. `--templates` and `--state-dir`, and their
+variables, count before the XDG variables below.
 
 `kruise-agents serve` reads these as well:
 
@@ -188,10 +188,7 @@ The three `E2B_` variables are files in `/run/e2b` too: `/run/e2b/.E2B_SANDBOX_I
 def page() -> str:
     """Return the page."""
     options = [option for option in serve.params if isinstance(option, DeclaredOption)]
-    rows = [
-        [code(option.declaration.option.variable), code(option.opts[0]), _values(option), _default(option)]
-        for option in options
-    ]
+    rows = [[code(option.declaration.option.variable), _values(option), _default(option)] for option in options]
     return NOTE + PAGE.format(
         sdk="2.63.0",
         addresses=table(["variable", ""], [[_names(names), text] for names, text in SDK_ADDRESSES]),
@@ -199,7 +196,7 @@ def page() -> str:
             ["variable", "default", "read", ""], [[_names(names), *rest] for names, *rest in SDK_CONNECTIONS]
         ),
         network=table(["variable", ""], [[_names(names), text] for names, text in NETWORK]),
-        options=table(["variable", "option", "value", "default"], rows),
+        options=table(["variable", "value", "default"], rows),
         others=table(["variable", "default", ""], [[_names(names), *rest] for names, *rest in OTHERS_OF_SERVE]),
         sandbox=table(["variable", ""], [[_names(names), text] for names, text in IN_SANDBOXES]),
     )
@@ -218,6 +215,8 @@ def _values(option: DeclaredOption) -> str:
     declaration = option.declaration
     if declaration.kind is bool:
         return "`true` or `false`"
+    if declaration.option.multiple:
+        return "text"
     if declaration.kind is Path:
         return "a folder" if declaration.option.folder else "a file"
     unit = _UNITS.get(declaration.option.unit or "", "")
