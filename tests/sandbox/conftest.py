@@ -29,7 +29,7 @@ class LoopbackServer:
 
     def __init__(self, app: Any, on_stop: Callable[[], Awaitable[None]] | None = None) -> None:
         self._server = uvicorn.Server(
-            uvicorn.Config(app, port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1)
+            uvicorn.Config(app, port=0, ws="none", lifespan="off", log_level="error", timeout_graceful_shutdown=1)
         )
         self._on_stop = on_stop
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 _STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+_LISTS_FONTS = ("subprocess.Popen", "fc-list")
+"""matplotlib asks for the fonts of the machine once, at its first import in a home folder."""
 
 
 class Guard:
@@ -30,7 +32,7 @@ class Guard:
         assert not refused, refused
 
     def _look(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self._watching:
+        if not self._watching or (event, *arguments[:1]) == _LISTS_FONTS:
             return
         if event in _STARTS or (event == "socket.connect" and not _is_local(arguments[1])):
             action = f"{event}{arguments[-1 if event == 'socket.connect' else 0 :][:2]}"
