@@ -28,7 +28,7 @@ from .releases import Pair
 ROOT = Path(__file__).resolve().parents[2]
 JAVASCRIPT = ROOT / "tests" / "clients" / "javascript"
 _VENVS = ROOT / ".venvs"
-_WHEEL_SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
+_WHEEL_SOURCES = ("src", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE")
 _LOCKS = {"core-only": "sdk-newest", "local": "local"}
 _UNUSED_SECONDS = 3600
 _PYTHON = f"py{sys.version_info.major}{sys.version_info.minor}"
