@@ -36,8 +36,8 @@ extra `local`: `pip install 'kruise-agents[local]'`. `--help` behind a command p
   `KRUISE_AGENTS_STATE_DIR`. [Environment variables](environment.md#options-of-kruise-agents-serve) lists all of them.
   An empty variable counts as not set.
 - The variable of a switch is `true` or `false`; `yes`, `on`, `1` and `no`, `off`, `0` are read as well.
-- A value that cannot work ends the command before anything is started, with a message that names its option or
-  variable. [Errors A to Z](errors.md) has the messages.
+- A value that cannot work ends the command before anything is started, with a message that says what is
+  wrong. [Errors A to Z](errors.md) has the messages.
 
 ## Exit codes
 

@@ -197,6 +197,7 @@ WRONG: dict[str, WrongSettings] = {
     "a template that cannot be read": lambda folder, _: {"templates": template_folder(folder, WRONG_TEMPLATE)},
     "a template that does not fit": lambda folder, _: {"templates": template_folder(folder, UNFIT_TEMPLATE)},
     "no such runtime": lambda *_: {"runtime": "docker"},
+    "a network that cannot be closed": lambda *_: {"runtime": "process", "internet": False},
     "no such host": lambda *_: {"host": "no-such-host.invalid"},
 }
 

@@ -252,6 +252,10 @@ def _runtime(settings: Settings) -> Runtime:
     if settings.runtime == BubblewrapRuntime.name:
         return BubblewrapRuntime(settings.state_dir, prefork=settings.prefork)
     if settings.runtime == ProcessRuntime.name:
+        if not settings.internet:
+            raise ConfigurationError(
+                "--no-internet is not supported by the runtime 'process': its sandboxes have this machine's network"
+            )
         return ProcessRuntime()
     raise ConfigurationError(f"unknown runtime {settings.runtime!r}; it is 'bubblewrap' or 'process'")
 

@@ -82,7 +82,7 @@ class Settings:
         Option(
             "--state-dir",
             "Folder in which the manager keeps everything. Created if missing.",
-            default_text="$XDG_STATE_HOME/kruise-agents",
+            default_text="$XDG_STATE_HOME/kruise-agents, else ~/.local/state/kruise-agents",
             folder=True,
         ),
     ]
@@ -150,7 +150,7 @@ class Settings:
         bool,
         Option(
             "--internet",
-            "Let sandboxes reach the internet. Needs slirp4netns or pasta on this machine.",
+            "Let sandboxes reach the internet. Needs slirp4netns or pasta. The runtime 'process' always lets them.",
             negative="--no-internet",
         ),
     ] = True
@@ -158,7 +158,8 @@ class Settings:
         bool,
         Option(
             "--prefork",
-            "Start sandboxes as forks of one prepared process, which is faster and takes less memory.",
+            "Start sandboxes as forks of one prepared process, which is faster and takes less memory. "
+            "Without effect in the runtime 'process'.",
             negative="--no-prefork",
         ),
     ] = True
@@ -167,9 +168,9 @@ class Settings:
         Option("--tls", "Serve https. Without --cert, the manager makes a certificate and prints how to trust it."),
     ] = False
     certificate: Annotated[
-        Path | None, Option("--cert", "PEM file with the certificate and its chain. Implies --tls.")
+        Path | None, Option("--cert", "PEM file with the certificate and its chain. Implies --tls, needs --key.")
     ] = None
-    private_key: Annotated[Path | None, Option("--key", "PEM file with the private key of the certificate.")] = None
+    private_key: Annotated[Path | None, Option("--key", "PEM file with the private key of --cert.")] = None
     keep: Annotated[
         bool, Option("--keep", "Leave sandboxes running when the manager ends. The next start takes them over.")
     ] = False
@@ -178,7 +179,7 @@ class Settings:
         Option(
             "--templates",
             "Folder of TOML files, each of which describes a template.",
-            default_text="$XDG_CONFIG_HOME/kruise-agents/templates, if it exists",
+            default_text="kruise-agents/templates in $XDG_CONFIG_HOME, else in ~/.config, if it exists",
             folder=True,
         ),
     ] = None

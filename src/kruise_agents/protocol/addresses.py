@@ -73,9 +73,14 @@ def api_url(scheme: Scheme, domain: str) -> str:
     return f"{scheme}://{domain}{API_PREFIX}"
 
 
+def sandbox_prefix(sandbox_id: str, port: int) -> str:
+    """Return the path that private addresses of a sandbox's port begin with: ``/kruise/<sandbox id>/<port>``."""
+    return f"{PREFIX}/{sandbox_id}/{port}"
+
+
 def sandbox_host(domain: str, sandbox_id: str, port: int) -> str:
     """Return the private address of a sandbox's port without a scheme: ``your.domain/kruise/<sandbox id>/<port>``."""
-    return f"{domain}{PREFIX}/{sandbox_id}/{port}"
+    return domain + sandbox_prefix(sandbox_id, port)
 
 
 def sandbox_url(scheme: Scheme, domain: str, sandbox_id: str, port: int) -> str:
@@ -100,7 +105,7 @@ def build(target: Target, domain: str, shape: Shape = Shape.PRIVATE) -> WireAddr
     check_port(target.port)
     _check_id(target.sandbox_id, shape)
     if shape is Shape.PRIVATE:
-        return WireAddress(domain, f"{PREFIX}/{target.sandbox_id}/{target.port}{target.path}")
+        return WireAddress(domain, sandbox_prefix(target.sandbox_id, target.port) + target.path)
     if is_private_path(target.path):
         raise AddressError(
             f"path {target.path!r} begins with {PREFIX}, which a server reads as a private address; "

@@ -14,7 +14,7 @@ from functools import partial
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ...protocol.addresses import PREFIX, SandboxTarget, is_private_path
+from ...protocol.addresses import SandboxTarget, is_private_path, sandbox_prefix
 from ...protocol.names import ENVD_PORT, TRAFFIC_TOKEN_HEADER
 from ..sandboxes.lifecycle import State
 from ..sandboxes.sandbox import Sandbox
@@ -115,4 +115,4 @@ def _prefix(target: SandboxTarget, scope: Scope) -> bytes:
     """Return the prefix that path routing took off the path; headers that name a path must get this prefix back."""
     if not is_private_path(scope["raw_path"].decode("latin-1")):
         return b""
-    return f"{PREFIX}/{target.sandbox_id}/{target.port}".encode("latin-1")
+    return sandbox_prefix(target.sandbox_id, target.port).encode("latin-1")
