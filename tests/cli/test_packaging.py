@@ -17,7 +17,7 @@ from kruise_agents.cli.exit_codes import EXIT_RUNTIME, EXIT_USAGE
 from kruise_agents.cli.serve import serve
 from kruise_agents.manager.runtime.limits import cgroups as control_groups
 from support.documents import blocks_run_by
-from support.managers import available_runtime, running_manager
+from support.managers import PREFORK_VARIABLES, available_runtime, running_manager
 from support.page_session import free_port
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
@@ -111,7 +111,10 @@ def test_the_shell_lines_for_ci_run_tests_and_leave_nothing(fails: bool, tmp_pat
     failing = "\nraise SystemExit(7)" if fails else ""
     (tmp_path / "test_hello.py").write_text(PROGRAM + failing)
     script = script.replace("-m pytest", "test_hello.py")
-    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+    } | PREFORK_VARIABLES
     done = subprocess.run(
         ["bash", "-e", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -22,7 +22,15 @@ from kruise_agents.cli.serve import OPTIONS
 from kruise_agents.manager.runtime import Limits
 from kruise_agents.manager.settings import Settings
 from kruise_agents.patch_e2b import patch_e2b
-from support.managers import available_runtime, descendants, processes_with, running_manager, serve_command, wait_for
+from support.managers import (
+    PREFORK_VARIABLES,
+    available_runtime,
+    descendants,
+    processes_with,
+    running_manager,
+    serve_command,
+    wait_for,
+)
 
 pytestmark = pytest.mark.live
 
@@ -31,7 +39,7 @@ pytestmark = pytest.mark.live
 def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A manager without a given key, and what it printed when it was ready."""
     command = serve_command("--state-dir", str(folder / "state"), "--runtime", available_runtime(), *options)
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder)} | PREFORK_VARIABLES
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         text = ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.environments import ROOT, sdk_environment
-from support.managers import available_runtime
+from support.managers import PREFORK_VARIABLES, available_runtime
 
 pytestmark = pytest.mark.live
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.live
 @pytest.mark.timeout(600)
 def test_serve_and_the_program_of_the_readme_run_from_the_wheel(tmp_path: Path) -> None:
     python = sdk_environment("local")
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | PREFORK_VARIABLES
     command = [str(python.parent / "kruise-agents"), "serve", "--port", "0", "--runtime", available_runtime()]
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as manager:
         assert manager.stdout is not None

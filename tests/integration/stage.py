@@ -160,6 +160,7 @@ def forwarding(source: int, destination: int) -> Iterator[None]:
 def serving(options: list[str], folder: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "kruise_agents", "serve", *options]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "KRUISE_AGENTS_API_KEY": KEY}
+    environment |= {name: value for name, value in os.environ.items() if name == "KRUISE_AGENTS_PREFORK"}
     manager = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert manager.stdout is not None
     try:

@@ -22,6 +22,8 @@ from kruise_agents.manager.runtime import BubblewrapRuntime
 API_KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
 PREFORK = os.environ.get("KRUISE_AGENTS_PREFORK") != "0"
 """True where managers fork sandboxes from a zygote; with ``KRUISE_AGENTS_PREFORK=0`` no test does."""
+PREFORK_VARIABLES = {} if PREFORK else {"KRUISE_AGENTS_PREFORK": "0"}
+"""The environment variables by which a manager that a test starts knows that."""
 NO_IDENTITIES = """
 import kruise_agents.manager.runtime.bwrap.self_test as self_test
 def find_identities():
@@ -114,13 +116,12 @@ def running_manager(
     state_dir = folder / "state"
     command = serve_command("--port", "0", "--state-dir", str(state_dir), "--log-level", "info")
     command += ["--runtime", runtime or available_runtime(), "--pool", str(pool), *options]
-    if not PREFORK:
-        command.append("--no-prefork")
     command[0] = str(python)
     if prelude:
         program = f"{prelude}\nfrom kruise_agents.cli import main\nmain()"
         command[1:3] = ["-c", program]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "KRUISE_AGENTS_API_KEY": API_KEY}
+    environment |= PREFORK_VARIABLES
     with log.open("w") as errors:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:

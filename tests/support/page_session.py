@@ -20,7 +20,7 @@ from pathlib import Path
 from . import documents
 from .documents import ROOT, Block, Page
 from .environments import javascript_packages
-from .managers import available_runtime
+from .managers import PREFORK_VARIABLES, available_runtime
 
 DEADLINE = 240.0
 """Seconds for each block; those that install packages need most of them."""
@@ -156,7 +156,7 @@ class PageSession:
             environment[f"XDG_{kind}_HOME"] = str(home / place)
         if available_runtime() == "process":
             environment["KRUISE_AGENTS_RUNTIME"] = "process"
-        return environment | dict(variables)
+        return environment | PREFORK_VARIABLES | dict(variables)
 
     def _replaced(self, text: str) -> str:
         return _DEFAULT_PORT.sub(str(self._port), text)
