@@ -1,0 +1,55 @@
+"""The documents as a whole: their links lead somewhere, and the site is built from them without a warning."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support.documents import ROOT, document_paths
+from support.links import Document, Tree
+from support.site import build_site, wrong_fetches
+
+PAGES_TO_COME = {
+    f"docs/{name}.md"
+    for name in (
+        *("quickstart", "guides/connect", "guides/cluster", "guides/other-languages", "guides/agent-frameworks"),
+        *("guides/web-applications", "explanation/performance"),
+        *(
+            f"reference/behaviour/{topic}"
+            for topic in ("index", "life-cycle", "metadata", "metrics-and-logs", "volumes")
+        ),
+        *(f"reference/behaviour/{topic}" for topic in ("api-keys", "envd", "code-interpreter", "gateway")),
+    )
+}
+"""Pages that others link to already."""
+MISSING = {name for name in PAGES_TO_COME if not (ROOT / name).exists()}
+
+
+def test_every_link_leads_somewhere() -> None:
+    broken = list(Tree(ROOT, document_paths(), {ROOT / name for name in MISSING}).broken_links())
+    assert broken == [], "\n".join(broken)
+
+
+def test_the_contents_lead_to_every_page() -> None:
+    tree = Tree(ROOT, document_paths())
+    assert (tree.unreachable_pages(), tree.missing_pages()) == ([], [])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    build_site(folder, quiet=True)
+    return folder
+
+
+@pytest.mark.live
+@pytest.mark.skipif(bool(MISSING), reason=f"pages are still to come: {', '.join(sorted(MISSING))}")
+@pytest.mark.timeout(600)
+def test_the_site_is_whole(site: Path) -> None:
+    assert wrong_fetches(site) == []
+    for page in (path for path in document_paths() if path.is_relative_to(ROOT / "docs")):
+        html = (site / page.relative_to(ROOT / "docs")).with_suffix(".html").read_text()
+        assert Document(page).anchors - set(re.findall(r'\bid="([^"]+)"', html)) == set(), page
+        assert not re.search(r"<!-- *(file|run|exits with|output|run by|not run|uses|needs|Written by)\b", html), page
