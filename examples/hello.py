@@ -1,4 +1,4 @@
-"""The program of the README, and what came back."""
+"""The program of the README: it prints what the sandbox has printed."""
 
 from e2b_code_interpreter import Sandbox
 
@@ -8,4 +8,4 @@ patch_e2b(False)
 
 if __name__ == "__main__":
     with Sandbox.create() as sbx:
-        print(sbx.run_code("print('hello world')"))
+        print(sbx.run_code("print('hello world')").logs.stdout[0], end="")
