@@ -39,7 +39,7 @@ class Point:
         ([uuid.UUID(int=1)], ["00000000-0000-0000-0000-000000000001"]),
         ([numpy.int64(1), numpy.float32(0.5), numpy.bool_(True)], [1, 0.5, True]),
         ({numpy.int64(7): numpy.arange(3)}, {"7": [0, 1, 2]}),
-        ([numpy.datetime64("2026-01-02"), numpy.datetime64("NaT")], ["2026-01-02", None]),
+        ([numpy.datetime64("2026-01-02"), numpy.datetime64("NaT", "D")], ["2026-01-02", None]),
     ],
 )
 def test_values_have_the_json_form_that_a_client_expects(value: Any, expected: Any) -> None:
