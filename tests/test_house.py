@@ -153,7 +153,7 @@ def test_no_file_only_hands_on_to_one_caller() -> None:
 def _defines_anything(tree: ast.Module) -> bool:
     """Return whether a module has a class, a value, or a function that does more than call another one."""
     return any(
-        isinstance(node, ast.ClassDef | ast.Assign | ast.AnnAssign | ast.If | ast.Try)
+        (isinstance(node, ast.ClassDef | ast.Assign | ast.AnnAssign | ast.If | ast.Try) and not _is_list_of_names(node))
         or (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _forwards(node))
         for node in tree.body
     )
@@ -161,7 +161,12 @@ def _defines_anything(tree: ast.Module) -> bool:
 
 def _forwards(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     statements = [node for node in function.body if not _is_text(node)]
-    return len(statements) == 1 and isinstance(statements[0], ast.Return) and isinstance(statements[0].value, ast.Call)
+    value = statements[0].value if len(statements) == 1 and isinstance(statements[0], ast.Return | ast.Expr) else None
+    return isinstance(value.value if isinstance(value, ast.Await) else value, ast.Call)
+
+
+def _is_list_of_names(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__"
 
 
 def _is_text(node: ast.stmt) -> bool:

@@ -335,6 +335,7 @@ def settings_of(options: list[str], variables: dict[str, str]) -> Settings:
             "https://d.example/x",
             "Set by environment variables: KRUISE_AGENTS_STATE_DIR, KRUISE_AGENTS_DOMAIN",
         ),
+        ("API_KEY", " a", "Set by environment variables: KRUISE_AGENTS_STATE_DIR, KRUISE_AGENTS_API_KEY"),
         ("KEY", "no.pem", "--cert and --key go together"),
     ],
 )

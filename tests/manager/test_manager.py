@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import inspect
+import math
 import os
 import shutil
 import socket
@@ -19,10 +20,12 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from kruise_agents.errors import ConfigurationError
 from kruise_agents.manager.http.certificates import make_certificate
 from kruise_agents.manager.manager import Manager
+from kruise_agents.manager.runtime import Limits
 from kruise_agents.manager.sandboxes.recovery import Found
 from kruise_agents.manager.settings import Settings
 from support.managers import API_KEY, available_runtime, children
@@ -183,6 +186,20 @@ def template_folder(folder: Path, text: str) -> Path:
     return made
 
 
+def locked(private_key: Path, folder: Path) -> Path:
+    """Return a copy of a private key that only a passphrase opens."""
+    key = serialization.load_pem_private_key(private_key.read_bytes(), None)
+    made = folder / "locked.pem"
+    made.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    return made
+
+
 WRONG: dict[str, WrongSettings] = {
     "a certificate that is not there": lambda folder, _: {"tls": True, "certificate": folder / "none.pem"},
     "a certificate without its key": lambda _, pair: {"tls": True, "certificate": pair[0]},
@@ -192,6 +209,12 @@ WRONG: dict[str, WrongSettings] = {
         "private_key": pair[1],
     },
     "a key that is none": lambda _, pair: {"tls": True, "certificate": pair[0], "private_key": Path(__file__)},
+    "a private key without its certificate": lambda _, pair: {"private_key": pair[1]},
+    "a private key with a passphrase": lambda folder, pair: {
+        "tls": True,
+        "certificate": pair[0],
+        "private_key": locked(pair[1], folder),
+    },
     "a domain that is none": lambda *_: {"domain": "https://sandboxes.example.com/x"},
     "no folder of templates": lambda folder, _: {"templates": folder / "none"},
     "a template that cannot be read": lambda folder, _: {"templates": template_folder(folder, WRONG_TEMPLATE)},
@@ -218,6 +241,56 @@ def test_what_is_wrong_is_found_before_anything_is_touched(
             await Manager(settings_of(tmp_path / "new", **changes)).__aenter__()
         assert not (tmp_path / "new").exists()
         await assert_adopted(state_dir)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"port": 70000}, "port must be a number from 0 to 65535, got 70000"),
+        ({"port": -1}, "port must be a number"),
+        ({"port": True}, "port must be of the type int, got True"),
+        ({"api_keys": "abc"}, "api_keys must be a list of str"),
+        ({"api_keys": [1]}, "api_keys must be a list of str"),
+        ({"traffic_token_validity": 0}, "traffic_token_validity must be a number from 1"),
+        ({"traffic_token_clock_skew": math.nan}, "traffic_token_clock_skew must be a number from 0"),
+        ({"pool": 1000}, "pool must be a number from 0 to 100, got 1000"),
+        ({"internet": "no"}, "internet must be of the type bool, got 'no'"),
+        ({"limits": Limits(cpus=0)}, "limits.cpus must be a number from 1"),
+        ({"limits": None}, "limits must be of the type Limits, got None"),
+        ({"templates": "templates"}, "templates must be of the type Path, got 'templates'"),
+    ],
+)
+def test_a_program_is_told_which_setting_is_wrong(changes: dict[str, Any], text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        Manager(settings_of(tmp_path / "state", **changes))
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an empty secret": (lambda folder: (folder / "secret").write_bytes(b""), "has 0 bytes in place of 32"),
+    "a signing key that is none": (
+        lambda folder: (folder / "traffic-token-key.pem").write_text("no"),
+        "no Ed25519 key",
+    ),
+    "a folder for the secret": (lambda folder: (folder / "secret").mkdir(), "secret"),
+    "a folder for the database": (lambda folder: (folder / "state.db").mkdir(), "state.db"),
+    "a file for the snapshots": (lambda folder: (folder / "snapshots").touch(), "snapshots"),
+    "a file for the prepared trees": (lambda folder: (folder / "prepared").touch(), "prepared"),
+    "a file for the certificates": (lambda folder: (folder / "tls").touch(), "tls"),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_state_folder_with_a_file_of_another_kind_is_refused_by_name(spoilt: str, tmp_path: Path) -> None:
+    spoil, text = SPOILT[spoilt]
+    spoil(tmp_path)
+
+    async def scene() -> None:
+        before = Traces.now()
+        with pytest.raises(ConfigurationError, match=text):
+            await Manager(settings_of(tmp_path, tls=True)).__aenter__()
+        await assert_same(before)
 
     asyncio.run(scene())
 

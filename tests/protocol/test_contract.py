@@ -26,6 +26,7 @@ RENAMES: dict[str, list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], s
         (re.compile(r'(_VARIABLE = ")'), r"\1RENAMED_"),
         (re.compile(r'(RESERVED_PREFIX = ")'), r"\1renamed."),
         (re.compile(r'(PROTECT_KEY = f")'), r"\1renamed-"),
+        (re.compile(r"(USER_ID = )1000"), r"\g<1>1234"),
     ],
     "control.py": [
         (re.compile(r'(_SOCKET = ")'), r"\1renamed-"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,17 @@ def click_option(declaration: Declaration) -> click.Option:
 def environment_variables(context: click.Context) -> list[str]:
     """Return the environment variables that options of this call were taken from."""
     return [
-        str(parameter.envvar)
+        parameter.declaration.option.variable
         for parameter in context.command.params
-        if context.get_parameter_source(str(parameter.name)) is ParameterSource.ENVIRONMENT
+        if isinstance(parameter, DeclaredOption) and _is_from_environment(context, parameter)
     ]
+
+
+def _is_from_environment(context: click.Context, option: DeclaredOption) -> bool:
+    source = context.get_parameter_source(str(option.name))
+    if option.multiple:  # click does not know the variable
+        return source is ParameterSource.DEFAULT and bool(os.environ.get(option.declaration.option.variable))
+    return source is ParameterSource.ENVIRONMENT
 
 
 class DeclaredOption(click.Option):

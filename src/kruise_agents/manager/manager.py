@@ -7,8 +7,8 @@ import fcntl
 import logging
 import os
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, closing
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,7 @@ from .sandboxes.sandbox import now
 from .sandboxes.service import SandboxService
 from .sandboxes.snapshots import Snapshots
 from .sandboxes.usage_history import UsageHistory
-from .settings import Settings
+from .settings import Settings, check_values
 from .state.database import Database
 from .state.secret import StateSecret
 from .templates import Builder, TemplateFile, read_templates, require_supported
@@ -64,6 +64,7 @@ class Manager:
     """
 
     def __init__(self, settings: Settings, tell: Callable[[str], None] = logger.info) -> None:
+        check_values(settings)
         if not settings.api_keys or not all(key.strip() for key in settings.api_keys):
             raise ConfigurationError("a manager needs at least one API key, and none may be empty")
         for key in settings.api_keys:
@@ -103,24 +104,28 @@ class Manager:
         self.port = listeners[0].getsockname()[1]
         resources.callback(os.close, _lock(settings.state_dir))
         runtime.check()
-        store = resources.enter_context(closing(Database(settings.state_dir / "state.db")))
-        require_runtime(store, runtime)
+        with _usable(settings.state_dir):
+            store = resources.enter_context(closing(Database(settings.state_dir / "state.db")))
+            require_runtime(store, runtime)
+            secret = StateSecret.at(settings.state_dir / "secret")
+            tokens = TrafficTokens(
+                settings.traffic_token_validity,
+                settings.traffic_token_clock_skew,
+                key_file=settings.state_dir / "traffic-token-key.pem",
+            )
+            tokens.check_key_file()
+            volumes_folder, sandboxes_folder = self._folder("volumes"), self._folder("sandboxes")
+            snapshots_folder, _ = self._folder("snapshots"), self._folder("prepared")
+            tls = self._tls()
         await _finish(asyncio.to_thread(compile_program))
         resources.callback(runtime.close)
         await _finish(asyncio.to_thread(runtime.open))
         templates = await _finish(self._prepare_templates(files, runtime))
 
-        secret = StateSecret.at(settings.state_dir / "secret")
-        tokens = TrafficTokens(
-            settings.traffic_token_validity,
-            settings.traffic_token_clock_skew,
-            key_file=settings.state_dir / "traffic-token-key.pem",
-        )
         metrics = Metrics()
-        volumes_folder, sandboxes_folder = self._folder("volumes"), self._folder("sandboxes")
         spread_apart(sandboxes_folder)
         sandboxes = SandboxService(runtime, sandboxes_folder, store, secret, tokens, egress, volumes_folder, metrics)
-        snapshots = Snapshots(self._folder("snapshots"), sandboxes)
+        snapshots = Snapshots(snapshots_folder, sandboxes)
         volumes = Volumes(
             volumes_folder, store, secret, runtime, mounted=sandboxes.mounted_volumes, limit=settings.limits.disk
         )
@@ -146,7 +151,7 @@ class Manager:
             settings.domain,
             page=MetricsPage(metrics, sandboxes.states, sandboxes.pools.all),
         )
-        server = front_server(app, listeners, **self._tls())
+        server = front_server(app, listeners, **tls)
         await _finish(snapshots.recover())
         volumes.recover()
 
@@ -268,6 +273,18 @@ def _check_key(key: str) -> None:
         raise ConfigurationError("an API key has a control character in it, which no header can carry")
 
 
+@contextmanager
+def _usable(state_dir: Path) -> Iterator[None]:
+    """Say which file of the state folder has another kind or owner than the manager's files have."""
+    try:
+        yield
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise ConfigurationError(
+            f"the state folder {state_dir} cannot be used: {error.filename}: {error.strerror}; "
+            f"put that away, or choose another folder with --state-dir"
+        ) from error
+
+
 def _lock(state_dir: Path) -> int:
     """Lock the state folder until the returned descriptor is closed or this process ends."""
     try:
@@ -287,9 +304,13 @@ def _lock(state_dir: Path) -> int:
     return descriptor
 
 
+def _no_passphrase() -> str:
+    raise ConfigurationError("the certificate's private key needs a passphrase; give a key without one")
+
+
 def _require_certificate(certificate: Path, private_key: Path | None) -> None:
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key, password=_no_passphrase)
     except (OSError, ssl.SSLError) as error:
         # The error of OpenSSL does not say which of the two files is missing.
         missing = [str(path) for path in (certificate, private_key) if path is not None and not path.exists()]

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_type_hints
 
+from ..errors import ConfigurationError
 from .runtime import LEAST, MIB, MOST, RUNTIMES, Limits
 from .templates import MAX_POOL
 from .traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
@@ -63,6 +64,8 @@ class Declaration:
     option: Option
     kind: type
     default: Any
+
+    required: bool = False
 
     @property
     def parameter(self) -> str:
@@ -227,9 +230,37 @@ def declarations() -> Iterator[Declaration]:
         for option in options:
             if option.part is None:
                 (plain,) = [each for each in get_args(kind) or [kind] if each is not NoneType]
-                yield Declaration(field.name, option, plain, default)
+                yield Declaration(field.name, option, plain, default, required=field.default is MISSING)
             else:
                 yield Declaration(field.name, option, int, getattr(default, option.part) // option.factor)
+
+
+def check_values(settings: Settings) -> None:
+    """Raise a ConfigurationError that names the field if a value has another type or range than declared."""
+    for declaration in declarations():
+        option, value, name = declaration.option, getattr(settings, declaration.name), declaration.name
+        if option.part is not None:
+            if not isinstance(value, Limits):
+                raise ConfigurationError(f"{name} must be of the type Limits, got {value!r}")
+            value, name = getattr(value, option.part), f"{name}.{option.part}"
+        if option.multiple:
+            if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+                raise ConfigurationError(f"{name} must be a list of str")
+        elif value is not None or declaration.required or declaration.default is not None:
+            _check_value(declaration, name, value)
+    if settings.private_key is not None and settings.certificate is None:
+        raise ConfigurationError("private_key is set and certificate is not: give both")
+
+
+def _check_value(declaration: Declaration, name: str, value: Any) -> None:
+    option, kind = declaration.option, declaration.kind
+    accepted: Any = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
+        raise ConfigurationError(f"{name} must be of the type {kind.__name__}, got {value!r}")
+    if option.least is not None and option.most is not None:
+        least, most = option.least * option.factor, option.most * option.factor
+        if not least <= value <= most:  # nan is neither
+            raise ConfigurationError(f"{name} must be a number from {least} to {most}, got {value!r}")
 
 
 def from_values(values: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigurationError
 from .state.secret import read_or_make
 
 if TYPE_CHECKING:
@@ -95,6 +96,18 @@ class TrafficTokens:
         if (sandbox.get("sandboxId"), sandbox.get("sandboxUid")) != (sandbox_id, sandbox_uid):
             raise ForeignTokenError("issued for another sandbox")
 
+    def check_key_file(self) -> None:
+        """Raise a ConfigurationError if there is a key file and no token could be signed with it."""
+        if self._key_file is None or not self._key_file.exists():
+            return
+        try:
+            self._key  # noqa: B018 - reads the file
+        except (ValueError, TypeError) as error:  # TypeError: the key wants a passphrase
+            raise ConfigurationError(
+                f"{self._key_file} holds no Ed25519 key; restore it from a backup, or remove it to make a new one, "
+                f"which ends the traffic access tokens that clients have"
+            ) from error
+
     @functools.cached_property
     def _key(self) -> Ed25519PrivateKey:
         from cryptography.hazmat.primitives import serialization
@@ -107,7 +120,8 @@ class TrafficTokens:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         loaded = serialization.load_pem_private_key(read_or_make(self._key_file, fresh), None)
-        assert isinstance(loaded, Ed25519PrivateKey)  # only this class writes the file
+        if not isinstance(loaded, Ed25519PrivateKey):
+            raise ValueError("not an Ed25519 key")  # noqa: TRY004 - of the file, not of an argument
         return loaded
 
     @functools.cached_property

@@ -198,6 +198,15 @@ def test_chunk_extensions_and_trailers_end_at_the_gateway(front: Front) -> None:
     assert dict(arrival.headers)[b"host"] == b"d.example"
 
 
+@pytest.mark.parametrize("path", [b"/kruise/sb1/3000/x", b"/kruise/api/sandboxes"])
+def test_a_trailer_that_says_close_ends_the_connection_after_the_answer(path: bytes, front: Front) -> None:
+    # The parser drops what follows such a message, so a next request would never be answered.
+    head = b"POST " + path + b" HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HOST
+    answer = front.ask(head + b"\r\n0\r\nConnection: close\r\n\r\n" + SMUGGLED)
+    assert count_of(answer) == 1
+    assert [arrival.sandbox_id for arrival in front.arrivals] in (["sb1"], [])
+
+
 @pytest.mark.parametrize(
     "flood", [b"5;" + b"x" * 200_000, b"0\r\n" + b"x: y\r\n" * 40_000, b"0\r\nx: " + b"y" * 200_000]
 )

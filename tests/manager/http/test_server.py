@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from uvicorn.protocols.http import httptools_impl
 
 from kruise_agents.errors import ConfigurationError
+from kruise_agents.manager.http import connection
 from kruise_agents.manager.http.server import TESTED, check_uvicorn, examine_uvicorn
 from support.managers import API_KEY, available_runtime
 
@@ -54,6 +56,18 @@ def test_an_option_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("uvicorn.config.Config", type("Config", (), {}))
     with pytest.raises(ConfigurationError, match=r"uvicorn\.config\.Config\.loop is missing"):
         check_uvicorn()
+
+
+def test_every_inner_name_that_the_server_uses_is_examined() -> None:
+    tree = ast.parse(Path(connection.__file__).read_text())
+    ours = {name for name in vars(connection.GuardedHttpProtocol) if name not in vars(httptools_impl.HttpToolsProtocol)}
+    used: set[str] = set()
+    assigned: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "self.cycle", "self.flow"):
+            (assigned if ast.unparse(node.value) == "self" and isinstance(node.ctx, ast.Store) else used).add(node.attr)
+    examined = {place.rpartition(".")[2] for place, _ in examine_uvicorn()}
+    assert used - ours - assigned - examined == set()
 
 
 BROKEN = {

@@ -121,6 +121,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._cancel_deadline()
         self._expected = _Expected.HEAD if self.cycle.response_complete else _Expected.NOTHING
+        if self.cycle.keep_alive and not self.parser.should_keep_alive():
+            self._answer_and_close()  # a trailer said "close", and the parser drops what follows
 
     # Hooks of uvicorn
 
@@ -183,7 +185,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._feeding_head = True
         super().data_received(head.written())
         self._feeding_head = False
-        if rest and not self._ignoring:
+        if self._expected is _Expected.HEAD and not self._ignoring:
+            self._refuse(400, _MALFORMED)  # httptools has not taken the head
+        elif rest and not self._ignoring:
             self.data_received(rest)
 
     def _read_body(self, data: bytes) -> None:

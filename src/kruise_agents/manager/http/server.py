@@ -45,7 +45,7 @@ _METHODS = {
 """Methods that are called or overridden, by their class and number of arguments."""
 
 _ATTRIBUTES = {
-    _PROTOCOL: ("connections", "cycle", "flow", "loop", "scope", "transport"),
+    _PROTOCOL: ("connections", "cycle", "flow", "loop", "parser", "scope", "transport"),
     _CYCLE: (
         *("default_headers", "disconnected", "keep_alive", "message_event", "response_complete", "response_started"),
         "waiting_for_100_continue",

@@ -11,6 +11,8 @@ import uuid
 from pathlib import Path
 from typing import Self
 
+from ...errors import ConfigurationError
+
 _BYTES = 32
 
 
@@ -23,7 +25,13 @@ class StateSecret:
     @classmethod
     def at(cls, path: Path) -> Self:
         """Read the secret in ``path``, or make one that nobody else can read."""
-        return cls(read_or_make(path, secrets.token_bytes(_BYTES)))
+        value = read_or_make(path, secrets.token_bytes(_BYTES))
+        if len(value) != _BYTES:
+            raise ConfigurationError(
+                f"{path} has {len(value)} bytes in place of {_BYTES}; restore it from a backup, or choose "
+                f"another state folder with --state-dir"
+            )
+        return cls(value)
 
     def access_token(self, sandbox_id: str) -> str:
         """Return the token for envd of one sandbox: 256 bits in hex."""

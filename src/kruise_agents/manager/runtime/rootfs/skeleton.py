@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from ....protocol.names import HIGHEST_ID, USER_ID
 from ..files.layout import SYSTEM_PATH
 from ..network.egress import NAME_SERVER
 from .python import fill_login_files
@@ -16,7 +17,7 @@ _BOUND_FROM_HOST = (  # below /etc
 )
 _ETC = {
     "environment": "",
-    "group": "root:x:0:\ntty:x:5:\nsudo:x:27:user\nusers:x:100:\nuser:x:1000:\nnogroup:x:65534:\n",
+    "group": (f"root:x:0:\ntty:x:5:\nsudo:x:27:user\nusers:x:100:\nuser:x:{USER_ID}:\nnogroup:x:{HIGHEST_ID}:\n"),
     "hostname": "e2b.local\n",
     "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 e2b.local e2b\n",
     "nsswitch.conf": (
@@ -24,8 +25,8 @@ _ETC = {
     ),
     "passwd": (
         "root:x:0:0:root:/root:/bin/bash\n"
-        "user:x:1000:1000:user:/home/user:/bin/bash\n"
-        "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+        f"user:x:{USER_ID}:{USER_ID}:user:/home/user:/bin/bash\n"
+        f"nobody:x:{HIGHEST_ID}:{HIGHEST_ID}:nobody:/nonexistent:/usr/sbin/nologin\n"
     ),
     "profile": f"export PATH=\"${{PATH:-{SYSTEM_PATH}}}\"\nexport SHELL=/bin/bash\nPS1='\\w $ '\numask 022\n",
     "resolv.conf": f"nameserver {NAME_SERVER}\n",
