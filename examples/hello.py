@@ -1,4 +1,13 @@
-"""The program of the README: it prints what the sandbox has printed."""
+r"""The smallest program: create a sandbox, run code in it, print what the code printed.
+
+Run it::
+
+    python hello.py
+
+It prints::
+
+    hello world
+"""
 
 from e2b_code_interpreter import Sandbox
 
