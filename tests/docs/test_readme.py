@@ -11,13 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.documents import ROOT, blocks_run_by, commands, matches, read_page
+from support.documents import ROOT, blocks_run_by, commands, matches
 from support.managers import PREFORK_VARIABLES, available_runtime
-
-
-def test_the_program_is_the_example() -> None:
-    (program,) = (block for block in read_page(ROOT / "README.md").blocks if block.file == "hello.py")
-    assert (ROOT / "examples" / "hello.py").read_text().partition("\n\n")[2] == program.text
 
 
 @pytest.mark.live
