@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import textwrap
 import time
 import tomllib
 import zipfile
@@ -150,7 +151,7 @@ class Check:
             found = self.problems[before:]
             print(f"{time.monotonic() - STARTED:4.0f} s  {'WRONG' if found else 'ok   '}  {title}", flush=True)
             for problem in found:
-                print(f"               {problem}", flush=True)
+                print(textwrap.indent(problem, " " * 15), flush=True)
             if found and step in (self.build, self.look_at_the_repository):
                 break  # nothing to look at
         if self.problems:
@@ -289,7 +290,8 @@ def call(*command: str, cwd: Path = ROOT, **variables: str) -> str:
     )
     if done.returncode:
         output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-12:])
-        raise Failure(f"{' '.join(command[:6])} ended with code {done.returncode}:\n{output}")
+        shown = " ".join("..." if "\n" in argument else argument for argument in command[:6])
+        raise Failure(f"{shown} ended with code {done.returncode}:\n{output}")
     return done.stdout
 
 
