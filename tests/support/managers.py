@@ -24,6 +24,8 @@ PREFORK = os.environ.get("KRUISE_AGENTS_PREFORK") != "0"
 """True where managers fork sandboxes from a zygote; with ``KRUISE_AGENTS_PREFORK=0`` no test does."""
 PREFORK_VARIABLES = {} if PREFORK else {"KRUISE_AGENTS_PREFORK": "0"}
 """The environment variables by which a manager that a test starts knows that."""
+MEASURED = {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}
+"""The environment variable by which `make coverage` measures a manager that a test starts, too."""
 NO_IDENTITIES = """
 import kruise_agents.manager.runtime.bwrap.self_test as self_test
 def find_identities():
@@ -121,7 +123,7 @@ def running_manager(
         program = f"{prelude}\nfrom kruise_agents.cli import main\nmain()"
         command[1:3] = ["-c", program]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "KRUISE_AGENTS_API_KEY": API_KEY}
-    environment |= PREFORK_VARIABLES
+    environment |= PREFORK_VARIABLES | MEASURED
     with log.open("w") as errors:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
