@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from kruise_agents.manager.api.reading import BODY_SECONDS, MAX_BYTES
 from kruise_agents.manager.gateway.tunnel import AFTER_EOF_SECONDS, STALL_SECONDS, Stream, join
+from kruise_agents.manager.http.request_head import MAX_HEAD_BYTES, MAX_HEADERS
 from kruise_agents.manager.sandboxes import sockets
 from kruise_agents.manager.sandboxes.sockets import CONNECT_SECONDS, PortClosedError, connect_port, listen
 from kruise_agents.protocol.control import RELAY_SOCKET
+from kruise_agents.serving import KEEP_ALIVE_SECONDS
 
 SHORT, LONG = 0.05, 3600.0
 MORE_THAN_FITS = b"x" * 8_000_000
@@ -122,7 +125,14 @@ def test_a_listen_queue_that_empties_in_time_is_waited_for(tmp_path: Path, monke
 
 
 def test_the_gateway_is_as_patient_as_the_docs_say() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "reference" / "behaviour.md").read_text()
+    page = Path(__file__).parents[3] / "docs" / "reference" / "behaviour" / "gateway.md"
+    text = page.read_text()
     assert (STALL_SECONDS, AFTER_EOF_SECONDS, CONNECT_SECONDS) == (3600, 10, 30)
-    assert "| A client that takes nothing | not known | is cut after an hour;" in text
-    assert "| Connecting to a port in a sandbox | 5 seconds | 30 seconds, then `port is not open` |" in text
+    assert "| A client that reads nothing of an answer | It is cut after an hour." in text
+    assert "the other has ten seconds" in text
+    assert "| Connecting to a port in a sandbox | 30 seconds, then 502 `port is not open`." in text
+    assert (MAX_HEAD_BYTES, MAX_HEADERS) == (64 * 1024, 256)
+    assert "| 64 KiB and 256 headers." in text
+    assert (BODY_SECONDS, MAX_BYTES, KEEP_ALIVE_SECONDS) == (60, 4 * 1024 * 1024, 650)
+    assert "| 60 seconds, then 408; 4 MiB, then 413." in text
+    assert "| It is kept for 650 seconds." in text
