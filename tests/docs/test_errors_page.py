@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ import pytest
 import trustme
 
 from kruise_agents.errors import KruiseAgentsError
-from support.managers import API_KEY, RunningManager, running_manager
+from support.managers import API_KEY, RunningManager, processes_with, running_manager
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "kruise_agents"
@@ -324,7 +326,12 @@ def test_a_manager_that_dies_in_a_call(tmp_path: Path) -> None:
     with running_manager(tmp_path, runtime="process") as manager:
         die = f"import threading; threading.Timer(1, os.kill, ({manager.process.pid}, 9)).start()"
         call = f"{die}; Sandbox.create().commands.run('sleep 20')"
-        assert "unexpected EOF during chunk size line" in on_the_page(message_of(manager.domain, call=call))
+        try:
+            assert "unexpected EOF during chunk size line" in on_the_page(message_of(manager.domain, call=call))
+        finally:  # the sandbox outlives its manager
+            for pid in processes_with(str(manager.state_dir)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.live
