@@ -21,7 +21,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Replaced name of a class or module. ``original`` is its raw descriptor, or ``_ABSENT``."""
+    """A name of a class or module that was replaced. ``original`` is its raw descriptor, or ``_ABSENT``."""
 
     owner: Owner
     attribute: str

@@ -272,7 +272,7 @@ TRIAL_OUTPUT = "entered"
 
 @dataclass(frozen=True, slots=True)
 class ForkOrder(Message):
-    """The order to become the program that the command would start, or, as a trial, to stop just before serving."""
+    """The message that tells a fork of the zygote which program to become. A trial fork stops just before serving."""
 
     command: Sequence[str]  # see program_command()
     environment: Mapping[str, str]

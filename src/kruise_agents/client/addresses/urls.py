@@ -1,4 +1,4 @@
-"""Replacements of sandbox addresses. Addresses of an unmarked configuration stay native."""
+"""Replacements for the SDK's sandbox addresses. A configuration made without the patch keeps native addresses."""
 
 from __future__ import annotations
 

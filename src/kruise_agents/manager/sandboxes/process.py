@@ -175,7 +175,7 @@ class SandboxProcess:
         await asyncio.to_thread(self._runtime.remove, self.layout.root)
 
     def release(self) -> None:
-        """Forget the program. A claimed one goes on, without internet access until a manager finds it."""
+        """Release the program. A claimed sandbox runs on; the next manager gives it internet access again."""
         self._close_parent_pipe()
         self._watch.remove(self.layout.root.name)
         if self._connection is not None:

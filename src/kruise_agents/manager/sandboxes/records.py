@@ -1,4 +1,4 @@
-"""The database rows of sandboxes. A row is written before a step that depends on it, and otherwise after the fact."""
+"""The database rows of sandboxes. A row is written before a step that relies on the row, and after any other step."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Context:
             self.start()
 
     def _directory(self) -> Path:
-        """Return the folder to start in; the home if the folder is missing, as ``%cd`` stays where it is."""
+        """Return the folder in which a kernel starts: the home if the wanted folder is missing."""
         home = str(self.state.home)
         wanted = home + self.cwd[1:] if self.cwd == "~" or self.cwd.startswith("~/") else self.cwd
         path = self.state.home / wanted

@@ -92,7 +92,7 @@ class Execution:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, write: Callable[[Line], Awaitable[None]]) -> asyncio.Task[None]:
-        """Start the execution, and ``write`` each line when the last was taken; the last line is ``END``.
+        """Start the execution. ``write`` gets the output line by line; the last line is ``END``.
 
         The task ends when the kernel is idle again, possibly after the last line.
         """

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def spread_apart(folder: Path) -> bool:
-    """Give the hint for future folders in ``folder``; return whether the file system takes the hint."""
+    """Ask the file system to spread future folders in ``folder`` over the disk; return whether it takes the hint."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         flags = array.array("i", [0, 0])
