@@ -193,11 +193,11 @@ def report(figures: dict[str, Any]) -> None:
         row(f"{COMMANDS} commands at once over {SANDBOXES} sandboxes, median of {STORMS}, s", storm, "{:.2f}"),
         *(row(f"– CPU of the {part} for them, s", figures[part], "{:.2f}") for part in PARTS),
         "",
-        f"A request through the patch takes {over_https:.3f} of the time of the same request without it over https "
-        f"(target: within 2 %), and {over_http:.3f} over http.",
-        f"{COMMANDS} commands at once take {storm[OVER_HTTP] / storm[NATIVE]:.2f} of the time of the native protocol "
-        f"with TLS over the private one with http (target: a third), {storm[OVER_HTTPS] / storm[NATIVE]:.2f} with "
-        f"https, and {storm[KEPT] / storm[NATIVE]:.2f} with https and "
+        f"A request over private https takes {over_https:.3f} times as long as over native https (target: within 2 %), "
+        f"and over private http {over_http:.3f} times.",
+        f"{COMMANDS} commands at once take {storm[OVER_HTTP] / storm[NATIVE]:.2f} times as long over private http as "
+        f"over native https (target: a third). Over private https they take {storm[OVER_HTTPS] / storm[NATIVE]:.2f} "
+        f"times as long, and {storm[KEPT] / storm[NATIVE]:.2f} times with "
         f"{' '.join(f'`{name}={value}`' for name, value in REMEDY.items())}.",
         "",
         "## Where the time of many commands goes",
@@ -215,20 +215,20 @@ def where_the_time_goes(figures: dict[str, Any]) -> list[str]:
     native, private = (sum(figures[part][way] for part in PARTS) for way in (NATIVE, OVER_HTTP))
     alone = figures["sandboxes"][OVER_HTTP]
     paragraphs = f"""
-        {COMMANDS} commands take {native:.2f} s of CPU over native TLS and {private:.2f} s over private http.
-        {alone:.2f} s of that are spent in the sandboxes, where envd starts a login shell for each command. If client
-        and manager took no time at all, this machine would be {native / alone:.1f} times as fast as over native TLS:
-        that is the most that any protocol can bring here.
+        {COMMANDS} commands take {native:.2f} s of processor time over native https and {private:.2f} s over private
+        http. The sandboxes spend {alone:.2f} s of it, because envd starts a login shell for each command. If client
+        and manager took no time at all, this machine would be {native / alone:.1f} times as fast as over native https.
+        No protocol can gain more here.
 
-        A pool keeps 20 idle connections to an address. In the native protocol each sandbox is an address of its own;
-        in the private one all of them share the 20, so that a second burst of commands opens most of its connections
-        anew, with a handshake each. The last column keeps 300 of them. From e2b 2.56.0 on a pool also opens at most
-        200 to an address, so that the last hundred commands wait for the first to end. Both are in
-        [the patch](../reference/patch.md#connections-and-proxies). Every command holds a connection in either
-        protocol, since the manager speaks HTTP/1.1.
+        The SDK's pool keeps 20 idle connections to an address. In the native protocol each sandbox is an address. In
+        the private protocol all sandboxes share one address and its 20 connections, so a second burst of commands
+        opens most of its connections again, with a handshake each. The last column keeps 300 connections. From e2b
+        2.56.0 on the pool also opens 200 connections to an address at most, so the last hundred commands wait.
+        [The patch](../reference/patch.md#connections-and-proxies) has both settings. Each command holds a connection
+        in either protocol, because the manager speaks HTTP/1.1.
 
-        What is not measured here is distance: on the loopback a handshake costs CPU but no round trips, and a name
-        no look-up.
+        The benchmark does not measure distance. On the loopback a handshake takes no round trip, and a name takes no
+        lookup.
     """
     return textwrap.dedent(paragraphs).strip().splitlines()
 

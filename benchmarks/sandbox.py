@@ -171,9 +171,9 @@ def calls(folder: Path, floors: Floors) -> list[str]:
         *call_table(command),
         *verdict("`commands.run`", command, 3.0, "`subprocess.run` of the same `/bin/bash -l -c true`"),
         "",
-        "'Into the sandbox' is a plain HTTP request on the Unix socket that the gateway uses: the work of envd or the",
-        "code interpreter, with the process or the kernel that does it. 'Through the gateway' adds the manager, the",
-        "last line the SDK.",
+        "'Into the sandbox' is a plain HTTP request on the Unix socket that the gateway uses. It has the work of envd",
+        "or the code interpreter, and of the process or kernel. 'Through the gateway' adds the manager. The last line",
+        "adds the SDK.",
         "",
     ]
 
@@ -419,7 +419,8 @@ def idle(manager: RunningManager, others: set[int]) -> list[str]:
         *(row("its zygote, once for all", pid) for pid in shared_by_all[1:]),
         "",
         f"The sandbox has **{total:.1f} MB** (PSS; target: 40 MB or less). Pages that several processes share are "
-        "divided among them: the more sandboxes there are, the cheaper is each; [fleet.md](fleet.md) has a hundred.",
+        "divided among them: the more sandboxes there are, the less memory each takes. [What many sandboxes cost]"
+        "(fleet.md) has a hundred.",
         "",
     ]
 
