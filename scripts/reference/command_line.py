@@ -106,7 +106,8 @@ def _section(name: str, command: click.Command) -> str:
     context = click.Context(command, info_name=name, help_option_names=["-h", "--help"])
     pieces = [name, *command.collect_usage_pieces(context)]
     text = [f"## `{name}`\n", f"```text\n{' '.join(pieces)}\n```\n", _help(command.help or "")]
-    parameters = command.get_params(context)
+    # click keeps the option that it made for the first call of a command, whatever names that call had asked for.
+    parameters = [*command.params, click.Option(["-h", "--help"], is_flag=True, help="Show this message and exit.")]
     arguments = [parameter for parameter in parameters if isinstance(parameter, click.Argument)]
     if arguments:
         text.append(table(["argument", ""], [_argument(argument) for argument in arguments]))

@@ -41,7 +41,7 @@ __all__ = [
 
 
 class KruiseAgentsError(Exception):
-    """The root of the tree: catch this to catch everything from this package."""
+    """The base class of the errors above."""
 
 
 class ConfigurationError(KruiseAgentsError, ValueError):

@@ -86,7 +86,7 @@ class Exchange:
                 raise h11.RemoteProtocolError("the connection was closed in the middle of the body")
 
     def abort(self) -> None:
-        """Close the stream at once, so that every task that waits on the stream gets an error."""
+        """Close the stream at once, so that no task waits on the stream any longer."""
         self._writer.transport.abort()
 
     def close(self) -> None:

@@ -152,7 +152,7 @@ class EndTime(Message):
 
 @dataclass(frozen=True, slots=True)
 class Variables(Message):
-    """The environment variables that a sandbox was handed over with."""
+    """The answer to ``GET_VARIABLES``: the environment variables that ``INIT`` gave the sandbox."""
 
     variables: Annotated[Mapping[str, str], "envVars"]
 

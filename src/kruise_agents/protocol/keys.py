@@ -1,4 +1,4 @@
-"""The encoded form of API keys, which every SDK accepts. Anybody can decode it, so it is as secret as the key.
+"""The encoded form of API keys, which every SDK accepts. Anybody can decode it: keep it as secret as the key.
 
 e2b 2.25.0 ... 2.45.1 refuse a key that is not ``e2b_`` and lower-case hex digits. OpenKruise's keys are any text, so
 OpenKruise's manager accepts this form as a second spelling of each key.

@@ -36,7 +36,7 @@ def parsed(text: str) -> Domain:
 
 
 def is_vendor_default(text: str) -> bool:
-    """Return whether ``text`` is the SDK's own default, which the SDK passes on like a domain that a user gave."""
+    """Return whether ``text`` is blank or a default domain of the SDK, which the SDK passes on like a user's domain."""
     return not text.strip() or parsed(text).host in VENDOR_DEFAULTS
 
 

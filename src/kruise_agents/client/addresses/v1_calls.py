@@ -97,7 +97,7 @@ def _lost(fields: dict[str, Any]) -> Iterator[str]:
 
 
 def misread(method: str, path: str, *, private: bool) -> str | None:
-    """Return the name of the feature that a request needs if an older manager would misread it; else None."""
+    """If an older manager would misread a request, return the name of the feature that the request needs; else None."""
     match path.removeprefix("/").split("/"):
         case ["sandboxes", "metrics"]:
             return _NAMES["metrics"]
@@ -127,7 +127,7 @@ def is_no_route(status: int, body: bytes) -> bool:
 
 
 def is_refused_body(status: int, body: bytes) -> bool:
-    """Return whether an answer shows that a handler read the body, which no proxy in front of a manager does."""
+    """Return whether an answer is a handler's refusal of the body, 400 or 422 with JSON, which no proxy sends."""
     return status in (400, 422) and _is_object(body)
 
 

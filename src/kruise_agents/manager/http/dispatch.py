@@ -24,8 +24,8 @@ from ..request_log import NO_ROUTE, RequestRecord
 class ManagerApp:
     """The ASGI application of the manager's port: ``api`` is the control plane, ``gateway`` the data plane.
 
-    Replies name ``domain``, or without it the host that the client used. ``page`` counts the requests and answers
-    ``GET /metrics`` on a host that names nothing else, where the API answers ``GET /health``.
+    Replies name ``domain``; without it, the host of the request, less the ``api.`` of a native request. ``page``
+    counts the answers, and serves ``GET /metrics`` where the host names neither the API nor a sandbox.
     """
 
     def __init__(

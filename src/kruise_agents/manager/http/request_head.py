@@ -1,7 +1,7 @@
-"""A strict reader of request heads, which refuses anything but plain HTTP/1.1 (RFC 9112).
+"""A strict reader of request heads, which refuses anything but plain HTTP/1.1 and 1.0 (RFC 9112).
 
 Parsers differ in what they forgive, and request smuggling uses such differences. So each head is read once, by a
-grammar that does not depend on the version of a library, and everything behind gets only what was understood. Pure
+grammar that does not depend on the version of a library, and every later step gets only what was understood. Pure
 functions.
 """
 

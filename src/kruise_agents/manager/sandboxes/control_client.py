@@ -39,7 +39,7 @@ class StartError(KruiseAgentsError):
 
 
 class NoAnswerError(KruiseAgentsError):
-    """A sandbox's program, which was ready once, does not answer on its control socket."""
+    """A sandbox's program, which was ready once, is gone or silent, or refuses a request."""
 
 
 class ControlClient:

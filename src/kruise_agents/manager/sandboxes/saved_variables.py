@@ -27,7 +27,7 @@ class SavedVariables:
         draft.rename(self._path)
 
     def load(self) -> dict[str, str]:
-        """Return the saved variables; none if the processes were lost without a pause."""
+        """Return the saved variables. The result is empty if the processes were lost without a pause."""
         try:
             loaded: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -198,7 +198,7 @@ class Snapshots:
         return aside
 
     async def _discard(self, folder: Path) -> None:
-        """Remove a folder that has no row: now, or when the last create that copies it is done."""
+        """Remove the folder of a snapshot without a database row, after the last create call that copies the folder."""
         if folder not in self._sandboxes.trees_in_use:
             await self._remove(folder)
             return

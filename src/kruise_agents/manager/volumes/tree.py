@@ -220,7 +220,7 @@ class VolumeTree:
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[int]:
-    """Yield a descriptor of a folder that only the manager can change."""
+    """Yield a descriptor of a folder whose path only the manager can change."""
     descriptor = os.open(path, _FOLDER | os.O_CLOEXEC)
     try:
         yield descriptor

@@ -61,7 +61,7 @@ def _reap_until(child: int) -> int:
 def _end_descendants() -> None:
     """Kill every descendant, repeatedly, because new ones may be forked meanwhile.
 
-    Gives up after a second: a process that is left then hangs in the kernel, and nobody can end it.
+    Give up after one second. A process that is left usually hangs in a system call that no signal interrupts.
     """
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while (found := _descendants(os.getpid())) and time.monotonic() < deadline:

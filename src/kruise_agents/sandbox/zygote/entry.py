@@ -47,9 +47,10 @@ _RESOURCES = [getattr(resource, name) for name in dir(resource) if name.startswi
 
 
 def enter(connection: int) -> ForkOrder:
-    """Read the request from a socket, and return in a process of the sandbox that has only the program's descriptors.
+    """Read the request from a socket, enter the sandbox, and return in a new process there.
 
-    The processes between the zygote and that process end here.
+    The processes between the zygote and the new one end here. The new process has the program's descriptors and the
+    placeholder's input.
     """
     # Until a fork arrives, the sandbox's end does not end it. The process that arrives is a child and has no alarm.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

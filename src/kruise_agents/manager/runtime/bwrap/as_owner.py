@@ -31,7 +31,7 @@ def size(folder: Path, identities: Identities | None) -> int:
 
 
 def remove(folder: Path, identities: Identities) -> None:
-    """Remove the files of these IDs as far as possible; a failure is only logged."""
+    """Remove a folder as far as possible, with the files of the sandbox's users. A failure is only logged."""
     try:
         _run_as_owners(["rm", "-rf", "--", str(folder)], identities, "DAC_OVERRIDE", "FOWNER")
     except OSError as error:

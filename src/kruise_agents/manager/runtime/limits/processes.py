@@ -60,7 +60,7 @@ class Memory:
 
 
 def memory_of(process: Process) -> Memory:
-    """Return the memory that a process has mapped."""
+    """Return the anonymous and shared memory of a process."""
     folder = Path("/proc", str(process.pid))
     try:
         shares = {name: int(size) * 1024 for name, size in _SHARES.findall((folder / "smaps_rollup").read_text())}

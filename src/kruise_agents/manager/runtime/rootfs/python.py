@@ -119,7 +119,7 @@ def fill_home(home: Path) -> None:
 
 
 def set_home_python(home: Path, python: PythonPlaces) -> None:
-    """Make a home use this Python: replace its ``sudo`` and its virtual environment."""
+    """Make a home use this Python: rewrite ``sudo``, ``pip`` and the interpreter of the virtual environment."""
     local = home / ".local"
     make_environment(local, python)
     for name in ("pip", "pip3"):

@@ -1,6 +1,6 @@
-"""Temporary storage for the content of an upload until it is complete.
+"""Temporary storage for the content of an upload until the upload is complete.
 
-The target is touched only then, so that a body that is cut off half-way leaves the old file as it was. Every operation
+The target is not touched before, so that a body that is cut off half-way leaves the old file as it was. Every operation
 raises OSError when there is no space.
 """
 

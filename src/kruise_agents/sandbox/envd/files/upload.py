@@ -24,7 +24,7 @@ _Written = list[dict[str, Any]]
 async def upload(request: Request, user: User) -> _Written:
     """Write the files of a request, and return an item for each in the order of the request.
 
-    Files before one that cannot be written stay written. A body that ends early touches no file.
+    If a file cannot be written, the files before that file stay written. A body that ends early touches no file.
     """
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()

@@ -48,7 +48,7 @@ class Inotify:
         self.fd = _checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def add(self, path: str, *, follow: bool) -> int:
-        """Watch a folder and return its descriptor. OSError ENOSPC means that the system permits no more watches."""
+        """Add a watch on a folder, and return the watch descriptor. ENOSPC: the system permits no more watches."""
         mask = _WATCHED if follow else _WATCHED | DONT_FOLLOW
         return _checked(libc.inotify_add_watch(self.fd, os.fsencode(path), ctypes.c_uint32(mask)))
 
