@@ -36,16 +36,17 @@ INTRODUCTION = """\
 
 Written by `make compat` on {day} ({machine}); not edited by hand. {total} programs, {passed} of them without a fault.
 
-Every release of e2b since 2.8.0 runs with `patch_e2b` against the embedded sandbox-manager: alone, and with the oldest
-and the newest e2b-code-interpreter (CI) and e2b-desktop that work with it without any patch; each over https and plain
-http, with the sync and the async classes (a desktop has sync ones only). `ok` means that all of these passed.
+This page shows which releases of the SDK work with `patch_e2b` against the embedded manager. Each row is a release of
+e2b. It runs alone, and with the oldest and the newest e2b-code-interpreter (CI) and e2b-desktop that work with it
+without the patch. It runs over https and plain http, with the sync and the async classes (the desktop has sync classes
+only).
 
 | Word | Meaning |
 |---|---|
-| ok | used for real, in every combination of the row |
-| - | this release does not have it |
-| native: ... | it fails without any patch, too, and not because of us |
-| **red** | it does not work; the reasons are below the table |
+| ok | It works in every combination of the row. |
+| - | This release does not have it. |
+| native: ... | It also fails without the patch. |
+| **red** | It does not work. The reasons are below the table. |
 
 | Column | What is done |
 |---|---|
@@ -56,16 +57,16 @@ http, with the sync and the async classes (a desktop has sync ones only). `ok` m
 | get_host | a page from a server in the sandbox |
 | file URLs | `download_url` and `upload_url`, signed, used; refused without the signature |
 | MCP | a page from a server at `get_mcp_url()` |
-| connect | objects rebuilt from an id, by the class and by the object: files, commands, code, addresses |
+| connect | objects made from an ID, by the class and by the object: files, commands, code, addresses |
 | templates | a build is asked for; an alias is looked up |
 | build upload | the file of a build goes to the URL that the server gave, byte for byte |
 | pause | under each name that the release has, then a connect: files, commands, code |
 | snapshots | made, listed, used for a new sandbox, deleted |
 | fork | a sandbox with the files of another |
-| volumes, secrets | the address of each request at the wire; what the manager answers does not count |
+| volumes, secrets | the address of each request; the manager's answer does not count |
 | desktop stream | the page at the desktop's stream URL, and the WebSocket that noVNC opens for that URL |
 | E2B() | the client object of e2b, with no domain in the environment: sandboxes, templates, volumes, secrets |
-| of CI, of desktop | the same of the code interpreter and of the desktop, where they have one of their own |
+| of CI, of desktop | the same for the client objects of the code interpreter and of the desktop |
 | wire | of {requests} requests, seen by a recording proxy, each is for the one domain and below `/kruise/` |
 
 """
@@ -125,7 +126,7 @@ def _broken(broken: Mapping[BrokenPair, bool]) -> str:
         "",
         "## Pairs that do not work without any patch",
         "",
-        "Their metadata permits some of them. Files and commands work there; running code does not. `patch_e2b` does "
+        "pip may choose some of these pairs. Files and commands work with them, `run_code` does not. `patch_e2b` does "
         "not refuse them.",
         "",
         _row(["e2b", "CI", "native: what it says", "still so"]),
