@@ -11,7 +11,7 @@ UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 
-.PHONY: demo check pure test coverage compat bench-patch bench-sandbox bench-fleet soak drift lowest newest reference docs lint format lock wheel release-check hooks hooks-install clean FORCE
+.PHONY: demo check pure test coverage compat bench-patch bench-sandbox bench-fleet pictures soak drift lowest newest reference docs lint format lock wheel release-check hooks hooks-install clean FORCE
 .DELETE_ON_ERROR:
 
 demo: .venv/local.stamp
@@ -42,6 +42,7 @@ coverage: .venv/dev.stamp
 compat: .venv/dev.stamp
 	PYTHONPATH=tests $(BIN)/python scripts/compat.py $(ARGS)
 
+# Each bench-* writes its figures to docs/benchmarks/<name>.json, and from them all pages and pictures on figures.
 # What the patch costs and gains; writes docs/benchmarks/patch.md.
 bench-patch: .venv/dev.stamp
 	$(BIN)/python benchmarks/patch.py
@@ -55,6 +56,11 @@ bench-sandbox: .venv/dev.stamp
 # ARGS="--live 20" makes it smaller.
 bench-fleet: .venv/dev.stamp
 	$(BIN)/python benchmarks/fleet.py $(ARGS)
+
+# The pages and pictures from the figures that are there, without measuring: docs/benchmarks/*.md and
+# docs/explanation/performance.md with its *.svg.
+pictures: .venv/local.stamp
+	$(BIN)/python benchmarks/written.py $(ARGS)
 
 # Ten thousand sandboxes made, used and killed: nothing may be left. ARGS="--cycles 200" for a short one.
 soak: .venv/dev.stamp

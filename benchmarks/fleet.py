@@ -1,6 +1,7 @@
 """What many sandboxes cost, beside a cold Jupyter kernel in the same run.
 
-`make bench-fleet` writes docs/benchmarks/fleet.md; what stands there below the table is kept.
+`make bench-fleet` writes docs/benchmarks/fleet.json, and from it the page beside it (what stands there below the table
+is kept) and the pictures of docs/explanation/performance.md.
 
 Two managers run, one with a warm pool and one without. Single creates of both and starts of a plain kernel take turns,
 so that whatever the machine does besides hits all of them alike.
@@ -19,31 +20,33 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from benchmarks import records, written  # noqa: E402 - the path is set above
+from benchmarks.records import Record  # noqa: E402 - the path is set above
 from e2b_code_interpreter import AsyncSandbox, Sandbox  # noqa: E402 - the path to tests/ is set above
 from jupyter_client.manager import KernelManager  # noqa: E402 - the path to tests/ is set above
 
 from kruise_agents.patch_e2b import patch_e2b  # noqa: E402 - the path to tests/ is set above
 from support.managers import RunningManager, descendants, running_manager, wait_for  # noqa: E402 - the path to tests/ is set above
 
-Row = tuple[str, str, str, str]
-"""What, figure, against a cold Jupyter kernel, target."""
 IDLE_SECONDS = 10
 """For how long it is measured what sandboxes take that do nothing."""
-TARGETS = {"warm": "a twentieth", "memory": "40 MB", "sustained": "10 a second, no error"}
 
 
 def main() -> int:
     options = _options()
-    rows: list[Row] = []
+    record: Record = {
+        "made": records.circumstances("make bench-fleet", os.getloadavg()[2]),
+        "rounds": options.rounds,
+        "pool": options.pool,
+        "at_once": {"creates": options.at_once},
+    }
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch_e2b(False))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -53,22 +56,16 @@ def main() -> int:
         warm = stack.enter_context(running_manager(folder / "warm", pool=options.pool))
         figures = single(cold, warm, options)
         jupyter = statistics.median(figures["jupyter"])
-        for name, what in (
-            ("jupyter", "start a plain kernel with jupyter_client, first result"),
-            ("cold", "create to first `run_code` result, cold"),
-            ("warm", "create to first `run_code` result, warm"),
-            ("created", "of which the create, warm"),
-        ):
-            rows.append(times(what, figures[name], jupyter, TARGETS.get(name, "")))
-        for name, manager in (("cold", cold), ("warm", warm)):
-            if name == "warm":
+        record |= {name: times(seconds, jupyter) for name, seconds in figures.items()}
+        for name, manager in (("without pool", cold), ("with pool", warm)):
+            if manager is warm:
                 wait_for(lambda: pooled(warm) == options.pool, 120, "a full pool")
             took, failures = asyncio.run(at_once(manager, options.at_once))
-            what = f"{options.at_once} creates at once, manager {'with' if name == 'warm' else 'without'} pool"
-            rows.append((what, f"{took:.1f} s, {failures} failed", f"{took / jupyter:.1f}", "no error"))
-        rows.append(sustained(warm, options))
-        rows += live(cold, options)
-    report(rows, options)
+            record["at_once"][name] = {"seconds": took, "failed": failures, "of_jupyter": took / jupyter}
+        record["cycles"] = sustained(warm, options)
+        record["idle"] = live(cold, options)
+    records.write("fleet", record)
+    print(written.write()["fleet.md"])
     return 0
 
 
@@ -140,7 +137,7 @@ async def at_once(manager: RunningManager, count: int) -> tuple[float, int]:
     return took, count - len(sandboxes)
 
 
-def sustained(manager: RunningManager, options: argparse.Namespace) -> Row:
+def sustained(manager: RunningManager, options: argparse.Namespace) -> Record:
     """Create, run, kill, over and over."""
     done: list[float] = []
     failures: list[BaseException] = []
@@ -163,15 +160,18 @@ def sustained(manager: RunningManager, options: argparse.Namespace) -> Row:
         worker.join()
     took = time.monotonic() - started
     share = (cpu_seconds([manager.process.pid]) - before) / took
-    figure = (
-        f"{len(done) / took:.1f} a second, {len(failures)} failed; p50 {quantile(done, 50):.2f} s, "
-        f"p99 {quantile(done, 99):.2f} s; the manager itself takes {share:.0%} of a core"
-    )
-    what = f"{options.seconds} s of create, `run_code`, kill by {options.workers} clients"
-    return what, figure, "", TARGETS["sustained"]
+    return {
+        "seconds": options.seconds,
+        "clients": options.workers,
+        "a_second": len(done) / took,
+        "failed": len(failures),
+        "p50_s": quantile(done, 50),
+        "p99_s": quantile(done, 99),
+        "manager_share": share,
+    }
 
 
-def live(manager: RunningManager, options: argparse.Namespace) -> list[Row]:
+def live(manager: RunningManager, options: argparse.Namespace) -> Record:
     """Memory and processor time of sandboxes that do nothing."""
     empty = memory([manager.process.pid])
     sandboxes = []
@@ -188,16 +188,14 @@ def live(manager: RunningManager, options: argparse.Namespace) -> list[Row]:
     for sandbox in sandboxes:
         sandbox.kill()
     each, kernel = parts["all"] / options.live, parts["kernel"] / options.live
-    return [
-        (
-            f"memory of one of {options.live} idle sandboxes with a kernel that ran a cell (PSS)",
-            f"{each:.1f} MB: kernel {kernel:.1f}, the rest {each - kernel:.1f}",
-            "",
-            TARGETS["memory"],
-        ),
-        ("the manager's memory for each of them", f"{round(grown / options.live * 1000)} kB", "", ""),
-        ("processor time of an idle sandbox", f"{idle * 1000:.2f} ms a second", "", ""),
-    ]
+    return {
+        "sandboxes": options.live,
+        "mb": each,
+        "kernel_mb": kernel,
+        "rest_mb": each - kernel,
+        "manager_kb": grown / options.live * 1000,
+        "cpu_ms_a_second": idle * 1000,
+    }
 
 
 def create(manager: RunningManager, **more: Any) -> Sandbox:
@@ -238,14 +236,9 @@ def cpu_seconds(pids: list[int]) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def times(what: str, seconds: list[float], jupyter: float, target: str) -> Row:
+def times(seconds: list[float], jupyter: float) -> Record:
     middle = statistics.median(seconds)
-    return (
-        what,
-        f"p50 {middle * 1e3:.0f} ms, p99 {quantile(seconds, 99) * 1e3:.0f} ms",
-        f"{middle / jupyter:.3f}",
-        target,
-    )
+    return {"p50_ms": middle * 1e3, "p99_ms": quantile(seconds, 99) * 1e3, "of_jupyter": middle / jupyter}
 
 
 def quantile(values: list[float], percent: int) -> float:
@@ -257,31 +250,6 @@ def timed(call: Callable[[], Any]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
-
-
-def report(rows: list[Row], options: argparse.Namespace) -> None:
-    text = "\n".join(_report(rows, options)) + "\n"
-    target = ROOT / "docs" / "benchmarks" / "fleet.md"
-    notes = target.read_text().partition("\n## ")[2] if target.exists() else ""
-    target.write_text(text + (f"\n## {notes}" if notes else ""))
-    print(text)
-
-
-def _report(rows: list[Row], options: argparse.Namespace) -> Iterator[str]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    yield "# What many sandboxes cost"
-    yield ""
-    yield (
-        f"`make bench-fleet`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({processor}), load average "
-        f"{os.getloadavg()[2]:.0f}, Python {sys.version.split()[0]}, e2b {version('e2b')}. One run; single creates and "
-        f"kernels take turns, {options.rounds} of each, with a pool of {options.pool}."
-    )
-    yield ""
-    yield "| what | figure | of a cold Jupyter kernel | target |"
-    yield "|---|---|---|---|"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What the patch costs and gains, measured side by side in one run. `make bench-patch` writes docs/benchmarks/patch.md.
+"""What the patch costs and gains, measured side by side in one run.
+
+`make bench-patch` writes docs/benchmarks/patch.json, and from it the page beside it and the pictures of
+docs/explanation/performance.md.
 
 Everything runs in a network namespace with a DNS server and two managers, one with TLS on port 443 (native protocol
 and private protocol over https) and one without on port 80 (private protocol over http). Client programs, one
@@ -15,29 +18,23 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "integration")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "integration")]
 
-NATIVE, OVER_HTTPS, OVER_HTTP, KEPT = WAYS = (
-    "native https",
-    "private https",
-    "private http",
-    "private https, 300 kept",
-)
+from benchmarks import records  # noqa: E402 - the path is set above
+from benchmarks.pages import KEPT, NATIVE, OVER_HTTP, OVER_HTTPS, PARTS, WAYS  # noqa: E402 - the path is set above
+
 REMEDY = {"E2B_MAX_CONNECTIONS": "300", "E2B_MAX_KEEPALIVE_CONNECTIONS": "300"}
 ROUNDS = 12
 REQUESTS = 40
 SANDBOXES = 10
 COMMANDS = 300
 STORMS = 5
-PARTS = ("client", "manager", "sandboxes")
 KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
 
 
@@ -168,73 +165,31 @@ def measure(clients: dict[str, Client], managers: dict[str, int]) -> dict[str, A
 
 
 def report(figures: dict[str, Any]) -> None:
-    from importlib.metadata import version
+    from benchmarks import written
 
-    requests, storm, addresses, patch = (figures[name] for name in ("requests", "elapsed", "addresses", "patch"))
-    cpus = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "unknown")
-    over_https, over_http = (requests[way] / requests[NATIVE] for way in (OVER_HTTPS, OVER_HTTP))
-    lines = [
-        "# What the patch costs and gains",
-        "",
-        f"`make bench-patch`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({processor}), Python "
-        f"{sys.version.split()[0]}, e2b {version('e2b')}. All figures are of one run, the ways taking turns.",
-        "",
-        "| what | figure | target |",
-        "|---|---|---|",
-        f"| `patch_e2b()` after the SDK is imported | {patch['milliseconds']:.2f} ms | below 5 ms |",
-        f"| `import kruise_agents.patch_e2b` before it | {patch['import milliseconds']:.2f} ms | |",
-        f"| modules that it imports beyond our own and the SDK's | {', '.join(patch['modules']) or 'none'} | |",
-        "",
-        "| | " + " | ".join(WAYS) + " |",
-        "|---" * (len(WAYS) + 1) + "|",
-        row("building a configuration and a sandbox URL, µs", addresses, "{:.1f}"),
-        row(f"`files.exists`, median of {ROUNDS * REQUESTS}, ms", {k: v * 1e3 for k, v in requests.items()}, "{:.2f}"),
-        row(f"{COMMANDS} commands at once over {SANDBOXES} sandboxes, median of {STORMS}, s", storm, "{:.2f}"),
-        *(row(f"– CPU of the {part} for them, s", figures[part], "{:.2f}") for part in PARTS),
-        "",
-        f"A request over private https takes {over_https:.3f} times as long as over native https (target: within 2 %), "
-        f"and over private http {over_http:.3f} times.",
-        f"{COMMANDS} commands at once take {storm[OVER_HTTP] / storm[NATIVE]:.2f} times as long over private http as "
-        f"over native https (target: a third). Over private https they take {storm[OVER_HTTPS] / storm[NATIVE]:.2f} "
-        f"times as long, and {storm[KEPT] / storm[NATIVE]:.2f} times with "
-        f"{' '.join(f'`{name}={value}`' for name, value in REMEDY.items())}.",
-        "",
-        "## Where the time of many commands goes",
-        "",
-        *where_the_time_goes(figures),
-        "",
-    ]
-    target = ROOT / "docs" / "benchmarks" / "patch.md"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text("\n".join(lines))
-    print("\n".join(lines))
-
-
-def where_the_time_goes(figures: dict[str, Any]) -> list[str]:
-    native, private = (sum(figures[part][way] for part in PARTS) for way in (NATIVE, OVER_HTTP))
-    alone = figures["sandboxes"][OVER_HTTP]
-    paragraphs = f"""
-        {COMMANDS} commands take {native:.2f} s of processor time over native https and {private:.2f} s over private
-        http. The sandboxes spend {alone:.2f} s of it, because envd starts a login shell for each command. If client
-        and manager took no time at all, this machine would be {native / alone:.1f} times as fast as over native https.
-        No protocol can gain more here.
-
-        The SDK's pool keeps 20 idle connections to an address. In the native protocol each sandbox is an address. In
-        the private protocol all sandboxes share one address and its 20 connections, so a second burst of commands
-        opens most of its connections again, with a handshake each. The last column keeps 300 connections. From e2b
-        2.56.0 on the pool also opens 200 connections to an address at most, so the last hundred commands wait.
-        [The patch](../reference/patch.md#connections-and-proxies) has both settings. Each command holds a connection
-        in either protocol, because the manager speaks HTTP/1.1.
-
-        The benchmark does not measure distance. On the loopback a handshake takes no round trip, and a name takes no
-        lookup.
-    """
-    return textwrap.dedent(paragraphs).strip().splitlines()
-
-
-def row(name: str, values: dict[str, float], form: str) -> str:
-    return f"| {name} | " + " | ".join(form.format(values[way]) for way in WAYS) + " |"
+    requests, storm, of_patch = (figures[name] for name in ("requests", "elapsed", "patch"))
+    record = {
+        "made": records.circumstances("make bench-patch", os.getloadavg()[0]),
+        "patch": {
+            "milliseconds": of_patch["milliseconds"],
+            "import_milliseconds": of_patch["import milliseconds"],
+            "modules": of_patch["modules"],
+        },
+        "requests": ROUNDS * REQUESTS,
+        "commands": COMMANDS,
+        "sandboxes": SANDBOXES,
+        "storms": STORMS,
+        "remedy": REMEDY,
+        "addresses_us": figures["addresses"],
+        "request_ms": {way: seconds * 1e3 for way, seconds in requests.items()},
+        "storm_s": {part: figures[part] for part in ("elapsed", *PARTS)},
+        "ratio": {
+            "request": {way: requests[way] / requests[NATIVE] for way in (OVER_HTTPS, OVER_HTTP)},
+            "storm": {way: storm[way] / storm[NATIVE] for way in (OVER_HTTP, OVER_HTTPS, KEPT)},
+        },
+    }
+    records.write("patch", record)
+    print(written.write()["patch.md"])
 
 
 def client(way: str) -> int:

@@ -1,4 +1,5 @@
-"""What a sandbox costs, side by side with what it is made of. `make bench-sandbox` writes docs/benchmarks/sandbox.md.
+"""What a sandbox costs, side by side with what it is made of. `make bench-sandbox` writes docs/benchmarks/sandbox.json,
+and from it the page beside it and the pictures of docs/explanation/performance.md.
 
 One manager, one sandbox, and in the same program the plain things: a Jupyter kernel with its own client,
 `subprocess.run`, nginx. The sides take turns, call by call, so that whatever the machine does besides hits them alike.
@@ -21,8 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,10 @@ from jupyter_client.manager import KernelManager
 from kruise_agents.patch_e2b import patch_e2b
 
 ROOT = Path(__file__).parent.parent
-DOCUMENT = ROOT / "docs" / "benchmarks" / "sandbox.md"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from benchmarks import records, written  # noqa: E402 - the path is set above
+from benchmarks.records import Record  # noqa: E402 - the path is set above
 
 from support.managers import RunningManager, descendants, running_manager, wait_for  # noqa: E402 - the path to tests/ is set above
 
@@ -52,35 +53,22 @@ Call = Callable[[], object]
 def main() -> int:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
+        made = records.circumstances("make bench-sandbox", os.getloadavg()[0])
         manager = stack.enter_context(running_manager(folder))
         stack.enter_context(patch_e2b(False))
         others = [used_sandbox(manager) for _ in range(IDLE - 1)]
         before = set(descendants(manager.process.pid))
         sandbox = used_sandbox(manager)
-        report = [*heading(), *idle(manager, before)]
+        record: Record = {"made": made, "idle": idle(manager, before)}
         for other in others:
             other.kill()
         floors = Floors(manager, sandbox)
-        report += calls(folder, floors)
-        report += transfers(folder, floors)
+        record |= calls(folder, floors)
+        record["transfer"] = transfers(folder, floors)
         sandbox.kill()
-    DOCUMENT.write_text("\n".join(report) + "\n")
-    print("\n".join(report))
+    records.write("sandbox", record)
+    print(written.write()["sandbox.md"])
     return 0
-
-
-def heading() -> list[str]:
-    cpus = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "unknown")
-    load = os.getloadavg()[0]
-    return [
-        "# What a sandbox costs",
-        "",
-        f"`make bench-sandbox`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({processor}), "
-        f"Python {sys.version.split()[0]}, e2b {version('e2b')}, load at the start {load:.1f}. All figures are of one "
-        "run, the sides taking turns.",
-        "",
-    ]
 
 
 @dataclass
@@ -141,7 +129,7 @@ def exchange(connection: http.client.HTTPConnection, path: str, body: bytes, hea
 # What one call costs
 
 
-def calls(folder: Path, floors: Floors) -> list[str]:
+def calls(folder: Path, floors: Floors) -> Record:
     with plain_kernel(folder) as kernel:
         code = take_turns(
             {
@@ -160,22 +148,7 @@ def calls(folder: Path, floors: Floors) -> list[str]:
                 "`commands.run`": lambda: floors.sandbox.commands.run("true"),
             }
         )
-    return [
-        f'## `run_code("1+1")`, {CALLS} calls each',
-        "",
-        *call_table(code),
-        *verdict("`run_code`", code, 1.5, "jupyter_client to a plain kernel"),
-        "",
-        f'## `commands.run("true")`, {CALLS} calls each',
-        "",
-        *call_table(command),
-        *verdict("`commands.run`", command, 3.0, "`subprocess.run` of the same `/bin/bash -l -c true`"),
-        "",
-        "'Into the sandbox' is a plain HTTP request on the Unix socket that the gateway uses. It has the work of envd",
-        "or the code interpreter, and of the process or kernel. 'Through the gateway' adds the manager. The last line",
-        "adds the SDK.",
-        "",
-    ]
+    return {"run_code": of_calls(code), "commands.run": of_calls(command)}
 
 
 JSON = "application/json"
@@ -249,34 +222,32 @@ def run_here(home: Path) -> None:
     subprocess.run(["/bin/bash", "-l", "-c", "true"], env=environment, capture_output=True, check=True)
 
 
-def call_table(sides: dict[str, list[float]]) -> list[str]:
-    rows = ["| | 10 %, ms | median, ms | 90 %, ms | 99 %, ms | share of the whole |", "|---|---|---|---|---|---|"]
-    before, whole = 0.0, statistics.median(list(sides.values())[-1])
+def of_calls(sides: dict[str, list[float]]) -> Record:
+    """The figures of each side, with the share that each floor adds to the whole; the last side against the first."""
+    figures: list[Record] = []
+    plain, *_, whole = medians = [statistics.median(times) for times in sides.values()]
     for number, (name, times) in enumerate(sides.items()):
         hundredths = statistics.quantiles(times, n=100)
-        median = statistics.median(times)
-        share = "" if number == 0 else f"{(median - before) / whole:.0%}"
-        before = 0.0 if number == 0 else median
-        early, late, last = hundredths[9], hundredths[89], hundredths[98]
-        rows.append(f"| {name} | {early:.2f} | {median:.2f} | {late:.2f} | {last:.2f} | {share} |")
-    return rows
-
-
-def verdict(name: str, sides: dict[str, list[float]], target: float, against: str) -> list[str]:
-    plain, *_, whole = (statistics.median(times) for times in sides.values())
-    return ["", f"{name} takes **{whole / plain:.2f}** times as long as {against} (target: at most {target:g})."]
+        below = medians[number - 1] if number > 1 else 0.0
+        figures.append(
+            {
+                "name": name,
+                "p10": hundredths[9],
+                "median": medians[number],
+                "p90": hundredths[89],
+                "p99": hundredths[98],
+                "share": (medians[number] - below) / whole if number else None,
+            }
+        )
+    return {"calls": CALLS, "sides": figures, "ratio": whole / plain}
 
 
 # What a large file costs
 
 
-def transfers(folder: Path, floors: Floors) -> list[str]:
+def transfers(folder: Path, floors: Floors) -> Record | None:
     if shutil.which("nginx") is None or shutil.which("curl") is None:
-        return [
-            "## 256 MB up and down",
-            "",
-            "Not measured: nginx or curl is not installed (apt-get install nginx-light curl).",
-        ]
+        return None
     source = folder / "source.bin"
     with source.open("wb") as file:
         for _ in range(TRANSFER_BYTES // 2**20):
@@ -299,16 +270,13 @@ def transfers(folder: Path, floors: Floors) -> list[str]:
             },
         }
         rates = {way: {name: rate(call) for name, call in ways.items()} for way, ways in interleaved(sides).items()}
-    lines = [f"## {TRANSFER_BYTES >> 20} MB up and down, median of {TRANSFERS}", ""]
-    lines += ["| | up, MB/s | down, MB/s |", "|---|---|---|"]
-    lines += [f"| {name} | {rates['up'][name]:.0f} | {rates['down'][name]:.0f} |" for name in sides["up"]]
-    up, down = (rates[way]["sandbox"] / rates[way]["nginx"] for way in ("up", "down"))
-    lines += [
-        "",
-        f"A sandbox takes a file **{up:.2f}** times as fast as nginx and gives it **{down:.2f}** times as fast, "
-        f"with curl on both sides (target: at least 0.5). Memory at its highest meanwhile: {peaks.grown()}.",
-    ]
-    return lines
+    return {
+        "megabytes": TRANSFER_BYTES >> 20,
+        "times": TRANSFERS,
+        "sides": [{"name": name, "up": rates["up"][name], "down": rates["down"][name]} for name in sides["up"]],
+        "ratio": {way: rates[way]["sandbox"] / rates[way]["nginx"] for way in ("up", "down")},
+        "memory": peaks.grown(),
+    }
 
 
 def interleaved(sides: Mapping[str, Mapping[str, Call]]) -> dict[str, dict[str, list[float]]]:
@@ -375,9 +343,8 @@ class Peaks:
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew
         self._before = {name: status(pid, "VmRSS") for name, pid in processes.items()}
 
-    def grown(self) -> str:
-        peaks = {name: status(pid, "VmHWM") for name, pid in self._processes.items()}
-        return ", ".join(f"{name} {self._before[name]:.0f} to {peak:.0f} MB" for name, peak in peaks.items())
+    def grown(self) -> dict[str, list[float]]:
+        return {name: [self._before[name], status(pid, "VmHWM")] for name, pid in self._processes.items()}
 
 
 # What doing nothing costs
@@ -389,7 +356,7 @@ def used_sandbox(manager: RunningManager) -> Sandbox:
     return sandbox
 
 
-def idle(manager: RunningManager, others: set[int]) -> list[str]:
+def idle(manager: RunningManager, others: set[int]) -> Record:
     """Measured first: there are some sandboxes that have run one cell each.
 
     Parameters:
@@ -400,29 +367,21 @@ def idle(manager: RunningManager, others: set[int]) -> list[str]:
     before = {pid: processor_seconds(pid) for pid in [*processes, *shared_by_all]}
     time.sleep(IDLE_SECONDS)
     figures = {
-        pid: (proportional(pid), private_memory(pid), (processor_seconds(pid) - since) * 1e3)
+        pid: {
+            "pss": proportional(pid),
+            "private": private_memory(pid),
+            "cpu_ms": (processor_seconds(pid) - since) * 1e3,
+        }
         for pid, since in before.items()
     }
-    total, own, spent = (sum(figures[pid][column] for pid in processes) for column in range(3))
-
-    def row(what: str, pid: int) -> str:
-        return "| {} | {:.1f} | {:.1f} | {:.0f} |".format(what, *figures[pid])
-
-    return [
-        f"## One of {IDLE} idle sandboxes with a Python kernel, over {IDLE_SECONDS} s",
-        "",
-        "| process | PSS, MB | of its own (private), MB | processor, ms |",
-        "|---|---|---|---|",
-        *(row(role(pid), pid) for pid in processes),
-        f"| **the sandbox** | **{total:.1f}** | **{own:.1f}** | **{spent:.0f}** |",
-        row("the manager, once for all", shared_by_all[0]),
-        *(row("its zygote, once for all", pid) for pid in shared_by_all[1:]),
-        "",
-        f"The sandbox has **{total:.1f} MB** (PSS; target: 40 MB or less). Pages that several processes share are "
-        "divided among them: the more sandboxes there are, the less memory each takes. [What many sandboxes cost]"
-        "(fleet.md) has a hundred.",
-        "",
-    ]
+    return {
+        "sandboxes": IDLE,
+        "seconds": IDLE_SECONDS,
+        "processes": [{"name": role(pid), **figures[pid]} for pid in processes],
+        "sandbox": {name: sum(figures[pid][name] for pid in processes) for name in ("pss", "private", "cpu_ms")},
+        "manager": figures[shared_by_all[0]],
+        "zygotes": [figures[pid] for pid in shared_by_all[1:]],
+    }
 
 
 def role(pid: int) -> str:
