@@ -1,4 +1,4 @@
-"""What the patch costs and gains, measured side by side in one run.
+"""Costs and gains of the patch, measured side by side in one run.
 
 `make bench-patch` writes docs/benchmarks/patch.json, and from it the page beside it and the pictures of
 docs/explanation/performance.md.

@@ -26,7 +26,7 @@ TARGETS: dict[str, float] = {
     "commands at once": 1,
     "beside E2B's servers": 1,
 }
-"""What the project aims at. Ratios are ours divided by what is compared with."""
+"""Targets of the project. A ratio is our figure divided by the one of the comparison."""
 
 
 def circumstances(command: str, load: float) -> Record:

@@ -1,4 +1,4 @@
-"""What a sandbox costs, side by side with what it is made of. `make bench-sandbox` writes docs/benchmarks/sandbox.json,
+"""Costs of a sandbox, side by side with what it is made of. `make bench-sandbox` writes docs/benchmarks/sandbox.json,
 and from it the page beside it and the pictures of docs/explanation/performance.md.
 
 One manager, one sandbox, and in the same program the plain things: a Jupyter kernel with its own client,

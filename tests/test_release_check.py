@@ -1,4 +1,4 @@
-"""What `make release-check` finds: each thing broken once."""
+"""The faults that `make release-check` finds: each thing broken once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read from a page: its blocks, their marks, and the mistakes in both."""
+"""The reader of pages: blocks, their marks, and the mistakes in both."""
 
 from __future__ import annotations
 
