@@ -103,4 +103,6 @@ def indented_after(text: str, line: str) -> str:
     """Return the indented block after a line."""
     _, found, after = text.partition(f"{line}\n")
     assert found
-    return textwrap.dedent(re.match(r"(\s*\n|    .*(\n|$))*", after)[0]).strip() + "\n"  # type: ignore[index]
+    block = re.match(r"(\s*\n|    .*(\n|$))*", after)
+    assert block is not None
+    return textwrap.dedent(block[0]).strip() + "\n"
