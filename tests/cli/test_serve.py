@@ -348,6 +348,14 @@ def test_a_wrong_variable_is_named_and_nothing_starts(variable: str, value: str,
     assert not (tmp_path / "state").exists()
 
 
+def test_a_variable_of_no_option_is_named_with_the_likely_one(tmp_path: Path) -> None:
+    environment = os.environ | {"KRUISE_AGENTS_NO_INTERNET": "1", "KRUISE_AGENTS_QUIET": "1"}
+    command = serve_command("--state-dir", "")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    named = "KRUISE_AGENTS_NO_INTERNET (did you mean KRUISE_AGENTS_INTERNET?), KRUISE_AGENTS_QUIET"
+    assert f"which are ignored: {named}\n" in done.stderr
+
+
 def test_a_wrong_option_is_not_taken_for_a_variable(tmp_path: Path) -> None:
     environment = os.environ | {"KRUISE_AGENTS_PORT": "1"}
     command = serve_command("--port", "70000", "--state-dir", str(tmp_path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,14 +95,9 @@ def slug_of(heading: str) -> str:
 
 
 class Tree:
-    """All documents, and the check of their links.
+    """All documents, and the check of their links."""
 
-    Args:
-        to_come: pages that links may name before they are there.
-    """
-
-    def __init__(self, root: Path, paths: list[Path], to_come: Collection[Path] = ()) -> None:
-        self._to_come = to_come
+    def __init__(self, root: Path, paths: list[Path]) -> None:
         self._root = root
         self._site = root / "docs"
         self.documents = {path: Document(path) for path in paths}
@@ -165,8 +160,6 @@ class Tree:
         return None if known or rest in ("", "/") else "not a place of this repository; files are below /blob/main/"
 
     def _wrong_with_path(self, path: Path, fragment: str) -> str | None:
-        if path in self._to_come:
-            return None
         if not path.exists():
             return "there is no such file"
         return self._wrong_with_anchor(path, fragment) if path.suffix == ".md" else None

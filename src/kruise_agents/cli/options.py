@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ..manager.settings import Declaration
+from ..manager.settings import VARIABLE_PREFIX, Declaration
 
 
 def click_option(declaration: Declaration) -> click.Option:
@@ -42,6 +43,23 @@ def environment_variables(context: click.Context) -> list[str]:
         for parameter in context.command.params
         if isinstance(parameter, DeclaredOption) and _is_from_environment(context, parameter)
     ]
+
+
+def unknown_variables(context: click.Context) -> list[str]:
+    """Return the variables in the environment that look like options of this call and are none, with the likely name.
+
+    Example: ``KRUISE_AGENTS_NO_INTERNET (did you mean KRUISE_AGENTS_INTERNET?)``.
+    """
+    known = [each.declaration.option.variable for each in context.command.params if isinstance(each, DeclaredOption)]
+    found = []
+    for name in sorted(os.environ):
+        if not name.startswith(VARIABLE_PREFIX) or name in known:
+            continue
+        # The common prefix would make every name look alike.
+        words = [each.removeprefix(VARIABLE_PREFIX) for each in known]
+        likely = difflib.get_close_matches(name.removeprefix(VARIABLE_PREFIX), words, 1)
+        found.append(f"{name} (did you mean {VARIABLE_PREFIX}{likely[0]}?)" if likely else name)
+    return found
 
 
 def _is_from_environment(context: click.Context, option: DeclaredOption) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 import secrets
 import shlex
@@ -22,7 +23,7 @@ from ..manager.settings import Settings, declarations, from_values
 from ..protocol.domains import parse_domain
 from .exit_codes import EXIT_RUNTIME, EXIT_USAGE
 from .logs import LOG_OPTIONS, announce, start_logging
-from .options import click_option, environment_variables
+from .options import click_option, environment_variables, unknown_variables
 
 OPTIONS = (*declarations(), *LOG_OPTIONS)
 _KEY_VARIABLE = next(each.option.variable for each in OPTIONS if each.name == "api_keys")
@@ -31,6 +32,8 @@ _LOOPBACK = (None, "127.0.0.1", "::1", "localhost")
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 _M_ARENA_MAX = -8
 """``malloc.h`` of glibc."""
+
+logger = logging.getLogger(__name__)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,6 +62,8 @@ def serve(**values: Any) -> None:
       kruise-agents serve --tls --port 8443 --domain sandboxes.example.com:8443
     """
     start_logging(values["log_level"], values["log_format"])
+    if ignored := unknown_variables(click.get_current_context()):
+        logger.warning("no option has these environment variables, which are ignored: %s", ", ".join(ignored))
     share_memory_between_threads()
     try:
         asyncio.run(_serve(*_settings(values), values["log_format"]))

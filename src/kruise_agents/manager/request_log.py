@@ -1,7 +1,7 @@
 """The log line of each request, and the request id that the line shares with the answer.
 
-A client may choose the id with the header ``X-Request-Id``. The id goes to the log, to every answer, into the bodies of
-the API's errors (as OpenKruise's manager does), and, like behind Envoy, on to the program in the sandbox.
+A client may choose the id with the header ``X-Request-Id``. The id goes to the log, to every answer, into JSON
+bodies of errors (as in OpenKruise's manager), and, as behind Envoy, on to the program in the sandbox.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from .runtime import LEAST, MIB, MOST, RUNTIMES, Limits
 from .templates import MAX_POOL
 from .traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
 
-_VARIABLE_PREFIX = "KRUISE_AGENTS_"
+VARIABLE_PREFIX = "KRUISE_AGENTS_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Option:
 
     @property
     def variable(self) -> str:
-        return _VARIABLE_PREFIX + self.name.removeprefix("--").replace("-", "_").upper()
+        return VARIABLE_PREFIX + self.name.removeprefix("--").replace("-", "_").upper()
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,12 @@ def test_a_kill_cuts_running_streams_and_the_next_request_finds_no_sandbox(sandb
 def test_an_unknown_sandbox_is_a_502_that_the_sdk_understands(manager: RunningManager) -> None:
     answer = httpx.get(manager.sandbox_url("inobody", 49983) + "/health")
     assert answer.status_code == 502
-    assert answer.json() == {"sandboxId": "inobody", "message": "The sandbox was not found", "code": 502}
+    assert answer.json() == {
+        "sandboxId": "inobody",
+        "message": "The sandbox was not found",
+        "code": 502,
+        "request_id": answer.headers["x-request-id"],
+    }
 
 
 def test_a_closed_port_is_a_502_that_names_the_port(manager: RunningManager, sandbox: Sandbox, port: int) -> None:
@@ -157,6 +162,7 @@ def test_a_closed_port_is_a_502_that_names_the_port(manager: RunningManager, san
         "message": "The sandbox is running but port is not open",
         "port": port,
         "code": 502,
+        "request_id": answer.headers["x-request-id"],
     }
 
 

@@ -2,12 +2,14 @@
 
 The bodies are E2B's, because the SDK looks for the words ``was not found`` and ``port is not open`` in them (e2b 2.53.1
 and later). The status is 502, because only 502 makes ``is_running()`` return False. Requests that map to nothing get
-the texts of OpenKruise's manager.
+the texts of OpenKruise's manager. JSON bodies also have ``request_id``, as the bodies of the API's errors have.
 """
 
 from __future__ import annotations
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from ..request_log import current_request_id
 
 
 def sandbox_not_found(sandbox_id: str) -> Response:
@@ -42,7 +44,7 @@ def traffic_token_invalid(sandbox_id: str, header: str) -> Response:
 def reserved_route(path: str) -> Response:
     """Return the answer for a route of envd that only the manager may call."""
     message = "This endpoint is reserved for the E2B control plane and is not reachable through the sandbox URL"
-    return JSONResponse({"message": message, "path": path, "code": 404}, status_code=404)
+    return _json(404, message=message, path=path)
 
 
 def invalid_port(port: int) -> Response:
@@ -56,4 +58,5 @@ def unmappable(url: str) -> Response:
 
 
 def _json(status: int, **fields: object) -> Response:
-    return JSONResponse({**fields, "code": status}, status_code=status)
+    request_id = current_request_id()
+    return JSONResponse({**fields, "code": status, "request_id": request_id}, status_code=status)
