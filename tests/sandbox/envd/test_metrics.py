@@ -119,6 +119,12 @@ def test_time_of_processes_that_have_ended_counts_and_that_of_others_does_not(fa
     assert metrics.measure()["cpu_used_pct"] < 100, "since the last request, not since the beginning"
 
 
+def test_ticks_of_the_kernel_never_make_more_than_all_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 1000.0])
+    monkeypatch.setattr("kruise_agents.sandbox.envd.metrics._processor_seconds", lambda _family: next(seconds))
+    assert Metrics([]).measure()["cpu_used_pct"] == 100
+
+
 @pytest.mark.live
 def test_disks_are_counted_once(family: Family, tmp_path: Path) -> None:
     for name in "ab":

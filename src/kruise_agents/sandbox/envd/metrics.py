@@ -1,16 +1,16 @@
-"""``GET /metrics``: the resources that the sandbox uses.
+"""The route ``GET /metrics``: the resources that the sandbox uses.
 
-Source of the names: envd 0.6.13, where they describe a virtual machine. Here they describe the processes of the sandbox
-alone, whatever else runs on the machine:
+Source of the names: envd 0.6.13, whose figures describe a virtual machine. The figures here describe the sandbox's
+processes and files alone:
 
 - ``cpu_count``: processors that the sandbox may run on
-- ``cpu_used_pct``: use of these processors since the last request, 0 ... 100; an ended process counts with the process
-  that waited for it
+- ``cpu_used_pct``: use of these processors since the last request, 0 to 100; the time of a process that has ended is
+  counted for the process that waited for it
 - ``mem_total``: the sandbox's memory limit, or the machine's memory if that is less
 - ``mem_used``: anonymous and shared memory; a shared page is divided among the processes that share it
-- ``mem_cache``: mapped pages of files (programs and libraries), divided likewise
-- ``disk_total``: the sandbox's disk limit, or the size of the file system if that is less
-- ``disk_used``: size of its own files, including the initial ones
+- ``mem_cache``: mapped pages of files (programs and libraries), divided in the same way
+- ``disk_total``: the sandbox's disk limit, or the size of its file systems if that is less
+- ``disk_used``: bytes on disk of the sandbox's own files, including the files that it started with
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _MEM_TOTAL = re.compile(r"^MemTotal:\s+(\d+) kB$", re.MULTILINE)
 
 
 class Metrics:
-    """The measurements of one sandbox. ``memory`` and ``disk`` are its limits in bytes; None: those of the machine.
+    """The measurements of one sandbox, whose files are below ``folders``. No folder may lie in another.
 
-    ``root`` is the first process of the sandbox, by default this program's parent, which adopts orphans. No folder lies
-    in another.
+    ``root`` is the first process of the sandbox, by default this program's parent, which adopts orphans. ``memory`` and
+    ``disk`` are the sandbox's limits in bytes; with None, the machine is the limit.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Metrics:
         self._last = (time.monotonic(), _processor_seconds(_family(self._root)))
 
     def measure(self) -> dict[str, Any]:
-        """Return the body of ``GET /metrics``; sizes are in bytes, or MiB if so named."""
+        """Return the body of ``GET /metrics``. Sizes are in bytes, or in MiB where the name says so."""
         family = _family(self._root)
         cores = len(os.sched_getaffinity(0))
         used, cache = _memory(process.pid for process in family)
@@ -73,8 +73,10 @@ class Metrics:
     def _share(self, seconds: float, cores: int) -> float:
         now = time.monotonic()
         (then, before), self._last = self._last, (now, seconds)
-        # The sum falls when a process ends that nobody waits for.
-        return round(100 * max(0.0, seconds - before) / (max(now - then, 1e-3) * cores), 2)
+        # The sum falls when a process ends and no process waits for it. The kernel counts in whole ticks, so that the
+        # use in a short time may seem to exceed the processors.
+        share = (seconds - before) / (max(now - then, 1e-3) * cores)
+        return round(100 * min(max(0.0, share), 1.0), 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +123,14 @@ def _memory(pids: Iterable[int]) -> tuple[int, int]:
 
 
 def _memory_of(folder: Path) -> tuple[int, int]:
-    """Return the bytes of a process's own memory and of its mapped files."""
+    """Return the bytes of a process's anonymous and shared memory, and the bytes of its mapped files."""
     try:
         shares = {
             name: int(kilobytes) * 1024 for name, kilobytes in _ROLLUP.findall((folder / "smaps_rollup").read_text())
         }
         return shares["Pss"] - shares["Pss_File"], shares["Pss_File"]
     except (OSError, KeyError):
-        # The kernel has no such file, or does not let us read it: count whole pages, shared or not.
+        # The kernel lacks the file or refuses to read it. Whole pages are counted instead, and shared memory as files.
         _, resident, shared, *_ = map(int, (folder / "statm").read_text().split())
         return (resident - shared) * _PAGE, shared * _PAGE
 

@@ -38,6 +38,7 @@ def test_attributes_of_other_programs_are_shown(sandbox: Sandbox, served_envd: A
     file = served_envd.home / "f"
     os.setxattr(file, "user.e2b.by", "ünï".encode())
     os.setxattr(file, "user.e2b.binary", b"\xff")
+    os.setxattr(file, b"user.e2b.\xff", b"x")
     os.setxattr(file, "user.other", b"x")
     assert sandbox.files.get_info("f").metadata == {"by": "ünï"}
 

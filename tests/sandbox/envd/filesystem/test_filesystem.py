@@ -383,6 +383,13 @@ def test_remove_says_what_it_cannot_remove(locked: Path, served_envd: Any) -> No
     assert error(served_envd, "Remove", path=str(locked)) == ("internal", message)
 
 
+def test_remove_says_which_paths_it_cannot_reach(served_envd: Any) -> None:
+    (served_envd.home / "loop").symlink_to("loop")
+    path = f"{served_envd.home}/loop/file"
+    message = f"error removing file or directory: unlinkat {path}: too many levels of symbolic links"
+    assert error(served_envd, "Remove", path=path) == ("internal", message)
+
+
 def test_remove_takes_sockets_too(sandbox: Sandbox, served_envd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(served_envd.home)
     with socket.socket(socket.AF_UNIX) as listener:

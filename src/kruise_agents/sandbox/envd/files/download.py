@@ -1,4 +1,4 @@
-"""Downloads, ``GET /files``, whole, partial or conditional.
+"""The route ``GET /files``: downloads of whole files and of ranges, also under conditions.
 
 Source: RFC 9110, sections 13 and 14. A request for several ranges gets the whole file, which the RFC allows.
 """
@@ -26,12 +26,12 @@ from ..errors import HttpError, describe
 from ..paths import base_name
 from .encodings import Coding, chosen_coding, gzipped
 
-# The first bytes are read on the event loop, which saves small files a thread switch; the rest in a thread.
+# The first bytes are read on the event loop, which saves a thread switch for small files. A thread reads the rest.
 _FIRST = 256 * 1024
 _CHUNK = 1024 * 1024
 # Headers that ask for a part of the content, or for the content on a condition.
 _CONDITIONS = ("range", "if-range", "if-modified-since", "if-unmodified-since", "if-match", "if-none-match")
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _OCTETS = "application/octet-stream"
 _TEXT = "text/plain; charset=utf-8"
 # The control characters that a text may contain.
@@ -39,7 +39,7 @@ _TEXT_CONTROLS = frozenset(b"\t\n\f\r\x1b")
 
 
 def download(request: Request, path: str) -> Response:
-    """Return the response with the content of a file, or the part of it that the request asks for."""
+    """Return the response with a file's content or the requested part, or raise HttpError. HEAD gets only headers."""
     coding = chosen_coding(request.headers.get("accept-encoding", ""))
     if coding == "gzip" and any(name in request.headers for name in _CONDITIONS):
         coding = "identity"  # ranges and times refer to the uncompressed content
@@ -58,11 +58,11 @@ class _Opened:
     path: str
     file: io.FileIO
     modified: int
-    size: int  # 0 also means unknown: files in /proc say 0 and have content
+    size: int  # 0 may mean an unknown size: files in /proc have the size 0 and some content
 
 
 class _FileResponse(StreamingResponse):
-    """A response that sends pieces of a file as the client takes them, and then closes the file."""
+    """A response that sends the pieces of a file at the client's pace, and closes the file at the end."""
 
     def __init__(self, file: io.FileIO, pieces: AsyncIterator[bytes], **options: object) -> None:
         super().__init__(pieces, **options)  # type: ignore[arg-type]  # status and headers, passed on
@@ -80,7 +80,7 @@ class _FileResponse(StreamingResponse):
 
 
 async def _pieces(file: io.FileIO, first: bytes, rest: int | None) -> AsyncIterator[bytes]:
-    """Yield ``first``, then ``rest`` bytes from the file's position, or everything when ``rest`` is None."""
+    """Yield ``first``, then ``rest`` bytes from the file's position. Without ``rest``, yield up to the file's end."""
     piece = first
     while piece:
         yield piece
@@ -145,7 +145,7 @@ def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
 
 
 def _whole(file: io.FileIO, first: bytes, coding: Coding, headers: dict[str, str], media_type: str) -> Response:
-    """Return the response with the content to its end, whose length need not be known."""
+    """Return the response with ``first`` and the rest of the file, whose length may be unknown."""
     pieces = _pieces(file, first, None)
     if coding == "gzip":
         headers = {name: value for name, value in headers.items() if name != "accept-ranges"}
@@ -155,7 +155,7 @@ def _whole(file: io.FileIO, first: bytes, coding: Coding, headers: dict[str, str
 
 
 def _requested_range(headers: Mapping[str, str], size: int, modified: int) -> range | None:
-    """Return the requested bytes of a file, or None for the whole file; the range is empty behind the file's end."""
+    """Return the requested range of a file, or None for the whole file. A range outside of the file is empty."""
     match = _RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
     if match is None or match.groups() == ("", ""):
         return None
@@ -171,7 +171,7 @@ def _requested_range(headers: Mapping[str, str], size: int, modified: int) -> ra
 
 
 def _not_modified(headers: Mapping[str, str], modified: int) -> bool:
-    """Return True if the client's copy is up to date, so that the answer is 304."""
+    """Return True for the answer 304: the file is unchanged since ``If-Modified-Since``, without ``If-None-Match``."""
     since = _timestamp(headers.get("if-modified-since", ""))
     return since is not None and "if-none-match" not in headers and modified <= since
 
@@ -179,7 +179,7 @@ def _not_modified(headers: Mapping[str, str], modified: int) -> bool:
 def _timestamp(date: str) -> int | None:
     try:
         return int(parsedate_to_datetime(date).timestamp())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -192,7 +192,7 @@ def _disposition(name: str) -> str:
 
 
 def _content_type(name: str, beginning: bytes) -> str:
-    """Return the media type by the extension of the name; for an unknown extension, by the first bytes."""
+    """Return the media type for the extension of ``name`` or, if the extension is unknown, for the first bytes."""
     kind, encoding = mimetypes.guess_type(name)
     if encoding is not None:
         return f"application/{encoding}" if encoding == "gzip" else _OCTETS

@@ -16,7 +16,7 @@ _UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errn
 
 
 def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the metadata of a request, with keys in lower case; raise HttpError if it cannot be stored."""
+    """Return the metadata of a request, with keys in lower case. Raise HttpError if a key or a value is not allowed."""
     metadata = {
         name.lower().removeprefix(_HEADER): value for name, value in headers if name.lower().startswith(_HEADER)
     }
@@ -36,7 +36,7 @@ def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def replace(descriptor: int, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Replace the metadata of an open file, and return the stored part: nothing on file systems without attributes."""
+    """Replace the metadata of an open file, and return the metadata, or nothing if attributes cannot be set there."""
     try:
         for name in os.listxattr(descriptor):
             if name.startswith(_ATTRIBUTE) and name.removeprefix(_ATTRIBUTE) not in metadata:
@@ -51,13 +51,14 @@ def replace(descriptor: int, metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def read(path: str) -> dict[str, str]:
-    """Return the metadata of a file, including what other programs set; values that are not UTF-8 are left out."""
+    """Return a file's metadata, whichever program set it. Links are followed. Text that is not UTF-8 is left out."""
     metadata = {}
     try:
         for name in os.listxattr(path):
             if name.startswith(_ATTRIBUTE):
                 try:
-                    metadata[name.removeprefix(_ATTRIBUTE)] = os.getxattr(path, name).decode()
+                    key = os.fsencode(name).decode().removeprefix(_ATTRIBUTE)
+                    metadata[key] = os.getxattr(path, name).decode()
                 except UnicodeDecodeError:
                     continue
     except OSError:

@@ -24,7 +24,7 @@ _KINDS = (
 
 
 def entry(path: str, users: Users) -> dict[str, Any]:
-    """Return the ``EntryInfo`` of a path. Of a link, ``type`` and ``mode`` are those of its target."""
+    """Return the ``EntryInfo`` of a path. ``type``, ``mode`` and ``metadata`` of a link are those of the target."""
     own = os.lstat(path)
     is_link = stat.S_ISLNK(own.st_mode)
     target = _follow(path) if is_link else own
@@ -47,7 +47,7 @@ def entry(path: str, users: Users) -> dict[str, Any]:
 
 
 def permissions(mode: int) -> str:
-    """Return a mode as Go writes it, such as ``-rw-r--r--``, ``dtrwxrwxrwx`` or ``Lrwxrwxrwx``."""
+    """Return a mode in Go's notation, such as ``-rw-r--r--``, ``dtrwxrwxrwx`` or ``Lrwxrwxrwx``."""
     kind = "".join(letters for matches, letters in _KINDS if matches(mode))
     special = (
         ("u" if mode & stat.S_ISUID else "")
@@ -59,12 +59,12 @@ def permissions(mode: int) -> str:
 
 
 def timestamp(nanoseconds: int) -> str:
-    """Return nanoseconds since 1970 in RFC 3339, with a fraction of 0, 3, 6 or 9 digits."""
+    """Return a time, given in nanoseconds since 1970, in RFC 3339 with a fraction of 0, 3, 6 or 9 digits."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     try:
-        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        text = datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
     except (ValueError, OverflowError):
-        return "1970-01-01T00:00:00Z"  # a year outside the range of the format
+        return "1970-01-01T00:00:00Z"  # RFC 3339 has no years after 9999
     digits = f"{fraction:09d}"
     while digits.endswith("000"):
         digits = digits[:-3]
@@ -79,7 +79,7 @@ def _follow(path: str) -> os.stat_result | None:
 
 
 def _type(mode: int) -> str:
-    # A link has the type of its target: SDKs before 2.19 drop FILE_TYPE_SYMLINK from lists.
+    # A link has the type of its target, because SDKs before 2.19 leave FILE_TYPE_SYMLINK out of lists.
     if stat.S_ISDIR(mode):
         return "FILE_TYPE_DIRECTORY"
     return "FILE_TYPE_FILE" if stat.S_ISREG(mode) else "FILE_TYPE_UNSPECIFIED"

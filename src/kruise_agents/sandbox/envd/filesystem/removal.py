@@ -14,31 +14,38 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove(path: str) -> None:
-    """Remove a file or folder; links are not followed, and a missing path is no error.
+    """Remove a file or a folder with its content. Links are not followed, and a missing path is no error.
 
-    At most two descriptors are open at a time, and no path is built: a tree may be deeper than the limits of recursion,
-    of open files, and of the length of a path. When an error ends the removal, a part may be gone already.
+    A tree may be deeper than the limits of recursion, of open files and of the length of a path, because at most two
+    descriptors are open at a time and no path is built. After an error, a part of the tree may be gone.
     """
     path = without_trailing_slashes(path)
     if os.path.basename(path) in (".", ".."):  # noqa: PTH119  # pathlib drops the dot
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    while os.path.lexists(path):
+    while (mode := _mode(path)) is not None:
         with suppress(FileNotFoundError):  # another program removes the same tree
-            if stat.S_ISDIR(os.lstat(path).st_mode):
+            if stat.S_ISDIR(mode):
                 _empty(os.open(path, _FOLDER))
                 os.rmdir(path)  # noqa: PTH106  # a plain system call, like all here
             else:
                 os.unlink(path)  # noqa: PTH108 - a plain system call
 
 
+def _mode(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 @dataclass(slots=True)
 class _Level:
     identity: tuple[int, int]  # device and inode, compared on the way back
-    folders: list[str]  # still to be removed; everything else in this level is gone
+    folders: list[str]  # still to be removed, in contrast to all other entries of this level
 
 
 def _empty(folder: int) -> None:
-    """Remove the content of an open folder, innermost first, and close the folder."""
+    """Remove the content of an open folder, and close the folder."""
     try:
         levels = [_without_files(folder)]
         while True:
@@ -56,7 +63,7 @@ def _empty(folder: int) -> None:
                 return
             folder = _instead_of(folder, os.open("..", _FOLDER, dir_fd=folder))
             if _identity(folder) != levels[-1].identity:
-                # The folder was moved while it was emptied, and its new parent must not be touched.
+                # The emptied folder was moved, and its new parent must not be touched.
                 raise OSError(errno.ESTALE, "a folder was moved away meanwhile")
             with suppress(FileNotFoundError):
                 os.rmdir(levels[-1].folders.pop(), dir_fd=folder)
