@@ -1,6 +1,6 @@
-"""envd, the agent inside a sandbox (port 49983): files, the filesystem service and the process service.
+"""The agent envd in a sandbox, on port 49983: file transfers, the filesystem service and the process service.
 
-Source of the facts: E2B's public envd 0.6.13, and what e2b 2.8.0 ... 2.63.0 expect from it.
+Sources of the behaviour: E2B's public envd 0.6.13, and the Python SDK e2b 2.8.0 to 2.63.0 as a client.
 """
 
 from __future__ import annotations

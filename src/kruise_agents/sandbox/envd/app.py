@@ -1,4 +1,4 @@
-"""envd's ASGI application: routes, access, CORS."""
+"""The ASGI application of envd: its routes, access control and CORS headers."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _EXPOSED_HEADERS = [
 
 
 class Envd:
-    """The agent of one sandbox; ``app`` is its ASGI application, whose event loop must also run :meth:`close`."""
+    """The agent of one sandbox. The event loop that serves ``app``, the ASGI application, must also run ``close``."""
 
     def __init__(self, state: SandboxState) -> None:
-        tempfile.gettempdir()  # found by a test write, and cached: later the disk may be full
+        tempfile.gettempdir()  # finds the folder by a test write, which a full disk would refuse, and caches the path
         self._state = state
         self._users = Users(state)
         self._processes = ProcessService(state, self._users)
@@ -82,7 +82,7 @@ class Envd:
         self.app: ASGIApp = app
 
     async def close(self) -> None:
-        """End every watch and stream, and kill every process started here, with its group."""
+        """Stop all watches, kill every running process with its group, and wait at most five seconds for their ends."""
         self._filesystem.close()
         await self._processes.close()
 
@@ -93,7 +93,7 @@ class Envd:
         return JSONResponse(dict(self._state.variables), headers=_NO_STORE)
 
     async def _measurements(self, _request: Request) -> Response:
-        # In a thread: the kernel walks through the memory of every process.
+        # In a thread, because the kernel walks through the memory of each process of the sandbox.
         return JSONResponse(await asyncio.to_thread(self._metrics.measure), headers=_NO_STORE)
 
     async def _download(self, request: Request) -> Response:

@@ -1,7 +1,7 @@
 """Access to envd: the sandbox's access token, and signed URLs of ``/files``.
 
-A signed URL permits one operation on one path, without the token itself. Source of the algorithm: e2b 2.8.0 ... 2.63.0
-(``get_signature``).
+A signed URL lets a client without the token either read or write, as one user. Only the path in the URL is permitted;
+an upload by a URL without a path may name any file. Source of the algorithm: ``get_signature`` of e2b 2.8.0 to 2.63.0.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .errors import HttpError, error_response
 
 Operation = Literal["read", "write"]
 
-# Routes that need no token, or that check a signature by themselves.
+# ``/health`` needs no token. The handlers of ``/files`` check the token or the signature.
 _WITHOUT_TOKEN = {(method, path) for method in ("GET", "HEAD") for path in ("/health", "/files")} | {("POST", "/files")}
 _MESSAGE = "unauthorized access, please provide a valid access token or method signing if supported"
 
 
 class AccessTokenMiddleware:
-    """Middleware that answers 401 unless ``X-Access-Token`` is the token, which the manager may set at any time."""
+    """Middleware that checks ``X-Access-Token`` once the manager has set a token. ``_WITHOUT_TOKEN`` is exempt."""
 
     def __init__(self, app: ASGIApp, state: SandboxState) -> None:
         self._app = app
@@ -44,9 +44,9 @@ class AccessTokenMiddleware:
 
 
 def sign(path: str, operation: Operation, username: str, token: str, expiration: str | None = None) -> str:
-    """Return the signature of a request. ``path`` and ``username`` are exactly as sent, or empty.
+    """Return the signature of a URL, whose decoded parameters ``path`` and ``username`` are empty if absent.
 
-    ``expiration`` is the parameter ``signature_expiration``, unix seconds as text.
+    ``expiration`` is the parameter ``signature_expiration``, Unix seconds as text.
     """
     raw = f"{path}:{operation}:{username}:{token}"
     if expiration is not None:
@@ -56,7 +56,7 @@ def sign(path: str, operation: Operation, username: str, token: str, expiration:
 
 
 def verify(query: Mapping[str, str], operation: Operation, token: str, header_token: str | None, now: float) -> None:
-    """Check the token of a request, or the signature in its decoded query parameters; raise HttpError 401."""
+    """Raise HttpError 401 for a wrong token or, without a token, for a missing, wrong or expired signature."""
     if header_token is not None:
         if not _same(header_token, token):
             raise HttpError(401, "access token present in header but does not match")
@@ -67,7 +67,7 @@ def verify(query: Mapping[str, str], operation: Operation, token: str, header_to
     expected = sign(query.get("path", ""), operation, query.get("username", ""), token, expiration)
     if not _same(signature, expected):
         raise HttpError(401, "invalid signature")
-    # Checked last, so that only the holder of a genuine signature learns that it has expired.
+    # The time is checked last, so that only a client with a genuine signature learns of the expiration.
     if expiration is not None and _seconds(expiration) < now:
         raise HttpError(401, "signature is already expired")
 

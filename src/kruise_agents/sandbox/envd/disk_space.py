@@ -1,4 +1,4 @@
-"""Disk space of a sandbox: room for files that are about to be written, and how much its files take."""
+"""Disk space of a sandbox: checks for room before files are written, and the space that the files take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .files.spool import IN_MEMORY
 
 _BLOCK = 512  # bytes in a unit of ``st_blocks``
 _CACHE_SECONDS = 1.0
-# A measurement is reused for this many times its own duration, so that frequent requests cost little.
+# A measurement is reused for ``_CACHE_SECONDS`` or, if that is longer, for this many times its own duration.
 _CACHE_FACTOR = 20
 
 
@@ -27,19 +27,19 @@ def no_space(size: int) -> HttpError:
 
 
 def disk_full(path: str, size: int) -> HttpError:
-    """Return the error for a disk that refused ``size`` bytes at ``path``: it has no inodes or no bytes left."""
+    """Return the error for a disk that refused ``size`` bytes at ``path``. The text says if inodes or bytes ran out."""
     disk = _disk(path)
     return _no_inodes() if disk is not None and _out_of_inodes(disk[1]) else no_space(size)
 
 
 def has_room(path: str, size: int) -> bool:
-    """Return True if ``size`` bytes fit, without the space of an existing file, which may not become free."""
-    disk = _disk(path)
+    """Return True if ``size`` bytes fit at ``path``. The space of an old file does not count: it may stay in use."""
+    disk = _disk(path)  # None for a device, for example: only a write can tell
     return disk is None or _available(disk[1]) >= size
 
 
 def require_room_for_file(path: str, size: int) -> None:
-    """Raise HttpError 507 if complete content does not fit, before the old file is touched."""
+    """Raise HttpError 507 if a file of ``size`` bytes does not fit at ``path``. Call this before the file is opened."""
     if not has_room(path, size):
         raise no_space(size)
     disk = _disk(path)
@@ -48,10 +48,10 @@ def require_room_for_file(path: str, size: int) -> None:
 
 
 def require_room_for_body(length: int, target: str | None) -> None:
-    """Raise HttpError 507 if a body cannot be stored, before any of it is read.
+    """Raise HttpError 507 if a body of ``length`` bytes cannot be stored. Call this before the body is read.
 
-    A body over :data:`.spool.IN_MEMORY` takes its room twice: it waits in a temporary file until it is complete. A
-    smaller body is checked when it is complete. ``target`` is None when only the body names the file.
+    A body over :data:`.spool.IN_MEMORY` needs room twice, in a temporary file and at ``target``. A smaller body is not
+    checked here. ``target`` is None if only the body names the file; then only the temporary file is checked.
     """
     if length <= IN_MEMORY:
         return
@@ -67,10 +67,10 @@ def require_room_for_body(length: int, target: str | None) -> None:
 
 
 class DiskUsage:
-    """The space that a sandbox's own files take; an answer may be a second old, or older for a large tree.
+    """The space that a sandbox's own files take. An answer may be a second old, or older for a large tree.
 
-    The files are measured as ``du -x`` does, and without mounts: the machine's read-only folders may lie on the same
-    file system and would be counted. No program is started, because a sandbox may be at the limit of its processes.
+    Files count as in ``du -x``. Mounts are left out even on the same file system, because they may be read-only folders
+    of the machine. ``du`` itself is not used, because a sandbox may be at its limit of processes.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -80,7 +80,7 @@ class DiskUsage:
         self._due = 0.0
 
     def used(self) -> int:
-        """Return the bytes of the files below the folders. Deleted files that are still open do not count."""
+        """Return the bytes on disk of the folders and their content. Deleted files that are still open do not count."""
         with self._lock:
             began = time.monotonic()
             if began >= self._due:
@@ -90,13 +90,13 @@ class DiskUsage:
             return self._used
 
     def size(self) -> int:
-        """Return the bytes of the folders' file systems, each counted once."""
+        """Return the size in bytes of all file systems that the folders are on."""
         file_systems = {folder.stat().st_dev: os.statvfs(folder) for folder in self._folders}
         return sum(facts.f_blocks * facts.f_frsize for facts in file_systems.values())
 
 
 def _disk(path: str) -> tuple[int, os.statvfs_result] | None:
-    """Return the file system of a present or future path; None for a device, ``/proc`` and the like."""
+    """Return the device number and figures of the file system of a present or future path, or None without a disk."""
     for place in (Path(path), *Path(path).parents):
         try:
             facts = place.stat()
@@ -107,7 +107,7 @@ def _disk(path: str) -> tuple[int, os.statvfs_result] | None:
             continue
         except OSError:
             return None  # opening the file will say what is wrong
-        return None
+        return None  # a device or a pipe
     return None
 
 
@@ -116,7 +116,7 @@ def _available(disk: os.statvfs_result) -> int:
 
 
 def _out_of_inodes(disk: os.statvfs_result) -> bool:
-    # File systems that make inodes on demand report 0 inodes in all.
+    # File systems that make inodes on demand report a total of 0 inodes.
     return bool(disk.f_files) and not disk.f_favail
 
 
@@ -125,7 +125,7 @@ def _no_inodes() -> HttpError:
 
 
 def _sizes(folders: Sequence[Path]) -> Iterator[int]:
-    """Yield the bytes on disk of each file and folder: hard links once, no mounts, nothing unreadable."""
+    """Yield the bytes on disk of all files and folders. Hard links count once. Mounts and unreadable content do not."""
     elsewhere = _mount_points() - {str(folder) for folder in folders}
     linked: set[tuple[int, int]] = set()
     for top in folders:

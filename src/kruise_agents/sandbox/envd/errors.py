@@ -8,12 +8,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-# A full disk (of bytes or inodes), a used-up quota, or the sandbox's disk limit (``RLIMIT_FSIZE``).
+# ENOSPC: no free bytes or inodes. EDQUOT: a used-up quota. EFBIG: the sandbox's disk limit (``RLIMIT_FSIZE``).
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class HttpError(Exception):
-    """A request that fails with a status and a message for the client."""
+    """The failure of a request, with an HTTP status and a message for the client."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class HttpError(Exception):
 
 
 def error_response(status: int, message: str) -> Response:
-    """Return an error in the form of envd, ``{"code":404,"message":"..."}``."""
+    """Return an error response in envd's form, ``{"code":404,"message":"..."}``."""
     return JSONResponse(
         {"code": status, "message": message},
         status_code=status,
@@ -38,7 +38,7 @@ async def on_http_error(_request: Request, error: Exception) -> Response:
 
 
 async def on_routing_error(_request: Request, error: Exception) -> Response:
-    """Answer a path or method that does not exist."""
+    """Answer a request for an unknown path, or with a method that the path does not support."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return PlainTextResponse("404 page not found\n", status_code=404)
@@ -46,12 +46,12 @@ async def on_routing_error(_request: Request, error: Exception) -> Response:
 
 
 async def on_failure(_request: Request, error: Exception) -> Response:
-    """Answer after any other exception; the server logs the traceback."""
+    """Answer 500 after any other exception. The server logs the traceback."""
     return error_response(500, f"{type(error).__name__}: {error}")
 
 
 async def on_client_gone(_request: Request, _error: Exception) -> Response:
-    """Answer a body that ends early; nobody reads the answer."""
+    """Answer a request whose client left before the end of the body. Nobody reads the answer."""
     return Response(status_code=499)
 
 

@@ -7,11 +7,11 @@ import math
 from ..connect import Call
 
 _DEFAULT_SECONDS = 90.0
-_LEAST_SECONDS = 0.1  # anything shorter only adds load
+_LEAST_SECONDS = 0.1  # a shorter interval only adds load
 
 
 def keepalive_interval(call: Call) -> float:
-    """Return the seconds of silence before a keepalive, from ``Keepalive-Ping-Interval``."""
+    """Return the seconds of silence before a keepalive: ``Keepalive-Ping-Interval``, at least 0.1, by default 90."""
     try:
         seconds = float(call.headers.get("keepalive-ping-interval", ""))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Paths of requests."""
+"""Paths in requests and responses."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class PathError(ValueError):
 def resolve(path: str, user: User) -> str:
     """Return the absolute path that a request means. Links are not followed.
 
-    The empty path is the home; ``~`` and relative paths lead below it. Another user's home (``~bob``), a NUL character
-    or a lone surrogate raises PathError.
+    An absolute path is returned unchanged. The empty path and ``~`` mean the user's home, and ``a`` means ``~/a``.
+    Raise PathError for another user's home (``~bob``), a NUL character or a lone surrogate.
     """
     if "\0" in path or _SURROGATE.search(path):
         raise PathError(f"failed to expand path {path!r} for user '{user.name}': invalid argument")
@@ -37,7 +37,7 @@ def resolve(path: str, user: User) -> str:
 
 
 def resolve_for_http(path: str, user: User) -> str:
-    """Return what :func:`resolve` returns; raise HttpError 400."""
+    """Return the path from :func:`resolve`, but raise HttpError 400 instead of PathError."""
     try:
         return resolve(path, user)
     except PathError as error:
@@ -45,15 +45,15 @@ def resolve_for_http(path: str, user: User) -> str:
 
 
 def without_trailing_slashes(path: str) -> str:
-    """Return the path of an entry itself: with a trailing slash, the system follows a link."""
+    """Return a path without trailing slashes, because Linux follows a link with a trailing slash. ``/`` stays ``/``."""
     return path.rstrip("/") or "/"
 
 
 def base_name(path: str) -> str:
-    """Return the last component; trailing slashes do not count."""
+    """Return the last component of a path, ``c`` for ``/b/c``, ``/b/c/`` and ``/b/c/.``. Return ``/`` for the root."""
     return PurePosixPath(path).name or "/"
 
 
 def displayable(name: str) -> str:
-    """Return a name that can be sent in JSON: bytes that are not UTF-8 become U+FFFD."""
+    """Return a name for JSON, in which bytes that are not UTF-8 are replaced by U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")

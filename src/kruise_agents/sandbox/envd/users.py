@@ -1,4 +1,4 @@
-"""Users of the sandbox: the one that a request acts as, and the owners of files."""
+"""Users of the sandbox: the user that a request acts as, and the names of a file's owner and group."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class User:
     home: Path
 
     def own(self, target: int | Path) -> None:
-        """Make this user the owner of a file (by descriptor) or a folder (by path).
+        """Make this user the owner of an open file (by descriptor) or of a folder (by path).
 
-        Also done when nothing changes, because watchers see the change of owner. A file of another user that everybody
-        may write to keeps its owner.
+        ``chown`` is called even if nothing changes, because watchers see the call as an event. A file keeps its owner
+        where this program may not change the owner, such as a file of another user that everybody may write to.
         """
         with contextlib.suppress(PermissionError):
             os.chown(target, self.uid, self.gid)
@@ -57,9 +57,9 @@ class Users:
         self._state = state
 
     def named(self, name: str | None) -> User:
-        """Return the user with this name, or the default user; raise UnknownUserError.
+        """Return the user with this name, or the default user without a name. Raise UnknownUserError if unknown.
 
-        In a sandbox with only one user, ``root`` means that user too, so that programs that ask for root work.
+        In a sandbox with only one user, ``root`` means that user too, so that clients that ask for root work.
         """
         name = name or self._state.username
         if not self._state.several_users:
@@ -73,7 +73,7 @@ class Users:
         return User(name, found.pw_uid, found.pw_gid, Path(found.pw_dir))
 
     def of_call(self, call: Call) -> User:
-        """Return the user that an RPC names in ``Authorization: Basic``; the password is ignored."""
+        """Return the user named in ``Authorization: Basic``, or the default user. Raise ConnectError if unknown."""
         try:
             return self.named(_basic_username(call.headers.get("authorization", "")))
         except UnknownUserError as error:
@@ -98,7 +98,7 @@ def _basic_username(header: str) -> str | None:
         decoded = base64.b64decode(credentials.strip(), validate=True).decode()
     except (binascii.Error, ValueError):
         return None
-    return decoded.partition(":")[0]
+    return decoded.partition(":")[0]  # the password is ignored
 
 
 def _version(file: Path) -> int:

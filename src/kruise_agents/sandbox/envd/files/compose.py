@@ -1,4 +1,4 @@
-"""``POST /files/compose``: joining several files into one."""
+"""The route ``POST /files/compose``, which joins several files into one."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 async def compose(request: Request, user_named: Callable[[str | None], User]) -> dict[str, Any]:
     """Join the files of ``source_paths`` in order, put the result in place of ``destination``, remove the sources.
 
-    The destination is replaced atomically when all content is there. After an error it is as it was, and so are the
-    sources. ``user_named`` finds the user of the request.
+    The destination is replaced atomically when all content is there. An error before that leaves all files as they
+    were. An error at the removal of a source leaves this source and the next sources. ``user_named`` returns a user.
     """
     sources, destination, username = _parse(await request.body())
     user = user_named(username)
@@ -83,7 +83,7 @@ def _compose(sources: Sequence[str], target: str, user: User) -> None:
         try:
             os.unlink(source)  # noqa: PTH108  # a plain system call
         except FileNotFoundError:
-            continue  # the source was named twice
+            continue  # the source was named twice, or another program removed the file
         except OSError as error:
             raise HttpError(500, f"error removing source file: {describe('unlink', source, error)}") from error
 
@@ -97,7 +97,7 @@ def _size(source: str, target: str) -> int:
         raise HttpError(500, f"error opening source file: {describe('open', source, error)}") from error
     if not stat.S_ISREG(facts.st_mode):
         raise HttpError(400, f"source path is not a regular file: {source}")
-    # Compared by inode: a path has many spellings, and the result must not be removed as a source.
+    # Files are compared by inode, because a path has many spellings. The result must not be removed as a source.
     if Path(target).exists() and os.path.samestat(facts, os.stat(target)):  # noqa: PTH116 - a plain system call
         raise HttpError(400, f'source path "{source}" cannot be the same as destination')
     return facts.st_size

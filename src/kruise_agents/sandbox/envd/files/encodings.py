@@ -16,16 +16,16 @@ from ..errors import HttpError
 Coding = Literal["identity", "gzip"]
 
 _GZIP = 16 + zlib.MAX_WBITS
-# The fastest: compression serves slow connections, and the core that it keeps busy limits all others.
+# The fastest level, because compression keeps a processor core busy and helps slow connections only.
 _LEVEL = 1
 _CHUNK = 256 * 1024
 
 
 def chosen_coding(header: str) -> Coding:
-    """Return a coding for this ``Accept-Encoding``; raise HttpError 406 if it refuses all.
+    """Return the coding for an ``Accept-Encoding``. Raise HttpError 406 if no coding is accepted or a weight is wrong.
 
-    The choice is identity, the fastest for nearby clients, unless the client asks for gzip alone (as e2b's ``read``
-    does with ``gzip=True``) or refuses identity. HTTP libraries send a list of several codings by themselves.
+    The coding is gzip if the header names gzip alone (as e2b's ``read`` with ``gzip=True``) or refuses identity.
+    Otherwise the coding is identity, the fastest for nearby clients. HTTP libraries list several codings by default.
     """
     weights = _weights(header)
     gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
@@ -38,7 +38,7 @@ def chosen_coding(header: str) -> Coding:
 
 
 async def gzipped(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield content as one gzip member, compressed piece by piece in a thread."""
+    """Yield content as one gzip member. A thread compresses each piece."""
     member = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     async for piece in pieces:
         if compressed := await asyncio.to_thread(member.compress, piece):
@@ -47,7 +47,7 @@ async def gzipped(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 async def gunzip(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield the content of gzip members in pieces of bounded size; raise HttpError if they are broken or cut off."""
+    """Yield the content of gzip members, in pieces of at most 256 KiB. Raise HttpError for broken or missing data."""
     member = zlib.decompressobj(_GZIP)
     started = False
     async for chunk in chunks:
@@ -85,7 +85,7 @@ def _weights(header: str) -> dict[str, float]:
 
 
 def not_decodable(text: str) -> HttpError:
-    """Return the error for a body that does not match its ``Content-Encoding``."""
+    """Return the error for a body that cannot be decoded by its ``Content-Encoding``."""
     return HttpError(400, f"error decompressing request body: {text}")
 
 

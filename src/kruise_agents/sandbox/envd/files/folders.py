@@ -1,4 +1,4 @@
-"""Creation of folders, and of missing parents of a file."""
+"""Creation of folders and of their missing parents."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _FOLDER_MODE = 0o755
 
 
 class NotAFolderError(Exception):
-    """A file that stands where a folder is needed."""
+    """A file, or a broken link, where a folder is needed."""
 
     def __init__(self, path: str) -> None:
         super().__init__(f"path is a file: {path}")
 
 
 def ensure(folder: Path, user: User) -> None:
-    """Create a folder and its missing parents, owned by the user; raise NotAFolderError if a component is a file."""
+    """Create a folder and its missing parents for ``user``. Raise NotAFolderError if a component is a file."""
     missing = []
     while True:
         try:
@@ -38,5 +38,5 @@ def ensure(folder: Path, user: User) -> None:
         except FileExistsError:
             if not new.is_dir():  # a broken link
                 raise NotAFolderError(str(new)) from None
-            continue  # another program was faster
+            continue  # another program has just created the folder
         user.own(new)

@@ -1,4 +1,4 @@
-"""Files in a ``multipart/form-data`` body."""
+"""The files in a body of type ``multipart/form-data``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..errors import HttpError
 from .spool import Piece, Spool
 
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))', re.DOTALL)
-# A backslash before any other character stands for itself: browsers send it as it is, httpx doubles it.
+# A backslash before any other character stands for itself. Browsers do not escape a backslash, httpx doubles it.
 _QUOTED = re.compile(r'\\(["\\])')
-# The escapes of httpx in a filename, besides the backslash.
+# The percent escapes of httpx in a filename.
 _ESCAPE = re.compile("%(22|0[0-9A-F]|1[0-9AC-F])")
 _FIELD = "file"
 
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """A part named ``file``, and its whole filename with slashes, if it has one."""
+    """A part with the name ``file``: the filename as sent, with slashes, or None, and the content."""
 
     filename: str | None
     content: Piece
@@ -35,9 +35,9 @@ class FilePart:
 
 
 async def read_form(content_type: str, content: AsyncIterable[bytes], spool: Spool) -> list[FilePart]:
-    """Return the files of a form in order, with their content in ``spool``; parts with other names are left out.
+    """Return the files of a form in order, with their content in ``spool``. Parts with other names are left out.
 
-    A form that is broken raises HttpError, also one that is incomplete although the body has its full length.
+    Raise HttpError if the form is broken, or if the body ends before the form's closing boundary.
     """
     boundary = _parameters(content_type).get("boundary")
     if not boundary:
@@ -136,8 +136,8 @@ def _parameters(header: str) -> dict[str, str]:
 def _unescaped(name: str) -> str:
     """Return a filename without the escapes of httpx, such as ``%22`` for a quote.
 
-    httpx does not escape the percent sign, so a real ``%22`` in a name is unescaped too. A client that needs such a
-    name uses the ``path`` parameter.
+    httpx does not escape the percent sign, so a real ``%22`` in a name becomes a quote too. A client that needs ``%22``
+    in a name sends the parameter ``path``.
     """
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)
 

@@ -1,7 +1,7 @@
 """Temporary storage for the content of an upload until the upload is complete.
 
-The target is not touched before, so that a body that is cut off half-way leaves the old file as it was. Every operation
-raises OSError when there is no space.
+The target is not touched before the body is complete, so that a body that is cut off leaves the old file as it was. An
+operation that writes to a disk without space raises OSError.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IN_MEMORY = 1024 * 1024
 
 
 class Spool:
-    """Content of any size: up to a mebibyte in memory, more in an unnamed temporary file."""
+    """Content of any size. Up to a mebibyte is held in memory, and more in an unnamed temporary file."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -35,12 +35,12 @@ class Spool:
         return await self.finish()
 
     def append(self, content: bytes | memoryview) -> None:
-        """Take content into memory; call :meth:`make_room` regularly."""
+        """Add content in memory. Call :meth:`make_room` after each piece."""
         self._memory += content
         self.size += len(content)
 
     async def make_room(self) -> None:
-        """Write more than a mebibyte of memory to the file, in a thread, so that a slow disk stops no other request."""
+        """Move over a mebibyte of memory to the file, in a thread, so that a slow disk does not stop other requests."""
         if len(self._memory) > IN_MEMORY:
             await asyncio.to_thread(self._write_out)
 
@@ -50,7 +50,7 @@ class Spool:
         return Piece(self, 0, self.size)
 
     async def copy_to(self, descriptor: int, start: int, end: int) -> None:
-        """Write a part to a file in as few writes as possible: watchers of the file see each as an event."""
+        """Write a part to an open file in as few writes as possible, because watchers see each write as an event."""
         if self._file is not None:
             await asyncio.to_thread(copy_range, self._file.fileno(), descriptor, start, end)
         elif start < end:
@@ -76,7 +76,7 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The content of one file: the bytes between two positions of a complete spool."""
+    """The content of one file: the bytes from ``start`` to ``end`` of a spool."""
 
     spool: Spool
     start: int
@@ -97,13 +97,13 @@ def _write(descriptor: int, content: memoryview) -> None:
 
 
 def copy_range(source: int, target: int, start: int, end: int) -> None:
-    """Copy a part of a file to the position of another file, in the kernel; stop where the source ends."""
+    """Copy the bytes from ``start`` to ``end`` to the position of ``target``, or up to the end of ``source``."""
     try:
         while start < end and (copied := os.copy_file_range(source, target, end - start, start)):
             start += copied
     except OSError as error:
         if error.errno in NO_SPACE or error.errno == errno.EIO:
             raise
-    # The rest, or everything: copy_file_range fails between two file systems, and on some altogether.
+    # sendfile copies the rest, or everything: copy_file_range fails between some file systems, and on some always.
     while start < end and (copied := os.sendfile(target, source, start, end - start)):
         start += copied

@@ -1,4 +1,4 @@
-"""Writes of uploaded content into its file."""
+"""Writing of uploaded content to files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import folders, metadata
 from .spool import Piece
 
 _FILE_MODE = 0o644
-# Non-blocking, because a named pipe may take the place of a file, and nobody may be at its other end.
+# Non-blocking, because another program may have just put a named pipe there that no process reads.
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
 
 _locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -28,14 +28,14 @@ async def write_file(path: str, content: Piece, user: User, attributes: Mapping[
     """Create or overwrite a file, and return its item of the response.
 
     Watchers of the folder see the order of the steps as events: open with truncation, change of owner, content,
-    metadata. Writers of one file take turns, so that it never holds a mixture of their contents.
+    metadata. Uploads to one path take turns, so that the file never holds a mixture of their contents.
     """
     async with _locks.setdefault(_real_path(path), asyncio.Lock()):
         return await _write(path, content, user, attributes)
 
 
 def file_info(path: str) -> dict[str, Any]:
-    """Return a file's description in a response of ``/files``."""
+    """Return the description of a file in a response of ``/files`` or ``/files/compose``."""
     return {"path": displayable(path), "name": displayable(base_name(path)), "type": "file"}
 
 
@@ -70,7 +70,7 @@ async def _write(path: str, content: Piece, user: User, attributes: Mapping[str,
         raise HttpError(500, f"error writing file: {describe('write', path, error)}") from error
     finally:
         os.close(descriptor)
-    # Left out when empty: SDKs before 2.28 know the three keys of a file and fail on any other.
+    # Empty metadata is left out, because SDKs before 2.28 fail on any key besides the three of ``file_info``.
     return {**file_info(path), "metadata": stored} if stored else file_info(path)
 
 
@@ -78,13 +78,13 @@ def _store_metadata(path: str, descriptor: int, attributes: Mapping[str, str]) -
     try:
         return metadata.replace(descriptor, attributes)
     except OSError as error:
-        if error.errno in NO_SPACE:  # ext4 has one block for all attributes of a file, and needs a part of it itself
+        if error.errno in NO_SPACE:  # ext4 stores all attributes of a file, and data of its own, in one block
             raise HttpError(507, f"not enough space for the metadata of {path} on its file system") from error
         raise
 
 
 def _refuse_pipes(path: str) -> None:
-    """Refuse named pipes and sockets without opening them, because a pipe's reader would see an end of file."""
+    """Raise HttpError 400 for a pipe or a socket. The reader of a pipe would see an opening as an end of file."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  # a plain system call
     except FileNotFoundError:

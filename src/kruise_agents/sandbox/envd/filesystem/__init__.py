@@ -1,1 +1,1 @@
-"""The Filesystem service of envd."""
+"""The service ``filesystem.Filesystem`` of envd."""

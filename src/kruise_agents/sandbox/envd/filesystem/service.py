@@ -21,7 +21,7 @@ from .removal import remove
 
 
 class FilesystemService:
-    """The methods of the service. Paths are resolved for the user that the call names."""
+    """The methods of the service. Relative paths start at the home of the user that the call names."""
 
     def __init__(self, users: Users) -> None:
         self._users = users
@@ -54,7 +54,7 @@ class FilesystemService:
         depth = request.uint32("depth") or 1
         _require_folder(path)
         try:
-            # In a thread, because a deep tree takes long and other streams must go on.
+            # In a thread, because a deep tree takes long and other calls must go on.
             return {"entries": await asyncio.to_thread(self._entries_below, path, depth)}
         except OSError as error:
             raise _denied_or_internal(f"error reading directory: {describe('open', path, error)}", error) from error
@@ -120,10 +120,10 @@ class FilesystemService:
 
 
 def _walk(folder: str, depth: int) -> Iterator[str]:
-    """Yield the paths below ``folder``, ``depth`` levels deep: names in byte order, a folder before its content.
+    """Yield the paths below ``folder``, at most ``depth`` levels deep, in byte order, each folder before its content.
 
-    Links are listed and not followed. The content of a lower folder is skipped when it vanishes, is unreadable, or has
-    a path longer than Linux allows.
+    Links are listed and not followed. A lower folder's content is left out if the folder vanishes, is unreadable, or
+    has a path longer than Linux allows.
     """
     levels = [_sorted_entries(folder)]
     while levels:

@@ -24,7 +24,7 @@ def data(kind: OutputKind, content: bytes) -> Json:
 
 
 def end(returncode: int, *, dumped: bool = False, because: str | None = None) -> Json:
-    """Return the last event of every stream; a negative ``returncode`` is the signal that ended the process."""
+    """Return the event of a process's end. A ``returncode`` of -9 means signal 9, ``because`` the manager's reason."""
     if returncode >= 0:
         status = f"exit status {returncode}"
         event = {"exitCode": returncode, "exited": True, "status": status}
@@ -40,7 +40,7 @@ def end(returncode: int, *, dumped: bool = False, because: str | None = None) ->
 def _signal_text(number: int) -> str:
     """Return Go's name of a signal, such as ``killed``: the C library's name with a lower-case first letter.
 
-    Acronyms stay as they are (``CPU time limit exceeded``), and real-time signals have only a number.
+    Acronyms keep their capitals (``CPU time limit exceeded``). Real-time signals have only a number.
     """
     text = signal.strsignal(number)
     if text is None or number >= signal.SIGRTMIN:

@@ -1,10 +1,10 @@
-"""Programs started as another user, with a higher OOM score than this program.
+"""Start of programs as another user, with a higher OOM score than this program's.
 
-``subprocess`` can change the user, but then it copies this process's page tables for every program (``fork`` instead of
-``vfork``), which takes ten times as long as the start itself and blocks the event loop. The kernel knows user ids per
-thread; only the C library changes them for the whole process. So a thread takes the user's ids, starts the program,
-which inherits them, and takes its own ids back. That thread is never the main thread: while the main thread has a
-user's ids, that user's programs could end this process with a signal.
+``subprocess`` can change the user, but then calls ``fork`` instead of ``vfork``. ``fork`` copies this process's page
+tables, which takes ten times as long as the rest of the start and blocks the event loop. In the kernel each thread has
+its own user ids; only the C library changes the ids of all threads. So a thread takes the user's ids, starts the
+program, which inherits the ids, and takes this program's ids back. The main thread never does that, because a user's
+programs can kill a process whose main thread has the user's ids.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def start_as(user: User, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Call ``subprocess.Popen`` so that the program runs as ``user``; raise OSError if that is not permitted."""
+    """Start a program as ``user``, with the options of ``subprocess.Popen``. Raise OSError if that fails."""
     with _commands_killed_first():
         if user.uid == os.getuid():
             return subprocess.Popen(command, **options)
@@ -58,16 +58,16 @@ def _start_here(
 
 @contextlib.contextmanager
 def _ids(uid: int, gid: int, groups: list[int]) -> Iterator[None]:
-    """Give the calling thread these ids inside the block."""
+    """Give the calling thread these ids until the end of the block."""
     own_groups = os.getgroups()
     try:
-        # The saved ids stay 0, as the way back; a program that is executed does not keep them.
+        # The saved ids stay 0, so that the thread can return to 0. A program loses saved ids when it is executed.
         _set_groups(groups)
         _call(1, gid, gid, 0)
         _call(2, uid, uid, 0)
         yield
     finally:
-        # The user id first: it brings back the rights that the other calls need.
+        # The user id comes first, because user 0 has the rights that the other calls need.
         _call(2, 0, 0, 0)
         _call(1, 0, 0, 0)
         _set_groups(own_groups)
@@ -85,10 +85,10 @@ def _call(which: int, *arguments: object) -> None:
 
 @contextlib.contextmanager
 def _commands_killed_first() -> Iterator[None]:
-    """When memory runs out, have the kernel kill what the block starts first, and this process later.
+    """Raise the OOM score of this process during the block, so that the programs started in the block inherit it.
 
-    Programs inherit the score. Setting it after the start would be too late, because a shell has forked by then. Any
-    process may raise its own score and lower it again.
+    When memory runs out, the kernel kills these programs before this process. A score that is set after the start comes
+    too late for the children of a shell. Any process may raise its own score and lower it again.
     """
     own = _read_score()
     if own is None or own >= _COMMAND_SCORE or not _write_score(_COMMAND_SCORE):

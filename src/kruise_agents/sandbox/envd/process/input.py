@@ -1,4 +1,4 @@
-"""Input of a process, written without a thread."""
+"""The input of a process, written on the event loop without a thread."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 
 
 class InputClosedError(Exception):
-    """An input that was closed, or whose process has ended."""
+    """A write to an input that is closed, by a client or because the process has ended."""
 
 
 class Input:
-    """A process's stdin, or the master side of its terminal. Writes happen in the order of the calls."""
+    """The stdin of a process, or the master side of a terminal. Writes happen in the order of the calls."""
 
     def __init__(self, descriptor: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -22,7 +22,7 @@ class Input:
         os.set_blocking(descriptor, False)
 
     async def write(self, data: bytes) -> None:
-        """Write everything; wait while the process does not read. A closed input raises InputClosedError or OSError."""
+        """Write everything at the pace of the reader. Raise InputClosedError, or OSError if the reader has closed."""
         async with self._lock:
             rest = memoryview(data)
             while rest:

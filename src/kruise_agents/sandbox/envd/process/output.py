@@ -1,4 +1,4 @@
-"""Output of a process, read without a thread and without blocking."""
+"""The output of a process, read on the event loop without a thread."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable
 
 from .events import OutputKind
 
-# How long an incomplete character waits for its rest. SDKs before 2.29.1 decode each piece alone.
+# The time that an incomplete character waits for its rest. SDKs before 2.29.1 decode each piece alone.
 _TAIL_SECONDS = 0.05
-# More than a pipe holds. Further output, after the end of a process, comes from other writers of the same pipe.
+# At least as much as a pipe holds. More output, after the end of a process, comes from other writers of the pipe.
 _LAST_BYTES = 1024 * 1024
 
 
 class Output:
-    """A pipe, or the master side of a terminal, which the output owns and closes at the end of file.
+    """The read end of a pipe, or the master side of a terminal. The output owns the descriptor and closes it.
 
-    ``kind`` is the name of the data in events, ``limit`` the largest size of a piece in bytes. ``on_data`` is called
-    with each piece, ``on_end`` once after the last.
+    ``on_data`` is called with ``kind`` and each piece, which has at most ``limit`` bytes. ``on_end`` is called once,
+    after the last piece.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Output:
             self._loop.add_reader(self._descriptor, self._read)
 
     def finish(self) -> None:
-        """Read what is there, and close without waiting for the end of file."""
+        """Read at most about a mebibyte of waiting output, and close without waiting for the end of file."""
         taken = 0
         while not self.closed and taken < _LAST_BYTES:
             count = self._read()
@@ -104,11 +104,11 @@ class Output:
 
 
 def incomplete_tail(data: bytes) -> int:
-    """Return how many bytes at the end are the beginning of an incomplete UTF-8 character: 0 ... 3."""
+    """Return the number of bytes at the end that begin an incomplete UTF-8 character: 0 to 3."""
     for back in range(1, min(3, len(data)) + 1):
         byte = data[-back]
         if byte & 0b1100_0000 == 0b1000_0000:
-            continue  # inside a character: look further to its left
+            continue  # a later byte of a character, whose first byte stands further to the left
         return back if _length(byte) > back else 0
     return 0
 

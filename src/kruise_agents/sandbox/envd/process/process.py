@@ -1,4 +1,4 @@
-"""A running program: its output to every subscriber, its input, its end."""
+"""A running program: its output to every subscriber, its input, and its end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUEUE_LIMIT = 64
 
 
 class Subscription:
-    """A queue of events between a process and a client's stream, which calls ``on_taken`` after each event."""
+    """A queue of events from a process to a client's stream. Each event taken from the queue calls ``on_taken``."""
 
     def __init__(self, on_taken: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -46,7 +46,7 @@ class Subscription:
         self.put(last)
 
     async def events(self, keepalive: float) -> AsyncGenerator[Json, None]:
-        """Yield all events up to the last, and a keepalive after every ``keepalive`` seconds of silence."""
+        """Yield all events up to the last event, and a keepalive after every ``keepalive`` seconds of silence."""
         while True:
             while self._queue:
                 event = self._queue.popleft()
@@ -72,16 +72,17 @@ class Subscription:
 
 
 class Process:
-    """A process from its start to its end event, which takes over the pipes and the master side of the terminal.
+    """A process from its start to its end event. The object owns the pipes, or the master side of the terminal.
 
-    The end event is sent when the process has exited **and** its output is at the end of file. After a signal of this
-    service the exit is enough, because other programs may hold the pipes open.
+    The end event is sent when the process has exited **and** its output is at the end of file. Once
+    :meth:`send_signal` was called, the exit is enough, because other programs may hold the pipes open.
 
     Args:
         config: the ``ProcessConfig`` of the request.
         tag: the client's name for the process.
         on_end: called once with the process and its end event.
-        why_killed: returns the manager's reason for killing a process, if it did.
+        terminal_descriptor: the master side of the terminal; None if the process has pipes.
+        why_killed: returns why the manager killed the process with a pid, or None if the manager did not.
     """
 
     def __init__(
@@ -132,11 +133,11 @@ class Process:
         self._resume_reading()
 
     def kill_at(self, deadline: float) -> None:
-        """Send SIGKILL at a time of the event loop's clock, in seconds."""
+        """Send SIGKILL at ``deadline``, in seconds of the event loop's clock."""
         self._deadline = self._loop.call_at(deadline, self._kill)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to this process alone; raise ProcessLookupError if it has ended."""
+        """Signal this process alone; after its exit, close its output. Raise ProcessLookupError after the end event."""
         if self._ended.done():
             raise ProcessLookupError
         self._signalled = True
@@ -149,14 +150,14 @@ class Process:
         await asyncio.wait([self._ended], timeout=seconds)
 
     def resize(self, size: terminal.Size) -> bool:
-        """Set the size of the window; return False if the process has no terminal."""
+        """Set the size of the terminal's window. Return False if the process has no terminal."""
         if self._terminal_descriptor is None:
             return False
         terminal.resize(self._terminal_descriptor, size)
         return True
 
     async def end_now(self) -> None:
-        """Kill the process and its group, and wait for the end event."""
+        """Kill the process and its group, unless the process has exited, and wait for the end event."""
         if not self.exited:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -202,7 +203,7 @@ class Process:
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        # Popen does not keep the reason of the exit.
+        # Popen does not say if the process dumped core.
         facts = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         self._dumped = facts is not None and facts.si_code == os.CLD_DUMPED
         self._popen.poll()
@@ -239,7 +240,7 @@ class Process:
 
 
 def _taken_over(pipe: IO[bytes] | None) -> int:
-    """Return the descriptor of a pipe, which Popen loses."""
+    """Return a copy of a pipe's descriptor, and close the pipe of the Popen object."""
     assert pipe is not None
     descriptor = os.dup(pipe.fileno())
     pipe.close()

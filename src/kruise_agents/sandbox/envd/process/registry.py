@@ -1,4 +1,4 @@
-"""The processes of a sandbox: the running ones, and for 30 seconds the ended ones."""
+"""The registry of processes that clients started: running, or ended in the last 30 seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REMEMBERED_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A process that has ended."""
+    """A process that has ended, with its end event."""
 
     pid: int
     tag: str | None
@@ -29,7 +29,7 @@ class Registry:
         self._ended: dict[int, Ended] = {}
 
     def add(self, process: Process) -> None:
-        """Add a running process; forget an ended process with the same pid or tag."""
+        """Add a running process, and forget ended processes with the same pid or tag."""
         for old in list(self._ended.values()):
             if old.pid == process.pid or (old.tag is not None and old.tag == process.tag):
                 self._forget(old.pid)
@@ -44,14 +44,14 @@ class Registry:
         return list(self._running.values())
 
     def find(self, selector: Message | None) -> Process:
-        """Return the running process that a ``ProcessSelector`` means, or raise ``not_found``."""
+        """Return the running process that a ``ProcessSelector`` means. Raise ConnectError if there is none."""
         found = self.find_or_ended(selector)
         if isinstance(found, Ended):
             raise _not_found(selector)
         return found
 
     def find_or_ended(self, selector: Message | None) -> Process | Ended:
-        """Return the running or ended process that a ``ProcessSelector`` means, or raise ``not_found``."""
+        """Return the process that a ``ProcessSelector`` means, running before ended. Raise ConnectError if none."""
         found: Process | Ended | None
         if selector is not None and selector.has("pid"):
             pid = selector.uint32("pid")

@@ -39,7 +39,7 @@ _KILL_SECONDS = 5.0
 
 
 class ProcessService:
-    """The methods of the service, which start programs and let clients follow, feed and signal them."""
+    """The methods of the service: start programs, follow their output, write their input, send them signals."""
 
     def __init__(self, state: SandboxState, users: Users) -> None:
         self._state = state
@@ -60,7 +60,7 @@ class ProcessService:
         return ConnectService(methods, check=self._users.of_call)
 
     async def close(self) -> None:
-        """Kill every running process; give up after five seconds on those that the kernel cannot end."""
+        """Kill every running process with its group, and wait at most five seconds for their ends."""
         endings = [asyncio.ensure_future(process.end_now()) for process in self._registry.running()]
         if endings:
             _, pending = await asyncio.wait(endings, timeout=_CLOSE_SECONDS)
@@ -69,7 +69,7 @@ class ProcessService:
         self._registry.close()
 
     async def _start(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
-        """Serve ``Start``. The call's deadline also kills the process; a client that leaves does not."""
+        """Serve ``Start``. The process is killed at the call's deadline, but runs on when the client leaves."""
         process = self._start_process(request, self._users.of_call(call))
         self._registry.add(process)
         if call.deadline is not None:
@@ -79,7 +79,7 @@ class ProcessService:
                 yield event
 
     async def _connect(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
-        """Serve ``Connect``: yield all events from now on, or the end event of a process that has just ended."""
+        """Serve ``Connect``: yield ``start`` and later events, or ``start`` and the end event of an ended process."""
         found = self._registry.find_or_ended(request.object("process"))
         if isinstance(found, Ended):
             yield events.start(found.pid)
@@ -93,7 +93,7 @@ class ProcessService:
         return {"processes": [process.info() for process in self._registry.running()]}
 
     async def _send_input(self, request: Message, _call: Call) -> Json:
-        """Serve ``SendInput``: answer when the process's pipe has taken everything."""
+        """Serve ``SendInput``: answer when the process's pipe or terminal has taken everything."""
         await _write(self._find(request), request.object("input"))
         return {}
 
@@ -121,7 +121,7 @@ class ProcessService:
         return {}
 
     async def _send_signal(self, request: Message, _call: Call) -> Json:
-        """Serve ``SendSignal``. SIGKILL is answered when the process is gone, or after five seconds."""
+        """Serve ``SendSignal``. SIGKILL is answered when the process has ended, or after five seconds."""
         process = self._find(request)
         number = request.enum("signal", _SIGNALS)
         if number not in _SIGNALS.values() or isinstance(number, str):

@@ -11,19 +11,20 @@ from ..users import User
 from .identity import start_as
 
 _UMASK = 0o022
-# Errors that a shell reports by exit code 127 or 126, or solves by running a script without a first line.
+# After these errors a shell runs the command. The shell can run a script without ``#!`` in its first line, and reports
+# any other failure by exit code 126 or 127.
 _LEFT_TO_THE_SHELL = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC}
 _SHELL = ("/bin/sh", "-c", 'exec "$0" "$@"')
 
 
 class SpawnError(Exception):
-    """A program that cannot be started; the text says why."""
+    """The failure to start a program. The text says why."""
 
 
 def spawn(
     command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, with_stdin: bool
 ) -> subprocess.Popen[bytes]:
-    """Start a program in its own session, with pipes for its output and, if requested, its input."""
+    """Start a program in its own session, with pipes for output and, on request, input. Raise SpawnError on failure."""
     stdin = subprocess.PIPE if with_stdin else subprocess.DEVNULL
     try:
         try:
@@ -41,7 +42,7 @@ def spawn(
 def popen(
     command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, stdin: int, output: int
 ) -> subprocess.Popen[bytes]:
-    """Call ``subprocess.Popen`` with the options that all programs of a sandbox share."""
+    """Start a program as ``user`` in its own session. ``output`` is used as stdout and stderr."""
     return start_as(
         user,
         command,

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from ..users import User
 from .spawn import SpawnError, popen
 
-# A session leader that opens a terminal by name gets it as its controlling terminal. The shell does so and is then
-# replaced; the alternative, code between fork and exec, is not safe with threads.
+# A session leader that opens a terminal by name gets it as its controlling terminal. The shell opens the terminal and
+# is then replaced by the program. The alternative, Python code between fork and exec, is not safe with threads.
 _SHELL = ("/bin/sh", "-c", 'exec "$@" <>"$0" >&0 2>&1')
 _MAX = 0xFFFF
 
@@ -30,7 +30,7 @@ class Size:
 
 
 def resize(descriptor: int, size: Size) -> None:
-    """Set the size of a window; the kernel notifies its programs."""
+    """Set the size of a terminal's window, at most 65535 by 65535. The kernel notifies the programs there."""
     winsize = struct.pack("HHHH", min(size.rows, _MAX), min(size.columns, _MAX), 0, 0)
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, winsize)
 
@@ -38,7 +38,7 @@ def resize(descriptor: int, size: Size) -> None:
 def spawn_in_terminal(
     command: Sequence[str], environment: Mapping[str, str], folder: str, size: Size, user: User
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a program in its own terminal; return the process and the descriptor of the master side."""
+    """Start a program in its own terminal. Return the process and the descriptor of the terminal's master side."""
     try:
         master, slave = pty.openpty()
     except OSError as error:
@@ -49,7 +49,7 @@ def spawn_in_terminal(
             resize(master, size)
             user.own(slave)
             shell = [*_SHELL, os.ttyname(slave), *command]
-            # The child inherits the open terminal: a terminal that nobody has open reports its end.
+            # The child inherits the open terminal, because a terminal that no process has open reports its end.
             process = popen(shell, environment, folder, user, stdin=slave, output=slave)
         except (OSError, ValueError) as error:
             raise SpawnError(str(error)) from error

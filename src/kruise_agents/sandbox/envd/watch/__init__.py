@@ -1,4 +1,4 @@
-"""Watches of folders: inotify's records turned into envd's events."""
+"""Watches of folders, which turn the records of inotify into events of envd."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _BUFFER = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record of the kernel; ``name`` is empty when the record is about the watched folder itself."""
+    """A record of the kernel. ``name`` is empty if the record is about the watched folder itself."""
 
     descriptor: int
     mask: int
@@ -42,18 +42,18 @@ class Record:
 
 
 class Inotify:
-    """An inotify instance. OSError EMFILE means that this user may have no more instances."""
+    """An inotify instance. The constructor raises OSError EMFILE if this user may have no more instances."""
 
     def __init__(self) -> None:
         self.fd = _checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def add(self, path: str, *, follow: bool) -> int:
-        """Add a watch on a folder, and return the watch descriptor. ENOSPC: the system permits no more watches."""
+        """Watch a folder and return the watch descriptor. Raise OSError ENOSPC at the system's limit of watches."""
         mask = _WATCHED if follow else _WATCHED | DONT_FOLLOW
         return _checked(libc.inotify_add_watch(self.fd, os.fsencode(path), ctypes.c_uint32(mask)))
 
     def remove(self, descriptor: int) -> None:
-        """Remove a watch; a descriptor that the kernel has already dropped is no error."""
+        """Remove a watch. A watch that the kernel has already removed is no error."""
         libc.inotify_rm_watch(self.fd, descriptor)
 
     def read(self) -> list[Record]:

@@ -1,4 +1,4 @@
-"""``WatchDir`` and the polled watchers of ``filesystem.Filesystem``."""
+"""The methods for watches in ``filesystem.Filesystem``: the stream ``WatchDir``, and watchers that clients poll."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ _NETWORK_FILE_SYSTEMS = {0x6969, 0xFF534D42, 0xFE534D42, 0x517B, 0x65735546}  # 
 
 
 class WatchService:
-    """Watches for clients that hold a stream open and for clients that poll."""
+    """The watches of all clients. ``path_of`` reads the path of a request; ``entry_of`` returns a path's EntryInfo."""
 
-    # The functions read the ``path`` of a request, and return the ``EntryInfo`` of a path or raise OSError.
     def __init__(self, path_of: Callable[[Message, Call], str], entry_of: Callable[[str], dict[str, Any]]) -> None:
         self._path_of = path_of
         self._entry_of = entry_of
@@ -36,7 +35,7 @@ class WatchService:
         self._source.close_all()
 
     async def watch(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
-        """Yield ``start`` when the watch is armed, then each event as it comes."""
+        """Serve ``WatchDir``: yield ``start`` when the watch is armed, then each event, and keepalives in silence."""
         watch = await self._open(request, call)
         interval = keepalive_interval(call)
         try:
@@ -60,7 +59,7 @@ class WatchService:
         return {"watcherId": watcher_id}
 
     async def events(self, request: Message, _call: Call) -> Json:
-        """Return every event that happened before this call."""
+        """Serve ``GetWatcherEvents``: return the events since the last call, up to this moment."""
         watch = self._find(request)
         self._source.drain()
         return {"events": watch.take()}
@@ -113,7 +112,7 @@ def _require_folder(path: str) -> None:
 
 
 def _file_system(path: str) -> int | None:
-    """Return the number of a path's file system type; None when ``statfs(2)`` fails."""
+    """Return the number of a path's file system type, or None if ``statfs(2)`` fails."""
     answer = ctypes.create_string_buffer(512)
     if libc.statfs(os.fsencode(path), answer) != 0:
         return None

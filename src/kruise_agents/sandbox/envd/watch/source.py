@@ -1,8 +1,7 @@
-"""The inotify instance of a sandbox, shared by all of its watches.
+"""The inotify instance of a sandbox, which all watches of the sandbox share.
 
-The instance is shared because the system limits instances per user of the host, and all sandboxes of a manager count as
-one user: with an instance for each watch, a hundred sandboxes would reach the limit. The instance exists while there
-are watches.
+Linux limits the instances of a user of the host, usually to 128, and all sandboxes of a manager count as one user. So
+a sandbox has one instance for all watches, and no instance without watches.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from .watch import Describe, Watch
 
 
 class SharedInotify:
-    """The dispatcher of records to watches. Belongs to one event loop."""
+    """The inotify instance and its watches. Each record goes to the watches of its folder, on one event loop."""
 
     def __init__(self) -> None:
         self._instance: Inotify | None = None
@@ -27,11 +26,11 @@ class SharedInotify:
         self._watches: set[Watch] = set()
 
     async def open(self, path: str, *, recursive: bool, describe: Describe | None) -> Watch:
-        """Start a watch. Every change after the return is reported; some earlier changes may be."""
+        """Start a watch. Changes after the return are reported. Changes during the call may be reported too."""
         if self._instance is None:
             self._instance = Inotify()
             asyncio.get_running_loop().add_reader(self._instance.fd, self.drain)
-        # Earlier records belong to the other watches only.
+        # Records from before the new watch belong to the other watches only.
         self.drain()
         watch = Watch(self, path, recursive=recursive, describe=describe)
         self._watches.add(watch)

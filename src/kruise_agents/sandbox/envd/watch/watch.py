@@ -20,13 +20,13 @@ from .inotify import Record
 MAX_WAITING = 200_000  # events of a client that does not fetch them
 ROOT = "."
 
-Event = dict[str, Any]  # A ``FilesystemEvent``: name, type and, if requested, entry.
-# Returns the ``EntryInfo`` of a path, or None when the path is gone.
+Event = dict[str, Any]  # a ``FilesystemEvent``: name, type and, if requested, entry
+# A function that returns the ``EntryInfo`` of a path, or None for a path that has gone or cannot be examined.
 Describe = Callable[[str], "dict[str, Any] | None"]
 
 _TURN_SECONDS = 0.01
 
-# In the order in which the operations of one record are reported.
+# The events of one record are reported in this order.
 _EVENTS = (
     (inotify.CREATE | inotify.MOVED_TO, "EVENT_TYPE_CREATE"),
     (inotify.MOVED_FROM | inotify.MOVE_SELF, "EVENT_TYPE_RENAME"),
@@ -44,13 +44,13 @@ class Source(Protocol):
     """The inotify instance that watches share."""
 
     def attach(self, watch: Watch, path: str, *, follow: bool) -> int:
-        """Send records of a folder to ``watch``, and return the folder's descriptor."""
+        """Send records of a folder to ``watch``, and return the folder's watch descriptor."""
 
     def detach(self, watch: Watch, descriptor: int) -> None:
         """Stop sending records of a folder to ``watch``."""
 
     def peek(self) -> Iterable[Record]:
-        """Return the records that were not dispatched yet."""
+        """Return the records that no watch has handled yet."""
 
 
 @dataclass(slots=True)
@@ -60,10 +60,10 @@ class _Folder:
 
 
 class Watch:
-    """The state machine that turns records of ``source`` into events of the folder with the absolute path ``path``.
+    """The state machine that turns records of ``source`` into events of the folder at the absolute path ``path``.
 
-    ``recursive`` includes folders below, also those that are made later. ``describe`` returns the ``entry`` of an
-    event; None leaves entries out.
+    ``recursive`` includes all folders below, also folders that are made later. ``describe`` returns the ``entry`` for
+    an event. Without ``describe``, events have no ``entry``.
     """
 
     def __init__(self, source: Source, path: str, *, recursive: bool, describe: Describe | None) -> None:
@@ -80,7 +80,7 @@ class Watch:
         self._arrived = asyncio.Event()
 
     async def start(self) -> None:
-        """Arm the watch. Other tasks run meanwhile, because a tree may have a hundred thousand folders."""
+        """Attach all folders. Other tasks run in between, because a tree may have a hundred thousand folders."""
         self._attach(ROOT)
         if not self._recursive:
             return
@@ -96,7 +96,7 @@ class Watch:
             self._source.detach(self, descriptor)
 
     def take(self) -> list[Event]:
-        """Return the events since the last call, or raise the failure when no event is left."""
+        """Return the events since the last call. If there are none and the watch has failed, raise the failure."""
         if not self._waiting and self.failure is not None:
             raise self.failure
         events = list(self._waiting)
@@ -105,12 +105,12 @@ class Watch:
         return events
 
     async def arrived(self) -> None:
-        """Wait until there is something to take."""
+        """Wait until :meth:`take` returns an event or raises the failure."""
         if not self._waiting and self.failure is None:
             await self._arrived.wait()
 
     def fail(self, error: ConnectError) -> None:
-        """End the watch with an error that follows the waiting events."""
+        """Add no more events, and set the error that :meth:`take` raises after the waiting events."""
         self.failure = error
         self._arrived.set()
 
@@ -139,12 +139,12 @@ class Watch:
         elif folder.relative == ROOT:
             self._report(record.mask, ROOT)
         elif record.mask & inotify.MOVE_SELF:
-            # This record follows both halves of a rename. If the second half is missing, the folder has left the tree.
+            # This record follows the two records of a rename. If only the first has come, the folder has left the tree.
             for cookie, left in list(self._leaving.items()):
                 if left == folder.relative:
                     del self._leaving[cookie]
                     self._detach_tree(left)
-        # Everything else is reported by the folder above.
+        # All else is reported by the records of the parent folder.
 
     def _appeared(self, relative: str, record: Record) -> None:
         came_from = self._leaving.pop(record.cookie, None) if record.cookie else None
@@ -152,7 +152,7 @@ class Watch:
             if came_from in self._at and self._is_at(relative, came_from):
                 self._moved(came_from, relative)
             elif relative not in self._at or not self._is_at(relative, relative):
-                # The content of a folder that was moved in from outside is not new, so its files are not reported.
+                # The content of a folder that was moved here from outside is not new, so the content is not reported.
                 self._attach_tree(relative, is_new=record.mask & inotify.CREATE != 0 or came_from is not None)
         except OSError as error:
             self.fail(too_many(error))
@@ -167,7 +167,7 @@ class Watch:
             self._catch_up(descriptor)
 
     def _catch_up(self, descriptor: int) -> None:
-        """Attach folders that could not be reached by their parent's old name, now that the new name is known."""
+        """Attach the folders that could not be reached by the old path of their parent, which now has a new path."""
         for name, is_new in self._missed.pop(descriptor, {}).items():
             relative = self._folders[descriptor].relative
             if name == _CONTENT:
@@ -182,9 +182,9 @@ class Watch:
                 pass
 
     def _spread(self, relative: str, *, is_new: bool) -> Iterator[None]:
-        """Attach every folder below an attached one, one folder at each step.
+        """Attach all folders below an attached folder. Each step reads one folder and attaches the folders in it.
 
-        Between the steps any folder may be renamed or leave, so the remaining work is a list of descriptors.
+        The remaining work is a list of descriptors, because paths may change between two steps.
         """
         remaining = [self._at[relative]]
         while remaining:
@@ -196,15 +196,15 @@ class Watch:
             yield
 
     def _look_into(self, relative: str, *, is_new: bool) -> list[str]:
-        """Return the folders in a folder. Report entries that came into a new folder before it was attached.
+        """Return the paths of the folders in a folder. If the folder is new, report its entries.
 
-        The kernel reports only what happens after the attachment. An entry whose first waiting record is its creation
-        will be reported, and attached, by that record; all others must be reported here.
+        The kernel has records only for changes after the attachment of the folder. If the first record of an entry is
+        its creation, the entry is left out here, because that record will report and attach the entry.
         """
         descriptor = self._at[relative]
         try:
             with os.scandir(self._absolute(relative)) as entries:
-                # The sizes are read before the records: what is written in between has a record.
+                # The sizes are read before the records, so that a write in between has a record.
                 found = sorted(
                     ((item, is_new and _has_content(item)) for item in entries), key=lambda pair: pair[0].name
                 )
@@ -232,10 +232,10 @@ class Watch:
         return folders
 
     def _attach_if_there(self, relative: str, *, is_new: bool) -> int | None:
-        """Attach a folder and return its descriptor; None when the folder is unreadable or has vanished.
+        """Attach a folder and return its descriptor, or None if the folder has vanished or is unreadable.
 
-        The parent may just have been renamed. The folder is then remembered until the record of the rename comes. An
-        exceeded limit of watches raises OSError.
+        Such a folder is remembered for :meth:`_catch_up`, because a parent may just have been renamed. Raise OSError if
+        the system permits no more watches.
         """
         try:
             return self._attach(relative)
@@ -273,12 +273,12 @@ class Watch:
             del self._at[folder.relative]
 
     def _is_at(self, relative: str, attached: str) -> bool:
-        """Return True if the folder that was attached at one place is now at another."""
+        """Return True if the folder that was attached at ``attached`` may now be at ``relative``."""
         identity = self._folders[self._at[attached]].identity
         try:
             found = os.lstat(self._absolute(relative))
         except OSError:
-            return True  # moved again; later records say where to
+            return True  # moved again; later records have the new path
         return (found.st_dev, found.st_ino) == identity
 
     def _report(self, mask: int, relative: str) -> None:
@@ -305,12 +305,12 @@ class Watch:
 
 
 def is_limit(error: OSError) -> bool:
-    """Return True if the system permits no more watches or instances."""
+    """Return True if an error means that the system permits no more watches or instances."""
     return error.errno in (errno.ENOSPC, errno.EMFILE)
 
 
 def too_many(error: OSError) -> ConnectError:
-    """Return the error for a limit of the system."""
+    """Return the client's error for a limit of the system."""
     return ConnectError(
         Code.RESOURCE_EXHAUSTED,
         f"the system permits no more watches ({(error.strerror or '').lower()}); the host's settings "
