@@ -23,6 +23,7 @@ from kruise_agents.manager.http.connection import GuardedHttpProtocol
 from kruise_agents.manager.http.dispatch import ManagerApp
 from kruise_agents.manager.http.listening import bind
 from kruise_agents.manager.http.server import front_server
+from kruise_agents.manager.metrics import Metrics, MetricsPage
 from kruise_agents.manager.sandboxes.lifecycle import State
 from kruise_agents.manager.sandboxes.sockets import PortClosedError
 from kruise_agents.manager.traffic_tokens import TrafficTokens
@@ -120,7 +121,8 @@ def running_front(*, head_seconds: float = 30.0, stall_seconds: float = 30.0) ->
     loop = asyncio.new_event_loop()
 
     async def serve() -> None:
-        server = front_server(ManagerApp(_api(front), _gateway(front), None), [listener], protocol)
+        page = MetricsPage(Metrics(), states=list, pools=list)
+        server = front_server(ManagerApp(_api(front), _gateway(front), None, page), [listener], protocol)
         front.connections = server.server_state.connections
         await server.start()
         ready.set()

@@ -149,7 +149,7 @@ class Manager:
             ),
             Gateway(sandboxes.find, sandboxes.operations.resume_for_traffic, tokens),
             settings.domain,
-            page=MetricsPage(metrics, sandboxes.states, sandboxes.pools.all),
+            MetricsPage(metrics, sandboxes.states, sandboxes.pools.all),
         )
         server = front_server(app, listeners, **tls)
         await _finish(snapshots.recover())

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from kruise_agents import __version__
 from kruise_agents.manager.api.openapi import document as describe
-from kruise_agents.manager.api.routes import ApiRoute, Resource, operation
+from kruise_agents.manager.api.routes import ApiRoute, Resource, Topic, operation
 from support.environments import run_tool, tool_environment
 from support.managers import RunningManager, running_manager
 
@@ -58,6 +58,8 @@ def test_two_types_cannot_share_the_name_of_a_schema() -> None:
         b: int
 
     class Routes(Resource):
+        topic = Topic.MANAGER
+
         @operation("GET /a", "A", answers={200: FirstReply, 201: FirstRequest})
         async def get(self, request: Request) -> Response:
             return Response()

@@ -1,1 +1,1 @@
-"""API keys: who may call, how much each key may have, and what it owns."""
+"""API keys with their quotas and secrets, and the transfer of what deleted keys owned."""

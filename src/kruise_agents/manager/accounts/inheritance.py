@@ -16,13 +16,16 @@ class Owned(Protocol):
 
 
 class Inheritance:
-    """Gives everything of deleted API keys to the admin key."""
+    """The transfer of everything that deleted API keys owned to the admin key."""
 
     def __init__(self, *collections: Owned) -> None:
         self._collections = collections
 
     def transfer_to_admin(self, owner: str) -> None:
-        """Give everything of a key to the admin key. If the disk is full, the next start does the rest."""
+        """Give everything of a key to the admin key.
+
+        A full disk raises NoSpaceError. The next start of the manager then does the rest.
+        """
         for collection in self._collections:
             collection.transfer(owner, ADMIN_ID)
 

@@ -1,10 +1,11 @@
 """The API keys of a manager: keys that the manager was started with, and keys that were made over the API.
 
-Everything belongs to the key that made it, and no other key sees it. A team is a name that keys share: it says who may
-make and delete keys, not who sees what.
+A sandbox, snapshot, volume or secret belongs to the key that made it, and no other key sees it. A team decides which
+keys may manage each other; keys of one team do not see each other's sandboxes.
 
-A key that is made here has 122 random bits, so its SHA-256 is all that is stored: nobody can guess the key from it, and
-a slow hash would only slow down every request. Keys of the command line are not stored at all.
+A key that is made over the API has 122 random bits. The manager stores only the SHA-256 of the key: nobody can guess
+the key from this hash, and a slow hash would only slow down every request. Keys that the manager was started with are
+not stored.
 """
 
 from __future__ import annotations
@@ -47,14 +48,15 @@ class ApiKey:
 
     @property
     def is_admin(self) -> bool:
-        """Return whether the key may make keys of other teams, set quotas, and delete any key that was made."""
+        """Return whether the key belongs to the admin team, whose rights extend to the keys of all teams."""
         return self.team == ADMIN_TEAM
 
 
 class Keys:
     """The keys of one manager. The ``initial`` keys, raw or encoded, all belong to the admin team.
 
-    The first key always has the same ID, so that it may be replaced; the other IDs are derived from the secret.
+    The first initial key always has the ID :data:`ADMIN_ID`, so that another key can take its place. The IDs of the
+    other initial keys are derived from the keys and from ``secret``.
     """
 
     def __init__(
@@ -71,9 +73,8 @@ class Keys:
             key_id, name = (ADMIN_ID, ADMIN_TEAM) if number == 0 else (secret.key_id(raw), f"{ADMIN_TEAM} {number + 1}")
             self._add(ApiKey(key_id, name, ADMIN_TEAM, clock()), _digest(raw))
         for row in store.select(ApiKeyRow):
-            self._ids.setdefault(
-                self._lookup_digest(row.digest), row.id
-            )  # a key of the command line keeps its ID there
+            # A stored key that is also an initial key has the ID and the rights of the initial key.
+            self._ids.setdefault(self._lookup_digest(row.digest), row.id)
             self._by_id[row.id] = _key_of(row)
             if row.last_used is not None:
                 self._used[row.id] = self._written[row.id] = row.last_used
@@ -98,7 +99,7 @@ class Keys:
         return sorted({key.team for key in self._by_id.values()})
 
     def make(self, name: str, team: str, by: ApiKey, quota: Quota = UNLIMITED) -> tuple[ApiKey, str]:
-        """Make a key. Return it with its raw value, which is not kept."""
+        """Make a key, and return the key and its raw value, which is not kept."""
         raw = str(uuid.uuid4())
         key = ApiKey(str(uuid.uuid4()), name, team, self._clock(), by.id, quota)
         digest = _digest(raw.encode())
@@ -127,7 +128,7 @@ class Keys:
         self._ids[self._lookup_digest(digest)] = key.id
 
     def _lookup_digest(self, digest: bytes) -> bytes:
-        """Return the digest for look-ups. Nobody else can compute it, so the time of a look-up reveals no key."""
+        """Return the digest for look-ups, keyed with random bits, so that the time of a look-up reveals no key."""
         return hmac.digest(self._lookup_key, digest, "sha256")
 
     def _note_use(self, key_id: str) -> None:
@@ -142,12 +143,12 @@ class Keys:
 
 
 def team_id(team: str) -> str:
-    """Return the ID of a team, which is derived from its name."""
+    """Return the ID of a team: fixed for the admin team, otherwise derived from the name."""
     return _ADMIN_TEAM_ID if team == ADMIN_TEAM else str(uuid.uuid5(_TEAMS, team))
 
 
 def raw_key(key: bytes) -> bytes:
-    """Return a key in its raw spelling, from either of its spellings."""
+    """Return the raw form of a key that is given raw or encoded."""
     decoded = decode_key(key.decode("latin-1"))
     return key if decoded is None else decoded
 

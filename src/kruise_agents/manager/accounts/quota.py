@@ -1,4 +1,4 @@
-"""The quota of an API key: limits for all its sandboxes together. Pure; the names are OpenKruise's."""
+"""The quota of an API key: limits for all its sandboxes together. The names are OpenKruise's. No side effects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class QuotaExceededError(KruiseAgentsError):
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """The share of one sandbox in a quota. ``cpu`` is in thousandths of a processor, ``memory`` in MiB."""
+    """The part of a quota that one sandbox uses. ``cpu`` is in thousandths of a processor, ``memory`` in MiB."""
 
     cpu: int
     memory: int

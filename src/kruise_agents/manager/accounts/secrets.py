@@ -1,6 +1,6 @@
 """The secrets of API keys: named values that can be set and replaced, and that the API never returns.
 
-A value is encrypted with a key that is derived from the secret of the state folder, so the database alone reveals none.
+Values are encrypted with a key that is derived from the secret of the state folder, so the database alone reveals none.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class SecretStore:
         return next((row for row in self.all(owner) if row.id == reference or row.name in names), None)
 
     def make(self, owner: str, name: str, value: str, metadata: Mapping[str, str]) -> SecretRow:
-        """Store a new secret, as version 1. The name must be free, and the owner may have :data:`MOST_OF_A_KEY`."""
+        """Store a new secret, as version 1.
+
+        Raises SecretNameTakenError, or TooManySecretsError if the owner has :data:`MOST_OF_A_KEY` secrets already.
+        """
         rows = self.all(owner)
         if any(row.name == name for row in rows):
             raise SecretNameTakenError(f"there is a secret '{name}' already; update it instead")
@@ -94,5 +97,5 @@ class SecretStore:
 
 
 def _associated_data(secret_id: str, version: int) -> bytes:
-    """Return the data that an encrypted value is bound to, so that the value cannot be decrypted in another row."""
+    """Return the data that an encrypted value is bound to, so that it cannot be decrypted in another row or version."""
     return f"{secret_id}:{version}".encode()

@@ -1,4 +1,4 @@
-"""The control plane put together."""
+"""The application of the control plane, with all its routes, middleware and error handlers."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def create_api(
     health: Mapping[str, str],
     v1_only: bool = False,
 ) -> Starlette:
-    """Return the API as an ASGI application whose routes have no prefix. ``health`` is the report of ``GET /health``.
+    """Return the API as an ASGI application whose routes have no prefix. ``GET /health`` reports ``health``.
 
-    ``v1_only`` answers as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
+    With ``v1_only`` the API answers as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
     """
     routes = [
-        # Paths are compared in this order. Metrics come before sandboxes, whose ids would match "metrics".
+        # The router takes the first match. /sandboxes/metrics comes before /sandboxes/{sandbox_id}, which matches too.
         *MetricsRoutes(sandboxes, usage).routes(),
         *CreateRoutes(sandboxes, templates, snapshots, volumes, keys).routes(),
         *SandboxRoutes(sandboxes, v1_only=v1_only).routes(),
@@ -112,7 +112,7 @@ class _HealthReply(TypedDict):
 
 
 class HealthRoutes(Resource):
-    """The health check: the text ``OK``, as OpenKruise's manager answers, or a report for those who accept JSON."""
+    """The health check: the text ``OK``, as OpenKruise's manager answers, or a report for clients that accept JSON."""
 
     topic = Topic.MANAGER
 
@@ -133,7 +133,7 @@ class HealthRoutes(Resource):
 
 
 class DescriptionRoutes(Resource):
-    """The route of the OpenAPI document, which has no secrets."""
+    """The route of the OpenAPI document, which needs no key because the document has no secrets."""
 
     topic = Topic.MANAGER
 

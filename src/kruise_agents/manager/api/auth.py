@@ -1,4 +1,4 @@
-"""Checks of credentials, and the caller and the sandbox that a request is about."""
+"""Checks of a request's credentials, and look-ups of its caller and its sandbox."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .routes import Access, ApiRoute
 class RequireCredentials:
     """ASGI middleware that answers 401 unless a request carries the credentials that its route asks for.
 
-    A path without a route asks for a key. Handlers find the key or the volume in the state of the request.
+    A path without a route asks for a key. The key, or the volume of a volume token, goes into the state of the request.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys, volumes: Volumes, routes: Sequence[ApiRoute]) -> None:
@@ -38,7 +38,7 @@ class RequireCredentials:
 
     def _check(self, scope: Scope) -> str | None:
         for route in self._without_key:
-            # Whatever the method: a wrong one is refused behind this check.
+            # The method does not matter here: the router refuses a wrong method after this check.
             found = route.path_regex.match(scope["path"])
             if found is not None:
                 by_token = route.operation.access is Access.VOLUME_TOKEN
@@ -80,12 +80,12 @@ def caller_of(request: Request) -> ApiKey:
 
 
 def owner_of(request: Request) -> str:
-    """Return the id of the caller's key, which owns what the request makes and limits what the request may see."""
+    """Return the id of the caller's key, which owns the sandboxes, snapshots, volumes and secrets of the caller."""
     return caller_of(request).id
 
 
 def still_valid(request: Request, keys: Keys) -> ApiKey:
-    """Return the key that a request came with; raise ApiError 401 if somebody deleted that key while the body came."""
+    """Return the key that a request came with. A key that was deleted meanwhile raises ApiError 401."""
     caller = keys.get(owner_of(request))
     if caller is None:
         raise ApiError(401, "Invalid API Key: the key was deleted")
@@ -93,9 +93,10 @@ def still_valid(request: Request, keys: Keys) -> ApiKey:
 
 
 def own_sandbox(request: Request, sandboxes: SandboxService, *states: State) -> Sandbox:
-    """Return the sandbox with the id in the request's path, in one of ``states`` if any are given.
+    """Return the sandbox that the request's path names.
 
-    Raises ApiError 404 for a sandbox that does not exist, is in another state, or belongs to another key.
+    Raises ApiError 404 if the sandbox is unknown, starting or being killed, if it belongs to another key, or if
+    ``states`` are given and the sandbox is in none of them.
     """
     sandbox_id: str = request.path_params["sandbox_id"]
     sandbox = sandboxes.find(sandbox_id)

@@ -1,4 +1,4 @@
-"""Errors of the API: one exception and one body.
+"""The errors of the API: one exception class and one form of body.
 
 The SDK expects ``code`` and ``message`` for every status it knows (e2b 2.8.0 ... 2.63.0) and raises KeyError without
 them. ``request_id`` is a field of OpenKruise's manager, and the SDK ignores it.
@@ -17,13 +17,13 @@ from ..request_log import CLIENT_LEFT, current_request_id
 from ..state.database import NoSpaceError
 
 DO_NOT_RETRY = {"Should-Retry": "false"}
-"""Headers of errors that may leave a request half done; e2b 2.60.0 and later never repeat such a request."""
+"""Headers against retries, which e2b 2.60.0 and later obey: a repeated request would fail again or do work twice."""
 RETRY = {"Should-Retry": "true", "Retry-After": "1"}
-"""Headers of errors that leave nothing done, where another attempt may succeed in a moment."""
+"""Headers of errors that changed nothing. Another attempt may succeed after a second."""
 
 
 class ErrorReply(TypedDict):
-    """The body of every error."""
+    """The JSON body of an error."""
 
     code: int
     message: str
@@ -32,7 +32,7 @@ class ErrorReply(TypedDict):
 
 
 class ApiError(Exception):
-    """An error that the client is told. ``error_code`` is the kind of error, for programs."""
+    """An error that is sent to the client. ``error_code`` names the kind of error for programs."""
 
     def __init__(
         self, status: int, message: str, *, error_code: str | None = None, headers: dict[str, str] | None = None
@@ -45,7 +45,7 @@ class ApiError(Exception):
 
 
 def sandbox_not_found(sandbox_id: str) -> ApiError:
-    """Return the error for a sandbox that is unknown, ended or another key's, without saying which."""
+    """Return the same error for a sandbox that is unknown, ended, in a wrong state, or of another key."""
     return ApiError(404, f"Sandbox \"{sandbox_id}\" doesn't exist or you don't have access to it")
 
 
@@ -57,7 +57,7 @@ def being_killed(sandbox_id: str) -> ApiError:
 def error_response(
     status: int, message: str, headers: dict[str, str] | None = None, error_code: str | None = None
 ) -> Response:
-    """Return the answer for an error. Every error of the API gets its body here."""
+    """Return the JSON answer for an error, with the id of the request that the running task serves."""
     body = ErrorReply(code=status, message=message)
     if error_code is not None:
         body["error_code"] = error_code
@@ -73,18 +73,18 @@ async def on_api_error(request: Request, error: Exception) -> Response:
 
 
 async def on_refused(request: Request, error: Exception) -> Response:
-    """Answer an operation that the state of a sandbox rules out: to E2B, a sandbox that does not run does not exist."""
+    """Answer 404 if the sandbox's state rules out the operation. To E2B, a sandbox that does not run does not exist."""
     not_found = sandbox_not_found(request.path_params["sandbox_id"])
     return error_response(not_found.status, not_found.message)
 
 
 async def on_failure(request: Request, error: Exception) -> Response:
-    """Answer for a full disk (507), and for a sandbox whose program did not do what the manager asked for (500)."""
+    """Answer 507 for a full disk, and 500 for a sandbox whose program failed."""
     return error_response(507 if isinstance(error, NoSpaceError) else 500, str(error), DO_NOT_RETRY)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """Answer for unknown paths and wrong methods, which the router raises."""
+    """Answer the error that the router raises for an unknown path (404) or a wrong method (405)."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 405:
@@ -95,17 +95,17 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    """Return the methods of every route with that path; the router names the methods of the first route only."""
+    """Return the methods of all routes that match the path. The router names the methods of the first route only."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in matching for method in route.methods or ()})
 
 
 async def on_client_left(request: Request, error: Exception) -> Response:
-    """Answer nobody, because the client left in the middle of the body; the log and the counts get the status."""
+    """Return a status for the log and the metrics. The client has left in the middle of the body and gets no answer."""
     return Response(status_code=CLIENT_LEFT)
 
 
 async def on_crash(request: Request, error: Exception) -> Response:
-    """Answer for an unexpected error; the server logs the traceback."""
+    """Answer 500 for an unexpected error. The server logs the traceback."""
     return error_response(500, "Internal Server Error", DO_NOT_RETRY)

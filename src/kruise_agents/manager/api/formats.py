@@ -47,9 +47,9 @@ Timeout = Annotated[int, Spec(check=_check_timeout, minimum=1, maximum=MAX_TIMEO
 
 
 def read_duration(text: str) -> float:
-    """Return the seconds of a duration of Go, in which OpenKruise's extensions are written: ``300ms`` or ``2h45m``.
+    """Return the seconds of a duration in Go's notation, which OpenKruise's extensions use: ``300ms`` or ``2h45m``.
 
-    A wrong text raises a ValueError, whose message says what a duration looks like.
+    A malformed text, or a duration of more than 292 years, raises a ValueError with the reason.
     """
     if text.lstrip("+-") == "0" and len(text) <= 2:
         return 0.0
@@ -82,24 +82,25 @@ class Page:
 
 
 def encode_token(text: str) -> str:
-    """Return the token of a page."""
+    """Return a page token that holds ``text``."""
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode_token(token: str) -> str:
-    """Return the text in the token of a page, or raise ApiError 400, which names the token."""
+    """Return the text in a page token. A malformed token raises ApiError 400."""
     try:
         return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
-    except ValueError:  # no base64, or no text in it
+    except ValueError:  # not base64, or not UTF-8
         raise ApiError(400, f"Invalid next token: {token!r} did not come from this list") from None
 
 
 def page_of(
     rows: Sequence[_T], page: Page, position: Callable[[_T], tuple[float, str]], *, newest_first: bool = False
 ) -> tuple[Sequence[_T], dict[str, str]]:
-    """Return the rows of one page of a list in the order of time and id, and the headers of the answer.
+    """Return the rows of one page, and the header of the answer that names the next page, if there is one.
 
-    A wrong token raises ApiError 400, which names the token.
+    ``position`` returns the time and the ID of a row. ``rows`` are sorted by position, in descending order with
+    ``newest_first``. A malformed token raises ApiError 400.
     """
     if page.next_token:
         after = _read_position(page.next_token)

@@ -1,4 +1,4 @@
-"""API keys and teams over REST, as OpenKruise's manager has them."""
+"""The routes of API keys and teams, as OpenKruise's manager serves them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _read_quota(fields: Fields, name: str) -> Quota | None:
     quota = fields.object(name)
     if quota is None:
         return None
-    allow_only(quota, "limits")  # a misspelled name would make a key without limits
+    allow_only(quota, "limits")  # a misspelled "limits" would make a key without limits
     entries = quota.objects("limits")
     for entry in entries:
         allow_only(entry, "dimension", "scope", "limit")
@@ -120,7 +120,7 @@ class _MadeApiKeyReply(_ApiKeyReply):
 
 
 class KeyRoutes(Resource):
-    """The routes of keys and teams, over the keys of one manager and what belongs to them."""
+    """The routes of API keys and teams."""
 
     topic = Topic.KEYS
 

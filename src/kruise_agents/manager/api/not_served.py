@@ -1,12 +1,11 @@
 """Routes that this manager, or an older manager, does not serve.
 
-Routes that the SDK calls and this manager does not serve yet answer 400 with a name instead of a bare 404: the SDK
-never retries 400 and never takes 400 for a missing sandbox.
+Known routes of E2B's and OpenKruise's managers that this manager does not serve yet answer 400 and name the feature.
+The SDK would take a 404 for a missing sandbox, and never retries a 400.
 
-With ``--v1-only`` the API answers as a sandbox-manager that has no ``POST /v2/sandboxes``, for testing clients against
-such managers. Source: OpenKruise's manager of August 2026, which answers 405 and 404 in text before it looks at the
-key. That manager's handling of unknown paths below known paths (a fork that creates, a ``DELETE`` that deletes) is not
-imitated.
+With ``--v1-only`` the API answers as a sandbox-manager without ``POST /v2/sandboxes``, for tests of clients. Source:
+OpenKruise's manager of August 2026, which answers 405 and 404 in text before it checks the key. Two peculiarities of
+that manager are not imitated: a fork creates a new sandbox, and an unknown ``DELETE`` below a sandbox deletes it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _MISSING_BELOW = frozenset({("v2", "templates"), ("v3", "templates")})
 _INSTEAD = {"template builds": "; a TOML file in the folder of its option --templates makes a template"}
 _REFUSAL = {400: "The message names what is not supported"}
 _UNSUPPORTED: list[tuple[str, str, list[str]]] = [
-    # Before the routes with a parameter in the place of "tags".
+    # Before "/templates/{template_id}", which matches "/templates/tags" too.
     ("template tags", "/templates/tags", ["POST", "DELETE"]),
     ("template tags", "/templates/{template_id}/tags/{what}", ["GET"]),
     ("template tags", "/templates/{template_id}/tags/{tag}/assignments", ["GET"]),
@@ -43,7 +42,7 @@ _UNSUPPORTED: list[tuple[str, str, list[str]]] = [
     # Of OpenKruise's manager: the address of a Chrome in a sandbox, and its table of routes.
     ("the address of a browser", "/browser/{sandbox_id}/json/version", ["GET"]),
     ("debugging information", "/debug", ["GET"]),
-    # Of E2B's manager: routes that only make sense with accounts or several machines.
+    # Of E2B's manager: most of these need accounts or several machines.
     ("access tokens", "/access-tokens", ["POST"]),
     ("metrics of teams", "/teams/{team_id}/metrics", ["GET"]),
     ("nodes", "/nodes", ["GET"]),
@@ -52,7 +51,7 @@ _UNSUPPORTED: list[tuple[str, str, list[str]]] = [
 
 
 def unsupported_routes() -> list[ApiRoute]:
-    """Return the routes that are only refused; they go before the served routes, whose patterns are wider."""
+    """Return the routes that answer 400. They must come before the routes of templates, whose patterns are wider."""
     return [
         ApiRoute(
             path,
@@ -73,7 +72,7 @@ def _refusal(feature: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 class V1Only:
-    """ASGI middleware that answers for routes that an older manager does not have, and passes the rest on."""
+    """ASGI middleware that answers 404 or 405 for routes that an older manager does not have."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -89,7 +88,7 @@ class V1Only:
 
 
 async def on_missing(request: Request, error: Exception) -> Response:
-    """Answer for unknown paths and wrong methods behind the key, in the same texts."""
+    """Answer 404 or 405 in text for other unknown paths and wrong methods, after the check of the key."""
     assert isinstance(error, HTTPException)
     return _wrong_method(dict(error.headers or {})) if error.status_code == 405 else _not_found()
 

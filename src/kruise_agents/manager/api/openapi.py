@@ -40,12 +40,12 @@ MEANINGS = {
     503: "The manager is ending; another attempt may succeed in a moment",
     507: "The disk is full",
 }
-"""Of errors, where a route does not say more."""
+"""Descriptions of error statuses, for routes that give none of their own."""
 _SECURITY: dict[Access, list[dict[str, list[str]]]] = {Access.VOLUME_TOKEN: [{"VolumeToken": []}], Access.PUBLIC: []}
 
 
 def document(routes: Iterable[ApiRoute]) -> Json:
-    """Return the document as JSON. The document's server is wherever a client read the document from."""
+    """Return the OpenAPI document. Its relative server URL means the address at which a client read the document."""
     schemas = _Schemas()
     paths: dict[str, Json] = {}
     topics: set[Topic] = set()
@@ -53,7 +53,7 @@ def document(routes: Iterable[ApiRoute]) -> Json:
         path = _CONVERTER.sub("}", route.path)
         method = route.operation.method.lower()
         paths.setdefault(path, {}).setdefault(method, _operation(path, route, schemas))
-        topics |= {route.topic} if route.topic else set()
+        topics.add(route.topic)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -86,9 +86,7 @@ def _operation(path: str, route: ApiRoute, schemas: _Schemas) -> Json:
             {"name": member.name, "in": place, "required": member.required, "schema": schemas.of_parameter(member)}
             for member in (members(reads[part]) if part in reads else ())
         ]
-    described: Json = {"summary": operation.summary, "parameters": parameters}
-    if route.topic:
-        described["tags"] = [route.topic.value]
+    described: Json = {"summary": operation.summary, "parameters": parameters, "tags": [route.topic.value]}
     if operation.note:
         described["description"] = operation.note
     if "body" in reads:
@@ -114,7 +112,7 @@ def _response(status: int, answer: Any, schemas: _Schemas, meaning: str = "") ->
 
 
 class _Schemas:
-    """JSON Schema of types. Dataclasses and ``TypedDict`` become components, named after their classes."""
+    """The JSON Schemas of types. Each dataclass and ``TypedDict`` becomes a component, named after the class."""
 
     def __init__(self) -> None:
         self.components: dict[str, Json] = {}
@@ -127,7 +125,7 @@ class _Schemas:
         return {"anyOf": [schema, _PLAIN[types.NoneType]]} if nullable else schema
 
     def of_parameter(self, member: Member) -> Json:
-        """Return the schema of a query parameter or header, which is absent rather than null."""
+        """Return the schema of a query parameter or header, which can be absent but never null."""
         schema = self.of(member.hint)
         return {**(schema["anyOf"][0] if "anyOf" in schema else schema), **_default(member)}
 
@@ -167,7 +165,7 @@ class _Schemas:
 
 
 def _default(member: Member) -> Json:
-    """Return the part of a schema for the value of an absent member, where JSON can write that value."""
+    """Return the ``default`` keyword of a schema if the member's default is a number, a flag or a non-empty text."""
     default = member.default() if member.default is not None else None
     return {"default": default} if isinstance(default, int | float | str) and default != "" else {}
 

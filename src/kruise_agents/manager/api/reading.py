@@ -1,10 +1,10 @@
-"""Reading requests: bodies, query parameters and headers, declared as dataclasses.
+"""The reading of request bodies, query parameters and headers, which are declared as dataclasses.
 
-Every function here raises :class:`ApiError` 400, naming the field, the value and what belongs there.
+A wrong value raises :class:`ApiError` 400, whose message names the field and says what belongs there.
 
-A declaration is a frozen dataclass. The type of a member says how it is read; a member without a default must be there.
-``Annotated`` with a :class:`Spec` adds what the type cannot say. The OpenAPI document comes from the same declarations
-(``openapi.py``).
+A declaration is a frozen dataclass. The type of a member says how to read the member. ``Annotated`` with a
+:class:`Spec` adds what the type cannot say. A member of a body must be there unless it has a default. The OpenAPI
+document comes from the same declarations (``openapi.py``).
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ _T = TypeVar("_T")
 
 
 class Spec:
-    """A part of a declaration that the type of a member cannot say.
+    """The part of a member's declaration that the member's type cannot express.
 
     Args:
         name: the name in the request, when it is not the camel case of the attribute.
-        read: reads the member instead of the reader of its type. The function is called with the body
-            (:class:`Fields`) or the query or headers (a mapping), and the name; None means absent.
-        check: is called with the name and a value of the right type, and raises an error for a wrong value.
-        schema: JSON Schema beside what the type says; with ``type``, instead of what the type says.
+        read: a function that reads the member in place of the reader of the type. Its arguments are the body
+            (:class:`Fields`), or the query or headers (a mapping), and the name. It returns None for an absent member.
+        check: a function that is called with the name and the value, and raises an error for a wrong value.
+        schema: keywords of JSON Schema, which are added to the schema of the type. If ``type`` is one of the keywords,
+            the schema has these keywords only.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Member:
 
     Args:
         hint: the type with its annotations.
-        kind: the type without them.
+        kind: the type without annotations and without None.
         default: returns the value of an absent member; None if the member must be there.
     """
 
@@ -87,7 +88,7 @@ class Member:
         return self.default is None
 
     def checked(self, value: Any) -> Any:
-        """Return a value that passes every check, or the default, which none looks at."""
+        """Check ``value`` and return it. In place of None, return the default of the member, unchecked."""
         if value is None and self.default is not None:
             return self.default()
         for check in self.checks:
@@ -116,7 +117,7 @@ def members(declaration: type) -> tuple[Member, ...]:
     return _members(declaration)
 
 
-@cache
+@cache  # not on members(), because mypy refuses generic classes as arguments of cached functions
 def _members(declaration: type) -> tuple[Member, ...]:
     hints = get_type_hints(declaration, include_extras=True)
     return tuple(_member(field, hints[field.name]) for field in dataclasses.fields(declaration))
@@ -141,10 +142,10 @@ def _camel_case(attribute: str) -> str:
 
 
 async def read_fields(request: Request) -> Fields:
-    """Return the JSON object in the body of a request; an empty body counts as ``{}``.
+    """Return the JSON object in the body of a request. An empty body counts as ``{}``.
 
-    Raises ApiError: 400 when the body is not a JSON object, 408 when it takes longer than :data:`BODY_SECONDS` to
-    arrive, 413 when it is larger than 4 MiB.
+    Raises ApiError: 400 when the body is not a JSON object, 408 when the body takes longer than :data:`BODY_SECONDS` to
+    arrive, 413 when the body is larger than 4 MiB.
     """
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -154,9 +155,9 @@ async def read_fields(request: Request) -> Fields:
     if not data.strip():
         return Fields({})
     try:
-        # Decoded here, because JSON in UTF-16 is accepted by no other server.
+        # Decoded as UTF-8 here, because json.loads would also accept bytes in UTF-16 or UTF-32.
         fields = Fields.parse(data.decode())
-        # Half a surrogate pair can be written in JSON and is no text.
+        # JSON can spell half a surrogate pair, which cannot be encoded.
         json.dumps(fields.values, ensure_ascii=False).encode()
     except FieldError as error:
         message = f"Error when parsing request: the body must be a JSON object, got {_shown(error.seen)}"
@@ -176,7 +177,7 @@ async def _receive(request: Request) -> bytes:
 
 
 def read_body(declaration: type[_T], fields: Fields) -> _T:
-    """Return the declared body that an object holds.
+    """Return the members of a body as an instance of ``declaration``.
 
     A declaration may have a static method ``check(fields)``, which is called first and may refuse the object.
     """
@@ -220,7 +221,7 @@ def _is_declaration(kind: Any) -> TypeGuard[type]:
 
 
 def read_parameters(declaration: type[_T], values: Mapping[str, str]) -> _T:
-    """Return the declared query parameters or headers that ``values`` hold."""
+    """Return query parameters or headers as an instance of ``declaration``."""
     found = {member.attribute: _read_parameter(values, member) for member in members(declaration)}
     return declaration(**found)
 
@@ -230,15 +231,16 @@ def _read_parameter(values: Mapping[str, str], member: Member) -> Any:
         value = member.read(values, member.name)
     elif member.kind is int:
         value = whole_number(values, member.name)
-    elif get_origin(member.kind) is Literal:
-        value = one_of(values, member.name, get_args(member.kind))
     else:
         value = values.get(member.name)
+        words = get_args(member.kind) if get_origin(member.kind) is Literal else ()
+        if value is not None and words and value not in words:
+            raise ApiError(400, f"{member.name} must be one of {', '.join(words)}, got {value[:60]!r}")
     return member.checked(value)
 
 
 def whole_number(query: Mapping[str, str], name: str) -> int | None:
-    """Return a whole number that is not negative, or None."""
+    """Return a query parameter that is a whole number, 0 or more; None if there is no such parameter."""
     text = query.get(name)
     if text is None:
         return None
@@ -247,22 +249,14 @@ def whole_number(query: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
-def one_of(query: Mapping[str, str], name: str, values: Sequence[str]) -> str | None:
-    """Return one of some words, or None."""
-    value = query.get(name)
-    if value is not None and value not in values:
-        raise ApiError(400, f"{name} must be one of {', '.join(values)}, got {value[:60]!r}")
-    return value
-
-
 def allow_only(fields: Fields, *names: str) -> None:
-    """Refuse a member with any other name."""
+    """Raise ApiError 400 if an object has a member with a name that is not in ``names``."""
     for name in fields.unknown(names):
         raise ApiError(400, f"field {_shown(dotted((*fields.path, name)))} is unknown; there are {', '.join(names)}")
 
 
 def refuse(fields: Fields, reasons: Mapping[str, str]) -> None:
-    """Refuse members that ask for something this manager cannot do; absent and empty values pass."""
+    """Raise ApiError 400 for a member that asks for something this manager cannot do. Empty and false values pass."""
     for name, reason in reasons.items():
         if fields.value(name) not in (None, False, [], {}, ""):
             where = dotted((*fields.path, name))

@@ -1,4 +1,4 @@
-"""Sandboxes as the SDK reads them. Keys that any SDK release requires are always there."""
+"""The JSON of sandboxes in the API's answers. Keys that any SDK release requires are always there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .formats import Ranges, Timestamp, timestamp
 from .reading import Spec
 
 ENVD_VERSION = "0.6.13"
-"""The last public envd, which enables every feature of e2b 2.8.0 ... 2.63.0."""
+"""The last public version of envd. With this answer, e2b 2.8.0 ... 2.63.0 use every feature."""
 
 NO_END = "0001-01-01T00:00:00Z"
 """The end time of a sandbox that has none, as OpenKruise's manager writes it."""
@@ -21,7 +21,7 @@ _CLIENT_ID = "6532622b"
 
 
 class SandboxReply(TypedDict):
-    """The answer to create and connect."""
+    """A sandbox in the answer to create, connect, resume or fork."""
 
     templateID: Annotated[str, Spec(description="the name of the template, or the ID of the snapshot")]
     sandboxID: str
@@ -39,7 +39,7 @@ class SandboxReply(TypedDict):
 
 
 class TrafficTokenReply(TypedDict):
-    """A traffic access token and its end."""
+    """A traffic access token and its expiry."""
 
     trafficAccessToken: str
     trafficAccessTokenExpiration: Timestamp
@@ -80,7 +80,7 @@ class _NetworkRulesReply(TypedDict):
 
 
 class SandboxDetailReply(ListedSandboxReply):
-    """The answer to get."""
+    """The answer to ``GET /sandboxes/{sandbox_id}``."""
 
     envdAccessToken: str | None
     domain: str | None
@@ -96,12 +96,12 @@ class SandboxDetailReply(ListedSandboxReply):
 
 
 def shown_state(sandbox: Sandbox) -> Literal["running", "paused"]:
-    """Return ``running`` or ``paused``; the SDK knows no other state."""
+    """Return the state of a sandbox as clients see it. The SDK knows only these two states."""
     return "paused" if sandbox.state.shown_as_paused else "running"
 
 
 def sandbox_reply(sandbox: Sandbox, domain: str | None) -> SandboxReply:
-    """Return the answer to connect."""
+    """Return the answer to connect and resume."""
     return {
         "templateID": sandbox.template.name,
         "sandboxID": sandbox.id,
@@ -115,7 +115,7 @@ def sandbox_reply(sandbox: Sandbox, domain: str | None) -> SandboxReply:
 
 
 def created_reply(sandbox: Sandbox, domain: str | None, sandboxes: SandboxService) -> SandboxReply:
-    """Return the answer to create: for a protected sandbox, the answer has a new traffic access token."""
+    """Return the answer to create and fork. For a protected sandbox, the answer has a new traffic access token."""
     reply = sandbox_reply(sandbox, domain)
     if sandbox.protected:
         token = token_reply(sandboxes.traffic_tokens.issue(sandbox.id, sandbox.uid))
@@ -125,7 +125,7 @@ def created_reply(sandbox: Sandbox, domain: str | None, sandboxes: SandboxServic
 
 
 def token_reply(token: TrafficToken) -> TrafficTokenReply:
-    """Return the value and the end of a traffic access token."""
+    """Return the value and the expiry of a traffic access token as JSON."""
     return {
         "trafficAccessToken": token.value,
         "trafficAccessTokenExpiration": token.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -133,7 +133,7 @@ def token_reply(token: TrafficToken) -> TrafficTokenReply:
 
 
 def sandbox_listed(sandbox: Sandbox) -> ListedSandboxReply:
-    """Return an entry of a list."""
+    """Return a sandbox's entry in a list of sandboxes."""
     return {
         "templateID": sandbox.template.name,
         "sandboxID": sandbox.id,
@@ -152,7 +152,7 @@ def sandbox_listed(sandbox: Sandbox) -> ListedSandboxReply:
 
 
 def sandbox_detail(sandbox: Sandbox, domain: str | None) -> SandboxDetailReply:
-    """Return the answer to get."""
+    """Return the answer to ``GET /sandboxes/{sandbox_id}``."""
     lifetime = sandbox.lifetime
     detail: SandboxDetailReply = {
         **sandbox_listed(sandbox),  # type: ignore[typeddict-item]  # mypy: the entry may have other keys of those names

@@ -1,7 +1,7 @@
 """Declarations of routes: path, credentials, request and answers of each handler.
 
-Everything about a route stands at its handler. The application, the check of credentials (``auth.py``) and the OpenAPI
-document (``openapi.py``) all read these declarations.
+Each declaration stands at its handler. The application, the check of credentials (``auth.py``) and the OpenAPI document
+(``openapi.py``) all read these declarations.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Access(enum.Enum):
 
 
 class Topic(enum.Enum):
-    """The groups of routes in descriptions of the API, in their order."""
+    """The groups of routes in the OpenAPI document and in the reference, in the order in which they appear there."""
 
     SANDBOXES = "Sandboxes"
     OBSERVATION = "Metrics and logs of sandboxes"
@@ -52,11 +52,11 @@ class Operation:
 
     Args:
         answers: the type of the answer for each status of success: a ``TypedDict``, a list, None for no body, or a
-            dict from media types to types if the answer is not JSON.
-        refusals: the statuses of errors, beside those of missing credentials and of a body that cannot be read, each
-            with its meaning at this route; an empty text stands for the meaning that the status has everywhere.
-        note: what a caller has to know beside the summary.
-        reads: the declarations of ``query``, ``headers`` and ``body``, as the handler's signature names them.
+            dict from media types to types if the answer is not always JSON.
+        refusals: the statuses of errors, each with its meaning at this route; an empty text stands for the general
+            meaning (``MEANINGS`` in ``openapi.py``). 401, 408 and 413 are not here: the document adds them.
+        note: further facts for callers, beside the summary.
+        reads: the types of the handler's parameters ``query``, ``headers``, ``body`` and ``fields``, by these names.
     """
 
     method: str
@@ -83,14 +83,16 @@ def operation(
 ) -> Callable[[_H], _H]:
     """Declare a method of a :class:`Resource` as the handler of a route.
 
-    The signature of a handler says the rest. ``query``, ``headers`` and ``body`` are declarations (``reading.py``), and
-    ``fields`` is the body as it came. The return type is the type of the JSON answer, or None for an answer 204.
+    The handler's signature completes the declaration. The types of its parameters ``query``, ``headers`` and ``body``
+    declare the request (``reading.py``); beside ``body``, a parameter ``fields`` gets the body as it came. The return
+    type declares the JSON of the answer; None declares an answer 204.
 
     Args:
         route: method and path, such as ``GET /volumes``.
-        meanings: what some of the refusals mean at this route.
+        refusals: statuses of errors that have their general meaning at this route.
+        meanings: statuses of errors that have a meaning of their own at this route.
         status: the status of an answer with JSON.
-        answers: the answers of a handler that returns a :class:`Response`.
+        answers: the types of the answers by status, for a handler that returns a :class:`Response`.
         also: a second path with the same handler.
     """
     method, path = route.split(" ")
@@ -116,7 +118,7 @@ class ApiRoute(Route):
         path: str,
         declaration: Operation,
         endpoint: Callable[[Request], Awaitable[Response]],
-        topic: Topic | None = None,
+        topic: Topic,
     ) -> None:
         super().__init__(path, endpoint, methods=[declaration.method])
         self.operation = declaration
@@ -124,9 +126,9 @@ class ApiRoute(Route):
 
 
 class Resource:
-    """The handlers of one kind of thing."""
+    """The handlers for one kind of thing, such as volumes. The methods with a declaration become routes."""
 
-    topic: ClassVar[Topic | None] = None
+    topic: ClassVar[Topic]
 
     def routes(self) -> list[ApiRoute]:
         declared = [member for member in vars(type(self)).values() if hasattr(member, "operation")]

@@ -1,4 +1,4 @@
-"""Secrets over REST (e2b 2.43.0 and later): set, replaced, listed and destroyed; no answer has a value."""
+"""The routes that create, list, replace and delete secrets (e2b 2.43.0 and later). No answer has a secret's value."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class _SecretReply(TypedDict):
 
 
 class SecretRoutes(Resource):
-    """The routes of secrets, over the secrets of one manager."""
+    """The routes of secrets."""
 
     topic = Topic.SECRETS
 

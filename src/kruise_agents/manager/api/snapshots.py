@@ -1,4 +1,4 @@
-"""Snapshots and forks over REST."""
+"""The routes of snapshots and forks."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _check_count(name: str, count: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _SnapshotHeaders:
-    """The headers of a new snapshot. The last two have no effect, because every answer waits for the snapshot."""
+    """The headers of a new snapshot. ``persistent_contents`` and ``wait_seconds`` are checked and have no effect."""
 
     ttl: Annotated[
         float | None,
@@ -127,7 +127,7 @@ class _FailedForkReply(TypedDict):
 
 
 class SnapshotRoutes(Resource):
-    """The routes of snapshots, over the snapshots, sandboxes and templates of one manager."""
+    """The routes of snapshots and forks."""
 
     topic = Topic.SNAPSHOTS
 
@@ -164,7 +164,7 @@ class SnapshotRoutes(Resource):
             with _copy_errors():
                 forks = await self._snapshots.fork(sandbox, body.count, body.timeout, quota)
         except RefusedError:
-            if sandbox.state.shown_as_paused:  # a pause came first
+            if sandbox.state.shown_as_paused:  # it was paused before its turn to be forked came
                 raise _is_paused(sandbox) from None
             raise
         return [self._entry(fork, request.state.domain) for fork in forks]
@@ -225,7 +225,7 @@ def _is_paused(sandbox: Sandbox) -> ApiError:
 
 @contextlib.contextmanager
 def _copy_errors() -> Iterator[None]:
-    # A failed copy is no crash: nothing is left of the copy, and the client is told why.
+    # A failed copy leaves nothing behind, and the client is told the reason.
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Templates over REST: built in, from files, and snapshots, which are templates of their owner. Read only."""
+"""The routes that show templates: built-in ones, ones from files, and snapshots as templates of their owners."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class _TemplateBuild:
 
 
 class TemplateRoutes(Resource):
-    """The routes of templates, over the templates and snapshots of one manager."""
+    """The routes that show templates."""
 
     topic = Topic.TEMPLATES
 
@@ -97,7 +97,7 @@ class TemplateRoutes(Resource):
         "GET /v2/templates", "List templates, by name, in pages", (400,), answers={200: list[_ListedTemplateReply]}
     )
     async def pages(self, request: Request, query: Page) -> Response:
-        # The token of the next page is the last name of the page before.
+        # The token of a page is the last name on the page before.
         found = [template for template in self._templates.all() if template.name > query.next_token]
         shown = found[: query.limit]
         headers = {"X-Next-Token": shown[-1].name} if len(found) > len(shown) else {}
@@ -105,7 +105,7 @@ class TemplateRoutes(Resource):
 
     @operation("GET /templates/aliases/{alias:path}", "Say whether a template or snapshot of that name exists", (404,))
     async def alias(self, request: Request) -> _TemplateAliasReply:
-        # Template.exists of e2b 2.10.0 and later.
+        # Template.exists calls this route in e2b 2.10.0 and later.
         newest = self._builds(request, request.path_params["alias"])[0]
         return _TemplateAliasReply(templateID=newest.template.name, public=newest.public)
 
@@ -141,7 +141,10 @@ class TemplateRoutes(Resource):
         }
 
     def _builds(self, request: Request, reference: str) -> Sequence[_TemplateBuild]:
-        """Return the build of a template, or the caller's snapshots of that name, newest first; raise ApiError 404."""
+        """Return the build of a template, or one build for each snapshot that ``reference`` names, newest first.
+
+        An unknown ``reference`` raises ApiError 404.
+        """
         template = self._templates.find(reference)
         if template is not None:
             return [_TemplateBuild(template, (template.name,), DEFAULT_TAG, self._templates.created_at)]

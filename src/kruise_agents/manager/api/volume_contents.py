@@ -1,4 +1,4 @@
-"""The contents of volumes over REST, opened by a volume's own token."""
+"""The routes of the contents of volumes. A request carries the token of the volume instead of an API key."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class _VolumeEntryReply(TypedDict):
 
 
 class VolumeContentRoutes(Resource):
-    """The routes of contents, over the volumes of one manager. Every handler is called with the tree of the volume."""
+    """The routes of the contents of volumes. Every handler gets the file tree of the volume as ``tree``."""
 
     topic = Topic.VOLUME_CONTENTS
 
@@ -186,7 +186,7 @@ class VolumeContentRoutes(Resource):
             try:
                 size = await _save(request, draft, take)
             except ClientDisconnect:
-                return Response(status_code=CLIENT_LEFT)  # to nobody
+                return Response(status_code=CLIENT_LEFT)  # for the log; the client gets no answer
             async with self._volumes.room(volume, size):
                 entry = await asyncio.to_thread(
                     tree.place, draft, query.path, query.attributes, parents=query.force == "true"

@@ -1,4 +1,4 @@
-"""Volumes over REST, and the volumes that a create call names."""
+"""The routes of volumes, and the readers of the volumes that a create call mounts."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _SYSTEM_FOLDERS = (
     "/usr",
     "/home/user/.local",
 )
-"""Folders that a volume can neither replace nor be in."""
+"""Folders at which, and below which, no volume can be mounted."""
 _NEEDED_FOLDERS = ("/", "/code", "/home", "/home/user", "/opt", "/root", "/srv", "/tmp", "/var")  # noqa: S108 - of sandboxes
-"""Folders that a volume can be in and cannot replace."""
+"""Folders at which no volume can be mounted. A volume can be mounted below them."""
 
 
 def _check_name(name: str, text: str) -> None:
@@ -61,7 +61,7 @@ class _NewVolumeRequest:
 
 @dataclass(frozen=True, slots=True)
 class NewVolumeMountRequest:
-    """A volume that a create call names, and its place in the sandbox."""
+    """A volume that a create call mounts, and its path in the sandbox."""
 
     name: Annotated[str, Spec(description="of a volume of the same API key")]
     path: Annotated[str, Spec(description="absolute, in the sandbox")]
@@ -77,7 +77,7 @@ class _VolumeReply(_ListedVolumeReply):
 
 
 class VolumeRoutes(Resource):
-    """The routes that list, make, show and delete a manager's volumes."""
+    """The routes that list, create, show and delete volumes."""
 
     topic = Topic.VOLUMES
 
@@ -121,12 +121,12 @@ class VolumeRoutes(Resource):
         return row
 
     def _shown(self, row: VolumeRow) -> _VolumeReply:
-        # No domain: the contents are where the client found the manager.
+        # No domain: the SDK then looks for the contents where it found this manager.
         return {"volumeID": row.id, "name": row.name, "token": self._volumes.token(row)}
 
 
 def read_volume_mounts(fields: Fields, name: str) -> list[NewVolumeMountRequest]:
-    """Return the volumes that the body of a create names; raise ApiError 400, which names a wrong field."""
+    """Return the volumes in the body of a create call. A wrong entry raises ApiError 400, which names the field."""
     mounts: list[NewVolumeMountRequest] = []
     for number, entry in enumerate(fields.objects(name)):
         where = f"{name}[{number}]"
@@ -147,7 +147,7 @@ def read_volume_mounts(fields: Fields, name: str) -> list[NewVolumeMountRequest]
 
 
 def volume_mounts(requested: Sequence[NewVolumeMountRequest], volumes: Volumes, owner: str) -> tuple[VolumeMount, ...]:
-    """Return the mounts of a new sandbox; raise ApiError 404 for a volume that the caller does not have."""
+    """Return the mounts of a new sandbox. A volume that ``owner`` does not have raises ApiError 404."""
     mounts: list[VolumeMount] = []
     for number, mount in enumerate(requested):
         row = volumes.find(owner, name=mount.name)

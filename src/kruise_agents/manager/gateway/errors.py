@@ -1,8 +1,9 @@
 """Error responses of the data plane, for requests that do not reach a sandbox's port.
 
-The bodies are E2B's, because the SDK looks for the words ``was not found`` and ``port is not open`` in them (e2b 2.53.1
-and later). The status is 502, because only 502 makes ``is_running()`` return False. Requests that map to nothing get
-the texts of OpenKruise's manager. JSON bodies also have ``request_id``, as the bodies of the API's errors have.
+A missing sandbox and a closed port get E2B's answers: the SDK looks for the words ``was not found`` and ``port is not
+open`` in the body (e2b 2.53.1 and later), and only the status 502 makes ``is_running()`` return False. Requests that
+name no sandbox, and invalid ports, get the texts of OpenKruise's manager. JSON bodies also have ``request_id``, as the
+bodies of the API's errors have.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def port_not_open(sandbox_id: str, port: int) -> Response:
 
 
 def bad_answer(sandbox_id: str, port: int, cause: str) -> Response:
-    """Return the answer for a program on the port that does not speak HTTP/1.1."""
+    """Return the answer for a program on the port that does not answer as an HTTP/1.1 server should."""
     message = f"The program on that port did not answer as an HTTP server: {cause}"
     return _json(502, sandboxId=sandbox_id, message=message, port=port)
 
@@ -36,7 +37,7 @@ def traffic_token_missing(sandbox_id: str, header: str) -> Response:
 
 
 def traffic_token_invalid(sandbox_id: str, header: str) -> Response:
-    """Return the answer for a request with a token that is not the sandbox's."""
+    """Return the answer for a request with a wrong token, or with several tokens."""
     message = f"Sandbox is secured with traffic access token. Provided token in header '{header}' is invalid"
     return _json(403, sandboxId=sandbox_id, message=message)
 
@@ -48,7 +49,7 @@ def reserved_route(path: str) -> Response:
 
 
 def invalid_port(port: int) -> Response:
-    """Return the answer for a port that cannot exist."""
+    """Return the answer for a port outside 1 ... 65535."""
     return PlainTextResponse(f"API Error: invalid sandbox port: {port}", status_code=400)
 
 

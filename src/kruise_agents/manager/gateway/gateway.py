@@ -1,8 +1,9 @@
-"""The gateway: looks up the sandbox of a request, checks the request's token, and forwards it to the sandbox's port.
+"""The gateway, which finds a request's sandbox, checks the request's token, and forwards the request.
 
-A protected sandbox, as OpenKruise has it, takes JWTs on every port, and refuses in plain text with the words of
-OpenKruise's gateway. A sandbox without public traffic, as E2B has it, takes one token on every port but envd's, which
-has a token of its own, and refuses in JSON. No SDK release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
+Requests to a protected sandbox, a feature of OpenKruise, need a JWT on every port. Their refusals are the plain text of
+OpenKruise's gateway. Requests to a sandbox without public traffic, a feature of E2B, need the sandbox's one token on
+every port but envd's, which has a token of its own. Their refusals are JSON. No SDK release looks for words in a 403
+(e2b 2.8.0 ... 2.63.0).
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ ResumeForTraffic = Callable[[Sandbox], Awaitable[bool]]
 
 
 class Gateway:
-    """An ASGI endpoint for requests whose target is a sandbox.
+    """The server of requests whose target is a sandbox.
 
     ``lookup`` finds a running or paused sandbox in memory. ``resume_for_traffic`` resumes a paused sandbox that has
-    ``autoResume``, and returns whether it runs now. ``tokens`` issues the traffic access tokens of protected sandboxes.
+    ``autoResume``, and returns whether the sandbox runs now. ``tokens`` checks the tokens of protected sandboxes.
     """
 
     def __init__(self, lookup: Lookup, resume_for_traffic: ResumeForTraffic, tokens: TrafficTokens) -> None:
@@ -43,7 +44,7 @@ class Gateway:
         self._tokens = tokens
 
     async def serve(self, target: SandboxTarget, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward one request to its end, which for a WebSocket is the end of the connection."""
+        """Forward or refuse one request. Return at the end of the answer or, for a WebSocket, of the connection."""
         tokens, scope = _take_tokens(scope)
         refused = await self._forward(target, tokens, scope, receive, send)
         if refused is not None:
@@ -76,7 +77,7 @@ class Gateway:
 
 
 def _take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:
-    """Return the tokens of a request, and the request without them, because no sandbox may see a token."""
+    """Return the traffic tokens of a request, and the request without the tokens, which no sandbox may see."""
     tokens = [value for name, value in scope["headers"] if name == _TOKEN_HEADER]
     if not tokens:
         return tokens, scope
@@ -96,7 +97,7 @@ def _refusal(sandbox: Sandbox, port: int, tokens: list[bytes], issuer: TrafficTo
 
 
 def _refusal_of_protected(sandbox: Sandbox, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:
-    if len(tokens) != 1:  # nobody can say which of two counts
+    if len(tokens) != 1:  # of several tokens, none counts
         return _forbidden("invalid or missing traffic access token")
     try:
         issuer.check(tokens[0].decode("latin-1"), sandbox.id, sandbox.uid)
@@ -112,7 +113,7 @@ def _forbidden(why: str) -> Response:
 
 
 def _prefix(target: SandboxTarget, scope: Scope) -> bytes:
-    """Return the prefix that path routing took off the path; headers that name a path must get this prefix back."""
+    """Return the prefix that path routing took off the path. Paths in the answer's headers must get the prefix back."""
     if not is_private_path(scope["raw_path"].decode("latin-1")):
         return b""
     return sandbox_prefix(target.sandbox_id, target.port).encode("latin-1")

@@ -1,4 +1,4 @@
-"""The headers that go on to the next hop, with paths corrected for path routing. Pure functions."""
+"""The headers that the gateway forwards, with paths corrected for path routing. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-# RFC 9110 forbids naming these in Connection. Dropping them would change the body's framing or the recipient.
+# RFC 9110 forbids naming these headers in Connection. They are forwarded even then, because without them the next hop
+# would see another body, another recipient or another sender.
 _NEVER_OF_ONE_CONNECTION = frozenset({b"content-length", b"host", b"set-cookie", b"cookie", b"authorization"})
 _UPGRADE = [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -28,7 +29,7 @@ _COOKIE_PATH = re.compile(rb"(;\s*path\s*=\s*\"?)([^;\"]*)", re.IGNORECASE)
 
 
 def forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Return ``headers`` without those that belong to one connection only (RFC 9110, section 7.6.1)."""
+    """Return ``headers`` without the headers of a single connection (RFC 9110, section 7.6.1)."""
     pairs = list(headers)
     named = {token.strip().lower() for name, value in pairs if name == b"connection" for token in value.split(b",")}
     dropped = _HOP_BY_HOP | (named - _NEVER_OF_ONE_CONNECTION)
@@ -41,36 +42,31 @@ def handshake_forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def accepts_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Return whether a ``101 Switching Protocols`` switches to a WebSocket, as was asked for."""
+    """Return whether a ``101 Switching Protocols`` with these headers switches to a WebSocket."""
     return [value.strip().lower() for name, value in headers if name.lower() == b"upgrade"] == [b"websocket"]
 
 
 def unsendable(headers: Headers) -> str | None:
-    """Return the name of the first header whose value has a control character, which no server may send."""
+    """Return the name of the first header with a control character in its value, which no server may send."""
     return next((name.decode("latin-1") for name, value in headers if _CONTROL.search(value)), None)
 
 
 def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> Headers:
-    """Return the headers of a response whose body is framed anew, names in lower case.
+    """Return the headers of a response for the client, with names in lower case.
 
-    A length beside ``Transfer-Encoding: chunked``, or in a 204 or 304, is left out: it does not describe the body.
+    ``Content-Length`` is left out beside ``Transfer-Encoding`` and in a 204 or 304, where it does not describe the
+    body.
     """
     lowered = [(name.lower(), value) for name, value in headers]
     unframed = status in (204, 304) or any(name == b"transfer-encoding" for name, _ in lowered)
     return [pair for pair in forwarded(lowered) if not (unframed and pair[0] == b"content-length")]
 
 
-def request_framing(headers: Headers) -> bytes | None:
-    """Return the ``content-length`` of a request, or None for a chunked body or no body."""
-    lengths = {value for name, value in headers if name == b"content-length"}
-    return next(iter(lengths), None)
-
-
 def below_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
-    """Return response headers of an application that does not know the path prefix below which clients see it.
+    """Return response headers with ``prefix``, such as ``/kruise/abc/3000``, added to the application's paths.
 
     A root-relative ``Location``, a ``Location`` on the application's own host (``authority``), and the ``Path`` of a
-    cookie get the prefix. Everything else stays. The names of ``headers`` are in lower case.
+    cookie get the prefix, unless they have it already. The names of ``headers`` are in lower case.
     """
     return [(name, _rewritten(name, value, prefix, authority)) for name, value in headers]
 
@@ -96,5 +92,5 @@ def _below(path: bytes, prefix: bytes) -> bytes:
     if not path.startswith(b"/") or path.startswith(b"//"):
         return path
     if path == prefix or path.startswith(prefix + b"/"):
-        return path  # this application knows the prefix
+        return path  # the application knows the prefix
     return prefix + path

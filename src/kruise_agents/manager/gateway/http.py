@@ -1,4 +1,4 @@
-"""The forwarding of one request and its response as streams; a disconnect of either side reaches the other."""
+"""The forwarding of one request and its response as streams. A disconnect on one side is passed on to the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from .headers import (
     below_prefix,
     forwarded,
     handshake_forwarded,
-    request_framing,
     response_forwarded,
     unsendable,
 )
@@ -35,17 +34,17 @@ async def forward(
     receive: Receive,
     send: Send,
 ) -> str | None:
-    """Send a request to the other end of ``connection`` and its response back, both as streams, and close the socket.
+    """Send a request to the other end of ``connection`` and the response to the client, and close the connection.
 
-    When the client goes away, the connection is cut, which tells the sandbox. When the sandbox goes away after the
-    response has begun, this raises :class:`ResponseCutError`. A WebSocket handshake that the application accepts
+    When the client goes away, the connection is cut, so that the application notices. When the sandbox goes away after
+    the response has begun, this raises :class:`ResponseCutError`. A WebSocket handshake that the application accepts
     becomes a tunnel.
 
     Args:
-        prefix: The part of the path that path routing took off.
+        prefix: The part of the path that path routing took off, such as ``/kruise/abc/3000``; may be empty.
 
     Returns:
-        The reason for a missing response if the client still waits for one, else None.
+        None, or the reason why there is no response, if the client still waits for a response.
     """
     exchange = await Exchange.on(connection)
     upload: asyncio.Task[bool] | None = None
@@ -87,7 +86,7 @@ def _request_headers(scope: Scope) -> Headers:
     if _is_handshake(scope):
         return handshake_forwarded(scope["headers"])
     headers = forwarded(scope["headers"])
-    if request_framing(headers) is None and any(name == b"transfer-encoding" for name, _ in scope["headers"]):
+    if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
         headers.append((b"transfer-encoding", b"chunked"))
     return headers
 
@@ -128,7 +127,7 @@ async def _tunnel(exchange: Exchange, answer: Headers, scope: Scope) -> None:
 
 
 async def _upload(exchange: Exchange, receive: Receive) -> bool:
-    """Pass the request's body on, wait until the client leaves, and cut the stream. Return True, unless cancelled."""
+    """Forward the request's body, wait until the client leaves, cut the stream, and return True."""
     try:
         return await _pass_body(exchange, receive)
     except Exception:
@@ -151,5 +150,5 @@ async def _pass_body(exchange: Exchange, receive: Receive) -> bool:
             if not message.get("more_body"):
                 await exchange.send_end()
         except (OSError, h11.LocalProtocolError):
-            # The sandbox answered without reading on, or went away. Its response, or the lack of one, tells which.
+            # The application answered without reading the rest, or went away. The response shows which.
             accepting = False

@@ -1,7 +1,7 @@
 """A tunnel of bytes in both directions, after ``101 Switching Protocols``.
 
-The tunnel does not read frames: limits, compression, pings and close codes are up to the two ends. What one end sends
-costs the manager no memory while the other end does not read.
+The tunnel does not read frames: limits, compression, pings and close codes are up to the two ends. The manager stops
+reading from one end while the other end does not read, so its buffers stay small.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 TAKE_OVER = "kruise_agents.take_over"
-"""The key in a handshake's ``extensions`` of a function that returns the client's :class:`Stream`."""
+"""A key in the ``extensions`` of a handshake. The value is a function that returns the client's :class:`Stream`."""
 
 STALL_SECONDS = 3600.0
 _CHUNK = 256 * 1024
@@ -28,7 +28,7 @@ class Stream:
 
     @classmethod
     def on(cls, transport: asyncio.Transport, received: bytes) -> Self:
-        """Take a transport over from its protocol, which had read ``received`` and not used it."""
+        """Take a transport over from its protocol, which has read the bytes ``received`` and not used them."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_CHUNK)
         protocol = asyncio.StreamReaderProtocol(reader)
@@ -42,10 +42,10 @@ class Stream:
 async def join(
     client: Stream, application: Stream, *, stall: float = STALL_SECONDS, after_eof: float = AFTER_EOF_SECONDS
 ) -> None:
-    """Pass bytes both ways until both directions have ended, then cut both ends.
+    """Pass bytes in both directions until both directions have ended, then close both ends.
 
-    An end that reads nothing for ``stall`` seconds counts as gone. The second direction may go on for ``after_eof``
-    seconds after the first has ended.
+    An end that leaves bytes unread for ``stall`` seconds counts as gone. After the first direction has ended, the
+    second direction may go on for ``after_eof`` seconds.
     """
     ends = (client, application)
     directions = [
@@ -71,7 +71,7 @@ async def join(
 
 
 async def _copy(source: Stream, sink: Stream, stall: float) -> None:
-    # An end that goes away or stalls for too long ends the tunnel like any other.
+    # An end that goes away or stalls for too long ends this direction, as the end of its bytes does.
     with contextlib.suppress(OSError, TimeoutError):
         while data := await source.reader.read(_CHUNK):
             sink.writer.write(data)

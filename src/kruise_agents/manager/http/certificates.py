@@ -1,4 +1,4 @@
-"""A local certificate authority for ``--tls`` without a certificate."""
+"""A local certificate authority, for a manager with ``--tls`` and without ``--cert``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class LocalCertificate:
 
 
 def make_certificate(folder: Path, hosts: Sequence[str]) -> LocalCertificate:
-    """Make a certificate authority and a certificate for ``hosts``, ``*.<host>`` and the loopback names.
+    """Make a certificate authority, and a certificate for ``hosts``, ``*.<host>`` and the loopback names.
 
-    The authority's key is not kept, so that nobody can sign more certificates with it.
+    An IP address has no ``*.<host>``. The authority's key is not kept, so that nobody can sign more certificates.
     """
     import trustme  # slow to import, and only needed here
 

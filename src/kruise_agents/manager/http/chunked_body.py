@@ -1,7 +1,7 @@
 """The end of a chunked request body (RFC 9112, section 7.1).
 
-httptools reads the chunks but does not tell where a body ends, so bytes behind the body would become the next request
-without passing the strict reader of heads.
+httptools reads the chunks but does not tell where a body ends. Without this module, bytes after a body would become the
+next request without passing the strict reader of heads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[^\r\n]*)?\r\n")
 
 
 class ChunkedBody:
-    """Finds the end of a well-formed body. A malformed body has none: httptools refuses it."""
+    """A search that finds the end of well-formed bodies only. httptools decides what becomes of a malformed body."""
 
     def __init__(self) -> None:
         self._line = bytearray()
@@ -21,7 +21,7 @@ class ChunkedBody:
         self._malformed = False
 
     def end_in(self, data: bytes) -> int | None:
-        """Return how many bytes of the next piece belong to the body, or None if the body goes on behind them."""
+        """Return how many bytes of ``data`` belong to the body, or None if no end of the body is in ``data``."""
         at = 0
         while at < len(data) and not self._malformed:
             if self._to_skip:

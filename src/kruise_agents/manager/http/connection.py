@@ -1,8 +1,7 @@
 """A client's HTTP/1.1 connection: uvicorn's protocol with a strict reader of heads and with timeouts.
 
-:mod:`.request_head` reads each head, and httptools is fed what was understood: never a head that came with the body of
-the request before. One request is served at a time. What a client sends before it has the answer stays in a buffer, up
-to a limit.
+:mod:`.request_head` reads each head, and httptools gets only what was understood. One request is served at a time. What
+a client sends after its request and before the end of the answer waits in a buffer of limited size.
 """
 
 from __future__ import annotations
@@ -33,10 +32,11 @@ class _Expected(Enum):
 
 
 class GuardedHttpProtocol(HttpToolsProtocol):
-    """A client's connection with limits on time and silence.
+    """A client's connection with limits on time.
 
     ``head_seconds`` limits the time for a head, the silence of a new connection, and the time for the rest of a body
-    after the answer. ``stall_seconds`` limits how long a client may read nothing of an answer.
+    after the answer. ``stall_seconds`` limits the time for which the send buffer is full because the client does not
+    read.
     """
 
     head_seconds = 60.0
@@ -107,7 +107,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         RequestRecord.begin(self.scope)
         if not self.parser.should_keep_alive():
             self._close_after_answer()
-        # The target as it was sent; the parser of URLs leaves out a lone question mark.
+        # The target from the head, because the parser of URLs leaves out a lone question mark.
         path, mark, query = self._head.target.partition(b"?")
         self.scope["raw_path"], self.scope["query_string"] = path + mark * (not query), query
         self._expected = _Expected.BODY
@@ -149,7 +149,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         return False  # handshakes are requests like others, until the gateway takes the connection over
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing; uvicorn would log for every handshake that a library is missing."""
+        """Log nothing. uvicorn would log at every handshake that a library is missing."""
 
     # The request itself
 
@@ -186,7 +186,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         super().data_received(head.written())
         self._feeding_head = False
         if self._expected is _Expected.HEAD and not self._ignoring:
-            self._refuse(400, _MALFORMED)  # httptools has not taken the head
+            self._refuse(400, _MALFORMED)  # httptools has not accepted the head
         elif rest and not self._ignoring:
             self.data_received(rest)
 
@@ -203,7 +203,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._unread > MAX_HEAD_BYTES:
             self._refuse(431, "what stands between or after the chunks of the request's body is too large")
         elif end == len(body) and self._expected is _Expected.BODY and not self._body_left:
-            self._refuse(400, _MALFORMED)  # httptools sees no end here
+            self._refuse(400, _MALFORMED)  # httptools sees no end of the body here
         elif rest:
             self.data_received(rest)
 
@@ -219,7 +219,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self.data_received(early)
 
     def _answer_and_close(self) -> None:
-        """Make this answer the last one, because what came behind the request is lost (RFC 9112, section 9.3.2)."""
+        """Make the current answer the last one, and drop what came after the request (RFC 9112, section 9.3.2)."""
         self._ignoring = True
         self._buffer.clear()
         self._close_after_answer()
@@ -227,12 +227,12 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _close_after_answer(self) -> None:
-        # Releases of uvicorn before 0.54 overlook a "close" among other words, and do not announce the end.
+        # uvicorn before 0.54 overlooks a "close" among other words, and does not tell the client that it will close.
         self.cycle.keep_alive = False
         self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def _take_over(self) -> Stream:
-        """Give the connection to the handler of the current request; this protocol no longer acts on it.
+        """Give the connection to the handler of the current request. This protocol no longer acts on the connection.
 
         Raises ConnectionResetError if the client has left, or sent more before the answer than the buffer holds.
         """
@@ -270,7 +270,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Close, but first let a client that still sends read the answer; a reset would discard the answer."""
+        """Close, but first give a client that still sends the time to read the answer, which a reset would discard.
+
+        TLS cannot end one direction, so a connection with TLS is closed at once.
+        """
         if not self.transport.can_write_eof():
             self.transport.close()
             return
@@ -292,9 +295,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
 
 def everyday_events(record: logging.LogRecord) -> bool:
-    """Keep two everyday events, which uvicorn logs as an error and a warning, out of the log.
+    """Return False for two everyday events, which uvicorn would log as an error and a warning.
 
-    The events are a sandbox that went away in the middle of a response, and a request that was refused.
+    The events are a sandbox that went away in the middle of a response, and a request that httptools refused.
     """
     cut = record.exc_info is not None and isinstance(record.exc_info[1], ResponseCutError)
     return not cut and record.msg != "Invalid HTTP request received."

@@ -1,4 +1,4 @@
-"""The entrance of the manager: parses each request once and passes it to the API or to a sandbox."""
+"""The application of the manager's port, which passes each request to the API or to the gateway."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ from ..request_log import NO_ROUTE, RequestRecord
 class ManagerApp:
     """The ASGI application of the manager's port: ``api`` is the control plane, ``gateway`` the data plane.
 
-    Replies name ``domain``; without it, the host of the request, less the ``api.`` of a native request. ``page``
-    counts the answers, and serves ``GET /metrics`` where the host names neither the API nor a sandbox.
+    Replies of the API name ``domain``. Without ``domain``, they name the host of the request, without the ``api.`` of a
+    native request. ``page`` counts all answers except those that open a WebSocket, and serves ``GET /metrics`` if the
+    request names neither the API nor a sandbox.
     """
 
-    def __init__(
-        self, api: ASGIApp, gateway: Gateway, domain: str | None = None, *, page: MetricsPage | None = None
-    ) -> None:
+    def __init__(self, api: ASGIApp, gateway: Gateway, domain: str | None, page: MetricsPage) -> None:
         self._page = page
         self._api = api
         self._gateway = gateway
@@ -41,7 +40,7 @@ class ManagerApp:
         record.make_current()
 
         async def answer(message: Message) -> None:
-            if self._page is not None and message["type"] == "http.response.start":
+            if message["type"] == "http.response.start":
                 self._page.metrics.requests[record.door, message["status"]] += 1
             await send(record.answered(message))
 
@@ -51,7 +50,7 @@ class ManagerApp:
         except Exception:
             if not record.status:
                 await PlainTextResponse("Internal Server Error", 500)(scope, receive, answer)
-            raise  # uvicorn logs it, with the id of the record that is still open
+            raise  # uvicorn logs the error, with the request id, because the record is still open
         finally:
             record.write()
 
@@ -65,7 +64,7 @@ class ManagerApp:
             await invalid_port(error.port)(scope, receive, send)
         except AddressError:
             path = scope["path"] if scope["method"] in ("GET", "HEAD") else None
-            if self._page is not None and path == "/metrics":
+            if path == "/metrics":
                 record.route = path
                 await self._page.response()(scope, receive, send)
             elif path == "/health":
@@ -110,7 +109,7 @@ class ManagerApp:
             await self._api(scope, receive, send)
         finally:
             if record.logged:
-                # The application has left its findings in the scope.
+                # The API has put the route, the sandbox and the caller into the scope.
                 record.route = _template(self._api, scope)
                 record.sandbox_id = scope["state"].get("sandbox_id") or scope.get("path_params", {}).get("sandbox_id")
                 caller = scope["state"].get("caller")
@@ -118,7 +117,7 @@ class ManagerApp:
 
 
 def _template(api: ASGIApp, scope: Scope) -> str:
-    """Return the path template of the route that a request was for; requests that were refused have one too."""
+    """Return the path template of the route that a request was for, also if the request was refused."""
     if "route" in scope:  # newer releases of Starlette leave the route here
         return str(scope["route"].path)
     matches = [(route.matches(scope)[0], route.path) for route in getattr(api, "routes", ())]

@@ -12,10 +12,10 @@ _TRIES = 20
 
 
 def bind(host: str | None, port: int) -> list[socket.socket]:
-    """Bind ``port`` on ``host``, or without a host on both loopback addresses; port 0 means any free one.
+    """Bind ``port`` on ``host``. Without a host, bind both loopback addresses, without IPv6 only ``127.0.0.1``.
 
-    ``localhost`` may mean either of the two addresses, and clients differ in which they try first. A failure
-    raises a ConfigurationError, which says why and what to do.
+    ``localhost`` may mean either of the two addresses, and clients differ in which one they try first. Port 0 means any
+    free port. A failure raises a ConfigurationError with the reason.
     """
     if host is not None:
         return [_bind_address(host, port)]
@@ -57,7 +57,7 @@ def _bind_address(host: str, port: int) -> socket.socket:
 
 
 def _notice_dead_peers(listener: socket.socket) -> None:
-    """End connections whose other end has vanished, after about two minutes; every connection inherits this."""
+    """Have the kernel end connections about two minutes after the other end vanished. All connections inherit this."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)

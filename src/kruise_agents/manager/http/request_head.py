@@ -30,7 +30,7 @@ _ONCE = (
 
 
 class HeadRefusedError(Exception):
-    """A head that is not served. ``status`` gives programs the reason, the message people."""
+    """A request head that is refused, with the ``status`` and the message of the answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -41,8 +41,8 @@ class HeadRefusedError(Exception):
 class RequestHead:
     """A request's head as it was understood.
 
-    ``target`` begins with ``/`` and has the query. Header names are in lower case. ``length`` is that of the body in
-    bytes, or None for a chunked body. ``handshake`` is true when the client asks for a WebSocket.
+    ``target`` begins with ``/`` and has the query. Header names are in lower case. ``length`` is the length of the body
+    in bytes, or None for a chunked body. ``handshake`` is true when the client asks for a WebSocket.
     """
 
     method: bytes
@@ -59,18 +59,18 @@ class RequestHead:
 
 
 def check_bytes(data: bytes | bytearray, start: int) -> None:
-    """Check an unfinished head from byte ``start`` on, because the end of a malformed head may never come.
+    """Check the bytes of a head from ``start`` on, also of an unfinished head: a malformed head may never end.
 
-    Control characters, and line ends that are not CR LF, raise HeadRefusedError 400.
+    Control characters other than tabs, and line ends that are not CR LF, raise HeadRefusedError 400.
     """
     if _NEVER_IN_A_HEAD.search(data, max(start - 1, 0)):
         raise HeadRefusedError(400, "this is not a well-formed HTTP/1.1 request")
 
 
 def read_head(data: bytes) -> RequestHead:
-    """Read a complete head, with its empty line. A malformed or ambiguous head raises HeadRefusedError.
+    """Parse a complete head, with its empty line. A malformed, ambiguous or unserved head raises HeadRefusedError.
 
-    An ``Upgrade`` to anything but a WebSocket is left out, as if the client had not offered it (RFC 9110, 7.8).
+    An ``Upgrade`` header that begins no WebSocket is left out, as if the client had not sent it (RFC 9110, 7.8).
     """
     check_bytes(data, 0)
     first, *lines = data[:-4].split(b"\r\n")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .dispatch import ManagerApp
 
 TESTED = ("0.34.0", "0.54.0")
-"""The oldest and the newest release that the tests of the HTTP server were run on."""
+"""The oldest and the newest release of uvicorn that the tests of the HTTP server were run on."""
 
 _PROTOCOL = "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol"
 _CYCLE = "uvicorn.protocols.http.httptools_impl:RequestResponseCycle"
@@ -64,8 +64,8 @@ def front_server(
     protocol: type[GuardedHttpProtocol] | None = None,
     **tls: Any,
 ) -> Server:
-    """Return a server on bound sockets that is not started yet; ``tls`` is for uvicorn."""
-    # Only now, so that check_uvicorn() can run before: the import fails where uvicorn has no such class.
+    """Return a server on bound sockets, not started yet. ``tls`` holds uvicorn's options for https."""
+    # Imported here, so that check_uvicorn() can run before: the import fails if uvicorn lacks the class.
     from .connection import GuardedHttpProtocol, everyday_events
 
     logging.getLogger("uvicorn.error").addFilter(everyday_events)
@@ -76,7 +76,7 @@ def front_server(
 def check_uvicorn() -> None:
     """Raise a ConfigurationError if the HTTP server does not fit the installed uvicorn.
 
-    The message has the place of a missing name, the installed version and the tested ones.
+    The message names the first place that does not fit, the installed version and the tested versions.
     """
     for place, problem in examine_uvicorn():
         if problem:
@@ -88,7 +88,7 @@ def check_uvicorn() -> None:
 
 
 def examine_uvicorn() -> Iterator[tuple[str, str]]:
-    """Return each place in the installed uvicorn and what is wrong there; nothing is wrong if the text is empty."""
+    """Yield each place in uvicorn that the server needs, and the problem there: an empty text if there is none."""
     for (owner, count), names in _METHODS.items():
         for name in names:
             yield _place(owner, name), _problem_of_method(owner, name, count)
@@ -113,7 +113,7 @@ def _problem_of_method(owner: str, name: str, count: int) -> str:
 
 
 def _mentions(owner: str, name: str) -> bool:
-    """Return whether a method of the class uses an attribute of this name; instances get it in ``__init__``."""
+    """Return whether a method of the class uses that attribute. Only instances have the attribute, not the class."""
     functions = [value for value in vars(_class(owner) or object).values() if isinstance(value, FunctionType)]
     return any(name in function.__code__.co_names for function in functions)
 

@@ -1,3 +1,3 @@
-"""The routes of sandboxes, one file a topic: create, operations, network rules, logs and metrics."""
+"""The routes of sandboxes, a file for each topic: create, operations, network rules, logs and metrics."""
 
 from __future__ import annotations

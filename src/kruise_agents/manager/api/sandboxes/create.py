@@ -1,4 +1,4 @@
-"""``POST /sandboxes``: the body of a create call, and the handler."""
+"""The route ``POST /sandboxes``: the body of a create call, and the handler."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .operations import DEFAULT_TIMEOUT
 
 MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
 MAX_VARIABLES_BYTES = 1024 * 1024
-"""The limit for all variables together. Linux allows 2 MiB for arguments and variables, and commands add their own."""
+"""The limit for all variables together. Linux allows 2 MiB for variables and arguments, and commands add to both."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def _check_variables(name: str, variables: Mapping[str, str]) -> None:
 
 
 def _read_enabled(fields: Fields, name: str) -> bool | None:
-    # e2b 2.14 wrote {"policy": "any"}.
+    # e2b 2.14 sends {"policy": "any"}.
     policy = fields.required_text("policy") if fields.has("policy") else None
     if policy is None:
         return fields.flag(name)
@@ -101,7 +101,7 @@ class _NewSandboxRequest:
 
     @staticmethod
     def check(fields: Fields) -> None:
-        """Refuse members that change what a sandbox may do and would be silently ignored."""
+        """Refuse members for features that this manager lacks. A caller would not notice if they were ignored."""
         refuse(fields, {"iam": "there is no identity provider", "mcp": "there is no MCP gateway"})
 
     def __post_init__(self) -> None:
@@ -114,7 +114,8 @@ class _NewSandboxRequest:
                 "filesystem-only snapshot cannot be auto-resumed by traffic and must be resumed explicitly.",
             )
         if not self.network.allow_public_traffic and not self.secure:
-            # Without public traffic every port asks for a token, but envd's port only if it is secure.
+            # Without public traffic, every port but envd's asks for the traffic token. envd asks for its own token only
+            # if the sandbox is secure.
             raise ApiError(
                 400,
                 "You cannot create a sandbox without public access unless you enable secure envd access via 'secure' "
@@ -123,7 +124,7 @@ class _NewSandboxRequest:
 
 
 class CreateRoutes(Resource):
-    """The route of creates, which exists twice: e2b up to 2.50.0 calls v1, later releases call v2."""
+    """The route of create calls. e2b up to 2.50.0 calls ``/sandboxes``, later releases call ``/v2/sandboxes``."""
 
     topic = Topic.SANDBOXES
 
@@ -160,7 +161,7 @@ class CreateRoutes(Resource):
             sandbox = await self._create(body, caller, on_id_assigned)
             request.state.sandbox_id = sandbox.id  # for the log
             if headers.key is None and await request.is_disconnected():
-                # The client left without learning the id, and without a key it cannot ask again.
+                # The client left without the id. Without an idempotency key it cannot ask for the sandbox again.
                 await self._sandboxes.kill(sandbox.id)
             return self._answer(request, sandbox)
 

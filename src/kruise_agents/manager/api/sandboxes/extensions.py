@@ -1,6 +1,7 @@
-"""OpenKruise's metadata keys on a create call: the keys that make sense on one machine, and the keys refused by name.
+"""OpenKruise's metadata keys on a create call, ``e2b.agents.kruise.io/...``.
 
-Source: ``e2b.agents.kruise.io/...`` of OpenKruise's sandbox-manager.
+Keys that make sense on one machine are settings of the sandbox. The other keys are refused, each with its reason.
+Source: OpenKruise's sandbox-manager.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _DEFAULTS = {
     "reserve-failed-sandbox": ("false",),
     "reserve-failed-sandbox-for": ("never", "0", "0s"),
 }
-"""Values of refused keys that ask for the default, and are accepted."""
+"""Values with which a refused key is accepted, because they ask for what happens anyway."""
 _LABEL_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL_PREFIX = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
@@ -61,11 +62,12 @@ class Extensions:
     """The settings in the metadata of a create call.
 
     Args:
-        metadata: what the sandbox keeps and shows: no extension keys, and labels under their own names.
+        metadata: the metadata that the sandbox keeps: without settings, with labels under their own names, and with
+            the sandbox's IP address if the call asks for the address.
         never_ends: the sandbox has no end time.
         paused_seconds: how long the sandbox may stay paused; None: for ever.
-        ready_seconds: how long it may take until the sandbox is ready; None: as long as it takes.
-        create_on_no_stock: a sandbox may be made for the call if none waits in a pool.
+        ready_seconds: how long the start of the sandbox may take; None: there is no limit.
+        create_on_no_stock: a new sandbox may be started for the call if no pool has one ready.
     """
 
     metadata: Mapping[str, str]
@@ -76,7 +78,7 @@ class Extensions:
 
 
 def read_extensions(metadata: Mapping[str, str]) -> Extensions:
-    """Split a create call's metadata into settings and the sandbox's own; raise ApiError 400 for a wrong key."""
+    """Split metadata into settings and the sandbox's own metadata. A wrong key or value raises ApiError 400."""
     own: dict[str, str] = {}
     for key, value in metadata.items():
         if key in _KNOWN:

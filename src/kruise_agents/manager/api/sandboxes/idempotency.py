@@ -1,9 +1,10 @@
-"""Creates with an ``Idempotency-Key``: repeated creates with the same key get the same sandbox.
+"""Creates with an ``Idempotency-Key``: a repeated create with the same key gets the same sandbox.
 
-Proxies between client and manager may answer a create with 429, 502, 503 or 504, and e2b 2.60.0 and later then repeat
-the create. With the header (``idempotency_key=`` from e2b 2.61.0 on; ``patch_e2b`` adds one) the repetition gets the
-same sandbox: the same answer while the first create is at work, and a new answer about that sandbox afterwards, also
-from the next manager on the same state folder.
+e2b 2.60.0 and later repeat a create when a proxy before the manager answers 429, 502, 503 or 504. e2b 2.61.0 and later
+send the header if the program gives ``idempotency_key=``. ``patch_e2b`` adds a missing header from e2b 2.51.0 on.
+
+A repetition that arrives during the first create waits for the same answer. A later repetition gets a new answer about
+the same sandbox, also from the next manager on the same state folder.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ..reading import Spec
 HEADER = "Idempotency-Key"
 KEPT_SECONDS = 600.0
 MOST_KEPT = 10_000
-"""The number of creates that are remembered; the oldest are forgotten first."""
+"""The number of creates that are remembered. The oldest are forgotten first."""
 
 _DELETE_OLD = """
 DELETE FROM creates WHERE until <= ? OR key IN (SELECT key FROM creates ORDER BY until DESC LIMIT -1 OFFSET ?)
@@ -44,7 +45,7 @@ def _check_key(name: str, key: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyHeaders:
-    """The header of creates that may arrive again."""
+    """The header with which a client may repeat a create."""
 
     key: Annotated[
         str | None,
@@ -66,11 +67,13 @@ class _Create:
 
 
 class IdempotentCreates:
-    """The creates that carried a key: in memory while they are at work, and by sandbox in the store afterwards.
+    """The creates that came with an idempotency key.
+
+    Creates that run or have crashed are kept in memory. Creates that have made a sandbox are kept in the database.
 
     Args:
-        store: the database, which gets digests of keys and bodies only.
-        secret: the secret of these digests.
+        store: the database, which gets only digests of keys and bodies.
+        secret: makes these digests.
         clock: returns seconds since the epoch.
         kept: seconds for which a create is remembered.
         most: the number of creates that are remembered.
@@ -99,11 +102,11 @@ class IdempotentCreates:
         create: Callable[[OnIdAssigned], Awaitable[Response]],
         replay: Callable[[str], Response | None],
     ) -> Response:
-        """Return the answer of ``create``, or of the earlier create with the same key.
+        """Return the answer of ``create``, or of the earlier create with the same key. Without a key, always create.
 
-        A create goes on when its client leaves, and a repetition that arrives meanwhile waits for the create. A refused
-        create is forgotten, because nothing was made and the next attempt may succeed. A create that crashed may have
-        left a sandbox, and is never repeated.
+        A create with a key goes on when its client leaves. A create that ends with ApiError or NoSpaceError is
+        forgotten, because no sandbox was made and the next attempt may succeed. A create that crashed may have left a
+        sandbox, and is not repeated as long as it is remembered.
 
         Args:
             owner: the id of the API key; different API keys do not share idempotency keys.
@@ -140,7 +143,7 @@ class IdempotentCreates:
                 error_code="idempotency_outcome_unknown",
                 headers=DO_NOT_RETRY,
             )
-        return _copy(await asyncio.shield(known.outcome))
+        return await asyncio.shield(known.outcome)
 
     def _begin(self, key: bytes, body: bytes, create: Callable[[OnIdAssigned], Awaitable[Response]]) -> _Create:
         until = self._clock() + self._kept
@@ -170,7 +173,7 @@ class IdempotentCreates:
     def _forget_old(self) -> None:
         now = self._clock()
         self._store.write(_DELETE_OLD, (now, self._most))
-        # Creates are in the order of their beginning, so the first young create ends the search.
+        # Creates are in the order of their start, so the search ends at the first create to be kept.
         while self._creates:
             key, oldest = next(iter(self._creates.items()))
             if (oldest.until > now and len(self._creates) <= self._most) or not oldest.outcome.done():
@@ -179,7 +182,7 @@ class IdempotentCreates:
 
 
 def _digest(body: Mapping[str, Any]) -> bytes:
-    """Return the digest of a body, which does not depend on how the JSON was written."""
+    """Return the digest of a JSON body. White space and the order of keys make no difference."""
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
@@ -197,8 +200,3 @@ def _required(answer: Response | None, key: str, sandbox_id: str) -> Response:
             headers=DO_NOT_RETRY,
         )
     return answer
-
-
-def _copy(response: Response) -> Response:
-    # A response object can be sent only once.
-    return Response(response.body, response.status_code, dict(response.headers))

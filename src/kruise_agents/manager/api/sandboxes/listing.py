@@ -1,4 +1,4 @@
-"""Lists of sandboxes: which sandboxes a page shows, in which order, and where the next page begins. Pure functions."""
+"""Lists of sandboxes: their filters, their order and their pages. Pure functions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _STATES = frozenset({"running", "paused"})
 
 
 def read_metadata(query: Mapping[str, str], name: str) -> dict[str, str]:
-    """Return the pairs of a metadata filter; raise ApiError 400 when a pair is not ``key=value``.
+    """Return the pairs of a metadata filter. A pair that is not ``key=value`` raises ApiError 400.
 
-    The SDK percent-quotes every key and value, form-encodes the pairs, and its HTTP client encodes the whole once
-    more (e2b 2.8.0 ... 2.63.0). The values of ``query`` have lost the last layer already.
+    The SDK percent-quotes every key and value, form-encodes the pairs, and its HTTP client encodes the result once
+    more (e2b 2.8.0 ... 2.63.0). ``query`` holds values from which the outermost encoding is removed.
     """
     pairs: dict[str, str] = {}
     for pair in unquote_plus(query.get(name, "")).split("&") if query.get(name) else ():
@@ -72,7 +72,7 @@ def _read_states(query: Mapping[str, str], name: str) -> frozenset[str] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningListQuery(Page):
-    """The query of ``GET /sandboxes``, E2B's older list, whose callers know of no paused sandboxes."""
+    """The query of ``GET /sandboxes``, E2B's older list, which shows no paused sandboxes."""
 
     metadata: Annotated[
         Mapping[str, str],
@@ -107,7 +107,10 @@ class ListQuery(RunningListQuery):
 def page(
     sandboxes: Iterable[Sandbox], query: RunningListQuery, states: frozenset[str]
 ) -> tuple[list[Sandbox], str | None]:
-    """Return the sandboxes of one page, and the token of the next; raise ApiError 400 for a token of another list."""
+    """Return the sandboxes of one page, and the token of the next page, if there is one.
+
+    A malformed token, or the token of a list in the other order, raises ApiError 400.
+    """
     ascending = query.order == "asc"
     after = _read_cursor(query.next_token, ascending=ascending)
     found = [sandbox for sandbox in sandboxes if shown_state(sandbox) in states and _matches(sandbox, query)]
@@ -127,7 +130,7 @@ def _matches(sandbox: Sandbox, query: RunningListQuery) -> bool:
 
 
 def _template_names(sandbox: Sandbox) -> tuple[str, str]:
-    # A filter has no tag, because a sandbox of E2B does not know which tag made it.
+    # A filter has no tag, because E2B does not record the tag that a sandbox was made from.
     name = sandbox.template.name
     return name, name.partition(":")[0]
 

@@ -1,4 +1,4 @@
-"""Logs of sandboxes over REST."""
+"""The routes of the logs of sandboxes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class _LogEntriesReply(TypedDict):
 
 
 class LogRoutes(Resource):
-    """The routes of logs: v1 from a time on, v2 filtered and in either direction."""
+    """The routes of logs. v1 answers the oldest lines first; v2 filters lines and goes in either direction."""
 
     topic = Topic.OBSERVATION
 

@@ -1,4 +1,4 @@
-"""Resource use of sandboxes over REST."""
+"""The routes of the resource use of sandboxes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..routes import Resource, Topic, operation
 
 MAX_IDS = 100
 _LEAST_MILLISECONDS = 10**11
-"""Larger times are milliseconds, which e2b 2.8.0 ... 2.10.1 sends; as seconds this is in the year 5138."""
+"""Larger numbers count milliseconds, which e2b 2.8.0 ... 2.10.1 sends. As seconds, this number is in the year 5138."""
 
 
 def _read_seconds(query: Mapping[str, str], name: str) -> float | None:
@@ -77,7 +77,7 @@ class _LastMetricsReply(TypedDict):
 
 
 class MetricsRoutes(Resource):
-    """The routes of metrics, which come before the route of a sandbox that is called ``metrics``."""
+    """The routes of metrics. They come before ``/sandboxes/{sandbox_id}``, which would match ``/sandboxes/metrics``."""
 
     topic = Topic.OBSERVATION
 
@@ -105,7 +105,7 @@ class MetricsRoutes(Resource):
         return [
             _sample(sample)
             for sample in samples
-            # The SDK cuts its times to whole seconds.
+            # The SDK cuts the times that it sends to whole seconds.
             if (start is None or sample.at >= start) and (end is None or int(sample.at) <= end)
         ]
 

@@ -1,4 +1,4 @@
-"""Network rules of sandboxes: what a sandbox may reach outside. Source of the texts: E2B's API."""
+"""The network rules of sandboxes: what a sandbox may reach outside. Most error texts are those of E2B's API."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _NetworkRequest:
 
 @dataclass(frozen=True, slots=True)
 class NewNetworkRequest:
-    """The network rules in the body of a create."""
+    """The network rules in the body of a create call."""
 
     allow_out: Ranges = field(default_factory=list)
     deny_out: Ranges = field(default_factory=list)
@@ -64,7 +64,7 @@ class NewNetworkRequest:
 
 
 class NetworkRoutes(Resource):
-    """The route of network rules."""
+    """The route that replaces network rules."""
 
     topic = Topic.SANDBOXES
 
@@ -89,10 +89,10 @@ class NetworkRoutes(Resource):
 def egress_rules(
     allow_out: Sequence[str], deny_out: Sequence[str], internet: bool | None, sandboxes: SandboxService
 ) -> EgressRules:
-    """Return the rules that a request asks for. IPv6 ranges are accepted and dropped: sandboxes have no IPv6.
+    """Return the rules that a request asks for. ``internet=False`` denies everything that is not allowed.
 
-    ``internet=False`` denies everything that is not allowed. A wrong range raises ApiError 400, and so does an allowed
-    range where sandboxes cannot reach the internet at all.
+    IPv6 ranges are checked and dropped, because a sandbox with its own network has no IPv6. ApiError 400 is raised for
+    a wrong range, a domain, too many entries, or an allowed range where sandboxes have no internet access.
     """
     for name, entries in (("allowOut", allow_out), ("denyOut", deny_out)):
         if len(entries) > _MAX_ENTRIES:

@@ -1,4 +1,4 @@
-"""Existing sandboxes over REST: get, list, connect, pause, resume, kill, time-outs and traffic tokens."""
+"""The routes of existing sandboxes: get, list, connect, pause, resume, kill, time-outs and traffic tokens."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class _RefreshRequest:
 
 
 class SandboxRoutes(Resource):
-    """The routes of existing sandboxes. Connect exists twice: e2b up to 2.50.0 calls v1, later releases call v2."""
+    """The routes of existing sandboxes. Connect has a second path, below ``/v2``, which e2b calls from 2.51.0 on."""
 
     topic = Topic.SANDBOXES
 
