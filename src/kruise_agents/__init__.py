@@ -1,6 +1,7 @@
-"""E2B programs on your own cluster over one plain domain, and on a laptop with no cluster at all.
+"""Tools to run E2B programs on your own cluster over one plain domain, or on a laptop without a cluster.
 
-Importing this package imports nothing else; ``e2b`` reads some of its environment variables when it is imported.
+Importing this package does not import ``e2b``, so a program can still set the variables that ``e2b`` reads when it is
+imported, such as ``E2B_MAX_CONNECTIONS``.
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""``python -m kruise_agents`` is ``kruise-agents``."""
+"""Entry point of ``python -m kruise_agents``, which runs the command ``kruise-agents``."""
 
 from __future__ import annotations
 

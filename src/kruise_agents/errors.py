@@ -1,26 +1,25 @@
-"""Errors of this package.
+"""Public exceptions of this package.
 
 ::
 
     KruiseAgentsError
-    ├── ConfigurationError            a value that somebody set is wrong (also a ValueError)
-    │   ├── DomainError               a domain that is not host or host:port
-    │   └── MissingDomainError        no domain anywhere
-    ├── AddressError                  a request for no sandbox and no API route
-    │   └── PortError                 a request for a port outside 1 ... 65535
-    ├── PatchError                    the SDK cannot be patched; nothing was changed
-    │   ├── UnsupportedSDKError       a version or a place that the patch does not fit
-    │   └── PatchConflictError        other code patched the same place later
-    ├── UnsupportedByManagerError     the manager is too old for a call, which was not sent
-    ├── RuntimeUnavailableError       sandboxes cannot be isolated on this machine as asked
-    └── TrafficAccessTokenError       a protected sandbox's token cannot be fetched (also a RuntimeError)
-        ├── TrafficAccessTokenExpired         ... and the current token has expired; nothing was sent
-        └── TrafficAccessTokenRefreshError    ... because the manager gave no new token
+    ├── ConfigurationError            an argument, option, variable or file cannot be used (also a ValueError)
+    │   ├── DomainError               a domain has a wrong form
+    │   └── MissingDomainError        no domain was given
+    ├── AddressError                  a request is neither for a port of a sandbox nor for the API
+    │   └── PortError                 a request names a port outside 1 ... 65535
+    ├── PatchError                    the SDK cannot be patched or unpatched; nothing was changed
+    │   ├── UnsupportedSDKError       the SDK is missing, too old, or not as the patch expects
+    │   └── PatchConflictError        other code replaced a patched place later
+    ├── UnsupportedByManagerError     the manager is too old for a call
+    ├── RuntimeUnavailableError       sandboxes cannot be isolated on this machine
+    └── TrafficAccessTokenError       there is no traffic access token to send or return (also a RuntimeError)
+        ├── TrafficAccessTokenExpired         no valid token is left
+        └── TrafficAccessTokenRefreshError    the manager gave no new token
 
-Further errors are defined where they are used: traffic tokens (``client/traffic_token/errors.py``), ``StartError`` and
-``NoAnswerError`` (``manager/sandboxes/control_client.py``), ``RefusedError`` (``manager/sandboxes/lifecycle.py``),
-``NoSpaceError`` (``manager/state/database.py``), ``ConnectError`` (``sandbox/connect/errors.py``) and
-``CodeInterpreterError`` (``sandbox/code_interpreter/errors.py``).
+``client/traffic_token/errors.py`` defines the last three. Other subclasses of ``KruiseAgentsError`` are defined in
+``manager/`` and ``sandbox/``, beside the code that raises them. Some exceptions that the package itself catches are no
+subclasses, for example ``NotDelegatedError`` in ``manager/runtime/limits/cgroups.py``.
 """
 
 from __future__ import annotations
@@ -41,27 +40,27 @@ __all__ = [
 
 
 class KruiseAgentsError(Exception):
-    """The base class of the errors above."""
+    """Base class of the public exceptions."""
 
 
 class ConfigurationError(KruiseAgentsError, ValueError):
-    """A setting, an argument or an environment variable has an unusable value."""
+    """An argument, an option, an environment variable or a file that cannot be used."""
 
 
 class DomainError(ConfigurationError):
-    """A domain is not ``host`` or ``host:port``; for example, it has a scheme, a path or a blank."""
+    """A domain that is not ``host`` or ``host:port``, for example a domain with a scheme, a path or a blank."""
 
 
 class MissingDomainError(ConfigurationError):
-    """Neither ``E2B_DOMAIN`` nor ``domain=`` names a domain."""
+    """No domain: ``domain=`` and ``E2B_DOMAIN`` name none, or a default of the SDK (``e2b.app``, ``e2b.dev``)."""
 
 
 class AddressError(KruiseAgentsError):
-    """A request is neither for a sandbox nor for the API."""
+    """A request that is neither for a port of a sandbox nor for the API."""
 
 
 class PortError(AddressError):
-    """A request for a sandbox names a ``port`` outside 1 ... 65535."""
+    """A request for a ``port`` outside 1 ... 65535. A port of more than 18 digits is a plain ``AddressError``."""
 
     def __init__(self, port: int) -> None:
         super().__init__(f"invalid sandbox port: {port}")
@@ -69,25 +68,25 @@ class PortError(AddressError):
 
 
 class PatchError(KruiseAgentsError):
-    """The SDK was not patched, or not unpatched. Nothing is left half-patched."""
+    """Base class of the errors of patching and unpatching the SDK. Nothing was changed."""
 
 
 class UnsupportedSDKError(PatchError):
-    """The installed SDK is too old, or a place in it differs from what the patch expects."""
+    """An SDK that is missing or too old, or that differs from what the patch expects."""
 
 
 class PatchConflictError(PatchError):
-    """Other code replaced a patched place after the patch."""
+    """A patch that cannot be undone, because other code replaced a patched place later."""
 
 
 class UnsupportedByManagerError(KruiseAgentsError):
-    """A call was not sent, because an old sandbox-manager would misread it or carry out only a part.
+    """A call that an old sandbox-manager would misread, or carry out only in part. The manager carried out nothing.
 
-    The class is no exception of the SDK, because programs handle those as answers of a server: a ``NotFoundException``
-    would say that a sandbox is gone, and a ``SandboxException`` invites a retry. No server was asked, and no retry
-    helps until the manager is upgraded.
+    The class is no subclass of the SDK's exceptions, because programs take them for answers to the call: a
+    ``NotFoundException`` would say that a sandbox is gone, and a ``SandboxException`` invites a retry, which does not
+    help as long as the manager is that old.
     """
 
 
 class RuntimeUnavailableError(KruiseAgentsError):
-    """The chosen sandbox runtime does not work on this machine."""
+    """A machine that cannot isolate sandboxes: ``bwrap`` is missing, too old, or not permitted to make namespaces."""

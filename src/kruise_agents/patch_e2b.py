@@ -27,31 +27,31 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
     """Make every address that the SDK builds follow the private protocol.
 
     The API is at ``<scheme>://<domain>/kruise/api`` and the ports of a sandbox are at
-    ``<scheme>://<domain>/kruise/<sandbox id>/<port>``. The domain is ``domain=`` of each call, else ``E2B_DOMAIN`` at
-    the time of the call. Stated URLs (``api_url=``, ``E2B_API_URL``, ``sandbox_url=``, ``E2B_SANDBOX_URL``,
-    ``E2B_VOLUME_API_URL``) are used unchanged. In debug mode the SDK works as without the patch. No environment
-    variable is changed.
+    ``<scheme>://<domain>/kruise/<sandbox id>/<port>``. The domain is ``domain=`` of the call or of its client object,
+    else ``E2B_DOMAIN`` at the time of the call. Stated URLs (``api_url=``, ``E2B_API_URL``, ``sandbox_url=``,
+    ``E2B_SANDBOX_URL``, ``E2B_VOLUME_API_URL``) are used unchanged. In debug mode the SDK works as without the patch.
+    No environment variable is changed.
 
-    Objects built before the call stay native. Calls can be nested: the newest open handle decides for objects built
-    from then on, and each object keeps the settings that it was built with.
+    Sandbox objects keep the settings that they were made with; those made before the call stay native. Calls can be
+    nested: the newest open handle decides for new sandbox objects, and for calls of client objects, lists and volumes.
 
-    While patched, a configuration without a usable domain raises ``MissingDomainError`` or ``DomainError``
-    (``kruise_agents.errors``), before any request.
+    Without a usable domain, a call raises ``MissingDomainError`` or ``DomainError`` (``kruise_agents.errors``) and
+    sends nothing. With a stated API URL, only the address of a sandbox needs a domain.
 
     Args:
-        https: whether the scheme is https or plain http.
+        https: True for https, False for plain http.
         validate_key: e2b 2.25.0 ... 2.45.1 refuse keys that are not ``e2b_<hex>``. True keeps that check; otherwise
             every key passes. Other releases have no such check.
-        follow_server_domain: whether the domain in a server's answer counts for sandboxes when it differs from the
-            client's domain. Otherwise the client's domain counts, with one :class:`ServerDomainWarning` for each
-            pair of domains.
+        follow_server_domain: the choice for a server whose answer names another domain for sandboxes or volumes. True
+            uses the server's domain. False uses the client's, with one :class:`ServerDomainWarning` for each pair of
+            domains.
 
     Returns:
         A handle that can be ignored. Its ``close()``, or leaving it as a context manager, undoes the call.
 
     Raises:
-        UnsupportedSDKError: the SDK is missing, older than e2b 2.8.0 or e2b-code-interpreter 2.4.1, or has changed in a
-            place that the patch needs. Nothing was changed.
+        UnsupportedSDKError: the SDK is missing, older than e2b 2.8.0, e2b-code-interpreter 2.4.1 or e2b-desktop 2.1.0,
+            or has changed in a place that the patch needs. Nothing was changed.
         TypeError: ``https`` is neither true nor false.
     """
     if not isinstance(https, bool):
@@ -60,7 +60,7 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
 
 
 def unpatch_e2b() -> None:
-    """Undo every call of :func:`patch_e2b` whose handle is still open; harmless without an open handle.
+    """Undo every call of :func:`patch_e2b` whose handle is still open. Without an open handle, do nothing.
 
     Raises:
         PatchConflictError: other code replaced a patched place later; nothing was changed.

@@ -46,25 +46,26 @@ __all__ = [
 
 
 def patch_traffic_access_token() -> Patch:
-    """Send the current traffic access token with every request to a port of a protected sandbox.
+    """Make the SDK send the current traffic access token with every request to a port of a protected sandbox.
 
-    Files, commands, PTYs, watches and code carry the token, sync and async; requests to the API never do. A request
-    that finds a token near its end refreshes the token first; an expired token is never sent. Without a valid token,
-    a request to a protected sandbox raises :class:`TrafficAccessTokenExpired`, and nothing is sent.
+    Files, commands, PTYs, watches and code carry the token, sync and async; requests to the API never do. Near the end
+    of a token, the next request refreshes the token first. An expired token is never sent: if the refresh fails, the
+    request raises :class:`TrafficAccessTokenExpired`. If the manager says that the sandbox is gone, the request goes
+    without a token, so that the SDK gets the manager's answer.
 
-    The answer to ``connect`` has no token. An object made by ``connect`` asks once whether the sandbox is protected,
-    and fetches a token with its first request.
+    The API's answer to ``connect`` has no token. So each ``connect`` of an object without a token asks the API whether
+    the sandbox is protected. If the sandbox is, the next request to a port fetches a token.
 
     For requests that the program makes itself, ``sandbox.traffic_access_token`` is the newest token.
-    :func:`refresh_traffic_access_token` refreshes the token when due; so does a method of that name, for which the SDK
-    has no types.
+    :func:`refresh_traffic_access_token` refreshes the token when due. The method
+    ``sandbox.refresh_traffic_access_token()`` does the same, unknown to type checkers.
 
-    Opaque tokens, which are no JWT, and debug mode are left to the SDK. Objects built before the call stay as they
-    were. The patch works with and without ``patch_e2b()``, in any order.
+    In debug mode, and for tokens that are no JWT with an end, the SDK works as without the patch. Objects made before
+    the call stay as they were. The patch works with and without ``patch_e2b()``, in any order.
 
     Returns:
-        A handle that can be ignored. Its ``close()``, or leaving it as a context manager, undoes the call; do not use
-        sandbox objects that were built until then any further.
+        A handle that can be ignored. Its ``close()``, or leaving it as a context manager, undoes the call. After the
+        last handle is closed, do not use sandbox objects that were made under the patch.
 
     Raises:
         UnsupportedSDKError: the SDK is missing, too old, or has changed in a place that the patch needs. Nothing was
@@ -82,11 +83,11 @@ def refresh_traffic_access_token(sandbox: Any, force: bool = False) -> Any:
 
     Args:
         sandbox: a sandbox that was made under :func:`patch_traffic_access_token`.
-        force: fetch a new token now, regardless of the schedule. When that fails, the old token is returned while
-            valid.
+        force: fetch a new token even if none is due. If that fails, the old token is returned while it is valid.
 
     Returns:
-        The token, a string whose ``expires_at`` is its end. For an ``AsyncSandbox``, an awaitable of the token.
+        The token, a string whose ``expires_at`` is its end; an empty token in debug mode. For an ``AsyncSandbox``, an
+        awaitable of the token.
 
     Raises:
         TrafficAccessTokenExpired: there is no valid token.

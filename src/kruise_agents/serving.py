@@ -1,7 +1,7 @@
-"""A uvicorn server for use inside a larger program, without uvicorn's clock and signal handlers.
+"""A uvicorn server for use inside a larger program, without uvicorn's main loop and signal handlers.
 
-The manager and the program inside a sandbox serve several applications from one event loop and stop on command. An idle
-server must cost nothing, and uvicorn's own main loop wakes up ten times a second.
+The manager and the program inside a sandbox run other tasks in the same event loop, and stop the server by a call. An
+idle server must cost nothing, but uvicorn's own main loop wakes up ten times a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 
-# E2B's clients keep idle connections for 300 seconds. A server that closes first races with their reuse.
+# E2B's clients reuse connections that were idle for up to 300 seconds. A server that closes earlier breaks requests.
 KEEP_ALIVE_SECONDS = 650
 
 
@@ -26,7 +26,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="none",
-                ws="none",  # no application has any, and the package for WebSockets is large
+                ws="none",  # no application uses WebSockets, and the package for them is large
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -53,8 +53,8 @@ class Server(uvicorn.Server):
             await self._task
 
     async def stop(self, grace: float = 0.3) -> None:
-        """Stop accepting, give running requests ``grace`` seconds, and cut the others."""
-        self.config.timeout_graceful_shutdown = grace  # type: ignore[assignment]  # any number works
+        """Stop accepting connections, wait ``grace`` seconds for running requests, and cancel those that still run."""
+        self.config.timeout_graceful_shutdown = grace  # type: ignore[assignment]  # a float works too
         self._stop.set()
         if self._task is not None:
             await self._task
@@ -64,7 +64,7 @@ class Server(uvicorn.Server):
         self._ready.set()
 
     async def main_loop(self) -> None:
-        """Wait for :meth:`stop` instead of looking ten times a second."""
+        """Wait for :meth:`stop`. The overridden loop of uvicorn looks for the end ten times a second."""
         await self.on_tick(0)
         await self._stop.wait()
 

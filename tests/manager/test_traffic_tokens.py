@@ -22,7 +22,8 @@ from websockets.typing import Subprotocol
 
 from kruise_agents.manager.traffic_tokens import ForeignTokenError, TokenRefusedError, TrafficTokens
 from kruise_agents.patch_traffic_token import patch_traffic_access_token
-from kruise_agents.protocol.addresses import SandboxTarget, Shape, build
+from kruise_agents.protocol.addresses import SandboxTarget
+from support.addresses import Shape, build
 from support.managers import RunningManager, running_manager, wait_for
 
 HEADER = "e2b-traffic-access-token"

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kruise_agents.errors import AddressError, PortError
-from kruise_agents.protocol.addresses import ApiTarget, SandboxTarget, Shape, build
+from kruise_agents.protocol.addresses import ApiTarget, SandboxTarget
 from kruise_agents.protocol.routing import parse
+from support.addresses import Shape, build
 from support.reference import IMPOSSIBLE_PORT, NOBODY, Destination, destination
 
 PORTS = st.sampled_from(

@@ -1,7 +1,7 @@
-"""The agreements between two sides, in the standard library only.
+"""Facts that the client, the manager and the sandboxes share. The modules need the standard library only.
 
-A request says with its path, its host or its headers which sandbox and port, or which API route, it is meant for.
-Source: the OpenKruise private protocol (sandbox-manager, state of August 2026).
+A request names a sandbox and a port, or an API route, in its path, its host or its headers. Source: the OpenKruise
+private protocol (sandbox-manager, state of August 2026).
 
-Nothing is imported here: each side pays only for the modules that it uses.
+This file imports nothing, so that each side loads only the modules that it uses.
 """

@@ -1,11 +1,11 @@
 """The contract between the manager and the program that it starts in each sandbox.
 
-The manager starts the program with :class:`ProgramArguments` and asks it over HTTP on its control socket: an
-:class:`Endpoint` for each question, a :class:`Message` for each body. Connections to a sandbox's other ports begin with
-the bytes of the relay. Where the program is forked instead of executed, the fork reads a :class:`ForkRequest`.
+The manager starts the program with :class:`ProgramArguments`. On the program's control socket the manager sends HTTP
+requests: an :class:`Endpoint` is a method and a path, and a :class:`Message` is a body. A port without a socket of its
+own is reached through the relay. If the program is forked instead of executed, the fork reads a :class:`ForkRequest`.
 
 The two sides may be of different releases, because a manager takes over the sandboxes of an earlier manager. So the
-names of sockets, the endpoints and the keys of their messages stay as they are.
+names of sockets, the endpoints and the keys of the messages stay as they are.
 """
 
 from __future__ import annotations
@@ -22,38 +22,39 @@ from .names import CODE_INTERPRETER_PORT, ENVD_PORT
 CONTROL_SOCKET = "control"
 RELAY_SOCKET = "relay"
 SERVED_PORTS = {ENVD_PORT: "envd", CODE_INTERPRETER_PORT: "code-interpreter"}
-"""Ports that have a socket of their own, with the name of that socket; every other port goes through the relay."""
+"""Ports that can have a socket of their own, with the name of that socket; the relay reaches all other ports."""
 
-# The relay: the manager writes a port and reads one byte. After RELAY_OPEN, both sides pass on each other's bytes.
+# On a connection to the relay, the manager writes a port and reads one byte. After RELAY_OPEN, the relay passes bytes
+# between the manager and the port in both directions; after RELAY_CLOSED it closes the connection.
 RELAY_OPEN = b"\x01"
 RELAY_CLOSED = b"\x00"
 RELAY_PORT_BYTES = 2
 
 
 def encode_port(port: int) -> bytes:
-    """Return the first bytes of a connection to the relay."""
+    """Return the bytes with which a connection to the relay begins."""
     return port.to_bytes(RELAY_PORT_BYTES, "big")
 
 
 def decode_port(data: bytes) -> int:
-    """Read the port that :func:`encode_port` wrote."""
+    """Return the port in the bytes of :func:`encode_port`."""
     return int.from_bytes(data, "big")
 
 
-# The log of the program, whose times are in UTC.
+# The lines in the program's log. Their times are in UTC.
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOG_LINE = r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (?P<level>[A-Z]+) (?P<rest>.*)"
 
 
 class Endpoint(NamedTuple):
-    """A question that the manager can ask on the control socket."""
+    """A request that the manager can send on the control socket."""
 
     method: str
     path: str
 
 
 PREPARE = Endpoint("POST", "/prepare")
-"""Takes a :class:`PrepareOrder`. Answers 204 when everything is ready, or 500 with the reason as text."""
+"""Takes a :class:`PrepareOrder`. The answer is 204 when everything is ready, or 500 with the reason as text."""
 INIT = Endpoint("POST", "/init")
 """Takes :class:`InitSettings`. The answer 204 also means that every other socket is served."""
 SET_END_TIME = Endpoint("POST", "/end-time")
@@ -65,7 +66,7 @@ _known_fields: dict[type, tuple[tuple[str, str, Any], ...]] = {}
 
 
 def _wire_fields(kind: type) -> tuple[tuple[str, str, Any], ...]:
-    """Return name, name on the wire and type of each field. Fields without an annotation keep their name."""
+    """Return name, name on the wire and type of each field. The names are the same without ``Annotated``."""
     if kind not in _known_fields:
         hints = get_type_hints(kind, include_extras=True).items()
         _known_fields[kind] = tuple((name, *_annotated(name, hint)) for name, hint in hints)
@@ -81,7 +82,7 @@ def _without_none(kind: Any) -> Any:
 
 
 class Message:
-    """A dataclass that travels as a JSON object. ``Annotated`` gives the key of a field, if that is not its name."""
+    """A dataclass that is sent as a JSON object. ``Annotated`` gives the key of a field whose key is not its name."""
 
     __slots__ = ()
 
@@ -94,7 +95,7 @@ class Message:
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """Read a message. Raises ValueError or KeyError for anything that :meth:`to_json` does not write."""
+        """Return the message that :meth:`to_json` wrote. A missing key raises KeyError; the types are not checked."""
         return cls.from_values(json.loads(data))
 
     @classmethod
@@ -112,10 +113,10 @@ DEFAULT_READY_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ReadyCheck(Message):
-    """A check that tells when a start command is ready. Exactly one of the first three fields is given.
+    """A check that tells when a start command is ready. Exactly one of ``command``, ``port`` and ``url`` is given.
 
-    Within so many seconds the command succeeds, the port accepts connections, or the ``http://`` address on the
-    sandbox's loopback answers with a status below 400.
+    Within ``seconds``, the command must succeed, the port accept a connection, or the ``http://`` URL on the sandbox's
+    loopback answer with a status below 400.
     """
 
     command: str | None = None
@@ -126,9 +127,9 @@ class ReadyCheck(Message):
 
 @dataclass(frozen=True, slots=True)
 class PrepareOrder(Message):
-    """The work before a sandbox is handed over: run a shell command, and wait for the check and for the kernel."""
+    """The work before a sandbox is handed over: run ``start``, and wait for the ``ready`` check and the ``kernel``."""
 
-    variables: Annotated[Mapping[str, str], "envVars"]  # of everything that runs until then
+    variables: Annotated[Mapping[str, str], "envVars"]  # of all processes that start before INIT
     start: str | None
     ready: ReadyCheck | None
     kernel: bool
@@ -136,7 +137,7 @@ class PrepareOrder(Message):
 
 @dataclass(frozen=True, slots=True)
 class InitSettings(Message):
-    """The settings of a sandbox that is handed to its user, all replaced together."""
+    """The settings of a sandbox that is handed to its user. Each ``INIT`` replaces all of them."""
 
     access_token: Annotated[str | None, "accessToken"]  # None: envd asks for none
     variables: Annotated[Mapping[str, str], "envVars"]
@@ -145,28 +146,28 @@ class InitSettings(Message):
 
 @dataclass(frozen=True, slots=True)
 class EndTime(Message):
-    """A new end time in seconds from now, or None for never."""
+    """A new end time, in seconds from now; None: never."""
 
     seconds_left: Annotated[float | None, "secondsLeft"]
 
 
 @dataclass(frozen=True, slots=True)
 class Variables(Message):
-    """The answer to ``GET_VARIABLES``: the environment variables that ``INIT`` gave the sandbox."""
+    """The answer to ``GET_VARIABLES``: the environment variables of the last ``PREPARE`` or ``INIT``."""
 
     variables: Annotated[Mapping[str, str], "envVars"]
 
 
 @dataclass(frozen=True, slots=True)
 class KillNotice(Message):
-    """The announcement that the manager is about to kill a process, numbered as the sandbox numbers it."""
+    """The announcement that the manager is about to kill a process. ``pid`` is its number inside the sandbox."""
 
     pid: int
     reason: Annotated[str, "why"]
 
 
 class _Arguments:
-    """A dataclass that travels as command line options. ``Annotated`` gives the option of each field."""
+    """A dataclass that is passed as command line options. ``Annotated`` gives the option of each field."""
 
     __slots__ = ()
 
@@ -197,7 +198,8 @@ class _Arguments:
 class ProgramDescriptors(_Arguments):
     """The descriptors that the program inherits: its listening sockets, and the read end of the parent pipe.
 
-    Nobody writes to that pipe. Until ``INIT``, the pipe's end of file ends the program.
+    Only the manager holds the other end, and nobody writes to the pipe. Until ``INIT``, the program ends when the
+    manager closes the pipe or ends.
     """
 
     parent_pipe: Annotated[int, "--parent-pipe-fd"]
@@ -213,12 +215,12 @@ class ProgramDescriptors(_Arguments):
 
 @dataclass(frozen=True, slots=True)
 class ProgramLimits(_Arguments):
-    """The limits that the program reports (``memory``, ``disk``), or sets on itself and on all that it starts."""
+    """The limits that the program reports (``memory``, ``disk``), or sets on itself and all its child processes."""
 
     memory: Annotated[int | None, "--memory"] = None  # bytes, of the whole sandbox
     disk: Annotated[int | None, "--disk"] = None  # bytes, of the whole sandbox
     max_processes: Annotated[int | None, "--max-processes"] = None  # and threads, of the whole sandbox
-    max_data: Annotated[int | None, "--max-data"] = None  # bytes of memory of its own that one process may have
+    max_data: Annotated[int | None, "--max-data"] = None  # bytes of private memory of one process (RLIMIT_DATA)
     max_file: Annotated[int | None, "--max-file"] = None  # bytes of one file
 
 
@@ -233,8 +235,8 @@ class ProgramArguments(_Arguments):
     descriptors: ProgramDescriptors
     limits: ProgramLimits = field(default_factory=ProgramLimits)
     several_users: Annotated[bool, "--several-users"] = False  # the user namespace has ids for root and others
-    isolated: Annotated[bool, "--isolated"] = False  # file tree and loopback network are the sandbox's own
-    own_init: Annotated[bool, "--own-init"] = False  # no pid namespace: the program reaps and ends every process
+    isolated: Annotated[bool, "--isolated"] = False  # the sandbox has a file tree and a loopback of its own
+    own_init: Annotated[bool, "--own-init"] = False  # no pid namespace: a parent process reaps and ends all others
 
     @classmethod
     def parse(cls, argv: Sequence[str]) -> Self:
@@ -250,50 +252,50 @@ _INTERPRETER_OPTIONS = ("-I", "-m")
 
 
 def program_command(python: str, arguments: ProgramArguments) -> list[str]:
-    """Return the command that executes the program with an interpreter."""
+    """Return the command line that starts the program with the interpreter ``python``."""
     return [python, *_INTERPRETER_OPTIONS, PROGRAM_MODULE, *arguments.to_argv()]
 
 
 def program_argv(command: Sequence[str]) -> list[str]:
-    """Return the ``sys.argv`` of a process that was started by :func:`program_command`."""
+    """Return the part of :func:`program_command` for ``sys.argv``: the module's name and the program's options."""
     return list(command[1 + len(_INTERPRETER_OPTIONS) :])
 
 
-# The zygote forks for each FORK byte, which comes with a socket. On that socket the fork finds its request.
+# For each FORK byte, the zygote forks. A socket comes with the byte, and the fork reads its request from that socket.
 PLACEHOLDER = ("/bin/sh", "-c", "echo; read -r end")
-"""The command that ``bwrap`` starts for a fork: it writes a line, and ends at the end of its input."""
+"""The command that ``bwrap`` starts in place of the program: a shell that writes a line and waits for input."""
 ZYGOTE_READY = b"r"
 FORK = b"f"
 FORKED = b"f"
 FORK_REQUEST_BYTES = 65536
 TRIAL_OUTPUT = "entered"
-"""The output of a fork that was only a trial."""
+"""The output of a trial fork that has arrived in the sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForkOrder(Message):
-    """The message that tells a fork of the zygote which program to become. A trial fork stops just before serving."""
+    """The message that tells a fork of the zygote which program to run. A trial fork only says that it has arrived."""
 
     command: Sequence[str]  # see program_command()
     environment: Mapping[str, str]
     directory: str  # the working directory, as the sandbox names it
-    kernel: bool = False  # keep another fork ready for the first kernel
+    kernel: bool = False  # fork once more, for the first kernel
     trial: bool = False
-    several_users: bool = False  # in a trial: become the sandbox's root
+    several_users: bool = False  # in a trial: whether to become the sandbox's root
 
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest(Message):
-    """The message to a fork. Descriptors come with the message: the fork's own first, then those of the program.
+    """The message to a fork. Descriptors come with the message: first those for the fork, then those for the program.
 
-    The fork's own are the placeholder's output, the placeholder's input (which the program holds as long as it runs),
-    and, with a control group, that group's ``cgroup.procs``.
+    The fork gets the read end of the placeholder's output, the write end of the placeholder's input, and the control
+    group's ``cgroup.procs`` if there is a group. The program keeps the write end open as long as it runs.
     """
 
     order: ForkOrder
-    first_pid: int  # the first process of the sandbox
+    first_pid: int  # of the sandbox's first process, as the host numbers it
     has_group: bool
-    numbers: Sequence[int]  # that the program's descriptors are to have
+    numbers: Sequence[int]  # that the descriptors for the program get
 
     @property
     def own_count(self) -> int:

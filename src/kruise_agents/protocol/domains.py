@@ -1,4 +1,4 @@
-"""Domains: the forms that a user may give, and the domain that a server names in its replies."""
+"""Reading of domains: the domain that a user gives, and the domain that a server names in its replies."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import DomainError
-from .addresses import API_HOST_PREFIX, is_private_path
+from .addresses import API_HOST_PREFIX, MAX_PORT, is_private_path
 
-# The second and third alternative: a scheme with a forgotten colon or slash.
+# Also schemes with forgotten characters: ``https:d.example``, ``https//d.example``, ``//d.example``.
 _SCHEME = re.compile(r"^(?:[a-zA-Z][a-zA-Z0-9+.\-]*:/{1,2}|(?:https?|wss?)(?::(?=[^0-9]|$)|//)|//)")
 _NOT_IN_A_DOMAIN = (
     (_SCHEME, "has a scheme"),
@@ -23,12 +23,11 @@ _NOT_IN_A_DOMAIN = (
 _HOST = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.\-]*[a-zA-Z0-9_])?\.?")
 _BRACKETED = re.compile(r"\[([^\[\]]*)\](?::(.*))?")
 _PORT = re.compile("[1-9][0-9]{0,4}")
-_MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A host (an IPv6 address in brackets) and perhaps a port. ``str()`` gives ``host[:port]``."""
+    """A host (an IPv6 address in brackets) and perhaps a port. ``str()`` gives ``host`` or ``host:port``."""
 
     host: str
     port: int | None = None
@@ -38,10 +37,11 @@ class Domain:
 
 
 def parse_domain(text: str) -> Domain:
-    """Read a domain as a user gives it: ``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``.
+    """Return the domain that a user gives as ``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``.
 
-    Surrounding blanks, trailing slashes and one trailing dot are dropped, and the host is lower-cased. Anything else
-    raises a :class:`DomainError`, which shows the value and, if it can be guessed, the right form.
+    Blanks around the text, slashes at its end, and one dot at the end of the host are dropped. The host is lower-cased,
+    and an IPv6 address shortened. Other text raises a :class:`DomainError`, whose message suggests the right form if
+    the text hints at one.
     """
     value = text.strip().rstrip("/")
     for mark, problem in _NOT_IN_A_DOMAIN:
@@ -81,8 +81,8 @@ def _name(text: str, value: str) -> Domain:
 def _port(text: str, port: str | None) -> int | None:
     if port is None:
         return None
-    if not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
-        raise _wrong(text, f"has the port {port!r}, which is not a number from 1 to {_MAX_PORT}", None)
+    if not _PORT.fullmatch(port) or int(port) > MAX_PORT:
+        raise _wrong(text, f"has the port {port!r}, which is not a number from 1 to {MAX_PORT}", None)
     return int(port)
 
 
@@ -102,19 +102,19 @@ def _without_url_parts(value: str) -> str:
 def _wrong(text: str, problem: str, suggestion: str | None) -> DomainError:
     hint = "give a host, or host:port, such as 'your.domain.com'"
     if suggestion:
-        with suppress(DomainError):  # the suggestion may be wrong too; then the general hint stands
+        with suppress(DomainError):  # the suggestion may have a wrong form too; the general hint stays then
             hint = f"use {str(parse_domain(suggestion))!r}"
     return DomainError(f"domain {text!r} {problem}; {hint}")
 
 
 def domain_for_reply(authority: str, target: str) -> str | None:
-    """Return the domain that the client used, which a server without a fixed domain names in its replies.
+    """Return the domain that the client used; a server without a fixed domain names this domain in its replies.
 
-    None means that the header leaves nothing (the API answers 400).
+    Return None if the header names no host; the API answers 400 then.
 
     Args:
         authority: The ``Host`` header of the API request, as sent. ``X-Forwarded-Host`` is never used.
-        target: The request target. With a private path, the domain keeps its case and a leading ``api.``.
+        target: The request target. Only for a private path, the domain keeps upper case and a leading ``api.``.
     """
     private = is_private_path(target)
     host, port = _split_port(authority)

@@ -29,9 +29,9 @@ class FieldError(Exception):
 
     Args:
         path: the place of the field; empty for the whole body.
-        wanted: the kind of value that belongs there, such as ``a string``.
-        seen: the value that stands there; None when there is none.
-        missing: the field must be there and is absent or null.
+        wanted: the kind of value that the field must have, such as ``a string``.
+        seen: the value of the field; None if the field is absent.
+        missing: True if a required field is absent or null.
     """
 
     def __init__(self, path: Path, wanted: str, seen: object, *, missing: bool = False) -> None:
@@ -49,9 +49,9 @@ class FieldError(Exception):
 class Fields:
     """The members of one object, each read with the type that it must have.
 
-    ``value`` returns a member as it came. The other accessors return None, or an empty collection, for an absent member
-    and raise :class:`FieldError` for a wrong member. ``required_text`` and ``required_integer`` raise the error for an
-    absent member too. A protocol that knows a field by several names overrides ``value``.
+    ``value`` returns a member as it came. The accessors with the name of a type return None or an empty collection for
+    an absent member, and raise :class:`FieldError` for a wrong member. ``required_text`` and ``required_integer`` raise
+    the error for an absent member too. A protocol that knows a field by several names overrides ``value``.
     """
 
     __slots__ = ("path", "values")
@@ -62,7 +62,7 @@ class Fields:
 
     @classmethod
     def parse(cls, data: str | bytes) -> Self:
-        """Parse a JSON object. Other JSON raises a FieldError with an empty path; anything else a ValueError."""
+        """Parse a JSON object. Other JSON raises a FieldError with an empty path; text that is no JSON, ValueError."""
         try:
             values = json.loads(data)
         except RecursionError as error:
@@ -93,7 +93,7 @@ class Fields:
     def integer(
         self, name: str, least: int | None = None, most: int | None = None, *, allow_float: bool = True
     ) -> int | None:
-        """Return a whole number, from ``least`` to ``most`` if both are given.
+        """Return a whole number, which must be from ``least`` to ``most`` if both are given.
 
         ``allow_float`` accepts 5.0 as 5, because JSON has only one type of numbers.
         """

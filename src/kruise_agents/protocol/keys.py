@@ -1,4 +1,4 @@
-"""The encoded form of API keys, which every SDK accepts. Anybody can decode it: keep it as secret as the key.
+"""The encoded form of API keys, which every SDK accepts. Anybody can decode this form, so it is as secret as the key.
 
 e2b 2.25.0 ... 2.45.1 refuse a key that is not ``e2b_`` and lower-case hex digits. OpenKruise's keys are any text, so
 OpenKruise's manager accepts this form as a second spelling of each key.
@@ -12,7 +12,7 @@ import re
 
 _PREFIX = "e2b_"
 _MAGIC = "6f6b616701"
-"""``okag`` and the version, 01."""
+"""The letters ``okag`` and the version 01, in hexadecimal."""
 _CHECKSUM_CONTEXT = b"openkruise-agents/e2b-key-compat/v1"
 _CHECKSUM_BYTES = 8
 _MAX_BYTES = 1_073_741_806
@@ -20,7 +20,7 @@ _ENCODED = re.compile(rf"{_PREFIX}{_MAGIC}(?P<length>[0-9a-f]{{8}})(?P<body>[0-9
 
 
 def encode_key(raw: str | bytes) -> str:
-    """Return the encoded form of a key, which has 38 characters and two for each byte. Text is encoded as UTF-8.
+    """Return the encoded form of a key: 38 characters, and two for each byte of the key. Text counts as UTF-8.
 
     Raises:
         ValueError: The key is too long for the form, or is text with half a surrogate pair.
@@ -32,7 +32,7 @@ def encode_key(raw: str | bytes) -> str:
 
 
 def decode_key(key: str) -> bytes | None:
-    """Return the raw bytes of an encoded key, or None for other text, such as E2B's own ``e2b_`` and hex digits."""
+    """Return the key of an encoded form, as bytes. Return None for other text, also for E2B's own ``e2b_<hex>``."""
     match = _ENCODED.fullmatch(key)
     if match is None:
         return None

@@ -1,7 +1,7 @@
-"""Ports, headers, metadata keys, environment variables and user ids that two sides must spell alike.
+"""Ports, headers, metadata keys, environment variables and user ids on which two sides must agree.
 
-Sources: e2b 2.8.0 ... 2.63.0 for the ports, the headers and ``E2B_*``; OpenKruise's sandbox-manager for the metadata
-keys, and the traffic access token. Header names are lower case where they are compared as raw bytes.
+Sources: e2b 2.8.0 ... 2.63.0 for ports, headers and ``E2B_*``; OpenKruise's sandbox-manager for metadata keys and the
+traffic access token. Header names are in lower case, to be compared as raw bytes; ``X-API-Key`` is the exception.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SANDBOX_PORT_HEADER = "e2b-sandbox-port"
 
 RESERVED_PREFIX = "agents.kruise.io/"
 EXTENSION_PREFIX = f"e2b.{RESERVED_PREFIX}"
-"""Prefix of metadata keys that change how a sandbox is made."""
+"""Prefix of metadata keys for the manager, such as options of a create call."""
 PROTECT_KEY = f"security.{RESERVED_PREFIX}enable-jwt-auth"
 """The metadata key that makes a sandbox protected, when its value is exactly ``true``."""
 
@@ -25,10 +25,10 @@ MARK_VARIABLE = "E2B_SANDBOX"
 SANDBOX_ID_VARIABLE = "E2B_SANDBOX_ID"
 TEMPLATE_VARIABLE = "E2B_TEMPLATE_ID"
 INTERNAL_VARIABLES = (MARK_VARIABLE, SANDBOX_ID_VARIABLE, TEMPLATE_VARIABLE)
-"""Environment variables of every process in a sandbox, beside those of the create call."""
+"""Environment variables that the manager sets in a sandbox, beside those of the create call."""
 
 USER_ID = 1000
 """Id of the default user in a sandbox."""
 HIGHEST_ID = 65534
-"""The kernel's nobody, and the highest id in a sandbox."""
+"""Id of the user ``nobody``, and the highest id in a sandbox."""
 ID_COUNT = HIGHEST_ID + 1

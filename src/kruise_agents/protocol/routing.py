@@ -1,23 +1,23 @@
-"""The parser of requests: it finds the sandbox and port, or the API route, that a request is meant for.
+"""Parser of requests, which finds the port of a sandbox or the API route that a request is meant for.
 
 The parser reads the raw request target, before any percent-decoding and without normalising ``..`` or ``//``, as
-OpenKruise's manager does. The parser is stricter where that manager's rules are accidents (string prefixes, ``+3000``
-as a port, an empty id), and kinder where these rules are needlessly strict (``/kruise/<id>/3000?x=1``).
+OpenKruise's manager does. That manager also accepts string prefixes (``/kruised``), ports such as ``+3000`` and empty
+ids; this parser does not. This parser also accepts ``/kruise/<id>/3000?x=1``, which that manager refuses.
 """
 
 from __future__ import annotations
 
 import re
 
-from ..errors import AddressError
+from ..errors import AddressError, PortError
 from .addresses import (
     API_HOST_PREFIX,
     API_PREFIX,
+    MAX_PORT,
     PREFIX,
     ApiTarget,
     SandboxTarget,
     Target,
-    check_port,
     is_private_api_path,
     is_private_path,
 )
@@ -33,16 +33,20 @@ def parse(
     sandbox_id: str | None = None,
     sandbox_port: str | None = None,
 ) -> Target:
-    """Return the target of a request, or raise an AddressError, which is a PortError for a port outside 1 ... 65535.
+    """Return the port of a sandbox, or the API route, that a request is meant for.
 
-    Read in this order: a private path, the native API host (``api.<domain>``), the routing headers, the native sandbox
-    host.
+    The first of these decides: a private path, the native API host (``api.<domain>``), the routing headers, the native
+    sandbox host.
 
     Args:
         authority: The ``Host`` header (or HTTP/2 ``:authority``), as sent.
-        target: The raw request target: path and query.
+        target: The path and the query of the request, as sent.
         sandbox_id: The value of ``E2b-Sandbox-Id``; empty counts as absent.
         sandbox_port: The value of ``E2b-Sandbox-Port``; absent or empty means envd's port, 49983.
+
+    Raises:
+        PortError: The port is a number outside 1 ... 65535, of at most 18 digits.
+        AddressError: The request is meant for neither, or its port is something else.
     """
     if is_private_api_path(target):
         return ApiTarget(_rooted(target[len(API_PREFIX) :]), private=True)
@@ -54,9 +58,9 @@ def parse(
         return ApiTarget(target, private=False)
     if sandbox_id:
         port = _port(sandbox_port, "sandbox port header") if sandbox_port else ENVD_PORT
-        return SandboxTarget(sandbox_id, check_port(port), target)
+        return SandboxTarget(sandbox_id, port, target)
     if match := _NATIVE_HOST.match(authority):
-        return SandboxTarget(match[2], check_port(_port(match[1], "port in the host")), target)
+        return SandboxTarget(match[2], _port(match[1], "port in the host"), target)
     raise AddressError(f"host {authority!r} names no sandbox and {target!r} is no private path")
 
 
@@ -66,14 +70,17 @@ def _private_sandbox(target: str) -> SandboxTarget:
     port_text, slash, rest = rest.partition("/")
     if not sandbox_id or not port_text:
         raise AddressError(f"{target!r} is not {PREFIX}/<sandbox id>/<port>/...")
-    port = check_port(_port(port_text, "port in the path"))
+    port = _port(port_text, "port in the path")
     return SandboxTarget(sandbox_id, port, f"/{rest if slash else ''}{mark}{query}")
 
 
 def _port(text: str, place: str) -> int:
     if not _NUMBER.fullmatch(text):
         raise AddressError(f"invalid {place} value: {text}")
-    return int(text)
+    port = int(text)
+    if not 1 <= port <= MAX_PORT:
+        raise PortError(port)
+    return port
 
 
 def _rooted(path: str) -> str:

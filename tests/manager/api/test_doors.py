@@ -15,7 +15,8 @@ from kruise_agents.keys import encode_key
 from kruise_agents.manager.api.routes import Access, ApiRoute
 from kruise_agents.manager.http.listening import bind
 from kruise_agents.patch_e2b import patch_e2b
-from kruise_agents.protocol.addresses import SandboxTarget, Shape, build
+from kruise_agents.protocol.addresses import SandboxTarget
+from support.addresses import Shape, build
 from support.managers import API_KEY, RunningManager, running_manager
 
 pytestmark = pytest.mark.live

@@ -17,7 +17,8 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from kruise_agents.protocol.addresses import SandboxTarget, Shape, build
+from kruise_agents.protocol.addresses import SandboxTarget
+from support.addresses import Shape, build
 from support.managers import RunningManager, running_manager, wait_for
 
 pytestmark = pytest.mark.live

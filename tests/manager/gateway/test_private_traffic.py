@@ -10,7 +10,8 @@ import pytest
 from e2b_code_interpreter import Sandbox
 
 from kruise_agents.patch_e2b import patch_e2b
-from kruise_agents.protocol.addresses import SandboxTarget, Shape, build
+from kruise_agents.protocol.addresses import SandboxTarget
+from support.addresses import Shape, build
 from support.managers import RunningManager, running_manager
 
 pytestmark = pytest.mark.live
