@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command and end the process with an exit code."""
+    """Run the command, and end the process with an exit code."""
     try:
         from .serve import cli
     except ModuleNotFoundError as error:

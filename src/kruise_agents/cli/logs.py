@@ -36,25 +36,25 @@ _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def start_logging(level: str, log_format: str) -> None:
-    """Send log lines of this level and above to standard error."""
+    """Send log lines of this level and above to standard error, in the format ``text`` or ``json``."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    # uvicorn reports everyday events under this name too.
+    # uvicorn also reports normal events under this name, such as its start.
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, getattr(logging, level.upper())))
 
 
 def announce(line: str, log_format: str) -> None:
-    """Write a line for the operator to standard error, whatever the level of the log is."""
+    """Write a line for the operator to standard error, at any level of the log."""
     if log_format == "json":
         line = JsonFormatter().format(logging.LogRecord(__name__, logging.INFO, "", 0, line, (), None))
     print(line, file=sys.stderr, flush=True)
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats each record as one JSON object on a line of its own.
+    """Formatter that makes one line with a JSON object of each record.
 
-    The fields of the line of a request come from the record's attribute ``fields``.
+    A record's attribute ``fields``, which the record of a request has, is added to the object.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -1,4 +1,4 @@
-"""Options of commands, made from their declarations (:class:`..manager.settings.Option`)."""
+"""Options of commands, made from declarations (:class:`..manager.settings.Declaration`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..manager.settings import VARIABLE_PREFIX, Declaration
 
 
 def click_option(declaration: Declaration) -> click.Option:
-    """Return the option as click takes it: the command line counts first, then the environment, then the default."""
+    """Return click's option for a declaration. The command line counts first, then the variable, then the default."""
     option = declaration.option
     name = f"{option.name}/{option.negative}" if option.negative else option.name
     text = option.help
@@ -29,7 +29,7 @@ def click_option(declaration: Declaration) -> click.Option:
         default=declaration.default,
         show_default=option.default_text is None and declaration.default not in (None, False),
         multiple=option.multiple,
-        # click would split the one value of the variable at blanks.
+        # click would split the variable's value at blanks, although it is one value. So serve reads the variable.
         envvar=None if option.multiple else option.variable,
         metavar=option.unit,
         help=text,
@@ -37,7 +37,7 @@ def click_option(declaration: Declaration) -> click.Option:
 
 
 def environment_variables(context: click.Context) -> list[str]:
-    """Return the environment variables that options of this call were taken from."""
+    """Return the names of the environment variables that set options of this call."""
     return [
         parameter.declaration.option.variable
         for parameter in context.command.params
@@ -64,13 +64,13 @@ def unknown_variables(context: click.Context) -> list[str]:
 
 def _is_from_environment(context: click.Context, option: DeclaredOption) -> bool:
     source = context.get_parameter_source(str(option.name))
-    if option.multiple:  # click does not know the variable
+    if option.multiple:  # click is not told the variable
         return source is ParameterSource.DEFAULT and bool(os.environ.get(option.declaration.option.variable))
     return source is ParameterSource.ENVIRONMENT
 
 
 class DeclaredOption(click.Option):
-    """An option with its declaration, from which the reference page is made."""
+    """An option of click with its declaration, from which the reference page is made."""
 
     def __init__(self, declaration: Declaration, names: list[str], **attributes: Any) -> None:
         super().__init__(names, **attributes)
@@ -83,7 +83,7 @@ class DeclaredOption(click.Option):
 
 
 class _Seconds(click.FloatRange):
-    """A range that refuses ``nan`` too, which is neither below a minimum nor above a maximum."""
+    """A range of numbers that also refuses ``nan``, which is neither below a minimum nor above a maximum."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)

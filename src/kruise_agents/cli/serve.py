@@ -31,7 +31,7 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 _LOOPBACK = (None, "127.0.0.1", "::1", "localhost")
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 _M_ARENA_MAX = -8
-"""``malloc.h`` of glibc."""
+"""Number of the setting in ``malloc.h`` of glibc."""
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def serve(**values: Any) -> None:
 
 
 def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
-    """Return the settings, and the API key if it is a new one."""
+    """Return the settings, and the API key if this start has made one."""
     if (values["certificate"] is None) != (values["private_key"] is None):
         raise ConfigurationError("--cert and --key go together: give both, or only --tls for a certificate made here")
     if values["state_dir"] == "":
@@ -97,7 +97,7 @@ async def _serve(settings: Settings, new_key: str | None, log_format: str) -> No
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)  # the terminal was closed, and nohup did not say to ignore that
+        numbers.append(signal.SIGHUP)  # the terminal was closed; nohup ignores the signal
     for number in numbers:
         loop.add_signal_handler(number, stop.set)
     async with Manager(settings, tell=lambda line: announce(line, log_format)) as manager:
@@ -107,7 +107,7 @@ async def _serve(settings: Settings, new_key: str | None, log_format: str) -> No
 
 
 def _greeting(settings: Settings, manager: Manager, new_key: str | None) -> str:
-    """Return the text for a manager that is ready: the address, the isolation, and lines to paste."""
+    """Return the text that is printed when the manager is ready: address, isolation, and lines for a program."""
     scheme, call = ("https", "patch_e2b()") if settings.tls else ("http", "patch_e2b(False)")
     address = _client_address(scheme, settings.host, manager.port)
     found = manager.found
@@ -151,12 +151,12 @@ def _client_address(scheme: str, host: str | None, port: int) -> str:
 
 
 def share_memory_between_threads() -> None:
-    """Make all threads of this process allocate from one arena; call this before there are any.
+    """Make all threads of this process allocate from one arena. This must be called before a second thread starts.
 
-    glibc gives each thread an arena of its own and keeps what is freed there. Now and then Python moves its table of
-    interned names, about a megabyte, in whichever thread runs; in the end every thread would hold one or two megabytes
-    of nothing. Threads allocate while they hold the interpreter's lock, so that one arena makes none of them wait.
-    Other C libraries have neither such arenas nor the setting. glibc's own variable takes precedence.
+    glibc gives threads arenas of their own and keeps freed memory there. Python sometimes moves its table of interned
+    names, about a megabyte, in whichever thread runs. In the end every thread would hold one or two megabytes of freed
+    memory. Threads hold the interpreter's lock while they allocate, so with one arena no thread waits for another.
+    Other C libraries have neither such arenas nor the setting. If ``MALLOC_ARENA_MAX`` is set, it is left to glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:

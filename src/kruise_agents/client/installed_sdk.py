@@ -49,12 +49,12 @@ _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Paramet
 
 
 Owner = type | types.ModuleType
-"""Owner of a place: its class, or its module for a global name."""
+"""The class that a place belongs to, or the module for a global name."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledTarget:
-    """Target of a table, found in the installed SDK."""
+    """A target of a table, with its owner in the installed SDK."""
 
     target: Target
     owner: Owner
@@ -65,7 +65,11 @@ class InstalledTarget:
 
 
 def import_sdk(table: Table) -> dict[str, Version]:
-    """Import every module of ``table``; return the packages' versions, or raise ``UnsupportedSDKError``."""
+    """Import the modules of ``table`` and return the versions of the SDK's packages.
+
+    Raises UnsupportedSDKError if e2b is missing, or if a package is too old or has no known version. A missing module
+    is reported by :func:`installed_targets`.
+    """
     versions = {window.package: version for window in WINDOWS if (version := _installed_version(window)) is not None}
     if E2B not in versions:
         raise UnsupportedSDKError("the package e2b is not installed; pip install e2b")
@@ -75,10 +79,10 @@ def import_sdk(table: Table) -> dict[str, Version]:
 
 
 def installed_targets(versions: dict[str, Version], table: Table) -> list[InstalledTarget]:
-    """Check every place of ``table``, whose patch must not be applied, and return the targets in their order.
+    """Check every place of ``table`` that these versions have, and return the targets among them in the table's order.
 
-    A wrong place raises ``UnsupportedSDKError``. An SDK that is newer than the tested window and still fits causes one
-    :class:`UntestedSDKWarning`.
+    A place that is not as expected raises UnsupportedSDKError. A package that is newer than the tested releases causes
+    an :class:`UntestedSDKWarning`, once in a process for the same versions.
     """
     owners: dict[Place, Owner] = {}
     drifts = []
@@ -97,9 +101,9 @@ def installed_targets(versions: dict[str, Version], table: Table) -> list[Instal
 def _installed_version(window: Window) -> Version | None:
     try:
         spec = importlib.util.find_spec(window.package.replace("-", "_"))
-    except ValueError:  # a program has put a bare module into sys.modules in place of the package
+    except ValueError:  # a module without a spec stands in sys.modules for the package
         return None
-    if spec is None or spec.origin is None:  # the second: a folder of that name without a package in it
+    if spec is None or spec.origin is None:  # without an origin: a folder of that name that is no package
         return None
     try:
         version = Version(installed_release(window.package))
@@ -116,7 +120,7 @@ def _installed_version(window: Window) -> Version | None:
 
 
 def installed_release(package: str) -> str:
-    """Return the version of a package, or raise ``PackageNotFoundError`` when it has no metadata."""
+    """Return the version of a package, or raise ``PackageNotFoundError`` if the package has no metadata."""
     # importlib.metadata.version parses the whole description, which takes longer than the rest of the check.
     distribution = importlib.metadata.distribution(package)
     match = re.search(r"^Version: *(\S+)", distribution.read_text("METADATA") or "", re.MULTILINE)
@@ -171,7 +175,7 @@ def _expected(place: Place) -> str:
 
 
 def _examine(place: Place) -> Owner | str:
-    """Return the owner of a place, or the text for the error when the place is not as expected."""
+    """Return the owner of a place. If the place is not as expected, return the words for the error instead."""
     module = _module(place)
     if module is None:
         return f"no module {place.module}"
@@ -187,7 +191,7 @@ def _examine(place: Place) -> Owner | str:
 def _module(place: Place) -> types.ModuleType | None:
     try:
         # The SDK's modules import each other in circles. Threads that enter a circle at different modules wait for
-        # each other, so everybody enters by the package.
+        # each other for ever. So every import begins with the package.
         importlib.import_module(place.module.partition(".")[0])
         return importlib.import_module(place.module)
     except ModuleNotFoundError as error:
@@ -219,10 +223,10 @@ def _function_in(found: Any, kind: Kind) -> Any:
 
 
 def _misfit_of_instances(owner: type, place: Place) -> str | None:
-    if "__slots__" in vars(owner):  # no room for the patch's mark
+    if "__slots__" in vars(owner):  # instances have no room for the patch's settings
         return "a class with __slots__"
-    # Read from the code, because making an instance reads the environment and can fail for other reasons. Another patch
-    # of this package may have wrapped the SDK's constructor.
+    # The code of the constructor is examined, because making an instance reads the environment and can fail for other
+    # reasons. It is unwrapped, because another patch of this package may have wrapped the SDK's constructor.
     constructor = vars(owner).get("__init__")
     code = getattr(inspect.unwrap(constructor) if callable(constructor) else None, "__code__", None)
     return None if code is not None and place.attribute in code.co_names else "an __init__ without it"

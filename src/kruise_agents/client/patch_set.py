@@ -1,4 +1,4 @@
-"""Patches of the SDK: applied atomically, nested, and undone so that the original objects come back."""
+"""Sets of changes to the SDK, which are applied all or none, can be nested, and give the original objects back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A name of a class or module that was replaced. ``original`` is its raw descriptor, or ``_ABSENT``."""
+    """A replaced name of a class or module. ``original`` is the SDK's own descriptor, or ``_ABSENT``."""
 
     owner: Owner
     attribute: str
@@ -78,11 +78,11 @@ class Patch:
         return not self._patch_set.is_open(self)
 
     def close(self) -> None:
-        """Close this handle; closing twice is harmless.
+        """Close this handle. A second call does nothing.
 
-        Afterwards the newest open handle decides. Closing the last handle restores the SDK; after that, do not use
-        objects that were built while patched: some of their URLs stay private, the others become native. If other code
-        replaced a patched place later, ``PatchConflictError`` is raised, and nothing changes until that is undone.
+        From then on the newest open handle decides. Closing the last handle restores the SDK. After that, do not use
+        objects that were made under the patch: some of their URLs stay private, the others become native. If other code
+        replaced a patched place later, the last handle stays open, and closing it raises ``PatchConflictError``.
         """
         self._patch_set.close(self)
 
@@ -103,17 +103,18 @@ class Patch:
             error.add_note(f"while this was raised, the patch could not be undone: {conflict}")
 
 
-# Reentrant, because a signal handler or a finalizer may undo a patch while its thread is in the middle of another call.
+# Reentrant, because a signal handler or a finalizer may open or close a handle while its own thread holds the lock.
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
-    # A fork waits until the patch is whole: the child has one thread, and no other could finish the patch or unlock.
+    # A fork waits until no other thread changes the SDK, because that thread does not exist in the child: nothing would
+    # complete the patch there, or release the lock.
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 class PatchSet(Generic[Settings]):
-    """Patch of one table, with its open handles. Several sets are independent if their tables share no target.
+    """The patch of one table, with its open handles. Sets do not disturb each other if their tables share no target.
 
-    ``put_in_force`` is called with the settings of the newest open handle, and with None without an open handle.
+    ``put_in_force`` is called with the settings of the newest open handle, and with None when no handle is left.
     """
 
     def __init__(self, table: Table, put_in_force: Callable[[Settings | None], None] = lambda _: None) -> None:
@@ -130,9 +131,9 @@ class PatchSet(Generic[Settings]):
         return any(other is handle for other, _ in self._handles)
 
     def open(self, settings: Settings) -> Patch:
-        """Patch the SDK, or change its settings, until the handle is closed; may raise ``UnsupportedSDKError``."""
+        """Put ``settings`` in force, in an SDK that is patched first if needed; may raise ``UnsupportedSDKError``."""
         handle = Patch(self, settings)
-        # Before taking the lock: the import waits for import locks, whose holder may be waiting for this lock.
+        # Before the lock is taken: an import waits for import locks, whose holder may be waiting for this lock.
         versions = import_sdk(self._table)
         with _lock:
             if not self._slots or not all(slot.is_current() for slot in self._slots):
@@ -150,7 +151,7 @@ class PatchSet(Generic[Settings]):
             self._keep([])
 
     def _unpatched(self, targets: list[InstalledTarget]) -> list[InstalledTarget]:
-        """Return all targets at the first call, and later those of modules that were imported anew."""
+        """Return the targets that are not patched: at first all, later those of modules that were imported again."""
         self._slots = [slot for slot in self._slots if not slot.is_reloaded()]
         replaced = {(id(slot.owner), slot.attribute) for slot in self._slots}
         return [target for target in targets if (id(target.owner), target.attribute) not in replaced]

@@ -1,4 +1,4 @@
-"""Names in the SDK that a patch changes or reads, and helpers for replacing them."""
+"""Descriptions of the names in the SDK that a patch changes or reads, and helpers for replacing them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DESKTOP = "e2b-desktop"
 
 
 class Kind(StrEnum):
-    """Kind of thing that the SDK has at a place."""
+    """The kind of object that the SDK has at a place."""
 
     FUNCTION = "function"
     PROPERTY = "property"
@@ -29,10 +29,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Parameters that a replacement needs of the original function, without a method's ``self``.
+    """The parameters that the original function must have, without a method's ``self``.
 
-    A wrapper passes all arguments on, so it only names the parameters that it reads. A replacement that answers by
-    itself is ``complete``: it would silently ignore a parameter that a new release adds.
+    A wrapper passes all arguments on, so its signature has only the parameters that the wrapper reads. A replacement
+    that does not pass all arguments on has a ``complete`` signature, because a new parameter of the SDK would not work.
+    Of a complete signature, the ``optional`` parameters may be absent, all together.
     """
 
     names: tuple[str, ...] = ()
@@ -50,7 +51,10 @@ ANY_SIGNATURE = Signature()
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Name in a class, or in a module when ``owner`` is None, from release ``since`` to ``until``, both included."""
+    """A name in a class, or in a module if ``owner`` is None, from release ``since`` to ``until`` of ``package``.
+
+    Both releases have the name; None as ``until`` means that all later releases have it.
+    """
 
     package: str
     module: str
@@ -67,7 +71,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Patched place. ``replace`` makes the replacement from the SDK's own descriptor."""
+    """A place to patch. ``replace`` makes the replacement from the SDK's descriptor; ``seam`` is a mark for errors."""
 
     seam: str
     place: Place
@@ -76,7 +80,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Places of one patch: the targets, in the order in which they are applied, and places that are only read."""
+    """The places of one patch: the targets, in the order in which they are patched, and places that are only read."""
 
     targets: tuple[Target, ...]
     relied_on: tuple[Place, ...] = ()
@@ -89,12 +93,12 @@ class Table:
 def relied_on(
     owner: tuple[str, str], kind: Kind, *attributes: str, since: str = "2.8.0", until: str | None = None
 ) -> list[Place]:
-    """Return places of one class of ``e2b`` that a patch reads without changing them."""
+    """Return places that a patch only reads, of one class of ``e2b``; ``owner`` is the class's module and name."""
     return [Place(E2B, *owner, attribute, kind, since, until) for attribute in attributes]
 
 
 def wrap_result(original: Callable[..., Any], change: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-    """Return a method that gives ``change(self, result)`` in place of the original's result."""
+    """Return a method that calls ``original`` and returns ``change(self, result)``."""
 
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -104,13 +108,16 @@ def wrap_result(original: Callable[..., Any], change: Callable[[Any, Any], Any])
 
 
 def wrap_getter(original: property, change: Callable[[Any, Any], Any]) -> property:
-    """Return a property that gives ``change(self, value)`` in place of the original's value."""
+    """Return a property that reads ``original`` and returns ``change(self, value)``."""
     assert original.fget is not None
     return property(wrap_result(original.fget, change), original.fset, original.fdel, original.__doc__)
 
 
 def bind_call(signature: inspect.Signature, /, *args: Any, **kwargs: Any) -> inspect.BoundArguments | None:
-    """Return a call's arguments by name, or None for a wrong call: the SDK's own ``TypeError`` names the function."""
+    """Return the arguments of a call by name, or None if they do not fit the signature.
+
+    In that case the caller hands the arguments to the SDK's function, whose own ``TypeError`` names the function.
+    """
     try:
         return signature.bind(*args, **kwargs)
     except TypeError:

@@ -9,11 +9,11 @@ _NOT_THE_PROGRAM = frozenset({"kruise_agents", "e2b", "e2b_code_interpreter", "e
 
 
 class ServerDomainWarning(UserWarning):
-    """A server names another domain for its sandboxes than the domain it was reached at."""
+    """A manager names another domain for sandboxes or volumes than the domain that the program uses."""
 
 
 class UntestedSDKWarning(UserWarning):
-    """The installed SDK is newer than every release this package was tested with."""
+    """A package of the installed SDK is newer than every release that was tested with this package."""
 
 
 def notify(message: str, category: type[Warning]) -> None:

@@ -1,1 +1,1 @@
-"""Patch of addresses: the SDK speaks the private protocol on one domain."""
+"""The patch of addresses, under which the SDK speaks the private protocol on one domain."""

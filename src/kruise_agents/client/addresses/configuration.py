@@ -1,4 +1,4 @@
-"""Replacements in the SDK's configurations: the API URL, the mark, and what passes from one to the next."""
+"""Replacements for the SDK's configurations: their API URL, their settings, and what one passes on to the next."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ...protocol.keys import encode_key
 from .cross_domain import stays_behind, usable_domain
 from .settings import InheritedApiUrl, mark, settings_in_force, settings_of
 
-# A key that fits into a header. Every sandbox-manager also accepts the encoded form of a key.
+# A key that can stand in a header. Other keys are sent in the encoded form, which every sandbox-manager accepts.
 _FITS_A_HEADER = re.compile(r"[!-~]+(?: +[!-~]+)*")
 
 
 def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``ConnectionConfig.__init__``: mark the configuration, and derive its API URL from its own domain."""
+    """Wrap ``ConnectionConfig.__init__``: store the settings. Without a stated URL, the API URL is private."""
     read_api_url = _argument_reader(original, "api_url")
 
     @functools.wraps(original)
@@ -44,7 +44,7 @@ def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]
 
 
 def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``VolumeConnectionConfig.__init__``: volume contents are below the private API of the same domain."""
+    """Wrap ``VolumeConnectionConfig.__init__``: without a stated URL, volume contents are below the private API."""
     read_api_url = _argument_reader(original, "api_url")
 
     @functools.wraps(original)
@@ -59,7 +59,10 @@ def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def wrap_volume_options(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace ``Volume._get_volume_config``: the volume's token only goes to the volume's own domain."""
+    """Wrap ``Volume._get_volume_config``: a call with another ``domain=`` must bring ``token=`` too.
+
+    A call with ``api_url=`` alone is not checked: the volume's token goes to the stated URL.
+    """
 
     @functools.wraps(original)
     def _get_volume_config(self: Any, **opts: Any) -> Any:
@@ -74,7 +77,11 @@ def wrap_volume_options(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Replace ``ConnectionConfig.get_api_params``, the options that an object passes on to a call."""
+    """Wrap ``ConnectionConfig.get_api_params``, which returns the options that an object adds to a call's own.
+
+    A call to another domain must bring ``api_key=``, and gets neither the headers nor the API URL of the object. Other
+    calls without ``api_url=`` get the settings of the object.
+    """
 
     @functools.wraps(original)
     def get_api_params(self: Any, **opts: Any) -> dict[str, Any]:
@@ -91,7 +98,7 @@ def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[...
 
 
 def wrap_call_of_object(original: Any) -> Any:
-    """Replace a method of an object that ignores the object's own options (up to e2b 2.16.0)."""
+    """Wrap a method of an object: use the object's own options, which the SDK ignores up to e2b 2.16.0."""
     method = original.method
 
     @functools.wraps(method)
@@ -106,7 +113,7 @@ def wrap_call_of_object(original: Any) -> Any:
 
 
 def wrap_merge_api_params(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace ``merge_api_params``, which adds the options of a client object, ``E2B(...)``, to those of a call."""
+    """Wrap ``merge_api_params``, by which a call gets the options of its client object ``E2B(...)``."""
 
     @functools.wraps(original)
     def merge_api_params(bound_params: Any, params: Any) -> Any:
@@ -116,7 +123,7 @@ def wrap_merge_api_params(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace ``next_items`` of a list, which adds the options of the list to those of a page."""
+    """Wrap ``next_items`` of a list, by which the call for a page gets the options of the list."""
 
     @functools.wraps(original)
     def next_items(self: Any, **opts: Any) -> Any:
@@ -126,7 +133,7 @@ def wrap_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace ``next_items`` of an async list; see :func:`wrap_next_items`."""
+    """Wrap ``next_items`` of an async list, as :func:`wrap_next_items` does for a list."""
 
     @functools.wraps(original)
     async def next_items(self: Any, **opts: Any) -> Any:
@@ -136,7 +143,11 @@ def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
-    """Return empty options in place of bound values, for a call to another domain; None would mean "as bound"."""
+    """Return options that hide a holder's headers and URL from a call to another domain; for other calls, none.
+
+    The options are empty, because the SDK takes the holder's value for None. Raises ConfigurationError if the call to
+    another domain brings no key.
+    """
     if not bound or not given.get("domain"):
         return {}
     config = importlib.import_module("e2b.connection_config").ConnectionConfig
@@ -160,6 +171,6 @@ def _make_own(domain: str | None, make: Callable[[], Any]) -> Any:
 
 
 def _argument_reader(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Return a reader of one argument of a call; the position of ``api_url`` moved in e2b 2.29.1."""
+    """Return a function that reads one argument of a call. The position of ``api_url`` changed in e2b 2.29.1."""
     signature = inspect.signature(function)
     return lambda *args, **kwargs: signature.bind(*args, **kwargs).arguments.get(name)

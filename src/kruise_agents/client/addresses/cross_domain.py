@@ -1,4 +1,4 @@
-"""Domains of configurations: which may be used, which are equal, and what may go along to another domain.
+"""Rules for domains: which domains can be used, which are equal, and what a call may take along to another domain.
 
 A key, headers and a volume's token belong to the domain that they were given with. Proxies, time-outs and retries
 belong to the program and go to every domain.
@@ -15,7 +15,7 @@ from ...protocol.domains import Domain, parse_domain
 from .settings import Settings
 
 VENDOR_DEFAULTS = frozenset({"e2b.app", "e2b.dev"})
-"""Domains that the SDK uses when nobody names one: ``e2b.app``; for templates up to e2b 2.9.1 ``e2b.dev``."""
+"""Domains that the SDK uses when no domain is given: ``e2b.app``; for templates up to e2b 2.9.1 ``e2b.dev``."""
 
 _DEFAULT_PORTS: dict[Scheme, int] = {"https": 443, "http": 80}
 _MOST_KEPT = 256
@@ -23,25 +23,28 @@ _parsed: dict[str, Domain] = {}
 
 
 def parsed(text: str) -> Domain:
-    """Return ``parse_domain(text)``, parsed once: each address of a configuration needs its domain."""
-    # Kept by text and not on the configuration, whose domain may be changed, and which may be copied or pickled.
+    """Return ``parse_domain(text)`` from a cache, because each address of a configuration needs the domain."""
+    # Not kept on the configuration, whose domain may be changed, and which may be copied or pickled.
     domain = _parsed.get(text)
     if domain is None:
         domain = parse_domain(text)
         if len(_parsed) >= _MOST_KEPT:
             _parsed.clear()
-        # The SDK passes the normalised form on from a configuration to its sandboxes.
+        # Sandbox objects often have the normalised form.
         _parsed[text] = _parsed[str(domain)] = domain
     return domain
 
 
 def is_vendor_default(text: str) -> bool:
-    """Return whether ``text`` is blank or a default domain of the SDK, which the SDK passes on like a user's domain."""
+    """Return whether ``text`` is blank or a default domain of the SDK; raise DomainError if ``text`` is no domain.
+
+    The SDK passes its default domain on like a domain that a user gave.
+    """
     return not text.strip() or parsed(text).host in VENDOR_DEFAULTS
 
 
 def usable_domain(text: str) -> str:
-    """Return the normalised form of a domain, or raise ``DomainError`` or ``MissingDomainError``."""
+    """Return the normalised form of ``text``; raise DomainError, or MissingDomainError for a default of the SDK."""
     if is_vendor_default(text):
         shown = str(parsed(text)) if text.strip() else text
         raise MissingDomainError(
@@ -53,8 +56,8 @@ def usable_domain(text: str) -> str:
 
 
 def same_domain(one: str, other: str, scheme: Scheme) -> bool:
-    """Return whether two texts are the same domain. A text that is not a domain equals nothing."""
-    # HTTP clients leave the default port out of Host, so a server cannot repeat that port.
+    """Return whether two texts are the same domain; False if a text is no domain. The default port may be left out."""
+    # HTTP clients leave the default port out of the Host header, so servers cannot name that port in their answers.
     try:
         return _authority(one, scheme) == _authority(other, scheme)
     except DomainError:
@@ -71,19 +74,19 @@ def stays_behind(
     *,
     bound: bool = True,
 ) -> bool:
-    """Return whether a call goes to another domain than its object's, so that only what the call brings may go along.
+    """Return whether a call goes to another domain, for which the key and headers of its object are not meant.
 
     Args:
-        own: the configuration of the object. With a stated URL, everything may go along.
+        own: the configuration of the object. If its URL was stated, the answer is False.
         settings: the settings that ``own`` was made with.
-        stated: the URL that the environment states for such configurations.
+        stated: the URL that the environment states for such configurations, or None.
         given: the options of the call.
         holder: the kind of object, for the error.
-        option: the secret that such a call must bring.
-        bound: whether the object has a secret to protect.
+        option: the name of the secret that a call to another domain must bring.
+        bound: False if the object has no secret to protect.
 
     Raises:
-        ConfigurationError: the call does not bring the secret.
+        ConfigurationError: the call to another domain does not bring the secret.
     """
     if not _leaves(own, settings, stated, given):
         return False
@@ -105,7 +108,7 @@ def _leaves(own: Any, settings: Settings, stated: str | None, given: Mapping[str
 
 
 def _is_derived(url: str, domain: str) -> bool:
-    # A mark on the configuration would be lost after one step, because the SDK passes resolved URLs on as arguments.
+    # The SDK passes resolved URLs on as arguments, so a new configuration cannot tell such a URL from a stated one.
     try:
         own = usable_domain(domain)
     except ConfigurationError:

@@ -1,4 +1,4 @@
-"""Patch set of ``patch_e2b``, apart from the public module so that reloading that module makes no second set."""
+"""The patch set of ``patch_e2b``, in a module of its own so that reloading ``patch_e2b.py`` makes no second set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choice of the domain when a server's answer names another one than the program uses."""
+"""Choice between the domain that a program uses and another domain that the server's answer names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _warned_about: set[tuple[str, str]] = set()
 
 
 def wrap_sandbox_base(original: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``SandboxBase.__init__``: a sandbox is at the domain of its configuration."""
+    """Wrap ``SandboxBase.__init__``: choose the domain of the sandbox's addresses."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -37,7 +37,7 @@ def wrap_sandbox_base(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def wrap_made_volume(original: classmethod[Any, Any, Any]) -> classmethod[Any, Any, Any]:
-    """Replace ``create`` and ``connect`` of volumes, which take the server's domain for their contents (e2b 2.37.0)."""
+    """Wrap ``create`` and ``connect`` of volumes: choose the domain of their contents (e2b 2.37.0 and later)."""
     function = original.__func__
 
     @functools.wraps(function)
@@ -65,7 +65,7 @@ def _with_own_domain(cls: Any, volume: Any, opts: dict[str, Any]) -> Any:
 
 def _domain_to_use(config: Any, settings: Settings, answer: str, contents: str) -> str:
     # The configuration's domain counts: in the private protocol the API and the sandboxes are on one domain by
-    # definition, and a server with a fixed domain cannot know about a port-forward or an ingress in front of it.
+    # definition, and a server with a fixed domain does not know a port-forward or an ingress in front of the server.
     if is_vendor_default(config.domain):
         return answer
     own = usable_domain(config.domain)
@@ -96,5 +96,5 @@ def _warn_once(own: str, answer: str, message: str) -> None:
     try:
         notify(message, ServerDomainWarning)
     except ServerDomainWarning:
-        # A filter turns warnings into errors. The sandbox exists by now, and an error would lose it.
+        # A filter turns warnings into errors. An error would lose the sandbox, which exists by now.
         logging.getLogger("kruise_agents").warning(message)

@@ -1,4 +1,4 @@
-"""Replacements in the SDK's REST client: the bridge to older managers, and keys of any form."""
+"""Replacements in the SDK's REST client, for the bridge to older managers and for keys of any form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .settings import settings_in_force, settings_of
 
 
 def wrap_validate_api_key(original: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``e2b.api.validate_api_key``: every key passes, unless the settings in force ask for the check."""
+    """Wrap ``e2b.api.validate_api_key``: every key passes, unless the settings in force ask for the check."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -25,7 +25,7 @@ def wrap_validate_api_key(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def wrap_api_client(original: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``ApiClient.__init__``: requests of a marked configuration go over the bridge."""
+    """Wrap ``ApiClient.__init__``: the requests of a configuration made under the patch go over the bridge."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -33,13 +33,13 @@ def wrap_api_client(original: Callable[..., None]) -> Callable[..., None]:
         call = bind_call(signature, self, *args, **kwargs)
         if call is None or settings_of(call.arguments["config"]) is None:
             return original(self, *args, **kwargs)
-        # Imported only now: the bridge needs httpx, and patching itself should cost next to nothing.
+        # Imported here, because the bridge needs httpx, and patching itself must be fast.
         from .v1_bridge import bridged
 
         config = call.arguments["config"]
         if call.arguments.get("transport") is not None:
             call.arguments["transport"] = bridged(call.arguments["transport"], config)
-        # e2b 2.28.2 ... 2.37.1
+        # e2b 2.28.2 ... 2.37.1 have factories of transports.
         for name in ("transport_factory", "async_transport_factory"):
             if (make := call.arguments.get(name)) is not None:
                 call.arguments[name] = lambda make=make: bridged(make(), config)

@@ -1,4 +1,4 @@
-"""Settings of the address patch: the current settings, and the settings that mark a configuration."""
+"""Settings of the address patch: the settings in force, and the settings that a configuration keeps."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _MARK = "_kruise_agents_settings"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Arguments of one ``patch_e2b`` call."""
+    """The settings that one ``patch_e2b`` call asks for."""
 
     scheme: Scheme
     follow_server_domain: bool = False
     validate_key: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Settings:
-        return self  # immutable; without this method, __reduce__ would check a copy within the process too
+        return self  # immutable; without this method, an unpatched process could not copy configurations
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickle, (self.scheme, self.follow_server_domain, self.validate_key)
 
 
 def _unpickle(scheme: Scheme, follow_server_domain: bool, validate_key: bool) -> Settings:
-    if _in_force is None:  # the configuration would keep its API URL and look for its sandboxes at native addresses
+    if _in_force is None:  # the configuration would have a private API URL and native sandbox addresses
         raise ConfigurationError(
             "this configuration was made under patch_e2b() and pickled, and the SDK of the process that reads it "
             "is not patched: call patch_e2b() in this process first"
@@ -39,32 +39,32 @@ _in_force: Settings | None = None
 
 
 def settings_in_force() -> Settings | None:
-    """Return the settings for new configurations; None while the SDK is not patched."""
+    """Return the settings for new configurations, or None while the SDK is not patched."""
     return _in_force
 
 
 def put_in_force(settings: Settings | None) -> None:
-    """Change the settings for new configurations."""
+    """Set the settings for new configurations; None: new configurations are native."""
     global _in_force
     _in_force = settings
 
 
 def mark(config: Any, settings: Settings) -> None:
-    """Store the settings on a configuration of the SDK, for its whole life."""
+    """Store the settings on a configuration of the SDK."""
     setattr(config, _MARK, settings)
 
 
 def settings_of(config: Any) -> Settings | None:
-    """Return the settings of a configuration; None for a native one: built unpatched, or in debug mode."""
+    """Return the settings of a configuration, or None if it was made without the patch or in debug mode."""
     value = getattr(config, _MARK, None)
     return value if isinstance(value, Settings) else None
 
 
 class InheritedApiUrl(str):
-    """API URL that passes from one configuration to the next, with the settings of the first.
+    """An API URL that is passed from one configuration to the next, with the settings of the first.
 
-    The SDK passes a resolved URL on as if the user had stated it. Without the settings, the next configuration would
-    keep that URL and take its sandbox addresses from the settings in force now.
+    The SDK passes a resolved URL on as if the user had stated that URL. Without the settings, the next configuration
+    would have the old URL, and sandbox addresses by the settings that are in force now.
     """
 
     settings: Settings | None

@@ -1,7 +1,7 @@
 """Table of the places that ``patch_e2b`` changes or reads.
 
-To support another release of the SDK, or to patch another place, change this table. Checking, applying, undoing and the
-tests iterate over it.
+To support another release of the SDK, or to patch another place, change this table. The code that checks, applies and
+undoes the patch iterates over the table, and so do the tests.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _list(module: str, owner: str, since: str) -> tuple[Target, Target]:
 
 
 def _calls_of_objects(owner: tuple[str, str]) -> list[Target]:
-    """Return the methods that ignore the object's options. From e2b 2.15.0 on, ``beta_pause`` calls ``pause``."""
+    """Return the methods that ignore their object's options. From e2b 2.15.0 on, ``beta_pause`` calls ``pause``."""
     spans = {"connect": ("2.8.0", "2.16.0"), "beta_pause": ("2.8.0", "2.14.1"), "pause": ("2.15.0", "2.16.0")}
     places = [Place(E2B, *owner, name, Kind.METHOD_OF_BOTH, *span, _OPTIONS) for name, span in spans.items()]
     return [Target("S13", place, wrap_call_of_object) for place in places]
@@ -101,8 +101,8 @@ TARGETS: tuple[Target, ...] = (
     *_calls_of_objects(("e2b.sandbox_async.main", "AsyncSandbox")),
     *_made_volumes(_VOLUME),
     *_made_volumes(_ASYNC_VOLUME),
-    # The constructors of the configurations are applied last and undone first, so that no configuration is marked
-    # while another target is not in place.
+    # The constructors of configurations are patched last and undone first, so that no configuration gets settings while
+    # another target is missing.
     Target("S6", _function(_VOLUME_CONFIG, "__init__", _API_URL, "2.19.0"), wrap_volume_config),
     Target("S1", _function(_CONFIG, "__init__", _API_URL), wrap_connection_config),
 )

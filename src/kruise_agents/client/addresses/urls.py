@@ -1,4 +1,4 @@
-"""Replacements for the SDK's sandbox addresses. A configuration made without the patch keeps native addresses."""
+"""Replacements for the SDK's sandbox addresses. A configuration made without the patch has native addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VNC_DESKTOP = "_VNCServer__desktop"
 
 
 def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``ConnectionConfig.get_host``: ``<domain>/kruise/<sandbox id>/<port>``, without a scheme."""
+    """Replace ``ConnectionConfig.get_host``: return ``<domain>/kruise/<sandbox id>/<port>``, without a scheme."""
 
     @functools.wraps(original)
     def get_host(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int) -> str:
@@ -28,7 +28,7 @@ def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``; ``port`` works before e2b 2.55.1 too."""
+    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``; before e2b 2.55.1 the SDK's have no ``port``."""
 
     @functools.wraps(original)
     def get_sandbox_url(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int | None = None) -> str:
@@ -38,7 +38,7 @@ def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
             return original(self, sandbox_id, sandbox_domain, **native)
         if self._sandbox_url:
             return str(self._sandbox_url)
-        # By get_host, as the SDK does, so that a subclass can override that method.
+        # get_host is called, as in the SDK, so that a subclass can override that method.
         return (
             f"{settings.scheme}://{self.get_host(sandbox_id, sandbox_domain, self.envd_port if port is None else port)}"
         )
@@ -47,28 +47,28 @@ def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def wrap_file_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``SandboxBase._file_url``: keep the path of the base, which the SDK's URL join drops."""
+    """Wrap ``SandboxBase._file_url``: keep the path of the base URL, which the SDK's URL join drops."""
 
     def below_base(sandbox: Any, url: str) -> str:
         config = sandbox.connection_config
         if settings_of(config) is None or config._sandbox_url:
             return url
         base = getattr(sandbox, "envd_direct_url", None) or sandbox.envd_api_url
-        # The query with the signature stays byte by byte; a signature does not cover the host (e2b 2.63.0).
+        # The query has a signature and stays byte by byte. The signature does not cover the host (e2b 2.63.0).
         return f"{base}/{url.split('/', 3)[3]}"
 
     return wrap_result(original, below_base)
 
 
 def wrap_get_mcp_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``SandboxBase.get_mcp_url``, whose scheme is always https in the SDK."""
+    """Wrap ``SandboxBase.get_mcp_url``: use the patch's scheme, because the SDK's is always https."""
     return wrap_result(original, lambda sandbox, url: _with_scheme_of(sandbox.connection_config, url))
 
 
 def wrap_jupyter_url(original: property) -> property:
-    """Replace ``_jupyter_url`` of the code interpreter up to 2.10.3, whose scheme is https unless in debug mode.
+    """Wrap ``_jupyter_url`` of the code interpreter: use the patch's scheme in place of https (up to 2.10.3).
 
-    A stated sandbox URL stays unchanged (from code interpreter 2.9.0; earlier releases ignore such a URL).
+    A stated sandbox URL stays unchanged. Code interpreters before 2.9.0 ignore such a URL.
     """
 
     def with_scheme(sandbox: Any, url: str) -> str:
@@ -79,7 +79,7 @@ def wrap_jupyter_url(original: property) -> property:
 
 
 def wrap_stream_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``_VNCServer.get_url`` of the desktop, whose scheme is always https in the SDK."""
+    """Wrap ``_VNCServer.get_url`` of the desktop: use the patch's scheme, and say where noVNC's WebSocket is."""
 
     def private(server: Any, url: str) -> str:
         config = getattr(server, _VNC_DESKTOP).connection_config
@@ -89,8 +89,8 @@ def wrap_stream_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def _with_socket_below_prefix(url: str) -> str:
-    # noVNC 1.3 opens /websockify at the root of the page's host unless the URL says otherwise. Later releases resolve
-    # the path against the page, but also take it from the root when the URL names a host.
+    # noVNC 1.3 opens /websockify at the root of the page's host, unless the page's URL names another path. Later
+    # releases resolve the path against the page, but against the root if the URL names a host.
     address = urlsplit(url)
     host = address.hostname or ""
     socket = {

@@ -1,7 +1,8 @@
 """Bridge from e2b 2.51.0 and later to a sandbox-manager that has no ``POST /v2/sandboxes``.
 
 The bridge is a transport between the SDK's REST client and the SDK's own transport. With a manager that has the routes,
-every request and every answer passes unchanged.
+the bridge adds an idempotency key to each create without a key, and asks for the routes before the first call that an
+older manager would misread. The bridge also removes credentials from requests that do not go to the API.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ...protocol.names import API_KEY_HEADER
 from .v1_calls import is_no_route, is_refused_body, misread, v1_body, v1_path
 
 Flow = Generator[httpx.Request, httpx.Response, httpx.Response]
-"""Generator of requests to send, which gets their responses and returns the response for the SDK."""
+"""A generator that yields requests, is sent the response to each, and returns the response for the SDK."""
 
 _IDEMPOTENCY_KEY = "Idempotency-Key"
 _CREDENTIALS = (API_KEY_HEADER, "Authorization")
@@ -26,19 +27,19 @@ _TOO_MANY_REQUESTS = 429
 
 
 class Generation(Enum):
-    """Routes that an API is known to have."""
+    """The generation of a manager's API: with the v2 routes or without."""
 
     V1_ONLY = auto()
     V2 = auto()
 
 
 class Bridge:
-    """Decisions for the requests to one API.
+    """Decisions about the requests to one API.
 
     Args:
         api_url: the base URL of the API.
-        known: the generation of each API by its base URL; the bridge adds to it.
-        private: names of headers that are for this API only.
+        known: the known generation of each API, by base URL; the bridge writes what it finds out.
+        private: names of headers that are for this API only, beside those of credentials.
     """
 
     def __init__(self, api_url: str, known: dict[str, Generation], private: Iterable[str] = ()) -> None:
@@ -49,11 +50,14 @@ class Bridge:
         self._private = [*_CREDENTIALS, *private]
 
     def flow(self, request: httpx.Request) -> Flow:
-        """Give the requests to send in place of one request, or raise ``UnsupportedByManagerError``."""
+        """Yield the requests to send in place of ``request``, and return the response for the SDK.
+
+        Raises UnsupportedByManagerError if the manager is too old for the request.
+        """
         path = self._path_in_api(request.url)
         if not path:
-            # The upload of a template's file, which goes to storage. Up to e2b 2.28.1 the SDK uses the manager's
-            # client with its key; later it uses a client without headers.
+            # A template's file is uploaded to storage. Up to e2b 2.28.1 the SDK uploads with the client of the API,
+            # which sends the key; later releases use a client without headers.
             for name in self._private:
                 request.headers.pop(name, None)
             return (yield request)
@@ -74,8 +78,8 @@ class Bridge:
 
     def _bridge(self, request: httpx.Request, older: str) -> Flow:
         if older == "/sandboxes":
-            # One key for all attempts of one call: the SDK's own retries are below the bridge and repeat the headers,
-            # so a manager that honours the key makes one sandbox, however often the request arrives.
+            # All attempts of one call have the same key, because the SDK's own retries are below the bridge and repeat
+            # the headers. So a manager that knows such keys makes one sandbox, however often the request arrives.
             request.headers.setdefault(_IDEMPOTENCY_KEY, str(uuid.uuid4()))
         certain = self._known.get(self._api) is Generation.V1_ONLY
         if not certain:
@@ -89,7 +93,7 @@ class Bridge:
                 self._known[self._api] = Generation.V1_ONLY
         response = yield self._older(request, older)
         if not certain and response.is_success:
-            # The 404 may have come from a proxy that has lost its manager; the success of the older route is proof.
+            # The 404 may have come from a proxy without its manager. The older route's success proves the generation.
             self._known[self._api] = Generation.V1_ONLY
         return response
 
@@ -101,8 +105,8 @@ class Bridge:
             request.method,
             request.url.copy_with(raw_path=f"{self._path}{path}".encode()),
             headers=headers,
-            # An older manager knows no idempotency keys, and may have made the sandbox although a proxy answers 503. A
-            # connect may be repeated.
+            # A create must not be repeated: an older manager knows no idempotency keys, and may have made the sandbox
+            # although a proxy answers 503. A connect may be repeated.
             stream=SentOnce(body) if path == "/sandboxes" else httpx.ByteStream(body),
             extensions=request.extensions,
         )
@@ -110,7 +114,10 @@ class Bridge:
     def _refuse_on_v1(
         self, request: httpx.Request, feature: str
     ) -> Generator[httpx.Request, httpx.Response, httpx.Response | None]:
-        """Raise ``UnsupportedByManagerError`` for an older manager; give the probe's response if that is 429 or 5xx."""
+        """Raise UnsupportedByManagerError if the manager is an older one, which is probed if its generation is unknown.
+
+        Return the response to the probe if that is 429 or 5xx, or None if ``request`` may be sent.
+        """
         known = self._known.get(self._api)
         doubt = ""
         if known is None:
@@ -137,7 +144,7 @@ class Bridge:
         return None
 
     def _probe(self, request: httpx.Request) -> httpx.Request:
-        """Return a create without a body: older managers answer 405 before they check the key, newer ones refuse it."""
+        """Return a create without a body. Older managers answer 405 before they check the key; newer ones refuse it."""
         headers = request.headers.copy()
         for name in ("Content-Length", "Content-Type", "Transfer-Encoding"):
             headers.pop(name, None)
@@ -146,9 +153,9 @@ class Bridge:
 
 
 class SentOnce(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """Request body that the SDK never sends again.
+    """A request body that the SDK sends once, because it is no ``httpx.ByteStream``.
 
-    The SDK's retries repeat only a request whose body is an ``httpx.ByteStream`` (e2b 2.49.1 ... 2.63.0).
+    The SDK's retries repeat only requests with such a body (e2b 2.49.1 ... 2.63.0).
     """
 
     def __init__(self, body: bytes) -> None:
@@ -162,7 +169,7 @@ class SentOnce(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 
 class BridgeTransport(httpx.BaseTransport):
-    """Transport that sends the bridge's requests over the SDK's own transport."""
+    """A transport that sends the requests of the bridge over the SDK's own transport."""
 
     def __init__(self, inner: httpx.BaseTransport, bridge: Bridge) -> None:
         self._inner = inner
@@ -187,7 +194,7 @@ class BridgeTransport(httpx.BaseTransport):
 
 
 class AsyncBridgeTransport(httpx.AsyncBaseTransport):
-    """Transport of async clients that sends the bridge's requests over the SDK's own transport."""
+    """A transport of async clients that sends the requests of the bridge over the SDK's own transport."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, bridge: Bridge) -> None:
         self._inner = inner
@@ -217,7 +224,7 @@ _known: dict[str, Generation] = {}
 def bridged(
     transport: httpx.BaseTransport | httpx.AsyncBaseTransport, config: Any
 ) -> httpx.BaseTransport | httpx.AsyncBaseTransport:
-    """Return a transport of the SDK with the bridge over it; generations are kept for the life of the process."""
+    """Return a transport that puts the bridge over ``transport``. All bridges of a process share what they find out."""
     bridge = Bridge(config.api_url, _known, private=config.headers or ())
     if isinstance(transport, httpx.AsyncBaseTransport):
         return AsyncBridgeTransport(transport, bridge)

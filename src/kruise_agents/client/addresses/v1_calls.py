@@ -1,7 +1,7 @@
-"""Abilities of a sandbox-manager without the v2 routes, as pure functions over methods, paths and bodies.
+"""Facts about a sandbox-manager without the v2 routes, as pure functions of methods, paths and bodies.
 
-Paths are below the base of the API. The facts are those of OpenKruise's manager of August 2026. Each route of that
-manager takes a whole subtree, so an unknown path lands in the handler of a shorter path.
+Paths begin after the base URL of the API. Source: OpenKruise's manager of August 2026. Each route of that manager takes
+a whole subtree, so the handler of a shorter path gets the requests for unknown paths.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import UnsupportedByManagerError
 
 DEFAULT_TIMEOUT = 300
-"""Seconds that v2 assumes without ``timeout``."""
+"""The time-out in seconds that the v2 routes use for a request without ``timeout``."""
 
 _ONE_SANDBOX = frozenset({"GET", "DELETE"})
 _OF_A_SANDBOX = frozenset(
@@ -53,17 +53,17 @@ _READ = frozenset(
 )
 """Fields of a create or a connect that an older manager reads."""
 _SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
-    "secure": (True, False),  # stated below
+    "secure": (True, False),  # v1_body sends True
     "autoPauseMemory": (True,),
     "autoResume": ({"enabled": False},),
     "memory": (True,),
     "network.allowPublicTraffic": (True,),
 }
-"""Values of other fields that ask for the normal behaviour of an older manager."""
+"""Values of other fields that an older manager may ignore, because it behaves in that way anyway."""
 
 
 def v1_path(method: str, path: str) -> str | None:
-    """Return the older path of a v2 create or connect; None for every other request."""
+    """Return the older path of a v2 create or connect, or None for another request."""
     match method, path.split("/"):
         case "POST", ["", "v2", "sandboxes"]:
             return "/sandboxes"
@@ -73,7 +73,7 @@ def v1_path(method: str, path: str) -> str | None:
 
 
 def v1_body(path: str, body: bytes) -> bytes:
-    """Return the body for the older route at ``path``, or raise ``UnsupportedByManagerError`` for a lost field."""
+    """Return the body for the older route; raise UnsupportedByManagerError if that route would ignore a field."""
     fields = json.loads(body or b"{}")
     lost = list(_lost(fields))
     if lost:
@@ -97,7 +97,7 @@ def _lost(fields: dict[str, Any]) -> Iterator[str]:
 
 
 def misread(method: str, path: str, *, private: bool) -> str | None:
-    """If an older manager would misread a request, return the name of the feature that the request needs; else None."""
+    """Return the name of the feature that a request needs if an older manager would misread the request; else None."""
     match path.removeprefix("/").split("/"):
         case ["sandboxes", "metrics"]:
             return _NAMES["metrics"]
@@ -108,7 +108,7 @@ def misread(method: str, path: str, *, private: bool) -> str | None:
         case ["sandboxes", _, *_] | ["v2", "sandboxes", _, *_] | ["snapshots", _, *_]:
             known = False
         case ["templates", "tags"]:
-            known = method != "DELETE"  # which would delete a template of that name
+            known = method != "DELETE"  # an older manager would delete the template "tags"
         case ["templates", _, _, *_]:
             known = False
         case _:
@@ -122,12 +122,12 @@ def _name(method: str, path: str) -> str:
 
 
 def is_no_route(status: int, body: bytes) -> bool:
-    """Return whether an answer shows that no handler ran: 405, or a 404 whose body is no JSON object."""
+    """Return whether an answer shows that the route is missing: 405, or a 404 whose body is no JSON object."""
     return status == 405 or (status == 404 and not _is_object(body))
 
 
 def is_refused_body(status: int, body: bytes) -> bool:
-    """Return whether an answer is a handler's refusal of the body, 400 or 422 with JSON, which no proxy sends."""
+    """Return whether a handler refused the body: the answer is 400 or 422 with a JSON object, which no proxy sends."""
     return status in (400, 422) and _is_object(body)
 
 

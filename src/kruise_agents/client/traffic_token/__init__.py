@@ -1,1 +1,1 @@
-"""Patch of traffic access tokens: requests to protected sandboxes carry a token that is renewed in time."""
+"""The patch of traffic access tokens: requests to protected sandboxes carry a token, which is renewed in time."""

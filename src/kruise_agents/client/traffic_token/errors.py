@@ -1,6 +1,6 @@
 """Errors of traffic access tokens, a branch of the tree in :mod:`kruise_agents.errors`.
 
-The classes are also ``RuntimeError``, as in the package that programs written for OpenKruise import them from.
+The classes are also subclasses of ``RuntimeError``, like the classes of these names in OpenKruise's own package.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from ...errors import KruiseAgentsError
 
 
 class TrafficAccessTokenError(KruiseAgentsError, RuntimeError):
-    """A protected sandbox needs a traffic access token that cannot be fetched."""
+    """Base class of these errors. Raised itself for a sandbox object that was made without the patch."""
 
 
 class TrafficAccessTokenExpired(TrafficAccessTokenError):
-    """No valid token is left, so nothing was sent. ``__cause__``, if set, is the failure of the refresh."""
+    """No valid token is left, and nothing was sent to the sandbox. ``__cause__`` is the failed refresh, if any."""
 
     def __init__(self) -> None:
         super().__init__("traffic access token expired before it could be refreshed")
 
 
 class TrafficAccessTokenRefreshError(TrafficAccessTokenError):
-    """The sandbox-manager gave no new token.
+    """The sandbox-manager gave no new token. Programs get this error as ``__cause__`` of TrafficAccessTokenExpired.
 
     Args:
-        retry_after: the seconds that the manager asked to wait, or None.
-        status_code: the status of the manager's answer, or None without an answer.
+        retry_after: the seconds that the manager asked the client to wait, or None.
+        status_code: the status of the manager's answer, or None if there was no answer.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, status_code: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Requests for a new token to the sandbox-manager, with the connection settings of the sandbox object."""
+"""Requests to the sandbox-manager for a new token, with the connection settings of the sandbox object."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ASYNC_API = "e2b.api.client_async"
 
 
 def refresh_base(config: Any, sandbox_url: str) -> str:
-    """Return the base URL of the API that issues a sandbox's new token, always ending in ``/kruise/api``.
+    """Return the base URL of the API for requests of a new token. The URL always ends in ``/kruise/api``.
 
-    In the native API, OpenKruise's manager takes this route for "create a sandbox". The native host ``api.<domain>`` is
-    replaced by ``<domain>``; otherwise the host stays, so that the key goes to no other host.
+    OpenKruise's manager has the route only there; at a native API URL it would create a sandbox. A native host
+    ``api.<domain>`` becomes ``<domain>``. Every other host stays, so that the key goes to no other host.
     """
     base = str(config.api_url).rstrip("/")
     url = urlsplit(base)
@@ -31,7 +31,7 @@ def refresh_base(config: Any, sandbox_url: str) -> str:
 
 
 def fetch(sandbox: Any) -> Answer:
-    """Request a new token for a ``Sandbox``, with the sandbox's key, headers, proxy and trust store."""
+    """Request a new token for a ``Sandbox`` through the SDK's API client, with the sandbox's key, headers and proxy."""
     config = _for_refresh(sandbox)
     client = importlib.import_module(SYNC_API).get_api_client(config).get_httpx_client()
     answer = client.post(_url(config, sandbox), timeout=config.get_request_timeout())
@@ -39,7 +39,7 @@ def fetch(sandbox: Any) -> Answer:
 
 
 async def fetch_async(sandbox: Any) -> Answer:
-    """Send a refresh request of an ``AsyncSandbox`` as :func:`fetch` does for a ``Sandbox``."""
+    """Request a new token for an ``AsyncSandbox``, as :func:`fetch` does for a ``Sandbox``."""
     config = _for_refresh(sandbox)
     client = importlib.import_module(ASYNC_API).get_api_client(config).get_async_httpx_client()
     answer = await client.post(_url(config, sandbox), timeout=config.get_request_timeout())
@@ -53,13 +53,13 @@ def _url(config: Any, sandbox: Any) -> str:
 def _for_refresh(sandbox: Any) -> Any:
     config = copy_of(sandbox.connection_config)
     config.api_url = refresh_base(config, sandbox.envd_api_url)
-    if hasattr(config, "retries"):  # e2b 2.49.1 and later; the schedule of refreshes has its own backoff
+    if hasattr(config, "retries"):  # e2b 2.49.1 and later; TokenState has a backoff of its own
         config.retries = 0
     return config
 
 
 def copy_of(config: Any) -> Any:
-    """Return a copy of a configuration. ``copy.copy`` adds ``__slotnames__`` to its class."""
+    """Return a shallow copy of a configuration, without ``copy.copy``, which writes ``__slotnames__`` to the class."""
     copy = object.__new__(type(config))
     vars(copy).update(vars(config))
     return copy

@@ -1,4 +1,4 @@
-"""Holders of a sandbox object's token, for threads and for tasks: one refresh at a time, shared by all callers."""
+"""Holders of a sandbox object's token, for threads and for tasks. One refresh at a time serves all callers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .renewal import SEND_NONE, TokenState, TrafficAccessToken
 
 
 def put_token(headers: MutableMapping[str, str], token: str | None) -> None:
-    """Put the result of :meth:`TokenState.to_send` into a request's headers, in place of any older token."""
+    """Put a token into headers, or remove the token from them for ``SEND_NONE``. None changes nothing."""
     if token == SEND_NONE:
         headers.pop(TRAFFIC_TOKEN_HEADER, None)
     elif token is not None:
@@ -25,7 +25,7 @@ def put_token(headers: MutableMapping[str, str], token: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The server's answer to a refresh."""
+    """The manager's answer to a request for a new token."""
 
     status: int
     headers: Mapping[str, str]
@@ -33,7 +33,7 @@ class Answer:
 
 
 class _OfOneSandbox:
-    """Base of holders, which a copy of a configuration leaves out: the copy belongs to no sandbox yet."""
+    """Base class of holders. A deep or pickled copy of a configuration has no holder, because it has no sandbox yet."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _no_holder, ()
@@ -44,12 +44,12 @@ def _no_holder() -> None:
 
 
 class SyncTokens(_OfOneSandbox):
-    """Holder of a ``Sandbox``'s token; also a request hook of the sandbox's httpx clients."""
+    """The holder of a ``Sandbox``'s token, which is also a request hook of the sandbox's httpx clients."""
 
     def __init__(self, state: TokenState, fetch: Callable[[], Answer]) -> None:
         self.state = state
         self._fetch = fetch
-        # One lock for each process: a lock that a thread holds during a fork stays locked in the child for ever.
+        # One lock for each process: a lock that another thread holds during a fork stays locked in the child for ever.
         self._locks: dict[int, threading.Lock] = {}
 
     def __call__(self, request: Any) -> None:
@@ -69,25 +69,25 @@ class SyncTokens(_OfOneSandbox):
         return self.state.to_show()
 
     def _refresh_unless_done_since(self, seen: int) -> None:
-        """Refresh, unless a refresh ended while this caller waited, even when that token is due again already."""
+        """Refresh the token, unless a refresh has ended since the caller saw the number ``seen`` of attempts."""
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             if self.state.attempts != seen:
                 return
             try:
                 answer = self._fetch()
-            except Exception as error:  # any failure means no token; the error keeps its cause
+            except Exception as error:  # every failure counts as an attempt without a token
                 self.state.failed(_unanswered(error))
             else:
                 self.state.answered(answer.status, answer.headers, answer.body)
 
 
 class AsyncTokens(_OfOneSandbox):
-    """Holder of an ``AsyncSandbox``'s token; also a request hook of the sandbox's httpx clients."""
+    """The holder of an ``AsyncSandbox``'s token, which is also a request hook of the sandbox's httpx clients."""
 
     def __init__(self, state: TokenState, fetch: Callable[[], Awaitable[Answer]]) -> None:
         self.state = state
         self._fetch = fetch
-        # An asyncio lock belongs to one loop, an object of the SDK does not.
+        # One lock for each loop, because an asyncio lock works in one loop only, and an object of the SDK in several.
         self._locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
 
     async def __call__(self, request: Any) -> None:
@@ -112,7 +112,7 @@ class AsyncTokens(_OfOneSandbox):
                 return
             try:
                 answer = await self._fetch()
-            except Exception as error:  # not a cancellation, which does not count as an attempt
+            except Exception as error:  # a cancellation is no Exception, and no attempt
                 self.state.failed(_unanswered(error))
             else:
                 self.state.answered(answer.status, answer.headers, answer.body)

@@ -1,4 +1,4 @@
-"""Patch set of ``patch_traffic_access_token``, apart from the public module so that a reload makes no second set."""
+"""The patch set of ``patch_traffic_access_token``, apart from the public module, whose reload makes no second set."""
 
 from __future__ import annotations
 

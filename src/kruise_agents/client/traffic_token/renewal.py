@@ -1,6 +1,7 @@
-"""Traffic access token of one sandbox: which token may be sent now, and when the next is fetched. No I/O.
+"""State of a sandbox's traffic access token: which token may be sent now, and when to fetch the next. No I/O.
 
-Times are seconds since the epoch; the numbers are those of OpenKruise's own client. No message shows a token.
+Times are seconds since the epoch. The numbers of the schedule are those of OpenKruise's own client. No message shows
+a token.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, TypeGuard
 from .errors import TrafficAccessTokenExpired, TrafficAccessTokenRefreshError
 
 SEND_NONE = ""
-"""Result of :meth:`TokenState.to_send` for a sandbox that is gone; the answer to the request will say so."""
+"""Result of :meth:`TokenState.to_send` for a sandbox that is gone. The answer to the request will say that."""
 
 _NEVER = float("-inf")
 _GONE = 404
@@ -32,7 +33,7 @@ _TOLERATED_SECONDS = 5.0
 
 
 class TrafficAccessToken(str):
-    """Traffic access token. ``expires_at`` is its end in UTC, or None for an opaque token."""
+    """A traffic access token. ``expires_at`` is the end in UTC, or None if there is none that ``datetime`` can hold."""
 
     expires_at: datetime | None
 
@@ -44,7 +45,7 @@ class TrafficAccessToken(str):
 
 @dataclass(frozen=True, slots=True)
 class ManagedToken:
-    """Token with its times, in one object so that other threads never see half of a change."""
+    """A token (empty: not fetched yet) with its times, in one object so that threads never see half of a change."""
 
     value: str = field(repr=False)
     exp: float = _NEVER
@@ -52,10 +53,10 @@ class ManagedToken:
 
 
 class TokenState:
-    """State of a sandbox's token. Callers report the outcomes of refreshes one at a time.
+    """The state of a sandbox's token. Callers must report the outcomes of refreshes one at a time.
 
-    A token is *managed* when it is a JWT, or when the sandbox is known to need a token. Without a token, and with an
-    opaque one, the SDK does what it does unpatched.
+    A JWT with an end is *managed*, and so is the absent token of a sandbox that is known to be protected. Every other
+    token is *opaque*. Opaque and absent tokens are left to the SDK.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class TokenState:
         self._wait_until = _NEVER
         self._error: TrafficAccessTokenRefreshError | None = None
         self.attempts = 0
-        """Number of ended refreshes; shows a waiting caller that a refresh ended meanwhile."""
+        """Number of refreshes that have ended. By it, a waiting caller sees that another refresh ended meanwhile."""
         if token and claims is not None:
             self._managed = self._scheduled(token, claims.exp, claims.iat)
 
@@ -87,12 +88,15 @@ class TokenState:
         return managed is not None and now >= managed.refresh_at and now >= self._wait_until
 
     def require(self) -> None:
-        """Note that the sandbox is protected: the next request fetches a token if there is none."""
+        """Note that the sandbox is protected. If there is no token, the next request fetches one."""
         if not self.token:
             self._managed = ManagedToken("")
 
     def to_send(self) -> str | None:
-        """Return the token to send now, :data:`SEND_NONE`, or None to leave the choice to the SDK."""
+        """Return the token to send now, :data:`SEND_NONE`, or None to leave the choice to the SDK.
+
+        Raises TrafficAccessTokenExpired if the managed token has expired, or is absent and could not be fetched.
+        """
         managed = self._managed
         if managed is None:
             return None
@@ -103,7 +107,7 @@ class TokenState:
         return managed.value
 
     def to_show(self) -> TrafficAccessToken:
-        """Return the token for the caller of a refresh, or raise ``TrafficAccessTokenExpired``."""
+        """Return the token for the caller of a refresh; raise TrafficAccessTokenExpired if no token is valid."""
         value = self.to_send() or self._opaque
         if not value:
             raise TrafficAccessTokenExpired from self._error
@@ -122,7 +126,7 @@ class TokenState:
         self.attempts += 1
 
     def failed(self, error: TrafficAccessTokenRefreshError) -> None:
-        """Note a refresh without a new token: the old token stays, and the next try waits."""
+        """Note a refresh without a new token. The old token stays, and the next refresh waits for the backoff."""
         self._failures += 1
         self._wait_until = self._clock() + backoff(self._failures, error.retry_after)
         self._error = error
@@ -135,14 +139,14 @@ class TokenState:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Times in a token."""
+    """The times in a token."""
 
     exp: float
     iat: float | None = None
 
 
 def read_claims(token: str) -> Claims | None:
-    """Return the times in a JWT, without checking its signature; None for an opaque token."""
+    """Return the times in a JWT with an end, whose signature is not checked; None for other tokens."""
     parts = token.split(".")
     if len(parts) != 3:
         return None
@@ -158,18 +162,18 @@ def read_claims(token: str) -> Claims | None:
 
 
 def refresh_time(exp: float, iat: float, random: float) -> float:
-    """Return the time of the next refresh; ``random``, from 0 up to 1, keeps many clients from refreshing together."""
+    """Return the time of the next refresh. A ``random`` from 0 to 1 keeps many clients from refreshing together."""
     ahead = min(_LONGEST_AHEAD, max(_SHORTEST_AHEAD, _AHEAD_SHARE * max(0.0, exp - iat)))
     return exp - ahead - ahead * _JITTER_SHARE * random
 
 
 def backoff(failures: int, retry_after: float | None) -> float:
-    """Return the seconds to wait after a number of failures in a row, at least those that the server asked for."""
+    """Return the seconds to wait after a number of failures in a row: at least ``retry_after``."""
     return max(_BACKOFF[min(failures, len(_BACKOFF)) - 1], retry_after or 0.0)
 
 
 def read_retry_after(text: str | None) -> float | None:
-    """Return the seconds in a ``Retry-After`` header; None when it is missing or not a number of seconds."""
+    """Return the seconds in a ``Retry-After`` header, or None if the header is missing or has no number from 0 on."""
     try:
         seconds = float(text or "")
     except ValueError:
@@ -178,7 +182,7 @@ def read_retry_after(text: str | None) -> float | None:
 
 
 def read_fresh_token(status: int, headers: Mapping[str, str], body: bytes, now: float) -> str:
-    """Return the token in an answer to a refresh, or raise ``TrafficAccessTokenRefreshError`` if it cannot work."""
+    """Return the new token in an answer; raise TrafficAccessTokenRefreshError if the answer has no usable token."""
     if status >= 300:
         raise TrafficAccessTokenRefreshError(
             f"traffic access token refresh failed with status {status}",

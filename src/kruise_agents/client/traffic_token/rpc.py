@@ -1,7 +1,7 @@
-"""Replacements in the SDK's RPC clients: each call carries the token that is current when the call is sent.
+"""Replacements in the SDK's RPC clients. Each call carries the token that is current when the call is sent.
 
-Up to e2b 2.34.0 the replacements are in the SDK's own Connect client, from 2.35.0 on in its interceptor of connectrpc.
-Both classes keep the headers that they were made with, and so the holder of the token.
+Up to e2b 2.34.0 the replacements are in the SDK's own Connect client, from 2.35.0 on in the SDK's interceptor for
+connectrpc. Both classes keep the headers object that they were made with, which has the holder of the token.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from .holder import AsyncTokens, SyncTokens, put_token
 
 Stream = Any
-"""Async generator of the SDK."""
+"""An async generator of the SDK."""
 
 
 def wrap_call(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace ``call_unary`` and ``call_server_stream`` of ``e2b_connect.Client``."""
+    """Wrap ``call_unary`` and ``call_server_stream`` of ``e2b_connect.Client``."""
 
     @functools.wraps(original)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -29,7 +29,7 @@ def wrap_call(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_async_call(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace ``acall_unary`` of ``e2b_connect.Client``."""
+    """Wrap ``acall_unary`` of ``e2b_connect.Client``."""
 
     @functools.wraps(original)
     async def acall(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -40,7 +40,7 @@ def wrap_async_call(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_async_stream_call(original: Callable[..., Stream]) -> Callable[..., Stream]:
-    """Replace ``acall_server_stream`` of ``e2b_connect.Client``."""
+    """Wrap ``acall_server_stream`` of ``e2b_connect.Client``."""
 
     @functools.wraps(original)
     def acall(self: Any, *args: Any, **kwargs: Any) -> Stream:
@@ -53,7 +53,7 @@ def wrap_async_stream_call(original: Callable[..., Stream]) -> Callable[..., Str
 
 
 def wrap_intercept(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace ``intercept_unary_sync`` and ``intercept_server_stream_sync`` of ``DefaultHeadersInterceptor``."""
+    """Wrap ``intercept_unary_sync`` and ``intercept_server_stream_sync`` of ``DefaultHeadersInterceptor``."""
 
     @functools.wraps(original)
     def intercept(self: Any, call_next: Any, request: Any, ctx: Any) -> Any:
@@ -65,7 +65,7 @@ def wrap_intercept(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_async_intercept(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace ``intercept_unary`` of ``DefaultHeadersInterceptor``."""
+    """Wrap ``intercept_unary`` of ``DefaultHeadersInterceptor``."""
 
     @functools.wraps(original)
     async def intercept(self: Any, call_next: Any, request: Any, ctx: Any) -> Any:
@@ -77,7 +77,7 @@ def wrap_async_intercept(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_async_stream_intercept(original: Callable[..., Stream]) -> Callable[..., Stream]:
-    """Replace ``intercept_server_stream`` of ``DefaultHeadersInterceptor``."""
+    """Wrap ``intercept_server_stream`` of ``DefaultHeadersInterceptor``."""
 
     @functools.wraps(original)
     def intercept(self: Any, call_next: Any, request: Any, ctx: Any) -> Stream:
@@ -113,7 +113,7 @@ def _with(token: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stream(tokens: AsyncTokens, start: Callable[[str | None], Stream]) -> Stream:
-    """Return the SDK's own stream, or a wrapper of that stream when a refresh comes first."""
+    """Return the SDK's own stream, or a stream that first refreshes the token if a refresh is due."""
     return _after_refresh(tokens, start) if tokens.state.due else start(tokens.state.to_send())
 
 

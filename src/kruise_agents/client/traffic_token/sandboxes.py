@@ -1,4 +1,4 @@
-"""Replacements in sandbox objects: each object gets a holder of its token, which its data-plane clients ask."""
+"""Replacements in sandbox objects. Each object gets a holder of its token, and its clients for ports ask the holder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _HOLDER = "_kruise_agents_traffic_tokens"
 
 
 def tokens_of(config: Any) -> Tokens | None:
-    """Return the holder of a configuration's sandbox; None for a sandbox made in debug mode or unpatched."""
+    """Return the token's holder from a configuration; None if its sandbox was made unpatched or in debug mode."""
     holder = getattr(config, _HOLDER, None)
     return holder if isinstance(holder, SyncTokens | AsyncTokens) else None
 
 
 class SandboxHeaders(dict[str, str]):
-    """Headers of a sandbox's clients together with the holder, so that the RPC clients keep both."""
+    """The headers of a sandbox's clients together with the holder. RPC clients keep this object, and so have both."""
 
     tokens: Tokens
 
@@ -34,17 +34,17 @@ class SandboxHeaders(dict[str, str]):
 
 
 def wrap_sandbox(original: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``Sandbox.__init__``: make the holder before the clients, which then call the holder as a hook."""
+    """Wrap ``Sandbox.__init__``: make the holder first, and make the httpx clients call the holder as a hook."""
     return _wrap_init(original, lambda sandbox, state: SyncTokens(state, lambda: fetch(sandbox)))
 
 
 def wrap_async_sandbox(original: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``AsyncSandbox.__init__`` as :func:`wrap_sandbox` replaces that of ``Sandbox``."""
+    """Wrap ``AsyncSandbox.__init__``, as :func:`wrap_sandbox` does for ``Sandbox``."""
     return _wrap_init(original, lambda sandbox, state: AsyncTokens(state, lambda: fetch_async(sandbox)))
 
 
 def wrap_sandbox_headers(original: property) -> property:
-    """Replace ``ConnectionConfig.sandbox_headers``, which only data-plane clients are made with."""
+    """Wrap ``ConnectionConfig.sandbox_headers``, which is for clients of ports only: add the holder."""
 
     def with_tokens(config: Any, headers: dict[str, str]) -> dict[str, str]:
         tokens = tokens_of(config)
@@ -54,7 +54,7 @@ def wrap_sandbox_headers(original: property) -> property:
 
 
 def wrap_traffic_access_token(original: property) -> property:
-    """Replace ``SandboxBase.traffic_access_token``: return the newest token, for the program's own requests."""
+    """Wrap ``SandboxBase.traffic_access_token``: return the newest token, for the program's own requests."""
 
     def newest(sandbox: Any, token: Any) -> Any:
         tokens = tokens_of(sandbox.connection_config)
@@ -64,12 +64,12 @@ def wrap_traffic_access_token(original: property) -> property:
 
 
 def wrap_client(original: property) -> property:
-    """Replace ``_client`` of the code interpreter, which makes an httpx client at each access."""
+    """Wrap ``_client`` of the code interpreter, which makes an httpx client at each access: add the hook."""
     return wrap_getter(original, lambda sandbox, client: _hooked(client, tokens_of(sandbox.connection_config)))
 
 
 def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace ``_create_envd_api``, which makes an httpx client for each thread (e2b 2.28.1 to 2.37.1)."""
+    """Wrap ``_create_envd_api``, which makes an httpx client for each thread: add the hook (e2b 2.28.1 to 2.37.1)."""
 
     def hooked(part: Any, client: Any) -> Any:
         return _hooked(client, tokens_of(getattr(part, "_connection_config", None) or part.connection_config))
@@ -78,9 +78,10 @@ def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace ``class_method_variant.__get__``, by which the SDK finds ``connect`` of classes and of objects.
+    """Wrap ``class_method_variant.__get__``, by which the SDK finds ``connect`` of classes and of objects.
 
-    The answer to a connect never has a token, so an object without a token asks once whether it needs one.
+    The answer to a connect never has a token. So each connect of an object without a token asks whether the sandbox is
+    protected.
     """
 
     def asking(variant: Any, method: Any) -> Any:
@@ -90,8 +91,9 @@ def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def refresh_traffic_access_token(self: Any, force: bool = False) -> TrafficAccessToken:
-    """Return the traffic access token, refreshed first when due or with ``force``. If a forced refresh fails while the
-    old token is valid, return the old token.
+    """Return the traffic access token, which is refreshed first if a refresh is due or ``force`` is true.
+
+    If the refresh fails while the old token is valid, return the old token. In debug mode, return an empty token.
     """
     tokens = _tokens_of_object(self)
     return tokens.refresh(force) if isinstance(tokens, SyncTokens) else TrafficAccessToken("")
@@ -121,7 +123,7 @@ def _wrap_init(original: Callable[..., None], new_tokens: Callable[[Any, TokenSt
             original(self, **opts)
             return
         if tokens_of(config) is not None:
-            # A program made the object with the configuration of another sandbox: neither may send the other's token.
+            # The program reuses the configuration of another sandbox object. Neither object may send the other's token.
             config = opts["connection_config"] = copy_of(config)
         token = opts.get("traffic_access_token")
         tokens = new_tokens(self, TokenState(token if isinstance(token, str) and token else None))
@@ -135,7 +137,7 @@ def _wrap_init(original: Callable[..., None], new_tokens: Callable[[Any, TokenSt
 
 
 def _hooked(client: Any, tokens: Tokens | None) -> Any:
-    """Make an httpx client ask ``tokens`` before each request; leave any other object alone."""
+    """Make an httpx client call ``tokens`` before each request, and return the client. Leave other objects alone."""
     hooks = getattr(client, "event_hooks", None)
     if tokens is not None and isinstance(hooks, dict) and tokens not in hooks["request"]:
         client.event_hooks = {**hooks, "request": [*hooks["request"], tokens]}

@@ -1,4 +1,4 @@
-"""Table of the places that ``patch_traffic_access_token`` changes or reads; it shares no target with ``patch_e2b``."""
+"""Table of the places that ``patch_traffic_access_token`` changes or reads. ``patch_e2b`` changes other places."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ TARGETS: tuple[Target, ...] = (
     _jupyter("code_interpreter_async", "AsyncSandbox"),
     _added(_SANDBOX, refresh_traffic_access_token),
     _added(_ASYNC_SANDBOX, refresh_traffic_access_token_async),
-    # The constructors are applied last and undone first, so that no holder is made while a client could miss it.
+    # The constructors are patched last and undone first, so that no holder is made while another target is missing.
     _function("T8", _SANDBOX, "__init__", wrap_sandbox, Signature(("**opts",), complete=True)),
     _function("T8", _ASYNC_SANDBOX, "__init__", wrap_async_sandbox, Signature(("**opts",), complete=True)),
 )
