@@ -19,7 +19,7 @@ from kruise_agents.manager.sandboxes.lifecycle import Event, RefusedError, State
 from kruise_agents.manager.sandboxes.process import SandboxProcess
 from kruise_agents.manager.sandboxes.sandbox import Lifetime, NewSandbox, Sandbox
 from kruise_agents.manager.sandboxes.service import SandboxService
-from kruise_agents.manager.state.database import Database
+from kruise_agents.manager.state.database import Database, NoSpaceError
 from kruise_agents.manager.state.secret import StateSecret
 from kruise_agents.manager.state.tables import SandboxRow
 from kruise_agents.manager.templates.model import Template
@@ -198,6 +198,31 @@ def test_a_kill_is_not_stuck_behind_an_operation_that_does_not_end(first: str) -
                 with pytest.raises(RefusedError):
                     await refused
             check(sandboxes, sandbox, store, State.GONE)
+
+    asyncio.run(scene())
+
+
+def test_a_boot_that_the_full_disk_cannot_record_leaves_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(row: object) -> None:
+        raise NoSpaceError("full")
+
+    async def scene() -> None:
+        async with one_sandbox() as (sandboxes, sandbox, store):
+            program = cast("PretendedProgram", sandbox.process)
+            launch = program.launch
+
+            def launch_and_fill(*, prepared: bool = False) -> None:
+                launch(prepared=prepared)
+                monkeypatch.setattr(store, "save", refuse)
+
+            await sandboxes.operations.pause(sandbox, memory=False)
+            monkeypatch.setattr(program, "launch", launch_and_fill)
+            with pytest.raises(NoSpaceError):
+                await sandboxes.operations.resume(sandbox, 300)
+            assert (sandbox.state, program.alive) == (State.PAUSED, False)
+            monkeypatch.undo()
+            assert await sandboxes.operations.resume(sandbox, 300)
+            check(sandboxes, sandbox, store, State.RUNNING)
 
     asyncio.run(scene())
 

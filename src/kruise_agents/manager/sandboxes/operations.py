@@ -1,7 +1,7 @@
 """The operations on one sandbox: start, pause, resume, time-outs, network rules, copies of its files, its end.
 
 Operations on a sandbox run one after another, in the order of the calls, and go on when their caller leaves. The end
-of a sandbox does not wait: it cancels the operation that runs and those that wait.
+of a sandbox does not wait for its turn: it cancels the running operation and all waiting operations.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .saved_variables import SavedVariables
 from .timers import Timers
 
 LEAST_SECONDS_AFTER_TRAFFIC = 300.0
-"""Seconds that a sandbox runs at least after traffic has resumed the sandbox."""
+"""The least time, in seconds, from a resume by traffic to the end time."""
 _CLOSE_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
@@ -39,10 +39,11 @@ _Method = Callable[Concatenate["Operations", Sandbox, P], Coroutine[Any, Any, T]
 
 
 def _operation(event: Event, *, needs: State | None = None) -> Callable[[_Method[P, T]], _Method[P, T]]:
-    """Run a method under the lock of its sandbox, in a task that goes on when the caller leaves.
+    """Make a method run under the lock of its sandbox, in a task that goes on when the caller leaves.
 
-    The call is refused if the sandbox is ended before or during the operation, or is not in the state ``needs``. An
-    operation that another operation on the same sandbox calls runs under the lock that is held already.
+    The call raises a :class:`RefusedError` with ``event`` if the sandbox is ended before or during the operation, or
+    is not in the state ``needs`` at its turn. An operation may call another operation on the same sandbox: the inner
+    operation runs at once, under the same lock.
     """
 
     def require(sandbox: Sandbox) -> None:
@@ -80,11 +81,11 @@ def _operation(event: Event, *, needs: State | None = None) -> Callable[[_Method
 
 
 class Operations:
-    """The operations on the sandboxes of one manager, with the timers and exit watchers that follow from them.
+    """The operations on the sandboxes of one manager, and the timers and exit watchers of these sandboxes.
 
-    Every operation raises :class:`RefusedError` if the state of the sandbox does not allow it or the sandbox is ended
-    meanwhile, and :class:`NoAnswerError` if its program is gone or silent. ``on_gone`` is called with each sandbox
-    that has ended.
+    An operation raises :class:`RefusedError` if the state of the sandbox rules it out or the sandbox is ended
+    meanwhile, and :class:`NoAnswerError` if it needs the sandbox's program and the program is gone or silent.
+    ``on_gone`` is called with each sandbox that has ended.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class Operations:
 
     @_operation(Event.READY)
     async def start(self, sandbox: Sandbox, variables: Mapping[str, str], files: Path | None) -> None:
-        """Copy or make the files of a new sandbox, launch its program, and claim it. A pooled program runs already.
+        """Make the files of a new sandbox, as a copy of ``files`` if given, launch its program, and claim the program.
 
-        After any error the caller must end the sandbox.
+        A pooled sandbox is launched already. After any error the caller must end the sandbox.
         """
         lifetime = sandbox.lifetime
         cold = sandbox.process.identity is None
@@ -125,7 +126,7 @@ class Operations:
         self._begin_to_run(sandbox, Event.READY, lifetime.seconds)
 
     def adopt(self, sandbox: Sandbox) -> None:
-        """Take over a running or paused sandbox of an earlier manager."""
+        """Take over a running or paused sandbox of an earlier manager: save its row, and set timer and watcher."""
         self._records.note(sandbox)
         self._timers.arm(sandbox)
         if sandbox.process.identity is not None:
@@ -133,22 +134,20 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def set_timeout(self, sandbox: Sandbox, seconds: float) -> None:
-        """Set the end time of a running sandbox to ``seconds`` from now; 0 or less: now."""
-        if sandbox.lifetime.never_ends:
-            return
-        if seconds > 0:
+        """Set the end time of a running sandbox to ``seconds`` from now, unless the sandbox never ends."""
+        if not sandbox.lifetime.never_ends:
             await sandbox.process.control.set_end_time(sandbox.lifetime.enforced(seconds))
-        self._set_end_time(sandbox, seconds)
+            self._set_end_time(sandbox, seconds)
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def extend(self, sandbox: Sandbox, seconds: float) -> None:
-        """Move the end time of a running sandbox to at least ``seconds`` from now; never bring it forward."""
+        """Set the end time of a running sandbox to ``seconds`` from now, unless the present end time is later."""
         left = seconds_until(sandbox.end_at)
         if left is not None and left < seconds:
             await self.set_timeout(sandbox, seconds)
 
     async def expire(self, sandbox: Sandbox) -> None:
-        """Set the end time of a running sandbox to now, and return when it is paused or ended."""
+        """Pause or end a running sandbox now, as its lifetime says for the end time; do nothing if it never ends."""
         if sandbox.lifetime.never_ends:
             return
         if sandbox.lifetime.pause_at_end:
@@ -160,7 +159,7 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
-        """Change what a running sandbox may reach outside, within the limits of its template."""
+        """Change what a running sandbox may reach outside. Its template may narrow the rules."""
         rules = sandbox.template.within(rules)
         await sandbox.process.change_rules(rules)
         sandbox.rules = rules
@@ -172,26 +171,26 @@ class Operations:
 
     @_operation(Event.PAUSE, needs=State.RUNNING)
     async def copy_files(self, sandbox: Sandbox, target: Path) -> None:
-        """Copy the file tree of a running sandbox, which is frozen meanwhile. A failed copy may leave a part of it."""
+        """Copy the files of a running sandbox, which is frozen meanwhile. A failure may leave a part of ``target``."""
         sandbox.stopped_before = sandbox.process.stopped_processes()
-        # Clients see a running, slow sandbox. If the manager ends now, the next manager must know that it is frozen.
+        # Clients see a running, slow sandbox. If this manager ends now, the next one must thaw the sandbox.
         self._records.save_as(sandbox, State.PAUSING)
         try:
             await sandbox.process.freeze()
             with space_for(target):
                 await self._runtime.copy(sandbox.process.layout.rootfs, target)
         finally:
-            with contextlib.suppress(NoAnswerError):  # it has ended meanwhile
+            with contextlib.suppress(NoAnswerError):  # the sandbox has ended meanwhile
                 sandbox.process.thaw(sandbox.stopped_before)
             if not sandbox.state.ending:
                 self._records.note(sandbox)
 
     @_operation(Event.PAUSE)
     async def pause(self, sandbox: Sandbox, *, memory: bool = True, kept: float | None = None) -> None:
-        """Stop every process of a sandbox until it is resumed. After an error the sandbox runs as before.
+        """Pause a running sandbox: freeze its processes, or, without ``memory``, end them and keep only the files.
 
-        Without ``memory`` only the files are kept. The paused sandbox is ended after ``kept`` seconds (infinity: never;
-        None: as its lifetime says).
+        The paused sandbox is ended after ``kept`` seconds (infinity: never; None: as its lifetime says). A sandbox that
+        is paused already is left as it is. After an error the sandbox runs as before.
         """
         if sandbox.state is State.PAUSED:
             return
@@ -218,10 +217,10 @@ class Operations:
 
     @_operation(Event.RESUME)
     async def resume(self, sandbox: Sandbox, seconds: float, *, memory: bool = True) -> bool:
-        """Resume a paused sandbox for ``seconds``; let a running sandbox live at least that long.
+        """Resume a paused sandbox with an end time ``seconds`` from now; :meth:`extend` a running sandbox.
 
-        After an error the sandbox is paused as before. Without ``memory`` the sandbox boots from its files, even if
-        its processes were kept. Return whether the sandbox was paused.
+        Without ``memory`` the sandbox boots from its files, and loses processes that were kept. After an error the
+        sandbox is paused again. Return whether the sandbox was paused.
         """
         if sandbox.state is not State.PAUSED:
             await self.extend(sandbox, seconds)
@@ -241,7 +240,7 @@ class Operations:
         return True
 
     async def resume_for_traffic(self, sandbox: Sandbox) -> bool:
-        """Resume a paused sandbox if its lifetime allows that for traffic. Return whether the sandbox runs now."""
+        """Resume a paused sandbox if its lifetime lets traffic do that. Return whether the sandbox runs now."""
         if sandbox.lifetime.wakes_on_traffic:
             try:
                 await self._resume_if_paused(sandbox)
@@ -252,18 +251,18 @@ class Operations:
         return sandbox.state is State.RUNNING
 
     def end(self, sandbox: Sandbox, reason: str = "") -> asyncio.Task[None]:
-        """Begin to end a sandbox, whatever else is under way, and return the task. The metrics count the reason."""
+        """Cancel all operations on a sandbox, and return a task that ends it. The metrics count a given ``reason``."""
         sandbox.move(Event.KILL)
         if reason:
             self._metrics.ended[reason] += 1
-        self._records.note(sandbox)  # there is no way back, for the next manager either
+        self._records.note(sandbox)  # so that the next manager ends the sandbox too
         self._timers.disarm(sandbox)
         for task in sandbox.operations:
             task.cancel()
         return self._start_task(self._end(sandbox))
 
     async def close(self) -> None:
-        """Stop timers and watchers, and wait for the operations under way. Slow operations are cancelled."""
+        """Stop timers and watchers. Cancel the operations that are not done within five seconds."""
         self._timers.close()
         if self._tasks:
             _, slow = await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
@@ -291,7 +290,7 @@ class Operations:
 
     def _set_end_time(self, sandbox: Sandbox, seconds: float) -> None:
         never = sandbox.lifetime.never_ends
-        sandbox.end_at = None if never else now() + timedelta(seconds=max(seconds, 0))
+        sandbox.end_at = None if never else now() + timedelta(seconds=seconds)
         self._timers.arm(sandbox)
         self._records.note(sandbox)
 
@@ -321,14 +320,14 @@ class Operations:
             sandbox.process.thaw(sandbox.stopped_before)
             await self._stop_processes(sandbox)
             sandbox.keeps_memory = False
-        sandbox.process.launch(prepared=True)
-        self._records.save(sandbox)
         variables = environment(sandbox.id, sandbox.template, saved.load())
         try:
+            sandbox.process.launch(prepared=True)
+            self._records.save(sandbox)
             await sandbox.process.attach(sandbox.rules)
             await self._run_start_command(sandbox, variables)
             await sandbox.process.claim(sandbox.access_token, variables, sandbox.lifetime.enforced(seconds))
-        except StartError:
+        except (StartError, NoSpaceError):
             await sandbox.process.stop()
             raise
         sandbox.keeps_memory = True
@@ -374,7 +373,7 @@ class Operations:
             await self.pause(sandbox, memory=sandbox.lifetime.pause_keeps_memory)
 
     def _at_exit(self, sandbox: Sandbox) -> None:
-        """End a sandbox whose program has ended by itself, but keep the files of a paused sandbox."""
+        """End a sandbox whose program has ended by itself. A paused sandbox stays, with its files only."""
         if sandbox.state is State.PAUSED:
             logger.warning("sandbox %s lost its processes while it was paused", sandbox.id)
             sandbox.process.release()
