@@ -92,7 +92,7 @@ def test_a_measurement_that_was_tampered_with_is_none(change: dict[str, Any]) ->
         read_sample(json.dumps(ANSWER | change).encode(), 0)
 
 
-@pytest.mark.parametrize("text", [b"[]", b"", b"{", b"\xff", b'"' + b"x" * 100])
+@pytest.mark.parametrize("text", [b"[]", b"", b"{", b"\xff", b'"' + b"x" * 100, b"[" * 10**6])
 def test_what_is_no_measurement_at_all_is_none_either(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - json says it in many ways
         read_sample(text, 0)

@@ -1,4 +1,4 @@
-"""The client of the program in a sandbox: of its control socket, and of envd for measurements."""
+"""The manager's client for a sandbox's program: requests to the control socket, and to envd for measurements."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ from .sockets import connect
 
 START_SECONDS = 30
 CLAIM_SECONDS = 5
-"""Seconds for a pooled sandbox to answer, which takes milliseconds, and on a busy machine a second."""
+"""Seconds that a pooled sandbox has to answer a claim. An answer takes milliseconds, on a busy machine a second."""
 ANSWER_SECONDS = 30
 MEASURE_SECONDS = 3
 
 
 class StartError(KruiseAgentsError):
-    """A sandbox's program ended, or did not answer, before it was ready."""
+    """A sandbox could not be started. The message says why, often with the last output of the sandbox's program."""
 
 
 class NoAnswerError(KruiseAgentsError):
-    """A sandbox's program, which was ready once, is gone or silent, or refuses a request."""
+    """The program of a sandbox that was ready before is gone or silent, or does not do what the manager asks."""
 
 
 class ControlClient:
-    """The client of one sandbox. Methods raise :class:`NoAnswerError` if the program is gone or silent.
+    """The client of one sandbox's program.
 
-    Before the sandbox is ready they raise :class:`StartError`, with the exit code and the last output of the program,
-    which ``report`` adds to a sentence.
+    :meth:`prepare` and :meth:`init` raise :class:`StartError`; ``report`` adds the program's exit code and last output
+    to a sentence. :meth:`announce_kill` has no time limit and raises OSError. The other methods raise
+    :class:`NoAnswerError` if the program is gone or silent, or answers something else than expected.
     """
 
     def __init__(self, sockets: Path, report: Callable[[str], str]) -> None:
@@ -54,9 +55,9 @@ class ControlClient:
         self._report = report
 
     async def prepare(self, template: Template, variables: Mapping[str, str], *, kernel: bool) -> None:
-        """Run the template's start command, and return when it is ready, with ``kernel`` the default kernel too.
+        """Run the template's start command with environment ``variables``, and wait until the command is ready.
 
-        The environment ``variables`` hold until :meth:`init` replaces them.
+        With ``kernel``, also wait for the default kernel. Later :meth:`init` replaces the variables.
         """
         seconds = START_SECONDS + (template.ready.seconds if template.ready is not None else 0)
         order = PrepareOrder(dict(variables), template.start, template.ready, kernel)
@@ -65,23 +66,27 @@ class ControlClient:
             raise StartError(f"template {template.name}: {answer.decode(errors='replace')}")
 
     async def init(self, settings: InitSettings, patience: float = START_SECONDS) -> None:
-        """Give the program its settings, and return when every port answers, within ``patience`` seconds."""
+        """Give the program its settings, and wait up to ``patience`` seconds until all its sockets are served."""
         status, answer = await self._first_answer(INIT, settings.to_json(), patience)
         if status != 204:
             raise StartError(self._report(f"answered {status} to its settings: {answer.decode(errors='replace')}"))
 
     async def set_end_time(self, seconds: float | None, patience: float = ANSWER_SECONDS) -> None:
-        """Set when the program ends by itself, in seconds from now; None: never."""
+        """Make the program end by itself after ``seconds`` and a grace period; None: never."""
         await self._ask(SET_END_TIME, EndTime(seconds).to_json(), patience)
 
     async def variables(self) -> dict[str, str]:
-        return dict(Variables.from_json(await self._ask(GET_VARIABLES, b"{}")).variables)
+        answer = await self._ask(GET_VARIABLES, b"{}")
+        try:
+            return dict(Variables.from_json(answer).variables)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:  # code in the sandbox can forge the answer
+            raise NoAnswerError(f"the sandbox's program answered no variables: {error!r}") from error
 
     async def announce_kill(self, pid: int, reason: str) -> None:
         await self._exchange(ANNOUNCE_KILL, KillNotice(pid, reason).to_json())
 
     async def measure(self, access_token: str | None) -> bytes:
-        """Return envd's measurement of the resources that the sandbox uses, in JSON."""
+        """Return envd's measurement of the resources that the sandbox uses, as JSON."""
         headers = [] if access_token is None else [(ACCESS_TOKEN_HEADER.encode(), access_token.encode())]
         try:
             async with asyncio.timeout(MEASURE_SECONDS):

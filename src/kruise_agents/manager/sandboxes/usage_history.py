@@ -1,8 +1,8 @@
-"""The history of what each sandbox uses, as its envd measures it.
+"""The history of each sandbox's resource use, as the sandbox's envd measures it.
 
-A measurement walks through all processes of a sandbox, and a machine full of idle sandboxes should be idle. So a
-sandbox is measured once a minute, every five seconds as long as somebody asks, and at each question. Paused sandboxes
-use no processor, cannot answer, and are left alone.
+A running sandbox is measured about once a minute. In the five minutes after a request for the history, the sandbox is
+measured about every five seconds. A request also measures at once if the last sample is about five seconds old. A
+measurement walks through all processes of a sandbox, so more measurements would keep a machine of idle sandboxes busy.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from .sandbox import Sandbox
 EVERY_SECONDS = 5.0
 UNASKED_SECONDS = 60.0
 ASKED_SECONDS = 300.0
-"""Seconds after a question in which a sandbox is measured often."""
+"""Seconds after a request for the history in which the sandbox is measured every five seconds."""
 KEPT = 720
-"""The number of samples of a sandbox: an hour of frequent samples, half a day of others."""
+"""The number of samples that are kept of a sandbox: one hour at five seconds each, half a day at a minute each."""
 _AT_ONCE = 4
 _WHOLE = ("cpu_count", "mem_used", "mem_total", "mem_cache", "disk_used", "disk_total")
-_SLACK = 0.5
+_SLACK = 0.5  # seconds by which a measurement may be early
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A measurement. Sizes are in bytes, the time is in seconds since the epoch."""
+    """A measurement. Sizes are in bytes, ``at`` is in seconds since the epoch."""
 
     at: float
     cpu_count: int
@@ -56,7 +56,7 @@ class _Track:
 
 
 class UsageHistory:
-    """The samples of one manager's sandboxes, in memory. ``sandboxes`` returns the present sandboxes."""
+    """The samples of one manager's sandboxes, kept in memory. ``sandboxes`` returns the present sandboxes."""
 
     def __init__(self, sandboxes: Callable[[], Iterable[Sandbox]], clock: Callable[[], float] = time.time) -> None:
         self._sandboxes = sandboxes
@@ -74,7 +74,7 @@ class UsageHistory:
                 await self._task
 
     async def history(self, sandbox: Sandbox) -> list[Sample]:
-        """Return the samples of a sandbox, oldest first. The last one is at most five seconds old."""
+        """Measure a running sandbox if its last sample is about five seconds old. Return all samples, oldest first."""
         track = self._tracks.setdefault(sandbox.id, _Track())
         track.asked = self._clock()
         await self._measure(sandbox, EVERY_SECONDS)
@@ -93,7 +93,7 @@ class UsageHistory:
             await asyncio.sleep(EVERY_SECONDS)
             try:
                 await self.sweep()
-            except Exception:  # one sandbox must not end the measurements of all others
+            except Exception:  # an error at one sandbox must not end all measurements
                 logger.exception("sandboxes could not be measured")
 
     async def _measure_all(self, due: Iterator[tuple[Sandbox, float]]) -> None:
@@ -101,7 +101,7 @@ class UsageHistory:
             await self._measure(sandbox, interval)
 
     def _due(self, sandbox: Sandbox) -> float | None:
-        """Return the interval at which a sandbox is measured, if it is over."""
+        """Return the present interval between measurements of a sandbox if the interval has passed, else None."""
         track = self._tracks.get(sandbox.id)
         asked = track is not None and self._clock() - track.asked < ASKED_SECONDS
         interval = EVERY_SECONDS if asked else UNASKED_SECONDS
@@ -123,8 +123,11 @@ class UsageHistory:
 
 
 def read_sample(answer: bytes, at: float) -> Sample:
-    """Parse an answer of envd. Code in the sandbox may have tampered with it, so anything else is a ValueError."""
-    values = json.loads(answer)
+    """Parse envd's measurement. Anything else raises a ValueError: code in the sandbox can forge the answer."""
+    try:
+        values = json.loads(answer)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
     if not isinstance(values, dict):
         raise ValueError("the measurement is no JSON object")  # noqa: TRY004 - one kind of error for all
     whole = {name: int(_number(values, name)) for name in _WHOLE}
@@ -133,6 +136,6 @@ def read_sample(answer: bytes, at: float) -> Sample:
 
 def _number(values: dict[str, object], name: str) -> float:
     value = values.get(name)
-    if not isinstance(value, int | float) or not 0 <= value < 2**63:  # NaN is neither
+    if not isinstance(value, int | float) or not 0 <= value < 2**63:  # NaN fails this comparison too
         raise ValueError(f"the measurement's {name!r} is no number that can be")
     return value
