@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
+import shutil
 import socket
 import threading
 import uuid
@@ -20,8 +22,11 @@ from e2b import AsyncVolume, Volume
 from e2b.exceptions import NotFoundException
 from e2b_code_interpreter import Sandbox
 
+from kruise_agents.manager.runtime import ProcessRuntime
 from kruise_agents.manager.runtime.files.identities import FileOwners
-from kruise_agents.manager.volumes import OutsideError, VolumeTree
+from kruise_agents.manager.state.database import Database, NoSpaceError
+from kruise_agents.manager.state.secret import StateSecret
+from kruise_agents.manager.volumes import Entry, OutsideError, Volumes, VolumeTree
 from kruise_agents.manager.volumes.tree import Attributes
 from support.managers import (
     RunningManager,
@@ -351,6 +356,36 @@ def test_links_that_are_exchanged_all_the_time_lead_nowhere_either(tree: VolumeT
         done.set()
         thread.join()
     assert seen <= {b"harmless"}
+
+
+def test_a_folder_that_is_removed_during_a_listing_has_no_content(
+    tree: VolumeTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.make_folder("/folder/inner", Attributes(), parents=True)
+    look = VolumeTree._entry
+
+    def look_and_remove(self: VolumeTree, folder: int, name: str, path: str) -> Entry:
+        entry = look(self, folder, name, path)
+        shutil.rmtree(tree.root / name)
+        return entry
+
+    monkeypatch.setattr(VolumeTree, "_entry", look_and_remove)
+    assert [entry.path for entry in tree.entries("/", 3)] == ["/folder"]
+
+
+def test_a_volume_without_room_for_its_folder_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, mode: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with contextlib.closing(Database(tmp_path / "state.db")) as store:
+        volumes = Volumes(tmp_path, store, StateSecret(b"x" * 32), ProcessRuntime(), mounted=tuple, limit=1)
+        monkeypatch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(NoSpaceError):
+            asyncio.run(volumes.make("name", "owner"))
+        monkeypatch.undo()
+        row = asyncio.run(volumes.make("name", "owner"))
+        assert volumes.all("owner") == [row]
+        assert (tmp_path / row.id).is_dir()
 
 
 def test_what_is_no_file_is_not_waited_for(tree: VolumeTree) -> None:

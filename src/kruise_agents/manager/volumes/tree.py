@@ -1,4 +1,4 @@
-"""The files of a volume. Sandboxes may change them meanwhile, so paths are opened below a descriptor."""
+"""The files of a volume. Sandboxes may exchange files for links at any time, so paths are opened below a descriptor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY
 
 
 class OutsideError(ValueError):
-    """A path names no place in a volume. The message says why."""
+    """A request that no volume can serve, such as for a path that leads out of it. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """The attributes to set. None leaves an attribute as it is."""
+    """The attributes to set. None: the attribute stays, or gets the default of new files."""
 
     uid: int | None = None
     gid: int | None = None
@@ -46,11 +46,11 @@ class Attributes:
 
 
 class VolumeTree:
-    """The files below one folder. Every method raises :class:`OSError` if a file is missing or cannot be reached.
+    """The files below one folder. Methods with a ``path`` raise OSError if the file is missing or cannot be reached.
 
     Args:
         staging: A folder of the manager on the same file system, for files on their way into or out of the volume.
-        owners: Translates the IDs of owners between sandboxes and the machine.
+        owners: The translator of owner IDs between sandboxes and the machine.
     """
 
     def __init__(self, root: Path, staging: Path, owners: FileOwners) -> None:
@@ -63,7 +63,7 @@ class VolumeTree:
             return self._entry(folder, name, "/" + "/".join(_parts(path)))
 
     def entries(self, path: str, depth: int) -> list[Entry]:
-        """Return the content of a folder, sorted by path, ``depth`` levels deep, without following links in it."""
+        """Return the entries of a folder, ``depth`` levels deep, sorted by path. Links in it are not followed."""
         if not 1 <= depth <= MAX_DEPTH:
             raise OutsideError(f"depth must be 1 to {MAX_DEPTH}, got {depth}")
         found: list[Entry] = []
@@ -72,7 +72,7 @@ class VolumeTree:
         return sorted(found, key=lambda entry: entry.path)
 
     def make_folder(self, path: str, wanted: Attributes, *, parents: bool) -> Entry:
-        """Make a folder. With ``parents``, make those above it too, and accept a folder that exists already."""
+        """Make a folder. With ``parents``, make missing folders above it too, and accept a folder that exists."""
         if parents:
             self._make_parents(path)
         with self._parent(path) as (folder, name):
@@ -86,7 +86,7 @@ class VolumeTree:
         return self.entry(path)
 
     def read(self, path: str) -> int:
-        """Open a regular file for reading, and return the descriptor."""
+        """Open a regular file for reading, and return the descriptor. Other files raise :class:`OutsideError`."""
         descriptor = self._open("/".join(_parts(path)) or ".", os.O_RDONLY | os.O_NONBLOCK)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -95,7 +95,7 @@ class VolumeTree:
 
     @contextmanager
     def draft(self) -> Iterator[Path]:
-        """Yield the path for a file that is being written, which is removed after the block if it is still there."""
+        """Yield a path for a new file. After the block the file is removed unless it has been moved away."""
         path = self._staging / secrets.token_hex(10)
         try:
             yield path
@@ -103,7 +103,7 @@ class VolumeTree:
             path.unlink(missing_ok=True)
 
     def place(self, draft: Path, path: str, wanted: Attributes, *, parents: bool) -> Entry:
-        """Move a draft to ``path``, in place of a file there, whose attributes the draft takes over."""
+        """Move a draft to ``path``. Attributes that ``wanted`` leaves out are those of a file that is replaced."""
         if parents:
             self._make_parents(path)
         with self._parent(path) as (folder, name):
@@ -116,13 +116,13 @@ class VolumeTree:
         return self.entry(path)
 
     def change(self, path: str, wanted: Attributes) -> Entry:
-        """Set owner, group and permissions. A link has no permissions."""
+        """Set owner, group and permissions. Links have no permissions; with one user for all, owners never change."""
         with self._parent(path) as (folder, name):
             self._set(folder, name, wanted)
         return self.entry(path)
 
     def remove(self, path: str, remove: Callable[[Path], bool]) -> None:
-        """Move a file or folder out of the volume at once, and let ``remove`` remove it in its own time."""
+        """Move a file or folder out of the volume, then remove it with ``remove``, which may take long."""
         gone = self._staging / secrets.token_hex(10)
         with self._parent(path) as (folder, name):
             if name == ".":
@@ -144,7 +144,7 @@ class VolumeTree:
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """Yield the folder that holds ``path``, and the name there: ``.`` for the folder of the volume."""
+        """Yield a descriptor of the folder that holds ``path``, and the name there: ``.`` for the volume's folder."""
         *above, name = _parts(path) or ["."]
         with self._opened("/".join(above) or ".", _FOLDER) as folder:
             yield folder, name
@@ -156,7 +156,7 @@ class VolumeTree:
                 try:
                     os.mkdir(name, 0o755, dir_fd=folder)
                 except FileExistsError:
-                    continue  # the next step notices if it is no folder
+                    continue  # the next step fails if this is no folder
                 self._set(folder, name, self._default(Attributes(), 0o755))
 
     def _collect(self, folder: int, path: str, depth: int, found: list[Entry]) -> None:
@@ -171,7 +171,10 @@ class VolumeTree:
                 continue  # removed meanwhile
             found.append(entry)
             if depth > 1 and stat.S_ISDIR(entry.facts.st_mode):
-                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # removed or replaced meanwhile
                 try:
                     self._collect(inner, entry.path, depth - 1, found)
                 finally:
@@ -197,7 +200,7 @@ class VolumeTree:
         )
 
     def _default(self, wanted: Attributes, mode: int) -> Attributes:
-        """Return the attributes of a new file, which belongs to the default user."""
+        """Return the attributes of a new file: ``wanted``, else ``mode`` and the default user."""
         uid = USER_ID if wanted.uid is None else wanted.uid
         gid = USER_ID if wanted.gid is None else wanted.gid
         return Attributes(uid, gid, mode if wanted.mode is None else wanted.mode)

@@ -1,4 +1,4 @@
-"""The volumes of one manager: created, found by name, removed."""
+"""The volumes of one manager: created, found by name or ID, filled, removed."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class VolumeUsedError(KruiseAgentsError):
 
 
 class VolumeFullError(KruiseAgentsError):
-    """The volume has no room for a file."""
+    """The volume has no room for the new file or folder."""
 
 
 class Volumes:
     """The volumes of one manager, each a database row and a folder in ``folder``, which exists.
 
-    ``mounted`` returns the IDs of the volumes that sandboxes have mounted. ``limit`` is the size limit of each volume
-    in bytes, to which the watchdog holds sandboxes.
+    ``mounted`` returns the IDs of the volumes that sandboxes have mounted. ``limit`` is the size, in bytes, up to which
+    the API fills a volume. A sandbox may fill a volume up to the sandbox's own disk limit.
     """
 
     def __init__(
@@ -71,28 +71,28 @@ class Volumes:
         return next((row for row in self.all(owner) if name == row.name or volume_id == row.id), None)
 
     def token(self, volume: VolumeRow) -> str:
-        """Return the token for the contents of a volume, which is valid as long as the volume has the same owner."""
+        """Return the token for the contents of a volume. The token is valid as long as the volume keeps its owner."""
         return self._secret.volume_token(volume.id, volume.owner)
 
     def opened_by(self, volume_id: str, token: str) -> VolumeRow | None:
-        """Return the volume of that ID if ``token`` is valid for it."""
+        """Return the volume with that ID if ``token`` is valid for the volume, else None."""
         row = next(iter(self._store.select(VolumeRow, id=volume_id)), None)
-        # Compared for an unknown ID too, so that the time reveals nothing.
+        # Tokens for an unknown ID are compared too, so that the time does not reveal which IDs exist.
         expected = self.token(row) if row is not None else self._secret.volume_token(volume_id, "")
         same = hmac.compare_digest(expected.encode(), token.encode())
         return row if same else None
 
     def tree(self, volume: VolumeRow) -> VolumeTree:
-        """Return the files of a volume. :attr:`.Runtime.file_owners` must be known."""
+        """Return the files of a volume. :attr:`.Runtime.file_owners` must not be None."""
         owners = self._runtime.file_owners
         assert owners is not None
         return VolumeTree(self._folder / volume.id, self._staging, owners)
 
     @contextmanager
     def upload(self, volume: VolumeRow) -> Iterator[Callable[[int], None]]:
-        """Yield a function to call with the size of each piece of an upload before it is written.
+        """Yield a function to call with the size of each piece of an upload before the piece is written.
 
-        The function raises :class:`VolumeFullError` if all uploads together could never fit.
+        The function raises :class:`VolumeFullError` if the present uploads would not fit even into the empty volume.
         """
         reserved = 0
 
@@ -109,7 +109,7 @@ class Volumes:
 
     @asynccontextmanager
     async def room(self, volume: VolumeRow, size: int) -> AsyncIterator[None]:
-        """Reserve a volume for the block, which adds ``size`` bytes, or raise :class:`VolumeFullError`."""
+        """Yield if ``size`` bytes fit, else raise VolumeFullError. Blocks of one volume run one after another."""
         async with self._placing[volume.id]:
             used = await asyncio.to_thread(self._runtime.disk_usage, self._folder / volume.id)
             self._require(volume, used, size)
@@ -123,22 +123,22 @@ class Volumes:
             )
 
     async def make(self, name: str, owner: str) -> VolumeRow:
-        """Create an empty volume that belongs to the default user of sandboxes. The name must be free."""
+        """Create an empty volume, or raise NameTakenError. The default user of sandboxes may write to the volume."""
         if self.find(owner, name=name) is not None:
             raise NameTakenError(f"Volume with name '{name}' already exists")
         row = VolumeRow("v" + secrets.token_hex(10), owner, name, time.time())
         folder = self._folder / row.id
         with space_for(folder):
-            self._store.save(row)
-            folder.mkdir(mode=0o755)
+            folder.mkdir(mode=0o755)  # before the row: the next start removes a folder without a row
             folder.chmod(0o755)
+            self._store.save(row)
         await asyncio.to_thread(self._runtime.give_to_user, folder)
         return row
 
     async def remove(self, volume: VolumeRow) -> None:
-        """Remove a volume with its files, unless sandboxes have it mounted.
+        """Remove a volume and its files. Raises :class:`VolumeUsedError` if a sandbox has the volume mounted.
 
-        If the disk is still full without the files, this raises :class:`NoSpaceError`, and the volume is empty.
+        If the disk is full even without the files, this raises :class:`NoSpaceError` and leaves the volume empty.
         """
         if volume.id in self._mounted():
             raise VolumeUsedError(f"volume '{volume.name}' is mounted in sandboxes; end them first")
@@ -146,7 +146,8 @@ class Volumes:
         try:
             self._store.delete(VolumeRow, id=volume.id)
         except NoSpaceError:
-            # The files may take the space that the write needs. They are set aside first, so that no half is ever seen.
+            # The write may need the space that the files take. The files are moved away first, so that nobody sees
+            # a volume with only some of its files.
             aside = self._staging / secrets.token_hex(10)
             folder.rename(aside)
             await asyncio.to_thread(self._runtime.remove, aside)
@@ -160,14 +161,14 @@ class Volumes:
         return {row.owner for row in self._store.select(VolumeRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:
-        """Give all volumes of one owner to another. A volume whose name the new owner uses gets a longer name."""
+        """Give all volumes of one owner to another. A volume whose name the new owner uses gets a suffix."""
         for row in self.all(owner):
             taken = self.find(new_owner, name=row.name) is not None
             name = f"{row.name}-{row.id[-6:]}" if taken else row.name
             self._store.save(replace(row, owner=new_owner, name=name))
 
     def recover(self) -> None:
-        """Remove folders without a row, and make missing folders, at the start of a manager."""
+        """Remove folders without a row, and make missing folders of rows, at the start of a manager."""
         self._staging.mkdir(mode=0o700, exist_ok=True)
         known = {row.id for row in self._store.select(VolumeRow)}
         for folder in (*self._folder.iterdir(), *self._staging.iterdir()):
