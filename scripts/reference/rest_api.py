@@ -41,7 +41,7 @@ def declared_routes() -> list[ApiRoute]:
     sandboxes = SimpleNamespace(store=None, secret=None)
     others = dict.fromkeys(("snapshots", "keys", "inheritance", "usage", "volumes", "secrets", "runtime"))
     create: Any = api.create_api  # the parts of a manager are only described here
-    app = create(sandboxes=sandboxes, templates=Templates(datetime.now(UTC)), health={}, **others)
+    app = create(sandboxes=sandboxes, templates=Templates(datetime.now(UTC), ()), health={}, **others)
     return list(app.routes)
 
 

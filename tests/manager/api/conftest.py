@@ -18,7 +18,7 @@ def declared() -> list[ApiRoute]:
     """Every route of the application."""
     sandboxes = SimpleNamespace(store=None, secret=None)
     others = dict.fromkeys(("snapshots", "keys", "inheritance", "usage", "volumes", "secrets", "runtime"))
-    app: Starlette = create_api(sandboxes=sandboxes, templates=Templates(datetime.now(UTC)), health={}, **others)  # type: ignore[arg-type]  # only described
+    app: Starlette = create_api(sandboxes=sandboxes, templates=Templates(datetime.now(UTC), ()), health={}, **others)  # type: ignore[arg-type]  # only described
     routes = [route for route in app.routes if isinstance(route, ApiRoute)]
     assert len(routes) == len(app.routes)
     return routes

@@ -1,8 +1,8 @@
-"""The state file of a manager: one SQLite database with everything that must survive the manager.
+"""The state file of a manager: one SQLite database with all records that must survive the manager.
 
-Each write is a single statement of a few hundred bytes and a transaction of its own: after ``kill -9`` at any moment
-the file holds everything that was written before. A power failure may lose the last writes; the processes that those
-writes describe are lost with them.
+Each change of rows is one statement in its own transaction: after ``kill -9`` at any moment the file holds everything
+that was written before. A power failure may lose the last writes. Most writes describe processes, and these processes
+end with the power too.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _Row = TypeVar("_Row", bound=Row)
 
 
 class NoSpaceError(KruiseAgentsError):
-    """The disk with the state folder is full."""
+    """The disk with the state folder is full, or a disk quota is used up."""
 
 
 class Database:
-    """The open state file, which is made if missing, readable for the current user only.
+    """The open state file. A missing file is made, readable for the current user only.
 
-    Raises ConfigurationError for a file of a newer version or of another kind. A write to a full disk raises
-    :class:`NoSpaceError` and changes nothing.
+    Raises ConfigurationError for a file of a newer version, and for a file that SQLite cannot use. A write to a full
+    disk raises :class:`NoSpaceError` and changes nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,7 @@ class Database:
             self._connection.execute(statement, values)
 
     def close(self) -> None:
-        """Move everything from the write-ahead log into the one file, and close it."""
+        """Close the database. SQLite moves the write-ahead log into the file if nobody else has the file open."""
         self._connection.close()
 
     def _migrate(self) -> None:
@@ -92,7 +92,7 @@ class Database:
 
 @contextmanager
 def space_for(path: Path) -> Iterator[None]:
-    """Turn the errors of a full disk into :class:`NoSpaceError`, for a block that writes to ``path``."""
+    """Turn the errors of a full disk into :class:`NoSpaceError`, in a block that writes ``path``."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -106,7 +106,7 @@ def space_for(path: Path) -> Iterator[None]:
 
 
 def no_space(folder: Path) -> str:
-    """Return the message for a full disk."""
+    """Return the message for a full disk with ``folder`` on it."""
     return f"no space left on the disk of {folder}; remove something there, or end sandboxes"
 
 

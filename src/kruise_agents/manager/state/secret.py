@@ -1,4 +1,4 @@
-"""The secret of a state folder, from which tokens are derived instead of stored."""
+"""The secret of a state folder. Tokens are derived from the secret, so they need not be stored."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _BYTES = 32
 
 
 class StateSecret:
-    """The 256 random bits of a state folder. Everything derived from them is always the same."""
+    """The 256 random bits of a state folder. A token, ID or key derived from the same input is always the same."""
 
     def __init__(self, value: bytes) -> None:
         self._value = value
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Read the secret in ``path``, or make one that nobody else can read."""
+        """Read the secret in ``path``, or make the file, readable for the current user only."""
         value = read_or_make(path, secrets.token_bytes(_BYTES))
         if len(value) != _BYTES:
             raise ConfigurationError(
@@ -34,23 +34,23 @@ class StateSecret:
         return cls(value)
 
     def access_token(self, sandbox_id: str) -> str:
-        """Return the token for envd of one sandbox: 256 bits in hex."""
+        """Return the token for a sandbox's envd: 256 bits in hex."""
         return hmac.new(self._value, f"envd:{sandbox_id}".encode(), hashlib.sha256).hexdigest()
 
     def traffic_token(self, sandbox_id: str) -> str:
-        """Return the token for the ports of one sandbox that are not open to everybody: 256 bits in hex."""
+        """Return the token for the ports of a sandbox that is not public: 256 bits in hex."""
         return hmac.new(self._value, f"traffic:{sandbox_id}".encode(), hashlib.sha256).hexdigest()
 
     def volume_token(self, volume_id: str, owner: str) -> str:
-        """Return the token for the contents of one volume, which changes with its owner: 256 bits in hex."""
+        """Return the token for the contents of a volume: 256 bits in hex. A new owner gets another token."""
         return hmac.new(self._value, f"volume:{volume_id}:{owner}".encode(), hashlib.sha256).hexdigest()
 
     def key_id(self, raw_key: bytes) -> str:
-        """Return an ID for an API key that reveals nothing of it: a UUID."""
+        """Return the ID of an API key: a UUID that reveals nothing of the key."""
         return str(uuid.UUID(bytes=hmac.digest(self._value, b"api-key:" + raw_key, "sha256")[:16], version=4))
 
     def digest_of_create(self, content: bytes) -> bytes:
-        """Return the stored digest of an idempotency key, or of a body, which may hold secrets."""
+        """Return the digest that is stored for an idempotency key or a body. A body itself may hold secrets."""
         return hmac.digest(self._value, b"create:" + content, "sha256")
 
     def sealing_key(self) -> bytes:
@@ -59,7 +59,7 @@ class StateSecret:
 
 
 def read_or_make(path: Path, fresh: bytes) -> bytes:
-    """Read a secret file, or make it with the content ``fresh``, whole or not at all."""
+    """Return the content of a secret file. Make a missing file with the content ``fresh``, whole or not at all."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()
     draft = path.with_name(f"{path.name}.new")

@@ -1,6 +1,6 @@
-"""The tables of the state file: how they are created, and a class for the rows of each.
+"""The tables of the state file: the statements that create the tables, and a class for the rows of each table.
 
-Times are seconds since the epoch. An ``owner`` is the ID of the API key that made the thing.
+Times are seconds since the epoch. An ``owner`` is the ID of the API key to which the thing in the row belongs.
 """
 
 from __future__ import annotations
@@ -120,10 +120,10 @@ class SandboxRow(Row):
     kept_until: float | None  # when a paused sandbox is ended
     keeps_memory: int  # whether a pause, begun or done, keeps the processes
     pid: int | None
-    pid_started: int | None
+    pid_started: int | None  # in clock ticks since the boot
     boot: str | None
-    asleep: str  # JSON: the processes that were stopped before a pause stopped all
-    network: str  # JSON: what the sandbox may reach outside
+    asleep: str  # JSON: IDs of processes that were stopped before a pause stopped all
+    network: str  # JSON: the ranges that the sandbox may reach outside, and whether its ports are public
     volume_mounts: str = "[]"  # JSON
 
 
@@ -136,7 +136,7 @@ class SnapshotRow(Row):
     id: str  # name:tag, or the name of the folder if the snapshot has no name
     folder: str
     name: str | None
-    template: str  # JSON: that of the sandbox
+    template: str  # JSON: the sandbox's template
     sandbox: str
     created_at: float
     expires_at: float | None
@@ -176,7 +176,7 @@ class CreateRow(Row):
     """A create call that came with an idempotency key."""
 
     TABLE = "creates"
-    key: bytes  # digest of the idempotency key and its user
+    key: bytes  # digest of the idempotency key and its owner
     body: bytes  # digest of the request's body
     sandbox: str  # the ID of the created sandbox
     until: float  # when the row may be deleted

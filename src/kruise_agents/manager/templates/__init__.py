@@ -1,4 +1,4 @@
-"""The operator's own templates: a folder of TOML files, read, checked and prepared when the manager starts."""
+"""Templates: the built-in ones, and the operator's TOML files, which the manager reads and prepares at its start."""
 
 from .building import Builder, require_supported
 from .reading import MAX_POOL, TemplateFile, read_templates

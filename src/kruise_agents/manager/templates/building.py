@@ -1,6 +1,7 @@
-"""The prepared file tree of a template: its files, and the packages that pip installs. Sandboxes start with a copy.
+"""The prepared file tree of a template: its files, the packages that pip installs, and parts of its root file system.
 
-The tree is made once and kept below the state folder, under a name that changes with everything that goes into it.
+Sandboxes start with a copy of the tree. The tree is made once and kept below the state folder. Its name has a digest of
+the template's requirements and files, so another tree is made when requirements or files change.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _PIP_OPTIONS = (
 )
 _OUR_PYTHON = re.compile(
     rb"#!\S*/\.local/bin/python[0-9.]*\n"
-    # What installers write where the path is too long for the kernel, or has a space.
+    # Installers write these lines if the path is too long for the kernel, or has a space.
     rb"|#!/bin/sh\n'''exec' .*/\.local/bin/python[0-9.]*\"? \"\$0\" \"\$@\"\n' '''\n"
 )
 
@@ -41,9 +42,9 @@ _OUR_PYTHON = re.compile(
 def require_supported(
     files: Iterable[TemplateFile], runtime: Runtime, egress: Egress, tell: Callable[[str], None]
 ) -> None:
-    """Refuse templates that the runtime does not support. Report templates that will not reach the internet.
+    """Raise a ConfigurationError with a line for each setting that the runtime does not support.
 
-    The ConfigurationError has a line for each problem.
+    ``tell`` is called with a line for each ``internet = true`` that has no effect.
     """
     problems = []
     for file in files:
@@ -66,7 +67,7 @@ def require_supported(
 
 
 class Builder:
-    """The builder of prepared file trees below ``folder``. ``tell`` is called with a line about each long step."""
+    """The builder of prepared file trees below ``folder``. ``tell`` is called with each message for the user."""
 
     def __init__(self, folder: Path, runtime: Runtime, tell: Callable[[str], None]) -> None:
         self._folder = folder
@@ -74,9 +75,9 @@ class Builder:
         self._tell = tell
 
     async def build(self, files: Iterable[TemplateFile]) -> dict[str, Path]:
-        """Prepare the trees that templates need, remove all others, and return them by the name of the template.
+        """Prepare the trees that templates need, and return the trees by template name. Remove all other trees.
 
-        If a tree cannot be prepared, a ConfigurationError names the file and the reason.
+        If a tree cannot be prepared, a ConfigurationError names the template file and the reason.
         """
         built = {}
         for file in files:
@@ -149,7 +150,7 @@ def _install(file: TemplateFile, home: Path) -> None:
 
 
 def _find_python_by_path(script: Path) -> None:
-    """Make a script find Python by ``PATH``. Installers write the path that the interpreter has here, outside."""
+    """Make a script find Python by ``PATH``. pip writes the interpreter's path on the host into scripts."""
     if script.is_symlink() or not script.is_file():
         return
     text = script.read_bytes()
@@ -159,7 +160,7 @@ def _find_python_by_path(script: Path) -> None:
 
 
 def _digest(file: TemplateFile) -> str:
-    """Return a digest that changes with everything that goes into the tree."""
+    """Return a digest of a template's files, requirements and root file system, of this release, and of its Python."""
     digest = hashlib.sha256(repr((__version__, sys.version, sys.executable, file.requirements)).encode())
     for target, source in sorted(file.files.items()):
         for path in _all_of(source):

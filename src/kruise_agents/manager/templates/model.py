@@ -26,8 +26,8 @@ class Template:
     limits: Limits = field(default_factory=Limits)  # for each sandbox
     variables: Mapping[str, str] = field(default_factory=dict)  # of every process; the create call may override them
     start: str | None = None  # a shell command that runs from the beginning
-    ready: ReadyCheck | None = None  # which must pass after the start command, before a sandbox is handed over
-    internet: bool = True  # False: only what a create call allows by name
+    ready: ReadyCheck | None = None  # passes when the start command is ready; only then is a sandbox handed over
+    internet: bool = True  # False: sandboxes reach only the ranges that a request allows
     rootfs: str | None = None  # a folder of this machine, with system folders to use in place of the machine's
 
     def within(self, rules: EgressRules) -> EgressRules:
@@ -47,7 +47,7 @@ class Template:
 
     @property
     def build_id(self) -> str:
-        """A UUID that is always the same for the same name."""
+        """Return a UUID that is always the same for the same name."""
         return str(uuid.uuid5(_BUILDS, self.name))
 
     def use(self, *, running: bool = True) -> Use:
@@ -58,7 +58,7 @@ class Template:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Parse what :meth:`to_json` returned, also in an older version."""
+        """Parse the output of :meth:`to_json` of this release or an older one."""
         values = json.loads(text)
         ready = values.pop("ready", None)
         limits = Limits(**values.pop("limits", {}))
@@ -70,7 +70,7 @@ class PreparedTemplate:
     """A template of one manager, with its prepared files and the size of its pool."""
 
     template: Template
-    files: Path | None = None  # the file tree that sandboxes start with a copy of; None: an empty one
+    files: Path | None = None  # sandboxes start with a copy of this file tree; None: with a new file tree
     pool: int = 0
 
 
@@ -79,35 +79,30 @@ POOLED_TEMPLATE = "code-interpreter-v1"
 
 
 def built_in(limits: Limits) -> list[Template]:
-    """Return the templates that every manager has."""
+    """Return the templates that a manager has without template files."""
     return [
         Template("base", code_interpreter=False, limits=limits),
         Template("code-interpreter", code_interpreter=True, limits=limits),
-        Template("code-interpreter-v1", code_interpreter=True, limits=limits),
+        Template(POOLED_TEMPLATE, code_interpreter=True, limits=limits),
     ]
 
 
 class Templates:
-    """The templates of one manager, by name; without ``templates`` the built-in ones.
+    """The templates of one manager, by name. ``created_at`` is the time that the API reports for all of them."""
 
-    The API reports ``created_at``, the start of the manager, as the time at which they were created.
-    """
-
-    def __init__(self, created_at: datetime, templates: Iterable[PreparedTemplate] | None = None) -> None:
+    def __init__(self, created_at: datetime, templates: Iterable[PreparedTemplate]) -> None:
         self.created_at = created_at
-        if templates is None:
-            templates = [PreparedTemplate(template) for template in built_in(Limits())]
         self._by_name = {prepared.template.name: prepared for prepared in templates}
 
     def all(self) -> list[Template]:
         return sorted((prepared.template for prepared in self._by_name.values()), key=lambda template: template.name)
 
     def find(self, reference: str) -> Template | None:
-        """Return the template that ``name`` or ``name:default`` refers to, in upper or lower case."""
+        """Return the template that ``name`` or ``name:default`` refers to, in upper or lower case, if any."""
         prepared = self.prepared(reference)
         return None if prepared is None else prepared.template
 
     def prepared(self, reference: str) -> PreparedTemplate | None:
-        """Return the template that ``name`` or ``name:default`` refers to, with its prepared files."""
+        """Return the template that :meth:`find` returns, with its prepared files and the size of its pool."""
         name, _, tag = reference.lower().partition(":")
         return self._by_name.get(name) if tag in ("", "default") else None

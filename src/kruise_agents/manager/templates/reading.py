@@ -1,4 +1,4 @@
-"""The reader of template files: from TOML to templates, or to a list of everything that is wrong."""
+"""The reader of template files: from TOML to templates, or to a list of all problems."""
 
 from __future__ import annotations
 
@@ -26,34 +26,26 @@ _VARIABLE = re.compile(r"[^=\0]+")
 _URL = re.compile(r"http://(localhost|127\.0\.0\.1)(?::(?P<port>[0-9]{1,5}))?(/[!-~]*)?")
 _HOME = PurePosixPath("/home/user")
 FREE_FOLDERS = (str(_HOME), "/code", "/opt", "/root", "/srv", "/var")
-"""Folders in which a template may put files. Others belong to the machine, or are made anew for each sandbox."""
+"""Folders in which a template may put files. Other folders belong to the machine or are made for each sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateFile:
-    """The content of a template file. Values that the file does not have are None or empty.
-
-    Args:
-        files: Absolute paths in the sandbox, with the file or folder of this machine to put there.
-        requirements: The requirements that pip installs.
-        pool: How many sandboxes are kept warm.
-        internet_at: The file and line of ``internet``.
-        rootfs_at: The file and line of ``rootfs``.
-    """
+    """The content of a template file. Values that the file does not have are None or empty."""
 
     path: Path
     template: Template
-    files: Mapping[PurePosixPath, Path]
-    requirements: tuple[str, ...]
-    pool: int | None
-    internet_at: str | None
-    rootfs_at: str | None
+    files: Mapping[PurePosixPath, Path]  # a file or folder of this machine, by its absolute path in the sandbox
+    requirements: tuple[str, ...]  # for pip
+    pool: int | None  # the number of sandboxes to keep warm
+    internet_at: str | None  # the file and line of the key "internet"
+    rootfs_at: str | None  # the file and line of the key "rootfs"
 
 
 def read_templates(folder: Path, limits: Limits) -> list[TemplateFile]:
-    """Read every ``*.toml`` file in ``folder``, sorted by name. Templates without limits get ``limits``.
+    """Read every ``*.toml`` file in ``folder``, sorted by name. Limits that a file lacks come from ``limits``.
 
-    Wrong files raise a ConfigurationError with a line for each problem, in all files.
+    If files are wrong, a ConfigurationError has a line for each problem in all files.
     """
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".toml")

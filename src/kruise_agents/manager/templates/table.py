@@ -1,4 +1,4 @@
-"""A TOML table, read key by key; complaints name the file, the line if known, and what is wrong."""
+"""A TOML table, read key by key. Complaints name the file, the line if known, and the problem."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Source:
         self._lines = list(_keys_of(text))
 
     def complain(self, key: FieldPath, problem: str) -> None:
-        """Note that something is wrong with the value of ``key``; an empty key means the whole file."""
+        """Note a problem with the value of ``key``. An empty key stands for the whole file."""
         self.problems.append(f"{self.place(key)}: {problem}")
 
     def place(self, key: FieldPath) -> str:
-        """Return the file, with the line of ``key`` where that is known."""
+        """Return the file and, if known, the line of ``key``, else of the table around the key."""
         line = next((number for number, found in self._lines if found[: len(key)] == key), None) if key else None
         if line is None and len(key) > 1:
             return self.place(key[:-1])
@@ -38,7 +38,7 @@ class Source:
 
 
 class Table:
-    """The keys of one table, of which only ``known`` ones are allowed. A wrong value is noted and counts as absent."""
+    """The ``known`` keys of one table; other keys are problems. A wrong value is a problem and counts as absent."""
 
     def __init__(self, source: Source, fields: Fields, known: Iterable[str]) -> None:
         self._source = source
@@ -50,7 +50,7 @@ class Table:
             self.complain(key, f"unknown key '{key}'; {hint}")
 
     def complain(self, key: str | None, problem: str, *below: str) -> None:
-        """Note that something is wrong with the value of a key, with a key ``below`` that key, or with the table."""
+        """Note a problem with the value of ``key``, with a key ``below`` that key, or (None) with the table."""
         self._source.complain((*self._fields.path, key, *below) if key is not None else self._fields.path, problem)
 
     def text(self, key: str) -> str | None:
@@ -110,7 +110,7 @@ class Table:
 
 
 def _keys_of(text: str) -> Iterable[tuple[int, tuple[str, ...]]]:
-    """Yield the line on which each key or table begins, if it begins on a line of its own."""
+    """Yield line number and full name of each key and table header at the beginning of a line."""
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(line):
