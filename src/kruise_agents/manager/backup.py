@@ -1,11 +1,11 @@
-"""The backup: a copy of a state folder that a manager can start on, made while another manager uses the original.
+"""The backup of a state folder: a copy on which a manager can start. Another manager may use the original meanwhile.
 
 usage: python -m kruise_agents.manager.backup <state folder> <new folder>
 
-The database is read before the files are copied, and again after that. Things with the same row in both were there all
-the time, so their files are complete; the copy has nothing else. Running sandboxes are left out: their files change
-during the copy, and processes cannot be copied. Process IDs are left out too, or a manager on the copy would take over
-the processes of the original.
+The database is read before and after the files are copied. The copy keeps the rows of snapshots, volumes and paused
+sandboxes that both readings have, because their folders were there during the whole copy. Running sandboxes are left
+out: their files change meanwhile, and processes cannot be copied. Process IDs are left out too; otherwise a manager on
+the copy would take over the processes of the original.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ _FORGET_OTHERS = {
 
 
 def back_up(state_dir: Path, target: Path) -> None:
-    """Copy a state folder, whether a manager uses it or not, to the new folder ``target``.
+    """Copy a state folder to the new folder ``target``. A manager may use the state folder meanwhile.
 
     Raises:
-        ConfigurationError: One of the two folders cannot be used.
-        KruiseAgentsError: Something could not be copied; the rest of the copy is left.
+        ConfigurationError: The state folder has no database, or ``target`` exists.
+        KruiseAgentsError: A file could not be copied; the rest of the copy is left.
+        OSError, sqlite3.Error: ``target`` could not be written, or the database could not be read.
     """
     source = state_dir / "state.db"
     if not source.is_file():
@@ -66,7 +67,7 @@ def back_up(state_dir: Path, target: Path) -> None:
         for folder in rows:
             failures[kind, folder] = _copy_owned(state_dir / kind / folder, target / kind / folder, owners)
     kept = _copy_database(source, target / "state.db", before)
-    # The copy of a folder that was removed meanwhile may well have failed.
+    # Failures at folders that were removed meanwhile do not count: the copy has no rows for these folders.
     _require(*(complaint for (kind, folder), complaint in failures.items() if folder in kept[kind]))
     if os.geteuid() == 0:
         owner = state_dir.stat()
@@ -113,7 +114,7 @@ def _owners() -> Identities | None:
 
 
 def _copy_owned(source: Path, target: Path, owners: Identities | None) -> str:
-    """Copy a folder of files that sandboxes own. With ``cp`` alone an ordinary user would become their owner."""
+    """Copy a folder whose files belong to users of sandboxes. An ordinary user's ``cp`` would change the owners."""
     if owners is None:
         return _copy(source, target)
     try:

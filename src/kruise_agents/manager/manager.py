@@ -1,4 +1,4 @@
-"""The manager: settings in, a running server out, and nothing left behind at its end."""
+"""The manager as a whole: its start from settings, the server that it runs, and its end."""
 
 from __future__ import annotations
 
@@ -49,18 +49,19 @@ T = TypeVar("T")
 
 
 class Manager:
-    """An embedded sandbox-manager, an asynchronous context manager that serves inside the block.
+    """An embedded sandbox-manager: an asynchronous context manager that serves requests inside the block.
 
-    Sandboxes of a manager that was killed, or ended with ``keep``, are taken over from the same state folder. Settings
-    are checked before anything is touched, and a failed start leaves sandboxes of an earlier manager as they are.
+    Sandboxes of a manager that was killed, or ended with ``keep``, are taken over from the same state folder. Before
+    that, all settings are checked. A failed start ends no running or paused sandbox of an earlier manager.
 
     Args:
-        tell: Called with a line about each step of the start that takes long.
+        tell: Called with each message for the user during the start, such as the beginning of a long step.
 
-    Raises (on entering):
-        ConfigurationError: A setting cannot work: port in use, state folder in use, wrong certificate, wrong template.
-        RuntimeUnavailableError: This machine cannot run sandboxes as asked.
-        RuntimeError: This manager runs already.
+    Raises:
+        ConfigurationError: A setting cannot work. A wrong type, range or API key is refused at construction; a port or
+            state folder in use, a wrong certificate and a wrong template on entering.
+        RuntimeUnavailableError: On entering: this machine cannot run sandboxes as the settings ask.
+        RuntimeError: On entering: this manager runs already.
     """
 
     def __init__(self, settings: Settings, tell: Callable[[str], None] = logger.info) -> None:
@@ -191,7 +192,7 @@ class Manager:
             self._serving = False
 
     async def _close_sandboxes(self, sandboxes: SandboxService) -> None:
-        # A failed start leaves them for the next one.
+        # A failed start leaves the sandboxes to the next start.
         await sandboxes.close(keep=self._settings.keep or not self._serving)
 
     def _remove_sandboxes(self, runtime: Runtime, folder: Path) -> None:
@@ -212,7 +213,7 @@ class Manager:
         return folder
 
     def _tls(self) -> dict[str, Any]:
-        """Return uvicorn's settings for https. Make a certificate if the settings have none."""
+        """Return uvicorn's settings for https; empty for http. Make a certificate if ``tls`` is set without one."""
         settings = self._settings
         if settings.certificate is not None:
             return {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.private_key}
@@ -226,7 +227,7 @@ class Manager:
 
 
 async def _finish(work: Awaitable[T]) -> T:
-    """Await ``work`` to its end, even if the caller is cancelled meanwhile; the cancellation is raised after it."""
+    """Await ``work`` to its end. If the caller is cancelled meanwhile, raise the cancellation only then."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -240,7 +241,7 @@ async def _finish(work: Awaitable[T]) -> T:
 
 
 def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
-    """Return the facts for ``GET /health``, which needs no key, without a reason that may name a folder."""
+    """Return the facts for ``GET /health``. Anybody may ask, so the facts leave out reasons that may name folders."""
     users = "one" if runtime.one_user_because else "several"
     internet = (egress.carrier or "none") if runtime.own_network else "the machine's"
     return {
@@ -266,7 +267,7 @@ def _runtime(settings: Settings) -> Runtime:
 
 
 def _check_key(key: str) -> None:
-    """Refuse a key that no client could send unchanged: blanks at the ends of a header are cut off."""
+    """Refuse a key with blanks at an end or control characters, because a header cannot carry such a key unchanged."""
     if key.strip() != key:
         raise ConfigurationError("an API key has a blank or a line end at an end, which no header can carry; remove it")
     if any(ord(character) < 32 or ord(character) == 127 for character in key):
@@ -275,7 +276,7 @@ def _check_key(key: str) -> None:
 
 @contextmanager
 def _usable(state_dir: Path) -> Iterator[None]:
-    """Say which file of the state folder has another kind or owner than the manager's files have."""
+    """Turn errors about the kind or owner of a file in the state folder into a ConfigurationError with its path."""
     try:
         yield
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
@@ -286,7 +287,7 @@ def _usable(state_dir: Path) -> Iterator[None]:
 
 
 def _lock(state_dir: Path) -> int:
-    """Lock the state folder until the returned descriptor is closed or this process ends."""
+    """Make the state folder if missing, and lock it until the returned descriptor is closed or this process ends."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

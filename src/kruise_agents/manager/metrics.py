@@ -1,6 +1,6 @@
-"""The counts of a manager, and ``GET /metrics``, which shows them without a key in Prometheus' text format 0.0.4.
+"""The counts of a manager, and ``GET /metrics``, which shows the counts in Prometheus' text format 0.0.4.
 
-No label has a value that a client chooses, and nothing is said about any single sandbox.
+The page needs no API key. So no label has a value from a request, and no label names a sandbox.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Sample = tuple[str, Labels, float]
 
 @dataclass(slots=True)
 class Histogram:
-    """Durations in seconds, counted by upper bounds."""
+    """A histogram of durations in seconds. ``buckets`` counts, for each upper bound, the durations up to the bound."""
 
     buckets: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
     count: int = 0
@@ -50,12 +50,12 @@ class Metrics:
     """The counts of one manager since its start."""
 
     create_seconds: dict[str, Histogram] = field(default_factory=lambda: {"warm": Histogram(), "cold": Histogram()})
-    """Seconds by origin: ``warm`` sandboxes came from a pool."""
+    """Durations of successful creates: ``warm`` if the sandbox came from a pool, else ``cold``."""
     failed_creates: int = 0
     ended: Counter[str] = field(default_factory=Counter)
-    """Ended sandboxes by reason: ``kill``, ``end time``, ``by itself``."""
+    """Ended sandboxes, by reason: ``kill``, ``end time`` or ``by itself``."""
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """Requests by who answered (``api``, ``gateway`` or ``manager``) and status."""
+    """Answered requests, by the part that answered (``api``, ``gateway`` or ``manager``) and the status."""
 
     def families(self) -> Iterator[str]:
         failed: list[Sample] = [("", {}, self.failed_creates)]
@@ -63,7 +63,7 @@ class Metrics:
         times = [
             sample for start, histogram in self.create_seconds.items() for sample in histogram.samples({"start": start})
         ]
-        yield _family("sandbox_create_seconds", "histogram", "Creates, by whether a pool had one ready.", times)
+        yield _family("sandbox_create_seconds", "histogram", "Successful creates; warm: from a pool.", times)
         ended = [("", {"reason": reason}, count) for reason, count in sorted(self.ended.items())]
         yield _family("sandboxes_ended_total", "counter", "Sandboxes that are gone.", ended)
         counts = sorted(self.requests.items())
@@ -90,8 +90,10 @@ class MetricsPage:
 
 
 def _pool_families(pools: list[Pool]) -> Iterator[str]:
-    yield _family("pool_size", "gauge", "Warm sandboxes that wait.", [_sample(pool, len(pool.ready)) for pool in pools])
-    yield _family("pool_target", "gauge", "How many should.", [_sample(pool, pool.prepared.pool) for pool in pools])
+    ready = [_sample(pool, len(pool.ready)) for pool in pools]
+    yield _family("pool_size", "gauge", "Warm sandboxes that are ready.", ready)
+    wanted = [_sample(pool, pool.prepared.pool) for pool in pools]
+    yield _family("pool_target", "gauge", "Warm sandboxes that should be ready.", wanted)
     claims = [_sample(pool, pool.warm_claims, start="warm") for pool in pools]
     claims += [_sample(pool, pool.cold_creates, start="cold") for pool in pools]
     yield _family("pool_claims_total", "counter", "Creates where there is a pool; cold: it was empty.", claims)

@@ -1,7 +1,8 @@
-"""The log line of each request, and the request id that the line shares with the answer.
+"""The log line of each request, and the request ID that the line shares with the answer.
 
-A client may choose the id with the header ``X-Request-Id``. The id goes to the log, to every answer, into JSON
-bodies of errors (as in OpenKruise's manager), and, as behind Envoy, on to the program in the sandbox.
+A client may choose the ID with the header ``X-Request-Id``. The ID stands in the log line, in the headers of the answer
+and, as in OpenKruise's manager, in the JSON bodies of errors. The gateway sends the ID on to the program in the
+sandbox, as Envoy does.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 HEADER = b"x-request-id"
 NO_ROUTE = "-"
 CLIENT_LEFT = 499
-"""The status that nginx logs, too, where the client left before an answer began."""
+"""The status that is logged if the client left before the answer began. nginx logs the same status."""
 
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _SANDBOX_ID = re.compile(r"i[a-z0-9]{20}")
@@ -28,10 +29,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class RequestRecord:
-    """The facts about one request that are logged when it ends.
+    """The facts about one request that are logged when the request ends.
 
-    ``route`` is a template such as ``/sandboxes/{sandbox_id}``, or ``:<port>`` of a sandbox. Paths, queries, headers
-    and bodies may hold secrets and never get here. ``door`` is who answered: ``api``, ``gateway`` or ``manager``.
+    ``route`` is a template such as ``/sandboxes/{sandbox_id}``, or ``:<port>`` of a sandbox. ``door`` names the part
+    that answered: ``api``, ``gateway`` or ``manager``. Beyond these fields no part of path, query, headers and body is
+    kept, because each of them may hold secrets.
     """
 
     id: str
@@ -63,7 +65,7 @@ class RequestRecord:
         _current.set(self)
 
     def answered(self, message: Any) -> Any:
-        """Note the status of an ASGI message, if it begins the answer, and return the message with the id."""
+        """Return an ASGI message. If the message begins the answer, record its status and add the request ID."""
         if message["type"] != "http.response.start":
             return message
         self.status = self.status or message["status"]
@@ -102,23 +104,23 @@ class RequestRecord:
 
 
 def current_request_id() -> str | None:
-    """Return the id of the request that the running task serves."""
+    """Return the ID of the request that the current task serves; None outside of requests."""
     record = _current.get()
-    # Tasks that a request has started, such as timers, inherit its context and outlive it.
+    # Tasks that a request has started, such as timers, inherit the request's context and may outlive the request.
     return record.id if record is not None and record.open else None
 
 
 def new_request_id() -> str:
-    """Return 32 lower-case hexadecimal digits, as OpenKruise's manager makes them."""
+    """Return a new request ID in the form of OpenKruise's manager: 32 lower-case hexadecimal digits."""
     return secrets.token_hex(16)
 
 
 def with_request_id(headers: Any, request_id: str) -> list[tuple[bytes, bytes]]:
-    """Return ``headers`` with this request id in place of any other."""
+    """Return ``headers`` with this request ID in place of any other."""
     return [*(pair for pair in headers if pair[0].lower() != HEADER), (HEADER, request_id.encode())]
 
 
 def _chosen_id(headers: Any) -> str | None:
-    """Return the client's request id, or None if there is none or it could forge or flood a log."""
+    """Return the client's request ID; None for no ID, for several, or for an ID that could forge or flood the log."""
     sent = [value for name, value in headers if name == HEADER]
     return sent[0].decode() if len(sent) == 1 and _ACCEPTED.fullmatch(sent[0]) else None

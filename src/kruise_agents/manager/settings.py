@@ -1,4 +1,4 @@
-"""The settings of a manager. Each declares its option, environment variable, limits and help in one place.
+"""The settings of a manager. Each setting declares its option, environment variable, limits and help in one place.
 
 The command line of ``kruise-agents serve`` and its reference page are made from these declarations.
 """
@@ -21,35 +21,20 @@ VARIABLE_PREFIX = "KRUISE_AGENTS_"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """The two ways to set a value: an option of ``serve`` and an environment variable.
+    """The two ways to set a value: an option of ``serve`` and an environment variable."""
 
-    Args:
-        name: The option, such as ``--port``.
-        help: A sentence or two for ``--help`` and the reference page.
-        negative: For a switch that is on by default, the option that turns it off.
-        least: The smallest number that is accepted.
-        most: The largest number that is accepted.
-        choices: The accepted words.
-        unit: What a number counts, such as ``SECONDS``.
-        factor: What a number is multiplied by to get the value, such as the bytes of a MiB.
-        part: The attribute that the option sets, where several options make one value.
-        default_text: The default in words, where the value does not say it.
-        folder: A path must not be that of a file.
-        multiple: The option may be given more than once.
-    """
-
-    name: str
-    help: str
-    negative: str | None = None
-    least: int | None = None
-    most: int | None = None
-    choices: tuple[str, ...] = ()
-    unit: str | None = None
-    factor: int = 1
-    part: str | None = None
-    default_text: str | None = None
-    folder: bool = False
-    multiple: bool = False
+    name: str  # such as --port
+    help: str  # for --help and the reference page
+    negative: str | None = None  # the option that turns off a switch, if the switch is on by default
+    least: int | None = None  # the smallest accepted number, in the option's unit
+    most: int | None = None  # the largest accepted number, in the option's unit
+    choices: tuple[str, ...] = ()  # the accepted words
+    unit: str | None = None  # of a number, such as SECONDS
+    factor: int = 1  # the setting's units in one unit of the option, such as the bytes of a MiB
+    part: str | None = None  # the attribute of the setting that the option sets, if several options make up a setting
+    default_text: str | None = None  # the default in words, if the value alone does not explain the default
+    folder: bool = False  # whether the path of a file is refused
+    multiple: bool = False  # whether the option may be given more than once
 
     @property
     def variable(self) -> str:
@@ -58,13 +43,12 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """An option with the name, type and default of the value that it sets."""
+    """An option, and the setting ``name`` that it sets. ``kind`` and ``default`` are those of the option itself."""
 
     name: str
     option: Option
     kind: type
     default: Any
-
     required: bool = False
 
     @property
@@ -76,8 +60,8 @@ class Declaration:
 class Settings:
     """The settings of one manager.
 
-    The first API key keeps what it owns when its value changes. With ``tls`` and no
-    ``certificate`` the manager makes a certificate.
+    The value of the first API key may change: the new first key owns everything that the old first key owned. With
+    ``tls`` and no ``certificate`` the manager makes a certificate.
     """
 
     state_dir: Annotated[
@@ -222,7 +206,7 @@ class Settings:
 
 
 def declarations() -> Iterator[Declaration]:
-    """Return the options of the settings, in their order."""
+    """Yield the options of all fields of :class:`Settings`, in the order of the fields."""
     hints = get_type_hints(Settings, include_extras=True)
     for field in fields(Settings):
         kind, *options = get_args(hints[field.name])
@@ -236,7 +220,7 @@ def declarations() -> Iterator[Declaration]:
 
 
 def check_values(settings: Settings) -> None:
-    """Raise a ConfigurationError that names the field if a value has another type or range than declared."""
+    """Raise a ConfigurationError if a value has a wrong type or range, or if a private key has no certificate."""
     for declaration in declarations():
         option, value, name = declaration.option, getattr(settings, declaration.name), declaration.name
         if option.part is not None:
@@ -259,12 +243,12 @@ def _check_value(declaration: Declaration, name: str, value: Any) -> None:
         raise ConfigurationError(f"{name} must be of the type {kind.__name__}, got {value!r}")
     if option.least is not None and option.most is not None:
         least, most = option.least * option.factor, option.most * option.factor
-        if not least <= value <= most:  # nan is neither
+        if not least <= value <= most:  # nan fails this comparison too
             raise ConfigurationError(f"{name} must be a number from {least} to {most}, got {value!r}")
 
 
 def from_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Return fields of :class:`Settings` from values by :attr:`Declaration.parameter`; without a value, no field."""
+    """Return fields of :class:`Settings`, from option values by :attr:`Declaration.parameter`. None means no field."""
     found: dict[str, Any] = {}
     parts: dict[str, int] = {}
     for declaration in declarations():

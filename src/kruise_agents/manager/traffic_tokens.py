@@ -1,8 +1,8 @@
 """Traffic access tokens: JWTs that open the ports of one protected sandbox, signed and checked by this manager.
 
-A gateway of OpenKruise gets issuer and key from an identity provider by OIDC; here the manager has both. The checks are
-those of OpenKruise's gateway: a known ``kid``, the one asymmetric algorithm of the key, the issuer, the times with a
-tolerance, a subject, and the sandbox. Nothing here stores a token.
+OpenKruise's gateway learns issuer and key from an identity provider (OIDC). Here the manager is the issuer and has the
+key. The checks are those of OpenKruise's gateway: a known ``kid``, the asymmetric algorithm of the key, the issuer, the
+times with a tolerance, a subject, and the sandbox. Tokens are not stored.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _CLAIMS = ["iss", "sub", "exp", "iat", "nbf", "sandbox"]
 
 
 class TokenRefusedError(Exception):
-    """The token is missing, malformed, expired, or not signed by this manager."""
+    """The token does not open the sandbox. The message says why."""
 
 
 class ForeignTokenError(TokenRefusedError):
-    """The token is valid, for another sandbox."""
+    """The token is valid, but was issued for another sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,11 @@ class TrafficToken:
 
 
 class TrafficTokens:
-    """The issuer and verifier of one manager's tokens. Every token stays valid until its own expiry.
+    """The issuer and verifier of one manager's tokens. A new token does not invalidate earlier tokens.
 
-    The key is made with the first token, because that imports cryptography that most managers never need. The key is
-    kept in ``key_file``, readable for the current user only, or in memory. Times are in seconds.
+    The signing key is read or made when it is first needed, because most managers never need the key, and importing
+    ``cryptography`` takes time. The key is kept in ``key_file``, readable for the current user only; without
+    ``key_file`` in memory. ``validity`` and ``clock_skew`` are in seconds.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class TrafficTokens:
         return TrafficToken(value, datetime.fromtimestamp(expires, UTC))
 
     def check(self, token: str, sandbox_id: str, sandbox_uid: str) -> None:
-        """Raise :class:`TokenRefusedError` unless ``token`` is valid for a sandbox now."""
+        """Raise :class:`TokenRefusedError` unless ``token`` is valid now and for this sandbox."""
         claims = self._verified(token)
         self._check_times(claims)
         if not isinstance(claims["sub"], str) or not claims["sub"]:
@@ -97,7 +98,7 @@ class TrafficTokens:
             raise ForeignTokenError("issued for another sandbox")
 
     def check_key_file(self) -> None:
-        """Raise a ConfigurationError if there is a key file and no token could be signed with it."""
+        """Raise a ConfigurationError if the key file exists but holds no Ed25519 key that can be used."""
         if self._key_file is None or not self._key_file.exists():
             return
         try:

@@ -1,6 +1,6 @@
-"""An HTTP/1.1 client for one request on a connected stream, made of h11.
+"""An HTTP/1.1 client for one request on a connected stream, built on h11.
 
-The gateway forwards requests with this client, and the manager talks to the control sockets of sandboxes.
+With this client the gateway forwards requests, and the manager asks the programs in sandboxes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ class Exchange:
     """A request and its response on a stream of their own.
 
     Sending and receiving are independent, so that a response can begin before the request's body has ended. Sending
-    raises ``h11.LocalProtocolError`` for what cannot be written as HTTP; receiving raises ``h11.RemoteProtocolError``
-    where the other side does not speak HTTP/1.1, or ends the stream too early.
+    raises ``h11.LocalProtocolError`` for a request that HTTP cannot express. Receiving raises
+    ``h11.RemoteProtocolError`` if the other side does not speak HTTP/1.1 or ends the stream too early. Both raise
+    OSError if the connection breaks.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -43,21 +44,21 @@ class Exchange:
         await self._send(h11.Request(method=method, target=target, headers=list(headers)))
 
     async def send_body(self, data: bytes) -> None:
-        """Send a piece of the body, and wait until the other side has read enough of what is buffered."""
+        """Send a piece of the body. Wait until the other side has read enough of the earlier pieces."""
         await self._send(h11.Data(data=data))
 
     async def send_end(self) -> None:
         await self._send(h11.EndOfMessage())
 
     async def receive_head(self) -> h11.Response | h11.InformationalResponse:
-        """Return the response's head; of interim (1xx) responses, only the answer to an upgrade counts."""
+        """Return the head of the response, or of a 101 that answers an upgrade. Skip other interim (1xx) responses."""
         for _ in range(_MAX_INTERIM):
             event = await self._next()
             if isinstance(event, h11.Response):
                 return event
             if not isinstance(event, h11.InformationalResponse):
                 raise h11.RemoteProtocolError("the connection was closed before a response came")
-            if event.status_code == _SWITCHING:  # h11 lets it pass only where an upgrade was asked for
+            if event.status_code == _SWITCHING:  # h11 accepts a 101 only if an upgrade was asked for
                 return event
         raise h11.RemoteProtocolError(f"more than {_MAX_INTERIM} interim responses")
 
@@ -72,11 +73,11 @@ class Exchange:
             raise h11.RemoteProtocolError("the connection was closed in the middle of the body")
 
     def switched(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
-        """Return the stream after ``101 Switching Protocols``, and the bytes behind it that were read already."""
+        """Return the stream after ``101 Switching Protocols``, and the bytes after this head that were read already."""
         return self._reader, self._writer, self._connection.trailing_data[0]
 
     async def _plain_body(self, left: int) -> AsyncIterator[bytes]:
-        """Return a body of a known length without h11, which would copy each byte three times."""
+        """Yield a body of a known length without h11, which would copy each byte three times."""
         piece = self._connection.trailing_data[0][:left]
         while left:
             if piece:
@@ -107,7 +108,7 @@ class Exchange:
 
 
 def _length(method: str, head: h11.Response) -> int | None:
-    """Return the length of a response's body if the head gives it (RFC 9112, section 6.3); h11 has checked the head."""
+    """Return the length of a response's body if ``content-length`` gives it (RFC 9112, section 6.3), else None."""
     if method in ("HEAD", "CONNECT") or head.status_code in (204, 304):
         return None
     fields = dict(head.headers)
@@ -117,9 +118,9 @@ def _length(method: str, head: h11.Response) -> int | None:
 async def exchange(
     connection: socket.socket, method: str, target: str, body: bytes, more_headers: Headers = ()
 ) -> tuple[int, bytes]:
-    """Send one small JSON request on a connected socket, and return the status and the body of the answer.
+    """Send a small request on a connected socket, return status and body of the answer, and close the socket.
 
-    Raises OSError if the other side went away, does not speak HTTP, or answers with more than 4 MiB.
+    Raises OSError if the other side went away, does not speak HTTP/1.1, or answers with more than 4 MiB.
     """
     call = await Exchange.on(connection)
     try:

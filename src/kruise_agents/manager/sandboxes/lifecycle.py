@@ -1,4 +1,4 @@
-"""The life of a sandbox: its states, and the events that each state takes or refuses. Nothing here has an effect."""
+"""The life of a sandbox: its states, and the events that each state allows. This module has no side effects."""
 
 from __future__ import annotations
 

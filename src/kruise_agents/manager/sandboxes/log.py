@@ -1,4 +1,4 @@
-"""The log of a sandbox's own program, line by line, with times and levels. Code in the sandbox can write there too."""
+"""The log of a sandbox's program, line by line, with times and levels. Code in the sandbox can write to the log too."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class LogLine:
 
 
 def read_log(path: Path, began: datetime) -> list[LogLine]:
-    """Return the last lines of a log, oldest first.
+    """Return the last lines of a log, in the order in which they were written; none if there is no log.
 
-    A line without a time gets the time of the line before. Lines before the first time get the first time or
-    ``began``, whichever is earlier.
+    A line without a time gets the time and level of the line before. Lines before the first time get the first time
+    or ``began``, whichever is earlier, and the level ``info``.
     """
     try:
         content = last_bytes(path)
@@ -53,14 +53,17 @@ def _parsed(line: str) -> tuple[datetime | None, str | None, str]:
     try:
         at = datetime.strptime(found["time"], "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
     except ValueError:
-        return None, None, line  # digits that are no time
+        return None, None, line  # the digits are no time
     return at, _NAMES[found["level"]], found["rest"]
 
 
 def select(
     lines: Sequence[LogLine], *, cursor: datetime | None, backward: bool, level: str, search: str
 ) -> Iterator[LogLine]:
-    """Return the lines of at least ``level`` that contain ``search``: from ``cursor`` on, or backward from it."""
+    """Yield the lines of at least ``level`` that contain ``search``, from the time ``cursor`` on.
+
+    With ``backward``, yield the lines up to the time ``cursor``, the last line first. ``cursor`` None: all times.
+    """
     for line in reversed(lines) if backward else lines:
         in_time = cursor is None or (line.at <= cursor if backward else line.at >= cursor)
         if in_time and LEVELS.index(line.level) >= LEVELS.index(level) and search in line.text:

@@ -1,4 +1,4 @@
-"""Pools of warm sandboxes: started before anybody asks, so that a create call only claims one.
+"""Pools of warm sandboxes: sandboxes started in advance, so that a create call only claims one of them.
 
 A pooled sandbox has an ID and a folder but no database row. A pooled sandbox belongs to no key and ends with the
 manager. One task fills all pools, one sandbox after another. The task waits after each claim, because clients that are
@@ -22,10 +22,10 @@ from .process import SandboxProcess
 from .sandbox import environment, new_sandbox_id
 
 _QUIET_SECONDS = 0.2
-"""Seconds after a claim in which no start begins, because the first calls of the claiming client come then."""
+"""Seconds that the filling task waits after a claim, because the first calls of the claiming client come then."""
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
-"""After failures in a row the delay doubles, so that a template that cannot start does not keep the machine busy."""
+"""The delay doubles with each failure in a row, so that a template that cannot start does not keep the machine busy."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,20 +37,20 @@ class Pool:
     prepared: PreparedTemplate
     ready: deque[PooledSandbox] = field(default_factory=deque)
     warm_claims: int = 0
-    cold_creates: int = 0  # creates of this template that found no sandbox ready
+    cold_creates: int = 0  # claims that found no sandbox ready
     failures: int = 0  # sandboxes that did not start, ended in the pool, or did not answer when they were claimed
-    retry_delay: float = _FIRST_RETRY_SECONDS  # how long to wait after the next failure
-    retry_at: float = 0.0  # on the event loop's clock: when the next start may begin, after a failure
+    retry_delay: float = _FIRST_RETRY_SECONDS  # seconds to wait after the next failure
+    retry_at: float = 0.0  # the earliest time of the next start, on the event loop's clock
 
     def back_off(self) -> None:
-        """Wait for a while after a failure; meanwhile other pools have their turn."""
+        """Delay the next start after a failure, and double the delay for the next failure in a row."""
         self.retry_at = asyncio.get_running_loop().time() + self.retry_delay
         self.retry_delay = min(self.retry_delay * 2, _LONGEST_RETRY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PooledSandbox:
-    """A warm sandbox that waits in a pool, or has been claimed."""
+    """A warm sandbox that waits in a pool or has been taken out."""
 
     pool: Pool
     id: str
@@ -59,7 +59,7 @@ class PooledSandbox:
 
 
 class Pools:
-    """The pools of one manager. ``new_process`` makes the process of a sandbox with an ID."""
+    """The pools of one manager. ``new_process`` returns the :class:`SandboxProcess` for a new ID and its template."""
 
     def __init__(self, new_process: Callable[[str, Template], SandboxProcess]) -> None:
         self._new_process = new_process
@@ -73,14 +73,14 @@ class Pools:
         return list(self._pools.values())
 
     def start(self, templates: Iterable[PreparedTemplate]) -> None:
-        """Keep as many sandboxes ready as each template says, from now on."""
+        """Begin to keep as many sandboxes ready as each of ``templates`` asks for."""
         self._pools = {prepared.template.name: Pool(prepared) for prepared in templates if prepared.pool > 0}
         if self._pools:
             self._wanted.set()
             self._filling = asyncio.create_task(self._fill())
 
     def take(self, template: Template, files: Path | None) -> PooledSandbox | None:
-        """Take a warm sandbox that started with ``files`` out of its pool, if any. The caller counts the outcome."""
+        """Take a ready sandbox out of the pool of ``template`` and ``files``, if any. The caller counts the outcome."""
         pool = self._find(template, files)
         if pool is None:
             return None
@@ -128,7 +128,7 @@ class Pools:
             elif pool.retry_at > clock():
                 await self._wait_for_retry(pool)
             else:
-                # Only once, or a stream of creates would keep every pool empty.
+                # This waits only once: a steady stream of creates must not keep every pool empty.
                 await asyncio.sleep(self._quiet_until - clock())
                 if await self._start_sandbox(pool):
                     pool.retry_delay = _FIRST_RETRY_SECONDS
@@ -136,14 +136,14 @@ class Pools:
                     pool.back_off()
 
     def _next(self, moment: float) -> Pool | None:
-        """Return the emptiest pool that may start a sandbox; if all have to wait, the pool that waits the least."""
+        """Return the emptiest pool that need not wait, else the pool that waits the least; None if all are full."""
         lacking = [pool for pool in self._pools.values() if len(pool.ready) < pool.prepared.pool]
         return min(
             lacking, key=lambda pool: (max(pool.retry_at, moment), len(pool.ready) / pool.prepared.pool), default=None
         )
 
     async def _wait_for_retry(self, pool: Pool) -> None:
-        """Wait until a pool may start a sandbox again, or until a sandbox is missing, maybe in another pool."""
+        """Wait until a pool may start a sandbox again, or until a sandbox leaves any of the pools."""
         self._wanted.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(pool.retry_at):

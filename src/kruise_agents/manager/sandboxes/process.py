@@ -36,11 +36,11 @@ logger = logging.getLogger(__name__)
 
 
 class SandboxProcess:
-    """Everything of one sandbox that exists outside the manager: processes, sockets, folders.
+    """The parts of one sandbox that exist outside the manager: processes, sockets, folders.
 
-    A start has two steps, :meth:`launch` and :meth:`claim`, and a sandbox of a pool waits between them. Until it is
-    claimed, the sandbox ends with the manager; from then on it outlives the manager. Methods that need a running
-    program raise :class:`NoAnswerError` if it has ended.
+    A start has two steps, :meth:`launch` and :meth:`claim`; a sandbox of a pool waits between the two steps. Before the
+    claim the sandbox ends with the manager. A claimed sandbox outlives the manager. :meth:`stopped_processes`,
+    :meth:`freeze` and :meth:`thaw` raise :class:`NoAnswerError` if the program has ended.
     """
 
     def __init__(
@@ -67,21 +67,21 @@ class SandboxProcess:
 
     @property
     def identity(self) -> ProcessIdentity | None:
-        """The process with which all others of the sandbox end; None while there is none."""
+        """The process with which all other processes of the sandbox end; None before the launch and after a stop."""
         return self._process.identity if self._process is not None else None
 
     @property
     def alive(self) -> bool:
-        """True from the program's launch, or its find, to its end."""
+        """Return whether the program that was launched or found still runs."""
         return self._process is not None and self._process.alive
 
     async def fill(self, files: Path) -> None:
-        """Make the folders with a copy of another file tree, before a launch with ``prepared=True``."""
+        """Make the folders, with a copy of the file tree ``files``, for a launch with ``prepared=True``."""
         self.layout.make_outer()
         await self._runtime.copy(files, self.layout.rootfs)
 
     def launch(self, *, prepared: bool = False) -> None:
-        """Start the program, without waiting for it. With ``prepared``, the folders exist already.
+        """Start the program, and return before it is ready. With ``prepared``, the folders exist already.
 
         Raises StartError if the program could not be started, OSError if the folders could not be made.
         """
@@ -100,23 +100,23 @@ class SandboxProcess:
         *,
         patience: float = START_SECONDS,
     ) -> None:
-        """Give the launched program its settings, wait until every port answers, and let it outlive the manager.
+        """Give the launched program its settings, wait until its sockets are served, and let it outlive the manager.
 
-        The program ends by itself ``seconds_left`` after it is ready; None: never. A program that is silent for
-        ``patience`` seconds is a :class:`StartError`.
+        The program ends by itself after ``seconds_left`` and a grace period; None: never. A :class:`StartError` is
+        raised if the program does not answer within ``patience`` seconds.
         """
         await self.control.init(InitSettings(access_token, dict(variables), seconds_left), patience)
         self._close_parent_pipe()
 
     def find(self, identity: ProcessIdentity) -> bool:
-        """Take over a program that another manager started. Returns whether it still runs."""
+        """Take over a program that another manager started. Return whether the program still runs."""
         process = ProcessHandle.find(identity)
         if process is not None:
             self._hold(process)
         return process is not None
 
     async def attach(self, rules: EgressRules) -> None:
-        """Connect the program to the outside, if it has its own network. Raises StartError where that fails."""
+        """Connect a program that has its own network to the outside. Raises StartError if that fails."""
         if self._process is None or not self._runtime.own_network:
             return
         try:
@@ -136,11 +136,11 @@ class SandboxProcess:
         await self._process.ended()
 
     def stopped_processes(self) -> tuple[int, ...]:
-        """Return the processes that are stopped already, which :meth:`thaw` is to leave stopped."""
+        """Return the IDs of processes that are stopped already, and that :meth:`thaw` must leave stopped."""
         return self._runtime.stopped_processes(self._living())
 
     async def freeze(self) -> None:
-        """Stop all processes, which keep their memory and connections. After an error all processes go on."""
+        """Stop all processes; memory and connections stay. After a NoAnswerError all processes go on."""
         try:
             await self._runtime.freeze(self._living())
         except OSError as error:
@@ -153,7 +153,7 @@ class SandboxProcess:
             raise NoAnswerError(f"the sandbox cannot go on: {error}") from error
 
     async def stop(self) -> None:
-        """End every process; the folders stay. May be called at any time, also twice."""
+        """End every process; the folders stay. May be called at any time, also more than once."""
         self._close_parent_pipe()
         if self._process is not None:
             self._end_all()
@@ -170,12 +170,12 @@ class SandboxProcess:
         self._runtime.cleanup(self.layout)
 
     async def end(self) -> None:
-        """End every process and remove the folders. May be called at any time, also twice."""
+        """End every process and remove the folders. May be called at any time, also more than once."""
         await self.stop()
         await asyncio.to_thread(self._runtime.remove, self.layout.root)
 
     def release(self) -> None:
-        """Release the program. A claimed sandbox runs on; the next manager gives it internet access again."""
+        """Close all handles, and the internet connection. An unclaimed program ends, a claimed program runs on."""
         self._close_parent_pipe()
         self._watch.remove(self.layout.root.name)
         if self._connection is not None:
@@ -207,7 +207,7 @@ class SandboxProcess:
 
     def _launch(self, *, fresh: bool) -> None:
         if self._child is not None:
-            self._child.poll()  # reaps an earlier program that ended by itself
+            self._child.poll()  # reap an earlier program that ended by itself
         names = [CONTROL_SOCKET, RELAY_SOCKET, *(SERVED_PORTS[port] for port in sorted(self._served_ports))]
         listeners = {name: listen(self.layout.sockets, name) for name in names}
         parent_pipe, self._parent_pipe = os.pipe()
@@ -238,7 +238,7 @@ class SandboxProcess:
             self._parent_pipe = None
 
     async def _reap(self) -> None:
-        """Wait for the child that this manager started, if any; it ends with the program."""
+        """Wait for the child process that this manager started, if any. The child ends with the program."""
         if self._child is None:
             return
         if self._child.poll() is None:

@@ -29,7 +29,7 @@ class Records:
         self._unsaved: set[Sandbox] = set()
 
     def save(self, sandbox: Sandbox) -> None:
-        """Write what must be stored before the next step; raise :class:`NoSpaceError` if the disk is full."""
+        """Write the row of a sandbox, then rows that found no space before. A full disk raises NoSpaceError."""
         self._store.save(to_row(sandbox, self._runtime))
         self._unsaved.discard(sandbox)
         for other in list(self._unsaved):
@@ -37,11 +37,11 @@ class Records:
             self.note(other)
 
     def save_as(self, sandbox: Sandbox, state: State) -> None:
-        """Write the row with the state that the next manager is to find if this manager ends now."""
+        """Write the row with another state, which the next manager finds if this manager ends now."""
         self._store.save(replace(to_row(sandbox, self._runtime), state=str(state)))
 
     def note(self, sandbox: Sandbox) -> None:
-        """Write what has happened already. If the disk is full, the row is written once there is space."""
+        """Write the row after a change that has happened. If the disk is full, retry at the next :meth:`save`."""
         try:
             self.save(sandbox)
         except NoSpaceError:
@@ -88,7 +88,7 @@ def to_row(sandbox: Sandbox, runtime: str) -> SandboxRow:
 
 
 def from_row(row: SandboxRow, process: SandboxProcess, secret: StateSecret) -> Sandbox:
-    """Return the sandbox of a row. Its tokens are derived from the secret again."""
+    """Return the sandbox of a row. The sandbox's tokens are derived from the secret again."""
     network = json.loads(row.network)
     allowed, denied = (tuple(map(IPv4Network, network.get(name, ()))) for name in ("allowed", "denied"))
     return Sandbox(
@@ -118,7 +118,7 @@ def mounts_of(row: SandboxRow) -> tuple[VolumeMount, ...]:
 
 
 def identity_of(row: SandboxRow) -> ProcessIdentity | None:
-    """Return the process of the sandbox of a row; None: there was no process."""
+    """Return the identity of the process that a row names; None if there was no process."""
     if row.pid is None or row.pid_started is None or row.boot is None:
         return None
     return ProcessIdentity(row.pid, row.pid_started, row.boot)

@@ -1,8 +1,9 @@
 """The sandboxes of an earlier manager: taken over, or cleaned up.
 
-A sandbox whose start was not finished is ended, because no client knows of it. A running sandbox is taken over, even
-if its program does not answer at the moment. Of a paused sandbox at least the files are left. A pause or a resume that
-was not finished is undone, because no client knows of it, unless the processes are gone.
+A sandbox whose start was not finished is ended, because no client knows the sandbox. A running sandbox is taken over,
+even if its program does not answer at the moment. A paused sandbox keeps at least its files. A pause or resume that was
+not finished is undone. If the processes are gone, a sandbox that was running, or pausing with memory, is removed. Any
+other pausing or resuming sandbox without processes becomes a paused sandbox, with its files.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def require_runtime(store: Database, runtime: Runtime) -> None:
 
 
 async def recover(sandboxes: SandboxService) -> Found:
-    """Take over the stored sandboxes, and remove everything else in the sandboxes' folder."""
+    """Take over the stored sandboxes as far as possible. Remove all other rows and folders of sandboxes."""
     rows = sandboxes.store.select(SandboxRow)
     tasks = [asyncio.create_task(_recover(sandboxes, row)) for row in rows]
     try:
@@ -65,7 +66,7 @@ async def recover(sandboxes: SandboxService) -> Found:
 
 
 async def _recover(sandboxes: SandboxService, row: SandboxRow) -> State | None:
-    """Return the state in which a sandbox was taken over; None: it is gone, or was cleaned up."""
+    """Take over the sandbox of a row, and return its state; None: the sandbox was gone or has been ended."""
     process = sandboxes.new_process(row.id, Template.from_json(row.template), mounts_of(row))
     try:
         identity = identity_of(row)
@@ -94,12 +95,12 @@ async def _recover(sandboxes: SandboxService, row: SandboxRow) -> State | None:
 
 
 def _recovered_state(sandbox: Sandbox, *, alive: bool) -> State | None:
-    """Return the state of a sandbox whose manager ended in the middle of anything; None: it is gone."""
+    """Return the state in which a sandbox is to be taken over; None: the sandbox is to be ended, or is gone."""
     match sandbox.state:
         case State.RUNNING:
             return State.RUNNING if alive else None
         case State.PAUSING if not alive:
-            # The pause was to end the processes, or the machine has booted since.
+            # A pause without memory has ended the processes itself. A pause with memory has lost them, say in a reboot.
             return None if sandbox.keeps_memory else State.PAUSED
         case State.PAUSING:
             return State.RUNNING
@@ -110,9 +111,9 @@ def _recovered_state(sandbox: Sandbox, *, alive: bool) -> State | None:
 
 
 async def _keep_running(sandbox: Sandbox) -> bool:
-    """Undo a pause that was not finished, and send the end time once more. Return whether the sandbox is there.
+    """Undo a pause that was not finished, and send the end time once more. Return whether the program still runs.
 
-    A sandbox that does not answer is there too: whatever stopped it may let it go on, and its end time counts anyway.
+    A program that does not answer may still run: the cause of the silence may pass, and the end time counts anyway.
     """
     try:
         if sandbox.state is State.PAUSING:
@@ -128,7 +129,7 @@ async def _keep_running(sandbox: Sandbox) -> bool:
 
 
 async def _keep_paused(sandbox: Sandbox, *, alive: bool) -> None:
-    """Undo a resume that was not finished. A sandbox without processes may have a half-started program."""
+    """Undo a resume that was not finished: freeze the processes, or end a program that had begun to boot."""
     if not alive or not sandbox.keeps_memory:
         await sandbox.process.stop()
         sandbox.keeps_memory = False
@@ -139,7 +140,7 @@ async def _keep_paused(sandbox: Sandbox, *, alive: bool) -> None:
 async def _remove_unknown_folders(sandboxes: SandboxService, known: set[str]) -> None:
     unknown = [folder for folder in sandboxes.folder.iterdir() if folder.name not in known]
     for folder in unknown:
-        # A program that was being started ends by itself, in a moment.
+        # A program that was being started ends by itself in a moment; until then the removal may fail.
         for _ in range(round(_PATIENCE_SECONDS / _RETRY_SECONDS)):
             if await asyncio.to_thread(sandboxes.runtime.remove, folder):
                 break

@@ -25,17 +25,17 @@ _ID_LENGTH = 20
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """The life span of a sandbox, in seconds, and what happens at its end. The names are stored with each sandbox."""
+    """The life span of a sandbox, and what happens at its end. The field names are stored with each sandbox."""
 
-    seconds: float  # until its end time, from the moment it is ready; at least as long after traffic resumed it
-    never_ends: bool = False  # whatever is asked later
-    pause_at_end: bool = False  # instead of its end
-    pause_keeps_memory: bool = True  # at the end time; False: only files are kept
+    seconds: float  # from the start to the end time; also from a resume by traffic, but at least 300 then
+    never_ends: bool = False  # later requests for an end time have no effect
+    pause_at_end: bool = False  # at the end time the sandbox is paused instead of ended
+    pause_keeps_memory: bool = True  # in the pause at the end time; False: only files are kept
     wakes_on_traffic: bool = False
     paused_seconds: float | None = None  # until a paused sandbox is ended; None: it is kept for ever
 
     def enforced(self, seconds: float | None) -> float | None:
-        """Return after how many seconds the sandbox ends itself, without a manager; None: never."""
+        """Return the time after which the program ends by itself: ``seconds``, or None if the program must not."""
         # Only a manager can pause a sandbox, so a sandbox that is to be paused waits for a manager.
         return None if self.never_ends or self.pause_at_end else seconds
 
@@ -60,9 +60,9 @@ class NewSandbox:
     metadata: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     quota: Quota = UNLIMITED  # of the owner
-    files: Path | None = None  # the file tree to start with a copy of; None: an empty one
+    files: Path | None = None  # the sandbox starts with a copy of this file tree; None: with a new file tree
     volume_mounts: tuple[VolumeMount, ...] = ()
-    rules: EgressRules = field(default_factory=EgressRules)  # outside, within the limits of the template
+    rules: EgressRules = field(default_factory=EgressRules)  # the template may narrow these rules
     public: bool = True  # its ports are open to everybody; False: requests need a token of the sandbox
 
 
@@ -80,15 +80,15 @@ class Sandbox:
     end_at: datetime | None  # None: never; of a paused sandbox, the moment of the pause
     lifetime: Lifetime
     rules: EgressRules
-    traffic_token: str | None  # which requests to all ports but envd's need; None: they need no token
+    traffic_token: str | None  # needed by requests to every port except envd's; None: no such token is needed
     volume_mounts: tuple[VolumeMount, ...] = ()
     state: State = State.STARTING
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     kept_until: datetime | None = None  # when a paused sandbox is ended; None: never
     keeps_memory: bool = True  # whether a pause, begun or done, keeps the processes
-    stopped_before: tuple[int, ...] = ()  # the processes that were stopped before a pause stopped all
+    stopped_before: tuple[int, ...] = ()  # IDs of processes that were stopped before a pause stopped all
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by the operation that changes the sandbox
-    operations: set[asyncio.Task[Any]] = field(default_factory=set)  # which hold the lock or wait for it
+    operations: set[asyncio.Task[Any]] = field(default_factory=set)  # tasks that hold the lock or wait for it
 
     @property
     def protected(self) -> bool:
@@ -96,12 +96,12 @@ class Sandbox:
 
     @property
     def deadline(self) -> datetime | None:
-        """Return when the sandbox leaves its present state by itself; None: never."""
+        """Return the time at which the sandbox leaves its present state without a request; None: never."""
         return {State.RUNNING: self.end_at, State.PAUSED: self.kept_until}.get(self.state)
 
     @property
     def use(self) -> Use | None:
-        """Return the share in the owner's quota; None: the sandbox is ending and has no share."""
+        """Return the sandbox's share in the owner's quota; None if the sandbox is ending and has no share."""
         return None if self.state.ending else self.template.use(running=not self.state.shown_as_paused)
 
     def move(self, event: Event) -> None:
@@ -109,13 +109,13 @@ class Sandbox:
 
 
 def environment(sandbox_id: str, template: Template, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables of a sandbox: the template's, the create call's, and E2B's own."""
+    """Return the environment of a sandbox: the template's, overridden by ``variables``, overridden by E2B's own."""
     own = {MARK_VARIABLE: "true", SANDBOX_ID_VARIABLE: sandbox_id, TEMPLATE_VARIABLE: template.name}
     return {**template.variables, **variables, **own}
 
 
 def new_sandbox_id() -> str:
-    """Return a new ID in E2B's form: ``i`` and 20 of ``[a-z0-9]``, about 103 bits, which nobody can guess."""
+    """Return a new random ID in E2B's form: ``i`` and 20 of ``[a-z0-9]``. Nobody can guess its 103 bits."""
     return "i" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
 
 
@@ -125,5 +125,5 @@ def now() -> datetime:
 
 
 def seconds_until(moment: datetime | None) -> float | None:
-    """Return the seconds until ``moment``, 0 if it has passed, None if there is none."""
+    """Return the seconds until ``moment``; 0 if the moment has passed, None for no moment."""
     return None if moment is None else max((moment - now()).total_seconds(), 0.0)

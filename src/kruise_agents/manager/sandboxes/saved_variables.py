@@ -1,7 +1,7 @@
 """The environment variables of a sandbox that is paused without its processes, saved until it boots again.
 
-Variables may hold secrets, so the file is readable for the manager's user only, never visible in the sandbox, and
-removed at the boot. A running sandbox has no such file.
+Variables may hold secrets, so the file is readable for the manager's user only, and removed after the boot. With the
+runtime ``bubblewrap`` the sandbox cannot see the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SavedVariables:
         draft.rename(self._path)
 
     def load(self) -> dict[str, str]:
-        """Return the saved variables. The result is empty if the processes were lost without a pause."""
+        """Return the saved variables. Nothing was saved if the processes of a paused sandbox were lost."""
         try:
             loaded: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -26,7 +26,7 @@ from .records import Records
 from .sandbox import NewSandbox, Sandbox, VolumeMount, new_sandbox_id, now
 
 _LEAST_FREE_BYTES = 1024 * 1024
-"""A new sandbox takes about a tenth of that."""
+"""The free disk space that a create requires. A new sandbox takes about a tenth of it."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class SandboxService:
         return self._egress.carrier is not None and self.runtime.own_network
 
     def find(self, sandbox_id: str) -> Sandbox | None:
-        """Return the sandbox with that ID if it has started and its end has not begun."""
+        """Return the sandbox with that ID if it has started and its end has not begun, else None."""
         sandbox = self._known.get(sandbox_id)
         return None if sandbox is None or sandbox.state is State.STARTING or sandbox.state.ending else sandbox
 
@@ -108,16 +108,17 @@ class SandboxService:
                     self._records.note(sandbox)
 
     async def create(self, new: NewSandbox, on_id_assigned: Callable[[str], None] = lambda sandbox_id: None) -> Sandbox:
-        """Create a sandbox, and return it when it answers on its ports. After an error nothing is left.
+        """Create a sandbox, and return it when its program answers. After an error nothing is left of the sandbox.
 
-        ``on_id_assigned`` is called with the ID once the sandbox is stored, before it runs, and again if a pooled
-        sandbox did not answer and another takes its place.
+        ``on_id_assigned`` is called with the ID when the sandbox is stored, before it runs. If a pooled sandbox does
+        not answer its claim, another sandbox takes its place, and ``on_id_assigned`` is called with the new ID.
 
         Raises:
-            QuotaExceededError: The owner has too many sandboxes already.
+            QuotaExceededError: The sandbox would exceed the owner's quota.
             ManagerEndingError: The manager is ending.
-            StartError: The sandbox's program did not come up.
+            StartError: The sandbox could not be started.
             NoSpaceError: The disk is full.
+            OSError: The files could not be made.
         """
         while True:
             # Nothing waits between this check and the entry in `_known`: two creates cannot take the last place.
@@ -130,7 +131,7 @@ class SandboxService:
                 return sandbox
 
     async def kill(self, sandbox_id: str) -> bool:
-        """End a sandbox and everything in it, whatever else is under way. Return whether there was such a sandbox."""
+        """End a sandbox, and cancel all operations on it. Return False if :meth:`find` does not find the sandbox."""
         sandbox = self.find(sandbox_id)
         if sandbox is None:
             return False
@@ -142,7 +143,7 @@ class SandboxService:
         self.operations.adopt(sandbox)
 
     async def close(self, *, keep: bool = False) -> None:
-        """Refuse further creates, and end all sandboxes; with ``keep`` only those that are starting."""
+        """Refuse further creates, and end all sandboxes. With ``keep``, end only starting and pooled sandboxes."""
         self._closing = True
         await self.pools.close()
         present = [sandbox for sandbox in self._known.values() if not sandbox.state.ending]
@@ -204,13 +205,13 @@ class SandboxService:
         """Start a new sandbox. Return False if a pooled sandbox did not answer, and the caller may try another."""
         begun = time.monotonic()
         try:
-            # Stored before anything else exists, so that the next manager finds everything that is left.
+            # Stored before the start, so that the next manager can clean up if this manager ends now.
             self._records.save(sandbox)
             on_id_assigned(sandbox.id)
             with self.trees_in_use.reading(new.files):
                 await self.operations.start(sandbox, new.variables, new.files)
         except BaseException as error:
-            # Whatever went wrong, nothing half-made stays.
+            # Nothing of a sandbox that did not start may stay.
             end = None if sandbox.state.ending else self.operations.end(sandbox)
             if pooled is not None and isinstance(error, StartError) and end is not None:
                 logger.warning("a warm sandbox is ended, and another taken: %s", error)
@@ -233,7 +234,7 @@ class SandboxService:
 
 
 class TreesInUse:
-    """The file trees that creates are copying. None is removed during a copy."""
+    """The file trees that creates are copying. A tree may be removed only when no create copies it any more."""
 
     def __init__(self) -> None:
         self._readers = Counter[Path]()

@@ -1,7 +1,8 @@
 """Snapshots and forks: copies of a sandbox's files, and sandboxes created from them.
 
 A snapshot is a folder with a database row. The row is written when the folder is complete, so a folder without a row
-is an unfinished copy. A sandbox gets a copy of a snapshot and does not need the snapshot any more.
+is an unfinished copy, or is being removed. A sandbox that was created from a snapshot has a copy of the folder and does
+not need the snapshot any more.
 """
 
 from __future__ import annotations
@@ -71,22 +72,22 @@ class Snapshots:
         return next((row for row in self.all(owner) if row.id in names), None)
 
     def called(self, reference: str, owner: str) -> list[SnapshotRow]:
-        """Return the snapshots with that name and any tag, newest first, or the one with that ID or ``name:tag``."""
+        """Return all snapshots of that name, newest first; else the snapshot with that ID or ``name:tag``, if any."""
         named = [row for row in self.all(owner) if row.name == reference.lower()]
         snapshot = self.find(reference, owner)
         return named or ([snapshot] if snapshot else [])
 
     def template(self, snapshot: SnapshotRow) -> tuple[Template, Path]:
-        """Return the template that a snapshot serves as, and its files."""
+        """Return the template for creates from a snapshot, and the file tree for them to copy."""
         return replace(Template.from_json(snapshot.template), name=snapshot.id), self._folder / snapshot.folder
 
     async def take(
         self, sandbox: Sandbox, owner: str, reference: Reference | None = None, seconds: float | None = None
     ) -> SnapshotRow:
-        """Copy the files of a running sandbox, which is frozen meanwhile. After an error nothing is left.
+        """Make a snapshot of a running sandbox, which is frozen during the copy. After a failed copy nothing is left.
 
-        Without a ``reference`` the snapshot only has an ID; otherwise it replaces a snapshot with the same name.
-        Without ``seconds`` the snapshot is kept for ever.
+        Without a ``reference`` the snapshot only has an ID; otherwise the snapshot replaces the owner's snapshot with
+        the same name and tag. The snapshot expires after ``seconds``; None: never.
         """
         await self._remove_expired(owner)
         async with self._draft() as draft:
@@ -110,13 +111,13 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot and its files. Create calls that are copying the files finish first."""
+        """Remove a snapshot. Its files stay until the creates that copy them are done, except on a full disk."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)
         except NoSpaceError:
-            # The files may take the space that the write needs. They are set aside first, so that the row never leads
-            # to half of them. If there is no space even then, the next start of the manager deletes the row.
+            # The write may need the space that the files take. The files are set aside before they are removed, so that
+            # the row never leads to a part of them. If the disk is full even then, the next start deletes the row.
             await self._discard(self._set_aside(folder))
             self._delete_row(snapshot)
         else:
@@ -125,9 +126,10 @@ class Snapshots:
     async def fork(
         self, sandbox: Sandbox, count: int, seconds: float, quota: Quota = UNLIMITED
     ) -> list[Sandbox | BaseException]:
-        """Create ``count`` copies of a running sandbox, which goes on. Return each fork, or the error of its create.
+        """Create ``count`` forks: sandboxes with the files, variables, metadata and settings of a running sandbox.
 
-        The forks have the running sandbox's files, variables, metadata and network rules, and live for ``seconds``.
+        The running sandbox is frozen during the copy. Each fork has its end time ``seconds`` after its start. Return,
+        for each fork, the new sandbox or the error of its create.
         """
         variables = await self._sandboxes.operations.read_variables(sandbox)
         for name in INTERNAL_VARIABLES:
@@ -154,7 +156,7 @@ class Snapshots:
         return {row.owner for row in self._store.select(SnapshotRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:
-        """Give all snapshots of one owner to another. A snapshot whose name the new owner uses loses its name."""
+        """Give all snapshots of one owner to another. A snapshot whose name and tag the new owner uses loses both."""
         taken = {row.id for row in self._store.select(SnapshotRow, owner=new_owner)}
         for row in self._store.select(SnapshotRow, owner=owner):
             moved = replace(row, owner=new_owner)
@@ -162,7 +164,7 @@ class Snapshots:
             self._delete_row(row)
 
     async def recover(self) -> None:
-        """Remove unfinished copies and rows without files, at the start of a manager."""
+        """Remove expired snapshots, rows without a folder, and folders without a row, at the start of a manager."""
         for row in self._store.select(SnapshotRow):
             if row.is_over(now().timestamp()) or not (self._folder / row.folder).is_dir():
                 self._delete_row(row)
@@ -172,12 +174,12 @@ class Snapshots:
                 raise ConfigurationError(f"{folder}, left over from another run, cannot be removed; remove it")
 
     async def close(self) -> None:
-        """Return when the removals that waited for creates are done; the creates have ended before."""
+        """Wait for the removals that wait for creates. The creates must have ended before."""
         await asyncio.gather(*self._removals, return_exceptions=True)
 
     @asynccontextmanager
     async def _draft(self) -> AsyncIterator[Path]:
-        """Yield the path of a new folder, which is removed after the block unless a row was written for it."""
+        """Yield a path for a new folder. After the block the folder is removed unless a row names the folder."""
         folder = self._new_folder()
         try:
             yield folder
@@ -193,12 +195,12 @@ class Snapshots:
 
     def _set_aside(self, folder: Path) -> Path:
         aside = self._new_folder()
-        with suppress(FileNotFoundError):  # an earlier removal has set it aside already
+        with suppress(FileNotFoundError):  # an earlier removal has set the folder aside already
             folder.rename(aside)
         return aside
 
     async def _discard(self, folder: Path) -> None:
-        """Remove the folder of a snapshot without a database row, after the last create call that copies the folder."""
+        """Remove a folder at once if no create copies it. Otherwise begin to remove it after the last such create."""
         if folder not in self._sandboxes.trees_in_use:
             await self._remove(folder)
             return

@@ -23,11 +23,11 @@ _RETRY_SECONDS = 0.005
 
 
 class PortClosedError(Exception):
-    """Nothing in the sandbox listens on that port."""
+    """No program in the sandbox accepts connections on the port."""
 
 
 def listen(folder: Path, name: str) -> socket.socket:
-    """Make the listening socket ``name`` in ``folder``, in place of an older one. Its descriptor is inheritable."""
+    """Make the inheritable listening socket ``name`` in ``folder``, in place of an older socket of that name."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     (folder / name).unlink(missing_ok=True)
     with _short(folder, name) as path:
@@ -40,7 +40,7 @@ def listen(folder: Path, name: str) -> socket.socket:
 async def connect(folder: Path, name: str, patience: float = CONNECT_SECONDS) -> socket.socket:
     """Connect to the socket ``name`` in ``folder``. While the listen queue is full, wait up to ``patience`` seconds.
 
-    Raises BlockingIOError if the program does not accept, another OSError if it is gone.
+    Raises BlockingIOError if the queue stays full, another OSError if the program is gone.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -54,7 +54,7 @@ async def connect(folder: Path, name: str, patience: float = CONNECT_SECONDS) ->
 
 
 async def _connect_when_there_is_room(connection: socket.socket, path: str, patience: float) -> None:
-    """Retry: a Unix socket with a full listen queue refuses at once, and offers nothing to wait on."""
+    """Connect, and retry while the listen queue is full: such a connect fails at once, with nothing to wait on."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -70,19 +70,19 @@ async def _connect_when_there_is_room(connection: socket.socket, path: str, pati
 async def connect_port(
     folder: Path, port: int, served: frozenset[int], patience: float = CONNECT_SECONDS
 ) -> socket.socket:
-    """Connect to a port of the sandbox, through its own socket if it is ``served``, else through the relay.
+    """Connect to a port of the sandbox, through the port's own socket if it is ``served``, else through the relay.
 
     Args:
         patience: Seconds that each step may take.
 
     Raises:
-        PortClosedError: Nothing listens there, or the listener does not accept.
+        PortClosedError: No program listens on the port, or the program does not accept.
         OSError: The sandbox's program is gone.
     """
     try:
         connection = await connect(folder, SERVED_PORTS[port] if port in served else RELAY_SOCKET, patience)
     except BlockingIOError:
-        raise PortClosedError(port) from None  # the sandbox runs, and does not accept
+        raise PortClosedError(port) from None  # the sandbox's program runs, but does not accept
     if port in served:
         return connection
     try:
@@ -92,7 +92,7 @@ async def connect_port(
             answer = await loop.sock_recv(connection, 1)
     except TimeoutError:
         connection.close()
-        raise PortClosedError(port) from None  # a program listens, perhaps, and does not accept
+        raise PortClosedError(port) from None  # a program may listen, but does not accept
     except BaseException:
         connection.close()
         raise

@@ -1,4 +1,4 @@
-"""A timer for each sandbox: for its end time while it runs, for the end of a pause while it is paused."""
+"""Timers of sandboxes: for the end time of a running sandbox, for the end of a paused sandbox."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ class Timers:
     def _ring(self, sandbox: Sandbox) -> None:
         self._timers.pop(sandbox.id, None)
         if seconds_until(sandbox.deadline):
-            self.arm(sandbox)  # a step, or the clock was set back
+            self.arm(sandbox)  # the timer was one of several steps, or the clock was set back
         elif sandbox.deadline is not None:
             self._on_deadline(sandbox)
