@@ -1,7 +1,7 @@
 """The API keys of a manager: keys that the manager was started with, and keys that were made over the API.
 
-A sandbox, snapshot, volume or secret belongs to the key that made it, and no other key sees it. A team decides which
-keys may manage each other; keys of one team do not see each other's sandboxes.
+A sandbox, snapshot, volume or secret belongs to the key that made it, and no other key sees it. Keys of one team
+may manage each other, but they do not see each other's sandboxes.
 
 A key that is made over the API has 122 random bits. The manager stores only the SHA-256 of the key: nobody can guess
 the key from this hash, and a slow hash would only slow down every request. Keys that the manager was started with are

@@ -17,7 +17,7 @@ from ..request_log import CLIENT_LEFT, current_request_id
 from ..state.database import NoSpaceError
 
 DO_NOT_RETRY = {"Should-Retry": "false"}
-"""Headers against retries, which e2b 2.60.0 and later obey: a repeated request would fail again or do work twice."""
+"""Headers that forbid retries, which e2b 2.60.0 and later obey: another attempt would fail too or do work twice."""
 RETRY = {"Should-Retry": "true", "Retry-After": "1"}
 """Headers of errors that changed nothing. Another attempt may succeed after a second."""
 
@@ -47,11 +47,6 @@ class ApiError(Exception):
 def sandbox_not_found(sandbox_id: str) -> ApiError:
     """Return the same error for a sandbox that is unknown, ended, in a wrong state, or of another key."""
     return ApiError(404, f"Sandbox \"{sandbox_id}\" doesn't exist or you don't have access to it")
-
-
-def being_killed(sandbox_id: str) -> ApiError:
-    """Return the error for a sandbox whose end has begun."""
-    return ApiError(409, f'Sandbox "{sandbox_id}" is being killed')
 
 
 def error_response(

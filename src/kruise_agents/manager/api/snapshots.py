@@ -164,7 +164,7 @@ class SnapshotRoutes(Resource):
             with _copy_errors():
                 forks = await self._snapshots.fork(sandbox, body.count, body.timeout, quota)
         except RefusedError:
-            if sandbox.state.shown_as_paused:  # it was paused before its turn to be forked came
+            if sandbox.state.shown_as_paused:  # a pause came before the turn of the fork
                 raise _is_paused(sandbox) from None
             raise
         return [self._entry(fork, request.state.domain) for fork in forks]

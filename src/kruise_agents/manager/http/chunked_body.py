@@ -21,7 +21,7 @@ class ChunkedBody:
         self._malformed = False
 
     def end_in(self, data: bytes) -> int | None:
-        """Return how many bytes of ``data`` belong to the body, or None if no end of the body is in ``data``."""
+        """Return how many bytes of ``data`` belong to the body, or None if the body does not end in ``data``."""
         at = 0
         while at < len(data) and not self._malformed:
             if self._to_skip:

@@ -13,7 +13,7 @@ from ...sandboxes.lifecycle import State
 from ...sandboxes.sandbox import Sandbox
 from ...sandboxes.service import SandboxService
 from ..auth import own_sandbox, owner_of
-from ..errors import ApiError, being_killed, sandbox_not_found
+from ..errors import ApiError, sandbox_not_found
 from ..formats import DURATION, MAX_TIMEOUT, Timeout
 from ..reading import Spec, read_fields
 from ..replies import (
@@ -133,7 +133,7 @@ class SandboxRoutes(Resource):
             raise ApiError(400, f"timeout should between 0 and {MAX_TIMEOUT}")
         sandbox_id = request.path_params["sandbox_id"]
         if self._sandboxes.is_ending(sandbox_id, owner_of(request)):
-            raise being_killed(sandbox_id)
+            raise ApiError(409, f'Sandbox "{sandbox_id}" is being killed')
         sandbox = self._found(request)
         resumed = await self._sandboxes.operations.resume(sandbox, body.seconds, memory=body.memory)
         return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201 if resumed else 200)
