@@ -112,7 +112,7 @@ class _HealthReply(TypedDict):
 
 
 class HealthRoutes(Resource):
-    """The health check: the text ``OK``, as OpenKruise's manager answers, or a report for clients that accept JSON."""
+    """The health check: the text ``OK``, as OpenKruise's manager answers, or a report for clients that ask for JSON."""
 
     topic = Topic.MANAGER
 

@@ -79,7 +79,7 @@ async def forward(
 
 
 class ResponseCutError(Exception):
-    """The sandbox went away in the middle of a response, so that the server must cut the client's connection."""
+    """The sandbox went away in the middle of a response. The server then cuts the client's connection."""
 
 
 def _request_headers(scope: Scope) -> Headers:

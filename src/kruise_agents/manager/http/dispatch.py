@@ -24,9 +24,9 @@ from ..request_log import NO_ROUTE, RequestRecord
 class ManagerApp:
     """The ASGI application of the manager's port: ``api`` is the control plane, ``gateway`` the data plane.
 
-    Replies of the API name ``domain``. Without ``domain``, they name the host of the request, without the ``api.`` of a
-    native request. ``page`` counts all answers except those that open a WebSocket, and serves ``GET /metrics`` if the
-    request names neither the API nor a sandbox.
+    Replies of the API name ``domain``. Without ``domain``, they name the host and port of the request, without the
+    ``api.`` of a native request. ``page`` counts all answers except those that open a WebSocket, and serves
+    ``GET /metrics`` if the request names neither the API nor a sandbox.
     """
 
     def __init__(self, api: ASGIApp, gateway: Gateway, domain: str | None, page: MetricsPage) -> None:

@@ -12,7 +12,7 @@ _TRIES = 20
 
 
 def bind(host: str | None, port: int) -> list[socket.socket]:
-    """Bind ``port`` on ``host``. Without a host, bind both loopback addresses, without IPv6 only ``127.0.0.1``.
+    """Bind ``port`` on ``host``. Without a host, bind both loopback addresses (without IPv6: ``127.0.0.1``).
 
     ``localhost`` may mean either of the two addresses, and clients differ in which one they try first. Port 0 means any
     free port. A failure raises a ConfigurationError with the reason.
