@@ -80,13 +80,13 @@ def test_a_sandbox_gets_a_group_with_its_limits_and_runs_in_it(proc: Path, group
 def test_a_group_that_cannot_be_set_up_leaves_nothing(proc: Path, group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = find_groups(proc)
     with monkeypatch.context() as patched:
-        patched.setattr(os, "write", _refuse)
+        patched.setattr(Path, "write_text", _refuse)
         with pytest.raises(OSError, match="Invalid argument"), groups.limited("isandbox", LIMITS):
             pass
     assert not (group / "kruise-agents-isandbox").exists()
 
 
-def _refuse(_descriptor: int, _data: bytes) -> int:
+def _refuse(_file: Path, _text: str, encoding: str) -> int:
     raise OSError(22, "Invalid argument")
 
 

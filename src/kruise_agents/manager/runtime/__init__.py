@@ -1,4 +1,4 @@
-"""Runtimes: ``bubblewrap``, the default, runs each sandbox in namespaces; ``process`` runs it without isolation."""
+"""The runtimes: ``bubblewrap``, the default, isolates sandboxes with namespaces; ``process`` does not isolate them."""
 
 from __future__ import annotations
 
@@ -33,4 +33,4 @@ __all__ = [
 ]
 
 RUNTIMES: dict[str, type[Runtime]] = {"bubblewrap": BubblewrapRuntime, "process": ProcessRuntime}
-"""Every runtime by the name that ``--runtime`` takes."""
+"""The runtimes by the names that ``--runtime`` accepts."""

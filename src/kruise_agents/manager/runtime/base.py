@@ -1,4 +1,4 @@
-"""The interface of a runtime: check the machine, start a sandbox's program, pause it, copy and remove its files."""
+"""The interface of a runtime, which starts and pauses sandboxes, and copies and removes their files."""
 
 from __future__ import annotations
 
@@ -21,55 +21,64 @@ from .rootfs.python import fill_home
 
 
 class Runtime(ABC):
-    """A way to run sandboxes."""
+    """A way to run sandboxes on this machine."""
 
     name: str
     summary: str  # the isolation in one line, printed when the manager starts
-    end_signal: signal.Signals  # sent to the first process of a sandbox, ends all its processes
-    enforcer: Enforcer  # set by check()
+    end_signal: signal.Signals  # to the first process of a sandbox, to end the whole sandbox
+    enforcer: Enforcer  # set by check() at the latest
     pauses_by = "stopping each of their processes (SIGSTOP)"
-    one_user_because: str | None = None  # None: sandboxes have several users
-    own_network = False  # whether each sandbox has its own network, which has to be connected to the outside
-    takes_rootfs = False  # whether sandboxes can have other system folders than those of the machine
-    mounts_volumes = False  # whether host folders can be mounted at any place in a sandbox
+    one_user_because: str | None = None  # why sandboxes have only one user; None: they have several
+    own_network = False  # True: each sandbox has its own network, which Egress.attach() connects to the outside
+    takes_rootfs = False  # True: a sandbox can have the system folders of another root file system
+    mounts_volumes = False  # True: volumes can be mounted in a sandbox
 
     @property
     def file_owners(self) -> FileOwners | None:
-        """The owners of sandbox files on the host, or None if the manager itself cannot reach all the files."""
+        """The owners of sandbox files on the host. None: the manager cannot reach the files of every sandbox user."""
         return FileOwners()
 
     @abstractmethod
     def check(self) -> None:
-        """Find out how this runtime works here, before anything else; raise RuntimeUnavailableError if it cannot."""
+        """Find out how this runtime works on this machine. Must be called first.
+
+        Raises RuntimeUnavailableError if the runtime cannot work here.
+        """
 
     def open(self) -> None:  # noqa: B027 - most runtimes need nothing
-        """Prepare for many launches. Optional; called once after :meth:`check`, may take a second."""
+        """Make later launches faster. Launches work without this call too. The call may block for seconds."""
 
     def close(self) -> None:  # noqa: B027 - most runtimes need nothing
-        """Undo :meth:`open`. Running sandboxes continue."""
+        """Undo :meth:`open`, if that was called. Running sandboxes continue."""
 
     def prepare(self, layout: Layout) -> None:
-        """Make the folders of a new sandbox with their initial files."""
+        """Make the folders of a new sandbox, with their first files. An existing folder raises an OSError."""
         layout.make()
         fill_home(layout.home)
 
     def try_rootfs(self, folder: Path) -> None:
-        """Test the system folders of a root file system with the manager's Python. A failure raises an OSError."""
+        """Test that shells and the manager's Python run in a root file system. Raises OSError if they do not."""
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        """Fit a file tree to the system folders of ``rootfs``, and copy its others. Return the unreadable paths."""
+        """Make a file tree fit ``rootfs``, and copy the parts of ``rootfs`` that sandboxes may change into the tree.
+
+        Return the paths that are left out because this user may not read them.
+        """
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     @abstractmethod
     def launch(self, launch: Launch) -> Launched:
-        """Start the program of a sandbox whose folders are prepared. After an OSError, nothing is left running."""
+        """Start the program of a sandbox whose folders exist. After an OSError, nothing is left running."""
 
     def disk_usage(self, folder: Path) -> int:
         return tree_size(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
-        """Copy a folder with owners, modes and links. ``target`` must not exist; an OSError may leave a part of it."""
+        """Copy a folder with owners, modes and links to ``target``, which must not exist.
+
+        After an OSError, a part of the copy may be left.
+        """
 
         def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -77,15 +86,17 @@ class Runtime(ABC):
         await run_copy(start, copy_command(source, target))
 
     def stopped_processes(self, first_pid: int) -> tuple[int, ...]:
-        """Return the stopped processes of a running sandbox, which :meth:`thaw` has to leave stopped."""
+        """Return the processes that are stopped before :meth:`freeze` and that :meth:`thaw` must be told to skip."""
         return stopped_in(first_pid, spare_root=self._spares_first)
 
     async def freeze(self, first_pid: int) -> None:
-        """Stop every process of a sandbox; memory and connections stay. After an OSError, all continue."""
+        """Stop the processes of a sandbox, which keep their memory and connections. The first process keeps
+        running if its task is to end the others. After an OSError, all processes that ran before run again.
+        """
         stop_tree(first_pid, spare_root=self._spares_first)
 
     def thaw(self, first_pid: int, stopped: Collection[int]) -> None:
-        """Continue a sandbox, except the processes ``stopped``. Has no effect on a sandbox that is not frozen."""
+        """Continue the processes of a sandbox, except the processes ``stopped``. Allowed if no process is frozen."""
         continue_tree(first_pid, stopped)
 
     def cleanup(self, layout: Layout) -> None:  # noqa: B027 - most runtimes have nothing to do
@@ -93,7 +104,7 @@ class Runtime(ABC):
 
     @property
     def _spares_first(self) -> bool:
-        # A first process that ends the others itself must be running to do that.
+        # A first process that has to end the others could not do so while it is stopped.
         return self.end_signal is not signal.SIGKILL
 
     def give_to_user(self, folder: Path) -> None:
@@ -103,5 +114,5 @@ class Runtime(ABC):
             os.chown(folder, *owners.outside(USER_ID, USER_ID))
 
     def remove(self, folder: Path) -> bool:
-        """Remove a folder with everything that sandboxes left in it. On failure, log why and return False."""
+        """Remove a folder with everything that sandboxes left in it. If that fails, log the reason and return False."""
         return remove_tree(folder)

@@ -1,4 +1,4 @@
-"""A process that is known beyond the life of its parent: found by pid, start time and boot, held by a pidfd."""
+"""Handles of processes that may outlive the manager: found by pid, start time and boot, and held by a pidfd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """Names a process for ever: a pid is used again, but not with the same start time in the same boot."""
+    """The identity of a process. A pid is used again, but not with the same start time in the same boot."""
 
     pid: int
     started: int  # in clock ticks since the boot
@@ -24,7 +24,7 @@ class ProcessIdentity:
 
 
 class ProcessHandle:
-    """A process, a child of ours or not. A signal never reaches another process that got the same pid."""
+    """A handle of any process of the machine. Its signals never reach a later process with the same pid."""
 
     def __init__(self, identity: ProcessIdentity, descriptor: int) -> None:
         self.identity = identity
@@ -32,7 +32,7 @@ class ProcessHandle:
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """Return a handle of the process that has this pid now, or raise a ProcessLookupError."""
+        """Return a handle of the process that has this pid now. Raises ProcessLookupError if there is none."""
         descriptor = os.pidfd_open(pid)
         try:
             return cls(ProcessIdentity(pid, _start_time(pid), boot_id()), descriptor)
@@ -58,7 +58,7 @@ class ProcessHandle:
         return not select.select([self._descriptor], [], [], 0)[0]
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal; ignored if the process has ended."""
+        """Send a signal. Has no effect on a process that has ended."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._descriptor, number)
 

@@ -1,4 +1,4 @@
-"""A sandbox's program: how to start it, and the started program."""
+"""The start of a sandbox's program: what it takes, and its result."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .limits.limits import Limits
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A sandbox's program that is to be started."""
+    """The order to start the program of a sandbox."""
 
     layout: Layout
     descriptors: ProgramDescriptors  # inherited under the same numbers
     output: IO[bytes]  # standard output and error
     limits: Limits
-    fresh: bool = False  # whether the files are those that every new sandbox begins with
+    fresh: bool = False  # True: the file tree is as Runtime.prepare() has made it
 
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A started program."""
+    """The started program of a sandbox."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes]  # the manager's child
     first_pid: int | None
-    """First process inside the namespaces, with which all others end. None: ``process`` itself, or a failed start."""
+    """The first process inside the namespaces; all others end with it. None without namespaces, or if bwrap failed."""

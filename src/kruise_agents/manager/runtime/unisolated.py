@@ -1,6 +1,6 @@
-"""The ``process`` runtime: sandboxes are ordinary processes of this user, without isolation.
+"""The ``process`` runtime: sandboxes are ordinary processes of the manager's user, without isolation.
 
-This runtime is for machines that forbid namespaces, and must be asked for by name.
+This runtime is for machines that forbid namespaces. The manager uses it only if the settings name it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .rootfs.python import program_arguments
 
 
 class ProcessRuntime(Runtime):
-    """Starts the sandbox's program as it is: same user, same files, same network as the manager."""
+    """The runtime whose sandboxes share the user, the files and the network of the manager."""
 
     name = "process"
     summary = (
         "runtime process: NO isolation. Code in a sandbox can do everything that you can do on this machine; "
         "all sandboxes share its ports and files"
     )
-    end_signal = signal.SIGTERM  # sandbox/linux/pid1.py does the rest
+    end_signal = signal.SIGTERM  # on SIGTERM, sandbox/linux/pid1.py ends all processes of its sandbox
     one_user_because = "the process runtime runs everything as the user who runs the manager"
     enforcer: Enforcer = ResourceLimits("the process runtime measures only")
 

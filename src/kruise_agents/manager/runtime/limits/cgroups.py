@@ -1,7 +1,7 @@
-"""Limits by control groups (cgroup v2), where a part of their tree has been delegated to the manager.
+"""Limits by control groups (cgroup v2), for a manager to which a part of the tree of control groups was delegated.
 
-Examples are ``systemd-run --user --scope -p Delegate=yes``, units with ``Delegate=yes``, and containers that own their
-tree. The rules come from the kernel's ``cgroup-v2.rst``.
+Ways to delegate are ``systemd-run --user --scope -p Delegate=yes``, a unit with ``Delegate=yes``, and a container that
+owns its tree. The kernel's ``cgroup-v2.rst`` has the rules.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..pause.freezer import GROUP_PREFIX
 from .limits import Enforcer, Limits, common_limits
 
 _CONTROLLERS = ("cpu", "memory", "pids")
-_OWN = "manager"  # the manager's own group: a group with controlled children may have no processes
-_PERIOD = 100_000
+_OWN = "manager"  # the manager's own group: a group whose children have limits may contain no process itself
+_PERIOD = 100_000  # microseconds
 _MOUNT = re.compile(r"^\S+ \S+ \S+ (\S+) (\S+) .* - cgroup2 ", re.MULTILINE)
-# The shell joins the group (`echo` is built in), then becomes the command.
+# The shell itself joins the group, because `echo` is built in. Then the shell becomes the command.
 _ENTER = ("/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"')
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class NotDelegatedError(Exception):
 
 
 class ControlGroups(Enforcer):
-    """A control group for each sandbox, in the folder of the group that was delegated to the manager."""
+    """Limits by one control group for each sandbox, made in the group that was delegated to the manager."""
 
     name = "cgroup v2"
     summary = "limits of a sandbox: by control groups (cgroup v2)"
@@ -50,10 +50,10 @@ class ControlGroups(Enforcer):
         group.mkdir()
         try:
             for file, value in _values(limits).items():
-                _write(group / file, value)
-            # The file does not exist on machines without swap.
+                (group / file).write_text(value, encoding="ascii")
+            # A kernel that does not count swap has no such file.
             if (group / "memory.swap.max").exists():
-                _write(group / "memory.swap.max", "0")
+                (group / "memory.swap.max").write_text("0", encoding="ascii")
         except OSError:
             group.rmdir()
             raise
@@ -61,21 +61,23 @@ class ControlGroups(Enforcer):
 
     def release(self, name: str) -> None:
         group = self._folder / f"{GROUP_PREFIX}{name}"
-        with contextlib.suppress(FileNotFoundError):
-            with contextlib.suppress(OSError):  # before Linux 5.14, or no process is left
-                _write(group / "cgroup.kill", "1")
-            try:
-                group.rmdir()
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                logger.warning("the control group %s could not be removed: %s", group, error.strerror)
+        with contextlib.suppress(OSError):  # Linux before 5.14 has no such file, and the group may be gone
+            (group / "cgroup.kill").write_text("1", encoding="ascii")
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            pass  # released before
+        except OSError as error:
+            logger.warning("the control group %s could not be removed: %s", group, error.strerror)
 
 
 def find_groups(proc: Path = Path("/proc/self")) -> ControlGroups:
-    """Prepare the manager's own group for children with limits, or raise a NotDelegatedError."""
+    """Return the control groups in which sandboxes can have limits, after moving the manager into a group beside them.
+
+    Raises NotDelegatedError if the manager may not make such groups.
+    """
     folder = _own_group(proc)
-    if folder.name == _OWN:  # an earlier manager moved itself there and started this process
+    if folder.name == _OWN:  # an earlier manager moved this process, or its parent, there
         folder = folder.parent
     missing = [name for name in _CONTROLLERS if name not in _words(folder / "cgroup.controllers")]
     if missing:
@@ -100,7 +102,7 @@ def _own_group(proc: Path) -> Path:
 
 
 def _make_room(folder: Path) -> None:
-    # Moves the manager into its own group and enables the controllers for the groups beside it.
+    # Moves the manager into a group of its own, and enables the controllers for the groups beside that group.
     if folder == folder.parent or not (folder / "cgroup.type").exists():
         raise NotDelegatedError(f"{folder} is the root of all control groups; run the manager in one of its own")
     others = set(_words(folder / "cgroup.procs")) - {str(os.getpid())}
@@ -112,8 +114,9 @@ def _make_room(folder: Path) -> None:
     try:
         own = folder / _OWN
         own.mkdir(exist_ok=True)
-        _write(own / "cgroup.procs", str(os.getpid()))
-        _write(folder / "cgroup.subtree_control", " ".join(f"+{name}" for name in _CONTROLLERS))
+        (own / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+        enabled = " ".join(f"+{name}" for name in _CONTROLLERS)
+        (folder / "cgroup.subtree_control").write_text(enabled, encoding="ascii")
     except OSError as error:
         raise NotDelegatedError(f"the control group {folder} cannot be divided: {error.strerror}") from error
 
@@ -121,7 +124,7 @@ def _make_room(folder: Path) -> None:
 def _values(limits: Limits) -> dict[str, str]:
     return {
         "memory.max": str(limits.memory),
-        # Kill one process, not all: the sandbox's own program should survive.
+        # When memory runs out, the kernel kills one process and not all: the sandbox's own program should survive.
         "memory.oom.group": "0",
         "pids.max": str(limits.processes),
         "cpu.max": f"{limits.cpus * _PERIOD} {_PERIOD}",
@@ -133,12 +136,3 @@ def _words(file: Path) -> list[str]:
         return file.read_text(encoding="ascii").split()
     except OSError as error:
         raise NotDelegatedError(f"{file} cannot be read: {error.strerror}") from error
-
-
-def _write(file: Path, value: str) -> None:
-    # Not Path.write_text: it would create a file that the kernel does not have, and the kernel wants a single write.
-    descriptor = os.open(file, os.O_WRONLY)
-    try:
-        os.write(descriptor, value.encode("ascii"))
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A folder that a sandbox writes to, with its disk limit."""
+"""A folder that a sandbox writes to, with its size, its limit, and the times to measure it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..files.trees import FILE_BYTES
 
-_SECONDS = 1.0
-_SHARE = 50  # measuring a folder that is far from its limit takes at most this part of the time
+_SECONDS = 1.0  # between two measurements, at least
+_SHARE = 50  # a folder that is far from its limit is measured for at most 1/50 of the time
 
 
 @dataclass(slots=True, eq=False)
@@ -21,23 +21,23 @@ class LimitedFolder:
     folder: Path
     limit: int
     used: int = 0
-    refused_at: int | None = None  # the bytes in the folder when writing was refused
+    refused_at: int | None = None  # the bytes in the folder when the watchdog began to refuse writing; None: allowed
     _left: tuple[int, int] = (0, 0)
-    # Many sandboxes end within the first second, and need not be measured.
+    # The first measurement comes a second later too: many sandboxes end before that.
     _measured_at: float = field(default_factory=time.monotonic)
     _measured_in: float = 0.0
 
     def is_due(self) -> bool:
-        """Return whether it is time to measure; raises FileNotFoundError if the folder is gone."""
+        """Return whether to measure the folder now. May raise FileNotFoundError if the folder is gone."""
         passed = time.monotonic() - self._measured_at
         if passed < max(_SECONDS, 2 * self._measured_in):
             return False
-        # The folder cannot have grown by more than the disk has lost, whoever wrote to it.
+        # Unless others freed space meanwhile, the folder cannot have grown by more than the disk has lost.
         gone = max(before - now for before, now in zip(self._left, _left(self.folder), strict=True))
         return passed > _SHARE * self._measured_in or 2 * gone > self.limit - self.used
 
     def measure(self, usage: Callable[[Path], int], unnamed: int) -> None:
-        """Measure the folder; ``unnamed`` bytes are in open files without a name."""
+        """Measure the folder with ``usage``, and add ``unnamed``, the bytes in its open files without a name."""
         before = time.monotonic()
         try:
             self._left = _left(self.folder)
@@ -48,6 +48,6 @@ class LimitedFolder:
 
 
 def _left(folder: Path) -> tuple[int, int]:
-    # The room on the disk in bytes, and the room for further files, also in bytes.
+    # Return the free bytes of the disk, and its room for further files, as bytes too.
     facts = os.statvfs(folder)
     return facts.f_bavail * facts.f_frsize, facts.f_favail * FILE_BYTES

@@ -15,51 +15,51 @@ from dataclasses import dataclass, replace
 from ....protocol.control import ProgramLimits
 
 MIB = 1024 * 1024
-LEAST = {"cpus": 1, "memory": 128, "processes": 64, "disk": 16}  # to start a sandbox; memory and disk in MiB
+LEAST = {"cpus": 1, "memory": 128, "processes": 64, "disk": 16}  # what a sandbox needs; memory and disk in MiB
 MOST = 1_000_000_000
-_COUNTS_SINCE = (5, 14)  # Linux
+_COUNTS_SINCE = (5, 14)  # the version of Linux
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a sandbox. Every number is at least 1."""
+    """The limits of a sandbox. Every number must be at least 1."""
 
-    memory: int = 2048 * MIB
+    memory: int = 2048 * MIB  # bytes
     processes: int = 2048  # processes and threads together
     cpus: int = 2
-    disk: int = 10240 * MIB  # including the files that the sandbox begins with
+    disk: int = 10240 * MIB  # bytes of the sandbox's folder, with its first files; also of each volume
 
 
 class Enforcer(ABC):
-    """Keeps memory, processes and processors within the limits; the disk is the task of the watchdog."""
+    """The way in which the kernel limits memory, processes and processors. The watchdog limits the disk."""
 
     name: str
     summary: str  # printed when the manager starts
-    holds_memory: bool  # whether the kernel limits the memory of a sandbox as a whole; if not, the watchdog does
+    holds_memory: bool  # True: the kernel limits the memory of a sandbox as a whole; False: the watchdog does
 
     @abstractmethod
     def program_limits(self, limits: Limits) -> ProgramLimits:
-        """Return the limits that the sandbox's program reports and sets on itself."""
+        """Return the limits that the sandbox's program reports, or sets on itself and on all that it starts."""
 
     @abstractmethod
     def limited(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
-        """Set up the limits for a process that is started in the block; yield the words that go before its command."""
+        """Set up the limits for a process that the ``with`` block starts. Yield the words to put before its command."""
 
     def release(self, name: str) -> None:  # noqa: B027 - not every enforcer has something to undo
         """Undo :meth:`limited` after the processes have ended. May be called twice."""
 
 
 class ResourceLimits(Enforcer):
-    """Resource limits, which every process inherits; they work everywhere, without any rights.
+    """Resource limits (rlimits), which every process inherits. They need no rights.
 
-    The kernel counts the processes of a sandbox together, but the memory of each process alone.
+    They limit the memory of each process. They limit the number of a sandbox's processes only from Linux 5.14 on.
     """
 
     name = "rlimits"
     holds_memory = False
 
     def __init__(self, because: str) -> None:
-        self._count_processes = counts_processes()
+        self._count_processes = _counts_processes()
         self.summary = (
             "limits of a sandbox: by resource limits; the memory of all its processes is measured, and may exceed its "
             f"limit for a moment ({because})"
@@ -71,7 +71,7 @@ class ResourceLimits(Enforcer):
 
     @contextlib.contextmanager
     def limited(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
-        # A thread has a set of processors, which every process that it starts inherits.
+        # Every process inherits the processors of the thread that starts it.
         usable = os.sched_getaffinity(0)
         if limits.cpus < len(usable):
             os.sched_setaffinity(0, random.sample(sorted(usable), limits.cpus))
@@ -82,11 +82,11 @@ class ResourceLimits(Enforcer):
 
 
 def common_limits(limits: Limits) -> ProgramLimits:
-    """Return the limits that every enforcer needs: the reported limits, and no file larger than the disk limit."""
+    """Return the limits that all enforcers have: those that are only reported, and the size of a single file."""
     return ProgramLimits(memory=limits.memory, disk=limits.disk, max_file=limits.disk)
 
 
-def counts_processes() -> bool:
-    """Return whether this kernel counts processes per user namespace; older kernels count per user of the machine."""
+def _counts_processes() -> bool:
+    # Newer kernels count the processes of each user namespace. Older ones count all processes of a user of the machine.
     numbers = re.match(r"(\d+)\.(\d+)", platform.release())
     return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _COUNTS_SINCE

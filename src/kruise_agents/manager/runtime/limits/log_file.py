@@ -1,4 +1,4 @@
-"""The log of a sandbox's program, kept short: code in the sandbox may write to the log too."""
+"""The log of a sandbox's program. It is kept short, because code in the sandbox may write to the log too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KEPT_BYTES = 1024 * 1024
 
 
 def last_bytes(path: Path) -> bytes:
-    """Return the last :data:`KEPT_BYTES` of a log, from the beginning of a line if possible."""
+    """Return the last :data:`KEPT_BYTES` of a log, without their first, incomplete line. Return a smaller log whole."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - KEPT_BYTES))
@@ -18,7 +18,7 @@ def last_bytes(path: Path) -> bytes:
 
 
 def shorten(path: Path) -> None:
-    """Leave only the end of a log that is longer than :data:`MOST_BYTES`. The program keeps appending meanwhile."""
+    """Cut a log of more than :data:`MOST_BYTES` to its last lines. A line that is written meanwhile may be lost."""
     if path.stat().st_size > MOST_BYTES:
         content = last_bytes(path)
         with path.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""The processes of a sandbox and their memory, measured from outside, where nothing in the sandbox can interfere."""
+"""The processes of a sandbox and their memory, measured from outside, where no code of the sandbox can interfere."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BLOCK = 512
-_MOST_FILES = 50_000  # open files that are looked at, so that no sandbox delays the others
+_MOST_FILES = 50_000  # so many open files of a sandbox are looked at, so that no sandbox delays the others
 _SHARES = re.compile(r"^(Pss_Anon|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process at one moment; ``pid`` and ``started`` together never name another process."""
+    """The figures of a process at one moment. ``pid`` and ``started`` together name only this process."""
 
     pid: int
     parent: int
@@ -31,7 +31,7 @@ class Process:
 
 
 class Processes:
-    """All processes of the machine at this moment, as a tree."""
+    """All processes of the machine at the time of the call, as a tree."""
 
     def __init__(self) -> None:
         self._by_pid: dict[int, Process] = {}
@@ -41,7 +41,10 @@ class Processes:
             self._children[process.parent].append(process.pid)
 
     def family(self, root: int) -> list[Process]:
-        """Return a process and its descendants: all of a pid namespace, if the process is its first."""
+        """Return a process and then its descendants, or nothing if the process has ended.
+
+        The first process of a sandbox adopts orphans, so its descendants are all processes of the sandbox.
+        """
         found, waiting = [], [root]
         while waiting:
             pid = waiting.pop()
@@ -53,32 +56,32 @@ class Processes:
 
 @dataclass(slots=True)
 class Memory:
-    """Bytes of memory of a process, with its part of the memory that it shares with others. Files are not counted."""
+    """Bytes of memory of a process. Memory that several processes share is divided between them."""
 
     anonymous: int
     shared: int
 
 
 def memory_of(process: Process) -> Memory:
-    """Return the anonymous and shared memory of a process."""
+    """Return the memory of a process without mapped files. Where that is not known, count all resident memory."""
     folder = Path("/proc", str(process.pid))
     try:
         shares = {name: int(size) * 1024 for name, size in _SHARES.findall((folder / "smaps_rollup").read_text())}
         return Memory(shares["Pss_Anon"], shares["Pss_Shmem"])
     except (OSError, KeyError):
-        return Memory(process.resident, 0)  # the file is closed to us, or the process has just ended
+        return Memory(process.resident, 0)  # this user may not read the file, or the process has just ended
 
 
 @dataclass(slots=True)
 class UnnamedFiles:
-    """Bytes of files without a name, which exist as long as they are open."""
+    """Bytes of files without a name. Such a file takes space as long as a process has it open."""
 
-    in_memory: dict[int, int] = field(default_factory=dict)  # by the (first) process that has the file open
+    in_memory: dict[int, int] = field(default_factory=dict)  # by the pid of the first process that has the file open
     on_disk: int = 0
 
 
 def unnamed_files(processes: Iterable[Process], device: int) -> UnnamedFiles:
-    """Return the unnamed files that the processes have open; files on another device than the disk are in memory."""
+    """Return the unnamed files that processes have open. Files on another device than ``device`` count as memory."""
     found = UnnamedFiles()
     seen = set()
     opened = ((process.pid, facts) for process in processes for facts in _open_files(process.pid))
@@ -95,19 +98,20 @@ def unnamed_files(processes: Iterable[Process], device: int) -> UnnamedFiles:
 
 
 def shared_memory_files(root: int) -> int:
-    """Return the bytes of files in the ``/dev/shm`` of a process. Such files take memory, not disk."""
-    with contextlib.suppress(OSError):
-        facts = os.statvfs(f"/proc/{root}/root/dev/shm")
-        return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
-    return 0  # the process has ended
+    """Return the bytes of files in a sandbox's own ``/dev/shm``, which take memory. ``root`` is its first process."""
+    with contextlib.suppress(OSError):  # the process has ended
+        if not Path(f"/proc/{root}/root").samefile("/"):  # otherwise the folder is the machine's
+            facts = os.statvfs(f"/proc/{root}/root/dev/shm")
+            return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
+    return 0
 
 
 def _all() -> Iterator[Process]:
-    for name in os.listdir("/proc"):  # noqa: PTH208 - several hundred, many times a minute
+    for name in os.listdir("/proc"):  # noqa: PTH208 - faster for several hundred names
         if not name.isdigit():
             continue
         try:
-            # Not a Path: Python 3.12.1 keeps its parts for ever, in a table that has to move when it is full.
+            # Not a Path: Python 3.12.1 keeps the parts of every Path for ever, in a table that gets slow to enlarge.
             with open(f"/proc/{name}/stat", errors="replace") as file:  # noqa: PTH123
                 text = file.read()
         except OSError:

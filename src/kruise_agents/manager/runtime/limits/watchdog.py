@@ -1,8 +1,8 @@
-"""The watchdog, which measures all sandboxes repeatedly and acts on each that is over its limits.
+"""The watchdog, which measures all sandboxes repeatedly and acts on each sandbox that is over its limits.
 
-The kernel refuses what it can (see :class:`.limits.Enforcer`). The watchdog does the rest: always the disk, and without
-control groups the memory of a sandbox as a whole. The watchdog runs in the manager, because programs in a sandbox can
-stop one another.
+The kernel enforces some limits (see :class:`.limits.Enforcer`). The watchdog enforces the disk limit and, without
+control groups, the limits for the memory and the processes of a whole sandbox. The watchdog runs in the manager,
+because programs in a sandbox could stop a watchdog there.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from .limits import MIB, Limits
 from .log_file import shorten
 from .processes import Process, Processes, UnnamedFiles, memory_of, shared_memory_files, unnamed_files
 
-_INTERVAL = 0.5
-_INTERVAL_WHEN_CLOSE = 0.1
-_PATIENCE = 3.0  # seconds over the memory limit, whatever is killed, until the sandbox is ended
-_BUSY_TICKS = 5  # a sandbox that used less processor time since the last look has done nothing
-_OURS = 2  # processes of a sandbox that are ours: the first process and the program
+_INTERVAL = 0.5  # seconds between two looks
+_INTERVAL_WHEN_CLOSE = 0.1  # the same for sandboxes that are close to their memory limit
+_PATIENCE = 3.0  # a sandbox that stays over its memory limit for so many seconds is ended
+_BUSY_TICKS = 5  # a sandbox is active when its processor time has changed by so many clock ticks
+_OURS = 2  # allowed beyond the limit of processes: the first process and the program
 _KILL_NOTICE_SECONDS = 0.3
 _LEEWAY = 64 * MIB  # programs in the middle of writing may still write this much after writing was refused
 
@@ -40,19 +40,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class WatchedSandbox:
-    """A sandbox with its limits and measurements."""
+    """A sandbox with its limits and its measurements."""
 
     name: str
-    root: int  # the first process
+    root: int  # the pid of the first process
     log: Path
     folders: list[LimitedFolder]  # the sandbox's own folder, then its volumes
     limits: Limits
     end: Callable[[], None]  # called in the event loop
-    tell: Callable[[int, str], Awaitable[None]]  # which process (by its pid inside) is about to be killed, and why
+    tell: Callable[[int, str], Awaitable[None]]  # called before a process is killed, with its inner pid and the reason
     killing: list[tuple[Process, str]] = field(default_factory=list)
     started: int | None = None
     ticks: int = -1
-    active: bool = False  # since its disk was measured
+    active: bool = False  # True: it was busy since its disk was last measured
     unnamed: UnnamedFiles = field(default_factory=UnnamedFiles)
     over_since: float | None = None
     ending: bool = False
@@ -62,13 +62,13 @@ class WatchedSandbox:
         return any(folder.refused_at is not None for folder in self.folders)
 
     def is_root_of(self, family: list[Process]) -> bool:
-        """Return False if another process has got the pid of the first process."""
+        """Return False if a later process has the pid of the first process, whose start time the first call keeps."""
         self.started = self.started or family[0].started
         return self.started == family[0].started
 
 
 class Watchdog:
-    """Watches the disk of sandboxes, and with ``memory`` their memory and processes, from add() to remove()."""
+    """A watchdog over the disk use of sandboxes and, with ``memory``, over their memory and number of processes."""
 
     def __init__(self, disk_usage: Callable[[Path], int], *, memory: bool) -> None:
         self._disk_usage = disk_usage
@@ -85,12 +85,12 @@ class Watchdog:
         end: Callable[[], None],
         tell: Callable[[int, str], Awaitable[None]],
     ) -> None:
-        """Watch the sandbox in ``layout``; see :class:`WatchedSandbox`. Must be called in the event loop."""
+        """Watch a sandbox until :meth:`remove`. :class:`WatchedSandbox` has the arguments. Needs the event loop."""
         paths = [layout.root, *(mount.source for mount in layout.mounts)]
         folders = [LimitedFolder(path, limits.disk) for path in paths]
         self._watched[name] = WatchedSandbox(name, root, layout.log, folders, limits, end, tell)
         if not self._tasks:
-            # Disks have their own task: a disk may take long to measure.
+            # Disks have a task of their own, because measuring a disk may take long.
             self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._run_disks())]
 
     def remove(self, name: str) -> None:
@@ -102,11 +102,11 @@ class Watchdog:
 
     async def _run(self) -> None:
         while True:
-            close, ending = False, list[WatchedSandbox]()
+            close = False
             with _logged("sandboxes"):
                 close, ending = await asyncio.to_thread(self._look, list(self._watched.values()))
-            await self._kill_all()
-            self._end_all(ending)
+                await self._kill_all()
+                self._end_all(ending)
             await asyncio.sleep(_INTERVAL_WHEN_CLOSE if close else _INTERVAL)
 
     async def _run_disks(self) -> None:
@@ -121,27 +121,27 @@ class Watchdog:
                 sandbox.end()
 
     async def _kill_all(self) -> None:
-        # All at once, so that no sandbox has to wait for another.
+        # All processes at once, so that no sandbox has to wait for another.
         killing = [(sandbox, *victim) for sandbox in self._watched.values() for victim in sandbox.killing]
         for sandbox in self._watched.values():
             sandbox.killing = []
         await asyncio.gather(*(self._kill(*victim) for victim in killing))
 
     async def _kill(self, sandbox: WatchedSandbox, process: Process, why: str) -> None:
-        # The program of a sandbox may not answer, or be disturbed by code in the sandbox.
+        # The sandbox's program may not answer, for example because code in the sandbox disturbs it.
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_KILL_NOTICE_SECONDS):
                 await sandbox.tell(_inner_pid(process.pid), why)
         logger.warning("sandbox %s: its process %d was killed: %s", sandbox.name, process.pid, why)
         with contextlib.suppress(ProcessLookupError):
             handle = ProcessHandle.of(process.pid)
-            # The handle keeps to its process, but the pid may have got another process before.
+            # The pid may belong to a later process by now. The handle, once made, stays with its process.
             if handle.identity.started == process.started:
                 handle.send(signal.SIGKILL)
             handle.close()
 
     def _look(self, watched: list[WatchedSandbox]) -> tuple[bool, list[WatchedSandbox]]:
-        """Return whether the next look should be soon, and the sandboxes to end."""
+        """Look at the processes of all sandboxes. Return whether to look again soon, and the sandboxes to end."""
         processes = Processes()
         close = False
         for sandbox in watched:
@@ -165,7 +165,7 @@ class Watchdog:
     def _look_at_disks(self, watched: list[WatchedSandbox]) -> list[WatchedSandbox]:
         for sandbox in watched:
             with _logged(f"sandbox {sandbox.name}"):
-                shorten(sandbox.log)  # also for an inactive sandbox: writing megabytes takes few ticks
+                shorten(sandbox.log)  # of an inactive sandbox too: writing megabytes takes few ticks
                 if (sandbox.active or sandbox.refused) and not sandbox.ending:
                     self._look_at_disk(sandbox)
         return [sandbox for sandbox in watched if sandbox.ending]
@@ -196,7 +196,7 @@ class Watchdog:
             self._end(sandbox, f"has {used} of {where} and goes on writing")
 
     def _limit_memory(self, sandbox: WatchedSandbox, family: list[Process]) -> bool:
-        """Kill the largest processes until the rest is within the limit. Return whether it is close to the limit."""
+        """Choose the largest processes to kill, until the rest fits the limit. Return whether to look again soon."""
         limit = sandbox.limits.memory
         unnamed = sum(sandbox.unnamed.in_memory.values())
         files = shared_memory_files(sandbox.root)
@@ -230,7 +230,7 @@ class Watchdog:
         return True
 
     def _limit_processes(self, sandbox: WatchedSandbox, family: list[Process]) -> None:
-        # For kernels and users where the kernel does not count the processes of a sandbox.
+        # The kernel does not do it before Linux 5.14, for the root of the host, and without namespaces.
         number = sum(process.threads for process in family)
         if number > sandbox.limits.processes + _OURS:
             self._end(sandbox, f"has {number} processes and threads of {sandbox.limits.processes}")
@@ -241,7 +241,7 @@ class Watchdog:
 
 
 def _ours(family: list[Process]) -> set[int]:
-    # The sandbox's program is the first child of the first process, or the second child after a placeholder.
+    # The program is the first child of the first process or, if it was forked, the second child after a placeholder.
     children = [process for process in family if process.parent == family[0].pid]
     children.sort(key=lambda process: process.started)
     if not children:
@@ -257,7 +257,7 @@ def _is_placeholder(pid: int) -> bool:
 
 
 def _inner_pid(pid: int) -> int:
-    # The number of a process in its own pid namespace; 0 if the process has just ended.
+    # Return the pid of a process in its own pid namespace, or 0 if the process has just ended.
     with contextlib.suppress(OSError):
         found = re.search(r"^NSpid:.*\s(\d+)$", Path(f"/proc/{pid}/status").read_text(errors="replace"), re.MULTILINE)
         return int(found[1]) if found else pid
@@ -265,7 +265,7 @@ def _inner_pid(pid: int) -> int:
 
 
 def _limit_file_size(family: list[Process], size: int | None) -> None:
-    # With None, files may grow to the size that was allowed in the beginning.
+    # With None, files may grow up to the hard limit of each process.
     for process in family:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             soft, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
@@ -276,7 +276,7 @@ def _limit_file_size(family: list[Process], size: int | None) -> None:
 
 @contextlib.contextmanager
 def _logged(subject: str) -> Iterator[None]:
-    # Limits depend on these checks: an error at one sandbox must not stop the checks of others, or its own next check.
+    # Limits depend on these checks: an error at one sandbox must stop neither the checks of others nor later checks.
     try:
         yield
     except FileNotFoundError:
