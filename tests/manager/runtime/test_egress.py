@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kruise_agents.manager.runtime import EgressRules
+from kruise_agents.manager.runtime.network import egress
 from support.managers import RunningManager, available_runtime, descendants, running_manager, wait_for
 from support.namespaces import in_network_namespace
 
@@ -170,6 +172,29 @@ def test_an_address_is_blocked_when_it_is_denied_and_not_allowed(
     blocked = EgressRules(tuple(allowed), tuple(denied)).blocked()
     assert any(address in one for one in blocked) == expected
     assert IPv4Network("0.0.0.0/0") not in blocked, "it would have no say beside the way out"
+
+
+def test_new_ranges_are_blocked_before_old_ones_are_opened_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    codes = [0, 1, 0]
+
+    def run(command: list[str], **_options: object) -> subprocess.CompletedProcess[bytes]:
+        commands.append([word for word in command if word[0] in "+-" and "/" in word])
+        return subprocess.CompletedProcess(command, codes[len(commands) - 1], b"", b"a test says so")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(egress, "_namespaces", lambda _pid: contextlib.nullcontext((8, 9)))
+    monkeypatch.setattr(egress, "_own_addresses", list)
+    first, second = (EgressRules(denied=(IPv4Network(network),)) for network in ("1.0.0.0/8", "2.0.0.0/8"))
+    connection = egress.Connection(1)
+    connection.change(first)
+    with pytest.raises(OSError, match="a test says so"):
+        connection.change(second)
+    connection.change(first)
+    connection.close()
+    for command, opened in zip(commands, ([], ["-1.0.0.0/8"], ["-2.0.0.0/8"]), strict=True):
+        assert [change for change in command if change[0] == "-"] == command[len(command) - len(opened) :] == opened
+    assert "+1.0.0.0/8" in commands[2], "the change that failed may have opened it"
 
 
 @pytest.mark.parametrize("name", ["maskRequestHost", "httpsPorts"])

@@ -1,7 +1,7 @@
-"""Egress of sandboxes: a program on the host carries packets to the internet, and routes in the sandbox block some.
+"""Internet access of sandboxes: a program on the host carries packets, and routes in the sandbox block addresses.
 
-The carrier, ``slirp4netns`` or ``pasta`` (package ``passt``), gives the sandbox's network namespace an interface and
-needs no rights on the host. Blocked ranges have unreachable routes, which no user of a sandbox may change.
+The carrier is ``slirp4netns`` or ``pasta`` (package ``passt``). It gives the sandbox's network namespace an interface,
+and needs no rights on the host. Blocked ranges have unreachable routes, which no user of a sandbox may change.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Self
 
 INTERFACE = "tap0"
-NAME_SERVER = "10.0.2.3"  # of the carrier, which asks the name servers of the host
+NAME_SERVER = "10.0.2.3"  # the carrier answers there, and asks the name servers of the host
 _OWN_NETWORK = IPv4Network("10.0.2.0/24")
-# The gateway, and the sandbox with either carrier.
+# The gateway, and the address of the sandbox with pasta and with slirp4netns.
 _OWN_ADDRESSES = tuple(map(IPv4Network, ("10.0.2.2/32", "10.0.2.15/32", "10.0.2.100/32")))
 _NAME_SERVER = IPv4Network(NAME_SERVER)
 _EVERYTHING = IPv4Network("0.0.0.0/0")
-# Private, link-local (with the metadata services of clouds) and multicast addresses.
+# Private, shared (100.64), link-local (with the metadata services of clouds), multicast and reserved addresses.
 _PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3")
 _ALWAYS_BLOCKED = tuple(map(IPv4Network, _PRIVATE))
 _CARRIERS = {
@@ -45,9 +45,9 @@ _CARRIERS = {
         *("--runas", "{uid}", "--userns", "{user}", "--netns", "{net}"),
     ),
 }
-# The carrier reads what hostile code sends, so it is shut in. An ordinary user's slirp4netns has no right to do that.
+# The carrier reads packets of hostile code. slirp4netns can confine itself only if root runs it.
 _AS_ROOT = {"slirp4netns": ("--enable-sandbox",), "pasta": ()}
-# Ends the carrier when the manager ends, in whatever way: the manager holds the other end of this standard input.
+# The manager holds the other end of the shell's input. When that closes, also by a kill, the shell ends the carrier.
 _PARENT_PIPE = ("/bin/sh", "-c", '"$@" </dev/null & read -r _; kill $!; wait', "egress")
 _NS_GET_USERNS = 0xB701
 _SECONDS = 5.0
@@ -59,44 +59,41 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EgressRules:
-    """Ranges that a sandbox may reach. ``allowed`` beats ``denied``; private addresses are always blocked."""
+    """Ranges that a sandbox may reach or not. ``allowed`` beats ``denied``. Private addresses are always blocked."""
 
     allowed: tuple[IPv4Network, ...] = ()
     denied: tuple[IPv4Network, ...] = ()
 
     def blocked(self, own: Iterable[IPv4Network] = ()) -> list[IPv4Network]:
-        """Return the ranges to block, none within another. ``own`` are the host's addresses, always blocked too."""
+        """Return the ranges to block. ``own`` are the host's addresses, which are always blocked too."""
         denied = list(ipaddress.collapse_addresses(self.denied))
         for allowed in self.allowed:
             denied = [rest for network in denied for rest in _without(network, allowed)]
         blocked = list(ipaddress.collapse_addresses([*denied, *_ALWAYS_BLOCKED, *own]))
-        if self.nothing_allowed:
-            blocked = [_EVERYTHING]
-        # A route to everything has no effect beside the default route. The interface's own route beats shorter ones.
-        return [*_halves(blocked, _EVERYTHING), *self._blocked_of_carrier()]
+        if blocked == [_EVERYTHING]:
+            blocked = list(_EVERYTHING.subnets())  # one route to everything would have no effect beside the default
+        return [*blocked, *self._blocked_of_carrier()]
 
     def closed(self) -> Self:
         """Return these rules without internet access, except for the allowed ranges."""
         return self if _EVERYTHING in self.denied else replace(self, denied=(*self.denied, _EVERYTHING))
 
     @property
-    def nothing_allowed(self) -> bool:
-        return self.everything_denied and not self.allowed
-
-    @property
     def everything_denied(self) -> bool:
         return _EVERYTHING in ipaddress.collapse_addresses(self.denied)
 
     def _blocked_of_carrier(self) -> list[IPv4Network]:
-        # The carrier's network without its addresses: a network of the host might have the same range.
+        # Return the carrier's network without the used addresses: the host might have a network with the same range.
+        # The interface's own route to that network beats shorter routes, so the parts need routes of their own.
+        nothing_allowed = self.everything_denied and not self.allowed
         rest = [_OWN_NETWORK]
-        for address in [*_OWN_ADDRESSES, *([] if self.nothing_allowed else [_NAME_SERVER])]:
+        for address in [*_OWN_ADDRESSES, *([] if nothing_allowed else [_NAME_SERVER])]:
             rest = [part for network in rest for part in _without(network, address)]
-        return _halves(rest, _OWN_NETWORK)
+        return rest
 
 
 class Egress:
-    """Connects sandboxes to the internet, if a carrier is installed and ``wanted``."""
+    """The internet access of all sandboxes; none where it is not ``wanted`` or no carrier can be used."""
 
     def __init__(self, *, wanted: bool = True) -> None:
         self._installed = {name: path for name in _CARRIERS if (path := shutil.which(name))}
@@ -114,18 +111,18 @@ class Egress:
         self.summary = f"internet access of sandboxes: {how}"
 
     def attach(self, pid: int, rules: EgressRules) -> Connection | None:
-        """Connect the network namespace of a process and return when packets can flow. Blocks for a moment.
+        """Connect the network namespace of a process, and return when packets can flow. None: there is no carrier.
 
-        Returns None without a carrier. An OSError says why it failed; then nothing is left running.
+        Blocks for a moment. Raises OSError with the reason if that fails; then no carrier is left running.
         """
         if self.carrier is None:
             return None
         if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116 - a magic link
             raise OSError("it has ended, or has no network of its own")
-        connection = Connection(pid, rules)
+        connection = Connection(pid)
         try:
-            shut_in = _AS_ROOT[self.carrier] if os.geteuid() == 0 else ()
-            connection.start([self._installed[self.carrier], *shut_in, *_CARRIERS[self.carrier]])
+            confined = _AS_ROOT[self.carrier] if os.geteuid() == 0 else ()
+            connection.start(rules, [self._installed[self.carrier], *confined, *_CARRIERS[self.carrier]])
         except BaseException:
             connection.close()
             raise
@@ -133,24 +130,23 @@ class Egress:
 
 
 class Connection:
-    """The connection of a sandbox, made by :meth:`Egress.attach`."""
+    """The connection of one sandbox to the internet, made by :meth:`Egress.attach`."""
 
-    def __init__(self, pid: int, rules: EgressRules) -> None:
+    def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._rules = rules
         self._blocked: set[IPv4Network] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
 
-    def start(self, carrier: list[str]) -> None:
-        """Block ranges, then start the carrier; raises as :meth:`Egress.attach`."""
-        # bwrap sets up the loopback, and fails when the network is changed at the same moment.
+    def start(self, rules: EgressRules, carrier: list[str]) -> None:
+        """Block ranges, start the carrier, and wait until packets can flow. Raises OSError if that fails."""
+        # Changes have to wait for bwrap to set up the loopback: bwrap fails if the network changes at that moment.
         deadline = time.monotonic() + _SECONDS
         while "127.0.0.1" not in Path(f"/proc/{self._pid}/net/fib_trie").read_text():
             if time.monotonic() > deadline:
                 raise OSError("the sandbox's loopback did not come up")
             time.sleep(0.002)
-        self.change(self._rules)
+        self.change(rules)
         with _namespaces(self._pid) as (user, net):
             places = {"user": f"/proc/self/fd/{user}", "net": f"/proc/self/fd/{net}", "uid": os.geteuid()}
             self._process = subprocess.Popen(
@@ -171,10 +167,12 @@ class Connection:
             time.sleep(0.005)  # the kernel tells nobody outside about a new interface
 
     def change(self, rules: EgressRules) -> None:
-        """Replace the rules. Blocks for a moment. After an OSError, a part of the old rules may still hold."""
+        """Replace the rules. Blocks for a moment. After an OSError, ranges of the old rules may be blocked still."""
         wanted = set(rules.blocked(_own_addresses()))
-        changes = [f"-{network}" for network in self._blocked - wanted]
-        changes += [f"+{network}" for network in wanted - self._blocked]
+        # New ranges are blocked first, so that nothing is open in between. After an error, some of them may be missing.
+        changes = [f"+{network}" for network in wanted]
+        changes += [f"-{network}" for network in self._blocked - wanted]
+        self._blocked |= wanted
         with _namespaces(self._pid) as (user, net):
             program = str(Path(__file__).with_name("routes.py"))
             command = [sys.executable, "-I", "-S", program, str(user), str(net), *changes]
@@ -183,7 +181,7 @@ class Connection:
             )
         if done.returncode != 0:
             raise OSError(f"the sandbox's routes: {done.stderr.decode(errors='replace').strip()[-500:]}")
-        self._blocked, self._rules = wanted, rules
+        self._blocked = wanted
 
     def close(self) -> None:
         self._output.close()
@@ -194,7 +192,7 @@ class Connection:
 
 @contextlib.contextmanager
 def _namespaces(pid: int) -> Iterator[tuple[int, int]]:
-    # Descriptors of a process's network namespace and, first, of the user namespace that owns it.
+    # Yield descriptors of the user namespace that owns a process's network namespace, and of that network namespace.
     with contextlib.ExitStack() as opened:
         net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         opened.callback(os.close, net)
@@ -209,11 +207,7 @@ def _without(network: IPv4Network, part: IPv4Network) -> list[IPv4Network]:
     return list(network.address_exclude(part)) if part.subnet_of(network) else [network]
 
 
-def _halves(networks: list[IPv4Network], whole: IPv4Network) -> list[IPv4Network]:
-    return [part for network in networks for part in (network.subnets() if network == whole else [network])]
-
-
 def _own_addresses() -> list[IPv4Network]:
-    # The services of this machine for others are not for sandboxes.
+    # Sandboxes must not reach the services of this machine at its own addresses.
     text = Path("/proc/net/fib_trie").read_text(encoding="ascii")
     return [IPv4Network(address) for address in set(_HOST_ADDRESS.findall(text))]

@@ -1,13 +1,13 @@
 """A program that changes which addresses a sandbox cannot reach: ``routes.py USER NET [-CIDR] [+CIDR] ...``.
 
-``NET`` is an open descriptor of the network namespace, ``USER`` of the user namespace that owns it. ``+`` makes a range
-unreachable, ``-`` undoes that. The manager cannot do this itself: only a process with a single thread may enter a user
-namespace. Every sandbox waits for this program, so it imports little.
+``NET`` is an open descriptor of the network namespace, and ``USER`` of the user namespace that owns it. ``+`` makes a
+range unreachable, ``-`` undoes that. The manager cannot enter the namespaces itself, because only a process with a
+single thread may enter a user namespace. Sandboxes wait for this program, so it imports little.
 """
 
 from __future__ import annotations
 
-import _socket as socket  # `socket` imports six times as much, all not needed here
+import _socket as socket  # the module `socket` imports six times as much, and nothing of that is needed here
 import ctypes
 import errno
 import os
@@ -24,7 +24,7 @@ _HEADER = struct.Struct("=IHHII")
 
 
 def main(arguments: list[str]) -> int:
-    """Make the changes in the given order."""
+    """Make the changes in the given order. Raises OSError at the first that fails."""
     libc = ctypes.CDLL(None, use_errno=True)
     for descriptor in arguments[:2]:
         if libc.setns(int(descriptor), 0) != 0:

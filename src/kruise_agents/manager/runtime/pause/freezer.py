@@ -1,7 +1,7 @@
-"""Freezing of control groups: the kernel stops a whole sandbox at once, and no process in it can tell.
+"""The freezer of control groups, with which the kernel stops a whole sandbox at once, without signals.
 
-For cgroup v2, where this user may make groups below the manager's own: as root, or below a group that systemd has
-delegated. The freezer of v1 is not used: frozen processes cannot be killed.
+The freezer needs cgroup v2, and the right to make groups below the manager's own group. Root has that right, and so has
+a user to whom systemd has delegated a group. In cgroup v1, which is not used, frozen processes cannot be killed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-GROUP_PREFIX = "kruise-agents-"  # of the name of every sandbox's group, whichever manager made it
+GROUP_PREFIX = "kruise-agents-"  # the beginning of the name of every sandbox's group, with every manager
 _FREEZE_SECONDS = 5.0
 _PROBE_SECONDS = 1.0
 _LOOK_SECONDS = 0.001
 _TRIES = 3
-# Errors of opening a file of a group, and of writing to it, when another manager has just removed the group.
+# The errors of opening a file of a group, and of writing to the file, after another manager has removed the group.
 _REMOVED = (errno.ENOENT, errno.ENODEV)
 
 
@@ -32,7 +32,7 @@ class Freezer:
 
     @classmethod
     def find(cls) -> Self | None:
-        """Return a freezer, or None if freezing a process fails on trial. Remove empty groups of ended sandboxes."""
+        """Return a freezer, or None where freezing does not work. Remove empty groups that sandboxes have left."""
         mount = _unified_mount()
         if mount is None:
             return None
@@ -41,14 +41,14 @@ class Freezer:
             freezer._try()
         except OSError:
             return None
-        # Remove the groups of sandboxes that ended without a manager. The kernel removes only empty groups.
+        # Some sandboxes ended while no manager ran. The kernel removes no group that still has processes.
         for group in freezer.parent.glob(f"{GROUP_PREFIX}i*"):
             with contextlib.suppress(OSError):
                 group.rmdir()
         return freezer
 
     def put(self, name: str, pid: int) -> None:
-        """Make the group ``name`` and put a process into it. Processes that it starts from now on belong to it too."""
+        """Put a process into the group of the sandbox ``name``. Processes that it starts later are in the group too."""
         group = self.parent / f"{GROUP_PREFIX}{name}"
         for tries_left in reversed(range(_TRIES)):
             group.mkdir(exist_ok=True)
@@ -84,14 +84,14 @@ class Freezer:
 
 
 def group_of(pid: int) -> Path | None:
-    """Return the group of the sandbox of a process, whichever manager made it, or None."""
+    """Return the control group of a sandbox's process, which any manager may have made. None: there is none."""
     path = _path_of(str(pid))
     mount = _unified_mount()
     return mount / path.lstrip("/") if mount is not None and Path(path).name.startswith(GROUP_PREFIX) else None
 
 
 async def freeze(group: Path) -> None:
-    """Stop every process in a group. After an OSError, all continue."""
+    """Stop every process in a group. If one does not stop within five seconds, continue all and raise an OSError."""
     (group / "cgroup.freeze").write_text("1", encoding="ascii")
     deadline = time.monotonic() + _FREEZE_SECONDS
     while not _is_frozen(group):
@@ -102,7 +102,7 @@ async def freeze(group: Path) -> None:
 
 
 def thaw(group: Path) -> None:
-    """Continue every process in a group; raises an OSError if the group is gone."""
+    """Continue every process in a group. Raises OSError if the group is gone."""
     (group / "cgroup.freeze").write_text("0", encoding="ascii")
 
 
@@ -119,7 +119,7 @@ def _unified_mount() -> Path | None:
 
 
 def _path_of(pid: str) -> str:
-    # The path in cgroup v2; empty if the process has no group there, or has ended.
+    # Return the path of the process's cgroup v2 group; empty if there is none, or the process has ended.
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,7 +1,6 @@
 """Stopping and continuing a whole tree of processes by signals, for machines without a freezer.
 
-Programs notice nothing but the clock: a parent is stopped before its children and continued after them, so no shell
-ever sees a stopped child.
+A parent is stopped before its children and continued after them, so that shells do not take them for stopped jobs.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ def stopped_in(root: int, *, spare_root: bool) -> tuple[int, ...]:
 def stop_tree(root: int, *, spare_root: bool) -> None:
     """Stop every process in the tree of ``root``. With ``spare_root``, the root itself keeps running.
 
-    After an OSError the processes run that ran before.
+    After an OSError, all processes that ran before run again.
     """
     seen: set[int] = set()
     stopped: list[int] = []
@@ -39,14 +38,14 @@ def stop_tree(root: int, *, spare_root: bool) -> None:
 
 
 def continue_tree(root: int, stopped: Collection[int]) -> None:
-    """Continue the processes that :func:`stop_tree` has stopped, except those that were ``stopped`` before."""
+    """Continue every process in the tree of ``root``, except the processes ``stopped``."""
     for pid in reversed(_tree(root)):
         if pid not in stopped:
             _send(pid, signal.SIGCONT)
 
 
 def _tree(root: int, *, spare_root: bool = False) -> list[int]:
-    # The root and its descendants, parents first.
+    # Return the root and its descendants, parents first.
     found = [root]
     for pid in found:
         with contextlib.suppress(OSError):  # the process has just ended
@@ -57,7 +56,7 @@ def _tree(root: int, *, spare_root: bool = False) -> list[int]:
 
 
 def _is_stopped(pid: int) -> bool:
-    # Or will be stopped as soon as it gets a processor.
+    # A process with a pending SIGSTOP counts too: it stops before it runs again.
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,1 +1,1 @@
-"""The file tree of a sandbox: its own files, root file systems, and the manager's Python."""
+"""Parts of a sandbox's file tree: first files, root file systems, and the manager's Python."""

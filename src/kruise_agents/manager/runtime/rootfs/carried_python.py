@@ -1,8 +1,8 @@
-"""The manager's Python for sandboxes with another root file system.
+"""The manager's Python for sandboxes with a root file system of their own.
 
-Such a root file system may have another C library, or lack libraries that Python needs. So Python lies in its own
-read-only folder, together with this machine's loader and libraries. Only the command line of the interpreter names
-these libraries, so other programs of the sandbox do not use them.
+A root file system may have another C library than the machine, or lack libraries that Python needs. So Python lies in a
+read-only folder together with the machine's loader and libraries. Only the command line of the interpreter names these
+libraries, so other programs of the sandbox do not use them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .python import PythonPlaces, base_executable, make_environment
 FOLDER = PurePosixPath("/.kruise-agents")  # in a sandbox
 _LIBRARY = re.compile(r"^\t(\S+) => (/.+) \(0x[0-9a-f]+\)$", re.MULTILINE)
 _LOADER = re.compile(r"^\t(/.+) \(0x[0-9a-f]+\)$", re.MULTILINE)
-# A script: Python finds a virtual environment by the name with which it was called.
+# A script passes on the name with which it was called. By that name Python finds its virtual environment.
 _INTERPRETER = """\
 #!/bin/sh
 exec {folder}/libraries/{loader} --library-path {folder}/libraries --argv0 "$0" {folder}/interpreter "$@"
@@ -34,7 +34,7 @@ exec {folder}/libraries/{loader} --library-path {folder}/libraries --argv0 "$0" 
 
 
 class CarriedPython:
-    """The folder with the manager's Python, made below ``folder`` and kept, because sandboxes outlive their manager."""
+    """The folder with the manager's Python, made below ``folder`` and kept, because sandboxes outlive the manager."""
 
     def __init__(self, folder: Path) -> None:
         self._mounts = dict(_mounts())
@@ -46,11 +46,11 @@ class CarriedPython:
             self._make(draft)
             for path in (draft, *draft.rglob("*")):
                 if not path.is_symlink():
-                    path.chmod(0o755)  # for every user of a sandbox, whatever the manager's umask
+                    path.chmod(0o755)  # whatever the umask, every user of a sandbox must get in
             draft.rename(self._folder)
 
     def options(self) -> Iterator[str]:
-        """Yield the options of ``bwrap`` that mount the folder in a sandbox."""
+        """Yield the options of ``bwrap`` that mount the folder, and all its sources, in a sandbox."""
         yield from ("--ro-bind", str(self._folder), str(FOLDER))
         for inside, source in self._mounts.items():
             yield from ("--ro-bind", str(source), str(FOLDER / inside))
@@ -73,7 +73,7 @@ class CarriedPython:
 
 @functools.cache
 def places() -> PythonPlaces:
-    """Return the paths in a sandbox of this Python and the manager's packages."""
+    """Return the paths that this Python and the manager's packages have in a sandbox."""
     packages = [str(FOLDER / name) for name, _ in _packages()]
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     return PythonPlaces(
@@ -82,7 +82,7 @@ def places() -> PythonPlaces:
 
 
 def _mounts() -> Iterator[tuple[str, Path]]:
-    # Paths in the folder and their sources. The loader is the first of the libraries.
+    # Yield paths in the folder, each with its source on the machine. The loader is the first of the libraries.
     base = base_executable()
     yield "interpreter", base
     for folder in _standard_library():
@@ -93,7 +93,7 @@ def _mounts() -> Iterator[tuple[str, Path]]:
 
 
 def _standard_library() -> list[Path]:
-    # Two folders on systems that keep compiled modules elsewhere (lib64).
+    # Some systems have a second folder (lib64) for compiled modules.
     bases = {"platbase": sys.base_exec_prefix, "installed_platbase": sys.base_exec_prefix}
     return sorted({Path(sysconfig.get_path(name, vars=bases)) for name in ("stdlib", "platstdlib")})
 
@@ -104,7 +104,7 @@ def _packages() -> list[tuple[str, Path]]:
 
 
 def _libraries(base: Path) -> Iterator[tuple[str, Path]]:
-    # The loader, then every shared library that the interpreter and its extension modules are linked to.
+    # Yield the loader, then the shared libraries that the interpreter and its extension modules are linked to.
     packages = [folder for _, folder in _packages()]
     compiled = [*(folder / "lib-dynload" for folder in _standard_library()), *packages]
     modules = [module for folder in compiled for module in sorted(folder.rglob("*.so"))]
@@ -118,12 +118,12 @@ def _libraries(base: Path) -> Iterator[tuple[str, Path]]:
         raise OSError("the program ldd is not installed, which names the libraries of the manager's Python") from None
     yield Path(loader[1]).name, Path(loader[1]).resolve()
     for name, path in dict(reversed(_LIBRARY.findall(output))).items():
-        # Packages find the libraries that they contain.
+        # A package finds the libraries that it contains.
         if not any(Path(path).resolve().is_relative_to(folder) for folder in packages):
             yield name, Path(path).resolve()
 
 
 def _ldd(*files: Path) -> str:
-    # Without check: ldd fails for files that are no programs for this machine.
+    # Without check, because ldd fails if one of the files is not for this machine.
     command = ["ldd", *map(str, files)]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout

@@ -1,8 +1,8 @@
-"""A root file system that an operator gives.
+"""The root file system that an operator gives a template.
 
-Its programs and libraries are mounted read-only, in place of the machine's. The rest is small and meant to be changed,
-so it is copied into the tree that sandboxes begin with. Existing files of that tree stay, and the copy never writes
-through a link.
+Its programs and libraries are mounted read-only, in place of the machine's. The rest is small, and sandboxes may change
+it. So the rest is copied into the tree that sandboxes begin with. Existing files of that tree stay, except that its
+``/etc/passwd`` and ``/etc/group`` get more lines. The copy never writes through a link.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-SYSTEM_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")  # besides usr; on most systems links into it
+SYSTEM_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")  # beside usr; on most systems links into usr
 _NOT_COPIED = frozenset(
     {"usr", *SYSTEM_FOLDERS, "boot", "dev", "home", "lost+found", "proc", "run", "sys", "tmp", ".dockerenv"}
 )
-# Sandboxes have their own rules for who may become whom.
+# Not copied: sandboxes have their own rules for passwords and for `su`.
 _OURS = frozenset({"etc/pam.d", "etc/shadow", "etc/gshadow", "etc/shadow-", "etc/gshadow-"})
 _ACCOUNTS = ("etc/passwd", "etc/group")
 
 
 def copied(rootfs: Path) -> Iterator[Path]:
-    """Yield every path of a root file system that is copied, parents first, without unreadable paths."""
+    """Yield all paths that :func:`copy_missing` may copy, parents first. Some of these paths may be left out."""
     for name in _names(rootfs):
         if name in _NOT_COPIED:
             continue
@@ -33,7 +33,10 @@ def copied(rootfs: Path) -> Iterator[Path]:
 
 
 def copy_missing(rootfs: Path, target: Path) -> list[Path]:
-    """Copy what ``target`` does not have, add the accounts, and return the paths that cannot be read."""
+    """Copy the parts that sandboxes may change, without paths that ``target`` has, and add the accounts.
+
+    Return the paths that are left out because this user may not read them.
+    """
     left_out: list[Path] = []
     for name in _names(rootfs):
         if name not in _NOT_COPIED:
@@ -70,7 +73,7 @@ def _lay(source: Path, target: Path, name: str, left_out: list[Path]) -> None:
 
 
 def _add_accounts(source: Path, target: Path) -> None:
-    # Except accounts whose name or number the sandbox has already.
+    # Accounts whose name or number the sandbox has already are left out.
     if source.is_symlink() or not source.is_file():
         return
     lines = target.read_text(encoding="utf-8").splitlines()

@@ -1,8 +1,8 @@
 """The Python of a sandbox: the interpreter, the folders that it needs, and the virtual environment in the user's home.
 
-The interpreter is the manager's, read-only. The virtual environment on top of it gives ``pip install`` a writable
-place, which comes first. Everything installed for the manager's interpreter can be imported too, for example the
-``data`` extra.
+The interpreter is the manager's. The virtual environment on top of the interpreter gives ``pip install`` a folder that
+it can write to. Packages there come first. After them come all packages of the manager's interpreter, for example those
+of the ``data`` extra.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ class PythonPlaces:
     base: Path  # the interpreter for new virtual environments
     packages: tuple[str, ...]
     ours: Path  # the folder of kruise_agents
-    environment: PurePosixPath | None = None  # with the manager's packages; None: the manager's own
+    environment: PurePosixPath | None = None  # a virtual environment with the packages; None: that of the manager
 
     @property
     def executable(self) -> str:
-        """The interpreter that finds the manager's packages."""
+        """The path of an interpreter that finds the manager's packages."""
         return sys.executable if self.environment is None else str(self.environment / "bin/python")
 
 
 def own_places() -> PythonPlaces:
-    """Return the paths on this machine, and in sandboxes with its system folders."""
+    """Return the paths on this machine, which sandboxes without a root file system of their own have too."""
     return PythonPlaces(base_executable(), tuple(site.getsitepackages()), Path(kruise_agents.__file__).parent)
 
 
 def base_executable() -> Path:
-    """Return the manager's interpreter outside its virtual environment."""
+    """Return the interpreter on which the manager's virtual environment is based, with links resolved."""
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
@@ -72,14 +72,14 @@ def program_arguments(home: Path, descriptors: ProgramDescriptors, limits: Progr
 
 
 def compile_program() -> None:
-    """Compile the modules that only sandboxes import, if the installer has not done so."""
-    # Sandboxes see this package read-only. Each would compile the modules again, which takes a third of its start.
+    """Compile the modules that only sandboxes import, unless that was done before or Python may not write bytecode."""
+    # A sandbox that sees this package read-only would compile them at each start, which takes a third of the start.
     if not sys.dont_write_bytecode:
         compileall.compile_dir(Path(kruise_agents.__file__).parent / "sandbox", quiet=2)
 
 
 def readable_folders() -> list[Path]:
-    """Return the folders outside ``/usr`` that the interpreter and this package need; none contains another."""
+    """Return the folders outside ``/usr`` that the interpreter and this package need. None contains another."""
     needed = [
         Path(sys.prefix),
         Path(sys.base_prefix),
@@ -104,22 +104,22 @@ def fill_login_files(home: Path) -> None:
 
 
 def sudo_script(python: PythonPlaces) -> str:
-    """Return the program text of ``sudo`` in sandboxes."""
+    """Return the script that is ``sudo`` in a sandbox."""
     client = python.ours / "sandbox" / "sudo" / "client.py"
     return _SUDO.format(python=shlex.quote(str(python.base)), client=shlex.quote(str(client)))
 
 
 def fill_home(home: Path) -> None:
-    """Put the login files, ``sudo`` and the virtual environment into an empty home.
+    """Put the login files, ``sudo``, ``pip`` and the virtual environment into an empty home.
 
-    No content depends on the path of the home, which can be moved, copied or mounted elsewhere.
+    The home can be moved, copied or mounted elsewhere afterwards, because no file names its path.
     """
     fill_login_files(home)
     set_home_python(home, own_places())
 
 
 def set_home_python(home: Path, python: PythonPlaces) -> None:
-    """Make a home use this Python: rewrite ``sudo``, ``pip`` and the interpreter of the virtual environment."""
+    """Make a home use this Python: write ``sudo``, ``pip`` and the virtual environment, or write them anew."""
     local = home / ".local"
     make_environment(local, python)
     for name in ("pip", "pip3"):
@@ -128,7 +128,7 @@ def set_home_python(home: Path, python: PythonPlaces) -> None:
 
 
 def make_environment(folder: Path, python: PythonPlaces) -> None:
-    """Make a virtual environment without programs, which finds the manager's packages after its own."""
+    """Make or change a virtual environment with no program but Python. The manager's packages come after its own."""
     binaries = folder / "bin"
     packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     binaries.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def make_environment(folder: Path, python: PythonPlaces) -> None:
         (binaries / name).symlink_to(python.base)
     lines = [f"import site; site.addsitedir({folder!r})" for folder in python.packages]
     if python.environment is not None:
-        lines.append(str(python.ours.parent))  # an editable installation is not in the packages folder
+        lines.append(str(python.ours.parent))  # kruise_agents itself: an editable installation is not in the packages
     (packages / "_manager_packages.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The skeleton of a sandbox's file tree: ``/etc``, the usual empty folders, and settings bound from the host."""
+"""The skeleton of a sandbox's file tree: ``/etc``, the usual empty folders, and settings of the host."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ETC = {
     "profile": f"export PATH=\"${{PATH:-{SYSTEM_PATH}}}\"\nexport SHELL=/bin/bash\nPS1='\\w $ '\numask 022\n",
     "resolv.conf": f"nameserver {NAME_SERVER}\n",
     "shadow": "root::19000:0:99999:7:::\nuser::19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n",
-    # For `su` by root; passwords mean nothing here.
+    # Lets `su` work for root. Passwords mean nothing in a sandbox.
     "pam.d/other": "".join(f"{kind} sufficient pam_permit.so\n" for kind in ("auth", "account", "session")),
 }
 _FOLDERS = {
@@ -44,15 +44,15 @@ _LINKS = {"var/lock": "/run/lock", "var/run": "/run"}
 
 
 def bound_from_host() -> list[str]:
-    """Return the existing public settings of the host that sandboxes see, read-only."""
+    """Return the paths of the host's public settings, as far as they exist. Sandboxes see them read-only."""
     etc = Path("/etc")
     existing = [etc / name for name in _BOUND_FROM_HOST if (etc / name).exists()]
-    # The JDKs and the R of Debian lie in /usr, and do not start without their settings in /etc.
+    # Debian's JDKs and R lie in /usr, and do not start without their settings in /etc.
     return [*map(str, existing), *sorted(map(str, etc.glob("java-*")))]
 
 
 def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
-    """Put the skeleton into a new sandbox's file tree; every user must be able to reach the ``mounted`` folders."""
+    """Put the skeleton into a new file tree. ``mounted`` are folders of the host that every user must reach."""
     for mode, names in _FOLDERS.items():
         for name in names.split():
             folder = rootfs / name
@@ -66,6 +66,6 @@ def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
         (rootfs / name).symlink_to(target)
     for home in (rootfs / "etc" / "skel", rootfs / "root"):
         fill_login_files(home)
-    # An interpreter below root's home on the host has the same path in a sandbox.
+    # A folder below root's home on the host has the same path in a sandbox.
     if any(folder.is_relative_to("/root") for folder in mounted):
         (rootfs / "root").chmod(0o711)
