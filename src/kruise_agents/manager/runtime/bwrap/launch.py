@@ -1,4 +1,4 @@
-"""Starting programs in their own namespaces; a program waits until its IDs and its control group are set."""
+"""The start of programs in namespaces of their own. A program waits until its IDs and its control group are set."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .binary import find_bwrap, seccomp_filter
 
 _RUN_SECONDS = 20
 # --die-with-parent ends everything inside when bwrap ends, and bwrap when its parent ends. Sandboxes outlive the
-# manager, so this shell is the parent. Its second command keeps it from replacing itself with bwrap.
+# manager, so this shell is the parent of bwrap. With a single command, the shell would become bwrap.
 _PARENT = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The setup of a command besides its namespaces."""
+    """The settings of a command in namespaces, beside the options for ``bwrap``."""
 
-    identities: Identities | None  # None: the user namespace has the single ID that the options name
+    identities: Identities | None  # None: the user namespace has the only ID that the options name
     output: IO[bytes]  # standard output and error
     descriptors: Sequence[int] = ()  # inherited under the same numbers
     prefix: Sequence[str] = ()  # a command that sets limits, then starts bwrap
@@ -38,20 +38,20 @@ def start(
 ) -> Launched:
     """Start ``bwrap``, wait for its namespaces, map the IDs into them, then let the command run.
 
-    After an OSError, nothing is left running. ``pipes`` are the input and output of the command; without them, it has
-    no input and writes to ``setup.output``.
+    After an OSError, nothing is left running. ``pipes`` are the standard input and output of the command. Without
+    ``pipes``, the command has no input and writes to ``setup.output``. Errors always go to ``setup.output``.
     """
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_over:
         info_read, info_write = pipe(kept, handed_over)
         gate_read, gate_write = pipe(handed_over, kept)
         gate = "--userns-block-fd" if setup.identities is not None else "--block-fd"
         options = [gate, str(gate_read), "--info-fd", str(info_write), *options]
-        # The reading end too: when nobody can read the info, bwrap ends and leaves a child that waits for ever.
+        # bwrap gets the reading end too: if nobody could read the info, bwrap would end and leave a child that waits.
         inherited = [info_write, info_read, gate_read, *setup.descriptors]
         if seccomp := seccomp_filter():
             inherited.append(_memory_file(seccomp, handed_over))
             options = ["--seccomp", str(inherited[-1]), *options]
-        # Not on the command line: `ps` in the sandbox would show the host's folders.
+        # The options are not on the command line, because `ps` in the sandbox would show the host's folders.
         hidden = _memory_file("\0".join(options).encode(), handed_over)
         process = subprocess.Popen(
             [*_PARENT, *setup.prefix, find_bwrap(), "--args", str(hidden), "--", *command],
@@ -79,7 +79,7 @@ def start(
 
 
 def run(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> str:
-    """Run a command in namespaces to its end and return its output; an OSError says why it failed."""
+    """Run a command in namespaces to its end, and return its output. Raises OSError with the reason if it fails."""
     with tempfile.TemporaryFile() as output:
         code = wait_for(start(options, command, Setup(identities, output)), command[0])
         text = output_of(output)
@@ -89,7 +89,7 @@ def run(options: Sequence[str], command: Sequence[str], identities: Identities |
 
 
 def wait_for(launched: Launched, name: str) -> int:
-    """Wait for a short command and return its exit code; a command that takes too long raises an OSError."""
+    """Wait for a short command, and return its exit code. End a command that takes too long, and raise an OSError."""
     try:
         return launched.process.wait(_RUN_SECONDS)
     except subprocess.TimeoutExpired:
@@ -99,7 +99,7 @@ def wait_for(launched: Launched, name: str) -> int:
 
 def end(launched: Launched) -> None:
     """End a program with everything in its namespaces."""
-    # The first process ends with bwrap only after bwrap has let it run. Before that, it would wait for ever.
+    # Before bwrap lets the first process run, that process does not end with bwrap, and would wait for ever.
     if launched.first_pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(launched.first_pid, signal.SIGKILL)
@@ -108,13 +108,13 @@ def end(launched: Launched) -> None:
 
 
 def output_of(output: IO[bytes]) -> str:
-    """Return everything that was written to a file."""
+    """Return the text that was written to a file, without blanks at its ends."""
     output.seek(0)
     return output.read().decode(errors="replace").strip()
 
 
 def pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
-    """Return the ends of a new pipe; each stack closes its end."""
+    """Return the reading and the writing end of a new pipe. The stacks of the same names close the ends."""
     read, write = os.pipe()
     reader.callback(os.close, read)
     writer.callback(os.close, write)
@@ -122,7 +122,7 @@ def pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[in
 
 
 def _first_process(info: int) -> int | None:
-    # None: bwrap failed before it made a process.
+    # Return the pid, or None if bwrap failed before it made a process.
     text = b""
     while not text.rstrip().endswith(b"}"):
         piece = os.read(info, 4096)

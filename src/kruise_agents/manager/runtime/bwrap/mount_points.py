@@ -1,7 +1,7 @@
 """Mount points in a sandbox's file tree, which hostile code may have laid out.
 
-``bwrap`` follows the links that it meets, and while it mounts it still sees the host. No process of the sandbox runs
-while these functions look.
+``bwrap`` follows links, and sees the host while it mounts. So these functions look for links first. No process of the
+sandbox runs at that time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from ..files.layout import Layout
 from ..files.openat2 import open_below
 
-# Options of bwrap that make a file or folder, and how many words later its path follows.
+# Options of bwrap that make a file or folder, with the number of words from the option to the path.
 _PATH_OFFSETS = {
     **{"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2},
     **{"--dir": 1, "--tmpfs": 1, "--proc": 1, "--dev": 1},
@@ -24,7 +24,7 @@ _PATH_OFFSETS = {
 
 
 def make_mount_points(layout: Layout) -> None:
-    """Make the folders on which a sandbox's volumes are mounted. A link or a file in the way raises an OSError."""
+    """Make the folders on which the volumes of a sandbox are mounted. A link or a file in the way raises an OSError."""
     for mount in layout.mounts:
         folder = os.open(layout.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for name in mount.target.strip("/").split("/"):
@@ -51,7 +51,7 @@ def refuse_links(rootfs: Path, options: Sequence[str]) -> None:
             try:
                 mode = path.lstat().st_mode
             except (FileNotFoundError, NotADirectoryError):
-                break  # bwrap makes it, or reports the error
+                break  # bwrap makes the path, or reports the error
             # bwrap itself checks that an existing link is the one that --symlink asks for.
             if stat.S_ISLNK(mode) and (remaining or option != "--symlink"):
                 raise OSError(errno.ELOOP, "a link is in the way of what is mounted", f"/{path.relative_to(rootfs)}")

@@ -14,23 +14,23 @@ from ..rootfs.custom import SYSTEM_FOLDERS
 from ..rootfs.python import own_places, readable_folders, sudo_script
 from ..rootfs.skeleton import bound_from_host
 
-_REAL_SUDO = Path("/usr/bin/sudo")  # cannot work in a sandbox, so ours is mounted over it
-# Names libraries that every program loads, including the first programs, which have no limits yet.
+_REAL_SUDO = Path("/usr/bin/sudo")  # cannot work in a sandbox, so our own sudo is mounted over it
+# An empty file is mounted over this: even the first programs, which have no limits yet, load the libraries named in it.
 _PRELOADED = Path("/etc/ld.so.preload")
 _PROCESSORS = Path("/sys/devices/system/cpu")
-# Files in /proc about the whole machine that tell or change too much; most are for the host's root only.
+# Files in /proc that show or change too much of the whole machine. Most of them are for the host's root only.
 _CLOSED = ("kcore", "keys", "key-users", "kmsg", "timer_list", "sched_debug", "latency_stats", "sysrq-trigger")
-# Kernel settings of the sandbox's own namespaces, which its program writes once.
+# Kernel settings of the sandbox's own namespaces, which the sandbox's program writes once.
 _OWN_SETTINGS = ("/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
-    """Yield the options for ``/dev``, ``/proc`` and ``/sys``; ``shared_memory`` is the size of ``/dev/shm``."""
+    """Yield the options for ``/dev``, ``/proc`` and ``/sys``. ``shared_memory`` is the bytes of ``/dev/shm``."""
     yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(shared_memory))
     # Read-only: a writable folder in memory needs a size limit, and /dev has none.
     yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - its own
     yield from _kernel_settings_mounts()
-    # Programs look up processors. Nothing else of /sys is mounted: it holds the host's control groups.
+    # Programs look up processors. Nothing else of /sys is mounted, because the host's control groups are there.
     yield from _parent_folders(_PROCESSORS)
     yield from ("--ro-bind-try", str(_PROCESSORS), str(_PROCESSORS))
     if several_users:
@@ -39,7 +39,7 @@ def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
 
 
 def program_mounts(system: Path | None = None) -> Iterator[str]:
-    """Yield the options for programs and libraries: those of a root file system, or the host's."""
+    """Yield the options for programs and libraries of the root file system ``system``. None: of the host."""
     root = system or Path("/")
     yield from ("--ro-bind", str(root / "usr"), "/usr")
     for name in SYSTEM_FOLDERS:
@@ -59,7 +59,7 @@ def own_mounts() -> Iterator[str]:
     for folder in folders:
         yield from _parent_folders(folder)
         yield from ("--ro-bind", str(folder), str(folder))
-    # The interpreter of a virtual environment may be a chain of links. The folders on the way are not mounted whole.
+    # The interpreter of a virtual environment may be a chain of links. Each link outside the mounted folders is made.
     link = Path(sys.executable)
     while link.is_symlink():
         target = Path(os.path.normpath(link.parent / link.readlink()))
@@ -70,7 +70,7 @@ def own_mounts() -> Iterator[str]:
 
 
 def file_mounts(layout: Layout) -> Iterator[str]:
-    """Yield the mounts over single files. Their sources lie outside the file tree, out of reach of hostile code."""
+    """Write the files that are mounted over single files, out of reach of a sandbox's code, and yield the options."""
     files = {"ld.so.preload": ("", _PRELOADED)}
     if (sudo := _place_of_sudo(layout.system)) is not None:
         files["sudo"] = sudo_script(own_places() if layout.system is None else places()), sudo
@@ -82,7 +82,7 @@ def file_mounts(layout: Layout) -> Iterator[str]:
 
 
 def refuse_visible(state_dir: Path) -> None:
-    """Raise a ConfigurationError if every sandbox would see this folder of the manager."""
+    """Raise a ConfigurationError if the state folder lies in a folder that every sandbox can read."""
     real = state_dir.resolve()
     for folder in (Path("/usr"), Path("/etc"), *readable_folders()):
         if real.is_relative_to(folder.resolve()):
@@ -93,7 +93,7 @@ def refuse_visible(state_dir: Path) -> None:
 
 
 def _place_of_sudo(system: Path | None) -> Path | None:
-    # Where a sandbox has the real sudo.
+    # Return the path of the real sudo in a sandbox, or None if there is none to mount over.
     if system is None:
         return _REAL_SUDO.resolve() if _REAL_SUDO.is_file() else None
     real = system / _REAL_SUDO.relative_to("/")
@@ -101,14 +101,14 @@ def _place_of_sudo(system: Path | None) -> Path | None:
 
 
 def _parent_folders(mounted: Path) -> Iterator[str]:
-    # The folders above a mount, open to every user: by default bwrap makes them for their owner only.
+    # Yield options for the folders above a mount, open to every user. By default bwrap makes them for the owner only.
     for folder in reversed(mounted.parents[:-1]):
         yield from ("--perms", "0755", "--dir", str(folder))
 
 
 def _kernel_settings_mounts() -> Iterator[str]:
-    # Everything in /proc that is not a process, read-only. The kernel lets the host's user ID 0 write /proc/sys and the
-    # like without any capability, and under a manager that is run by root the sandbox's user has that ID outside.
+    # Yield options that make /proc read-only, except processes. The kernel lets the host's user ID 0 write to files as
+    # those of /proc/sys without a capability. If root runs the manager, processes of a sandbox may have it.
     for entry in sorted(Path("/proc").iterdir()):
         if entry.name.isdigit() or entry.is_symlink():
             continue

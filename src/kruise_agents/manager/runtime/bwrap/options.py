@@ -1,4 +1,4 @@
-"""Options of ``bwrap``: for a sandbox, for a trial in the namespaces of a sandbox, and for the owners of its files."""
+"""Options of ``bwrap`` for a sandbox, for a trial of its namespaces, and for work on files as their owners."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .mounts import file_mounts, machine_mounts, own_mounts, program_mounts
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
 VARIABLES = {"LANG": "C.UTF-8", "PATH": SYSTEM_PATH, "PWD": HOME}  # bwrap sets PWD in any case
-# The program needs these until it has given itself the rights of the sandbox's own root.
+# The program needs these capabilities until it has become the root of the sandbox.
 _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_RESOURCE")
 
 
 def sandbox_options(layout: Layout, limits: Limits, carried: CarriedPython | None, *, several_users: bool) -> list[str]:
     """Return the options for a sandbox, and make the mount points in its prepared file tree.
 
-    Links in the tree where something is mounted, or a missing root file system, raise an OSError.
+    A link in the tree where something is mounted, or a missing root file system, raises an OSError.
     """
     if layout.system is not None and not (layout.system / "usr").is_dir():
         raise OSError(f"its root file system {layout.system} is not there any more")
@@ -38,7 +38,7 @@ def sandbox_options(layout: Layout, limits: Limits, carried: CarriedPython | Non
 def trial_options(
     *, several_users: bool, system: Path | None = None, carried: CarriedPython | None = None
 ) -> list[str]:
-    """Return the options for a file tree with nothing but an empty home."""
+    """Return the options for a trial: those of a sandbox that has no files of its own but an empty home."""
     root = ("--tmpfs", "/", "--dir", HOME)
     return _options(*root, system=system, carried=carried, shared=MIB, several=several_users)
 
@@ -58,13 +58,13 @@ def _namespaces(*, several_users: bool) -> list[str]:
     options = [
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
         *("--hostname", HOST_NAME),
-        # As root bwrap would keep every capability inside the user namespace.
+        # Otherwise bwrap, if root runs it, keeps all capabilities inside the user namespace.
         *("--cap-drop", "ALL"),
         "--die-with-parent",
         "--new-session",
     ]
-    # A user namespace made inside would bring capabilities back, enough to mount the host's control groups. With
-    # several users the program itself forbids them, after it has made its own.
+    # A user namespace that is made inside would give its maker capabilities, enough to mount the host's control groups.
+    # With several users the program forbids new user namespaces, after it has made the inner one.
     if not several_users:
         return [*options, "--uid", str(USER_ID), "--gid", str(USER_ID), "--disable-userns"]
     return [*options, *_capabilities(*_FIRST_CAPABILITIES), "--uid", "0", "--gid", "0"]

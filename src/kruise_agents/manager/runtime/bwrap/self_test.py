@@ -1,4 +1,4 @@
-"""Tests of this machine before sandboxes start: their namespaces, with one user or several, and root file systems."""
+"""Tests of this machine before sandboxes start: namespaces with several users or one, and root file systems."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def find_users() -> tuple[Identities | None, str | None]:
-    """Try the namespaces of a sandbox. Return the IDs of several users, or the reason why there is only one user."""
+    """Test the namespaces of a sandbox. Return the IDs of several users, or the reason why there is only one user.
+
+    Raises RuntimeUnavailableError if not even one user is possible.
+    """
     try:
         identities = find_identities()
         run(trial_options(several_users=True), _several_users_trial(), identities)
@@ -39,7 +42,7 @@ def find_users() -> tuple[Identities | None, str | None]:
 
 
 def try_root_file_system(folder: Path, carried: CarriedPython, identities: Identities | None) -> None:
-    """Run the shells of a root file system, and the manager's Python in it; an OSError says what to do."""
+    """Run the shells of a root file system, and the manager's Python in it. Raises OSError with the problem."""
     several = identities is not None
     options = trial_options(several_users=several, system=folder, carried=carried)
     for command, problem in _root_file_system_trials(several_users=several):
@@ -63,14 +66,14 @@ def refuse_foreign(rootfs: Path, state_dir: Path | None) -> None:
 
 
 def _several_users_trial() -> list[str]:
-    # Becomes root as the sandbox's program does, then checks that its users can read what they need.
+    # The command becomes root as the sandbox's program does, and checks that the default user can read what it needs.
     specs = [importlib.util.find_spec(module) for module in _READ_INSIDE]
     needed = [spec.origin for spec in specs if spec is not None and spec.origin is not None]
     return [sys.executable, *_BECOME_ROOT, sys.executable, __file__, *needed]
 
 
 def _root_file_system_trials(*, several_users: bool) -> Iterator[tuple[list[str], str]]:
-    # Each command with the problem that its failure shows.
+    # Yield commands, each with the problem that its failure shows.
     python = places().executable
     modules = ", ".join((*_READ_INSIDE, "kruise_agents.sandbox.main"))
     yield ["/bin/sh", "-c", "exit 0"], "its /bin/sh does not run; is it whole, and for this kind of processor?"

@@ -1,8 +1,8 @@
-"""A hint to ext4 to spread the folders in a folder over the disk, as ``chattr +T`` gives it.
+"""A hint to ext4 to spread the folders in a folder over the disk, the same as ``chattr +T``.
 
-Otherwise ext4 puts the files of all sandboxes side by side, and searches for a new file among everything that earlier
-sandboxes have left free. Without a journal, ext4 reuses nothing that was removed in the last minutes, and passes over
-each of these files for every new one.
+Without the hint, ext4 puts the files of all sandboxes into one area, and searches that area for a free inode for each
+new file. An ext4 without a journal does not reuse a removed file's inode for some minutes. So each search has to pass
+over all inodes that earlier sandboxes have left.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import os
 from pathlib import Path
 
-# From <linux/fs.h>, for most processors; others refuse the unknown call.
+# From <linux/fs.h>, for most processors. The others refuse these numbers as unknown.
 _GET_FLAGS = 0x80086601
 _SET_FLAGS = 0x40086602
 _TOP_OF_HIERARCHIES = 0x00020000
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def spread_apart(folder: Path) -> bool:
-    """Ask the file system to spread future folders in ``folder`` over the disk; return whether it takes the hint."""
+    """Ask the file system to spread future folders in ``folder`` over the disk. Return False if it refuses the hint."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         flags = array.array("i", [0, 0])

@@ -1,7 +1,7 @@
 """The host's user and group IDs that stand for the users of a sandbox.
 
-A user namespace needs a range of IDs that belong to nobody on the host. Root may take a range; other users get theirs
-from ``/etc/subuid`` and ``/etc/subgid`` through ``newuidmap`` and ``newgidmap`` (package ``uidmap``).
+A sandbox with several users needs a range of IDs that belong to nobody on the host. Root may take any range. To other
+users, ``/etc/subuid`` and ``/etc/subgid`` give a range, which ``newuidmap`` and ``newgidmap`` (package ``uidmap``) map.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class NoIdentitiesError(Exception):
 class Identities:
     """The IDs of a sandbox's outer user namespace.
 
-    There, 0 is the manager's own user, who alone may reach the mounted folders, and the range begins at 1. The inner
-    user namespace, where everything runs, has only the range: nothing in a sandbox is the manager's user.
+    In the outer namespace, 0 is the manager's user, who alone may reach all folders to mount. The range begins at 1.
+    The inner user namespace has only the range, so no user of a sandbox is the manager's user.
     """
 
     uid_start: int
     gid_start: int
-    helpers: bool  # whether newuidmap and newgidmap have to write the maps
+    helpers: bool  # True: newuidmap and newgidmap have to write the maps
 
     def give_to(self, pid: int) -> None:
-        """Map the IDs into the user namespace of a process that waits for them."""
+        """Map the IDs into the user namespace of a process. Raises OSError if the host does not permit that."""
         for kind, own, start in (("uid", os.geteuid(), self.uid_start), ("gid", os.getegid(), self.gid_start)):
             if not self.helpers:
                 Path(f"/proc/{pid}/{kind}_map").write_text(f"0 {own} 1\n1 {start} {ID_COUNT}\n", encoding="ascii")
@@ -52,7 +52,7 @@ class Identities:
 class FileOwners:
     """The owners of files that sandboxes and the manager share.
 
-    ``root_ids`` are the host's user and group ID of ``root``. None: everything belongs to the manager's user.
+    ``root_ids`` are the host's IDs for user and group ``root`` of a sandbox. None: the manager's user owns all files.
     """
 
     root_ids: tuple[int, int] | None = None
@@ -67,14 +67,14 @@ class FileOwners:
         return self.root_ids[0] + uid, self.root_ids[1] + gid
 
     def inside(self, uid: int, gid: int) -> tuple[int, int]:
-        """Return the IDs in a sandbox for IDs of the host; ``nobody`` for IDs outside the range."""
+        """Return the IDs in a sandbox for IDs of the host. IDs outside the range are ``nobody`` there."""
         if self.root_ids is None:
             return USER_ID, USER_ID
         return _within(uid - self.root_ids[0]), _within(gid - self.root_ids[1])
 
 
 def find_identities() -> Identities:
-    """Return a range of IDs for sandboxes, or raise a NoIdentitiesError."""
+    """Return a range of IDs for sandboxes. Raises NoIdentitiesError if this user has none."""
     if os.geteuid() == 0:
         for kind in _KINDS:
             if not _is_mapped(kind, _ROOTS_RANGE):

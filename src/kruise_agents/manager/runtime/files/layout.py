@@ -1,4 +1,4 @@
-"""The folders of a sandbox on the host."""
+"""The places of a sandbox's files on the host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A host folder that a sandbox can write to; ``target`` is its absolute path there, without links."""
+    """A host folder that is mounted in a sandbox at the absolute path ``target``, no part of which may be a link."""
 
     source: Path
     target: str
@@ -19,15 +19,15 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The folders of a sandbox on the host."""
+    """The folders of a sandbox on the host, below ``root``, and its mounts."""
 
     root: Path
     mounts: tuple[Mount, ...] = ()
-    system: Path | None = None  # the root file system with its system folders; None: the machine's
+    system: Path | None = None  # the root file system that has its system folders; None: they are the machine's
 
     @property
     def rootfs(self) -> Path:
-        """The files that the sandbox can change; ``/`` under bubblewrap."""
+        """The folder of the sandbox's own files, which is ``/`` under bubblewrap."""
         return self.root / "rootfs"
 
     @property
@@ -40,16 +40,16 @@ class Layout:
 
     @property
     def sockets(self) -> Path:
-        """The folder of the Unix sockets; never visible inside the sandbox."""
+        """The folder of the Unix sockets, which a sandbox under bubblewrap cannot see."""
         return self.root / "sockets"
 
     @property
     def log(self) -> Path:
-        """The output of the sandbox's program, which says why it did not start."""
+        """The file with the output of the sandbox's program, also with the reason if the program did not start."""
         return self.root / "log"
 
     def make_outer(self) -> None:
-        """Create the folders around the file tree; other users of the host cannot enter the outermost folder."""
+        """Make the folders around the file tree. Other users of the host cannot enter the outermost folder."""
         self.root.mkdir(mode=0o700)
         self.sockets.mkdir(mode=0o700)
 

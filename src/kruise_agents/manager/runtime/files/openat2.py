@@ -1,4 +1,4 @@
-"""``openat2`` (Linux 5.6): opens a path without leaving a folder, even while hostile code exchanges links."""
+"""The system call ``openat2`` (Linux 5.6), to open a path below a folder even while hostile code exchanges links."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 
-_SYS_OPENAT2 = 437  # the same on every architecture
+_SYS_OPENAT2 = 437  # on x86-64, ARM, RISC-V and most other architectures
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
@@ -19,11 +19,14 @@ class _How(ctypes.Structure):
 
 
 def open_below(folder: int, path: str, flags: int, *, links: bool = True) -> int:
-    """Open ``path`` below an open folder. A link that leads out raises an OSError; without ``links``, any link does."""
+    """Open ``path`` below an open folder and return the descriptor.
+
+    A link or ``..`` that leads out of the folder raises an OSError. Without ``links``, every link does.
+    """
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
     how = _How(flags | os.O_CLOEXEC, 0, resolve)
     number = errno.EAGAIN
-    for _ in range(_ATTEMPTS):  # the kernel asks for a retry when something was moved meanwhile
+    for _ in range(_ATTEMPTS):  # the kernel asks for a retry when a folder was moved meanwhile
         result = _libc.syscall(_SYS_OPENAT2, folder, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
         if result >= 0:
             return int(result)

@@ -1,4 +1,4 @@
-"""Copies, sizes and removal of whole file trees, by programs: a tree may be too deep for Python's own functions."""
+"""Copies, sizes and removal of file trees. Programs do the work: a tree may be too deep for Python's functions."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from typing import IO
 from ..handle import ProcessHandle
 
 Start = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
-FILE_BYTES = 16 * 1024  # a file counts as at least this: by default ext4 has room for one file per 16 KiB
+FILE_BYTES = 16 * 1024  # a tree counts as at least so much per file: ext4 by default has room for a file per 16 KiB
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 logger = logging.getLogger(__name__)
 
 
 def copy_command(source: Path, target: Path) -> list[str]:
-    """Return the command that copies a folder as it is to ``target``, which must be empty or not exist."""
-    # Keeps owners, modes, links, times and extended attributes; shares blocks if the file system can; speaks English.
+    """Return the command that copies a folder to ``target``, which must be empty or not exist."""
+    # It keeps owners, modes, links, times and extended attributes, shares blocks if possible, and writes in English.
     copy = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--no-target-directory", "--", str(source), str(target)]
     return ["env", "LC_ALL=C", f"PATH={os.environ.get('PATH', os.defpath)}", *copy]
 
 
 async def run_copy(start: Start, command: list[str]) -> None:
-    """Run a copy to its end, or end it when cancelled. Raises OSError if the copy fails; ENOSPC means a full disk."""
+    """Run a copy to its end, or end the copy when cancelled.
+
+    Raises OSError if the copy fails, with the number ENOSPC if the disk or a quota is full.
+    """
     with tempfile.TemporaryFile() as output:
         process = start(command, output)
         handle = ProcessHandle.of(process.pid)
@@ -48,7 +51,7 @@ async def run_copy(start: Start, command: list[str]) -> None:
 
 
 def remove_tree(folder: Path) -> bool:
-    """Remove a folder, whatever its permissions, without following links. On failure, log why and return False."""
+    """Remove a folder, whatever its permissions. Links are not followed. If that fails, log why and return False."""
     done = _run("rm", "-rf", "--", str(folder))
     if folder.exists():
         _run("chmod", "-R", "u+rwX", "--", str(folder))
@@ -60,7 +63,7 @@ def remove_tree(folder: Path) -> bool:
 
 
 def tree_size(folder: Path) -> int:
-    """Return the bytes that a folder takes on the disk; the folder may change meanwhile."""
+    """Return the bytes that a folder takes on the disk. The folder may change meanwhile."""
     return parse_size(_run(*size_command(folder)).stdout)
 
 
@@ -70,7 +73,7 @@ def size_command(folder: Path) -> tuple[str, ...]:
 
 
 def parse_size(output: str) -> int:
-    """Return the bytes in the output of :func:`size_command`; 0 for a folder that is gone."""
+    """Return the bytes in the output of :func:`size_command`; 0 if the folder was gone."""
     numbers = [int(line.split()[0]) for line in output.splitlines()]
     return max(numbers[0] * 1024, numbers[1] * FILE_BYTES) if len(numbers) == 2 else 0
 

@@ -1,1 +1,1 @@
-"""The zygote: a process from which sandboxes' programs are forked, so that each saves the start of Python."""
+"""The zygote: a process of which the programs of sandboxes are forks, so that they need not start Python."""

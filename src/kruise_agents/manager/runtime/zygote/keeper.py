@@ -1,4 +1,4 @@
-"""The keeper of a manager's zygote, which makes the first zygote, and another one when that has ended."""
+"""The keeper of the manager's zygote, which replaces a zygote that has ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class ZygoteKeeper:
-    """Keeps one zygote running, from :meth:`open` to :meth:`close`. If the first cannot be made, no other is tried."""
+    """The keeper of one zygote from :meth:`open` to :meth:`close`. If the first cannot be made, none is tried later."""
 
     def __init__(self, make: Callable[[], Zygote]) -> None:
         self._make = make
@@ -33,7 +33,7 @@ class ZygoteKeeper:
         self._fill()
 
     def zygote(self) -> Zygote | None:
-        """Return the zygote that can be used now. None: programs have to be executed instead."""
+        """Return the zygote, or None if there is none now and programs have to be executed instead."""
         zygote = self._zygote
         if self._retry_at is not None and time.monotonic() >= self._retry_at:
             self._start_filling()
@@ -43,7 +43,7 @@ class ZygoteKeeper:
         return zygote
 
     def replace(self, zygote: Zygote, reason: str) -> None:
-        """Close a zygote that cannot be used any more, and make another one in the background."""
+        """Close a zygote that cannot be used any more, and make another in the background. Can be called twice."""
         with self._lock:
             if self._zygote is not zygote:
                 return
@@ -64,7 +64,7 @@ class ZygoteKeeper:
         threading.Thread(target=self._fill_again, name="zygote", daemon=True).start()
 
     def _fill_again(self) -> None:
-        # The thread that started this one may have been limited to the processors of a single sandbox.
+        # A thread inherits its processors. The parent thread may have had those of the sandbox that it was starting.
         os.sched_setaffinity(0, self._processors)
         self._fill()
         if self._zygote is None:

@@ -1,4 +1,4 @@
-"""Sandboxes that are forked from a zygote instead of executed by ``bwrap``, and the start of a zygote."""
+"""The start of a zygote, and of programs of sandboxes as forks of the zygote."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-dro
 
 
 def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: Setup) -> Launched:
-    """Start ``bwrap`` as :func:`.bwrap.launch.start` does, and let a fork of the zygote enter instead of a command.
+    """Start ``bwrap`` as :func:`.bwrap.launch.start` does, and let a fork of the zygote enter in place of a command.
 
-    Raises OSError if ``bwrap`` could not be started, and ZygoteError if the zygote has ended; nothing is left running.
+    Raises OSError if that fails, or ZygoteError if the zygote is the reason. Then nothing is left running.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         placeholder_input, program_pipe = pipe(theirs, ours)
@@ -46,7 +46,7 @@ def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: 
 
 
 def make_zygote(options: Sequence[str], identities: Identities | None) -> Zygote:
-    """Start a zygote and try a fork in namespaces that ``options`` of ``bwrap`` make; raise ZygoteError if it fails."""
+    """Start a zygote, and test a fork in namespaces with these ``bwrap`` options. Raises ZygoteError if one fails."""
     try:
         with _opened_read_only(Path(sys.executable).resolve()) as (interpreter, namespace):
             zygote = Zygote(interpreter, os.dup(namespace))
@@ -71,7 +71,7 @@ def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) 
 
 @contextlib.contextmanager
 def _members_of(pid: int) -> Iterator[int | None]:
-    """Open the file through which a process joins the control group of a sandbox; None where there is no group."""
+    """Yield the open file through which processes join the control group of ``pid``, or None without a group."""
     group = group_of(pid)
     if group is None:
         yield None
@@ -82,7 +82,7 @@ def _members_of(pid: int) -> Iterator[int | None]:
 
 @contextlib.contextmanager
 def _opened_read_only(path: Path) -> Iterator[tuple[int, int]]:
-    """Open a file through a mount that nobody can write to, and open the mount namespace of that mount.
+    """Yield descriptors of a file, opened through a mount that nobody can write to, and of the mount's namespace.
 
     While the namespace is kept open, ``/proc`` shows the file with its full path.
     """

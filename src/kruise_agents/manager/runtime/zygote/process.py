@@ -1,7 +1,7 @@
-"""The zygote's process, as the manager has it: started, asked for forks, and found to be gone.
+"""The manager's side of the zygote: start the process, ask it for forks, and notice its end.
 
-The zygote has imported what every sandbox's program and its first kernel import (``sandbox/zygote``). A sandbox then
-costs a fork instead of two starts of Python.
+The zygote (``sandbox/zygote``) has imported all that the program of a sandbox and its first kernel import. So a sandbox
+costs forks instead of two starts of Python.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from ....protocol.control import FORK, ForkOrder, ForkRequest
 
 _PROGRAM = Path(kruise_agents.__file__).parent / "sandbox" / "zygote" / "__main__.py"
 _ENVIRONMENT = {"HOME": "/nonexistent", "PYTHONPATH": str(_PROGRAM.parent / "bare")}
-"""Environment in which Python looks into no home for modules, and runs nothing of the host's at its start."""
+"""The zygote's environment. Python finds no modules in a home, and not the host's ``sitecustomize``."""
 _START_SECONDS = 30
 _ANSWER_SECONDS = 5
-"""A fork takes milliseconds. A zygote that takes this long counts as ended."""
+"""Seconds for a fork, which takes milliseconds. A zygote that takes longer counts as ended."""
 
 
 class ZygoteError(Exception):
-    """A zygote did not start, or it has ended. The text says why."""
+    """A zygote did not start, does not answer, or has ended. The text says why."""
 
 
 class Zygote:
-    """A running zygote, which ends with the manager or when it is closed. Its forks go on.
+    """A running zygote, which ends with the manager or at :meth:`close`. Its forks go on.
 
     Args:
-        interpreter: An open descriptor of Python's binary, through a mount that nobody can write to: everybody in a
-            sandbox can open the file that the sandbox's program runs from.
-        namespace: A descriptor of that mount's namespace; owned.
+        interpreter: A descriptor of Python's binary, opened through a mount that nobody can write to, because everybody
+            in a sandbox can open the binary of a process there.
+        namespace: A descriptor of that mount's namespace, which this object closes.
     """
 
     def __init__(self, interpreter: int, namespace: int) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # A zygote that does not keep up counts as ended, instead of making the manager wait for it.
+        # If the zygote does not read, sending fails at once, so that the manager does not wait for the zygote.
         ours.setblocking(False)
         self._socket = ours
         self._namespace = namespace
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - as long as it runs
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the zygote
         try:
             self._process = subprocess.Popen(
                 [sys.executable, str(_PROGRAM), str(theirs.fileno())],
@@ -86,14 +86,14 @@ class Zygote:
     def fork(
         self, order: ForkOrder, first_pid: int, group: int | None, own: Sequence[int], handed: Mapping[int, int]
     ) -> None:
-        """Fork a process that enters a sandbox and becomes its program. Return when the zygote has forked.
+        """Let the zygote fork a process that enters a sandbox and becomes its program. Return after the fork.
 
-        Raises ZygoteError if the zygote has ended or does not fork; a fork that comes later ends with ``first_pid``.
+        Raises ZygoteError if the zygote has ended or does not fork in time. A later fork ends with ``first_pid``.
 
         Args:
-            group: A descriptor of the sandbox's ``cgroup.procs``, open for writing.
+            group: A descriptor of the sandbox's ``cgroup.procs``, open for writing. None: it has no group.
             own: Descriptors for the fork itself, see :class:`.protocol.control.ForkRequest`.
-            handed: Descriptors for the program, by the numbers that they are to have there.
+            handed: Descriptors for the program, by the numbers that they have there.
         """
         request = ForkRequest(order, first_pid, group is not None, list(handed))
         descriptors = [*own, *([] if group is None else [group]), *handed.values()]
