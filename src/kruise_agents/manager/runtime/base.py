@@ -40,10 +40,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Find out how this runtime works on this machine. Must be called first.
-
-        Raises RuntimeUnavailableError if the runtime cannot work here.
-        """
+        """Find out how this runtime works here, as the first call. Raises RuntimeUnavailableError if it cannot."""
 
     def open(self) -> None:  # noqa: B027 - most runtimes need nothing
         """Make later launches faster. Launches work without this call too. The call may block for seconds."""
@@ -75,10 +72,7 @@ class Runtime(ABC):
         return tree_size(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
-        """Copy a folder with owners, modes and links to ``target``, which must not exist.
-
-        After an OSError, a part of the copy may be left.
-        """
+        """Copy a folder with owners, modes and links to the new folder ``target``. An OSError may leave a part."""
 
         def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)

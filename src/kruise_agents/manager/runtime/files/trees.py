@@ -28,10 +28,7 @@ def copy_command(source: Path, target: Path) -> list[str]:
 
 
 async def run_copy(start: Start, command: list[str]) -> None:
-    """Run a copy to its end, or end the copy when cancelled.
-
-    Raises OSError if the copy fails, with the number ENOSPC if the disk or a quota is full.
-    """
+    """Run a copy, and end the copy when cancelled. Raises OSError if it fails, with ENOSPC for a full disk or quota."""
     with tempfile.TemporaryFile() as output:
         process = start(command, output)
         handle = ProcessHandle.of(process.pid)

@@ -72,10 +72,7 @@ class ControlGroups(Enforcer):
 
 
 def find_groups(proc: Path = Path("/proc/self")) -> ControlGroups:
-    """Return the control groups in which sandboxes can have limits, after moving the manager into a group beside them.
-
-    Raises NotDelegatedError if the manager may not make such groups.
-    """
+    """Move the manager into its own group, and return the groups beside it. Raises NotDelegatedError if refused."""
     folder = _own_group(proc)
     if folder.name == _OWN:  # an earlier manager moved this process, or its parent, there
         folder = folder.parent

@@ -41,10 +41,7 @@ class Processes:
             self._children[process.parent].append(process.pid)
 
     def family(self, root: int) -> list[Process]:
-        """Return a process and then its descendants, or nothing if the process has ended.
-
-        The first process of a sandbox adopts orphans, so its descendants are all processes of the sandbox.
-        """
+        """Return a process and its descendants. The first process of a sandbox adopts orphans, so none is missed."""
         found, waiting = [], [root]
         while waiting:
             pid = waiting.pop()

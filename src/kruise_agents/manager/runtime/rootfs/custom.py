@@ -33,10 +33,7 @@ def copied(rootfs: Path) -> Iterator[Path]:
 
 
 def copy_missing(rootfs: Path, target: Path) -> list[Path]:
-    """Copy the parts that sandboxes may change, without paths that ``target`` has, and add the accounts.
-
-    Return the paths that are left out because this user may not read them.
-    """
+    """Copy the parts that sandboxes may change and ``target`` lacks. Return the paths that this user may not read."""
     left_out: list[Path] = []
     for name in _names(rootfs):
         if name not in _NOT_COPIED:

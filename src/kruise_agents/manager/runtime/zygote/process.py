@@ -86,7 +86,7 @@ class Zygote:
     def fork(
         self, order: ForkOrder, first_pid: int, group: int | None, own: Sequence[int], handed: Mapping[int, int]
     ) -> None:
-        """Let the zygote fork a process that enters a sandbox and becomes its program. Return after the fork.
+        """Make the zygote fork a process that enters a sandbox and becomes its program. Return after the fork.
 
         Raises ZygoteError if the zygote has ended or does not fork in time. A later fork ends with ``first_pid``.
 
