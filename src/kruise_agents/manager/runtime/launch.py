@@ -1,4 +1,4 @@
-"""The start of a sandbox's program: what it takes, and its result."""
+"""The order to start a sandbox's program, and the started program."""
 
 from __future__ import annotations
 

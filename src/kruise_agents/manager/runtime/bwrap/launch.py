@@ -26,7 +26,7 @@ _PARENT = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
 class Setup:
     """The settings of a command in namespaces, beside the options for ``bwrap``."""
 
-    identities: Identities | None  # None: the user namespace has the only ID that the options name
+    identities: Identities | None  # None: the user namespace has only the ID that the options name
     output: IO[bytes]  # standard output and error
     descriptors: Sequence[int] = ()  # inherited under the same numbers
     prefix: Sequence[str] = ()  # a command that sets limits, then starts bwrap
@@ -114,7 +114,7 @@ def output_of(output: IO[bytes]) -> str:
 
 
 def pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
-    """Return the reading and the writing end of a new pipe. The stacks of the same names close the ends."""
+    """Return the reading and the writing end of a new pipe. The stacks ``reader`` and ``writer`` close the ends."""
     read, write = os.pipe()
     reader.callback(os.close, read)
     writer.callback(os.close, write)

@@ -25,7 +25,7 @@ _OWN_SETTINGS = ("/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_un
 
 
 def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
-    """Yield the options for ``/dev``, ``/proc`` and ``/sys``. ``shared_memory`` is the bytes of ``/dev/shm``."""
+    """Yield the options for ``/dev``, ``/proc`` and ``/sys``. ``/dev/shm`` has ``shared_memory`` bytes."""
     yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(shared_memory))
     # Read-only: a writable folder in memory needs a size limit, and /dev has none.
     yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - its own
@@ -39,7 +39,7 @@ def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
 
 
 def program_mounts(system: Path | None = None) -> Iterator[str]:
-    """Yield the options for programs and libraries of the root file system ``system``. None: of the host."""
+    """Yield the options for programs and libraries of the root file system ``system``. None: those of the host."""
     root = system or Path("/")
     yield from ("--ro-bind", str(root / "usr"), "/usr")
     for name in SYSTEM_FOLDERS:
@@ -59,7 +59,7 @@ def own_mounts() -> Iterator[str]:
     for folder in folders:
         yield from _parent_folders(folder)
         yield from ("--ro-bind", str(folder), str(folder))
-    # The interpreter of a virtual environment may be a chain of links. Each link outside the mounted folders is made.
+    # The interpreter of a virtual environment may be a chain of links. Links outside the mounted folders are made anew.
     link = Path(sys.executable)
     while link.is_symlink():
         target = Path(os.path.normpath(link.parent / link.readlink()))
@@ -107,8 +107,8 @@ def _parent_folders(mounted: Path) -> Iterator[str]:
 
 
 def _kernel_settings_mounts() -> Iterator[str]:
-    # Yield options that make /proc read-only, except processes. The kernel lets the host's user ID 0 write to files as
-    # those of /proc/sys without a capability. If root runs the manager, processes of a sandbox may have it.
+    # Yield options that make /proc read-only, except processes. The kernel lets the host's user ID 0 write to /proc/sys
+    # and others without a capability. If root runs the manager, processes of a sandbox may have this ID on the host.
     for entry in sorted(Path("/proc").iterdir()):
         if entry.name.isdigit() or entry.is_symlink():
             continue

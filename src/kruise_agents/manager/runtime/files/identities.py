@@ -67,14 +67,14 @@ class FileOwners:
         return self.root_ids[0] + uid, self.root_ids[1] + gid
 
     def inside(self, uid: int, gid: int) -> tuple[int, int]:
-        """Return the IDs in a sandbox for IDs of the host. IDs outside the range are ``nobody`` there."""
+        """Return a sandbox's IDs for IDs of the host; ``nobody`` outside the range. A single user has all IDs."""
         if self.root_ids is None:
             return USER_ID, USER_ID
         return _within(uid - self.root_ids[0]), _within(gid - self.root_ids[1])
 
 
 def find_identities() -> Identities:
-    """Return a range of IDs for sandboxes. Raises NoIdentitiesError if this user has none."""
+    """Return a range of IDs for sandboxes. Raises NoIdentitiesError if this user has none or cannot map it."""
     if os.geteuid() == 0:
         for kind in _KINDS:
             if not _is_mapped(kind, _ROOTS_RANGE):

@@ -23,7 +23,7 @@ class Layout:
 
     root: Path
     mounts: tuple[Mount, ...] = ()
-    system: Path | None = None  # the root file system that has its system folders; None: they are the machine's
+    system: Path | None = None  # the root file system whose system folders the sandbox sees; None: the machine's
 
     @property
     def rootfs(self) -> Path:

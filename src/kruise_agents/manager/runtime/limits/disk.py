@@ -23,7 +23,7 @@ class LimitedFolder:
     used: int = 0
     refused_at: int | None = None  # the bytes in the folder when the watchdog began to refuse writing; None: allowed
     _left: tuple[int, int] = (0, 0)
-    # The first measurement comes a second later too: many sandboxes end before that.
+    # The first measurement comes after a second: many sandboxes end before that.
     _measured_at: float = field(default_factory=time.monotonic)
     _measured_in: float = 0.0
 

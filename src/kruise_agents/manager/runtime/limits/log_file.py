@@ -9,7 +9,7 @@ KEPT_BYTES = 1024 * 1024
 
 
 def last_bytes(path: Path) -> bytes:
-    """Return the last :data:`KEPT_BYTES` of a log, without their first, incomplete line. Return a smaller log whole."""
+    """Return a log. Of a large log, only the last :data:`KEPT_BYTES` without their first, often incomplete line."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - KEPT_BYTES))

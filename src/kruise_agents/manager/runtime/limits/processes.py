@@ -14,7 +14,7 @@ from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BLOCK = 512
-_MOST_FILES = 50_000  # so many open files of a sandbox are looked at, so that no sandbox delays the others
+_MOST_FILES = 50_000  # the most open files of a sandbox to look at, so that no sandbox delays the others
 _SHARES = re.compile(r"^(Pss_Anon|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
 
 

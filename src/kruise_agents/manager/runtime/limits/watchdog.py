@@ -28,7 +28,7 @@ from .log_file import shorten
 from .processes import Process, Processes, UnnamedFiles, memory_of, shared_memory_files, unnamed_files
 
 _INTERVAL = 0.5  # seconds between two looks
-_INTERVAL_WHEN_CLOSE = 0.1  # the same for sandboxes that are close to their memory limit
+_INTERVAL_WHEN_CLOSE = 0.1  # the same while a sandbox is close to its memory limit
 _PATIENCE = 3.0  # a sandbox that stays over its memory limit for so many seconds is ended
 _BUSY_TICKS = 5  # a sandbox is active when its processor time has changed by so many clock ticks
 _OURS = 2  # allowed beyond the limit of processes: the first process and the program
@@ -230,7 +230,7 @@ class Watchdog:
         return True
 
     def _limit_processes(self, sandbox: WatchedSandbox, family: list[Process]) -> None:
-        # The kernel does not do it before Linux 5.14, for the root of the host, and without namespaces.
+        # The kernel limits them too, but not before Linux 5.14, for the host's root, or without namespaces.
         number = sum(process.threads for process in family)
         if number > sandbox.limits.processes + _OURS:
             self._end(sandbox, f"has {number} processes and threads of {sandbox.limits.processes}")

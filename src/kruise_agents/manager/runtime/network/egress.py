@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EgressRules:
-    """Ranges that a sandbox may reach or not. ``allowed`` beats ``denied``. Private addresses are always blocked."""
+    """The network rules of a sandbox. ``allowed`` beats ``denied``. Private addresses are always blocked."""
 
     allowed: tuple[IPv4Network, ...] = ()
     denied: tuple[IPv4Network, ...] = ()
@@ -71,7 +71,7 @@ class EgressRules:
             denied = [rest for network in denied for rest in _without(network, allowed)]
         blocked = list(ipaddress.collapse_addresses([*denied, *_ALWAYS_BLOCKED, *own]))
         if blocked == [_EVERYTHING]:
-            blocked = list(_EVERYTHING.subnets())  # one route to everything would have no effect beside the default
+            blocked = list(_EVERYTHING.subnets())  # a route to everything would have no effect beside the default
         return [*blocked, *self._blocked_of_carrier()]
 
     def closed(self) -> Self:
@@ -93,7 +93,7 @@ class EgressRules:
 
 
 class Egress:
-    """The internet access of all sandboxes; none where it is not ``wanted`` or no carrier can be used."""
+    """The internet access of all sandboxes; there is none if not ``wanted``, or without a carrier."""
 
     def __init__(self, *, wanted: bool = True) -> None:
         self._installed = {name: path for name in _CARRIERS if (path := shutil.which(name))}
@@ -167,9 +167,10 @@ class Connection:
             time.sleep(0.005)  # the kernel tells nobody outside about a new interface
 
     def change(self, rules: EgressRules) -> None:
-        """Replace the rules. Blocks for a moment. After an OSError, ranges of the old rules may be blocked still."""
+        """Replace the rules. Blocks for a moment. After an OSError, parts of the old and the new rules hold."""
         wanted = set(rules.blocked(_own_addresses()))
-        # New ranges are blocked first, so that nothing is open in between. After an error, some of them may be missing.
+        # All ranges are blocked anew, because an earlier change may have failed. Then old ranges are opened: in the
+        # other order, too much would be open in between.
         changes = [f"+{network}" for network in wanted]
         changes += [f"-{network}" for network in self._blocked - wanted]
         self._blocked |= wanted

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-GROUP_PREFIX = "kruise-agents-"  # the beginning of the name of every sandbox's group, with every manager
+GROUP_PREFIX = "kruise-agents-"  # the beginning of the name of every sandbox's group, of any manager
 _FREEZE_SECONDS = 5.0
 _PROBE_SECONDS = 1.0
 _LOOK_SECONDS = 0.001
@@ -41,7 +41,7 @@ class Freezer:
             freezer._try()
         except OSError:
             return None
-        # Some sandboxes ended while no manager ran. The kernel removes no group that still has processes.
+        # Sandboxes that ended while no manager ran have left groups. The kernel removes no group that has processes.
         for group in freezer.parent.glob(f"{GROUP_PREFIX}i*"):
             with contextlib.suppress(OSError):
                 group.rmdir()

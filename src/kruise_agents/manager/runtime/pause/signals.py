@@ -1,6 +1,6 @@
 """Stopping and continuing a whole tree of processes by signals, for machines without a freezer.
 
-A parent is stopped before its children and continued after them, so that shells do not take them for stopped jobs.
+A parent is stopped before its children and continued after them, so that a shell does not see stopped jobs.
 """
 
 from __future__ import annotations

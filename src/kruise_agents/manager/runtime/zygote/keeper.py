@@ -43,7 +43,7 @@ class ZygoteKeeper:
         return zygote
 
     def replace(self, zygote: Zygote, reason: str) -> None:
-        """Close a zygote that cannot be used any more, and make another in the background. Can be called twice."""
+        """Close a broken zygote, and make another in the background. Has no effect if that was done already."""
         with self._lock:
             if self._zygote is not zygote:
                 return

@@ -71,7 +71,7 @@ def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) 
 
 @contextlib.contextmanager
 def _members_of(pid: int) -> Iterator[int | None]:
-    """Yield the open file through which processes join the control group of ``pid``, or None without a group."""
+    """Yield a descriptor through which processes join the control group of ``pid``, or None without a group."""
     group = group_of(pid)
     if group is None:
         yield None

@@ -91,7 +91,7 @@ class Zygote:
         Raises ZygoteError if the zygote has ended or does not fork in time. A later fork ends with ``first_pid``.
 
         Args:
-            group: A descriptor of the sandbox's ``cgroup.procs``, open for writing. None: it has no group.
+            group: A descriptor of the sandbox's ``cgroup.procs``, open for writing. None: the sandbox has none.
             own: Descriptors for the fork itself, see :class:`.protocol.control.ForkRequest`.
             handed: Descriptors for the program, by the numbers that they have there.
         """
