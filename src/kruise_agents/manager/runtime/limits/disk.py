@@ -1,4 +1,4 @@
-"""A folder that a sandbox writes to, with its size, its limit, and the times to measure it."""
+"""The disk limit of a folder that a sandbox writes to, and the times to measure the folder."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Process:
     threads: int
     ticks: int  # processor time in clock ticks
     started: int  # in clock ticks since the boot
-    resident: int  # bytes of memory, including shared memory
+    resident: int  # bytes of memory, with shared memory and mapped files
 
 
 class Processes:
@@ -78,7 +78,7 @@ class UnnamedFiles:
 
 
 def unnamed_files(processes: Iterable[Process], device: int) -> UnnamedFiles:
-    """Return the unnamed files that processes have open. Files on another device than ``device`` count as memory."""
+    """Return the open files without a name. Files on another device than ``device``, the disk, count as memory."""
     found = UnnamedFiles()
     seen = set()
     opened = ((process.pid, facts) for process in processes for facts in _open_files(process.pid))

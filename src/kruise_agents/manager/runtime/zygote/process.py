@@ -69,10 +69,6 @@ class Zygote:
             theirs.close()
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
