@@ -28,7 +28,7 @@ def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
     """Yield the options for ``/dev``, ``/proc`` and ``/sys``. ``/dev/shm`` has ``shared_memory`` bytes."""
     yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(shared_memory))
     # Read-only: a writable folder in memory needs a size limit, and /dev has none.
-    yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - its own
+    yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - the sandbox's own
     yield from _kernel_settings_mounts()
     # Programs look up processors. Nothing else of /sys is mounted, because the host's control groups are there.
     yield from _parent_folders(_PROCESSORS)
@@ -51,7 +51,7 @@ def program_mounts(system: Path | None = None) -> Iterator[str]:
 
 
 def own_mounts() -> Iterator[str]:
-    """Yield the options for the host's public settings and the manager's Python, at the same places as on the host."""
+    """Yield the options for the host's public settings and the manager's Python, at the same paths as on the host."""
     for path in bound_from_host():
         yield from _parent_folders(Path(path))
         yield from ("--ro-bind-try", path, path)

@@ -164,7 +164,7 @@ class Connection:
                 self._output.seek(0)
                 message = self._output.read().decode(errors="replace").strip()[-500:]
                 raise OSError(f"{carrier[0]} did not connect the sandbox: {message}")
-            time.sleep(0.005)  # the kernel tells nobody outside about a new interface
+            time.sleep(0.005)  # no process outside of the namespace can wait for an interface
 
     def change(self, rules: EgressRules) -> None:
         """Replace the rules. Blocks for a moment. After an OSError, parts of the old and the new rules hold."""

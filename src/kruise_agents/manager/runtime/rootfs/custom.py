@@ -63,7 +63,7 @@ def _lay(source: Path, target: Path, name: str, left_out: list[Path]) -> None:
                 for child in children:
                     _lay(source / child, target / child, f"{name}/{child}", left_out)
         elif source.is_file() and not os.path.lexists(target):
-            shutil.copy2(source, target)  # no sockets, pipes and devices, which are useless without their owners
+            shutil.copy2(source, target)  # no sockets, pipes and devices, which do nothing without their owners
             target.chmod(source.stat().st_mode & 0o777)
     except PermissionError:
         left_out.append(source)
