@@ -40,7 +40,7 @@ __all__ = [
 
 
 class KruiseAgentsError(Exception):
-    """Base class of the public exceptions."""
+    """Base class of this package's exceptions."""
 
 
 class ConfigurationError(KruiseAgentsError, ValueError):
@@ -82,9 +82,9 @@ class PatchConflictError(PatchError):
 class UnsupportedByManagerError(KruiseAgentsError):
     """A call that an old sandbox-manager would misread, or carry out only in part. The manager carried out nothing.
 
-    The class is no subclass of the SDK's exceptions, because programs take them for answers to the call: a
-    ``NotFoundException`` would say that a sandbox is gone, and a ``SandboxException`` invites a retry, which does not
-    help as long as the manager is that old.
+    The class is no subclass of the SDK's exceptions, because programs take such exceptions for answers to the call: a
+    ``NotFoundException`` would say that a sandbox is gone, and a ``SandboxException`` invites a retry, which has the
+    same result until the manager is upgraded.
     """
 
 

@@ -43,8 +43,8 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
         validate_key: e2b 2.25.0 ... 2.45.1 refuse keys that are not ``e2b_<hex>``. True keeps that check; otherwise
             every key passes. Other releases have no such check.
         follow_server_domain: the choice for a server whose answer names another domain for sandboxes or volumes. True
-            uses the server's domain. False uses the client's, with one :class:`ServerDomainWarning` for each pair of
-            domains.
+            uses the server's domain, if that is usable. False uses the client's, with one :class:`ServerDomainWarning`
+            for each pair of domains.
 
     Returns:
         A handle that can be ignored. Its ``close()``, or leaving it as a context manager, undoes the call.
@@ -52,7 +52,7 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
     Raises:
         UnsupportedSDKError: the SDK is missing, older than e2b 2.8.0, e2b-code-interpreter 2.4.1 or e2b-desktop 2.1.0,
             or has changed in a place that the patch needs. Nothing was changed.
-        TypeError: ``https`` is neither true nor false.
+        TypeError: ``https`` is neither True nor False.
     """
     if not isinstance(https, bool):
         raise TypeError(f"patch_e2b(https) takes True (https) or False (plain http), not {https!r}")

@@ -79,7 +79,7 @@ def refresh_traffic_access_token(sandbox: Sandbox, force: bool = False) -> Traff
 @overload
 def refresh_traffic_access_token(sandbox: AsyncSandbox, force: bool = False) -> Awaitable[TrafficAccessToken]: ...
 def refresh_traffic_access_token(sandbox: Any, force: bool = False) -> Any:
-    """Return the traffic access token of a sandbox, refreshed first when due.
+    """Return the traffic access token of a sandbox, after a refresh if one is due.
 
     Args:
         sandbox: a sandbox that was made under :func:`patch_traffic_access_token`.

@@ -53,7 +53,7 @@ class Server(uvicorn.Server):
             await self._task
 
     async def stop(self, grace: float = 0.3) -> None:
-        """Stop accepting connections, wait ``grace`` seconds for running requests, and cancel those that still run."""
+        """Stop accepting connections, wait up to ``grace`` seconds for requests, and cancel requests that still run."""
         self.config.timeout_graceful_shutdown = grace  # type: ignore[assignment]  # a float works too
         self._stop.set()
         if self._task is not None:

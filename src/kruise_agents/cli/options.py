@@ -46,7 +46,7 @@ def environment_variables(context: click.Context) -> list[str]:
 
 
 def unknown_variables(context: click.Context) -> list[str]:
-    """Return the variables in the environment that look like options of this call and are none, with the likely name.
+    """Return the variables with the prefix of options that set no option, and the likely variable for each.
 
     Example: ``KRUISE_AGENTS_NO_INTERNET (did you mean KRUISE_AGENTS_INTERNET?)``.
     """

@@ -107,7 +107,6 @@ async def _serve(settings: Settings, new_key: str | None, log_format: str) -> No
 
 
 def _greeting(settings: Settings, manager: Manager, new_key: str | None) -> str:
-    """Return the text that is printed when the manager is ready: address, isolation, and lines for a program."""
     scheme, call = ("https", "patch_e2b()") if settings.tls else ("http", "patch_e2b(False)")
     address = _client_address(scheme, settings.host, manager.port)
     found = manager.found

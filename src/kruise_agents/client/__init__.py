@@ -1,4 +1,5 @@
-"""The two patches of the E2B SDK: a table of places and replacements for each, and the code that applies a table.
+"""The two patches of the E2B SDK, and the code that applies and undoes them.
 
-Importing this package does not import ``e2b``.
+Each patch is a table of places in the SDK, with a replacement for each place. Importing this package does not import
+``e2b``.
 """

@@ -65,11 +65,7 @@ class InstalledTarget:
 
 
 def import_sdk(table: Table) -> dict[str, Version]:
-    """Import the modules of ``table`` and return the versions of the SDK's packages.
-
-    Raises UnsupportedSDKError if e2b is missing, or if a package is too old or has no known version. A missing module
-    is reported by :func:`installed_targets`.
-    """
+    """Import the modules of ``table``, and return the versions of the SDK's packages; may raise UnsupportedSDKError."""
     versions = {window.package: version for window in WINDOWS if (version := _installed_version(window)) is not None}
     if E2B not in versions:
         raise UnsupportedSDKError("the package e2b is not installed; pip install e2b")

@@ -1,4 +1,4 @@
-"""Sets of changes to the SDK, which are applied all or none, can be nested, and give the original objects back."""
+"""Patches of the SDK. A patch is applied completely or not at all, can be nested, and gives the SDK's objects back."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class PatchSet(Generic[Settings]):
         return any(other is handle for other, _ in self._handles)
 
     def open(self, settings: Settings) -> Patch:
-        """Put ``settings`` in force, in an SDK that is patched first if needed; may raise ``UnsupportedSDKError``."""
+        """Patch the SDK if needed, put ``settings`` in force, and return a handle; may raise UnsupportedSDKError."""
         handle = Patch(self, settings)
         # Before the lock is taken: an import waits for import locks, whose holder may be waiting for this lock.
         versions = import_sdk(self._table)

@@ -51,10 +51,7 @@ ANY_SIGNATURE = Signature()
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A name in a class, or in a module if ``owner`` is None, from release ``since`` to ``until`` of ``package``.
-
-    Both releases have the name; None as ``until`` means that all later releases have it.
-    """
+    """A name in a class, or in a module if ``owner`` is None, from release ``since`` to ``until``, both included."""
 
     package: str
     module: str
@@ -114,10 +111,7 @@ def wrap_getter(original: property, change: Callable[[Any, Any], Any]) -> proper
 
 
 def bind_call(signature: inspect.Signature, /, *args: Any, **kwargs: Any) -> inspect.BoundArguments | None:
-    """Return the arguments of a call by name, or None if they do not fit the signature.
-
-    In that case the caller hands the arguments to the SDK's function, whose own ``TypeError`` names the function.
-    """
+    """Return a call's arguments by name, or None for a wrong call, for which the SDK's function raises TypeError."""
     try:
         return signature.bind(*args, **kwargs)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Warnings of this package, shown at the line of the user's program that caused them."""
+"""Warnings of this package, which name the line of the user's program that caused them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _NOT_THE_PROGRAM = frozenset({"kruise_agents", "e2b", "e2b_code_interpreter", "e
 
 
 class ServerDomainWarning(UserWarning):
-    """A manager names another domain for sandboxes or volumes than the domain that the program uses."""
+    """Warning that a manager names another domain for sandboxes or volumes than the program uses."""
 
 
 class UntestedSDKWarning(UserWarning):
-    """A package of the installed SDK is newer than every release that was tested with this package."""
+    """Warning that a package of the installed SDK is newer than all releases that were tested with this package."""
 
 
 def notify(message: str, category: type[Warning]) -> None:

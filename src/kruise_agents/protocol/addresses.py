@@ -1,4 +1,4 @@
-"""The target of a request, which is a port of a sandbox or a route of the API, and the private address of a target."""
+"""Targets of requests, which are ports of sandboxes and routes of the API, and the private addresses of both."""
 
 from __future__ import annotations
 

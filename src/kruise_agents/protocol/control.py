@@ -66,7 +66,7 @@ _known_fields: dict[type, tuple[tuple[str, str, Any], ...]] = {}
 
 
 def _wire_fields(kind: type) -> tuple[tuple[str, str, Any], ...]:
-    """Return name, name on the wire and type of each field. The names are the same without ``Annotated``."""
+    """Return name, name on the wire and type of each field. Without ``Annotated``, both names are the same."""
     if kind not in _known_fields:
         hints = get_type_hints(kind, include_extras=True).items()
         _known_fields[kind] = tuple((name, *_annotated(name, hint)) for name, hint in hints)

@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 
 class FieldError(Exception):
-    """A field that is missing or has the wrong type.
+    """A field that is missing or has a wrong value.
 
     Args:
         path: the place of the field; empty for the whole body.

@@ -23,7 +23,7 @@ def encode_key(raw: str | bytes) -> str:
     """Return the encoded form of a key: 38 characters, and two for each byte of the key. Text counts as UTF-8.
 
     Raises:
-        ValueError: The key is too long for the form, or is text with half a surrogate pair.
+        ValueError: The key is too long for the form, or is text with a lone surrogate.
     """
     data = raw.encode() if isinstance(raw, str) else raw
     if len(data) > _MAX_BYTES:

@@ -1,4 +1,4 @@
-"""Replacements for the SDK's configurations: their API URL, their settings, and what one passes on to the next."""
+"""Replacements for the SDK's configurations: API URL, settings, and the options for the next configuration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FITS_A_HEADER = re.compile(r"[!-~]+(?: +[!-~]+)*")
 
 def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]:
     """Wrap ``ConnectionConfig.__init__``: store the settings. Without a stated URL, the API URL is private."""
-    read_api_url = _argument_reader(original, "api_url")
+    read_api_url = _api_url_reader(original)
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -45,7 +45,7 @@ def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]
 
 def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
     """Wrap ``VolumeConnectionConfig.__init__``: without a stated URL, volume contents are below the private API."""
-    read_api_url = _argument_reader(original, "api_url")
+    read_api_url = _api_url_reader(original)
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -61,7 +61,7 @@ def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
 def wrap_volume_options(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``Volume._get_volume_config``: a call with another ``domain=`` must bring ``token=`` too.
 
-    A call with ``api_url=`` alone is not checked: the volume's token goes to the stated URL.
+    Without ``domain=``, a call's ``api_url=`` gets the volume's token. A URL that the environment states always does.
     """
 
     @functools.wraps(original)
@@ -77,10 +77,10 @@ def wrap_volume_options(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Wrap ``ConnectionConfig.get_api_params``, which returns the options that an object adds to a call's own.
+    """Wrap ``ConnectionConfig.get_api_params``, which returns the options of an object together with those of a call.
 
-    A call to another domain must bring ``api_key=``, and gets neither the headers nor the API URL of the object. Other
-    calls without ``api_url=`` get the settings of the object.
+    If :func:`.stays_behind` returns True for a call, the call gets neither the headers nor the API URL of the object.
+    Other calls without ``api_url=`` get the settings of the object.
     """
 
     @functools.wraps(original)
@@ -143,10 +143,9 @@ def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
-    """Return options that hide a holder's headers and URL from a call to another domain; for other calls, none.
+    """Return options that keep the headers and the URL of ``bound`` out of a call to another domain.
 
-    The options are empty, because the SDK takes the holder's value for None. Raises ConfigurationError if the call to
-    another domain brings no key.
+    For a call to the same domain, return no options. The values are not None, which the SDK replaces by bound values.
     """
     if not bound or not given.get("domain"):
         return {}
@@ -170,7 +169,7 @@ def _make_own(domain: str | None, make: Callable[[], Any]) -> Any:
         return None
 
 
-def _argument_reader(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Return a function that reads one argument of a call. The position of ``api_url`` changed in e2b 2.29.1."""
+def _api_url_reader(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that reads ``api_url`` from a call's arguments, whose order changed in e2b 2.29.1."""
     signature = inspect.signature(function)
-    return lambda *args, **kwargs: signature.bind(*args, **kwargs).arguments.get(name)
+    return lambda *args, **kwargs: signature.bind(*args, **kwargs).arguments.get("api_url")

@@ -36,15 +36,13 @@ def parsed(text: str) -> Domain:
 
 
 def is_vendor_default(text: str) -> bool:
-    """Return whether ``text`` is blank or a default domain of the SDK; raise DomainError if ``text`` is no domain.
-
-    The SDK passes its default domain on like a domain that a user gave.
-    """
+    """Return whether ``text`` is blank or a default domain of the SDK; raise DomainError if ``text`` is no domain."""
+    # The SDK passes its default domain on like a domain that a user gave.
     return not text.strip() or parsed(text).host in VENDOR_DEFAULTS
 
 
 def usable_domain(text: str) -> str:
-    """Return the normalised form of ``text``; raise DomainError, or MissingDomainError for a default of the SDK."""
+    """Return the normalised form of a domain; raise DomainError, or MissingDomainError for no domain of the user's."""
     if is_vendor_default(text):
         shown = str(parsed(text)) if text.strip() else text
         raise MissingDomainError(

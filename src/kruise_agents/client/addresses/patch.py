@@ -1,4 +1,4 @@
-"""The patch set of ``patch_e2b``, in a module of its own so that reloading ``patch_e2b.py`` makes no second set."""
+"""The patch set of ``patch_e2b``. A reload of the public module would lose a set there."""
 
 from __future__ import annotations
 

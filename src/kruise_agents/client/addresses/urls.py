@@ -28,7 +28,7 @@ def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``; before e2b 2.55.1 the SDK's have no ``port``."""
+    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``. Both take ``port``, which is new in e2b 2.55.1."""
 
     @functools.wraps(original)
     def get_sandbox_url(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int | None = None) -> str:
@@ -66,7 +66,7 @@ def wrap_get_mcp_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def wrap_jupyter_url(original: property) -> property:
-    """Wrap ``_jupyter_url`` of the code interpreter: use the patch's scheme in place of https (up to 2.10.3).
+    """Wrap ``_jupyter_url`` of code interpreters up to 2.10.3: use the patch's scheme in place of https.
 
     A stated sandbox URL stays unchanged. Code interpreters before 2.9.0 ignore such a URL.
     """

@@ -38,7 +38,7 @@ class Bridge:
 
     Args:
         api_url: the base URL of the API.
-        known: the known generation of each API, by base URL; the bridge writes what it finds out.
+        known: the known generation of each API, by base URL. The bridge adds and corrects entries.
         private: names of headers that are for this API only, beside those of credentials.
     """
 
@@ -50,10 +50,7 @@ class Bridge:
         self._private = [*_CREDENTIALS, *private]
 
     def flow(self, request: httpx.Request) -> Flow:
-        """Yield the requests to send in place of ``request``, and return the response for the SDK.
-
-        Raises UnsupportedByManagerError if the manager is too old for the request.
-        """
+        """Yield the requests to send for ``request``, and return the response; may raise UnsupportedByManagerError."""
         path = self._path_in_api(request.url)
         if not path:
             # A template's file is uploaded to storage. Up to e2b 2.28.1 the SDK uploads with the client of the API,
@@ -114,7 +111,7 @@ class Bridge:
     def _refuse_on_v1(
         self, request: httpx.Request, feature: str
     ) -> Generator[httpx.Request, httpx.Response, httpx.Response | None]:
-        """Raise UnsupportedByManagerError if the manager is an older one, which is probed if its generation is unknown.
+        """Raise UnsupportedByManagerError if the manager is an older one. Probe a manager of unknown generation first.
 
         Return the response to the probe if that is 429 or 5xx, or None if ``request`` may be sent.
         """
@@ -153,9 +150,9 @@ class Bridge:
 
 
 class SentOnce(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A request body that the SDK sends once, because it is no ``httpx.ByteStream``.
+    """A request body that the SDK sends only once.
 
-    The SDK's retries repeat only requests with such a body (e2b 2.49.1 ... 2.63.0).
+    The SDK's retries repeat only requests whose body is an ``httpx.ByteStream`` (e2b 2.49.1 ... 2.63.0).
     """
 
     def __init__(self, body: bytes) -> None:
@@ -224,7 +221,7 @@ _known: dict[str, Generation] = {}
 def bridged(
     transport: httpx.BaseTransport | httpx.AsyncBaseTransport, config: Any
 ) -> httpx.BaseTransport | httpx.AsyncBaseTransport:
-    """Return a transport that puts the bridge over ``transport``. All bridges of a process share what they find out."""
+    """Return a transport with the bridge over ``transport``. All bridges of a process share the known generations."""
     bridge = Bridge(config.api_url, _known, private=config.headers or ())
     if isinstance(transport, httpx.AsyncBaseTransport):
         return AsyncBridgeTransport(transport, bridge)

@@ -1,4 +1,4 @@
-"""The patch set of ``patch_traffic_access_token``, apart from the public module, whose reload makes no second set."""
+"""The patch set of ``patch_traffic_access_token``. A reload of the public module would lose a set there."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _TOLERATED_SECONDS = 5.0
 
 
 class TrafficAccessToken(str):
-    """A traffic access token. ``expires_at`` is the end in UTC, or None if there is none that ``datetime`` can hold."""
+    """A traffic access token. ``expires_at`` is its end in UTC; None: no known end, or too late for ``datetime``."""
 
     expires_at: datetime | None
 
@@ -56,7 +56,7 @@ class TokenState:
     """The state of a sandbox's token. Callers must report the outcomes of refreshes one at a time.
 
     A JWT with an end is *managed*, and so is the absent token of a sandbox that is known to be protected. Every other
-    token is *opaque*. Opaque and absent tokens are left to the SDK.
+    token is *opaque*. Opaque tokens, and sandboxes that are not known to be protected, are left to the SDK.
     """
 
     def __init__(
@@ -93,10 +93,7 @@ class TokenState:
             self._managed = ManagedToken("")
 
     def to_send(self) -> str | None:
-        """Return the token to send now, :data:`SEND_NONE`, or None to leave the choice to the SDK.
-
-        Raises TrafficAccessTokenExpired if the managed token has expired, or is absent and could not be fetched.
-        """
+        """Return the token to send, ``SEND_NONE``, or None to let the SDK decide, or raise TrafficAccessTokenExpired."""
         managed = self._managed
         if managed is None:
             return None
@@ -173,7 +170,7 @@ def backoff(failures: int, retry_after: float | None) -> float:
 
 
 def read_retry_after(text: str | None) -> float | None:
-    """Return the seconds in a ``Retry-After`` header, or None if the header is missing or has no number from 0 on."""
+    """Return the seconds in a ``Retry-After`` header, or None if the header is missing or no such number."""
     try:
         seconds = float(text or "")
     except ValueError:

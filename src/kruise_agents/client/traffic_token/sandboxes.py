@@ -44,7 +44,7 @@ def wrap_async_sandbox(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def wrap_sandbox_headers(original: property) -> property:
-    """Wrap ``ConnectionConfig.sandbox_headers``, which is for clients of ports only: add the holder."""
+    """Wrap ``ConnectionConfig.sandbox_headers``, which only clients of a sandbox's ports use: add the holder."""
 
     def with_tokens(config: Any, headers: dict[str, str]) -> dict[str, str]:
         tokens = tokens_of(config)
