@@ -93,7 +93,7 @@ class TokenState:
             self._managed = ManagedToken("")
 
     def to_send(self) -> str | None:
-        """Return the token to send, ``SEND_NONE``, or None to let the SDK decide, or raise TrafficAccessTokenExpired."""
+        """Return the token to send, ``SEND_NONE``, None to let the SDK decide, or raise TrafficAccessTokenExpired."""
         managed = self._managed
         if managed is None:
             return None
