@@ -22,10 +22,7 @@ class Inheritance:
         self._collections = collections
 
     def transfer_to_admin(self, owner: str) -> None:
-        """Give everything of a key to the admin key.
-
-        A full disk raises NoSpaceError. The next start of the manager then does the rest.
-        """
+        """Give everything of a key to the admin key. If the disk is full, that fails; the next start does the rest."""
         for collection in self._collections:
             collection.transfer(owner, ADMIN_ID)
 

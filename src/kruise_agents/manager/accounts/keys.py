@@ -3,9 +3,8 @@
 A sandbox, snapshot, volume or secret belongs to the key that made it, and no other key sees it. Keys of one team
 may manage each other, but they do not see each other's sandboxes.
 
-A key that is made over the API has 122 random bits. The manager stores only the SHA-256 of the key: nobody can guess
-the key from this hash, and a slow hash would only slow down every request. Keys that the manager was started with are
-not stored.
+Of a key that is made over the API, only the SHA-256 is stored. The key has 122 random bits, so nobody can guess it from
+the hash, and a slow hash would only slow down requests. Keys that the manager was started with are not stored.
 """
 
 from __future__ import annotations

@@ -46,10 +46,7 @@ class SecretStore:
         return next((row for row in self.all(owner) if row.id == reference or row.name in names), None)
 
     def make(self, owner: str, name: str, value: str, metadata: Mapping[str, str]) -> SecretRow:
-        """Store a new secret, as version 1.
-
-        Raises SecretNameTakenError, or TooManySecretsError if the owner has :data:`MOST_OF_A_KEY` secrets already.
-        """
+        """Store a new secret, as version 1. Raises SecretNameTakenError or TooManySecretsError."""
         rows = self.all(owner)
         if any(row.name == name for row in rows):
             raise SecretNameTakenError(f"there is a secret '{name}' already; update it instead")

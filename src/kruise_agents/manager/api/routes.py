@@ -55,7 +55,6 @@ class Operation:
             dict from media types to types if the answer is not always JSON.
         refusals: the statuses of errors, each with its meaning at this route; an empty text stands for the general
             meaning (``MEANINGS`` in ``openapi.py``). 401, 408 and 413 are not here: the document adds them.
-        note: further facts for callers, beside the summary.
         reads: the types of the handler's parameters ``query``, ``headers``, ``body`` and ``fields``, by these names.
     """
 

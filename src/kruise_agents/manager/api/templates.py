@@ -141,10 +141,7 @@ class TemplateRoutes(Resource):
         }
 
     def _builds(self, request: Request, reference: str) -> Sequence[_TemplateBuild]:
-        """Return the build of a template, or one build for each snapshot that ``reference`` names, newest first.
-
-        An unknown ``reference`` raises ApiError 404.
-        """
+        """Return the builds that ``reference`` names, newest first. An unknown reference raises ApiError 404."""
         template = self._templates.find(reference)
         if template is not None:
             return [_TemplateBuild(template, (template.name,), DEFAULT_TAG, self._templates.created_at)]

@@ -1,9 +1,8 @@
 """The gateway, which finds a request's sandbox, checks the request's token, and forwards the request.
 
-Requests to a protected sandbox, a feature of OpenKruise, need a JWT on every port. Their refusals are the plain text of
-OpenKruise's gateway. Requests to a sandbox without public traffic, a feature of E2B, need the sandbox's one token on
-every port but envd's, which has a token of its own. Their refusals are JSON. No SDK release looks for words in a 403
-(e2b 2.8.0 ... 2.63.0).
+A protected sandbox, as in OpenKruise, needs a JWT on every port; a refusal has the text of OpenKruise's gateway. A
+sandbox without public traffic, as in E2B, needs its one token on every port but envd's, which has a token of its own; a
+refusal is JSON. No SDK release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
 """
 
 from __future__ import annotations

@@ -54,8 +54,7 @@ def unsendable(headers: Headers) -> str | None:
 def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> Headers:
     """Return the headers of a response for the client, with names in lower case.
 
-    ``Content-Length`` is left out beside ``Transfer-Encoding`` and in a 204 or 304, where it does not describe the
-    body.
+    ``Content-Length`` is left out beside ``Transfer-Encoding``, in a 204 and in a 304: it does not describe the body.
     """
     lowered = [(name.lower(), value) for name, value in headers]
     unframed = status in (204, 304) or any(name == b"transfer-encoding" for name, _ in lowered)

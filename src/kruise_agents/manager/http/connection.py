@@ -35,8 +35,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     """A client's connection with limits on time.
 
     ``head_seconds`` limits the time for a head, the silence of a new connection, and the time for the rest of a body
-    after the answer. ``stall_seconds`` limits the time for which the send buffer is full because the client does not
-    read.
+    after the answer. ``stall_seconds`` limits how long a client may leave the send buffer full.
     """
 
     head_seconds = 60.0
@@ -270,10 +269,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Close, but first give a client that still sends the time to read the answer, which a reset would discard.
-
-        TLS cannot end one direction, so a connection with TLS is closed at once.
-        """
+        """Close slowly, because a reset would discard the answer if the client still sends. With TLS, close at once."""
         if not self.transport.can_write_eof():
             self.transport.close()
             return

@@ -1,7 +1,6 @@
-"""OpenKruise's metadata keys on a create call, ``e2b.agents.kruise.io/...``.
+"""OpenKruise's metadata keys on a create call, ``e2b.agents.kruise.io/...``: settings, and keys that are refused.
 
-Keys that make sense on one machine are settings of the sandbox. The other keys are refused, each with its reason.
-Source: OpenKruise's sandbox-manager.
+Source: OpenKruise's sandbox-manager. A key that makes no sense on one machine is refused with the reason.
 """
 
 from __future__ import annotations

@@ -67,9 +67,7 @@ class _Create:
 
 
 class IdempotentCreates:
-    """The creates that came with an idempotency key.
-
-    Creates that run or have crashed are kept in memory. Creates that have made a sandbox are kept in the database.
+    """The creates with a key: in memory while they run or after a crash, in the database once they made a sandbox.
 
     Args:
         store: the database, which gets only digests of keys and bodies.

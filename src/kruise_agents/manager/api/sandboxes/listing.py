@@ -107,10 +107,7 @@ class ListQuery(RunningListQuery):
 def page(
     sandboxes: Iterable[Sandbox], query: RunningListQuery, states: frozenset[str]
 ) -> tuple[list[Sandbox], str | None]:
-    """Return the sandboxes of one page, and the token of the next page, if there is one.
-
-    A malformed token, or the token of a list in the other order, raises ApiError 400.
-    """
+    """Return one page, and the token of the next page or None. A wrong token raises ApiError 400."""
     ascending = query.order == "asc"
     after = _read_cursor(query.next_token, ascending=ascending)
     found = [sandbox for sandbox in sandboxes if shown_state(sandbox) in states and _matches(sandbox, query)]
