@@ -32,11 +32,12 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
     ``E2B_SANDBOX_URL``, ``E2B_VOLUME_API_URL``) are used unchanged. In debug mode the SDK works as without the patch.
     No environment variable is changed.
 
-    Sandbox objects keep the settings that they were made with; those made before the call stay native. Calls can be
-    nested: the newest open handle decides for new sandbox objects, and for calls of client objects, lists and volumes.
+    Sandbox objects keep the settings that they were made with, and stay native if they were made before the first call.
+    Calls can be nested: the newest open handle decides for new sandbox objects, and for calls of client objects, lists
+    and volumes.
 
     Without a usable domain, a call raises ``MissingDomainError`` or ``DomainError`` (``kruise_agents.errors``) and
-    sends nothing. With a stated API URL, only the address of a sandbox needs a domain.
+    sends nothing. With a stated API URL, only addresses of sandboxes and volume contents need a domain.
 
     Args:
         https: True for https, False for plain http.

@@ -49,8 +49,8 @@ def patch_traffic_access_token() -> Patch:
     """Make the SDK send the current traffic access token with every request to a port of a protected sandbox.
 
     Files, commands, PTYs, watches and code carry the token, sync and async; requests to the API never do. Near the end
-    of a token, the next request refreshes the token first. An expired token is never sent: if the refresh fails, the
-    request raises :class:`TrafficAccessTokenExpired`. If the manager says that the sandbox is gone, the request goes
+    of a token, the next request refreshes the token first. An expired token is never sent: if its refresh fails, the
+    request raises :class:`TrafficAccessTokenExpired`. If its refresh shows that the sandbox is gone, the request goes
     without a token, so that the SDK gets the manager's answer.
 
     The API's answer to ``connect`` has no token. So each ``connect`` of an object without a token asks the API whether

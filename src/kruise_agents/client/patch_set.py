@@ -21,7 +21,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A replaced name of a class or module. ``original`` is the SDK's own descriptor, or ``_ABSENT``."""
+    """A replaced name of a class or module. ``original`` is the descriptor from before, or ``_ABSENT``."""
 
     owner: Owner
     attribute: str

@@ -82,7 +82,7 @@ def _without_none(kind: Any) -> Any:
 
 
 class Message:
-    """A dataclass that is sent as a JSON object. ``Annotated`` gives the key of a field whose key is not its name."""
+    """Base class of dataclasses that are sent as JSON objects. ``Annotated`` gives a key unlike the field's name."""
 
     __slots__ = ()
 
@@ -167,7 +167,7 @@ class KillNotice(Message):
 
 
 class _Arguments:
-    """A dataclass that is passed as command line options. ``Annotated`` gives the option of each field."""
+    """Base class of dataclasses that are passed as command line options. ``Annotated`` gives a field's option."""
 
     __slots__ = ()
 
@@ -263,7 +263,7 @@ def program_argv(command: Sequence[str]) -> list[str]:
 
 # For each FORK byte, the zygote forks. A socket comes with the byte, and the fork reads its request from that socket.
 PLACEHOLDER = ("/bin/sh", "-c", "echo; read -r end")
-"""The command that ``bwrap`` starts in place of the program: a shell that writes a line and waits for input."""
+"""The command that ``bwrap`` starts for a fork: a shell that writes a line and waits for the end of its input."""
 ZYGOTE_READY = b"r"
 FORK = b"f"
 FORKED = b"f"

@@ -122,7 +122,7 @@ def _name(method: str, path: str) -> str:
 
 
 def is_no_route(status: int, body: bytes) -> bool:
-    """Return whether an answer shows that the route is missing: 405, or a 404 whose body is no JSON object."""
+    """Return whether an answer shows that no handler ran: 405, or a 404 whose body is no JSON object."""
     return status == 405 or (status == 404 and not _is_object(body))
 
 
