@@ -40,7 +40,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Find out how this runtime works here. Must be called first. Raises RuntimeUnavailableError if unusable."""
+        """Check what this machine permits, as the first call. Raises RuntimeUnavailableError if that is too little."""
 
     def open(self) -> None:  # noqa: B027 - the process runtime needs nothing
         """Make later launches faster. Launches work without this call too. The call may block for seconds."""
@@ -72,7 +72,7 @@ class Runtime(ABC):
         return tree_size(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
-        """Copy a folder with owners, modes and links to the new folder ``target``. An OSError may leave a part."""
+        """Copy a folder with owners, modes and links to a new folder. After an OSError, a part may be left."""
 
         def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -80,18 +80,18 @@ class Runtime(ABC):
         await run_copy(start, copy_command(source, target))
 
     def stopped_processes(self, first_pid: int) -> tuple[int, ...]:
-        """Return the processes that are stopped before :meth:`freeze` and that :meth:`thaw` must be told to skip."""
+        """Return the processes that are stopped before :meth:`freeze` and that :meth:`thaw` has to be told to skip."""
         return stopped_in(first_pid, spare_root=self._spares_first)
 
     async def freeze(self, first_pid: int) -> None:
         """Stop the processes of a sandbox, which keep their memory and connections.
 
-        The first process runs on if it has to end the others. After an OSError, all that ran before run again.
+        The first process runs on if it has to end the others. After an OSError, all processes run as before.
         """
         stop_tree(first_pid, spare_root=self._spares_first)
 
     def thaw(self, first_pid: int, stopped: Collection[int]) -> None:
-        """Continue the processes of a sandbox, except the processes ``stopped``. Allowed if no process is frozen."""
+        """Continue the processes of a sandbox, except ``stopped``. May be called even if no process is frozen."""
         continue_tree(first_pid, stopped)
 
     def cleanup(self, layout: Layout) -> None:  # noqa: B027 - the process runtime has nothing to do

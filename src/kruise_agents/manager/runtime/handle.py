@@ -24,7 +24,7 @@ class ProcessIdentity:
 
 
 class ProcessHandle:
-    """A handle of any process of the machine. Its signals never reach a later process with the same pid."""
+    """A handle of any process of the machine, whose signals never reach a later process with the same pid."""
 
     def __init__(self, identity: ProcessIdentity, descriptor: int) -> None:
         self.identity = identity

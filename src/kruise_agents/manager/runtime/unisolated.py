@@ -1,6 +1,6 @@
 """The ``process`` runtime: sandboxes are ordinary processes of the manager's user, without isolation.
 
-This runtime is for machines that forbid namespaces. The manager uses it only if the settings name it.
+This runtime is for machines that forbid namespaces, and is used only if the settings name it.
 """
 
 from __future__ import annotations

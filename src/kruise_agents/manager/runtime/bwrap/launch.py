@@ -36,7 +36,7 @@ class Setup:
 def start(
     options: Sequence[str], command: Sequence[str], setup: Setup, pipes: tuple[int, int] | None = None
 ) -> Launched:
-    """Start ``bwrap``, wait for its namespaces, map the IDs into them, then let the command run.
+    """Start ``bwrap``, wait for its namespaces, map the IDs, then let the command run.
 
     After an OSError, nothing is left running. ``pipes`` are the standard input and output of the command. Without
     ``pipes``, the command has no input and writes to ``setup.output``. Errors always go to ``setup.output``.

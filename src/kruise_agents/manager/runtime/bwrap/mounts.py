@@ -82,7 +82,7 @@ def file_mounts(layout: Layout) -> Iterator[str]:
 
 
 def refuse_visible(state_dir: Path) -> None:
-    """Raise a ConfigurationError if the state folder lies in a folder that every sandbox can read."""
+    """Raise a ConfigurationError if the state folder lies in ``/usr``, ``/etc`` or a folder that Python needs."""
     real = state_dir.resolve()
     for folder in (Path("/usr"), Path("/etc"), *readable_folders()):
         if real.is_relative_to(folder.resolve()):

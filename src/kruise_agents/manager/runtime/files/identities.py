@@ -67,7 +67,7 @@ class FileOwners:
         return self.root_ids[0] + uid, self.root_ids[1] + gid
 
     def inside(self, uid: int, gid: int) -> tuple[int, int]:
-        """Return a sandbox's IDs for IDs of the host; ``nobody`` outside the range. A single user has all IDs."""
+        """Return IDs in a sandbox for IDs of the host. Outside the range: ``nobody``. With one user: that user."""
         if self.root_ids is None:
             return USER_ID, USER_ID
         return _within(uid - self.root_ids[0]), _within(gid - self.root_ids[1])

@@ -28,7 +28,7 @@ def copy_command(source: Path, target: Path) -> list[str]:
 
 
 async def run_copy(start: Start, command: list[str]) -> None:
-    """Run a copy, and end the copy when cancelled. Raises OSError if it fails, with ENOSPC for a full disk or quota."""
+    """Run a copy, or end it when cancelled. Raises OSError if the copy fails, with ENOSPC for a full disk or quota."""
     with tempfile.TemporaryFile() as output:
         process = start(command, output)
         handle = ProcessHandle.of(process.pid)

@@ -1,4 +1,4 @@
-"""Limits by control groups (cgroup v2), for a manager to which a part of the tree of control groups was delegated.
+"""Limits by control groups (cgroup v2), where a part of the tree of groups is delegated to the manager.
 
 Ways to delegate are ``systemd-run --user --scope -p Delegate=yes``, a unit with ``Delegate=yes``, and a container that
 owns its tree. The kernel's ``cgroup-v2.rst`` has the rules.

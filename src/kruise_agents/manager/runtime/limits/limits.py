@@ -43,16 +43,16 @@ class Enforcer(ABC):
 
     @abstractmethod
     def limited(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
-        """Set up the limits for a process that the ``with`` block starts. Yield the words to put before its command."""
+        """Set up the limits for a process that the ``with`` block starts. Yield the words to put before the command."""
 
     def release(self, name: str) -> None:  # noqa: B027 - not every enforcer has something to undo
         """Undo :meth:`limited` after the processes have ended. May be called twice."""
 
 
 class ResourceLimits(Enforcer):
-    """Resource limits (rlimits), which every process inherits. They need no rights.
+    """Resource limits (rlimits), which every process inherits and anybody may set.
 
-    They limit the memory of each process. They limit the number of a sandbox's processes only from Linux 5.14 on.
+    The memory limit holds for each process. The limit of processes holds for a whole sandbox, from Linux 5.14 on.
     """
 
     name = "rlimits"

@@ -1,4 +1,4 @@
-"""The log of a sandbox's program. It is kept short, because code in the sandbox may write to the log too."""
+"""The log of a sandbox's program, which is kept short because code in the sandbox may write to the log too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KEPT_BYTES = 1024 * 1024
 
 
 def last_bytes(path: Path) -> bytes:
-    """Return a log. Of a large log, only the last :data:`KEPT_BYTES` without their first, often incomplete line."""
+    """Return the last :data:`KEPT_BYTES` of a log, without the first of their lines, or all of a smaller log."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - KEPT_BYTES))

@@ -31,7 +31,7 @@ class Process:
 
 
 class Processes:
-    """All processes of the machine at the time of the call, as a tree."""
+    """All processes of the machine at one moment, as a tree."""
 
     def __init__(self) -> None:
         self._by_pid: dict[int, Process] = {}
@@ -41,7 +41,7 @@ class Processes:
             self._children[process.parent].append(process.pid)
 
     def family(self, root: int) -> list[Process]:
-        """Return a process and its descendants. The first process of a sandbox adopts orphans, so none is missed."""
+        """Return a process and its descendants. A sandbox's first process adopts orphans, so no orphan is missed."""
         found, waiting = [], [root]
         while waiting:
             pid = waiting.pop()
@@ -60,7 +60,7 @@ class Memory:
 
 
 def memory_of(process: Process) -> Memory:
-    """Return the memory of a process without mapped files. Where that is not known, count all resident memory."""
+    """Return the memory of a process without mapped files. Where that is unknown, count all resident memory."""
     folder = Path("/proc", str(process.pid))
     try:
         shares = {name: int(size) * 1024 for name, size in _SHARES.findall((folder / "smaps_rollup").read_text())}

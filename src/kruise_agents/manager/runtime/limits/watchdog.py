@@ -62,7 +62,7 @@ class WatchedSandbox:
         return any(folder.refused_at is not None for folder in self.folders)
 
     def is_root_of(self, family: list[Process]) -> bool:
-        """Return False if a later process has the pid of the first process, whose start time the first call keeps."""
+        """Return whether ``family`` begins with the first process, and not with a later process of the same pid."""
         self.started = self.started or family[0].started
         return self.started == family[0].started
 
@@ -85,7 +85,7 @@ class Watchdog:
         end: Callable[[], None],
         tell: Callable[[int, str], Awaitable[None]],
     ) -> None:
-        """Watch a sandbox until :meth:`remove`. :class:`WatchedSandbox` has the arguments. Needs the event loop."""
+        """Watch a sandbox until :meth:`remove`, from the event loop. :class:`WatchedSandbox` explains the arguments."""
         paths = [layout.root, *(mount.source for mount in layout.mounts)]
         folders = [LimitedFolder(path, limits.disk) for path in paths]
         self._watched[name] = WatchedSandbox(name, root, layout.log, folders, limits, end, tell)

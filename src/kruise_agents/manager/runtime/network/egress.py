@@ -1,7 +1,7 @@
 """Internet access of sandboxes: a program on the host carries packets, and routes in the sandbox block addresses.
 
-The carrier is ``slirp4netns`` or ``pasta`` (package ``passt``). It gives the sandbox's network namespace an interface,
-and needs no rights on the host. Blocked ranges have unreachable routes, which no user of a sandbox may change.
+The carrier, ``slirp4netns`` or ``pasta`` (package ``passt``), gives the sandbox's network namespace an interface and
+needs no rights on the host. Blocked ranges have unreachable routes, which no user of a sandbox may change.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class EgressRules:
 
 
 class Egress:
-    """The internet access of all sandboxes; there is none if not ``wanted``, or without a carrier."""
+    """The internet access of all sandboxes, if it is ``wanted`` and a carrier can be used."""
 
     def __init__(self, *, wanted: bool = True) -> None:
         self._installed = {name: path for name in _CARRIERS if (path := shutil.which(name))}
@@ -111,9 +111,9 @@ class Egress:
         self.summary = f"internet access of sandboxes: {how}"
 
     def attach(self, pid: int, rules: EgressRules) -> Connection | None:
-        """Connect the network namespace of a process, and return when packets can flow. None: there is no carrier.
+        """Connect the network namespace of a process, and return when packets can flow. Return None without a carrier.
 
-        Blocks for a moment. Raises OSError with the reason if that fails; then no carrier is left running.
+        Blocks for a moment. Raises OSError with the reason if that fails. Then no carrier is left running.
         """
         if self.carrier is None:
             return None
@@ -139,7 +139,7 @@ class Connection:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
 
     def start(self, rules: EgressRules, carrier: list[str]) -> None:
-        """Block ranges, start the carrier, and wait until packets can flow. Raises OSError if that fails."""
+        """Block ranges, start the carrier, and wait until packets can flow. Raises OSError if a step fails."""
         # Changes have to wait for bwrap to set up the loopback: bwrap fails if the network changes at that moment.
         deadline = time.monotonic() + _SECONDS
         while "127.0.0.1" not in Path(f"/proc/{self._pid}/net/fib_trie").read_text():

@@ -48,7 +48,7 @@ class Freezer:
         return freezer
 
     def put(self, name: str, pid: int) -> None:
-        """Put a process into the group of the sandbox ``name``. Processes that it starts later are in the group too."""
+        """Put a process, and all processes that it starts from then on, into the group of the sandbox ``name``."""
         group = self.parent / f"{GROUP_PREFIX}{name}"
         for tries_left in reversed(range(_TRIES)):
             group.mkdir(exist_ok=True)
@@ -84,14 +84,14 @@ class Freezer:
 
 
 def group_of(pid: int) -> Path | None:
-    """Return the control group of a sandbox's process, which any manager may have made. None: there is none."""
+    """Return the control group of a sandbox's process, whichever manager made that group. None: there is none."""
     path = _path_of(str(pid))
     mount = _unified_mount()
     return mount / path.lstrip("/") if mount is not None and Path(path).name.startswith(GROUP_PREFIX) else None
 
 
 async def freeze(group: Path) -> None:
-    """Stop every process in a group. If one does not stop within five seconds, continue all and raise an OSError."""
+    """Stop every process in a group. If a process does not stop in five seconds, continue all and raise OSError."""
     (group / "cgroup.freeze").write_text("1", encoding="ascii")
     deadline = time.monotonic() + _FREEZE_SECONDS
     while not _is_frozen(group):

@@ -112,14 +112,14 @@ def sudo_script(python: PythonPlaces) -> str:
 def fill_home(home: Path) -> None:
     """Put the login files, ``sudo``, ``pip`` and the virtual environment into an empty home.
 
-    The home can be moved, copied or mounted elsewhere afterwards, because no file names its path.
+    The home can be moved, copied or mounted elsewhere afterwards, because no file in the home names its path.
     """
     fill_login_files(home)
     set_home_python(home, own_places())
 
 
 def set_home_python(home: Path, python: PythonPlaces) -> None:
-    """Make a home use this Python: write ``sudo``, ``pip`` and the virtual environment, or write them anew."""
+    """Make a home use this Python: write ``sudo``, ``pip`` and the virtual environment, also over old ones."""
     local = home / ".local"
     make_environment(local, python)
     for name in ("pip", "pip3"):
@@ -128,7 +128,7 @@ def set_home_python(home: Path, python: PythonPlaces) -> None:
 
 
 def make_environment(folder: Path, python: PythonPlaces) -> None:
-    """Make or change a virtual environment with no program but Python. The manager's packages come after its own."""
+    """Make or change a virtual environment that has no program but Python, and finds the manager's packages last."""
     binaries = folder / "bin"
     packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     binaries.mkdir(parents=True, exist_ok=True)

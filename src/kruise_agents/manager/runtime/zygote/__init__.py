@@ -1,1 +1,1 @@
-"""The zygote: a process of which the programs of sandboxes are forks, so that they need not start Python."""
+"""The zygote: a process that forks the program of each sandbox, which saves the start of Python."""

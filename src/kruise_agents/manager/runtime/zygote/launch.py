@@ -24,7 +24,7 @@ _READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-dro
 def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: Setup) -> Launched:
     """Start ``bwrap`` as :func:`.bwrap.launch.start` does, and let a fork of the zygote enter in place of a command.
 
-    Raises OSError if that fails, or ZygoteError if the zygote is the reason. Then nothing is left running.
+    Raises ZygoteError if the zygote does not fork, and OSError for other problems. Then nothing is left running.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         placeholder_input, program_pipe = pipe(theirs, ours)
@@ -46,7 +46,7 @@ def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: 
 
 
 def make_zygote(options: Sequence[str], identities: Identities | None) -> Zygote:
-    """Start a zygote, and test a fork in namespaces with these ``bwrap`` options. Raises ZygoteError if one fails."""
+    """Start a zygote, and test a fork in namespaces with these ``bwrap`` options. Raises ZygoteError on failure."""
     try:
         with _opened_read_only(Path(sys.executable).resolve()) as (interpreter, namespace):
             zygote = Zygote(interpreter, os.dup(namespace))

@@ -33,11 +33,11 @@ class ZygoteError(Exception):
 
 
 class Zygote:
-    """A running zygote, which ends with the manager or at :meth:`close`. Its forks go on.
+    """A running zygote, which ends with the manager or at :meth:`close`. Forks of the zygote go on.
 
     Args:
-        interpreter: A descriptor of Python's binary, opened through a mount that nobody can write to, because everybody
-            in a sandbox can open the binary of a process there.
+        interpreter: A descriptor of Python's binary, opened through a mount that nobody can write to, because anybody
+            in a sandbox can open the same file through ``/proc``.
         namespace: A descriptor of that mount's namespace, which this object closes.
     """
 
@@ -89,7 +89,7 @@ class Zygote:
         Args:
             group: A descriptor of the sandbox's ``cgroup.procs``, open for writing. None: the sandbox has none.
             own: Descriptors for the fork itself, see :class:`.protocol.control.ForkRequest`.
-            handed: Descriptors for the program, by the numbers that they have there.
+            handed: Descriptors for the program, by the number of each in the program.
         """
         request = ForkRequest(order, first_pid, group is not None, list(handed))
         descriptors = [*own, *([] if group is None else [group]), *handed.values()]
