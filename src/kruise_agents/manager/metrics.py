@@ -55,7 +55,10 @@ class Metrics:
     ended: Counter[str] = field(default_factory=Counter)
     """Ended sandboxes, by reason: ``kill``, ``end time`` or ``by itself``."""
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """Answered requests, by the part that answered (``api``, ``gateway`` or ``manager``) and the status."""
+    """Requests, by the part that answered (``api``, ``gateway`` or ``manager``) and the status.
+
+    Malformed requests and accepted WebSockets are not counted.
+    """
 
     def families(self) -> Iterator[str]:
         failed: list[Sample] = [("", {}, self.failed_creates)]

@@ -248,7 +248,7 @@ def _check_value(declaration: Declaration, name: str, value: Any) -> None:
 
 
 def from_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Return fields of :class:`Settings`, from option values by :attr:`Declaration.parameter`. None means no field."""
+    """Return :class:`Settings` fields from option values by :attr:`Declaration.parameter`. None leaves a field out."""
     found: dict[str, Any] = {}
     parts: dict[str, int] = {}
     for declaration in declarations():

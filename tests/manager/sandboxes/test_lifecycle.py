@@ -7,6 +7,7 @@ import contextlib
 import random
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -14,10 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kruise_agents.manager.runtime import Layout, ProcessIdentity, ProcessRuntime, Runtime
+from kruise_agents.manager.metrics import Metrics
+from kruise_agents.manager.runtime import Egress, Layout, ProcessIdentity, ProcessRuntime, Runtime
 from kruise_agents.manager.sandboxes.lifecycle import Event, RefusedError, State, next_state
 from kruise_agents.manager.sandboxes.process import SandboxProcess
-from kruise_agents.manager.sandboxes.sandbox import Lifetime, NewSandbox, Sandbox
+from kruise_agents.manager.sandboxes.records import to_row
+from kruise_agents.manager.sandboxes.recovery import Found, recover
+from kruise_agents.manager.sandboxes.sandbox import Lifetime, NewSandbox, Sandbox, seconds_until
 from kruise_agents.manager.sandboxes.service import SandboxService
 from kruise_agents.manager.state.database import Database, NoSpaceError
 from kruise_agents.manager.state.secret import StateSecret
@@ -227,16 +231,35 @@ def test_a_boot_that_the_full_disk_cannot_record_leaves_no_program(monkeypatch: 
     asyncio.run(scene())
 
 
+def test_a_pause_that_the_end_of_the_manager_cut_off_ends_like_others() -> None:
+    async def scene() -> None:
+        async with one_sandbox() as (sandboxes, sandbox, store):
+            sandbox.lifetime = replace(sandbox.lifetime, paused_seconds=60)
+            row = replace(to_row(sandbox, "process"), state="pausing", keeps_memory=0, pid=None)
+            await sandboxes.kill(sandbox.id)
+            store.save(row)
+            assert await recover(sandboxes) == Found(paused=1)
+            recovered = sandboxes.find(sandbox.id)
+            assert recovered is not None
+            assert 50 < (seconds_until(recovered.deadline) or 0) <= 60
+
+    asyncio.run(scene())
+
+
 @contextlib.asynccontextmanager
 async def one_sandbox() -> AsyncIterator[tuple[SandboxService, Sandbox, Database]]:
     with tempfile.TemporaryDirectory() as folder:
         store = Database(Path(folder) / "state.db")
+        (Path(folder) / "sandboxes").mkdir()
         sandboxes = SandboxService(
             ProcessRuntime(),
-            Path(folder),
+            Path(folder) / "sandboxes",
             store,
             StateSecret(b"x" * 32),
             TrafficTokens(),
+            Egress(wanted=False),
+            Path(folder) / "volumes",
+            Metrics(),
             process_type=cast("type[SandboxProcess]", PretendedProgram),
         )
         sandbox = await sandboxes.create(

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import math
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -41,8 +40,8 @@ _Method = Callable[Concatenate["Operations", Sandbox, P], Coroutine[Any, Any, T]
 def _operation(event: Event, *, needs: State | None = None) -> Callable[[_Method[P, T]], _Method[P, T]]:
     """Make a method run under the lock of its sandbox, in a task that goes on when the caller leaves.
 
-    The call raises a :class:`RefusedError` with ``event`` if the sandbox is ended before or during the operation, or
-    is not in the state ``needs`` at its turn. An operation may call another operation on the same sandbox: the inner
+    The call raises a :class:`RefusedError` that names ``event`` if the sandbox is ended before or during the operation,
+    or is not in the state ``needs`` at its turn. An operation may call another operation on the same sandbox: the inner
     operation runs at once, under the same lock.
     """
 
@@ -208,9 +207,7 @@ class Operations:
             self._roll_back(sandbox)
             raise
         sandbox.move(Event.PAUSED)
-        sandbox.end_at = now()
-        kept = sandbox.lifetime.paused_seconds if kept is None else kept
-        sandbox.kept_until = None if kept is None or kept == math.inf else now() + timedelta(seconds=kept)
+        sandbox.keep_for(sandbox.lifetime.paused_seconds if kept is None else kept)
         self._timers.arm(sandbox)
         self._records.note(sandbox)
         logger.info("sandbox %s is paused", sandbox.id)

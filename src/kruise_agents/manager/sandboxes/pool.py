@@ -25,7 +25,7 @@ _QUIET_SECONDS = 0.2
 """Seconds that the filling task waits after a claim, because the first calls of the claiming client come then."""
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
-"""The delay doubles with each failure in a row, so that a template that cannot start does not keep the machine busy."""
+"""The longest delay. Delays grow, so that a template that cannot start does not keep the machine busy."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Pool:
     retry_at: float = 0.0  # the earliest time of the next start, on the event loop's clock
 
     def back_off(self) -> None:
-        """Delay the next start after a failure, and double the delay for the next failure in a row."""
+        """Delay the next start after a failure. The delay doubles with each failure in a row, up to a minute."""
         self.retry_at = asyncio.get_running_loop().time() + self.retry_delay
         self.retry_delay = min(self.retry_delay * 2, _LONGEST_RETRY_SECONDS)
 
@@ -80,7 +80,7 @@ class Pools:
             self._filling = asyncio.create_task(self._fill())
 
     def take(self, template: Template, files: Path | None) -> PooledSandbox | None:
-        """Take a ready sandbox out of the pool of ``template`` and ``files``, if any. The caller counts the outcome."""
+        """Take a ready sandbox of ``template`` and ``files`` out of its pool, if any. The caller counts the outcome."""
         pool = self._find(template, files)
         if pool is None:
             return None

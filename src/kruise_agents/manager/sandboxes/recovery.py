@@ -129,12 +129,14 @@ async def _keep_running(sandbox: Sandbox) -> bool:
 
 
 async def _keep_paused(sandbox: Sandbox, *, alive: bool) -> None:
-    """Undo a resume that was not finished: freeze the processes, or end a program that had begun to boot."""
+    """Undo an unfinished resume (freeze the processes, or end a half-booted program), or finish a pause."""
     if not alive or not sandbox.keeps_memory:
         await sandbox.process.stop()
         sandbox.keeps_memory = False
     elif sandbox.state is State.RESUMING:
         await sandbox.process.freeze()
+    if sandbox.state is State.PAUSING:
+        sandbox.keep_for(sandbox.lifetime.paused_seconds)
 
 
 async def _remove_unknown_folders(sandboxes: SandboxService, known: set[str]) -> None:

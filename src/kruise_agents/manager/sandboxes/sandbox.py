@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import string
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,11 @@ class Sandbox:
     def use(self) -> Use | None:
         """Return the sandbox's share in the owner's quota; None if the sandbox is ending and has no share."""
         return None if self.state.ending else self.template.use(running=not self.state.shown_as_paused)
+
+    def keep_for(self, seconds: float | None) -> None:
+        """Set the times of a sandbox that is paused now, and ended ``seconds`` later; None or infinity: never."""
+        self.end_at = now()
+        self.kept_until = None if seconds is None or seconds == math.inf else now() + timedelta(seconds=seconds)
 
     def move(self, event: Event) -> None:
         self.state = next_state(self.state, event)

@@ -45,9 +45,9 @@ class SandboxService:
         store: Database,
         secret: StateSecret,
         traffic_tokens: TrafficTokens,
-        egress: Egress | None = None,
-        volumes: Path | None = None,
-        metrics: Metrics | None = None,
+        egress: Egress,
+        volumes: Path,
+        metrics: Metrics,
         process_type: Callable[..., SandboxProcess] = SandboxProcess,
     ) -> None:
         self.traffic_tokens = traffic_tokens
@@ -55,11 +55,11 @@ class SandboxService:
         self.folder = folder
         self.store = store
         self.secret = secret
-        self._egress = egress or Egress()
+        self._egress = egress
         self._limit_watch = Watchdog(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
-        self._volumes = volumes or folder.parent / "volumes"
+        self._volumes = volumes
         self._process_type = process_type
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._known: dict[str, Sandbox] = {}
         self._records = Records(store, runtime.name)
         self._closing = False

@@ -84,7 +84,7 @@ class Snapshots:
     async def take(
         self, sandbox: Sandbox, owner: str, reference: Reference | None = None, seconds: float | None = None
     ) -> SnapshotRow:
-        """Make a snapshot of a running sandbox, which is frozen during the copy. After a failed copy nothing is left.
+        """Copy the files of a running sandbox, which is frozen meanwhile. After a failed copy nothing is left.
 
         Without a ``reference`` the snapshot only has an ID; otherwise the snapshot replaces the owner's snapshot with
         the same name and tag. The snapshot expires after ``seconds``; None: never.

@@ -58,7 +58,7 @@ class Template:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Parse the output of :meth:`to_json` of this release or an older one."""
+        """Parse the output of :meth:`to_json`, of this release or an older release."""
         values = json.loads(text)
         ready = values.pop("ready", None)
         limits = Limits(**values.pop("limits", {}))

@@ -50,7 +50,7 @@ class Table:
             self.complain(key, f"unknown key '{key}'; {hint}")
 
     def complain(self, key: str | None, problem: str, *below: str) -> None:
-        """Note a problem with the value of ``key``, with a key ``below`` that key, or (None) with the table."""
+        """Note a problem with the value of ``key``, of a key ``below`` that key, or, without a key, of the table."""
         self._source.complain((*self._fields.path, key, *below) if key is not None else self._fields.path, problem)
 
     def text(self, key: str) -> str | None:

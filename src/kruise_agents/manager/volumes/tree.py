@@ -103,7 +103,7 @@ class VolumeTree:
             path.unlink(missing_ok=True)
 
     def place(self, draft: Path, path: str, wanted: Attributes, *, parents: bool) -> Entry:
-        """Move a draft to ``path``. Attributes that ``wanted`` leaves out are those of a file that is replaced."""
+        """Move a draft to ``path``. Attributes not in ``wanted`` come from a replaced file, else from the defaults."""
         if parents:
             self._make_parents(path)
         with self._parent(path) as (folder, name):
