@@ -84,6 +84,6 @@ def boot_id() -> str:
 
 
 def _start_time(pid: int) -> int:
-    # Field 22; the process name in field 2 may contain anything.
+    # The start time is field 22. The process name in field 2 may contain anything, for example a bracket.
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     return int(stat.rpartition(")")[2].split()[19])

@@ -108,7 +108,7 @@ def _parent_folders(mounted: Path) -> Iterator[str]:
 
 def _kernel_settings_mounts() -> Iterator[str]:
     # Yield options that make /proc read-only, except processes. The kernel lets the host's user ID 0 write to /proc/sys
-    # and others without a capability. If root runs the manager, processes of a sandbox may have this ID on the host.
+    # and the like without a capability. If root runs the manager, processes of a sandbox may have this ID on the host.
     for entry in sorted(Path("/proc").iterdir()):
         if entry.name.isdigit() or entry.is_symlink():
             continue

@@ -52,7 +52,7 @@ class WatchedSandbox:
     killing: list[tuple[Process, str]] = field(default_factory=list)
     started: int | None = None
     ticks: int = -1
-    active: bool = False  # True: it was busy since its disk was last measured
+    active: bool = False  # True: the sandbox was busy since its disk was measured
     unnamed: UnnamedFiles = field(default_factory=UnnamedFiles)
     over_since: float | None = None
     ending: bool = False
@@ -230,7 +230,7 @@ class Watchdog:
         return True
 
     def _limit_processes(self, sandbox: WatchedSandbox, family: list[Process]) -> None:
-        # The kernel limits them too, but not before Linux 5.14, for the host's root, or without namespaces.
+        # The kernel limits processes too, but not before Linux 5.14, for the host's root, or without namespaces.
         number = sum(process.threads for process in family)
         if number > sandbox.limits.processes + _OURS:
             self._end(sandbox, f"has {number} processes and threads of {sandbox.limits.processes}")

@@ -26,7 +26,7 @@ from typing import Self
 INTERFACE = "tap0"
 NAME_SERVER = "10.0.2.3"  # the carrier answers there, and asks the name servers of the host
 _OWN_NETWORK = IPv4Network("10.0.2.0/24")
-# The gateway, and the address of the sandbox with pasta and with slirp4netns.
+# The addresses of the gateway, and of the sandbox with pasta and with slirp4netns.
 _OWN_ADDRESSES = tuple(map(IPv4Network, ("10.0.2.2/32", "10.0.2.15/32", "10.0.2.100/32")))
 _NAME_SERVER = IPv4Network(NAME_SERVER)
 _EVERYTHING = IPv4Network("0.0.0.0/0")

@@ -73,7 +73,7 @@ def program_arguments(home: Path, descriptors: ProgramDescriptors, limits: Progr
 
 def compile_program() -> None:
     """Compile the modules that only sandboxes import, unless that was done before or Python may not write bytecode."""
-    # A sandbox that sees this package read-only would compile the modules itself, for a third of its start time.
+    # A sandbox that sees this package read-only would compile them itself, which takes a third of its start.
     if not sys.dont_write_bytecode:
         compileall.compile_dir(Path(kruise_agents.__file__).parent / "sandbox", quiet=2)
 
