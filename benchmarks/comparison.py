@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.pages import KEPT, NATIVE, OVER_HTTP, OVER_HTTPS
 from benchmarks.pictures import Bar, Panel, figure, picture
 from benchmarks.records import TARGETS, Record
+from reference.markdown import filled, table, wrapped
 
 TEMPLATE = Path(__file__).with_name("performance.md")
 HEAD = ("what", "ours", "beside", "its figure", "ours / its", "target")
@@ -18,14 +18,13 @@ Row = Sequence[str]
 
 def page(records: Mapping[str, Record]) -> str:
     """Return the page: the template with tables and figures in place of ``{{name}}``."""
-    text = TEMPLATE.read_text(encoding="utf-8")
     parts = {
-        "waits": _table(HEAD, waits(records)),
-        "e2b": _table(("what", "E2B's server", "ours / its", "ours is"), _beside_e2b(records["e2b-servers"])),
+        "waits": table(HEAD, waits(records)),
+        "e2b": table(("what", "E2B's server", "ours / its", "ours is"), _beside_e2b(records["e2b-servers"])),
         "month": records["e2b-servers"]["month"],
         "runs": "one run" if records["e2b-servers"]["runs"] == 1 else f"{records['e2b-servers']['runs']} runs",
         "missed": _missed(records),
-        "made": _table(
+        "made": table(
             ("command", "date", "machine", "load", "Python", "e2b", "figures"),
             [_made(records[name]["made"]) for name in ("fleet", "sandbox", "patch")],
         ),
@@ -38,13 +37,11 @@ def page(records: Mapping[str, Record]) -> str:
         "storms": str(records["patch"]["storms"]),
         "transfers": str((records["sandbox"]["transfer"] or {"times": 0})["times"]),
     }
-    for name, part in parts.items():
-        text = text.replace(f"{{{{{name}}}}}", part.rstrip("\n"))
-    return text
+    return filled(TEMPLATE, parts)
 
 
 def waits(records: Mapping[str, Record]) -> Iterable[Row]:
-    """Return the rows of what a program waits for, and of what a machine pays."""
+    """Yield the rows of the first table: the times that a program waits, and the resources that a machine needs."""
     fleet, sandbox, patch = (records[name] for name in ("fleet", "sandbox", "patch"))
     kernel = ("a plain Jupyter kernel, from its start", f"{figure(fleet['jupyter']['p50_ms'])} ms")
     for what, name, target in (
@@ -108,7 +105,7 @@ def _patch_rows(patch: Record) -> Iterable[Row]:
 
 
 def _missed(records: Mapping[str, Record]) -> str:
-    """Return the sentence on targets that the figures miss."""
+    """Return the sentence that names the targets that the figures miss."""
     fleet, sandbox, patch = (records[name] for name in ("fleet", "sandbox", "patch"))
     slow = [way for way, ratio in patch["ratio"]["storm"].items() if ratio > TARGETS["commands at once"]]
     rates = (sandbox["transfer"] or {"ratio": {}})["ratio"]
@@ -127,7 +124,7 @@ def _missed(records: Mapping[str, Record]) -> str:
         f"beside E2B's servers, {len(e2b)} of {len(records['e2b-servers']['rows'])} calls": bool(e2b),
     }
     missed = [name for name, is_missed in checks.items() if is_missed]
-    return _wrapped(f"Targets that these figures miss: {', '.join(missed)}." if missed else "All targets are met.")
+    return wrapped(f"Targets that these figures miss: {', '.join(missed)}." if missed else "All targets are met.")
 
 
 def _beside_e2b(record: Record) -> Iterable[Row]:
@@ -145,7 +142,7 @@ def _made(made: Record) -> Row:
 def _rounding(records: Mapping[str, Record]) -> str:
     if not any(records[name]["made"]["from_page"] for name in ("fleet", "sandbox", "patch")):
         return "The ratios are computed from the figures before rounding."
-    return _wrapped(
+    return wrapped(
         'Where the last column says "read from the page", a program read the figures back from the page that the run '
         "had written. They are rounded as the page has them. The ratios were computed before rounding, except those of "
         "the SDK's uploads and downloads."
@@ -248,11 +245,3 @@ def _throughput(transfer: Record | None) -> dict[str, str]:
             ],
         )
     }
-
-
-def _table(head: Row, rows: Iterable[Row]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *rows])
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)

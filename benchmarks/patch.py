@@ -1,12 +1,12 @@
 """Costs and gains of the patch, measured side by side in one run.
 
-`make bench-patch` writes docs/benchmarks/patch.json, and from it the page beside it and the pictures of
-docs/explanation/performance.md.
+`make bench-patch` writes docs/benchmarks/patch.json, and from these figures patch.md, and
+docs/explanation/performance.md with its pictures.
 
 Everything runs in a network namespace with a DNS server and two managers, one with TLS on port 443 (native protocol
 and private protocol over https) and one without on port 80 (private protocol over http). Client programs, one
-for each way, are told in turn what to do next, so that whatever the machine does besides hits all of them alike.
-Where the time of many commands goes is read from the CPU time of the client, the manager and its sandboxes.
+for each way, take turns, so that other work of the machine slows down all ways alike. The time of many commands is
+split up by the CPU time of the client, the manager and its sandboxes.
 """
 
 from __future__ import annotations
@@ -51,42 +51,25 @@ def main() -> int:
 
 
 def inside(folder: Path) -> int:
-    """The part that runs in the namespace: servers, clients, figures."""
-    import trustme
-    from stage import serving_names
+    """Run the servers and clients inside the namespace, and write the figures."""
+    from stage import make_certificate, serving, serving_names
 
-    authority = trustme.CA()
-    certificate = authority.issue_cert("your.domain", "*.your.domain")
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    (folder / "server.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    certificate.private_key_pem.write_to_path(str(folder / "server.key"))
-    tls = ["--cert", str(folder / "server.pem"), "--key", str(folder / "server.key")]
+    names = ("your.domain", "*.your.domain")
+    tls = make_certificate(folder, *names)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(serving_names(("your.domain", "*.your.domain")))
+        stack.enter_context(serving_names(names))
         managers = {}
-        for port, options in ((443, tls), (80, [])):
-            state = folder / f"state-{port}"
-            managers[port] = stack.enter_context(manager("--port", str(port), "--state-dir", str(state), *options))
+        for port, more in ((443, tls), (80, [])):
+            options = ["--port", str(port), "--state-dir", str(folder / f"state-{port}"), *more]
+            managers[port] = stack.enter_context(serving(options, folder))
         clients = {way: stack.enter_context(client_program(way, folder)) for way in WAYS}
         figures = measure(clients, {way: managers[443 if "https" in way else 80] for way in WAYS})
     report(figures)
     return 0
 
 
-@contextlib.contextmanager
-def manager(*options: str) -> Iterator[int]:
-    command = [sys.executable, "-m", "kruise_agents", "serve", *options]
-    environment = {"PATH": os.environ["PATH"], "HOME": "/", "KRUISE_AGENTS_API_KEY": KEY}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        if not any("Ctrl-C" in line for line in process.stdout):
-            raise SystemExit("the manager ended")
-        yield process.pid
-        process.terminate()
-
-
 class Client:
-    """A client program and the line by which it is told what to do."""
+    """A client program, and the pipes for orders and answers."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -115,7 +98,7 @@ def client_program(way: str, folder: Path) -> Iterator[Client]:
 
 
 def cpu_seconds(manager: int) -> dict[str, float]:
-    """What a manager and its sandboxes have used since they began, ended commands included."""
+    """Return the CPU time of a manager and of its sandboxes since their start, including ended commands."""
     tick = os.sysconf("SC_CLK_TCK")
     children: dict[int, list[int]] = {}
     used: dict[int, float] = {}
@@ -133,7 +116,7 @@ def cpu_seconds(manager: int) -> dict[str, float]:
 
 
 def storm(client: Client, manager: int) -> dict[str, float]:
-    """Let a client run its commands: seconds in all, and seconds of CPU for each part."""
+    """Have a client run its commands. Return the elapsed seconds, and the seconds of CPU time of each part."""
     before = cpu_seconds(manager)
     elapsed, of_client = client.ask("storm")
     after = cpu_seconds(manager)
@@ -193,7 +176,7 @@ def report(figures: dict[str, Any]) -> None:
 
 
 def client(way: str) -> int:
-    """A program of a user, patched or not; obeys the lines on its standard input."""
+    """Run as a user's program, patched or not, and carry out the orders on the standard input."""
     import e2b_code_interpreter  # noqa: F401 - imported before the patch, whose own cost is measured
     from e2b import AsyncSandbox, ConnectionConfig, Sandbox
 

@@ -7,18 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from .pages import FOLDER, stale_pages, write_pages
+from generated import main
 
-
-def main() -> int:
-    if "--check" not in sys.argv[1:]:
-        write_pages()
-        return 0
-    stale = stale_pages()
-    for name in stale:
-        print(f"{FOLDER / name} is not what the code says; run `make reference`")
-    return 1 if stale else 0
-
+from .pages import texts
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(texts(), "the code says", "make reference"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import re
@@ -12,7 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -29,30 +28,17 @@ from support.managers import (
     processes_with,
     running_manager,
     serve_command,
+    started_manager,
     wait_for,
 )
 
 pytestmark = pytest.mark.live
 
 
-@contextlib.contextmanager
-def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A manager without a given key, and what it printed when it was ready."""
+def started(folder: Path, *options: str) -> AbstractContextManager[tuple[subprocess.Popen[str], str]]:
+    """Start a manager without a given key. The context has the process and the output of the start."""
     command = serve_command("--state-dir", str(folder / "state"), "--runtime", available_runtime(), *options)
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder)} | PREFORK_VARIABLES
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        text = ""
-        for line in process.stdout:
-            text += line
-            if "Ctrl-C" in line:
-                break
-        try:
-            yield process, text
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.stdout.read()
-            process.wait(20)
+    return started_manager(command, {"PATH": os.environ["PATH"], "HOME": str(folder)} | PREFORK_VARIABLES)
 
 
 def refused(folder: Path, *options: str) -> tuple[int, str]:
@@ -160,11 +146,7 @@ def test_a_second_start_that_is_refused_leaves_the_trust_of_the_first(tmp_path: 
 
 def test_a_state_folder_with_blanks_can_be_pasted_and_a_relative_one_works(tmp_path: Path) -> None:
     command = serve_command("--port", "0", "--tls", "--state-dir", "my state", "--runtime", available_runtime())
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        text = ""
-        while "Ctrl-C" not in text:
-            text += process.stdout.readline()
+    with started_manager(command, os.environ, tmp_path) as (_, text):
         exports = dict(line.split()[1].partition("=")[::2] for line in text.splitlines() if "E2B_" in line)
         (trust,) = (shlex.split(line, comments=True)[1] for line in text.splitlines() if "SSL_CERT_FILE" in line)
         name, _, authority = trust.partition("=")
@@ -172,8 +154,6 @@ def test_a_state_folder_with_blanks_can_be_pasted_and_a_relative_one_works(tmp_p
         key = {"X-API-Key": exports["E2B_API_KEY"]}
         context = ssl.create_default_context(cafile=authority)
         answer = httpx.post(url, headers=key, json={"templateID": "base"}, verify=context, timeout=60)
-        process.terminate()
-        process.stdout.read()
     assert (name, authority) == ("SSL_CERT_FILE", f"{tmp_path}/my state/tls/ca.pem")
     assert answer.status_code == 201, answer.text
 
@@ -195,16 +175,9 @@ def test_a_state_folder_that_cannot_be_made_is_named(options: list[str], tmp_pat
 
 def test_a_key_with_a_blank_in_it_is_one_key(tmp_path: Path) -> None:
     command = serve_command("--port", "0", "--state-dir", str(tmp_path / "state"), "--runtime", available_runtime())
-    environment = os.environ | {"KRUISE_AGENTS_API_KEY": "a b"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        text = ""
-        while "Ctrl-C" not in text:
-            text += process.stdout.readline()
+    with started_manager(command, os.environ | {"KRUISE_AGENTS_API_KEY": "a b"}) as (_, text):
         url = re.sub(r"(?s).*E2B_DOMAIN=(\S+).*", r"http://\1/kruise/api/templates", text)
         statuses = [httpx.get(url, headers={"X-API-Key": key}).status_code for key in ("a b", "a", "b")]
-        process.terminate()
-        process.stdout.read()
     assert statuses == [200, 401, 401]
 
 
@@ -306,7 +279,7 @@ def test_what_nobody_sets_is_as_settings_say(tmp_path: Path) -> None:
 
 
 def settings_of(options: list[str], variables: dict[str, str]) -> Settings:
-    """What a start with these options and this environment would begin with."""
+    """Return the settings that ``serve`` takes from these options and this environment."""
     program = "import sys, pickle; from kruise_agents.cli import serve\n"
     program += "settings, _ = serve._settings(serve.serve.make_context('serve', sys.argv[1:]).params)\n"
     program += "sys.stdout.buffer.write(pickle.dumps(settings))"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.documents import ROOT, blocks_run_by, commands, matches
-from support.managers import PREFORK_VARIABLES, available_runtime
+from support.managers import PREFORK_VARIABLES, available_runtime, started_manager
 
 
 @pytest.mark.live
@@ -32,27 +31,11 @@ def test_the_record_runs(tmp_path: Path) -> None:
     subprocess.run(["bash", "-ec", f"{source}\n{install.text}"], cwd=tmp_path, env=environment, check=True)
     folder = tmp_path / "kruise-agents"
     command = ["bash", "-c", f"exec {serve.text}"]
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as manager:
-        assert manager.stdout is not None
-        try:
-            said = ""
-            while "Ctrl-C" not in said:
-                line = manager.stdout.readline()
-                assert line, f"the manager ended: {said}"
-                said += line
-            exports = dict(re.findall(r"export (E2B_\w+)=(\S+)", said))
-            port = exports["E2B_DOMAIN"].rpartition(":")[2]
-            assert matches(f"{serve.output.replace('7788', port)}\n...", said)
-            (program,) = second
-            done = subprocess.run(
-                ["bash", "-ec", program.text],
-                cwd=folder,
-                env=environment | exports,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        finally:
-            manager.send_signal(signal.SIGINT)
-            manager.wait(30)
+    with started_manager(command, environment, folder) as (_, said):
+        exports = dict(re.findall(r"export (E2B_\w+)=(\S+)", said))
+        port = exports["E2B_DOMAIN"].rpartition(":")[2]
+        assert matches(f"{serve.output.replace('7788', port)}\n...", said)
+        (program,) = second
+        run = ["bash", "-ec", program.text]
+        done = subprocess.run(run, cwd=folder, env=environment | exports, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"{program.output.strip()}\n"), done.stderr

@@ -1,11 +1,11 @@
-"""Runs inside a network namespace of its own: names, certificates, a manager, and one client program.
+"""A stage for a client program inside a network namespace: names, certificates, a manager and the client program.
 
 usage: stage.py <way> <work folder> <runtime> <command of the client program ...>
 
-The client program finds in `ACCESS` how it has to speak: native, https or http.
+The variable `ACCESS` tells the client program the protocol: native, https or http.
 
-The real ports (443, 80, 7788) are bound and the names resolve through a real DNS server, exactly as the README tells a
-user to set things up; nothing leaves the namespace.
+The real ports (443, 80, 7788) are bound, and the names are resolved by a real DNS server, as in the README's setup.
+Nothing leaves the namespace.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ WAYS = {
 
 
 class Names(BaseResolver):  # type: ignore[misc]  # dnslib has no types
-    """Answers 127.0.0.1 for the given names, where ``*.`` stands for one label, and nothing else."""
+    """A resolver that answers the loopback addresses for ``names``, in which ``*.`` stands for one label."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
@@ -95,7 +95,7 @@ def main() -> int:
     options = ["--port", str(way.manager_port), "--state-dir", str(folder / "state"), "--runtime", runtime]
     options += ["--log-level", "info"]
     if way.certificate_for:
-        certificate = make_certificate(way.certificate_for, folder)
+        certificate = make_certificate(folder, way.certificate_for)
         options += [] if way.proxy else certificate
         environment |= dict.fromkeys(("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), str(folder / "ca.pem"))
     with contextlib.ExitStack() as stack:
@@ -110,10 +110,10 @@ def main() -> int:
     return client.returncode
 
 
-def make_certificate(name: str, folder: Path) -> list[str]:
-    """A certificate for exactly one name, from a CA that only ``SSL_CERT_FILE`` knows."""
+def make_certificate(folder: Path, *names: str) -> list[str]:
+    """Make a certificate for ``names``, with the authority ``ca.pem``, and return the options of ``serve`` for it."""
     authority = trustme.CA()
-    certificate = authority.issue_cert(name)
+    certificate = authority.issue_cert(*names)
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     (folder / "server.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
     certificate.private_key_pem.write_to_path(str(folder / "server.key"))
@@ -157,7 +157,8 @@ def forwarding(source: int, destination: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def serving(options: list[str], folder: Path) -> Iterator[None]:
+def serving(options: list[str], folder: Path) -> Iterator[int]:
+    """Start a manager whose home is ``folder``, and yield its pid."""
     command = [sys.executable, "-m", "kruise_agents", "serve", *options]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "KRUISE_AGENTS_API_KEY": KEY}
     environment |= {name: value for name, value in os.environ.items() if name == "KRUISE_AGENTS_PREFORK"}
@@ -166,7 +167,7 @@ def serving(options: list[str], folder: Path) -> Iterator[None]:
     try:
         if not any("Ctrl-C" in line for line in manager.stdout):
             raise SystemExit(f"the manager ended with code {manager.wait()}")
-        yield
+        yield manager.pid
     finally:
         manager.terminate()
         manager.wait(20)
@@ -174,13 +175,13 @@ def serving(options: list[str], folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def nginx(folder: Path) -> Iterator[None]:
-    """nginx with what the documentation says, apart from where its certificate lies."""
+    """Start nginx with the documented configuration, but with the certificate in ``folder``."""
     site = (PACKAGING / "nginx.conf").read_text()
     (folder / "site.conf").write_text(certified(site, "/etc/ssl/kruise-agents/", folder))
     (folder / "nginx.conf").write_text(
-        # The namespace has one user, to whom nginx would otherwise change.
+        # nginx would otherwise change to another user, but the namespace has only root.
         f"user root; pid {folder}/nginx.pid; daemon off; events {{}}\n"
-        # Nor does the installed nginx's own folder for drafts belong to that user.
+        # The installed nginx's own folder for temporary files does not belong to root here.
         f"http {{ access_log off; client_body_temp_path {folder}/body;\n"
         f"{''.join(f'{kind}_temp_path {folder}/{kind}; ' for kind in ('proxy', 'fastcgi', 'scgi', 'uwsgi'))}\n"
         f"include {folder}/site.conf; }}\n"
@@ -191,7 +192,7 @@ def nginx(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def caddy(folder: Path) -> Iterator[None]:
-    """Caddy with what the documentation says, and the certificate that it cannot get here."""
+    """Start Caddy with the documented configuration and a certificate, which Caddy cannot get from outside here."""
     site = (PACKAGING / "Caddyfile").read_text()
     files = f"\ttls {folder}/server.pem {folder}/server.key\n"
     (folder / "Caddyfile").write_text(site.replace(f"{PROXIED} {{\n", f"{PROXIED} {{\n{files}", 1))
@@ -216,7 +217,7 @@ def answers(port: int) -> bool:
 
 @contextlib.contextmanager
 def listening(command: list[str], folder: Path) -> Iterator[None]:
-    """A program that listens on port 443."""
+    """Start a reverse proxy, and wait until the proxy listens on port 443."""
     environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin", "HOME": str(folder)}
     proxy = subprocess.Popen(command, env=environment)
     try:

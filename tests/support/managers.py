@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,18 @@ from kruise_agents.manager.runtime import BubblewrapRuntime
 
 API_KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
 PREFORK = os.environ.get("KRUISE_AGENTS_PREFORK") != "0"
-"""True where managers fork sandboxes from a zygote; with ``KRUISE_AGENTS_PREFORK=0`` no test does."""
+"""True if managers of the tests fork sandboxes from a zygote. ``KRUISE_AGENTS_PREFORK=0`` turns that off."""
 PREFORK_VARIABLES = {} if PREFORK else {"KRUISE_AGENTS_PREFORK": "0"}
-"""The environment variables by which a manager that a test starts knows that."""
+"""The environment variables that pass ``PREFORK`` on to a manager that a test starts."""
 MEASURED = {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}
-"""The environment variable by which `make coverage` measures a manager that a test starts, too."""
+"""The environment variable by which `make coverage` also measures a manager that a test starts."""
 NO_IDENTITIES = """
 import kruise_agents.manager.runtime.bwrap.self_test as self_test
 def find_identities():
     raise self_test.NoIdentitiesError("a test says so")
 self_test.find_identities = find_identities
 """
-"""A prelude for managers whose sandboxes have one user, whatever ids this machine has to give."""
+"""A prelude for managers whose sandboxes have one user, even if this machine has ids for several users."""
 
 
 @functools.cache
@@ -47,24 +48,24 @@ def _bubblewrap() -> BubblewrapRuntime | None:
 
 
 def available_runtime() -> str:
-    """Return ``bubblewrap`` where this machine permits namespaces, else ``process``."""
+    """Return ``bubblewrap`` if this machine permits namespaces, else ``process``."""
     return "bubblewrap" if _bubblewrap() else "process"
 
 
 def one_user_because() -> str | None:
-    """Return why sandboxes have one user on this machine, or None where they have several."""
+    """Return why sandboxes have one user on this machine, or None if they have several users."""
     runtime = _bubblewrap()
     return "this machine permits no namespaces" if runtime is None else runtime.one_user_because
 
 
 def reads_volumes() -> bool:
-    """Return whether a manager here can read files in volumes, as the API for their contents needs."""
+    """Return True if a manager here can read the files of all users in volumes, as the API for volumes does."""
     return os.geteuid() == 0 or one_user_because() is not None
 
 
 @dataclass
 class RunningManager:
-    """A manager that serves."""
+    """A running manager, its address and its files."""
 
     process: subprocess.Popen[str]
     port: int
@@ -91,7 +92,7 @@ class RunningManager:
         return {"E2B_DOMAIN": self.domain, "E2B_API_KEY": self.api_key}
 
     def api(self, **options: Any) -> httpx.Client:
-        """Return a plain client of the API that sends the key."""
+        """Return an HTTP client of the API that sends the key."""
         return httpx.Client(base_url=self.api_url, headers={"X-API-Key": self.api_key}, timeout=60, **options)
 
     def sandbox_url(self, sandbox_id: str, port: int) -> str:
@@ -107,15 +108,14 @@ def running_manager(
     pool: int = 0,
     python: Path | str = sys.executable,
 ) -> Iterator[RunningManager]:
-    """Start ``kruise-agents serve`` with its state below ``folder``, and end it at last as Ctrl-C does.
+    """Start ``kruise-agents serve`` with its state below ``folder``, and end the manager as Ctrl-C does.
 
     Args:
-        prelude: Python that its process runs first.
-        pool: the number of sandboxes that it keeps warm; most tests want none that nobody asked for.
-        python: the interpreter of the environment in which it runs.
+        prelude: Python code that the manager's process runs first.
+        pool: the number of sandboxes that the manager keeps warm. Most tests want no sandboxes but their own.
+        python: the interpreter of the environment in which the manager runs.
     """
-    log = folder / "manager.log"
-    state_dir = folder / "state"
+    log, state_dir = folder / "manager.log", folder / "state"
     command = serve_command("--port", "0", "--state-dir", str(state_dir), "--log-level", "info")
     command += ["--runtime", runtime or available_runtime(), "--pool", str(pool), *options]
     command[0] = str(python)
@@ -124,12 +124,33 @@ def running_manager(
         command[1:3] = ["-c", program]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "KRUISE_AGENTS_API_KEY": API_KEY}
     environment |= PREFORK_VARIABLES | MEASURED
-    with log.open("w") as errors:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
-    try:
-        port = _read_port(process, log)
+    with started_manager(command, environment, log=log) as (process, text):
+        port = re.search(r"^kruise-agents .*sandbox-manager on .*:(\d+)$", text, re.MULTILINE)
+        assert port is not None, text
         scheme = "https" if "--tls" in options or "--cert" in options else "http"
-        yield RunningManager(process, port, state_dir, log, scheme)
+        yield RunningManager(process, int(port[1]), state_dir, log, scheme)
+
+
+@contextlib.contextmanager
+def started_manager(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None, log: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start ``serve``, yield the process and its output up to the message about Ctrl-C, and end it as Ctrl-C does.
+
+    ``folder`` is the working directory, ``log`` the file for standard error. Raise AssertionError if ``serve`` ends.
+    """
+    with log.open("w") if log else contextlib.nullcontext() as errors:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    assert process.stdout is not None
+    try:
+        text = ""
+        while "Ctrl-C" not in text:
+            line = process.stdout.readline()
+            assert line, f"the manager ended with code {process.wait()}: {log.read_text() if log else text}"
+            text += line
+        yield process, text
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
@@ -138,7 +159,6 @@ def running_manager(
         finally:
             process.kill()
             process.wait()
-            assert process.stdout is not None
             process.stdout.close()
 
 
@@ -146,16 +166,8 @@ def serve_command(*options: str) -> list[str]:
     return [sys.executable, "-m", "kruise_agents", "serve", *options]
 
 
-def _read_port(process: subprocess.Popen[str], log: Path) -> int:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("kruise-agents ") and "sandbox-manager on " in line:
-            return int(line.strip().rpartition(":")[2])
-    raise AssertionError(f"the manager ended with code {process.wait()}: {log.read_text()}")
-
-
 def wait_for(condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:
-    """Return as soon as ``condition`` returns something true, and fail when it does not within ``seconds``."""
+    """Return as soon as ``condition`` returns a true value, and fail if this takes longer than ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
