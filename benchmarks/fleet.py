@@ -1,10 +1,10 @@
-"""What many sandboxes cost, beside a cold Jupyter kernel in the same run.
+"""Costs of many sandboxes, beside a cold Jupyter kernel in the same run.
 
-`make bench-fleet` writes docs/benchmarks/fleet.json, and from it the page beside it (what stands there below the table
-is kept) and the pictures of docs/explanation/performance.md.
+`make bench-fleet` writes docs/benchmarks/fleet.json, and from these figures fleet.md (the text below the table is
+kept), and docs/explanation/performance.md with its pictures.
 
 Two managers run, one with a warm pool and one without. Single creates of both and starts of a plain kernel take turns,
-so that whatever the machine does besides hits all of them alike.
+so that other work of the machine slows down all three alike.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from kruise_agents.patch_e2b import patch_e2b  # noqa: E402 - the path to tests/
 from support.managers import RunningManager, descendants, running_manager, wait_for  # noqa: E402 - the path to tests/ is set above
 
 IDLE_SECONDS = 10
-"""For how long it is measured what sandboxes take that do nothing."""
+"""The time in which the processor time of idle sandboxes is measured."""
 
 
 def main() -> int:
@@ -81,7 +81,7 @@ def _options() -> argparse.Namespace:
 
 
 def single(cold: RunningManager, warm: RunningManager, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each of the kinds, taking turns."""
+    """Take turns with a plain kernel and both managers, and return the seconds of each kind."""
     found: dict[str, list[float]] = {"jupyter": [], "cold": [], "warm": [], "created": []}
     for _ in range(options.rounds):
         wait_for(lambda: pooled(warm) == options.pool, 120, "a full pool")
@@ -94,7 +94,7 @@ def single(cold: RunningManager, warm: RunningManager, options: argparse.Namespa
 
 
 def jupyter_kernel() -> None:
-    """Start one, run ``1+1``; its end is not measured by the caller's clock alone, so it is brief."""
+    """Start a plain kernel and run ``1+1``. A thread ends the kernel, so that the caller does not measure the end."""
     kernel = KernelManager()
     kernel.start_kernel(stderr=subprocess.DEVNULL)
     client = kernel.client()
@@ -119,7 +119,7 @@ def first_result(manager: RunningManager) -> tuple[float, float]:
 
 
 async def at_once(manager: RunningManager, count: int) -> tuple[float, int]:
-    """Seconds until all have given a first result, and how many failed."""
+    """Return the seconds until all creates have given a first result, and the number of failures."""
 
     async def one() -> AsyncSandbox:
         sandbox = await AsyncSandbox.create(domain=manager.domain, api_key=manager.api_key, request_timeout=120)
@@ -138,7 +138,7 @@ async def at_once(manager: RunningManager, count: int) -> tuple[float, int]:
 
 
 def sustained(manager: RunningManager, options: argparse.Namespace) -> Record:
-    """Create, run, kill, over and over."""
+    """Measure cycles of create, ``run_code`` and kill by several clients at once."""
     done: list[float] = []
     failures: list[BaseException] = []
     end = time.monotonic() + options.seconds
@@ -172,7 +172,7 @@ def sustained(manager: RunningManager, options: argparse.Namespace) -> Record:
 
 
 def live(manager: RunningManager, options: argparse.Namespace) -> Record:
-    """Memory and processor time of sandboxes that do nothing."""
+    """Measure memory and processor time of idle sandboxes."""
     empty = memory([manager.process.pid])
     sandboxes = []
     for _ in range(options.live):
@@ -218,7 +218,7 @@ def name_of(pid: int) -> str:
 
 
 def memory(pids: Any) -> float:
-    """MB that processes have for themselves, with their part of what they share."""
+    """Return the memory of processes in MB. A page that several processes share is divided among them (PSS)."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):

@@ -18,7 +18,7 @@ PARTS = ("client", "manager", "sandboxes")
 
 
 def pages(records: Mapping[str, Record]) -> dict[str, str]:
-    """Return the text of each page by its name; what stands below the table of fleet.md is kept."""
+    """Return the text of each page by its name. The present text below the table of fleet.md is kept."""
     path = FOLDER / "fleet.md"
     notes = path.read_text(encoding="utf-8").partition("\n## ")[2] if path.exists() else ""
     texts = {name: "\n".join(page(records[name])) + "\n" for name, page in _PAGES.items()}

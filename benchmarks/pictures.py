@@ -33,7 +33,7 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure; ``ours`` is this package's, any other is what it is compared with."""
+    """A figure: of this package if ``ours``, otherwise of another program for comparison."""
 
     label: str
     value: float
@@ -42,27 +42,27 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """Bars of one unit and one scale, from zero."""
+    """A group of bars with one unit and one scale, which starts at zero."""
 
     head: str
     unit: str
     bars: Sequence[Bar]
     mark: float | None = None
-    """Where a line crosses the bars."""
+    """The value at which a dashed line crosses the bars."""
 
     def text_of(self, bar: Bar) -> str:
         return f"{figure(bar.value)} {self.unit}"
 
 
 def figure(value: float) -> str:
-    """Return a figure as people read it: three digits, or all of a larger one."""
+    """Return a figure for readers: with three significant digits, or from 100 on as a whole number."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
 def picture(title: str, panels: Sequence[Panel]) -> str:
-    """Return an SVG of panels one below the other."""
+    """Return an SVG with the panels one below the other."""
     top = EDGE + 16
     body: list[str] = []
     for panel in panels:
@@ -95,7 +95,7 @@ def picture(title: str, panels: Sequence[Panel]) -> str:
 
 
 def description(panels: Sequence[Panel]) -> str:
-    """Return all that the picture shows, in words."""
+    """Return the picture's figures in words."""
     return " ".join(
         f"{panel.head}: {'; '.join(f'{bar.label} {panel.text_of(bar)}' for bar in panel.bars)}." for panel in panels
     )

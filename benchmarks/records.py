@@ -1,4 +1,4 @@
-"""The figures of a benchmark as data: docs/benchmarks/<name>.json. Pages and pictures are written from nothing else."""
+"""The figures of a benchmark as data, docs/benchmarks/<name>.json, from which all pages and pictures are written."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ TARGETS: dict[str, float] = {
     "commands at once": 1,
     "beside E2B's servers": 1,
 }
-"""Targets of the project. A ratio is our figure divided by the one of the comparison."""
+"""Targets of the project. A ratio is this package's figure divided by the figure of the comparison."""
 
 
 def circumstances(command: str, load: float) -> Record:
-    """Return when and where a benchmark runs."""
+    """Return the time, the machine and the versions of a benchmark's run. ``load`` is the machine's load average."""
     from importlib.metadata import version
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -53,7 +53,7 @@ def read(name: str) -> Record:
 
 
 def write(name: str, record: Record) -> None:
-    """Keep the figures of a benchmark, to five significant digits."""
+    """Write the figures of a benchmark, rounded to five significant digits."""
     text = json.dumps(_rounded(record), indent=2, ensure_ascii=False)
     (FOLDER / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
 

@@ -1,10 +1,11 @@
-"""Costs of a sandbox, side by side with what it is made of. `make bench-sandbox` writes docs/benchmarks/sandbox.json,
-and from it the page beside it and the pictures of docs/explanation/performance.md.
+"""Costs of a sandbox, beside a Jupyter kernel with its own client, `subprocess.run` and nginx.
 
-One manager, one sandbox, and in the same program the plain things: a Jupyter kernel with its own client,
-`subprocess.run`, nginx. The sides take turns, call by call, so that whatever the machine does besides hits them alike.
-The same call is also made one floor lower at a time (through the gateway without the SDK; into the sandbox without the
-gateway), which shows where the time goes.
+`make bench-sandbox` writes docs/benchmarks/sandbox.json, and from these figures sandbox.md, and
+docs/explanation/performance.md with its pictures.
+
+All sides of a comparison run in one program and take turns, call by call, so that other work of the machine slows down
+all sides alike. A call is also made through the gateway without the SDK, and into the sandbox without the gateway. The
+differences show the time that each layer takes.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def main() -> int:
 
 @dataclass
 class Floors:
-    """The ways into one sandbox, from the SDK downwards."""
+    """The ways into one sandbox: through the gateway, and past the gateway."""
 
     manager: RunningManager
     sandbox: Sandbox
@@ -88,18 +89,18 @@ class Floors:
 
     @property
     def program(self) -> int:
-        """The process that is envd and the code interpreter."""
+        """The pid of the sandbox's program, which serves envd and the code interpreter."""
         return next(pid for pid in descendants(self.manager.process.pid) if comm(pid) == "envd")
 
     def path(self, port: int, path: str) -> str:
         return f"/kruise/{self.sandbox.sandbox_id}/{port}{path}"
 
     def through_gateway(self, port: int, path: str, body: bytes, content_type: str) -> bytes:
-        """One request on a connection that is kept, as the SDK keeps it."""
+        """Send a request on a connection that is kept open, as the SDK's connections are, and return the answer."""
         return exchange(self._gateway, self.path(port, path), body, self.headers | {"Content-Type": content_type})
 
     def into_sandbox(self, name: str, path: str, body: bytes, content_type: str) -> bytes:
-        """One request on a new connection to the sandbox's Unix socket, as the gateway makes it."""
+        """Send a request on a new connection to the sandbox's Unix socket, as the gateway does."""
         connection = UnixConnection(self.sockets / name)
         try:
             return exchange(connection, path, body, self.headers | {"Content-Type": content_type})
@@ -166,7 +167,7 @@ TRUE = enveloped({"process": {"cmd": "/bin/bash", "args": ["-l", "-c", "true"]},
 
 
 def take_turns(sides: dict[str, Call]) -> dict[str, list[float]]:
-    """Milliseconds of each call of each side."""
+    """Call the sides in turn, and return the milliseconds of each call of each side, without the first calls."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(WARM_UP + CALLS):
         for name, call in sides.items():
@@ -178,7 +179,7 @@ def take_turns(sides: dict[str, Call]) -> dict[str, list[float]]:
 
 @contextlib.contextmanager
 def plain_kernel(folder: Path) -> Iterator[Any]:
-    """A kernel as `jupyter_client` starts it, over the same kind of sockets as the sandbox's."""
+    """Start a kernel with `jupyter_client`, over the same kind of sockets as a sandbox's kernel."""
     kernels = KernelManager(transport="ipc", connection_file=str(folder / "plain.json"))
     kernels.start_kernel()
     client = kernels.blocking_client()
@@ -192,7 +193,7 @@ def plain_kernel(folder: Path) -> Iterator[Any]:
 
 
 def run_in(client: Any) -> None:
-    """What `run_code` does: send, and read until the kernel has answered and is idle."""
+    """Run a cell as `run_code` does: send it, and read until the kernel has answered and is idle."""
     request = client.execute("1+1")
     while True:
         message = client.get_iopub_msg(timeout=10)
@@ -205,7 +206,7 @@ def run_in(client: Any) -> None:
 
 @contextlib.contextmanager
 def home_like(sandbox: Sandbox) -> Iterator[Path]:
-    """A home folder with the sandbox's profile, as a login shell reads it."""
+    """Make a home folder with the files of the sandbox that a login shell reads."""
     with tempfile.TemporaryDirectory() as name:
         for file in (".profile", ".bashrc"):
             if sandbox.files.exists(file):
@@ -223,7 +224,7 @@ def run_here(home: Path) -> None:
 
 
 def of_calls(sides: dict[str, list[float]]) -> Record:
-    """The figures of each side, with the share that each floor adds to the whole; the last side against the first."""
+    """Return the figures of each side, with each layer's share of the whole, and the last side divided by the first."""
     figures: list[Record] = []
     plain, *_, whole = medians = [statistics.median(times) for times in sides.values()]
     for number, (name, times) in enumerate(sides.items()):
@@ -309,7 +310,7 @@ def sdk_down(sandbox: Sandbox) -> None:
 
 @contextlib.contextmanager
 def nginx(folder: Path) -> Iterator[str]:
-    """nginx that serves and takes files of a folder, with its usual settings."""
+    """Start nginx, which serves and takes files of a folder, with the usual settings."""
     root = folder / "nginx"
     for name in ("www", "temp"):
         (root / name).mkdir(parents=True)
@@ -335,7 +336,7 @@ def nginx(folder: Path) -> Iterator[str]:
 
 
 class Peaks:
-    """How much the memory of processes grew beyond what they had, at its highest."""
+    """The memory of processes at the start of a measurement, and the highest since."""
 
     def __init__(self, processes: dict[str, int]) -> None:
         self._processes = processes
@@ -357,10 +358,10 @@ def used_sandbox(manager: RunningManager) -> Sandbox:
 
 
 def idle(manager: RunningManager, others: set[int]) -> Record:
-    """Measured first: there are some sandboxes that have run one cell each.
+    """Return the memory and the processor time of the last of some sandboxes, each of which has run one cell.
 
-    Parameters:
-        others: the processes that are not of the sandbox in question.
+    Args:
+        others: the manager's processes that do not belong to this sandbox.
     """
     processes = [pid for pid in descendants(manager.process.pid) if pid not in others]
     shared_by_all = [manager.process.pid, *(pid for pid in others if comm(pid) == "zygote")]

@@ -1,6 +1,7 @@
-"""Sandboxes made, used and killed, thousands of times: nothing may be left of them. `make soak ARGS="--cycles 10000"`.
+"""A soak test, which makes, uses and kills thousands of sandboxes: `make soak ARGS="--cycles 10000"`.
 
-Every hundred cycles it says how far it is and what there is; it can be ended at any time with Ctrl-C and compares then.
+Nothing may be left of the sandboxes. After every hundred cycles the test prints its progress and the resources in use.
+Ctrl-C ends the cycles at any time; the comparison with the start follows.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from support.soak import Remains, cycle, settled  # noqa: E402 - the path to tes
 
 STEP = 100
 WARM_UP = 50
-"""Cycles before the first look: caches fill and code is compiled once."""
+"""Cycles before the first measurement, in which caches are filled and code is compiled."""
 
 
 def main() -> int:
@@ -55,7 +56,7 @@ def main() -> int:
 
 
 def run(manager: RunningManager, cycles: int, workers: int) -> None:
-    """So many cycles, shared between threads; the first failure ends the program."""
+    """Run cycles in several threads. After the first failure, end all threads and raise the failure."""
     failures: list[BaseException] = []
     left = iter(range(cycles))
     lock = threading.Lock()

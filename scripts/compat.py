@@ -1,7 +1,7 @@
 """`make compat`: tries every supported SDK release on the embedded manager; writes docs/reference/compatibility.md.
 
-A result is kept below ``.venvs/compat/`` until the pair, the client's sources or the program changes, and only if it
-passed, so a run that was stopped goes on where it was.
+A result that passed is kept below ``.venvs/compat/`` until the pair, the client's sources or the program changes. So a
+run that was stopped can be continued.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_options() -> argparse.Namespace:
 
 
 def check_broken_pairs(releases: Releases, wanted: list[str]) -> dict[BrokenPair, bool]:
-    """Whether each pair that is listed as broken fails without the patch as the list says."""
+    """Return for each pair that is listed as broken if it still fails without the patch, with the listed message."""
     found = {one: fails_natively(one) for one in releases.broken if one.pair.e2b in wanted}
     for one, fails in found.items():
         if not fails:

@@ -73,10 +73,10 @@ only).
 
 
 def page(releases: Releases, cells: Sequence[Cell], broken: Mapping[BrokenPair, bool], machine: str, day: date) -> str:
-    """The whole page in Markdown.
+    """Return the page in Markdown.
 
-    Parameters:
-        broken: the pairs that are listed as broken without any patch, and whether they were found to be.
+    Args:
+        broken: the pairs that are listed as broken without any patch, each with True if it is still broken.
     """
     passed = sum(cell.passed for cell in cells)
     requests = sum(cell.requests for cell in cells)

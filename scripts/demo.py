@@ -46,7 +46,7 @@ def choose_runtime() -> str:
 
 
 def read_settings(manager: subprocess.Popen[str]) -> dict[str, str] | None:
-    """Return the variables that ``serve`` says to export, or None if the manager has ended."""
+    """Return the variables that ``serve`` prints for export, or None if the manager has ended."""
     assert manager.stdout is not None
     variables: dict[str, str] = {}
     for line in manager.stdout:

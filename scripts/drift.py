@@ -1,7 +1,7 @@
-"""`make drift`: looks for what the patch needs in the newest SDK, and for what the HTTP server needs in uvicorn.
+"""`make drift`: checks that the newest SDK and the newest uvicorn have the places that the patch and the server need.
 
-Installs both, pre-releases included, into a throw-away environment, looks at them there, and prints the tables of
-places row by row. Ends with code 0 if all places are as expected, else with 1.
+Installs both, pre-releases included, into a temporary environment, examines them there, and prints a line for each
+place. Ends with code 0 if all places are as expected, else with 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOOK = "--look"
 
 
 def main() -> int:
-    """Make the environment and run this script in it."""
+    """Make the environment, and run this script in the environment with ``--look``. Return that run's exit code."""
     from uv import find_uv_bin
 
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
@@ -44,11 +44,7 @@ def main() -> int:
 
 
 def look(packages: Sequence[str] = PACKAGES) -> int:
-    """Print the table for the SDK that is installed here.
-
-    Parameters:
-        packages: what has to be installed.
-    """
+    """Print the table for the SDK that is installed here, and return 1 if a place is wrong or a package is missing."""
     from kruise_agents.client.addresses.table import ADDRESSES
     from kruise_agents.client.installed_sdk import WINDOWS, import_sdk
     from kruise_agents.client.traffic_token.table import TRAFFIC_TOKENS
@@ -73,7 +69,7 @@ def look(packages: Sequence[str] = PACKAGES) -> int:
 
 
 def look_at_uvicorn() -> int:
-    """Print the table for the uvicorn that is installed here."""
+    """Print the table for the uvicorn that is installed here, and return 1 if a place is wrong."""
     from importlib.metadata import version
 
     from kruise_agents.manager.http.server import TESTED, examine_uvicorn
@@ -88,7 +84,7 @@ def look_at_uvicorn() -> int:
 
 
 def examine(place: Place, versions: dict[str, Version]) -> tuple[str, str]:
-    """One row: its state, and for a place that is not as expected what was found."""
+    """Return the state of a place, and a text: for a place that is not as expected, what was expected and found."""
     from kruise_agents.client.installed_sdk import installed_targets
     from kruise_agents.client.seams import Table, Target
     from kruise_agents.errors import UnsupportedSDKError

@@ -1,7 +1,7 @@
-"""`make release-check`: builds wheel and sdist into dist/, and looks at them as those who publish and install them do.
+"""`make release-check`: builds wheel and sdist into dist/, and checks both as publishers and users will see them.
 
-With `--release` also: the changelog has a date for the version, nothing is uncommitted, and a tag that GitHub builds is
-the version's. Ends with code 1 and a list if anything is wrong.
+`--release` also checks that the changelog has a date for the version, that nothing is uncommitted, and that a tag that
+GitHub builds is the version's tag. Ends with code 1 and a list if anything is wrong.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ print(version("kruise-agents"))
 
 
 class Failure(Exception):
-    """A step that could not be finished; the text says what was wrong."""
+    """The failure to finish a step. The text says what was wrong."""
 
 
-# What is looked at, on plain values.
+# The checks, on plain values.
 
 
 def version_problems(version: str, changelog: str, *, release: bool, tag: str | None) -> Iterator[str]:
@@ -91,7 +91,7 @@ def wheel_problems(names: Iterable[str], tracked: Iterable[str]) -> Iterator[str
 
 
 def readme_problems(text: str) -> Iterator[str]:
-    """Look at the README as the package index shows it."""
+    """Yield the problems of the README as the package index shows it."""
     links = [match[1] or match[2] for match in LINK.finditer(text)]
     yield from (f"README: the link {link} leads nowhere on the package index" for link in links if _is_relative(link))
     if not links:
@@ -242,7 +242,7 @@ class Check:
 
 @contextlib.contextmanager
 def environment(requirement: str) -> Iterator[Path]:
-    """An empty environment with a package and what the package asks for."""
+    """Make a temporary environment with a package and its dependencies, and yield the Python of the environment."""
     from uv import find_uv_bin
 
     with temporary_folder() as folder:
@@ -260,7 +260,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def serve_and_run(kruise_agents: str, python: Path, state: Path) -> None:
-    """Start a manager, run the first example against it, and end it as Ctrl-C does."""
+    """Start a manager, run examples/hello.py against the manager, and end the manager as Ctrl-C does."""
     from demo import choose_runtime, read_settings
 
     command = [kruise_agents, "serve", "--port", "0", "--runtime", choose_runtime(), "--state-dir", str(state)]
@@ -284,7 +284,7 @@ def serve_and_run(kruise_agents: str, python: Path, state: Path) -> None:
 
 
 def call(*command: str, cwd: Path = ROOT, **variables: str) -> str:
-    """Run a program and return what it printed."""
+    """Run a program and return its output. Raise Failure if the program fails."""
     done = subprocess.run(
         command, cwd=cwd, env=clean_environment() | variables, capture_output=True, text=True, timeout=600, check=False
     )
@@ -296,7 +296,7 @@ def call(*command: str, cwd: Path = ROOT, **variables: str) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this program's environment without what would redirect the programs that it starts."""
+    """Return this program's environment without the variables that would redirect the programs started here."""
     strange = ("VIRTUAL_ENV", "PYTHON", "E2B_", "KRUISE_AGENTS_")
     return {name: value for name, value in os.environ.items() if not name.startswith(strange)}
 

@@ -1,6 +1,6 @@
-"""Runs a program of lock/tools.txt, such as `pre-commit`, in the environment that is made of that file once.
+"""`tool.py PROGRAM [ARGUMENT ...]` runs a program of lock/tools.txt, such as `pre-commit`.
 
-tool.py PROGRAM [ARGUMENT ...]
+The environment with these programs is made at the first call, and again when lock/tools.txt changes.
 """
 
 from __future__ import annotations

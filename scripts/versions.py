@@ -1,8 +1,8 @@
 """`make lowest` and `make newest`: the demo and the quick tests on other versions than those of lock/.
 
-Makes an environment below .venvs/ in which every direct dependency, those of the extras included, is the oldest or the
-newest one that pyproject.toml permits and that has a wheel for the Python. The tests import names of the newest SDK. So
-with the oldest SDK only the tests of the patch run; all others follow once the SDK has been upgraded.
+Makes an environment below .venvs/. Every direct dependency there, also of the extras, has the oldest or the newest
+version that pyproject.toml permits and that has a wheel for the Python. The tests import names of the newest SDK. So
+with the oldest SDK only the tests of the patch run; the other tests run after an upgrade of the SDK.
 
     versions.py lowest|newest [PYTHON]
 """
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 SDK = ("e2b", "e2b-code-interpreter")
 EXTRAS = [argument for extra in ("local", "data", "languages") for argument in ("--extra", extra)]
-# The generated pages are written with the click of lock/dev.txt; other versions break lines of help in other places.
+# The generated pages are written with the click of lock/dev.txt. Other versions of click wrap lines elsewhere.
 PYTEST = ["-m", "pytest", "-q", "-m", "not live and not slow", "--deselect=tests/cli/test_reference.py"]
 WORKERS = ["-n", os.environ.get("WORKERS", "4"), "--dist", "worksteal"]
 STARTED = time.monotonic()

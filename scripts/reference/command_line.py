@@ -1,4 +1,4 @@
-"""The page of the commands, from click's declarations: a command that is added later appears by itself."""
+"""The page of the commands, from click's declarations. A new command appears on the page without a change here."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def page() -> str:
 
 
 def _commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-    """Return a command and those below it, with their full names."""
+    """Yield a command and all commands below it, with their full names."""
     if command.hidden:
         return
     yield name, command
@@ -106,7 +106,7 @@ def _section(name: str, command: click.Command) -> str:
     context = click.Context(command, info_name=name, help_option_names=["-h", "--help"])
     pieces = [name, *command.collect_usage_pieces(context)]
     text = [f"## `{name}`\n", f"```text\n{' '.join(pieces)}\n```\n", _help(command.help or "")]
-    # click keeps the option that it made for the first call of a command, whatever names that call had asked for.
+    # click keeps the help option from the first call of a command, whatever names that call had asked for.
     parameters = [*command.params, click.Option(["-h", "--help"], is_flag=True, help="Show this message and exit.")]
     arguments = [parameter for parameter in parameters if isinstance(parameter, click.Argument)]
     if arguments:
@@ -135,7 +135,7 @@ def _help(text: str) -> str:
 
 
 def _marked(text: str) -> str:
-    """Return text of ``--help`` with its options and variables as code."""
+    """Return a text of ``--help`` with the options and variables marked as code."""
     return _NAME.sub(r"`\g<0>`", text)
 
 
@@ -175,7 +175,7 @@ def default_of(option: click.Option) -> str:
 
 
 def limits_of(option: click.Option) -> str:
-    """Return a sentence on the values that an option accepts; empty if every value of its kind is."""
+    """Return a sentence on the values that an option accepts; empty if all values of its type are accepted."""
     kind = option.type
     if isinstance(kind, click.Choice):
         return f"One of {', '.join(code(str(choice)) for choice in kind.choices)}."
@@ -188,7 +188,7 @@ def limits_of(option: click.Option) -> str:
 
 
 def _exit_codes() -> Iterator[tuple[int, str]]:
-    """Return the numbers of ``exit_codes.py`` with the text below each."""
+    """Yield the numbers of ``exit_codes.py``, each with the text below it."""
     statements = ast.parse(inspect.getsource(exit_codes)).body
     for statement, below in itertools.pairwise(statements):
         match statement, below:

@@ -1,4 +1,4 @@
-"""The page of environment variables: those of ``serve`` from its declarations, those of the SDK from tables here."""
+"""The page of environment variables: ``serve``'s variables from its declarations, the SDK's from tables here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Markdown: tables, and text that is written as it stands."""
+"""Markdown for the pages: tables, paragraphs, templates and code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def wrapped(text: str, indent: str = "") -> str:
-    """Return a paragraph in lines of at most :data:`WIDTH` characters."""
+    """Return a paragraph in lines of at most :data:`WIDTH` characters, as an item of a list if ``indent`` is given."""
     return textwrap.fill(
         " ".join(text.split()),
         WIDTH,
@@ -37,7 +37,7 @@ def filled(template: Path, parts: Mapping[str, str]) -> str:
 
 
 def code(text: str) -> str:
-    """Return text as code within a line."""
+    """Return text marked as code within a line."""
     return f"`{text}`"
 
 

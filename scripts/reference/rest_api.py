@@ -37,7 +37,7 @@ _CREDENTIALS = {"ApiKey": "API key", "VolumeToken": "the volume's token"}
 
 
 def declared_routes() -> list[ApiRoute]:
-    """Return every route of the API, of a manager that is not started."""
+    """Return every route of the API, from a manager that is not started."""
     sandboxes = SimpleNamespace(store=None, secret=None)
     others = dict.fromkeys(("snapshots", "keys", "inheritance", "usage", "volumes", "secrets", "runtime"))
     create: Any = api.create_api  # the parts of a manager are only described here
@@ -190,7 +190,7 @@ def _answers(responses: Json) -> Iterator[list[str]]:
 
 
 def _objects(described: Json) -> Iterator[str]:
-    """Return the objects that answers consist of; bodies of requests stand with their routes."""
+    """Yield a section for each object in answers. The objects in requests are described with the routes."""
     schemas = described["components"]["schemas"]
     answered = {
         name
@@ -218,7 +218,7 @@ def _names(tree: Any) -> Iterator[str]:
 
 
 def _type(schema: Json, *, objects: bool = True) -> str:
-    """Return the type of a value in words. ``objects`` makes links of objects."""
+    """Return the type of a value in words. With ``objects``, an object is a link to its section."""
     plain = _without_null(schema)
     null = " or null" if plain is not schema and "default" not in schema and objects else ""
     return _plain_type(plain, objects=objects) + null
@@ -257,7 +257,7 @@ def _plural(words: str) -> str:
 
 
 def _meaning(schema: Json, *, required: bool = False, missing: bool = False) -> str:
-    """Return what a value means, and which are accepted."""
+    """Return the sentences on a value's meaning, limits and default."""
     plain = _without_null(schema)
     sentences = [part for part in (_sentence(plain.get("description", "")), _bounds(plain)) if part]
     if required:
@@ -283,7 +283,7 @@ def _bounds(schema: Json) -> str:
 
 
 def _without_null(schema: Json) -> Json:
-    """Return the schema of a value that is not null; the same object if it may not be null."""
+    """Return the part of a schema that describes values other than null; ``schema`` itself if it excludes null."""
     others = [each for each in schema.get("anyOf", []) if each != {"type": "null"}]
     return others[0] if len(others) == 1 else schema
 

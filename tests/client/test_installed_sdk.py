@@ -1,4 +1,4 @@
-"""What is said about an SDK that the patch may not fit."""
+"""Warnings and errors about an SDK that the patch may not fit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Config = e2b.ConnectionConfig
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let a package be of another version."""
+    """Return a function that pretends that a package has another version."""
     real = installed_sdk.installed_release
 
     def pretend(package: str, version: str) -> None:
@@ -45,7 +45,7 @@ def refuse() -> str:
 
 @pytest.fixture
 def newer_than_tested(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let the installed e2b be newer than the window, and give what is said about it."""
+    """Make the window end before the installed e2b, and return the text about versions that the warning must have."""
     window = Window("e2b", "2.0.0", "2.7.9")
     others = [other for other in WINDOWS if other.package != "e2b"]
     monkeypatch.setattr(installed_sdk, "WINDOWS", (window, *others))

@@ -49,7 +49,7 @@ native_key_check = pytest.mark.skipif(
 
 
 def program(text: str, **variables: str) -> str:
-    """What a program of its own prints, with ``E2B_*`` as given."""
+    """Run a program in a process of its own with the given ``E2B_*`` variables, and return what the program prints."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("E2B_")}
     done = run_program(text, template=SDK, environment={**kept, "E2B_API_KEY": "e2b_00", **variables})
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The list of releases, what the matrix makes of it, and that its page never hides a fault."""
+"""The list of releases, the matrix that follows from the list, and the matrix's page, which hides no fault."""
 
 from __future__ import annotations
 

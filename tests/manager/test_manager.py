@@ -77,7 +77,7 @@ class InjectedError(Exception):
 
 @dataclass(frozen=True)
 class Traces:
-    """What this process has of its own: a program that embeds a manager would have to live with more of it."""
+    """The tasks, timers, threads, descriptors and children of this process, which a manager must leave as they were."""
 
     tasks: int
     timers: int

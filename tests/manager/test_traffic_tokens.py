@@ -54,7 +54,7 @@ def other(manager: RunningManager, traffic_patch: None) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def serve(sandbox: Sandbox, port: int) -> Callable[[str], str]:
-    """As that of every test here, but with the token in its readiness check."""
+    """Return the fixture ``serve`` of all tests, but with the token in the readiness check."""
 
     def serve_program(name: str) -> str:
         sandbox.files.write(name, (Path(__file__).parent / "programs" / name).read_text())
@@ -237,7 +237,7 @@ def test_short_lived_tokens_are_rotated_by_the_sdk(tmp_path_factory: pytest.Temp
 
 
 class TestChecks:
-    """What only a clock of our own can show."""
+    """Checks that need a clock of the test's own."""
 
     def test_times_are_checked_with_a_leeway(self) -> None:
         now = [1_800_000_000.0]

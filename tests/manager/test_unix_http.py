@@ -1,4 +1,4 @@
-"""Where the body of a response ends, on a stream of bytes."""
+"""The end of a response's body in a stream of bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a target is written, and that what was written is read back."""
+"""Targets of requests, which are read back as they were written."""
 
 from __future__ import annotations
 

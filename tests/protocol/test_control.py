@@ -1,4 +1,4 @@
-"""What manager and program write is what they read, and stays what sandboxes of an earlier release read."""
+"""Messages between manager and program, which both sides and an earlier release read as they were written."""
 
 from __future__ import annotations
 

@@ -163,6 +163,6 @@ def test_a_server_answers_with_the_domain_that_the_client_used(
 
 
 def test_only_a_whole_kruise_segment_makes_a_request_private() -> None:
-    """Where OpenKruise's manager compares the string prefix."""
+    """OpenKruise's manager compares the prefix of the string instead."""
     assert domain_for_reply("API.example.com", "/kruised") == "example.com"
     assert domain_for_reply("API.example.com", "/kruise?x") == "API.example.com"

@@ -1,4 +1,4 @@
-"""One reader of typed objects: it returns what has the right type and says where and what is wrong otherwise."""
+"""The reader of typed objects: it returns values of the right type, and says which value is wrong and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a request is read: the vectors of the private protocol, and where this package differs on purpose."""
+"""The reading of a request's address: the vectors of the private protocol, and the deliberate differences."""
 
 from __future__ import annotations
 

@@ -1,19 +1,20 @@
-"""Documents as their readers follow them: pages of fenced blocks, and the marks that say what tests do with a block.
+"""Documents as readers follow them: pages of fenced blocks, and the marks that tell tests what to do with a block.
 
 A mark is an HTML comment on the line before a fence; several marks stand on several lines:
 
 - no mark: an ``sh``, ``console``, ``python`` or ``js`` block is run, in the order of the page;
 - ``file: hello.py``: the block is written to that file, and not run;
-- ``run: in the background until "TEXT"``: started, waited for until ``TEXT`` is in its output, ended with the page;
+- ``run: in the background until "TEXT"``: the block is started, the page goes on when ``TEXT`` is in the block's
+  output, and the block is ended with the page;
 - ``exits with: 2``: the block is run and ends with that code instead of 0;
-- ``output``: the block before must have printed this (``...`` matches anything, also within a line);
+- ``output``: the previous block must have printed this text (``...`` matches anything, also within a line);
 - ``run by: tests/x/test_y.py``: that test reads the block with :func:`blocks_run_by`;
-- ``not run: REASON``: for readers of the source.
+- ``not run: REASON``: the block is not run.
 
 Marks of a page stand before its first heading or block: ``uses: manager`` exports ``E2B_DOMAIN`` and ``E2B_API_KEY``
 of a running manager, ``uses: printed exports`` gives later blocks the ``export`` lines that background blocks have
 printed, ``needs: node, curl`` names things or programs without which the page is not run. A comment that begins with
-``Written by`` is for people.
+``Written by`` is no mark.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ _OF_PAGES = ("uses", "needs")
 _USES = ("manager", "printed exports")
 
 RUN = ("sh", "console", "python", "js")
-"""Languages that are run where nothing else is said."""
+"""Languages whose blocks are run if they have no mark."""
 CODE = (*RUN, "ts", "pycon")
-"""Languages whose blocks are run, or say why not."""
+"""Languages whose blocks are run, or have a mark that says why not."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Mark:
 
 @dataclass
 class Block:
-    """A fenced block; ``line`` is the line of its fence, counted from one."""
+    """A fenced block. ``line`` is the number of the line with the opening fence, counted from 1."""
 
     page: str
     line: int
@@ -58,7 +59,7 @@ class Block:
     text: str
     marks: dict[str, Mark] = field(default_factory=dict)
     expected: Block | None = None
-    """The block that says what this block prints."""
+    """The block with the output of this block."""
 
     @property
     def place(self) -> str:
@@ -74,7 +75,7 @@ class Block:
 
     @property
     def until(self) -> str | None:
-        """The text that a block in the background prints as soon as the page can go on."""
+        """The text in the output of a background block that lets the page go on."""
         found = _BACKGROUND.match(self.marks["run"].value) if "run" in self.marks else None
         return found["text"] if found else None
 
@@ -85,7 +86,7 @@ class Block:
 
 @dataclass
 class Page:
-    """A document, and what is wrong with its marks."""
+    """A document with its blocks, its marks, and the errors in its marks."""
 
     name: str
     text: str
@@ -115,7 +116,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of a ``console`` block, and what the block shows below it."""
+    """A command of a ``console`` block, and the output that the block shows below the command."""
 
     line: int
     text: str
@@ -123,7 +124,7 @@ class Command:
 
 
 def document_paths(root: Path = ROOT) -> list[Path]:
-    """Return the documents that people read: those of docs/, and those beside the programs."""
+    """Return the Markdown files that people read: in the root, in docs/, and beside programs."""
     found = list(root.glob("*.md"))
     for folder in ("docs", "examples", "packaging", ".github"):
         found += (root / folder).rglob("*.md")
@@ -139,7 +140,7 @@ def read_page(path: Path, root: Path = ROOT) -> Page:
 
 
 def blocks_run_by(test: str | Path) -> list[Block]:
-    """Return the blocks of all pages that are marked as run by a test, which is given as its ``__file__``."""
+    """Return the blocks of all pages with the mark ``run by`` for a test, which passes its ``__file__``."""
     name = str(Path(test).resolve().relative_to(ROOT))
     pages = read_pages()
     return [
@@ -151,7 +152,7 @@ def blocks_run_by(test: str | Path) -> list[Block]:
 
 
 def parse(text: str, name: str, root: Path = ROOT) -> Page:
-    """Return the blocks of a page with their marks; mistakes are in ``errors`` of the page."""
+    """Return a page with its blocks and marks. Mistakes are listed in the page's ``errors``."""
     page = Page(name, text)
     waiting: list[Mark] = []
     begun = False
@@ -196,7 +197,7 @@ def commands(block: Block) -> list[Command]:
 
 
 def matches(expected: str, printed: str) -> bool:
-    """Return whether a program has printed what a page shows, apart from keys and ports."""
+    """Return True if a program has printed the text that a page shows. Keys and ports may differ."""
     lines = _masked(expected).strip().splitlines()
     pattern = "".join(
         r"(?:.*\n)*?" if line.strip() == "..." else _line_pattern(line) + r"[ \t]*\n" if line.strip() else r"[ \t]*\n"
@@ -215,7 +216,7 @@ def _masked(text: str) -> str:
 
 
 def missing_need(need: str) -> str | None:
-    """Return why this machine lacks what a page needs: a need of ``support.needs``, or a program."""
+    """Return why this machine lacks a need of ``support.needs`` or a program, or None if the machine has it."""
     from .needs import is_need, missing
 
     if is_need(need):

@@ -1,8 +1,8 @@
 """Environments of clients: SDKs, clients that others wrote, and kruise-agents as its users get it.
 
-They are kept below ``.venvs/`` of the repository, in folders named after what they are made of: a change of the
-sources, of a lock file or of the Python makes a new one, and everything else is used again. They may be made by
-several processes at once, and need no network once everything has been downloaded.
+The environments are kept below ``.venvs/`` of the repository. The name of a folder has a digest of its ingredients, so
+a change of the sources, of a lock file or of the Python makes a new environment, and all other environments are reused.
+Several processes may make environments at once. Once all packages are downloaded, no network is needed.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def sdk_environment(pair: str) -> Path:
 
     Args:
         pair: the part of a file's name between ``lock/sdk-`` and ``.txt``, such as ``newest`` or ``oldest``; or
-            ``core-only``: the newest ``e2b`` without the code interpreter; or ``local``: the packages that
-            ``pip install 'kruise-agents[local]'`` brings.
+            ``core-only``: the newest ``e2b`` without code interpreter and desktop; or ``local``: the packages that
+            ``pip install 'kruise-agents[local]'`` installs.
     """
     return _environment(f"sdk-{pair}", _requirements(pair))
 
@@ -54,7 +54,7 @@ def client_environment(name: str) -> Path:
 
 @functools.cache
 def tool_environment(name: str) -> Path:
-    """Return the folder of programs of an environment made from ``lock/<name>.txt``, without this project."""
+    """Return the ``bin`` folder of an environment made from ``lock/<name>.txt``, without this project."""
     requirements = (ROOT / "lock" / f"{name}.txt").read_text()
     environment = _VENVS / f"tool-{name}-{digest(requirements, sys.version)}"
     _make_once(environment, lambda folder: _install(folder, requirements))
@@ -63,7 +63,7 @@ def tool_environment(name: str) -> Path:
 
 @functools.cache
 def javascript_packages() -> Path:
-    """Return the ``node_modules`` of ``tests/clients/javascript/package-lock.json``."""
+    """Return a ``node_modules`` folder with the packages of ``tests/clients/javascript/package-lock.json``."""
     files = [JAVASCRIPT / name for name in ("package.json", "package-lock.json")]
     folder = _VENVS / f"javascript-{digest(*(file.read_bytes() for file in files))}"
 
@@ -80,8 +80,8 @@ def javascript_packages() -> Path:
 def release_python(pair: Pair) -> Path:
     """Return the Python of an environment with the ``e2b`` of a pair and its dependencies, and nothing else.
 
-    Code interpreter and desktop import nothing that ``e2b`` does not bring. So a pair is an environment and two
-    folders for ``PYTHONPATH``, and some 115 installs make every pair of the matrix.
+    Code interpreter and desktop import nothing besides ``e2b`` and its dependencies. So a pair is an environment and
+    two folders for ``PYTHONPATH``, and some 115 installs make every pair of the matrix.
     """
     folder = _VENVS / f"e2b-{pair.e2b}-{digest(sys.version)}"
 
@@ -94,7 +94,7 @@ def release_python(pair: Pair) -> Path:
 
 
 def release_path(pair: Pair) -> list[Path]:
-    """Return what ``PYTHONPATH`` needs for a pair: kruise-agents from the wheel, code interpreter and desktop."""
+    """Return the folders for ``PYTHONPATH`` of a pair: kruise-agents from the wheel, code interpreter and desktop."""
     wheel = _built_wheel()
     folders = {f"unpacked-{digest(wheel.parent.name)}": str(wheel)}
     for package, version in (("e2b-code-interpreter", pair.code_interpreter), ("e2b-desktop", pair.desktop)):
@@ -104,7 +104,7 @@ def release_path(pair: Pair) -> list[Path]:
 
 
 def digest(*parts: str | bytes) -> str:
-    """Return twelve digits that stand for the parts and the borders between them."""
+    """Return twelve hex digits of a hash of the parts and of their lengths."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -154,7 +154,7 @@ def _install(folder: Path, requirements: str, wheel: Path | None = None) -> None
     lock.write_text(requirements)
     _install_offline_first(*python, "--require-hashes", "-r", str(lock))
     if wheel is not None:
-        # Without dependencies: the pair decides what the SDK is, and the ranges of the wheel must not change it.
+        # Without dependencies, because the pair decides on the SDK, and the wheel's ranges must not change the SDK.
         _install_offline_first(*python, str(wheel))
 
 
@@ -192,7 +192,7 @@ def _make_once(folder: Path, make: Callable[[Path], None]) -> None:
 
 
 def _remove_unused(family: str, current: Path) -> None:
-    """Remove folders that earlier contents have left and that no run of the last hour has used."""
+    """Remove folders of earlier contents that no run of the last hour has used."""
     for folder in _VENVS.glob(f"{family}-*"):
         if folder != current and folder.stat().st_mtime < time.time() - _UNUSED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
@@ -206,8 +206,8 @@ def _locked(name: str) -> Iterator[None]:
 
 
 def run_tool(*command: str) -> None:
-    """Run a program; the error of a failed one holds its output."""
-    # Settings of whoever runs the tests, such as another environment, must not redirect these programs.
+    """Run a program, or raise RuntimeError with its output."""
+    # Settings of the person who runs the tests, such as another environment, must not redirect these programs.
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:

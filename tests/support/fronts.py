@@ -1,6 +1,6 @@
-"""The manager's real HTTP server and gateway before applications that are a few bytes on a socket.
+"""The manager's real HTTP server and gateway in front of applications that only send prepared bytes.
 
-Tests use it to see what hostile clients and hostile sandboxes can do to the bytes in between. It starts no sandbox.
+Tests send hostile requests and hostile answers, and compare the bytes on both sides. No sandbox is started.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @dataclass
 class Arrival:
-    """A connection into a sandbox, and all bytes that came through it."""
+    """A connection into a sandbox, and all bytes that came through the connection."""
 
     sandbox_id: str
     port: int
@@ -54,7 +54,7 @@ class Arrival:
 
     @property
     def body(self) -> bytes | None:
-        """The body of the request, or None while it is not complete. Broken framing and a second request fail."""
+        """The body of the request, or None while the body is incomplete. Broken framing or a second request fails."""
         head, end, rest = bytes(self.data).partition(b"\r\n\r\n")
         if not end:
             return None
@@ -72,7 +72,7 @@ class Arrival:
 
 @dataclass
 class Front:
-    """A running front. Applications send what ``answers`` has for their port, or else :data:`OK`."""
+    """A running front. An application sends the answer that ``answers`` has for its port, or else :data:`OK`."""
 
     port: int
     protocol: type[GuardedHttpProtocol]
@@ -81,7 +81,7 @@ class Front:
     answers: dict[int, list[bytes]] = field(default_factory=dict)
     connections: set[Any] = field(default_factory=set)
     stops_reading: set[int] = field(default_factory=set)
-    """Ports whose applications read nothing after the head of a request."""
+    """The ports whose applications read nothing after the head of a request."""
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
@@ -132,7 +132,7 @@ def running_front(*, head_seconds: float = 30.0, stall_seconds: float = 30.0) ->
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        for _ in range(3):  # what was cut is closed in the next turns of the loop
+        for _ in range(3):  # connections that were cut are closed in the next turns of the loop
             await asyncio.sleep(0)
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""An audit hook by which only tests marked ``live`` start processes or connect to other machines."""
+"""An audit hook that permits only tests marked ``live`` to start processes or to connect to other machines."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 _STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 _LISTS_FONTS = ("subprocess.Popen", "fc-list")
-"""matplotlib asks for the fonts of the machine once, at its first import in a home folder."""
+"""The one permitted start: matplotlib lists the machine's fonts once, at its first import in a home folder."""
 
 
 class Guard:
-    """The hook, which refuses only while :meth:`watching` is entered."""
+    """The hook, which refuses only inside a block of :meth:`watching`."""
 
     def __init__(self) -> None:
         self.refused: list[str] = []
@@ -22,7 +22,7 @@ class Guard:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Refuse during the block, and fail after it where the code has swallowed the refusal."""
+        """Refuse during the block. Raise AssertionError after the block if the code has caught a refusal."""
         self._watching = True
         try:
             yield

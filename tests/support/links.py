@@ -1,4 +1,4 @@
-"""Links and anchors of Markdown documents, by the rules of GitHub, which are those of the site too."""
+"""Links and anchors of Markdown documents, by the rules of GitHub, which the site shares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 REPOSITORY = "https://github.com/openkruise/kruise-agents"
-"""Where this tree is published; links to it name files of this tree."""
+"""The address of the repository. A link below this address names a file of this tree."""
 _PARTS_OF_THE_REPOSITORY = (
     "",
     "/issues",
@@ -72,7 +72,7 @@ class Document:
 
     @cached_property
     def toctree(self) -> list[Path]:
-        """The pages below this one in the site's list of contents."""
+        """The pages below this page in the site's list of contents."""
         entries = []
         for match in _TOCTREE.finditer(self._text):
             for line in map(str.strip, match["body"].splitlines()):
@@ -88,14 +88,14 @@ class Document:
 
 
 def slug_of(heading: str) -> str:
-    """Return the anchor that GitHub makes of a heading."""
+    """Return the anchor that GitHub makes from a heading."""
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading)
     text = re.sub(r"(?<![\w`])([*_]{1,2})(?=\S)([^*_`]+)\1(?!\w)", r"\2", text)
     return re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
 
 
 class Tree:
-    """All documents, and the check of their links."""
+    """A set of documents, and the check of their links."""
 
     def __init__(self, root: Path, paths: list[Path]) -> None:
         self._root = root
@@ -110,7 +110,7 @@ class Tree:
                     yield f"{name}:{link.line}: {link.target}: {error}"
 
     def unreachable_pages(self) -> list[str]:
-        """Return pages of the site that its list of contents does not lead to."""
+        """Return the pages of the site that are missing in the site's list of contents."""
         reached: set[Path] = set()
         waiting = [self._site / "index.md"]
         while waiting:
@@ -122,7 +122,7 @@ class Tree:
         return sorted(str(path.relative_to(self._root)) for path in pages - reached)
 
     def missing_pages(self) -> list[str]:
-        """Return entries of the list of contents that are no page."""
+        """Return the entries of the list of contents that name no page."""
         return sorted(
             f"{document.path.relative_to(self._root)}: {path.relative_to(self._root)}"
             for document in self.documents.values()

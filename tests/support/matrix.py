@@ -1,4 +1,4 @@
-"""A cell of the compatibility matrix: all surfaces of an SDK pair over one scheme, checked at the wire."""
+"""The cells of the compatibility matrix. A cell is all surfaces of an SDK pair over one scheme, checked at the wire."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TEST_SOURCES = ("compat/programs/surfaces.py", "support/recorder.py", "support/
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The outcome: for each mode and surface ``ok``, or what went wrong."""
+    """The results of a pair over a scheme: ``ok`` or an error text for each mode and surface."""
 
     pair: Pair
     scheme: str
@@ -47,7 +47,7 @@ class Cell:
 
 @contextmanager
 def serving(folder: Path, scheme: str) -> Iterator[RunningManager]:
-    """Start the manager of the built wheel, which changes of the sources do not reach while it runs."""
+    """Start the manager of the built wheel, which does not change when the sources change."""
     folder.mkdir(parents=True)
     options = ["--tls"] if scheme == "https" else []
     with running_manager(folder, *options, pool=2, python=sdk_environment("local")) as manager:
@@ -55,7 +55,7 @@ def serving(folder: Path, scheme: str) -> Iterator[RunningManager]:
 
 
 def run_cell(pair: Pair, scheme: str, manager: RunningManager) -> Cell:
-    """Run the program of all surfaces with a pair, and check what it sent."""
+    """Run the program of all surfaces with a pair, and check the requests that the program sent."""
     results, requests = run_surfaces(release_python(pair), scheme, manager, release_path(pair))
     return Cell(pair, scheme, results, requests)
 
@@ -63,7 +63,7 @@ def run_cell(pair: Pair, scheme: str, manager: RunningManager) -> Cell:
 def run_surfaces(
     python: Path, scheme: str, manager: RunningManager, path: Sequence[Path] = ()
 ) -> tuple[dict[str, dict[str, str]], int]:
-    """Run the program of all surfaces, and return its results and the number of its requests."""
+    """Run the program of all surfaces. Return the program's results and the number of its requests."""
     with Recorder(upstream=manager.port, tls=manager.tls) as wire:
         environment = {**_environment(path), **manager.environment(), "E2B_DOMAIN": wire.domain}
         if manager.tls is not None:
@@ -73,7 +73,7 @@ def run_surfaces(
 
 
 def cell_key(pair: Pair, scheme: str) -> str:
-    """Return a digest of all that a cell's result depends on; a result is kept until the digest changes."""
+    """Return a digest of all that a cell's result depends on. A result is kept until the digest changes."""
     sources = [ROOT / "src" / "kruise_agents" / name for name in _CLIENT_SOURCES]
     sources += [ROOT / "tests" / name for name in _TEST_SOURCES]
     files = [file for source in sources for file in ([source] if source.is_file() else sorted(source.rglob("*.py")))]
@@ -81,13 +81,13 @@ def cell_key(pair: Pair, scheme: str) -> str:
 
 
 def fails_natively(broken: BrokenPair) -> bool:
-    """Return whether the pair, unpatched, still fails in the way that the data file says."""
+    """Return True if a pair, unpatched, still fails with the message that the data file has."""
     environment = _environment(release_path(broken.pair))
     return broken.says in _run(release_python(broken.pair), "native_pair.py", environment=environment)
 
 
 def judge(said: str, wire: Recorder) -> dict[str, dict[str, str]]:
-    """Return the results that the program printed, corrected by what was seen at the wire."""
+    """Return the results that the program printed, corrected by the requests that were seen at the wire."""
     try:
         answer: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
     except (ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""Network namespaces for test programs: every port is free there, and names resolve as the test says."""
+"""Network namespaces for test programs, with every port free, and names that a DNS server on 127.0.0.1 resolves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Things that not every machine has and that some tests need; a test names them with ``@pytest.mark.needs(...)``."""
+"""The needs of tests that not every machine meets. A test names its needs with ``@pytest.mark.needs(...)``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OLDEST_NODE = (20, 18)  # the version that e2b 2.51.0 asks for
 
 
 def missing(need: str) -> str | None:
-    """Return why this machine does not have ``need``, or None where it has. The first call may start processes."""
+    """Return why this machine does not have ``need``, or None if it does. The first call may start processes."""
     return _CHECKS[need]()
 
 

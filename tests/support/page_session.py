@@ -1,4 +1,4 @@
-"""A shell session in which the blocks of one page are run, as a reader would run them from top to bottom."""
+"""A shell session that runs the blocks of one page, as a reader would run them from top to bottom."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from .environments import javascript_packages
 from .managers import PREFORK_VARIABLES, available_runtime
 
 DEADLINE = 240.0
-"""Seconds for each block; those that install packages need most of them."""
+"""Seconds for each block. Blocks that install packages need most of this time."""
 _END = 20.0
 _DEFAULT_PORT = re.compile(r"\b7788\b")
 _EXPORT = re.compile(r"^\s*(export [A-Za-z_0-9]+=\S.*)\n", re.MULTILINE)
 _OURS = "https://github.com/openkruise/kruise-agents"
-# Runs each script that it is told of, in this very shell, and says when it has ended. The two numbers are descriptors.
+# Run each script whose path arrives on the descriptor ``orders`` in this very shell, and write the folder in which the
+# shell is then to the descriptor ``answers``.
 _LOOP = """
 while IFS= read -r -u {orders} script; do
   . "$script" > "$script.out" 2>&1 < /dev/null {orders}<&- {answers}>&-
@@ -41,7 +42,7 @@ _NO_PIP = (
 
 
 class BlockError(AssertionError):
-    """A block did not do what its page says."""
+    """The failure of a block to do what its page says."""
 
     def __init__(self, block: Block, reason: str, output: str = "") -> None:
         shown = "".join(f"    {line}\n" for line in block.text.splitlines())
@@ -49,12 +50,12 @@ class BlockError(AssertionError):
 
 
 class PageSession:
-    """A Bash in an empty folder. What blocks export, define and start is there for the blocks after them.
+    """A Bash in an empty folder. Variables, functions and programs of a block are there for later blocks.
 
     Args:
         folder: an empty folder of the caller.
-        variables: what the page has in its environment from the start.
-        port: what stands in for 7788; by default a free port.
+        variables: the variables that the page has in its environment from the start.
+        port: the port that replaces 7788; by default a free port.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class PageSession:
         self.close()
 
     def run_page(self) -> None:
-        """Run all blocks in their order."""
+        """Run all blocks in the order of the page."""
         for block in self._page.blocks:
             self.run(block)
 
@@ -128,7 +129,7 @@ class PageSession:
         for _, process, _ in self._background:
             _end(process, _END)
         os.close(self._answers)
-        _end(self._shell, 1)  # it waits for orders, or a block in it does not end
+        _end(self._shell, 1)  # the shell waits for orders, or runs a block that does not end
         _end_those_left(self._folder)
 
     def _environment(self, variables: Mapping[str, str]) -> dict[str, str]:
@@ -140,7 +141,7 @@ class PageSession:
             (bin_folder / name).chmod(0o755)
         if "node" in self._page.needs:
             (self._work / "node_modules").symlink_to(javascript_packages())
-        # Who clones the project on a page gets the commit that is tested.
+        # A page that clones the project gets the commit that is tested.
         (home / ".gitconfig").write_text(f'[url "file://{ROOT}"]\n\tinsteadOf = {_OURS}.git\n\tinsteadOf = {_OURS}\n')
         environment = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
         environment.setdefault("PIP_CACHE_DIR", str(Path("~/.cache/pip").expanduser()))
@@ -162,7 +163,7 @@ class PageSession:
         return _DEFAULT_PORT.sub(str(self._port), text)
 
     def _script(self, block: Block) -> str:
-        """Return what the shell does for a block."""
+        """Return the shell script that runs a block."""
         if block.language == "sh":
             return block.text
         suffix, program = {"python": (".py", "python"), "js": (".mjs", "node")}[block.language]
@@ -171,9 +172,9 @@ class PageSession:
         return f"{program} {shlex.quote(str(file))}"
 
     def _run(self, block: Block, script: str, exit_code: int = 0) -> str:
-        """Run a script in the session, and return what it has printed."""
+        """Run a script in the session, and return the script's output."""
         script = self._replaced(script)
-        if exit_code:  # in a shell of its own: this one has to go on
+        if exit_code:  # in a subshell, because the session's shell has to go on
             script = f"set +e\n(\nset -e\n{script}\n)\ncode=$?\nset -e"
             script += f"\n[ $code = {exit_code} ] || exit $code"
         file = self._write("\n".join([*self._new_exports(block), script, ""]))
@@ -187,7 +188,7 @@ class PageSession:
         return output
 
     def _answer(self, block: Block, file: Path) -> str | None:
-        """Return the folder in which the shell is after a script, or None where the script has ended the shell."""
+        """Return the folder in which the shell is after a script, or None if the script has ended the shell."""
         deadline = time.monotonic() + self._deadline
         while time.monotonic() < deadline:
             readable, _, _ = select.select([self._answers], [], [], 0.05)
@@ -199,7 +200,7 @@ class PageSession:
         raise BlockError(block, f"did not end within {self._deadline:g} seconds", output)
 
     def _start(self, block: Block, until: str) -> None:
-        """Start a block in a process group of its own, in the environment that the session has by now."""
+        """Start a block in a process group of its own, with the session's present variables and functions."""
         state = self._scripts / "state"
         self._run(block, f"{{ export -p; declare -f; }} > {shlex.quote(str(state))}")
         text = documents.commands(block)[0].text if block.language == "console" else self._script(block)
@@ -241,7 +242,7 @@ class PageSession:
             time.sleep(0.05)
 
     def _new_exports(self, block: Block) -> list[str]:
-        """Return the ``export`` lines that background blocks have printed and no block has had yet."""
+        """Return the ``export`` lines that background blocks have printed since the last block."""
         if not self._page.uses_printed_exports or not self._background:
             return []
         last, process, printed = self._background[-1]
@@ -264,7 +265,7 @@ class PageSession:
 
 
 def free_port() -> int:
-    """Return a port that is free on both loopback addresses, outside of those that connections are given."""
+    """Return a port that is free on both loopback addresses, outside of the range for outgoing connections."""
     while True:
         port = random.randint(15000, 31999)
         if _is_free(port):
@@ -283,13 +284,13 @@ def _is_free(port: int) -> bool:
 
 
 def _interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Do what Ctrl-C does in the terminal of a program."""
+    """Send SIGINT to the group of a program, as Ctrl-C in the program's terminal does."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
 
 
 def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Wait for a program that has been told to end, then end what is left of its process group."""
+    """Wait for the end of a program for ``seconds``, then end all that is left of the program's process group."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
     with contextlib.suppress(ProcessLookupError):
@@ -304,7 +305,7 @@ def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def _end_those_left(folder: Path) -> None:
-    """End processes of the page that have left its process groups."""
+    """End the processes of the page that have left the page's process groups."""
     deadline = time.monotonic() + _END
     while left := _processes_of(folder):
         number = signal.SIGTERM if time.monotonic() < deadline - _END / 2 else signal.SIGKILL
@@ -317,7 +318,7 @@ def _end_those_left(folder: Path) -> None:
 
 
 def _processes_of(folder: Path) -> list[int]:
-    """Return the processes that have the folder in their command line or environment."""
+    """Return the processes that have a path below the folder in their command line or environment."""
     marker = f"{folder}/".encode()
     found = []
     for entry in Path("/proc").iterdir():

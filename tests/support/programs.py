@@ -1,7 +1,7 @@
-"""Programs that need a process of their own, in which nobody has patched anything yet.
+"""Programs that need a process of their own, without a patch from other tests.
 
-Nearly all of the time of such a program goes into importing the SDK. So each is a fork of a template, a process that
-has imported what several programs need and done nothing else.
+Such a program spends nearly all of its time on importing the SDK. So each program is a fork of a template: a process
+that has imported the modules that several programs need, and done nothing else.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ for name in find_dependencies():
         importlib.import_module(name)
 assert all(map(is_dependency, sys.modules))
 """
-"""A template with what the SDK depends on: the program is the first to import the SDK, and kruise-agents."""
+"""A template with the dependencies of the SDK. The program itself imports the SDK and kruise-agents."""
 
 SDK = "import e2b"
 """A template with the SDK, unpatched."""
@@ -58,7 +58,7 @@ from kruise_agents.patch_e2b import patch_e2b
 assert not any(name.startswith("e2b") for name in sys.modules)
 patch_e2b()
 """
-"""A template in which the patch was the first to import the SDK."""
+"""A template in which the patch has imported the SDK."""
 
 _LOOP = """
 import json, os, sys, traceback, types, warnings
@@ -102,7 +102,10 @@ def run_program(
     environment: Mapping[str, str] | None = None,
     seconds: float = 100,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a Python program as ``python -c`` would, after ``template``, in ``environment`` or that of this process."""
+    """Run a Python program as ``python -c`` would, in a fork of ``template``. Raise AssertionError after ``seconds``.
+
+    ``environment`` has all variables of the program; by default the program has those of this process.
+    """
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder, name) for name in ("stdout", "stderr")]
         for output in outputs:
@@ -118,7 +121,7 @@ def run_program(
 
 
 def run_command(command: Sequence[str | Path], environment: Mapping[str, str], folder: Path | None = None) -> str:
-    """Run a command, and return its output; a failed one fails the test with that."""
+    """Run a command and return its output. A command that fails makes the test fail with the output."""
     done = subprocess.run(
         list(map(str, command)),
         cwd=folder,

@@ -1,7 +1,7 @@
-"""A server on loopback that records every request, and answers it or passes it on to another server.
+"""A server on loopback that records every request, and answers the request or passes it on to another server.
 
-On its own it answers just enough for an SDK call to go on. It needs nothing beside the standard library, since it also
-runs in environments that have an SDK and no more.
+The server's own answers are just enough for an SDK call to go on. The module uses the standard library alone, because
+it also runs in environments that have nothing but an SDK.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _BLOCK = 65536
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """A request as it stood on the wire, the names of its headers in lower case.
+    """A request as it was on the wire, with the names of its headers in lower case.
 
-    ``method`` is ``?`` for what is no HTTP. The body of a request that was passed on is not kept.
+    ``method`` is ``?`` if the request line is not HTTP. The body of a request that was passed on is not kept.
     """
 
     method: str
@@ -51,7 +51,7 @@ class RecordedRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """A response."""
+    """A response of the server."""
 
     status: int
     body: bytes = b""
@@ -77,12 +77,12 @@ class Recorder:
     """A context manager around the server.
 
     Args:
-        answer: the domain in the answer to a create; None leaves it out.
-        special: answers by method and route, such as ``POST /v2/sandboxes``. Of several answers the first is given
-            first, and the last for ever.
-        upstream: a port on loopback to pass everything on to, byte by byte, instead of answering.
-        tls: folder with ``server.pem``, ``server.key`` and ``ca.pem``: the recorder serves https with the certificate
-            and expects it of the upstream. Without it, both sides are plain http.
+        answer: the domain in the answer to a create; None leaves the domain out.
+        special: answers by method and route, such as ``POST /v2/sandboxes``. Several answers are given in their order,
+            and the last answer is given again and again.
+        upstream: a port on loopback to which all bytes are passed on instead of being answered.
+        tls: a folder with ``server.pem``, ``server.key`` and ``ca.pem``: the recorder serves https with the first two,
+            and expects a certificate of the authority ``ca.pem`` from the upstream. None: both sides are plain http.
     """
 
     answer: str | None = None
@@ -114,7 +114,7 @@ class Recorder:
 
     @property
     def domain(self) -> str:
-        """The domain of a program that is to be recorded."""
+        """The domain that a recorded program uses."""
         return f"{'localhost' if self.tls else '127.0.0.1'}:{self.port}"
 
     @property
@@ -123,11 +123,11 @@ class Recorder:
 
     @property
     def api_calls(self) -> list[str]:
-        """Method and path below the base of the API."""
+        """The method and the target below the API's base, for each request."""
         return [str(request).replace("/kruise/api", "", 1) for request in self.requests]
 
     def outside(self, prefix: str) -> list[str]:
-        """Method and URL of the requests that were for another host than ours, or not below ``prefix``."""
+        """Return method and URL of each request for another host than this server, or outside of ``prefix``."""
         return [
             f"{request.method} {request.host}{request.target}"
             for request in self.requests
@@ -135,7 +135,7 @@ class Recorder:
         ]
 
     def respond(self, request: RecordedRequest) -> Answer:
-        """The answer to a request that has no special one; subclasses have others."""
+        """Return the answer to a request without a special answer. Subclasses answer other requests."""
         route = request.target.partition("?")[0]
         if request.method == "POST" and route.endswith("/sandboxes"):
             created = {"templateID": "t", "sandboxID": "sbx", "clientID": "c", "envdVersion": "0.4.0"}
@@ -213,7 +213,7 @@ class Recorder:
 
 @dataclass
 class TemplateBuilds(Recorder):
-    """Answers what a template build asks for; its files belong to another server."""
+    """A recorder that answers the requests of a template build, whose files go to ``upload_url``."""
 
     upload_url: str = ""
 
@@ -237,7 +237,7 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[bytes, RecordedReque
 
 
 async def _pieces(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> AsyncIterator[tuple[bytes, bytes]]:
-    """The body as it comes: each piece as it stands on the wire, and its content."""
+    """Yield the pieces of a body as they arrive: the bytes on the wire, and the content."""
     if headers.get("transfer-encoding", "").lower() == "chunked":
         size = -1
         while size:

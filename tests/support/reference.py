@@ -1,7 +1,7 @@
-"""A second routing of requests, written from the tables of the private protocol, segment by segment.
+"""A second implementation of the routing of requests, written from the tables of the private protocol.
 
-It shares no code with the manager, so that fuzz tests can compare the two. Prefixes of the tables count as whole path
-segments, and ports are digits: these are the deliberate differences of this package.
+The implementation shares no code with the manager, so that fuzz tests can compare the two. It has the manager's
+deliberate differences from the tables: a prefix must be whole path segments, and a port must consist of digits.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _sandbox(sandbox_id: str, port: str, path: str) -> Destination:
 def requests_in(data: bytes) -> tuple[list[tuple[h11.Request, bytes]], bool]:
     """Return the requests that h11 finds in the bytes of one connection, each with its body.
 
-    The second value says whether a server would wait for the rest of another request.
+    The second value is True if a server would wait for the rest of another request.
     """
     found: list[tuple[h11.Request, bytes]] = []
     while True:

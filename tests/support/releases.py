@@ -1,4 +1,4 @@
-"""The releases of the SDK and the pairs of them that work, as ``tests/compat/releases.toml`` lists them."""
+"""The releases of the SDK and their working pairs, as ``tests/compat/releases.toml`` lists them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DATA = Path(__file__).resolve().parents[1] / "compat" / "releases.toml"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A release of e2b, alone or with releases of e2b-code-interpreter and e2b-desktop."""
+    """A release of e2b, alone or with a release of e2b-code-interpreter, of e2b-desktop, or of both."""
 
     e2b: str
     code_interpreter: str | None = None
@@ -47,7 +47,7 @@ class Releases:
         return _working(self.code_interpreter, e2b)
 
     def pairs(self, e2b: str) -> list[Pair]:
-        """Return the pairs to run for a release: e2b alone, with the oldest and with the newest that work with it."""
+        """Return the pairs to run for a release: alone, and with the oldest and the newest working other packages."""
         working = (_working(self.code_interpreter, e2b), _working(self.desktop, e2b))
         oldest, newest = (Pair(e2b, *(versions[end] if versions else None for versions in working)) for end in (0, -1))
         return list(dict.fromkeys([Pair(e2b), oldest, newest]))

@@ -1,4 +1,4 @@
-"""The installed SDK for tests of the patch, whatever its release, with or without the code interpreter."""
+"""The installed SDK for tests of the patch: any release, with or without the code interpreter."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ SANDBOX_CLASSES = [*SYNC, *ASYNC]
 
 
 def class_name(cls: object) -> str:
-    """Return a test id that tells the two ``Sandbox`` classes apart."""
+    """Return a test id for a class: the package and the name, because two packages have a ``Sandbox``."""
     return f"{getattr(cls, '__module__', '?').partition('.')[0]}.{getattr(cls, '__name__', cls)}"
 
 
 def needs_e2b(version: str, what: str) -> pytest.MarkDecorator:
-    """Skip a test on releases of e2b that do not have ``what`` yet."""
+    """Return the mark that skips a test on releases of e2b before ``version``, which brought ``what``."""
     return pytest.mark.skipif(Version(version) > E2B_VERSION, reason=f"{what} came with e2b {version}")
 
 
 def build_sandbox(cls: type | None = None, config: Any = None, answer: str | None = None, **other: Any) -> Any:
-    """Return a sandbox object as the SDK makes it of a reply whose domain is ``answer``, without any request."""
+    """Return the sandbox object that the SDK makes from a reply whose domain is ``answer``, without a request."""
     options = {
         "sandbox_id": "sbx",
         "sandbox_domain": answer,
@@ -91,13 +91,13 @@ def surfaces(sandbox: Any) -> dict[str, str]:
 def _http_clients(sandbox: Any) -> Iterator[tuple[str, Any]]:
     for owner in (sandbox, sandbox.files, sandbox.commands):
         for name in HTTP_CLIENTS:
-            # From e2b 2.27.0 to 2.37.1 a property that makes one client for each thread.
+            # From e2b 2.27.0 to 2.37.1 this is a property that makes one client for each thread.
             if (client := getattr(owner, name, None)) is not None:
                 yield f"client {type(owner).__name__}.{name}", client
 
 
 def _urls_in(rpc: Any) -> Iterator[str]:
-    """Yield the base URLs of an RPC client: one of the client, or one for each method (up to e2b 2.34.0)."""
+    """Yield the base URLs of an RPC client. Up to e2b 2.34.0, each method has a base URL of its own."""
     for holder in (rpc, *(value for value in vars(rpc).values() if hasattr(value, "__dict__"))):
         for value in vars(holder).values():
             if isinstance(value, str) and "://" in value:

@@ -1,4 +1,4 @@
-"""The site that Sphinx builds from docs/, and what its pages fetch when a browser shows them."""
+"""The site that Sphinx builds from docs/, and the files that a browser fetches to show its pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from .environments import ROOT, tool_environment
 
 _FETCHED = {"src", "srcset", "poster", "data", "background", "formaction", "action", "xlink:href"}
-"""Attributes by which a browser fetches, whatever the element."""
+"""Attributes whose value a browser fetches, whatever the element is."""
 _FETCHED_BY_LINKS = {
     *("stylesheet", "icon", "shortcut", "apple-touch-icon", "preload", "prefetch", "modulepreload", "manifest"),
     *("preconnect", "dns-prefetch"),
@@ -25,11 +25,11 @@ _OF_JAVASCRIPT = re.compile(
 
 
 class BuildError(Exception):
-    """Sphinx has found something to complain about."""
+    """A build of the site that Sphinx has ended with an error or a warning."""
 
 
 def build_site(target: Path, *, quiet: bool) -> None:
-    """Build the site into ``target``; a warning is an error."""
+    """Build the site into ``target``. Raise BuildError on any error or warning. ``quiet`` prints nothing."""
     command: list[str | Path] = [
         tool_environment("docs") / "python",
         "-m",
@@ -47,7 +47,7 @@ def build_site(target: Path, *, quiet: bool) -> None:
 
 
 def wrong_fetches(site: Path) -> list[str]:
-    """Return what pages of a site fetch from elsewhere, and what they fetch from the site that is not there."""
+    """Return a line for each fetch of a page that leaves the site, or that asks for a file that the site lacks."""
     wrong = []
     for file in sorted(site.rglob("*")):
         if file.suffix in _READERS and file.is_file():

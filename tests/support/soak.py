@@ -1,4 +1,4 @@
-"""Use of the machine by a manager and its sandboxes, to compare before and after many sandboxes came and went."""
+"""The resources of the machine that a manager and its sandboxes use, to compare before and after many sandboxes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Remains:
     zombies: int
     descriptors: int
     sockets: int
-    """Open in the manager, without the connections that clients keep."""
+    """Sockets that are open in the manager, without the connections that clients keep."""
     mounts: int
     """Mounts of the machine, as the manager sees them."""
     folders: int
@@ -33,11 +33,11 @@ class Remains:
     memory_kb: int
     """Resident memory of the manager itself."""
     zygote_kb: int
-    """Resident memory of the process of which sandboxes are forks; 0 without one."""
+    """Resident memory of the zygote, the process that forks sandboxes; 0 without a zygote."""
 
     @classmethod
     def of(cls, manager: RunningManager) -> Remains:
-        """Count them now."""
+        """Return the figures of a manager at this moment."""
         pid = manager.process.pid
         below = descendants(pid)
         clients = _connections(manager)
@@ -54,7 +54,7 @@ class Remains:
         )
 
     def more_than(self, before: Remains) -> list[str]:
-        """Return a line for each figure that is higher than ``before``; memory may vary a little."""
+        """Return a line for each figure that is higher than ``before``. Memory may be up to 8 MiB higher."""
         lines = []
         for field in fields(self):
             was, is_ = getattr(before, field.name), getattr(self, field.name)
@@ -73,7 +73,7 @@ def cycle(manager: RunningManager) -> None:
 
 
 def settled(manager: RunningManager, pool: int) -> Remains:
-    """Wait for a full pool without other sandboxes, and return what there is then."""
+    """Wait for a full pool without other sandboxes, and return the figures at that moment."""
 
     def quiet() -> bool:
         page = httpx.get(f"http://{manager.domain}/metrics", timeout=60).text
@@ -86,7 +86,7 @@ def settled(manager: RunningManager, pool: int) -> Remains:
 
 
 def _connections(manager: RunningManager) -> set[str]:
-    """Return the manager's ends of connections to its port, as ``/proc`` names open files."""
+    """Return the manager's ends of connections to the manager's port, by the names that ``/proc`` gives open files."""
     lines: list[str] = []
     for table in ("tcp", "tcp6"):
         lines += Path(f"/proc/{manager.process.pid}/net/{table}").read_text().splitlines()[1:]
@@ -96,7 +96,7 @@ def _connections(manager: RunningManager) -> set[str]:
 
 
 def _is_zygote(pid: int) -> bool:
-    """Tell the zygote among the children of a manager; the zygote's own children bear other names."""
+    """Return True if a child of a manager is the zygote. The zygote's own children have other command lines."""
     with contextlib.suppress(OSError):
         return b"/sandbox/zygote/" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False

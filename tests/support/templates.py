@@ -1,4 +1,4 @@
-"""Parts of templates, made on the spot: a small root file system out of this machine's programs, and a package."""
+"""Parts of templates that tests make: a small root file system from this machine's programs, and a package."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make_root_file_system(folder: Path) -> Path:
 
 
 def make_wheel(folder: Path) -> None:
-    """Write the wheel of ``greeter``, a package with a module and a command."""
+    """Write the wheel of ``greeter``, a package with a module and the command ``greet``."""
     info = "greeter-1.0.dist-info"
     with zipfile.ZipFile(folder / "greeter-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("greeter.py", "def main():\n    print('greetings')\n")

@@ -1,4 +1,4 @@
-"""What is bound to one domain never accompanies a call for another: keys, headers and tokens, seen on the wire."""
+"""Keys, headers and tokens of one domain, which never go to another domain, as servers on loopback see them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def assert_only_its_own(server: Recorder, key: str | None = AWAY) -> None:
 
 
 def client_calls(client: Any) -> dict[str, Callable[..., Any]]:
-    """One call of each resource of a client object."""
+    """Return a call of each resource of a client object, by name."""
     return {
         "create": client.Sandbox.create,
         "create, async": client.AsyncSandbox.create,

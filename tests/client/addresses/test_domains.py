@@ -1,4 +1,4 @@
-"""Which domain counts: the environment's, a call's, a stated URL's, or none."""
+"""The choice of the domain: from the environment, a call or a stated URL, or no domain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A key goes to the domain that it was given for, and to no other."""
+"""The domain that a key goes to, which is the domain that the key was given for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OTHER = "https://other.example/kruise/api"
 
 
 def again(config: Any, **opts: Any) -> Any:
-    """What an instance call of the SDK does: a new configuration out of the object's own."""
+    """Return a new configuration made from an object's own, as an instance call of the SDK does."""
     return e2b.ConnectionConfig(**config.get_api_params(**opts))
 
 

@@ -154,7 +154,7 @@ METRICS = "GET /sandboxes/sbx/metrics"
 
 
 def metrics(times: int, first: Answer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a manager is asked for metrics that often, when it answers ``first`` to a create without a body."""
+    """Ask ``times`` times for metrics, and return the requests. A create without a body is answered with ``first``."""
     monkeypatch.setattr("kruise_agents.client.addresses.v1_bridge._known", {})
     with Recorder(special={"POST /v2/sandboxes": [first], METRICS: [Answer.json(200, [])]}) as server:
         patch_e2b(False)

@@ -1,4 +1,4 @@
-"""What really leaves the program, seen by servers on loopback."""
+"""Requests as they leave the program, seen by servers on loopback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One refresh at a time, shared by all who wait; failures wait, and an expired token is never given out."""
+"""The holder of a token: one refresh at a time for all who wait, delays after failures, no expired token."""
 
 from __future__ import annotations
 

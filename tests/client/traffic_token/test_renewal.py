@@ -1,4 +1,4 @@
-"""When a token is refreshed, how long a failure keeps the next try away, and which answers are believed."""
+"""The renewal of a token: its time, the delay after a failure, and the answers that are believed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which requests carry a traffic access token, and which one, seen by a server on loopback."""
+"""Traffic access tokens in requests, as a server on loopback sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What openai-agents does with a sandbox: its E2B sandbox client, alone and under an agent whose model is a script.
+"""The E2B sandbox client of openai-agents, alone and under an agent whose model is a script.
 
 Runs under pytest in an environment of its own; `ACCESS` says how the sandbox is reached, `ONE_USER` why sandboxes
 have one user, where it is set.
@@ -257,7 +257,7 @@ async def test_an_agent_works_in_its_sandbox_to_the_end() -> None:
 
 
 async def where_supported(call: Callable[[], Awaitable[Any]]) -> Any:
-    """What the call gives; where the manager has no such thing, it must have said so."""
+    """Return the result of the call. Skip the test if the manager says that it does not support the call."""
     try:
         return await call()
     except SandboxException as error:

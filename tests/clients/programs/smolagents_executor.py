@@ -1,4 +1,4 @@
-"""What smolagents does with a sandbox: its E2BExecutor, alone and under an agent whose model is a script.
+"""The E2BExecutor of smolagents, alone and under an agent whose model is a script.
 
 Runs under pytest in an environment of its own; `ACCESS` says how the sandbox is reached.
 """
@@ -156,7 +156,7 @@ def test_a_magic_and_a_shell_line_run(executor: E2BExecutor) -> None:
 def test_an_agent_works_with_its_tools_to_the_end() -> None:
     @tool  # type: ignore[untyped-decorator]  # of a client that is not installed where types are checked
     def population(city: str) -> int:
-        """How many people live in a city.
+        """Return how many people live in a city.
 
         Args:
             city: Its name.

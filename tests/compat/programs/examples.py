@@ -1,4 +1,4 @@
-"""What the SDK's documentation shows of commands, files, watching, terminals, git, contexts and streaming.
+"""Examples from the SDK's documentation: commands, files, watching, terminals, git, contexts and streaming.
 
 Run by pytest in an environment of an SDK, with the domain and the key of a manager in its environment; sync and async.
 """
@@ -209,7 +209,7 @@ Example = Callable[[Any], Awaitable[None]]
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    """One event loop for all; old SDKs keep connections that belong to theirs."""
+    """Yield one event loop for all tests, because old SDKs keep connections that belong to their loop."""
     with asyncio.Runner() as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""Whether an SDK pair works without any patch: both sandbox classes, and their HTTP client for running code.
+"""A check that an SDK pair works unpatched: both sandbox classes, and their HTTP client for running code.
 
 Prints the first thing that fails, or "works". Sends nothing.
 """

@@ -83,7 +83,7 @@ UPLOAD_TARGET = "/bucket/a%20b/c.tar.gz?X-Amz-Signature=0%2F1%2B2%3D&X-Amz-Date=
 
 
 class Walk:
-    """One mode's way through the surfaces: the classes, the sandbox, and what came out."""
+    """The way of one mode, sync or async, through the surfaces: the classes, the sandbox and the results."""
 
     def __init__(self, asynchronous: bool) -> None:
         self.prefix = "Async" if asynchronous else ""
@@ -302,7 +302,7 @@ async def client_of_e2b(walk: Walk) -> None:
 
 
 def of_its_own(package: Any) -> bool:
-    """Whether ``E2B`` is not just that of e2b, which a star import gives earlier packages under the same name."""
+    """Return True if a package has its own ``E2B``. A star import gives earlier packages the ``E2B`` of e2b."""
     return getattr(package, "E2B", None) not in (None, getattr(e2b, "E2B", None))
 
 
@@ -346,7 +346,7 @@ async def use_again(walk: Walk, again: Any) -> None:
 
 
 def first_words_of_socket(url: str) -> bytes:
-    """What is heard on the WebSocket that noVNC's page opens when it has this URL."""
+    """Open the WebSocket that noVNC's page opens for this URL, and return the first bytes that arrive."""
     query = dict(parse_qsl(urlsplit(url).query))
     address = (query["host"], int(query["port"]))
     head = [

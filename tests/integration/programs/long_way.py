@@ -1,4 +1,4 @@
-"""What a reverse proxy easily spoils: streams, sizes, silence, raw paths, WebSockets, and clients that leave.
+"""Checks of features that a reverse proxy easily spoils, such as streams, silence, raw paths and WebSockets.
 
 usage: E2B_DOMAIN=... E2B_API_KEY=... SSL_CERT_FILE=... long_way.py <folder with web.py and ws.py>
 

@@ -1,4 +1,4 @@
-"""What the README lets a user do, once, with the SDK that is installed: sync or async.
+"""A walk through the README's features with the installed SDK, sync or async.
 
 usage: ACCESS=native|https|http walk.py sync|async
 

@@ -1,4 +1,4 @@
-"""Bodies of the API that do not come."""
+"""Bodies of API requests that do not arrive."""
 
 from __future__ import annotations
 

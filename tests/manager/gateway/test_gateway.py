@@ -392,7 +392,7 @@ def test_a_kill_closes_a_websocket_over_tls_too(tmp_path: Path, patched: None) -
 
 
 def raw_request(manager: RunningManager, request_line: str, **headers: str) -> tuple[int, httpx.Headers, bytes]:
-    """One request whose target and headers no client library touches."""
+    """Send a request whose target and headers no client library changes, and return status, headers and body."""
     lines = [request_line, *(f"{name}: {value}" for name, value in headers.items()), "Connection: close", "", ""]
     with socket.create_connection(("127.0.0.1", manager.port), timeout=20) as connection:
         connection.sendall("\r\n".join(lines).encode("latin-1"))

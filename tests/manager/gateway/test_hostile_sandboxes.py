@@ -1,4 +1,4 @@
-"""What programs in a sandbox that mean harm can answer, byte by byte."""
+"""Hostile answers of programs in a sandbox, byte by byte."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def front(shared_front: Front, caplog: pytest.LogCaptureFixture) -> Iterator[Fro
 
 
 def answer_of(front: Front, *pieces: bytes, request: bytes = REQUEST) -> bytes:
-    """What a client gets when the application sends ``pieces`` and closes."""
+    """Return the bytes that a client gets when the application sends ``pieces`` and closes."""
     front.answers[PORT] = [*pieces, b""]
     return front.ask(request.replace(b"Host:", b"Connection: close\r\nHost:"))
 

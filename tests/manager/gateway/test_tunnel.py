@@ -1,4 +1,4 @@
-"""How long the gateway is patient: with a tunnel whose end takes nothing, and with a port that does not accept."""
+"""Time limits of the gateway: for a tunnel whose end takes no bytes, and for a port that does not accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a chunked body ends, however it is cut into pieces."""
+"""The end of a chunked body, which may arrive in pieces of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients that mean harm can send to the manager's port, byte by byte."""
+"""Hostile requests to the manager's port, byte by byte."""
 
 from __future__ import annotations
 

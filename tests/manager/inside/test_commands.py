@@ -23,7 +23,7 @@ isolated = pytest.mark.needs("namespaces")  # without them, process ids are the 
 
 
 class Screen:
-    """What a terminal has shown."""
+    """The output of a terminal."""
 
     def __init__(self, sandbox: Sandbox, rows: int = 24, columns: int = 80, **variables: str) -> None:
         self._pty = sandbox.pty

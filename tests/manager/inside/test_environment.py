@@ -1,4 +1,4 @@
-"""What programs take for granted in a sandbox: its files, names, users and limits."""
+"""The environment that programs expect, inside a sandbox: files, names, users and limits."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def _connect(pid: int) -> None:
 
 
 def _local_servers() -> None:
-    """What the manager's machine serves: names on port 53 of its loopback, and something else on every address."""
+    """Serve DNS names on port 53 of the manager's loopback, and other content on port 8080 of every address."""
     names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     names.bind(("127.0.0.1", 53))
     other = socket.create_server(("0.0.0.0", 8080))
@@ -141,7 +141,7 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
             look(name, sandbox)
 
     def claims(name: str, template: str, **more: object) -> None:
-        """The same with one that waited in a pool, and what it reached while it did."""
+        """Do the same with a sandbox from the pool, and note what the sandbox reached while it was in the pool."""
         wait_for(lambda: _waiting(manager, template) == 1, 60, f"a warm sandbox of {template}")
         before = _warm_claims(manager, template)
         with Sandbox.create(**(options | {"template": template} | more)) as sandbox:
@@ -205,7 +205,7 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
 
 
 def _find_out_again(manager: RunningManager, sandbox_id: str) -> dict[str, str]:
-    """What a sandbox reaches when the next manager has taken it over."""
+    """Return the addresses that a sandbox reaches after the next manager has taken the sandbox over."""
     sandbox = Sandbox.connect(sandbox_id, domain=manager.domain, api_key=manager.api_key)
     return {"public": _fetch(sandbox, f"http://{PUBLIC}/"), "other": _fetch(sandbox, f"http://{OTHER}/")}
 

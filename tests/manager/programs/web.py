@@ -42,7 +42,7 @@ class Web(BaseHTTPRequestHandler):
             self.wfile.write(MEGABYTE)
 
     def get_drip(self):
-        """One chunk at once, the next only when the file `go` is there."""
+        """Send a chunk at once, and the next chunk only when the file `go` exists."""
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()

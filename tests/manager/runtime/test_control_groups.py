@@ -21,7 +21,7 @@ LIMITS = Limits(memory=512 * MIB, processes=100, cpus=2, disk=MIB)
 
 @pytest.fixture
 def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the kernel tells a manager that is alone in a group which was given to it."""
+    """Make the files in which the kernel describes a manager that is alone in a control group of its own."""
     make = Path.mkdir
 
     def mkdir(folder: Path, *arguments: object, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""What sandboxes reach outside: an internet of its own for the test, and nothing of the real one."""
+"""The network outside of sandboxes: an internet made for the test, and nothing of the real internet."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def why_not(carrier: str) -> str | None:
 
 @pytest.fixture(scope="module", params=["slirp4netns", "pasta"])
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What programs/internet.py found with this carrier."""
+    """Return the results of programs/internet.py with this carrier."""
     if reason := why_not(request.param):
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("internet")

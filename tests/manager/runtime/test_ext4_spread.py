@@ -1,4 +1,4 @@
-"""Where on the disk the folders of sandboxes lie."""
+"""The spread of the folders of sandboxes over an ext4 disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.live
 
 
 def flags_of(folder: Path) -> str:
-    """As ``lsattr`` shows them; skips where folders have none."""
+    """Return the flags that ``lsattr`` shows for a folder. Skip the test where folders have no flags."""
     try:
         done = subprocess.run(["lsattr", "-d", folder], capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a sandbox that boots from a file tree lets nobody do who laid that tree out before it."""
+"""Hostile file trees, which give their author no access to the host when a sandbox boots from them."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_folder_of_the_interpreter_cannot_be_replaced(start: Callable[..., San
 
 
 def test_a_copy_never_follows_links_that_are_exchanged_meanwhile(tmp_path: Path) -> None:
-    """As by a program that has itself continued while its sandbox is stopped."""
+    """A program in a sandbox could do so if it continued itself while the sandbox is stopped."""
     runtime = BubblewrapRuntime()
     runtime.check()
     victim, source = tmp_path / "victim", tmp_path / "source"

@@ -1,4 +1,4 @@
-"""What code in a sandbox tries and must not reach. Every attempt is one that does no harm if it succeeds."""
+"""Attempts of code in a sandbox to reach the host and its other users. No attempt does harm if it succeeds."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def secret(tmp_path: Path) -> Path:
 
 
 def not_its_own(sandbox: Sandbox, *ports: int) -> list[int]:
-    """Those of the host's ports on which nothing in the sandbox happens to listen; its kernels take ports at random."""
+    """Return the ports on which nothing in the sandbox listens. Kernels in the sandbox listen on random ports."""
     table = sandbox.files.read("/proc/net/tcp").splitlines()[1:]
     own = {int(line.split()[1].rpartition(":")[2], 16) for line in table}
     left = [port for port in ports if port not in own]
@@ -83,7 +83,7 @@ def not_its_own(sandbox: Sandbox, *ports: int) -> list[int]:
 
 
 def said(sandbox: Sandbox, command: str) -> str:
-    """What a command says, as root where there is one."""
+    """Return the output of a command that root runs, where the sandbox has a root."""
     return sandbox.commands.run(f"({command}) 2>&1; true", user="root", timeout=60).stdout
 
 
@@ -403,7 +403,7 @@ class TestKernel:
 
 
 def test_a_crash_starts_no_program_of_the_host(tmp_path: Path) -> None:
-    """Where the host pipes core dumps to a program of its own, which would run as its root."""
+    """The host may pipe core dumps to a program of its own, which would run as the host's root."""
     pattern = tmp_path / "core_pattern"
     program = (
         "import pathlib, resource\n"

@@ -1,4 +1,4 @@
-"""What a sandbox may take of the machine: each test tries to take more, a little more than the limit and no more."""
+"""Limits of a sandbox on the machine's resources. Each test tries to take a little more than a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sandbox is made of, and what it is kept apart from."""
+"""The parts of a sandbox, and the separation of a sandbox from the host and from other sandboxes."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def kernel_folder(manager: RunningManager, before: set[Path]) -> Path:
 
 
 def holds(manager: RunningManager, folder: Path) -> bool:
-    """Whether a kernel of this manager has its connection file in ``folder``."""
+    """Return True if a kernel of this manager has its connection file in ``folder``."""
     wait_for(lambda: any(folder.glob("k*.json")) or not folder.exists())
     return any(pid in descendants(manager.process.pid) for pid in processes_with(str(folder)))
 

@@ -1,4 +1,4 @@
-"""Who programs in a sandbox run as, and whose the files are."""
+"""The users of the programs in a sandbox, and the owners of the files."""
 
 from __future__ import annotations
 

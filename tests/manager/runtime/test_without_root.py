@@ -52,7 +52,7 @@ exec setpriv --reuid=12345 --regid=12345 --clear-groups "$@" 2>&1
 
 
 def why_not() -> str | None:
-    """What keeps this machine from running the tests as somebody else."""
+    """Return why this machine cannot run the tests as another user, or None if it can."""
     if os.geteuid() != 0:
         return "these are for test runs of root"
     if available_runtime() != "bubblewrap":

@@ -87,7 +87,7 @@ def as_root(sandbox: Sandbox, program: str, *arguments: str) -> str:
 
 
 def another_zygote(folder: Path, program: str) -> str:
-    """What a manager runs first whose zygote is ``program``, which finds the path of the real one in ``REAL``."""
+    """Return a prelude for a manager whose zygote is ``program``. ``REAL`` in the program is the real zygote's path."""
     path = folder / "another_zygote.py"
     found = f"import sys\nsys.path.append({str(PACKAGE.parent)!r})\n"
     real = f"REAL = {str(PACKAGE / 'sandbox' / 'zygote' / '__main__.py')!r}\n"

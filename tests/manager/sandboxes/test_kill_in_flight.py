@@ -1,4 +1,4 @@
-"""What a program sees of a sandbox that ends in the middle of its call, and of one that is gone before it."""
+"""Calls to a sandbox that ends during the call, or that has ended before."""
 
 from __future__ import annotations
 

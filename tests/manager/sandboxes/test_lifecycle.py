@@ -161,7 +161,7 @@ RESULT = {
 
 
 def expected(names: list[str]) -> State:
-    """What comes out in the order of the calls; a kill counts wherever it stands."""
+    """Return the state after the calls in their order. After a kill at any place the sandbox is gone."""
     if "kill" in names:
         return State.GONE
     state = State.RUNNING

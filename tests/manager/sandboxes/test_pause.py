@@ -161,7 +161,7 @@ class TestFilesOnly:
 
 
 class TestStatuses:
-    """What each request is answered in each state."""
+    """The answer to each request in each state."""
 
     def test_a_running_sandbox(self, create: Callable[..., str], api: httpx.Client) -> None:
         one = f"/sandboxes/{create()}"
@@ -233,7 +233,7 @@ class TestStatuses:
 
 
 class TestEndTimes:
-    """What becomes of a sandbox when its time is over."""
+    """The end of a sandbox's time."""
 
     def test_auto_pause_pauses_and_connect_brings_it_back(self, create: Callable[..., str], api: httpx.Client) -> None:
         sandbox_id = create(autoPause=True, timeout=1)

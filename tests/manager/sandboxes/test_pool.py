@@ -145,7 +145,7 @@ def test_one_that_does_not_answer_when_it_is_claimed_is_ended_and_the_create_boo
 
 
 def is_sandbox_program(pid: int) -> bool:
-    """Whether a process is the program of a sandbox itself, and not what holds it."""
+    """Return True if a process is the program of a sandbox, and not a process around the program."""
     return Path(f"/proc/{pid}/comm").read_text() == "envd\n"
 
 

@@ -1,4 +1,4 @@
-"""What a manager that ends, in whatever way, leaves to the next one on its state folder."""
+"""Every kind of end of a manager, and the next manager on the same state folder."""
 
 from __future__ import annotations
 
@@ -421,7 +421,7 @@ def first_processes(folder: Path) -> list[int]:
 
 @dataclass
 class Known:
-    """What a client of the busy program was told about one sandbox."""
+    """The facts about one sandbox that a client of the busy program was told."""
 
     sandbox: Sandbox
     state: str | None = "running"

@@ -1,4 +1,4 @@
-"""What sandboxes use, over REST and the SDK: measured often while somebody asks, seldom otherwise."""
+"""The history of a sandbox's resource use, over REST and the SDK: dense while a client asks, else sparse."""
 
 from __future__ import annotations
 

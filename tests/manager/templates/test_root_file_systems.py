@@ -200,7 +200,7 @@ def test_a_root_file_system_that_has_gone_is_told(folder: Path, tmp_path: Path) 
 
 
 def refusal(tmp_path: Path, rootfs: Path, *options: str) -> str:
-    """What ``serve`` says of a template with that root file system."""
+    """Return the text with which ``serve`` refuses a template with this root file system."""
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "a.toml").write_text(f"pool = 1\nrootfs = {str(rootfs)!r}\n")
     command = serve_command("--port", "0", "--templates", str(tmp_path / "t"), *options)

@@ -293,7 +293,7 @@ def test_a_template_has_limits_of_its_own(tmp_path: Path) -> None:
 
 
 def refusal(tmp_path: Path, *options: str) -> str:
-    """What ``serve`` says when it refuses the templates in ``t``."""
+    """Return the text with which ``serve`` refuses the templates in ``t``."""
     command = serve_command("--port", "0", "--state-dir", str(tmp_path / "s"), "--templates", str(tmp_path / "t"))
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Volumes: shared between sandboxes, outliving them, and no way out of them."""
+"""Volumes: shared between sandboxes, longer-lived than sandboxes, and without a way out of them."""
 
 from __future__ import annotations
 

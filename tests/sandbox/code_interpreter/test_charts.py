@@ -1,4 +1,4 @@
-"""What a figure shows, as the SDK's chart classes; made by the package e2b-charts."""
+"""Charts of figures as the SDK's chart classes, made by the package e2b-charts."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_a_kernel_that_is_killed_while_idle_is_replaced(
 
 
 def test_a_kernel_starts_also_after_its_folder_was_removed(served: Any, sandbox: Sandbox, context: Context) -> None:
-    """As ``rm -rf /tmp/*`` in a sandbox does."""
+    """``rm -rf /tmp/*`` in a sandbox removes the folder."""
     shutil.rmtree(served.kernel_folder)
     assert sandbox.run_code("1", context=context).text == "1"
     sandbox.run_code("import os; os._exit(1)", context=context)
@@ -202,7 +202,7 @@ def test_closing_while_a_kernel_starts_leaves_nothing(serve: Any) -> None:
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process runs; an orphan that nobody has reaped yet does not."""
+    """Return True if a process runs. An orphan that has ended and is not reaped yet does not run."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

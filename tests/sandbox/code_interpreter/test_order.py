@@ -1,4 +1,4 @@
-"""What a cell shows arrives in the order in which it was made, whatever kind it is of."""
+"""The order of a cell's output: everything arrives as it was made, whatever its kind."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_crash_is_an_error_after_what_was_printed(
 
 
 def test_a_kernel_that_others_kill_in_the_middle_of_a_cell_is_replaced(sandbox: Sandbox, context: Context) -> None:
-    """As the kernel of the machine does when memory runs out."""
+    """The kernel of the machine kills so when memory runs out."""
     pid = int(sandbox.run_code("import os; os.getpid()", context=context).text or "")
     running = Running(sandbox, context)
     os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What the two processes of a sandbox load, and where a kernel may live."""
+"""The modules that a sandbox's two processes load, and the folders that a kernel may start in."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_kernel_loads_nothing_of_the_server() -> None:
 
 
 def test_a_kernel_starts_in_an_environment_that_does_not_know_this_package(tmp_path: Path, serve: object) -> None:
-    """As in a sandbox: an environment of its own, with the packages of ours behind it."""
+    """A sandbox has such an environment: a layer of its own before the packages of this environment."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "layer"], check=True)
     (site,) = (tmp_path / "layer").glob("lib/python*/site-packages")
     packages = [entry for entry in sys.path if entry.endswith("site-packages")]

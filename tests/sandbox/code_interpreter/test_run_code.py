@@ -1,4 +1,4 @@
-"""What ``run_code`` of the SDK promises, on a real kernel."""
+"""The promises of the SDK's ``run_code``, on a real kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what: the access token, signed URLs, users; and the routes around them."""
+"""Access to envd: the access token, signed URLs, users, and the routes around them."""
 
 from __future__ import annotations
 
@@ -222,5 +222,5 @@ def test_browsers_may_use_every_method(method: str, served_envd: Any) -> None:
 
 
 def test_connections_may_rest_for_640_seconds() -> None:
-    """What the SDK's connection pools count on; a server that closes first races with their reuse."""
+    """The SDK's connection pools rely on this: a server that closes earlier may close a connection under reuse."""
     assert Server(None, []).config.timeout_keep_alive >= 640

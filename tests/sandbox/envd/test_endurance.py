@@ -1,4 +1,4 @@
-"""Much, often, long: output and files of any size in flat memory, commands by the hundred, listeners and their time."""
+"""Endurance: output and files of any size in flat memory, many commands, many listeners, and time limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sandbox uses, measured on its own processes."""
+"""The resources that a sandbox uses, measured on its own processes."""
 
 from __future__ import annotations
 

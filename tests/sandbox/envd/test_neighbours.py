@@ -1,4 +1,4 @@
-"""kill -9 of any process in a sandbox: what else it ends, and what not."""
+"""The effects of ``kill -9`` on the other processes of a sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sandbox's own program wrote, over REST."""
+"""The log of a sandbox's own program, over REST."""
 
 from __future__ import annotations
 

@@ -44,13 +44,13 @@ FORMS = [octets, chunked, zipped, form]
 
 
 def spooled(sandbox: Sandbox) -> int:
-    """How many temporary files envd has open; they have no name any more. A command's parent is envd."""
+    """Return the number of temporary files that envd has open. They are unnamed, and a command's parent is envd."""
     count = "find /proc/$PPID/fd -lname '/tmp/*(deleted)' | wc -l"
     return int(sandbox.commands.run(count, user="root").stdout)
 
 
 class Target:
-    """One file of a sandbox, and what uploads to it look like on the wire."""
+    """A file of a sandbox, and the bytes of uploads to this file."""
 
     def __init__(self, manager: RunningManager, sandbox: Sandbox, name: str) -> None:
         self._manager = manager

@@ -31,7 +31,7 @@ OCTETS = {"content-type": "application/octet-stream"}
 
 @functools.cache
 def why_not() -> str | None:
-    """What keeps this machine from mounting, or None."""
+    """Return why this machine cannot mount file systems, or None if it can."""
     try:
         done = subprocess.run(
             [*MOUNTING, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, text=True, timeout=20, check=False
@@ -121,7 +121,7 @@ def test_the_room_for_an_upload_is_that_for_the_waiting_and_the_final_file(serve
 
 
 def test_a_sandbox_that_has_as_much_as_it_may_have_is_a_full_disk(serve: Serve) -> None:
-    """Where no file may grow any more, which is how a manager refuses further content."""
+    """A manager refuses further content by a limit of 0 bytes for the size of files."""
     envd = serve("size=64m")
     envd.post("f", b"old")
     resource.prlimit(envd.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))

@@ -1,4 +1,4 @@
-"""What somebody who watches the folder sees of an upload, read from inotify itself."""
+"""The events of an upload for a watcher of the folder, read from inotify itself."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def unchunked(body: bytes) -> bytes:
 
 
 def is_asleep_writing(pid: int) -> bool:
-    """Whether the child of that shell waits for room in its pipe."""
+    """Return True if the child of a shell waits for room in its pipe."""
     try:
         child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
         return "pipe" in Path(f"/proc/{child}/wchan").read_text()

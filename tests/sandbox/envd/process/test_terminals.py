@@ -19,7 +19,7 @@ SIZE = PtySize(rows=24, cols=80)
 
 
 class Screen:
-    """What a terminal has shown."""
+    """The output of a terminal."""
 
     def __init__(self, handle: Any) -> None:
         self._events = iter(handle)

@@ -222,7 +222,7 @@ class TestRecursive:
         assert watched.events() == [("CREATE", "l")]
 
     def test_random_changes_give_a_picture_of_what_is_there(self, home: Path, watch: Callable[..., Watched]) -> None:
-        """Who applies the events to a set of names ends up with the names that exist."""
+        """Apply the events to a set of names, and expect the names that exist."""
         choice = random.Random(4711)
         watched = watch(recursive=True)
         known: set[str] = set()
