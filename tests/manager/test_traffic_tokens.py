@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from kruise_agents.errors import ConfigurationError
 from kruise_agents.manager.traffic_tokens import ForeignTokenError, TokenRefusedError, TrafficTokens
 from kruise_agents.patch_traffic_token import patch_traffic_access_token
 from kruise_agents.protocol.addresses import SandboxTarget
@@ -31,6 +32,13 @@ PROTECT = {"security.agents.kruise.io/enable-jwt-auth": "true"}
 MISSING = "forbidden: invalid or missing traffic access token"
 FOREIGN = "forbidden: traffic access token does not match sandbox"
 CHAT = Subprotocol("chat")
+ODD_KEY = """\
+-----BEGIN EC {}-----
+MFQCAQEEFIxqs/loVynP1kkY2mPkHwBbBfQnoAsGCSskAwMCCAEBAaEsAyoABJdP
+VcqS9ZCBeOL0MYIl7vmimE2nsEhES1jdaMX1Aq6l89TFBGS7uQA=
+-----END EC {}-----
+""".replace("{}", "PRIVATE KEY")
+"""A key of the curve brainpoolP160r1, which the library does not support."""
 
 
 @pytest.fixture
@@ -250,6 +258,11 @@ class TestChecks:
             now[0] = 1_800_000_000 + moment
             with pytest.raises(TokenRefusedError):
                 tokens.check(token, "a", "1")
+
+    def test_a_key_that_the_library_does_not_support_is_a_wrong_setting(self, tmp_path: Path) -> None:
+        (tmp_path / "key").write_text(ODD_KEY)
+        with pytest.raises(ConfigurationError, match="no Ed25519 key"):
+            TrafficTokens(key_file=tmp_path / "key").check_key_file()
 
     def test_a_token_belongs_to_one_life_of_one_sandbox(self) -> None:
         tokens = TrafficTokens()

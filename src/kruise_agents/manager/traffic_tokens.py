@@ -101,9 +101,11 @@ class TrafficTokens:
         """Raise a ConfigurationError if the key file exists but holds no Ed25519 key that can be used."""
         if self._key_file is None or not self._key_file.exists():
             return
+        from cryptography.exceptions import UnsupportedAlgorithm
+
         try:
             self._key  # noqa: B018 - reads the file
-        except (ValueError, TypeError) as error:  # TypeError: the key wants a passphrase
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: the key wants a passphrase
             raise ConfigurationError(
                 f"{self._key_file} holds no Ed25519 key; restore it from a backup, or remove it to make a new one, "
                 f"which ends the traffic access tokens that clients have"
