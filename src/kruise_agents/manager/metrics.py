@@ -53,7 +53,7 @@ class Metrics:
     """Durations of successful creates: ``warm`` if the sandbox came from a pool, else ``cold``."""
     failed_creates: int = 0
     ended: Counter[str] = field(default_factory=Counter)
-    """Ended sandboxes, by reason: ``kill``, ``end time`` or ``by itself``."""
+    """Ended sandboxes, by reason: ``kill``, ``end time`` or ``by itself``. The manager's own end does not count."""
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     """Requests, by the part that answered (``api``, ``gateway`` or ``manager``) and the status.
 

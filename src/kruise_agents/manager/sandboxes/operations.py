@@ -214,7 +214,7 @@ class Operations:
 
     @_operation(Event.RESUME)
     async def resume(self, sandbox: Sandbox, seconds: float, *, memory: bool = True) -> bool:
-        """Resume a paused sandbox with an end time ``seconds`` from now; :meth:`extend` a running sandbox.
+        """Resume a paused sandbox for ``seconds``, or for ever if it never ends; :meth:`extend` a running sandbox.
 
         Without ``memory`` the sandbox boots from its files, and loses processes that were kept. After an error the
         sandbox is paused again. Return whether the sandbox was paused.

@@ -80,7 +80,7 @@ class Pools:
             self._filling = asyncio.create_task(self._fill())
 
     def take(self, template: Template, files: Path | None) -> PooledSandbox | None:
-        """Take a ready sandbox of ``template`` and ``files`` out of its pool, if any. The caller counts the outcome."""
+        """Take a ready sandbox of ``template`` and ``files`` out of its pool, if any. The caller counts the claim."""
         pool = self._find(template, files)
         if pool is None:
             return None

@@ -1,9 +1,9 @@
 """The sandboxes of an earlier manager: taken over, or cleaned up.
 
-A sandbox whose start was not finished is ended, because no client knows the sandbox. A running sandbox is taken over,
-even if its program does not answer at the moment. A paused sandbox keeps at least its files. A pause or resume that was
-not finished is undone. If the processes are gone, a sandbox that was running, or pausing with memory, is removed. Any
-other pausing or resuming sandbox without processes becomes a paused sandbox, with its files.
+A sandbox is ended if its end had begun, or if its start was not finished: no client knows such a sandbox. A running
+sandbox is taken over, even if its program does not answer at the moment. A paused sandbox keeps at least its files. A
+pause or resume that was not finished is undone. If the processes are gone, a sandbox that was running, or pausing with
+memory, is removed. Any other pausing or resuming sandbox without processes becomes a paused sandbox, with its files.
 """
 
 from __future__ import annotations

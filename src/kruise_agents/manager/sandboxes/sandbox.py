@@ -36,7 +36,7 @@ class Lifetime:
     paused_seconds: float | None = None  # until a paused sandbox is ended; None: it is kept for ever
 
     def enforced(self, seconds: float | None) -> float | None:
-        """Return the time after which the program ends by itself: ``seconds``, or None if the program must not."""
+        """Return ``seconds`` until the program ends by itself, or None if the program must not end by itself."""
         # Only a manager can pause a sandbox, so a sandbox that is to be paused waits for a manager.
         return None if self.never_ends or self.pause_at_end else seconds
 
@@ -115,7 +115,7 @@ class Sandbox:
 
 
 def environment(sandbox_id: str, template: Template, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a sandbox: the template's, overridden by ``variables``, overridden by E2B's own."""
+    """Return the environment of a sandbox. ``variables`` override the template's, and E2B's own override both."""
     own = {MARK_VARIABLE: "true", SANDBOX_ID_VARIABLE: sandbox_id, TEMPLATE_VARIABLE: template.name}
     return {**template.variables, **variables, **own}
 

@@ -27,7 +27,7 @@ class SavedVariables:
         draft.rename(self._path)
 
     def load(self) -> dict[str, str]:
-        """Return the saved variables. Nothing was saved if the processes of a paused sandbox were lost."""
+        """Return the saved variables; none if the processes of a paused sandbox were lost before anything was saved."""
         try:
             loaded: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -78,7 +78,7 @@ class Snapshots:
         return named or ([snapshot] if snapshot else [])
 
     def template(self, snapshot: SnapshotRow) -> tuple[Template, Path]:
-        """Return the template for creates from a snapshot, and the file tree for them to copy."""
+        """Return the template for creates from a snapshot, and the file tree that these creates copy."""
         return replace(Template.from_json(snapshot.template), name=snapshot.id), self._folder / snapshot.folder
 
     async def take(
@@ -174,7 +174,7 @@ class Snapshots:
                 raise ConfigurationError(f"{folder}, left over from another run, cannot be removed; remove it")
 
     async def close(self) -> None:
-        """Wait for the removals that wait for creates. The creates must have ended before."""
+        """Wait for the removals that wait for the end of creates. The creates must have ended before."""
         await asyncio.gather(*self._removals, return_exceptions=True)
 
     @asynccontextmanager

@@ -70,7 +70,7 @@ async def _connect_when_there_is_room(connection: socket.socket, path: str, pati
 async def connect_port(
     folder: Path, port: int, served: frozenset[int], patience: float = CONNECT_SECONDS
 ) -> socket.socket:
-    """Connect to a port of the sandbox, through the port's own socket if it is ``served``, else through the relay.
+    """Connect to a port of the sandbox, through its own socket if ``served`` has the port, else through the relay.
 
     Args:
         patience: Seconds that each step may take.

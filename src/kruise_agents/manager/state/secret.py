@@ -24,7 +24,7 @@ class StateSecret:
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Read the secret in ``path``, or make the file, readable for the current user only."""
+        """Read the secret in ``path``, or make it, for this user only. A wrong size raises ConfigurationError."""
         value = read_or_make(path, secrets.token_bytes(_BYTES))
         if len(value) != _BYTES:
             raise ConfigurationError(
@@ -50,7 +50,7 @@ class StateSecret:
         return str(uuid.UUID(bytes=hmac.digest(self._value, b"api-key:" + raw_key, "sha256")[:16], version=4))
 
     def digest_of_create(self, content: bytes) -> bytes:
-        """Return the digest that is stored for an idempotency key or a body. A body itself may hold secrets."""
+        """Return the digest to store for an idempotency key or a body. A body may hold secrets and is not stored."""
         return hmac.digest(self._value, b"create:" + content, "sha256")
 
     def sealing_key(self) -> bytes:

@@ -17,7 +17,7 @@ from ..runtime.files.openat2 import open_below
 MAX_DEPTH = 64
 MAX_ENTRIES = 50_000
 _PERMISSIONS = 0o1777
-"""The permissions that may be set. Volumes are mounted so that setuid and setgid have no effect."""
+"""The permissions that may be set: not setuid and setgid, which have no effect in mounted volumes."""
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 
 
