@@ -25,7 +25,8 @@ HEAD = """\
 # Command line
 
 The package installs one program, `kruise-agents`; `python -m kruise_agents` is the same program. Its commands need the
-extra `local`: `pip install 'kruise-agents[local]'`. `--help` behind a command prints what this page says about it.
+extra `local`: `pip install '.[local]'` in a clone, once released `pip install 'kruise-agents[local]'`. `--help` behind
+a command prints what this page says about it.
 
 {contents}
 

@@ -349,4 +349,4 @@ def test_without_the_extra_the_command_says_what_to_install(module: str, tmp_pat
     done = subprocess.run(serve_command(), env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"{module} is missing" in done.stderr
-    assert "pip install 'kruise-agents[local]'" in done.stderr
+    assert "pip install 'kruise-agents[local]', or in a clone pip install '.[local]'" in done.stderr

@@ -18,7 +18,7 @@ def main() -> None:
             raise
         print(
             f"kruise-agents: {error.name} is missing; the command needs the extra 'local': "
-            "pip install 'kruise-agents[local]'",
+            "pip install 'kruise-agents[local]', or in a clone pip install '.[local]'",
             file=sys.stderr,
         )
         sys.exit(EXIT_USAGE)

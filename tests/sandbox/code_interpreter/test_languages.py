@@ -208,7 +208,7 @@ def test_a_language_that_is_not_there_says_what_to_install(
     for name, text in {
         "js": r"language 'javascript' .*pip install 'kruise-agents\[languages\]'",
         "ts": r"language 'typescript' .*pip install 'kruise-agents\[languages\]'",
-        "bash": r"language 'bash' .*pip install 'kruise-agents\[languages\]'",
+        "bash": r"language 'bash' .*pip install 'kruise-agents\[languages\]' .*in a clone pip install '.\[languages\]'",
         "R": r"language 'r' .*IRkernel::installspec",
         "java": r"language 'java' .*install a JDK .*pip install jjava",
         "cobol": r"language 'cobol' .*with a kernel.json in /usr/share/jupyter/kernels",

@@ -28,7 +28,7 @@ BASH_CLASS = "kruise_agents.sandbox.code_interpreter.kernel.bash.LineKernel"
 
 _SHORT_FORMS = {"": PYTHON, "js": "javascript", "ts": "typescript"}
 _SYSTEM_FOLDERS = ("/usr/local/share/jupyter/kernels", "/usr/share/jupyter/kernels")
-_EXTRA = "pip install 'kruise-agents[languages]' on the manager's side"
+_EXTRA = "pip install 'kruise-agents[languages]' on the manager's side, or in a clone pip install '.[languages]'"
 _INSTALL = {
     "bash": _EXTRA,
     "javascript": _EXTRA,
