@@ -325,7 +325,7 @@ def test_wrong_imports(program: str, message: str) -> None:
 def test_a_manager_that_dies_in_a_call(tmp_path: Path) -> None:
     with running_manager(tmp_path, runtime="process") as manager:
         die = f"import threading; threading.Timer(1, os.kill, ({manager.process.pid}, 9)).start()"
-        call = f"{die}; Sandbox.create().commands.run('sleep 20')"
+        call = f"sandbox = Sandbox.create(); {die}; sandbox.commands.run('sleep 20')"
         try:
             assert "unexpected EOF during chunk size line" in on_the_page(message_of(manager.domain, call=call))
         finally:  # the sandbox outlives its manager
