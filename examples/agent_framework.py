@@ -1,7 +1,9 @@
 """An agent of smolagents whose code runs in a sandbox.
 
 A script stands in for the language model, so that the program needs no model and no network. Use one of the models of
-smolagents instead of ``Script`` for real work. It needs ``pip install smolagents``.
+smolagents instead of ``Script`` for real work. It needs ``pip install smolagents``. The code
+that smolagents sends to the sandbox imports numpy: with an embedded manager, install numpy in the manager's
+environment.
 
 Run it::
 

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from support.documents import ROOT, document_paths
+from support.documents import ROOT, Page, document_paths, read_pages
 from support.links import Document, Tree
 from support.site import build_site, wrong_fetches
+
+WIDTH = 120
+
+
+def in_block(page: Page, number: int) -> bool:
+    return any(block.line <= number <= block.line + len(block.text.splitlines()) for block in page.blocks)
 
 
 def test_every_link_leads_somewhere() -> None:
@@ -20,6 +26,19 @@ def test_every_link_leads_somewhere() -> None:
 def test_the_contents_lead_to_every_page() -> None:
     tree = Tree(ROOT, document_paths())
     assert (tree.unreachable_pages(), tree.missing_pages()) == ([], [])
+
+
+def test_lines_of_prose_fit_a_window() -> None:
+    names = {"README.md", "CONTRIBUTING.md", "docs/index.md", "docs/quickstart.md"}
+    pages = [page for page in read_pages() if page.name in names or page.name.startswith("docs/guides/")]
+    long = [
+        f"{page.name}:{number}"
+        for page in pages
+        for number, line in enumerate(page.text.splitlines(), 1)
+        if len(line) > WIDTH and not line.startswith("|") and not in_block(page, number)
+    ]
+    assert len(pages) > len(names)
+    assert long == []
 
 
 @pytest.fixture(scope="module")
