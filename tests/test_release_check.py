@@ -120,7 +120,7 @@ def test_relative_links_of_the_readme_become_absolute() -> None:
 
 @pytest.mark.live
 def test_what_is_wrong_ends_with_a_code_and_a_text(tmp_path: Path) -> None:
-    """In a clone whose version has no section in the changelog, and in which a file of the package is missing."""
+    """The check runs in a clone in which the changelog lacks the version and the package lacks a file."""
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, clone], check=True)
     start = clone / "src" / "kruise_agents" / "__init__.py"

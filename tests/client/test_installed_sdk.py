@@ -35,7 +35,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def refuse() -> str:
-    """The text of the error, after a look that nothing was changed."""
+    """Return the text of the error, after a check that nothing was changed."""
     before = {**vars(Config)}, {**vars(e2b.sandbox.main.SandboxBase)}
     with pytest.raises(UnsupportedSDKError) as caught:
         patch_e2b()
@@ -169,7 +169,7 @@ def test_a_package_without_metadata_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_constructors_are_patched_last() -> None:
-    """So that nothing is marked while another target is not in place."""
+    """Constructors come last, so that no object is marked while another target is not patched."""
     assert [target.seam for target in TARGETS][-2:] == ["S6", "S1"]
 
 

@@ -31,7 +31,7 @@ def owners() -> list[Owner]:
 
 
 def contents(classes: list[Owner]) -> Slots:
-    """The raw descriptors of the classes: what ``getattr`` would hide is compared too."""
+    """Return the raw descriptors of the classes, which include differences that ``getattr`` would hide."""
     return {(owner, name): value for owner in classes for name, value in vars(owner).items()}
 
 

@@ -56,7 +56,7 @@ importlib.import_module(packages[-1]).Sandbox
 
 @pytest.mark.parametrize("count", [5, 10])
 def test_threads_that_import_and_patch_at_once_for_the_first_time_all_succeed(count: int) -> None:
-    """Modules of the SDK import each other in circles, so they have to be entered by the one door, the package."""
+    """Modules of the SDK import each other in circles, so a program has to import the package first."""
     for _ in range(2):
         run(THREADS, str(count), template=DEPENDENCIES)
 
@@ -141,7 +141,7 @@ def test_a_configuration_that_travels_to_another_patched_process_stays_what_it_i
 
 
 def test_a_configuration_never_arrives_by_halves_in_a_process_that_is_not_patched() -> None:
-    """Its API URL would stay private, and its sandboxes would be looked for at native hosts, tokens and all."""
+    """The API URL would stay private, but requests to sandboxes would go to native hosts, with tokens."""
     patch_e2b(False)
     sent = pickle.dumps(e2b.ConnectionConfig()).hex()
     assert "call patch_e2b() in this process" in run(TAKE, "unpatched", sent).stdout

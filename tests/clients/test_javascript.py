@@ -25,7 +25,7 @@ pytestmark = [
 
 @pytest.fixture
 def programs(tmp_path: Path) -> list[str]:
-    """A command that runs all programs, from a folder in which they find their packages."""
+    """Return a command that runs all programs, from a folder in which the programs find their packages."""
     folder = tmp_path / "programs"
     shutil.copytree(JAVASCRIPT, folder)
     (folder / "node_modules").symlink_to(javascript_packages())

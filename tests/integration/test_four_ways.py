@@ -53,7 +53,7 @@ def test_a_program_of_the_readme_runs(client: str, outcomes: dict[str, tuple[int
 
 @dataclass(frozen=True)
 class Written:
-    """A way as a page has it: what the shell exports, and the call that patches the SDK."""
+    """A way to connect from a page: the shell block with exports, and the call that patches the SDK."""
 
     place: str
     way: str

@@ -41,15 +41,15 @@ def _of_the_module(manager: RunningManager) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def shared(_of_the_module: Sandbox, patched: None) -> Sandbox:
-    """A sandbox for all tests of a module that leave nothing behind which another of them would notice."""
+    """A sandbox that tests of a module share. Such a test leaves nothing behind that another test would notice."""
     return _of_the_module
 
 
 @pytest.fixture
 def port() -> int:
-    """A port for a program in the sandbox; free on the host too, where sandboxes may share its ports.
+    """A port for a program in the sandbox. The port is also free on the host, whose ports the sandbox may share.
 
-    Below the range from which outgoing connections take theirs, or one of those might have it a moment later.
+    The port is below the range for outgoing connections, so that no connection can take the port a moment later.
     """
     while True:
         candidate = random.randrange(20_000, 30_000)

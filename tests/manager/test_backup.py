@@ -41,7 +41,7 @@ def snapshot(manager: RunningManager, sandbox: Sandbox) -> str:
 
 
 class Busy:
-    """Makes sandboxes and snapshots and ends them, pauses one and lets it go on, until the block is left."""
+    """A thread that creates and removes sandboxes and snapshots, and pauses and resumes a sandbox, during the block."""
 
     def __init__(self, manager: RunningManager, source: Sandbox) -> None:
         self._manager = manager

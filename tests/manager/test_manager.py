@@ -148,7 +148,7 @@ async def client_of(manager: Manager) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def files_of(state_dir: Path) -> dict[str, int]:
-    """Every file of a state folder with its last change; what sandboxes write is theirs."""
+    """Return all files of a state folder with their time of change, without the files that sandboxes write."""
     found = {}
     for path in sorted(state_dir.rglob("*")):
         if "sandboxes" not in path.relative_to(state_dir).parts:
@@ -162,7 +162,7 @@ def rows_of(state_dir: Path) -> list[Any]:
 
 
 async def assert_adopted(state_dir: Path) -> None:
-    """The sandbox of the earlier manager runs, and the next good start takes it over."""
+    """Check that the sandbox of the earlier manager runs, and that the next good start takes the sandbox over."""
     ((sandbox_id, *_),) = rows = rows_of(state_dir)
     assert "running" in rows[0]
     async with Manager(settings_of(state_dir)) as manager, client_of(manager) as api:

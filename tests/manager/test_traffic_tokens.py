@@ -49,7 +49,7 @@ def traffic_patch(patched: None) -> Iterator[None]:
 
 @pytest.fixture
 def sandbox(manager: RunningManager, traffic_patch: None) -> Iterator[Sandbox]:
-    """A protected one; takes the place of the plain one for ``serve`` and ``web``."""
+    """A protected sandbox, which ``serve`` and ``web`` use in place of the plain sandbox."""
     with Sandbox.create(domain=manager.domain, api_key=manager.api_key, metadata=PROTECT) as running:
         yield running
 

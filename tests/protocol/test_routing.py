@@ -72,7 +72,7 @@ def test_the_private_api_is_found_on_any_host(target: str, route: str) -> None:
 
 
 class TestDeliberateDifferences:
-    """OpenKruise's manager compares string prefixes and accepts numbers generously; here whole segments count."""
+    """OpenKruise's manager compares string prefixes and accepts more forms of numbers. Here whole segments count."""
 
     @pytest.mark.parametrize("sandbox_id", ["apiserver", "api-7", "apiaaaaaaaaaa", "api-prod--x"])
     def test_an_id_that_begins_with_api_is_a_sandbox(self, sandbox_id: str) -> None:
@@ -174,7 +174,7 @@ def test_a_port_header_out_of_range_is_a_port_error() -> None:
 
 
 def test_an_application_path_below_kruise_cannot_be_reached_through_a_native_host() -> None:
-    """The documented hazard of native hosts: the path is read first, and it names another sandbox."""
+    """This is the documented hazard of native hosts: the path is read first, and the path names another sandbox."""
     assert parse("3000-sb1.d.example", "/kruise/x/80/y") == SandboxTarget("x", 80, "/y")
     with pytest.raises(AddressError):
         parse("3000-sb1.d.example", "/kruise/dashboard")

@@ -25,7 +25,7 @@ from kruise_agents.sandbox.state import SandboxState
 
 
 class LoopbackServer:
-    """Serves an application on 127.0.0.1 in a thread with an event loop of its own."""
+    """A server for an application on 127.0.0.1, in a thread with an event loop of its own."""
 
     def __init__(self, app: Any, on_stop: Callable[[], Awaitable[None]] | None = None) -> None:
         self._server = uvicorn.Server(
@@ -135,7 +135,7 @@ def sandbox(served_envd: ServedEnvd) -> Sandbox:
 
 @pytest.fixture
 def locked(served_envd: ServedEnvd) -> Iterator[Path]:
-    """A folder that the program may not look into, also when the tests run as root."""
+    """A folder that the program may not read, even if the tests run as root."""
     with tempfile.TemporaryDirectory() as outer:
         Path(outer).chmod(0o755)
         folder = Path(outer) / "locked"

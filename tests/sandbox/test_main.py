@@ -9,7 +9,7 @@ from kruise_agents.sandbox.main import loopback_listener
 
 
 def test_small_answers_on_loopback_do_not_wait() -> None:
-    """Neither the listener nor asyncio sets TCP_NODELAY without the protocol."""
+    """asyncio sets TCP_NODELAY only for a listener that names its protocol."""
 
     async def accepted() -> int:
         found: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -59,7 +59,7 @@ def call(action: Callable[[], Any]) -> None:
 
 
 def assert_only_its_own(server: Recorder, key: str | None = AWAY) -> None:
-    """The server was asked, and what it got is the call's own."""
+    """Check that the server got requests, and that these have the call's own key, headers and token."""
     assert server.requests
     for request in server.requests:
         assert request.api_key == key
@@ -232,7 +232,7 @@ def test_a_call_on_an_object_goes_to_the_objects_own_domain(
 
 
 def in_loop_of(action: Callable[..., Any], **options: str) -> Callable[[], Any]:
-    """From e2b 2.15.2 to 2.37.1 an AsyncSandbox can be made only where a loop runs, as it does in :func:`call`."""
+    """Return the action for :func:`call`, whose running loop an AsyncSandbox needs from e2b 2.15.2 to 2.37.1."""
     return lambda: action(**options)
 
 

@@ -59,7 +59,7 @@ def test_without_a_domain_of_ones_own_a_configuration_is_an_error(
 
 
 def test_a_template_call_without_a_domain_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Up to e2b 2.9.1 templates hand the literal ``e2b.dev`` on as if somebody had given it."""
+    """Up to e2b 2.9.1, templates pass the literal ``e2b.dev`` on as if the caller had given this domain."""
     monkeypatch.delenv("E2B_DOMAIN")
     patch_e2b()
     build: Any = SimpleNamespace(template_id="t", build_id="b")

@@ -76,7 +76,7 @@ def test_a_server_that_names_no_domain_at_all_does_no_harm() -> None:
 
 @pytest.mark.parametrize("answer", ["neither a domain", "https://bad.example", "e2b.app"])
 def test_a_server_whose_domain_cannot_be_followed_loses_no_sandbox(answer: str) -> None:
-    """It exists already when its answer is read."""
+    """The sandbox already exists when the client reads the answer."""
     patch_e2b(follow_server_domain=True)
     with pytest.warns(ServerDomainWarning, match="cannot be followed, so 'example.com' is used"):
         assert build_sandbox(answer=answer).get_host(1) == "example.com/kruise/sbx/1"

@@ -95,7 +95,7 @@ def test_an_object_built_before_the_patch_stays_native(cls: type, https: bool) -
 
 
 def test_a_child_of_an_object_built_before_the_patch_is_native_as_a_whole() -> None:
-    """A fork builds its configuration from what ``get_api_params`` of its parent gives."""
+    """A fork builds its configuration from ``get_api_params`` of its parent."""
     old = build_sandbox()
     before = surfaces(old)
     patch_e2b()

@@ -32,7 +32,7 @@ def refusal(status: int) -> Answer:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
-    """A manager without v2 routes, until ``special`` says something else."""
+    """A manager without v2 routes, unless ``special`` has other answers."""
     missing: dict[str, list[Answer]] = {V2: [NO_METHOD], CONNECT_V2: [NO_METHOD], CONNECT_V1: [CREATED]}
     with Recorder(special=missing) as server:
         monkeypatch.setenv("E2B_DOMAIN", server.domain)
@@ -263,7 +263,7 @@ def test_the_sdks_retries_of_one_create_carry_one_idempotency_key(create: Callab
 def test_a_create_over_v1_is_sent_once_whatever_comes_back(
     status: int, create: Callable[..., Any], server: Recorder
 ) -> None:
-    """Such a manager knows no idempotency key, and may have made the sandbox before something in front of it failed."""
+    """An old manager knows no idempotency key, and may have made the sandbox before a proxy in front failed."""
     server.special[V1] = [refusal(status), CREATED]
     with pytest.raises(Exception, match=f"{status}: "):
         create()

@@ -165,7 +165,7 @@ def metrics(times: int, first: Answer, monkeypatch: pytest.MonkeyPatch) -> list[
 
 @pytest.mark.parametrize("status", [400, 422])
 def test_a_newer_manager_is_asked_once_what_it_is_on_every_sdk(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SDKs before 2.51.0 never learn it from a create. To have looked at the body is an answer of the route itself."""
+    """SDKs before 2.51.0 never learn this from a create. An answer about the body comes from the route itself."""
     refused = Answer.json(status, {"code": status, "message": "templateID is missing"})
     assert metrics(2, refused, monkeypatch) == ["POST /v2/sandboxes", METRICS, METRICS]
 

@@ -68,7 +68,7 @@ def test_in_debug_mode_it_is_native(volume_class: Any, monkeypatch: pytest.Monke
 
 
 def made(volume_class: Any, name: str, **options: Any) -> Any:
-    """A volume as ``create`` or ``connect`` gives it, sync or async."""
+    """Return a volume from the class method ``name``, sync or async."""
 
     async def run() -> Any:
         volume = getattr(volume_class, name)("v", **options)

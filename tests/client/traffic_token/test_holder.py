@@ -30,7 +30,7 @@ def jwt(exp: float, iat: float | None = None, mark: int = 0) -> str:
 
 @dataclass
 class Server:
-    """A clock and an issuer: each call of ``fetch`` gives the next token, or what ``broken`` says."""
+    """A clock and an issuer. Each call of ``fetch`` returns the next token, or fails as ``broken`` says."""
 
     now: float = START
     validity: float = 1000
@@ -212,7 +212,7 @@ def test_threads_that_wait_share_one_refresh(forced: bool, broken: Answer | None
 
 @pytest.mark.parametrize("validity", [30, 1000])
 def test_callers_that_waited_take_the_new_token_even_if_it_is_due_at_once(validity: float) -> None:
-    """A token that is valid for a minute or less is due from its first moment on."""
+    """A token that is valid for a minute or less is due for a refresh at once."""
     server = Server(validity=validity)
     holder = server.holder(jwt(START + 50, iat=START))
     waiting = threading.Semaphore(0)

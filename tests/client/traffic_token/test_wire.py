@@ -48,7 +48,7 @@ def jwt(seconds: float, mark: str) -> str:
 
 @dataclass
 class Server(Recorder):
-    """Answers the calls of the API that matter here; of a sandbox it answers files and nothing else."""
+    """A server that answers the API calls that matter here, and from a sandbox only requests for files."""
 
     created: str | None = None
     metadata: dict[str, str] = field(default_factory=lambda: dict(PROTECTED))
@@ -111,7 +111,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def use(sandbox: Any) -> None:
-    """A request of every data-plane client; the server knows no commands and no code."""
+    """Send a request with every data-plane client. The server answers errors to commands and code."""
     sandbox.files.write("/a", "text")
     sandbox.files.exists("/a")
     for call in (lambda: sandbox.commands.run("true"), lambda: sandbox.run_code("1")):
@@ -223,7 +223,7 @@ def test_an_expired_token_is_never_sent(server: Server, act: Any, status: int) -
 
 
 def test_a_sandbox_that_is_gone_is_told_by_the_manager(server: Server, act: Any) -> None:
-    """The refresh says 404: the request itself goes without a token, and its answer is what the SDK knows."""
+    """The refresh is answered with 404. The request itself goes without a token, and the SDK knows its answer."""
     server.created, server.refusal = jwt(-1, "created"), 404
 
     async def scenario(cls: Any, do: Any) -> None:
@@ -328,7 +328,7 @@ def test_a_native_api_url_does_not_divert_the_refresh(server: Server, act: Any) 
 
 
 def test_a_key_for_a_stated_api_url_is_not_taken_to_another_host_for_a_refresh(server: Server, act: Any) -> None:
-    """A stated URL of a host that has nothing to do with the domain stays where the key goes."""
+    """If the stated API URL has a host that is unrelated to the domain, the key goes to this host only."""
     server.created = jwt(-1, "created")
 
     async def scenario(cls: Any, do: Any) -> None:
@@ -361,7 +361,7 @@ def test_a_refresh_goes_to_the_host_of_the_api_or_from_its_native_name_to_the_do
 def test_under_the_address_patch_the_key_goes_along_to_a_refresh_of_a_native_api_url(
     server: Server, act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The API's name of its own is another host than the one of refreshes, but the same domain's."""
+    """The API's own name is another host than the host of refreshes, but both belong to the same domain."""
     monkeypatch.setenv("E2B_DOMAIN", server.domain.replace("127.0.0.1", "localhost"))
     server.created = jwt(-1, "created")
 
@@ -441,7 +441,7 @@ def test_the_tables_of_the_two_patches_have_no_target_in_common() -> None:
 
 @pytest.mark.parametrize("cls", [*SYNC, *ASYNC], ids=class_name)
 def test_the_configuration_of_an_object_can_be_copied_and_pickled_and_takes_no_token_along(cls: type) -> None:
-    """A copy belongs to no sandbox yet; what is made with it has a token of its own."""
+    """A copy belongs to no sandbox yet. An object that is made with the copy has a token of its own."""
     patch_e2b()
     patch_traffic_access_token()
 

@@ -186,7 +186,7 @@ def test_cleanup_ends_the_sandbox() -> None:
 
 
 class Script(Model):  # type: ignore[misc]  # the package has no types
-    """A model that says what it was given to say, and remembers what it was shown."""
+    """A model that gives prepared answers, and keeps the messages that it was shown."""
 
     def __init__(self, *cells: str) -> None:
         super().__init__(model_id="script")

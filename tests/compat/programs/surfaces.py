@@ -163,7 +163,7 @@ async def get_mcp_url(walk: Walk) -> None:
 
 @surface("desktop stream", when=DESKTOP is not None)
 async def desktop_stream(walk: Walk) -> None:
-    """The page of a desktop and its WebSocket. There is a sync class only."""
+    """Use the page of a desktop and the page's WebSocket. The desktop has only a sync class."""
     url = DESKTOP.main._VNCServer(DESKTOP.Sandbox.connect(walk.sbx.sandbox_id)).get_url()
     expect((await eventually(url)).text, "the page of the desktop")
     expect(first_words_of_socket(url), b"RFB 003.008\n")
@@ -218,7 +218,7 @@ async def templates(walk: Walk) -> None:
 
 @surface("upload of a build", when=SCHEME == "http")
 async def upload_of_a_build(walk: Walk) -> None:
-    """A file goes to the very URL that the server gave, which lies outside the manager, and no key goes along."""
+    """Check that a file goes to the URL that the server gave, which is outside of the manager, without a key."""
     template = walk.cls("Template")
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -317,7 +317,7 @@ async def client_of_the_desktop(walk: Walk) -> None:
 
 
 async def use_client(walk: Walk, name: str, package: Any) -> None:
-    """The classes of a client go where the client says, whatever the environment says."""
+    """Check that the classes of a client use the client's domain, whatever the environment says."""
     client = package.E2B(domain=os.environ["E2B_DOMAIN"], api_key=os.environ["E2B_API_KEY"])
     sandboxes = client.Sandbox if package is DESKTOP else walk.cls("Sandbox", client)
     domain = os.environ.pop("E2B_DOMAIN")
@@ -336,7 +336,7 @@ async def use_client(walk: Walk, name: str, package: Any) -> None:
 
 
 async def use_again(walk: Walk, again: Any) -> None:
-    """An object rebuilt from an id reaches everything that the first one reaches."""
+    """Check that an object made from an ID reaches the same services as the first object."""
     expect(await done(again.files.read("www/page.txt")), "written by the SDK")
     expect((await done(again.commands.run("echo on"))).stdout, "on\n")
     expect(again.get_host(3000), walk.sbx.get_host(3000))
@@ -372,7 +372,7 @@ def first_words_of_socket(url: str) -> bytes:
 
 
 class _Store(Recorder):
-    """Takes what is put into it."""
+    """A server that accepts uploads and keeps them."""
 
     def respond(self, request: RecordedRequest) -> Answer:
         return Answer(200)
@@ -383,7 +383,7 @@ async def done(value: Any) -> Any:
 
 
 async def eventually(url: str) -> httpx.Response:
-    """A server started a moment ago answers in its own time."""
+    """Ask until a server that was just started answers."""
     deadline = time.monotonic() + 30
     while (answer := httpx.get(url)).status_code != 200:
         if time.monotonic() > deadline:
@@ -420,7 +420,7 @@ async def walk_through(asynchronous: bool) -> dict[str, Any]:
 
 
 def reason() -> str:
-    """The exception being handled, and the line of this file that it came from."""
+    """Return the exception that is being handled, and the line of this file that caused the exception."""
     _, error, trace = sys.exc_info()
     lines = [frame.lineno for frame in traceback.extract_tb(trace) if frame.filename == __file__]
     return f"{type(error).__name__}: {error} (line {lines[-1] if lines else '?'})"

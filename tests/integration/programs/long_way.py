@@ -64,7 +64,7 @@ def served(sbx: Sandbox, name: str, port: int) -> str:
 
 
 def output_comes_while_it_is_made(sbx: Sandbox) -> None:
-    """The cell goes on only when somebody has seen its first line."""
+    """Check that output arrives while a cell runs. The cell goes on only when its first line was seen."""
     seen: list[str] = []
 
     def line(message: object) -> None:

@@ -81,7 +81,7 @@ async def done(value: Any) -> Any:
 
 
 async def eventually(ask: Callable[[], httpx.Response]) -> httpx.Response:
-    """A server started a moment ago answers in its own time."""
+    """Ask until a server that was just started answers."""
     deadline = time.monotonic() + 20
     while (answer := ask()).status_code != 200:
         if time.monotonic() > deadline:

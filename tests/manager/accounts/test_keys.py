@@ -55,7 +55,7 @@ def client_of(manager: RunningManager, open_client: OpenClient) -> Callable[[str
 
 @pytest.fixture
 def other(make_key: MakeKey, client_of: Callable[[str], httpx.Client]) -> Iterator[httpx.Client]:
-    """A client with a key of another team. What it owns is ended after the test."""
+    """A client with a key of another team. The client's sandboxes are ended after the test."""
     client = client_of(make_key(teamName="red")["key"])
     yield client
     for sandbox in client.get("/v2/sandboxes").json():

@@ -31,7 +31,7 @@ def options(manager: RunningManager) -> dict[str, Any]:
 
 @pytest.fixture
 def name(api: httpx.Client) -> Iterator[str]:
-    """A name that no secret has; the one that gets it goes after the test."""
+    """A name that no secret has. A secret with this name is removed after the test."""
     name = f"s-{uuid.uuid4().hex[:8]}"
     yield name
     api.delete(f"/secrets/{name}")

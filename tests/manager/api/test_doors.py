@@ -299,7 +299,7 @@ def envd_token(sandbox: Sandbox) -> str:
 
 
 def concrete(route: ApiRoute, anything: str, places: Mapping[str, str] | None = None) -> str:
-    """The path of a route with values in the place of its parameters."""
+    """Return the path of a route with values in place of the parameters."""
     return re.sub(r"\{([a-z_]+)(:path)?\}", lambda match: (places or {}).get(match[1], anything), route.path)
 
 

@@ -103,7 +103,7 @@ def test_the_manager_answers_as_it_says_to_requests_made_up_from_the_document(tm
 
 
 def with_examples(document: dict[str, Any], sandbox_id: str) -> dict[str, Any]:
-    """The document with a living sandbox to ask for, and without the ways to end it or what is refused by name."""
+    """Return the document with a running sandbox as the example, without unsupported routes and the deletion."""
     del document["servers"], document["paths"]["/sandboxes/{sandbox_id}"]["delete"]
     document["components"]["schemas"]["Timeout"]["properties"]["timeout"]["minimum"] = 60
     for path, item in list(document["paths"].items()):

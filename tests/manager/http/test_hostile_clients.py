@@ -491,7 +491,7 @@ class TestSizes:
 
 
 class TestPatience:
-    """With a third of a second where a manager has a minute."""
+    """Time limits of a third of a second, which are a minute in a manager."""
 
     @pytest.fixture
     def front(self) -> Iterator[Front]:

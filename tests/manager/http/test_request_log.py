@@ -39,7 +39,7 @@ SECRETS = {
 
 
 class Lines(logging.Handler):
-    """The records of requests, as a program that reads the log has them."""
+    """The log's records of requests, in the form that a program reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Lines(logging.Handler):
         self.texts.append(record.getMessage())
 
     def the_one(self) -> dict[str, Any]:
-        """The line of the only request so far; it may come a moment after the answer."""
+        """Return the line of the only request so far. The line may come a moment after the answer."""
         wait_for(lambda: self.fields, what="the line of the request")
         (fields,) = self.fields
         return fields

@@ -26,7 +26,7 @@ CODE = {
 
 
 def wheel(name: str, word: str) -> bytes:
-    """A wheel of one module, as a package index would hand it out."""
+    """Return a wheel with one module, as a package index would send the wheel."""
     files = {
         f"{name}.py": f"WORD = {word!r}\n",
         f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
@@ -112,7 +112,7 @@ def test_a_package_installed_by_a_cell_is_there_in_the_next_one(sandbox: Sandbox
 
 
 def test_fifty_megabytes_of_output_need_no_more_memory(sandbox: Sandbox) -> None:
-    """Measured by the highest memory that the server in the sandbox, the kernel's parent, ever had."""
+    """The measure is the highest memory so far of the server in the sandbox, which is the kernel's parent."""
     peak = "next(int(l.split()[1]) for l in open(f'/proc/{os.getppid()}/status') if l.startswith('VmHWM'))"
     sandbox.run_code("import os; print('x' * 99)")
     before = int(sandbox.run_code(peak).text or "")
@@ -128,7 +128,7 @@ def test_fifty_megabytes_of_output_need_no_more_memory(sandbox: Sandbox) -> None
 
 
 def test_nobody_else_in_a_sandbox_speaks_to_a_kernel(shared: Sandbox) -> None:
-    """Whoever has the key can; its file is for the kernel's user, who is not that of commands where there are more."""
+    """Only the kernel's user may read the file with the kernel's key, and commands run as another user."""
     shared.run_code("console.log(1)", language="js")
     whose = shared.run_code("import os; os.getuid()").text
     if whose == shared.commands.run("id -u").stdout.strip():

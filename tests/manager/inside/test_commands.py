@@ -69,7 +69,7 @@ def test_a_hundred_commands_at_once_in_one_event_loop(manager: RunningManager, s
 
 @isolated
 def test_no_process_is_left_and_no_zombie(sandbox: Sandbox) -> None:
-    """Also of what was killed, of orphans, and of what ended while nobody listened."""
+    """This includes killed processes, orphans, and processes that ended without a listener."""
     sandbox.run_code("1")  # the kernel has its name
     before = processes(sandbox)
     sandbox.commands.run("(sleep 0.01 &) ; true")
@@ -91,7 +91,7 @@ def gone(sandbox: Sandbox, pid: int) -> bool:
 
 
 def processes(sandbox: Sandbox) -> list[str]:
-    """The name of everything that runs, without the looking itself, and whether it is a zombie."""
+    """Return the names of all running processes but this command's own, and mark zombies."""
     lines = sandbox.commands.run("ps -e -o stat=,comm=,args=").stdout.splitlines()
     states = [line.split()[:2] for line in lines if "ps -e" not in line]
     return sorted(f"{name} (zombie)" if state.startswith("Z") else name for state, name in states)
@@ -184,7 +184,7 @@ def test_a_terminal_has_job_control_colours_and_control_keys(sandbox: Sandbox) -
 
 
 def test_each_time_out_has_its_own_meaning(sandbox: Sandbox) -> None:
-    """That of ``run`` ends the process, that of ``connect`` the listening, that of a request only the request."""
+    """The time-out of ``run`` ends the process, of ``connect`` the listening, and of a request the request."""
     with pytest.raises(TimeoutException):
         sandbox.commands.run("sleep 600", timeout=0.5)
     wait_for(lambda: sandbox.commands.list() == [])
@@ -237,7 +237,7 @@ def test_thousands_of_variables_and_long_ones(sandbox: Sandbox) -> None:
 
 @isolated
 def test_killing_everything_but_envd_costs_what_was_killed_and_nothing_else(sandbox: Sandbox) -> None:
-    """The kernel too; the servers of commands, files, ports and sudo are all in envd."""
+    """The kernel is killed too. The servers of commands, files, ports and sudo are all in envd."""
     sandbox.files.write("kept", "1")
     sandbox.run_code("x = 1")
     running = sandbox.commands.run("sleep 600", background=True, timeout=0)
@@ -257,7 +257,7 @@ def test_killing_everything_but_envd_costs_what_was_killed_and_nothing_else(sand
 
 
 def test_hundreds_of_changes_at_once_below_one_folder_never_mix(sandbox: Sandbox) -> None:
-    """Each call does all of what it is asked, or says why not."""
+    """Each call does the whole of its change, or says why not."""
 
     def change(number: int) -> set[str]:
         chance = random.Random(number)

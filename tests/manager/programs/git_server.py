@@ -17,7 +17,7 @@ EXPECTED = "Basic " + base64.b64encode(ACCOUNT.encode()).decode()
 
 
 class Git(BaseHTTPRequestHandler):
-    """Hands every request to ``git http-backend``."""
+    """A handler that passes every request to ``git http-backend``."""
 
     def do_GET(self) -> None:
         if self.headers.get("Authorization") != EXPECTED:

@@ -135,7 +135,7 @@ def test_routes_cannot_be_changed_from_inside(found: dict[str, Any]) -> None:
 
 
 def test_the_carriers_end_with_a_manager_that_is_killed(found: dict[str, Any]) -> None:
-    """The program waits for it."""
+    """The test program waits until the carriers have ended."""
     assert found["carriers"] == 4, "one for each sandbox, of which two wait"
 
 

@@ -54,7 +54,7 @@ def _sandbox(host: RunningManager) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def hostile(_sandbox: Sandbox, patched: None) -> Sandbox:
-    """A sandbox that has made earlier attempts; none of them may have helped."""
+    """A sandbox that has made earlier attempts. None of the attempts may help a later attempt."""
     return _sandbox
 
 
@@ -143,7 +143,7 @@ class TestFiles:
         assert secret.read_text() == MARK
 
     def test_its_own_folder_is_closed_to_other_users_of_the_host(self, hostile: Sandbox, host: RunningManager) -> None:
-        """There may be programs in it that would run as their owner."""
+        """The folder may have programs that would run as their owner."""
         for folder in (host.state_dir / "sandboxes", host.state_dir / "sandboxes" / hostile.sandbox_id):
             assert folder.stat().st_mode & 0o077 == 0
 
@@ -335,7 +335,7 @@ class TestKernel:
         assert answers.splitlines() == [*(f"{name} -1 EPERM" for name in calls), "io_uring -1 ENOSYS"]
 
     def test_only_sockets_of_its_own_network_can_be_made(self, hostile: Sandbox) -> None:
-        """Others, as AF_VSOCK, belong to no network namespace, or are parts of the kernel that hardly anybody uses."""
+        """Other families, such as AF_VSOCK, belong to no network namespace, or are rarely used parts of the kernel."""
         if not refused_calls():
             pytest.skip("there is no filter for this kind of processor")
         answers = python(
@@ -353,7 +353,7 @@ class TestKernel:
         assert answers == "True True {'EAFNOSUPPORT'}\n"
 
     def test_keys_of_the_manager_are_out_of_reach(self, tmp_path: Path) -> None:
-        """The kernel keeps a user's keys beside the files, and hands them on to all that is started."""
+        """The kernel keeps a user's keys outside of files, and passes the keys on to all programs that are started."""
         if not refused_calls():
             pytest.skip("there is no filter for this kind of processor")
         libc = ctypes.CDLL(None, use_errno=True)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.needs("namespaces")
 
 @pytest.mark.parametrize("users", ["several", "one"])
 def test_what_cannot_be_put_into_its_control_group_leaves_no_process(tmp_path: Path, users: str) -> None:
-    """Not even one that ``bwrap`` has made and not let run yet."""
+    """Even a process that ``bwrap`` has made but not yet started does not remain."""
     if users == "several" and one_user_because() is not None:
         pytest.skip("sandboxes have one user here")
     several = users == "several"

@@ -43,7 +43,7 @@ def _of_all(limited: RunningManager) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def shared_small(_of_all: Sandbox, patched: None) -> Sandbox:
-    """For tests in which no limit is reached."""
+    """A sandbox for tests that reach no limit."""
     return _of_all
 
 
@@ -54,7 +54,7 @@ def small(limited: RunningManager) -> Iterator[Sandbox]:
 
 
 def run(sandbox: Sandbox, program: str, **options: object) -> tuple[int, str]:
-    """The exit code and everything that a Python program said."""
+    """Run a Python program, and return the exit code and all output."""
     sandbox.files.write("program.py", program)
     try:
         done = sandbox.commands.run("python program.py 2>&1", **options)
@@ -344,7 +344,7 @@ def test_folders_closed_to_others_count_as_disk(small: Sandbox, limited: Running
 
 
 def test_empty_files_count_too(small: Sandbox, limited: RunningManager) -> None:
-    """A disk of that size has room for one in 16 KiB; whoever goes on takes those of others."""
+    """A disk of that size has one inode for each 16 KiB. A sandbox with more files would take inodes from others."""
     program = """
 import os, time
 end = time.monotonic() + 40

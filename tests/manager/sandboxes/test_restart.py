@@ -40,7 +40,7 @@ MARK = f"sleep 98{os.getpid() % 100_000:05}"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """For managers that are killed; what they leave running is ended after the test."""
+    """A folder for managers that are killed. Processes that the managers leave behind are ended after the test."""
     yield tmp_path
     with running_manager(tmp_path):
         pass
@@ -287,7 +287,7 @@ def test_a_manager_that_is_killed_before_it_knows_the_first_process_leaves_none(
 
 
 def writing_below(folder: Path) -> list[str]:
-    """The processes whose output goes there: the programs of sandboxes, and what is around them."""
+    """Return the processes whose output goes below ``folder``: sandboxes' programs, and the processes around them."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -351,7 +351,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """A file that takes all the space that there is."""
+    """Fill a disk with one file, and return the file."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (65536, 1):
@@ -431,7 +431,7 @@ class Known:
 
 
 class Busy:
-    """A client that does something all the time, and remembers what it was told."""
+    """A client that calls the manager all the time, and keeps the answers."""
 
     def __init__(self, manager: RunningManager, seed: int) -> None:
         self.known: dict[str, Known] = {}

@@ -53,7 +53,7 @@ def listed(api: httpx.Client, **query: str) -> list[str]:
 
 
 class TestSnapshots:
-    """Files of one moment, to make others from."""
+    """Snapshots: the files of one moment, from which other sandboxes are made."""
 
     def test_a_sandbox_from_a_snapshot_has_the_files_of_its_moment(
         self, sandbox: Sandbox, api: httpx.Client, options: dict[str, Any]
@@ -314,7 +314,7 @@ def test_a_snapshot_whose_files_are_gone_is_forgotten(tmp_path: Path) -> None:
 def test_a_copy_that_fails_leaves_nothing_and_the_sandbox_goes_on(
     sandbox: Sandbox, api: httpx.Client, manager: RunningManager
 ) -> None:
-    """The place of the copies is taken away while one is made."""
+    """The folder for copies is removed while a copy is made."""
     folder = manager.state_dir / "snapshots"
     folder.rmdir()
     folder.write_text("in the way")

@@ -268,7 +268,7 @@ def test_what_may_not_be_read_is_left_out_and_said(folder: Path, tmp_path: Path)
 
 @pytest.mark.skipif("KRUISE_AGENTS_TEST_ROOTFS" not in os.environ, reason="KRUISE_AGENTS_TEST_ROOTFS names no folder")
 def test_a_whole_distribution_works(tmp_path: Path) -> None:
-    """Made by hand, since making one takes minutes: ``mmdebstrap --variant=minbase bookworm FOLDER``."""
+    """The tree is made by hand, because that takes minutes: ``mmdebstrap --variant=minbase bookworm FOLDER``."""
     own = tmp_path / "templates"
     own.mkdir()
     (own / "whole.toml").write_text(f"rootfs = {os.environ['KRUISE_AGENTS_TEST_ROOTFS']!r}\n")

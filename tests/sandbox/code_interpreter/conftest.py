@@ -27,7 +27,7 @@ DEADLINE = 30.0
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """The first true value of ``condition``; fails after the deadline."""
+    """Return the first true value of ``condition``, and fail after the deadline."""
     deadline = time.monotonic() + DEADLINE
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {DEADLINE:g} s: {what}"
@@ -136,13 +136,13 @@ def served(serve: Callable[..., Server]) -> Iterator[Served]:
 
 @pytest.fixture
 def sandbox(served: Served) -> Sandbox:
-    """The SDK's sandbox; its default context is shared by the file."""
+    """The SDK's sandbox object. The tests of a file share the default context."""
     return served.sandbox()
 
 
 @pytest.fixture
 def context(sandbox: Sandbox) -> Iterator[Any]:
-    """A context that nobody else uses."""
+    """A context for one test alone."""
     created = sandbox.create_code_context()
     yield created
     if created.id in {one.id for one in sandbox.list_code_contexts()}:

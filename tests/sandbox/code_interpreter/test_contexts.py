@@ -77,7 +77,7 @@ def test_a_removed_default_context_is_made_anew(sandbox: Sandbox) -> None:
 
 
 def test_contexts_run_in_parallel(sandbox: Sandbox, context: Context, tmp_path: Any) -> None:
-    """Each waits for the file of the other: one after another they would never end well."""
+    """Each context waits for a file of the other context, so both fail if they run one after the other."""
     code = (
         "import pathlib, time\nfolder = pathlib.Path({folder!r})\n(folder / {mine!r}).touch()\n"
         "end = time.monotonic() + 20\n"

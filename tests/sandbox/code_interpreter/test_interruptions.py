@@ -72,7 +72,7 @@ def test_after_a_time_out_the_context_works_and_keeps_its_state(sandbox: Sandbox
 def test_a_client_that_leaves_at_any_moment_leaves_a_working_context(
     served: Any, sandbox: Sandbox, context: Context
 ) -> None:
-    """Also before the kernel took the code, where an interrupt alone would be lost."""
+    """This includes moments before the kernel takes the code, when an interrupt alone would be lost."""
     order = {"code": SLEEP, "context_id": context.id, "env_vars": {"A": "1"}}
     for timeout in (0.001, 0.003, 0.006, 0.01, 0.02):
         with served.client() as client, pytest.raises(Exception, match="timed out"):

@@ -151,7 +151,7 @@ def test_much_output_arrives_whole_although_the_kernel_would_drop_it(
 
 
 def test_a_client_that_reads_slowly_gets_everything(served: Any) -> None:
-    """Far more than all buffers on the way hold: a kernel that would drop the rest is stopped meanwhile."""
+    """The output is far larger than all buffers on the way. A kernel that would drop output is stopped meanwhile."""
     code = "for (let i = 1; i <= 400; i++) console.log(`${i} ${'x'.repeat(100000)}`)"
     with (
         served.client() as client,
@@ -260,7 +260,7 @@ def test_parallel_first_calls_share_one_context(served: Any) -> None:
 
 
 class Installed:
-    """A kernel that is found by its kernel.json, as those of R and Java are. It is one for Python, by another name."""
+    """A Python kernel with another name, which is found by its kernel.json, like kernels for R and Java."""
 
     def __init__(self, home: Path) -> None:
         self._folder = home / ".local/share/jupyter/kernels"

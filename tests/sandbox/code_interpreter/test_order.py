@@ -95,7 +95,7 @@ def test_a_result_without_a_text_has_only_its_own_format(sandbox: Sandbox) -> No
 def test_a_crash_is_an_error_after_what_was_printed(
     sandbox: Sandbox, context: Context, end: str, tmp_path: Any
 ) -> None:
-    """The cell waits for its first output to arrive: what is still in a process when it is killed goes with it."""
+    """The cell waits until its first output arrives, because output in a process is lost when the process is killed."""
     gate = tmp_path / "gate"
     code = f"import os, time\nprint('before', flush=True)\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
     execution = sandbox.run_code(code + end, context=context, on_stdout=lambda message: gate.touch())

@@ -222,7 +222,7 @@ def test_fifty_megabytes_of_output_arrive_complete(sandbox: Sandbox, context: Co
 
 
 def test_nothing_is_dropped_while_a_client_does_not_read(served: Any, until: Callable[..., Any]) -> None:
-    """Far more than all queues and buffers on the way hold: in the end the code itself has to wait."""
+    """The output is far larger than all queues and buffers on the way, so the code itself has to wait."""
     progress = served.state.home / "progress"
     code = (
         "for i in range(400):\n    display({'text/html': f'{i} ' + 'x' * 100_000}, raw=True)\n"

@@ -41,7 +41,7 @@ def test_an_impossible_name_is_an_error_of_the_execution(sandbox: Sandbox, conte
 def test_variables_of_the_sandbox_reach_kernels_that_run_already(
     sandbox: Sandbox, context: Context, served: Any
 ) -> None:
-    """A sandbox waits in a pool, with a kernel, before anybody knows its variables."""
+    """A sandbox with a kernel is in a pool before its variables are known."""
     try:
         served.state.variables = {"KA_VAR": "global"}
         assert read(sandbox, context) == "global"

@@ -208,7 +208,7 @@ def test_the_answer_to_a_client_stream_is_envelopes(http: httpx.Client) -> None:
 
 
 def test_each_envelope_is_one_write(server: Any) -> None:
-    """A chunk of HTTP is what one write becomes."""
+    """Each write becomes a chunk of HTTP."""
     body = http_exchange(server.port, "/process.Process/Start", EMPTY)
     chunks = body.split(b"\r\n\r\n", 1)[1].split(b"\r\n")
     assert [chunk[:5] for chunk in chunks[1:8:2]] == [

@@ -85,7 +85,7 @@ def test_unsigned_requests_are_refused(
 
 
 def test_the_body_of_an_expired_request_is_exactly_this(secured: Any) -> None:
-    """SDKs and their tests compare it whole."""
+    """SDKs and their tests compare the whole body."""
     query = {"path": "f", "signature": sign("f", "read", "", TOKEN, "1"), "signature_expiration": "1"}
     reply = httpx.get(secured.url + "/files", params=query)
     assert reply.content == b'{"code":401,"message":"signature is already expired"}'

@@ -154,7 +154,7 @@ def test_credentials_that_name_nobody_mean_the_default_user(value: str, served_e
 
 
 class Cut:
-    """A request that stops half-way: the head is sent, and as much of the body as is asked for."""
+    """A request that stops half-way: the head is sent, and a part of the body."""
 
     def __init__(self, served: Any, path: str, length: int) -> None:
         self._connection = socket.create_connection(("127.0.0.1", served.port), timeout=20)
@@ -174,7 +174,7 @@ class Cut:
 def test_streamed_input_that_stops_half_way(
     half: int, sandbox: Sandbox, served_envd: Any, wait_until: Callable[..., None]
 ) -> None:
-    """Whole messages have arrived, half ones have not, and the process and its input live on."""
+    """Complete messages arrive, an incomplete message does not, and the process and its input live on."""
     handle = sandbox.commands.run("cat > taken", background=True, stdin=True)
     whole = frame({"start": {"process": {"pid": handle.pid}}}) + frame({"data": {"input": {"stdin": "b25lLA=="}}})
     last = frame({"data": {"input": {"stdin": "bmV2ZXI="}}})
@@ -278,7 +278,7 @@ def test_files_of_the_kernel_are_refused_by_the_kernel(path: str, text: str, ser
 
 
 def test_a_path_through_a_link_that_may_not_be_read(remote: Sandbox) -> None:
-    """``/proc/1`` is not the sandbox's own."""
+    """The sandbox's programs may not follow links in ``/proc/1``."""
     if available_runtime() != "bubblewrap":
         pytest.skip("here it is the host's")
     for action in (lambda: remote.files.write("/proc/1/root/x", "1"), lambda: remote.files.read("/proc/1/root/x")):

@@ -26,7 +26,7 @@ FLAT_KILOBYTES = 20 * 1024
 
 
 class Peaks:
-    """The most memory that the manager and a sandbox's envd have ever had, in kilobytes."""
+    """The highest memory so far of the manager and of a sandbox's envd, in kilobytes."""
 
     def __init__(self, manager: RunningManager, sandbox: Sandbox) -> None:
         self._manager = manager
@@ -34,7 +34,7 @@ class Peaks:
         self._before = self._now()
 
     def grown(self) -> int:
-        """By how much the one that grew most did so."""
+        """Return the growth of the process that grew most."""
         return max(now - before for now, before in zip(self._now(), self._before, strict=True))
 
     def _now(self) -> list[int]:
@@ -45,7 +45,7 @@ class Peaks:
 
 
 def stream(url: str, request: dict[str, Any], headers: dict[str, str]) -> Generator[dict[str, Any], None, None]:
-    """The events of a stream, none of which is kept."""
+    """Yield the events of a stream, and keep no event."""
     decoder = EnvelopeDecoder()
     body = Envelope(0, json.dumps(request).encode()).encode()
     with httpx.stream(
@@ -178,7 +178,7 @@ def test_the_time_out_of_a_listener_is_its_own(sandbox: Sandbox) -> None:
 
 
 def test_the_time_out_of_a_process_is_its_own_too(sandbox: Sandbox, wait_until: Callable[..., None]) -> None:
-    """It ends the process at its time although nobody listens any more."""
+    """The time-out ends the process although no client listens any more."""
     handle = sandbox.commands.run("sleep 600", background=True, timeout=0.5)
     handle.disconnect()
     listener = sandbox.commands.connect(handle.pid, timeout=60)

@@ -38,7 +38,7 @@ sleeper.kill()
 
 
 class Family:
-    """Processes that do what they are told."""
+    """A family of processes that carries out orders."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(

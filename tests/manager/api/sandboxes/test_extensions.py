@@ -19,7 +19,7 @@ def create(api: httpx.Client, **metadata: str) -> httpx.Response:
 
 
 def shown(api: httpx.Client, **metadata: str) -> dict[str, Any]:
-    """The metadata of a sandbox that was made with some."""
+    """The metadata that the API shows of a sandbox that was created with metadata."""
     answer = create(api, **metadata)
     assert answer.status_code == 201, answer.text
     path = f"/sandboxes/{answer.json()['sandboxID']}"

@@ -29,7 +29,7 @@ BODY = {"templateID": "base", "timeout": 60}
 
 @pytest.fixture
 def key(api: httpx.Client) -> Iterator[str]:
-    """A new key; the sandboxes made with it are ended after the test."""
+    """A new key. Sandboxes that are created with the key are ended after the test."""
     key = str(uuid.uuid4())
     yield key
     for sandbox in api.get("/v2/sandboxes", params={"metadata": f"test={key}"}).json():

@@ -148,7 +148,7 @@ def test_conditions_look_at_the_time_of_change(served_envd: Any) -> None:
 
 
 def raw(served: Any, path: str, **headers: str) -> tuple[httpx.Response, bytes]:
-    """A response and its body as it was on the wire."""
+    """Return a response, and the body as it was on the wire."""
     merged = {name.replace("_", "-"): value for name, value in headers.items()}
     with httpx.stream("GET", served.url + "/files", params={"path": path}, headers=merged) as reply:
         return reply, b"".join(reply.iter_raw())

@@ -79,7 +79,7 @@ def test_bad_metadata_is_refused_before_anything_is_written(header: tuple[str, s
 
 
 def test_more_than_the_file_system_takes_is_said_so(served_envd: Any) -> None:
-    """ext4 has a block of 4096 bytes for all attributes of a file; others have room for what the limits allow."""
+    """ext4 has a block of 4096 bytes for all attributes of a file. Other file systems have more room."""
     reply = httpx.post(served_envd.url + "/files", files={"file": ("f", b"x")}, headers={"x-metadata-k": "v" * 4086})
     file = served_envd.home / "f"
     try:

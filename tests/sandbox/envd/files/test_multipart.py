@@ -154,7 +154,7 @@ def test_a_form_of_many_large_files_needs_one_descriptor(served_envd: Any, peak_
 
 @pytest.fixture
 def peak_descriptors(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """The most descriptors that were open, beyond those before, whenever a file was opened."""
+    """A function that returns the highest number of descriptors that were open in addition to the first ones."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     most = 0
     real = os.open

@@ -50,7 +50,7 @@ def test_any_name_is_a_name(name: str, sandbox: Sandbox, served_envd: Any) -> No
 def test_what_is_neither_file_nor_device_is_refused_at_once(
     kind: str, sandbox: Sandbox, served_envd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody may be at the other end, and the rest of the sandbox must not wait for them."""
+    """No program may be at the other end, and the rest of the sandbox must not wait for one."""
     monkeypatch.chdir(served_envd.home)
     with socket.socket(socket.AF_UNIX) as listener:
         os.mkfifo("pipe")
@@ -81,7 +81,7 @@ def test_several_files_come_back_in_order(sandbox: Sandbox) -> None:
 
 
 def test_several_files_in_one_form_carry_their_paths_as_filenames(served_envd: Any) -> None:
-    """The way of SDKs before 2.20."""
+    """SDKs before 2.20 upload files in this way."""
     absolute = f"{served_envd.home}/x/2"
     parts = [("file", ("1", b"one")), ("other", ("ignored", b"-")), ("file", (absolute, b"two"))]
     reply = httpx.post(served_envd.url + "/files", files=parts)
@@ -247,7 +247,7 @@ _PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r
     ids=["empty", "no part", "in the headers", "in the content", "in a boundary", "at a part", "in the closing one"],
 )
 def test_a_form_without_its_closing_boundary_is_refused(body: bytes, served_envd: Any) -> None:
-    """The body is complete, as its length says, but the form in it is not."""
+    """The body has its full length, but the form in the body is incomplete."""
     before = unnamed_files()
     (served_envd.home / "f").write_text("old")
     reply = post(served_envd, None, body, content_type="multipart/form-data; boundary=b")

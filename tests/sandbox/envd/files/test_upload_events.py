@@ -18,7 +18,7 @@ NAMES = {MODIFY: "WRITE", ATTRIB: "CHMOD", CREATE: "CREATE"}
 
 
 class Watch:
-    """The inotify events of one folder, without those that envd's clients are not told of."""
+    """The inotify events of a folder that envd's clients are told of."""
 
     def __init__(self, folder: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)

@@ -370,7 +370,7 @@ def test_a_trailing_slash_does_not_follow_a_link(ending: str, sandbox: Sandbox, 
 
 @pytest.mark.parametrize("name", [".", ".."])
 def test_remove_refuses_names_of_no_entry(name: str, served_envd: Any) -> None:
-    """They would lead through a link, and could not be removed themselves in the end."""
+    """Such a name would lead through a link, and the named folder could not be removed in the end."""
     (served_envd.home / "folder/inner").mkdir(parents=True)
     path = f"{served_envd.home}/folder/inner/{name}"
     message = f"error removing file or directory: unlinkat {path}: invalid argument"

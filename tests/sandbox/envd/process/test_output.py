@@ -50,7 +50,7 @@ def test_only_beginnings_of_characters_are_kept_back(data: bytes, kept: int) -> 
 
 @contextlib.contextmanager
 def started(port: int, process: dict[str, Any], receive_buffer: int) -> Iterator[socket.socket]:
-    """A connection on which a process was started; nothing is read from it yet."""
+    """Start a process over a connection, and yield the connection before anything is read from it."""
     body = Envelope(0, json.dumps({"process": process, "stdin": False}).encode()).encode()
     head = (
         "POST /process.Process/Start HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"

@@ -34,7 +34,7 @@ def rpc(served: Any, method: str, **request: Any) -> httpx.Response:
 
 
 def start(served: Any, request: dict[str, Any], method: str = "Start", **headers: str) -> list[tuple[int, Any]]:
-    """All frames of a stream."""
+    """Call a streaming method and return all frames."""
     body = Envelope(0, json.dumps(request).encode()).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     url = f"{served.url}/process.Process/{method}"
@@ -222,7 +222,7 @@ def test_files_of_commands_are_0644_and_only_three_descriptors_are_open(sandbox:
 
 
 def test_commands_go_first_when_memory_runs_out(sandbox: Sandbox) -> None:
-    """Also those that a shell starts in its first moment, and in terminals; this process, which serves, does not."""
+    """This includes commands in terminals, and commands that a shell starts at once. The serving process goes later."""
     own = Path("/proc/self/oom_score_adj").read_text().strip()
     for _ in range(20):
         assert sandbox.commands.run("(cat /proc/self/oom_score_adj)").stdout == "100\n"
@@ -241,7 +241,7 @@ def test_a_timeout_kills_the_process(sandbox: Sandbox, wait_until: Callable[...,
 
 
 def test_the_server_ends_a_stream_at_its_deadline_by_itself(served_envd: Any, wait_until: Callable[..., None]) -> None:
-    """SDKs before 2.35 rely on it. The child that holds the pipe does not keep it from that."""
+    """SDKs before 2.35 rely on this. A child that holds the pipe does not delay the end of the stream."""
     frames = start(served_envd, shell("sleep 60 & sleep 60"), connect_timeout_ms="200.0")
     assert frames[-1] == (
         2,
@@ -427,7 +427,7 @@ def test_the_interval_of_keepalives_is_the_clients_or_90_seconds(header: dict[st
 
 
 def test_messages_may_come_in_chunks(served_envd: Any) -> None:
-    """Without a length, as SDKs from 2.35 on send streams."""
+    """SDKs from 2.35 on send streams without a length."""
     url = f"{served_envd.url}/process.Process"
     assert httpx.post(
         f"{url}/List", content=iter([b"{", b"}"]), headers={"content-type": "application/json"}

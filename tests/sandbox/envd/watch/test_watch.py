@@ -28,7 +28,7 @@ def home(served_envd: Any) -> Path:
 
 
 class Watched:
-    """A polled watcher and what it told."""
+    """A polled watcher and its events."""
 
     def __init__(self, sandbox: Sandbox, path: str, **options: Any) -> None:
         self._handle = sandbox.files.watch_dir(path, **options)
@@ -299,7 +299,7 @@ def test_a_burst_by_many_writers_in_many_new_folders(home: Path, watch: Callable
 
 
 class TestWhatIsToldLate:
-    """Several changes that are told together; the first names are no longer true then."""
+    """Several changes that are reported together, when the first names are already out of date."""
 
     def test_what_was_made_in_a_folder_before_its_rename_is_followed(self, tmp_path: Path) -> None:
         (tmp_path / "a").mkdir()
@@ -336,7 +336,7 @@ class TestWhatIsToldLate:
 
 
 def created(folder: Path, *changes: Callable[[], None]) -> list[list[str]]:
-    """The names of CREATE events after each change."""
+    """Return the names in CREATE events after each change."""
 
     async def run() -> list[list[str]]:
         source = SharedInotify()

@@ -30,7 +30,7 @@ async def compose(request: Request, user_named: Callable[[str | None], User]) ->
     """Join the files of ``source_paths`` in order, put the result in place of ``destination``, remove the sources.
 
     The destination is replaced atomically when all content is there. An error before that leaves all files as they
-    were. An error at the removal of a source leaves this source and the next sources. ``user_named`` returns a user.
+    were. An error at the removal of a source leaves this source and the next. ``user_named`` returns a user by name.
     """
     sources, destination, username = _parse(await request.body())
     user = user_named(username)

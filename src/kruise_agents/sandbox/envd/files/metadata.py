@@ -16,7 +16,7 @@ _UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errn
 
 
 def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the metadata of a request, with keys in lower case. Raise HttpError if a key or a value is not allowed."""
+    """Return the metadata of a request, with lower-case keys. Raise HttpError for a wrong key, value or size."""
     metadata = {
         name.lower().removeprefix(_HEADER): value for name, value in headers if name.lower().startswith(_HEADER)
     }

@@ -91,8 +91,8 @@ class Process:
         config: Json,
         tag: str | None,
         on_end: Callable[[Process, Json], None],
-        terminal_descriptor: int | None = None,
-        why_killed: Callable[[int], str | None] = lambda _pid: None,
+        terminal_descriptor: int | None,
+        why_killed: Callable[[int], str | None],
     ) -> None:
         self._why_killed = why_killed
         self.pid = popen.pid
