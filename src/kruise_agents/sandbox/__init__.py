@@ -1,1 +1,1 @@
-"""The program inside a sandbox: envd (port 49983), the code interpreter (port 49999), ``sudo`` and the relay."""
+"""The program inside a sandbox, with envd (port 49983), the code interpreter (port 49999), ``sudo`` and the relay."""

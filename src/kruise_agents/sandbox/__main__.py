@@ -1,4 +1,4 @@
-"""``python -m kruise_agents.sandbox``, which the manager starts inside the sandbox."""
+"""The entry point ``python -m kruise_agents.sandbox`` of a sandbox's program that is executed instead of forked."""
 
 from __future__ import annotations
 

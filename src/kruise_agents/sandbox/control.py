@@ -1,6 +1,7 @@
-"""The control socket of a sandbox, on which the manager asks the program (:mod:`.protocol.control` lists how).
+"""The routes of the control socket, on which the manager sends requests to the program in a sandbox.
 
-The socket's path does not exist inside the sandbox, so no program in the sandbox can reach these routes.
+:mod:`.protocol.control` defines the requests. Under bubblewrap the socket's path does not exist inside the sandbox, so
+no program in the sandbox can reach these routes.
 """
 
 from __future__ import annotations
@@ -31,14 +32,16 @@ from .start_command import NotReadyError, run_start_command
 from .state import SandboxState
 
 KernelFailure = Callable[[], Awaitable[BaseException | None]]
-"""Waits for the default kernel and returns why it did not start, or None."""
+"""Waits for default kernels that are being started, and returns the error of a kernel that did not start, or None."""
 
 
 class ControlRoutes:
-    """The answers to the manager.
+    """The routes of the control socket, as an ASGI application.
 
-    The files that name the sandbox and its template go into ``tree``, the root of the sandbox's own file tree, if any.
-    Without a code interpreter, ``kernel_failure`` is None.
+    Args:
+        tree: The root of the sandbox's own file tree, which gets the files that name the sandbox and its template.
+            None: the sandbox has no file tree of its own, and no such files are written.
+        kernel_failure: None in a sandbox without a code interpreter.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class ControlRoutes:
         self._kernel_failure = kernel_failure
 
     def app(self) -> Starlette:
-        """Return the ASGI application. The program serves it last: its first answer means that everything is served."""
+        """Return the ASGI application. The program serves it last, so its first answer means: every port answers."""
         handlers = {
             PREPARE: self._prepare,
             INIT: self._init,
@@ -102,7 +105,7 @@ class ControlRoutes:
 
 
 def _write_identity(tree: Path, variables: Mapping[str, str]) -> None:
-    """Write ``/run/e2b/.E2B_*`` and ``/.e2b``, as E2B's sandboxes have them."""
+    """Write the files ``/run/e2b/.E2B_*`` and ``/.e2b``, which E2B's sandboxes have too."""
     folder = tree / "run" / "e2b"
     folder.mkdir(mode=0o755, exist_ok=True)
     for name in INTERNAL_VARIABLES:

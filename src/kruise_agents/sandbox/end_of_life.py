@@ -1,7 +1,7 @@
-"""The two things that end a sandbox from inside: the end of its manager, until it is claimed, and then its end time.
+"""The two events that end a sandbox from inside: the manager's end before ``INIT``, and the end time after ``INIT``.
 
-Claimed sandboxes outlive their manager, others do not. So the program inherits the read end of a pipe whose other end
-only the manager holds, and ends at the end of that pipe. From ``INIT`` on, the end time counts.
+A sandbox outlives its manager only after ``INIT``. Until then the program watches the read end of a pipe whose write
+end only the manager holds, and ends when the manager's end closes that pipe.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import os
 from collections.abc import Callable
 
 GRACE_SECONDS = 2.0
-"""Seconds of inaction after the end time: the manager acts first, and a new end time may be on its way."""
+"""Seconds to wait after the end time, because the manager acts first, and may have sent a new end time."""
 _FROZEN_SECONDS = 1.0
-"""A timer that is late by this much was frozen with everything else."""
+"""A timer that fires more than this many seconds late was frozen together with the sandbox."""
 
 
 class ParentPipe:
-    """Calls ``end`` when the manager goes away, from :meth:`watch` to :meth:`close`. Owns the pipe's read end."""
+    """A watcher that calls ``end`` when the manager goes away. The watcher owns the read end of the parent pipe."""
 
     def __init__(self, descriptor: int, end: Callable[[], None]) -> None:
         self._descriptor: int | None = descriptor
         self._end = end
 
     def watch(self) -> None:
-        """Begin to watch. A manager that has gone away already is noticed too."""
+        """Start watching. A manager that has gone already is noticed too."""
         assert self._descriptor is not None
         asyncio.get_running_loop().add_reader(self._descriptor, self._end)
 
     def close(self) -> None:
-        """Go on without the manager. May be called twice."""
+        """Close the pipe, so that the program outlives the manager. May be called twice."""
         if self._descriptor is not None:
             asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)
@@ -37,7 +37,7 @@ class ParentPipe:
 
 
 class EndTimer:
-    """Calls ``end`` when the end time that was set last, and a grace period after it, have passed."""
+    """A timer that calls ``end`` at the earliest :data:`GRACE_SECONDS` after the end time that was set last."""
 
     def __init__(self, end: Callable[[], None]) -> None:
         self._end = end
@@ -45,7 +45,7 @@ class EndTimer:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, seconds: float | None) -> None:
-        """Replace the end time: seconds from now, or None for never."""
+        """Replace the end time by a time ``seconds`` from now; None: never."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -59,6 +59,6 @@ class EndTimer:
 
     def _reached(self) -> None:
         if asyncio.get_running_loop().time() > self._due + _FROZEN_SECONDS:
-            self._arm(GRACE_SECONDS)  # the manager, which thawed the sandbox, is about to set the end time that counts
+            self._arm(GRACE_SECONDS)  # the manager has thawed the sandbox and is about to set a new end time
         else:
             self._end()

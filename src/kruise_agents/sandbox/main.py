@@ -1,8 +1,8 @@
 """The program that runs inside a sandbox: it serves envd, the code interpreter, the relay and the control socket.
 
-The manager makes the listening Unix sockets and hands them over as file descriptors. Connections that come before this
-program is up wait in the listen queue. Under bubblewrap the paths of these sockets do not exist inside the sandbox, so
-programs in the sandbox cannot connect to them.
+The manager makes a listening Unix socket for each of these parts and hands the sockets over as file descriptors.
+Connections that come before this program is up wait in the listen queue. Under bubblewrap the paths of the manager's
+sockets do not exist inside the sandbox, so programs in the sandbox cannot connect to these sockets.
 """
 
 from __future__ import annotations
@@ -39,32 +39,35 @@ if TYPE_CHECKING:
 _DESCRIPTORS = 65536
 _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 _NO_CORE_HELPER = 1
-"""A limit of one byte tells the kernel to start no helper for a core dump; zero does not."""
+"""The core size limit, in bytes, at which the kernel starts no helper for a core dump. At 0 the helper is started."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run until SIGTERM. Returns the exit code."""
+    """Run the program to its end, and return its exit code."""
     arguments = ProgramArguments.parse(argv)
     begin(arguments)
     return run(arguments)
 
 
 def begin(arguments: ProgramArguments) -> None:
-    """Set what the whole process and everything that it starts inherits. Must be called while it has one thread."""
+    """Set limits, user ids, umask and signals, which every program started here inherits.
+
+    Must be called while this process has a single thread.
+    """
     _apply_limits(arguments.limits)
     if arguments.several_users:
         become_root_of_sandbox(arguments.home)
-    # Every program started here inherits these settings. A manager under nohup ignores signals that a terminal needs.
     os.umask(0o022)
     _allow_many_descriptors()
+    # A manager that runs under nohup or in the background of a script may ignore these signals. Terminals need them.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 def run(arguments: ProgramArguments, kernel: WaitingKernel | None = None) -> int:
-    """Run until SIGTERM, with a fork that can become the first kernel, if there is one. Returns the exit code."""
-    # Not below $TMPDIR, which may be long: kernels put Unix sockets there, whose paths have 107 bytes at most.
-    # Made here, so that an init process of our own also removes the folder when the program had to be killed.
+    """Run the program to its end, and return its exit code. ``kernel`` is a fork that can become the first kernel."""
+    # Not below $TMPDIR, which may be long: kernels put Unix sockets into this folder, and Linux allows 107 bytes for
+    # the path of a socket. Made here, so that our own init process also removes the folder of a killed program.
     with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:
         program = functools.partial(_run, arguments, Path(kernels), kernel)
         return supervise(program) if arguments.own_init else program()
@@ -72,7 +75,7 @@ def run(arguments: ProgramArguments, kernel: WaitingKernel | None = None) -> int
 
 def _run(arguments: ProgramArguments, kernels: Path, kernel: WaitingKernel | None) -> int:
     set_process_name("envd")
-    logging.Formatter.converter = time.gmtime  # the manager reads the times
+    logging.Formatter.converter = time.gmtime  # the manager reads the log's times as UTC
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     state = SandboxState(
         arguments.user,
@@ -100,7 +103,7 @@ async def _serve(arguments: ProgramArguments, state: SandboxState, kernels: Path
     interpreter = None
     if descriptors.code_interpreter is not None:
         # Imported here, because not every sandbox has a code interpreter.
-        from .code_interpreter import CodeInterpreter
+        from .code_interpreter.app import CodeInterpreter
 
         interpreter = CodeInterpreter(state, kernels, kernel)
         listeners = _listeners(descriptors.code_interpreter, CODE_INTERPRETER_PORT, isolated=isolated)
@@ -138,12 +141,15 @@ async def _serve(arguments: ProgramArguments, state: SandboxState, kernels: Path
 
 
 def _end_everything() -> None:
-    """End at once, as a kill does. The process above this one ends the others."""
+    """End this process at once. bubblewrap, or our own init process, then ends all others of the sandbox."""
     os._exit(0)
 
 
 def _apply_limits(limits: ProgramLimits) -> None:
-    """Set hard limits. Must come before the inner user namespace, which counts processes by the limit of its maker."""
+    """Lower the soft and the hard limits. Must run before this process enters the inner user namespace.
+
+    The kernel gives a user namespace the limit of processes that its creator has at that moment.
+    """
     for kind, limit in (
         (resource.RLIMIT_NPROC, limits.max_processes),
         (resource.RLIMIT_DATA, limits.max_data),
@@ -152,7 +158,7 @@ def _apply_limits(limits: ProgramLimits) -> None:
         if limit is not None:
             _lower(kind, limit)
     if _CORE_PATTERN.read_text(encoding="utf-8", errors="replace").startswith("|"):
-        # The host would start its crash reporter, as root and outside, for programs in the sandbox.
+        # Otherwise a crash in the sandbox would start the host's crash reporter, as root and outside of the sandbox.
         _lower(resource.RLIMIT_CORE, _NO_CORE_HELPER)
 
 
@@ -163,7 +169,10 @@ def _lower(kind: int, limit: int) -> None:
 
 
 def _allow_many_descriptors() -> None:
-    """Raise the soft limit. Each process takes three to four descriptors, and login shells commonly allow 1024."""
+    """Raise the soft limit of open descriptors, which login shells commonly set to 1024.
+
+    This program needs three or four descriptors for each program that a client starts.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -175,15 +184,15 @@ def _listener(descriptor: int) -> socket.socket:
 
 
 def _listeners(descriptor: int, port: int, *, isolated: bool) -> list[socket.socket]:
-    """Return the manager's socket and, on a loopback network of the sandbox's own, the port that programs expect."""
+    """Return the manager's socket and, in an isolated sandbox, a socket that listens on ``port`` of its loopback."""
     return [_listener(descriptor), loopback_listener(port)] if isolated else [_listener(descriptor)]
 
 
 def loopback_listener(port: int) -> socket.socket:
-    """Return a socket that listens on 127.0.0.1.
+    """Return a socket that listens on ``port`` of 127.0.0.1. Raises OSError if the port is taken.
 
     ``socket.create_server`` names no protocol, and asyncio sets TCP_NODELAY only for sockets with a named protocol.
-    Without TCP_NODELAY, small answers to programs in here wait for 40 ms.
+    Without TCP_NODELAY, small answers to programs in the sandbox may wait for 40 ms.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,8 +1,8 @@
 """The relay, through which the manager reaches any port of the sandbox's loopback.
 
 The manager connects to the relay's Unix socket, writes the port, and reads one byte: ``RELAY_OPEN`` when a program
-listens there, ``RELAY_CLOSED`` when none does. After ``RELAY_OPEN``, the relay passes on the bytes of both sides. The
-relay dials loopback only: the manager cannot name another host.
+listens on that port, otherwise ``RELAY_CLOSED``. After ``RELAY_OPEN``, the relay passes on the bytes of both sides. The
+manager cannot name a host: the relay connects to loopback only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LOOPBACKS = ("127.0.0.1", "::1")
 
 
 class Relay:
-    """Accepts connections on a listening Unix socket, from :meth:`start` to :meth:`close`."""
+    """A server of relayed connections on a listening Unix socket, from :meth:`start` to :meth:`close`."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -27,7 +27,7 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        # Not start_unix_server: since Python 3.13 that looks for the socket's path, which does not exist in here.
+        # Not start_unix_server: since Python 3.13 it looks for the socket's path, which does not exist in the sandbox.
         self._server = await asyncio.start_server(self._accept, sock=self._listener, limit=_CHUNK, backlog=_BACKLOG)
 
     async def close(self) -> None:
@@ -42,7 +42,7 @@ class Relay:
         assert task is not None
         self._tasks.add(task)
         try:
-            # A peer that goes away in the middle is the normal end of a relayed connection.
+            # Relayed connections normally end when one side goes away in the middle.
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 await _relay(reader, writer)
         finally:
@@ -70,7 +70,7 @@ async def _dial(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] 
         try:
             return await asyncio.open_connection(host, port, limit=_CHUNK)
         except OSError:
-            continue  # nothing listens on this loopback address, perhaps on the next
+            continue  # nothing listens on this address; try the next
     return None
 
 

@@ -1,4 +1,4 @@
-"""The start command of a template, which runs from the beginning, and the check that tells when it is ready."""
+"""The start command of a template, and the check that tells when the command is ready."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ _SHELL = ("/bin/bash", "-l", "-c")
 
 
 class NotReadyError(Exception):
-    """The start command ended with an error, or its check never passed. The text says which, and its last output."""
+    """A start command that failed, or whose check did not pass in time. The text ends with its last output."""
 
 
 async def run_start_command(state: SandboxState, command: str, ready: ReadyCheck | None) -> None:
-    """Start a template's start command, and return when ``ready`` passes; the command goes on. Raises NotReadyError."""
+    """Start a template's start command, and return when the check ``ready`` passes; None: at once. The command goes on.
+
+    Raises OSError if the command cannot be started. Before a NotReadyError, the command's process group is killed.
+    """
     with tempfile.TemporaryFile() as output:
         programs = _Programs(state)
         process = programs.run(command, output.fileno())
@@ -47,7 +50,7 @@ async def _until_ready(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + check.seconds
     while not await _passes(check, programs):
-        # A command that has ended well may have left a server in the background.
+        # A command that has ended with code 0 may have left a server in the background.
         if process.poll():
             raise NotReadyError(f"the start command ended with code {process.returncode}{_last_output(output)}")
         if loop.time() > deadline:
@@ -76,7 +79,7 @@ def _failure(check: ReadyCheck) -> str:
 
 
 class _Programs:
-    """Starts programs of the default user, in the user's home, with the sandbox's variables."""
+    """A starter of programs that run as the default user, in that user's home, with the sandbox's variables."""
 
     def __init__(self, state: SandboxState) -> None:
         self._user: User = Users(state).named(None)

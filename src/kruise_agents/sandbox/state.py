@@ -13,22 +13,22 @@ _NOTICES = 100
 
 @dataclass(slots=True)
 class SandboxState:
-    """The facts of this sandbox. The program's command line sets the first group.
+    """The facts of this sandbox. The fields of the first group come from the program's command line.
 
-    The manager sets ``access_token`` and ``variables`` when it hands the sandbox to somebody, and may set them again.
+    ``PREPARE`` sets ``variables``. ``INIT`` sets ``access_token`` and replaces ``variables``.
     """
 
-    username: str  # the default user, whom programs run as where no other is named
-    home: Path  # of the default user, absolute; relative paths and ~ lead below it
+    username: str  # the default user: programs run as this user unless a request names another
+    home: Path  # absolute home of the default user
     path: str  # PATH of every program
-    python: Path  # the interpreter for kernels and for python on PATH
-    several_users: bool = False  # this program is root among several users; if not, everything runs as its own user
+    python: Path  # the interpreter of Python and Bash kernels
+    several_users: bool = False  # True: this program is root and can start programs as any user; False: only as itself
     memory: int | None = None  # bytes for all programs together; None: as much as the machine has
     disk: int | None = None  # bytes for all files; None: as much as the machine has
-    own_folders: Sequence[Path] = ()  # the folders to be measured, none within another; empty: home alone
+    own_folders: Sequence[Path] = ()  # the folders whose disk use is measured, none within another; empty: the home
 
-    access_token: str | None = None  # what X-Access-Token must equal; None: envd asks for none
-    variables: Mapping[str, str] = field(default_factory=dict)  # those of the create call, then the internal ones
+    access_token: str | None = None  # the X-Access-Token that envd requires; None: envd requires none
+    variables: Mapping[str, str] = field(default_factory=dict)  # of the create call, then E2B_SANDBOX and the like
     _killed: dict[int, str] = field(default_factory=dict)
 
     def note_kill(self, pid: int, reason: str) -> None:
@@ -37,13 +37,14 @@ class SandboxState:
             del self._killed[old]
 
     def take_kill_reason(self, pid: int) -> str | None:
-        """Return why the manager killed a process, and forget the reason; None if the manager did not kill it."""
+        """Return why the manager killed a process, and forget the reason. None: not among the last 100 kills."""
         return self._killed.pop(pid, None)
 
     def environment(self, username: str | None = None, home: Path | None = None) -> dict[str, str]:
-        """Return the environment of a program started here, before the variables of a single call.
+        """Return the environment of a program, without the variables of a single call.
 
-        Without a ``username`` the program runs as this program's own user, as kernels do. ``home`` is the user's home.
+        ``username`` and ``home`` are those of the user that the program runs as. Without them, the environment is for a
+        program that runs as this program's own user, such as a kernel.
         """
         if username is None:
             own = pwd.getpwuid(os.getuid()) if self.several_users else None

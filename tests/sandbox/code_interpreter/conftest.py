@@ -20,7 +20,7 @@ from e2b import ConnectionConfig
 from e2b_code_interpreter import AsyncSandbox, Sandbox
 from packaging.version import Version
 
-from kruise_agents.sandbox.code_interpreter import CodeInterpreter
+from kruise_agents.sandbox.code_interpreter.app import CodeInterpreter
 from kruise_agents.sandbox.state import SandboxState
 
 DEADLINE = 30.0

@@ -37,9 +37,10 @@ def test_a_context_starts_in_its_folder_and_again_after_a_restart(sandbox: Sandb
     assert sandbox.run_code("import os; os.getcwd()", context=context).text == str(tmp_path)
 
 
-def test_a_missing_folder_leaves_the_context_at_home(sandbox: Sandbox, served: Any) -> None:
-    context = sandbox.create_code_context(cwd="/no/such/folder")
-    assert context.cwd == "/no/such/folder"
+@pytest.mark.parametrize("folder", ["/no/such/folder", "/" + 300 * "x"])
+def test_a_missing_folder_leaves_the_context_at_home(sandbox: Sandbox, served: Any, folder: str) -> None:
+    context = sandbox.create_code_context(cwd=folder)
+    assert context.cwd == folder
     assert sandbox.run_code("import os; os.getcwd()", context=context).text == str(served.state.home)
 
 

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from kruise_agents.sandbox.code_interpreter.environment import (
+    bash_assignment,
     difference,
     java_assignment,
     python_assignment,
@@ -34,6 +35,12 @@ def test_no_value_can_break_the_source(value: str, monkeypatch: pytest.MonkeyPat
     assert os.environ["KA_SET"] == value
     assert "KA_REMOVED" not in os.environ
     assert set(names) == {"__builtins__"}
+
+
+@pytest.mark.parametrize("name", ["A=B", "A B", "A[0]", ""])
+def test_bash_skips_an_impossible_name_and_fails(name: str) -> None:
+    changes = {"KA_FIRST": "1", name: "x", "KA_LAST": None}
+    assert bash_assignment(changes) == "export KA_FIRST=$'1'; unset KA_LAST; false"
 
 
 def test_r_and_java_are_told_in_their_own_words() -> None:

@@ -109,7 +109,8 @@ def test_a_kernel_that_dies_is_replaced_under_the_same_id(sandbox: Sandbox, cont
 
 
 def test_a_kernel_that_sends_nonsense_is_replaced(sandbox: Sandbox, context: Context) -> None:
-    code = "get_ipython().kernel.iopub_socket.send_multipart([b'nonsense'])\nimport time; time.sleep(30)"
+    send = "get_ipython().kernel.iopub_socket.send_multipart([b'nonsense'])"
+    code = f"{send}; {send}\nimport time; time.sleep(30)"
     error = sandbox.run_code(code, context=context).error
     assert error is not None
     assert error.name == "ContextRestarting"

@@ -64,6 +64,7 @@ def test_a_table_is_shown_by_columns() -> None:
             "f": [0.5, None],
             "t": [pandas.Timestamp("2026-01-02T03:04:05"), pandas.NaT],
             3: [Decimal("1.5"), "x"],
+            "d": [{(1, 2): 1j}, {}],
         }
     )
     assert table(frame) == {
@@ -71,4 +72,5 @@ def test_a_table_is_shown_by_columns() -> None:
         "f": [0.5, None],
         "t": ["2026-01-02T03:04:05", None],
         "3": ["1.5", "x"],
+        "d": [{"(1, 2)": "1j"}, {}],
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kruise_agents.errors import ConfigurationError
-from kruise_agents.sandbox.code_interpreter import CodeInterpreter
+from kruise_agents.sandbox.code_interpreter import forked_kernel
+from kruise_agents.sandbox.code_interpreter.app import CodeInterpreter
 from kruise_agents.sandbox.state import SandboxState
 
 pytestmark = pytest.mark.live
@@ -41,6 +44,19 @@ def test_a_kernel_starts_in_an_environment_that_does_not_know_this_package(tmp_p
         assert sandbox.run_code("import sys; sys.prefix").text == str(tmp_path / "layer")
         paths = sandbox.run_code("[p for p in sys.path if p]").results[0].json
         assert paths.index(str(site)) < paths.index(packages[0])
+
+
+def test_a_waiting_kernel_that_was_killed_is_not_used_again() -> None:
+    waiting = forked_kernel.fork()
+    assert isinstance(waiting, forked_kernel.WaitingKernel)
+    os.kill(waiting.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, waiting.pid, os.WEXITED | os.WNOWAIT)
+    assert waiting.fits({})
+    with pytest.raises(OSError, match="Broken pipe"):
+        waiting.become(["python"], {}, Path("/"), 1)
+    assert not waiting.fits({})
+    with pytest.raises(ChildProcessError):
+        os.waitpid(waiting.pid, 0)
 
 
 def test_a_folder_with_a_long_name_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The ASGI application of port 49999 (code interpreter, August 2026, as CI 2.4.1 ... 2.11.5 use it)."""
+"""The ASGI application of port 49999.
+
+Sources: E2B's code interpreter (August 2026) and its clients e2b-code-interpreter 2.4.1 ... 2.11.5.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,15 @@ from .launcher import KernelLauncher
 from .requests import CreateContextRequest, ExecuteRequest
 from .streaming import ExecutionStream
 
-CLOSE_SECONDS = 1.0  # the time that answers have to report that their kernel was stopped, at the end
+CLOSE_SECONDS = 1.0  # at the end, for running answers to report that their kernel was stopped
 
 
 class CodeInterpreter:
     """The code interpreter of one sandbox; ``app`` is its ASGI application.
 
-    ``kernel_folder`` is made if missing and holds sockets and connection files, so its name must be short. ``first`` is
-    a fork to use for the first Python kernel.
+    Args:
+        kernel_folder: The folder of sockets and connection files, made if missing. Its path must be short.
+        first: A fork that becomes the first Python kernel if the kernel's environment permits that.
     """
 
     def __init__(self, state: SandboxState, kernel_folder: Path, first: WaitingKernel | None = None) -> None:
@@ -55,7 +59,7 @@ class CodeInterpreter:
     async def start(self) -> None:
         """Start the default Python context in the background; ``/health`` and ``/execute`` report a failure.
 
-        A kernel folder with too long a name raises ConfigurationError.
+        Raises ConfigurationError if the path of the kernel folder is too long.
         """
         self._launcher.prepare()
         self._contexts.default()
@@ -88,7 +92,7 @@ class CodeInterpreter:
         except KernelError as error:
             return _not_created(error)
         execution = Execution(context, order.code, order.variables)
-        # Clients send this header since CI 2.9.0, and recognise keepalives since then.
+        # Since 2.9.0, e2b-code-interpreter sends this header and recognises keepalives.
         keepalives = SANDBOX_ID_HEADER in request.headers
         return ExecutionStream(execution, self._executions, keepalives=keepalives)
 

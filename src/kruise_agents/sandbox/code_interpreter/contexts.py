@@ -1,4 +1,4 @@
-"""Contexts: the places in which clients run code. A context keeps its id when its kernel is replaced."""
+"""Contexts, in which clients run code. A context keeps its id when its kernel is replaced."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from .kernels import Kernel
 from .languages import KernelSpec, Languages, full_name
 from .launcher import KernelLauncher
 
-GRACE_SECONDS = 1.0  # the time that the code of a restarted or removed context has to end by itself
+GRACE_SECONDS = 1.0  # for the kernel of a restarted or removed context to end by itself
 
 
 class Context:
-    """A context. ``cwd`` is the folder of its request; an execution holds ``lock`` until the kernel is idle again."""
+    """A context. ``cwd`` is the folder that the client asked for, which may be missing.
+
+    An execution holds ``lock`` until the kernel is idle again.
+    """
 
     def __init__(
         self, language: str, spec: KernelSpec, cwd: str, state: SandboxState, launcher: KernelLauncher
@@ -35,22 +38,22 @@ class Context:
         self._failure: KernelError | None = None
 
     def start(self) -> None:
-        """Begin to start the kernel, unless there is one."""
+        """Start the kernel in the background, unless that was done before or the context is removed."""
         if self._start is None and not self.removed:
             self._start = asyncio.create_task(self._launch())
-            # Mark a failure as retrieved: the task keeps it, but nobody may ask before the sandbox ends.
+            # Mark a failure as retrieved, because asyncio logs failures that nobody has asked for.
             self._start.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def kernel(self) -> Kernel:
-        """Return the kernel when it is ready, or raise ContextNotFoundError for a removed context.
+        """Return the kernel when it is ready.
 
-        After a KernelError, the next call tries to start the kernel again.
+        Raises ContextNotFoundError for a removed context, and KernelError if the kernel did not start. The next call
+        after a KernelError tries to start the kernel again.
         """
         while not self.removed:
             self.start()
             start = self._start
-            if start is None:
-                continue
+            assert start is not None
             try:
                 return await asyncio.shield(start)
             except KernelError as error:
@@ -65,7 +68,7 @@ class Context:
         raise ContextNotFoundError(self.id)
 
     async def restart(self) -> None:
-        """Replace the kernel and end the code that runs in it. Raises what :meth:`kernel` raises."""
+        """Replace the kernel, end the old kernel and its code, and wait for the new kernel as :meth:`kernel` does."""
         old, self._start = self._start, None
         self.start()
         await _end(old, GRACE_SECONDS)
@@ -77,7 +80,7 @@ class Context:
         await _end(old, grace)
 
     async def failure(self) -> BaseException | None:
-        """Wait for a start under way, and return the reason why the last start failed."""
+        """Wait for a start under way. Return the error of the last start; None if it succeeded or was cancelled."""
         start = self._start
         if start is None:
             return self._failure
@@ -97,11 +100,12 @@ class Context:
             self.start()
 
     def _directory(self) -> Path:
-        """Return the folder in which a kernel starts: the home if the wanted folder is missing."""
+        """Return the folder in which a kernel starts: the home if the wanted folder is missing or not accessible."""
         home = str(self.state.home)
         wanted = home + self.cwd[1:] if self.cwd == "~" or self.cwd.startswith("~/") else self.cwd
         path = self.state.home / wanted
-        return path if path.is_dir() and os.access(path, os.X_OK) else self.state.home
+        # Not path.is_dir(), which raises OSError for a name that is too long, or below a folder without access.
+        return path if os.path.isdir(path) and os.access(path, os.X_OK) else self.state.home  # noqa: PTH112
 
 
 class Contexts:
@@ -124,7 +128,7 @@ class Contexts:
             raise ContextNotFoundError(context_id) from None
 
     def default(self, language: str | None = None) -> Context:
-        """Return the default context of a language, made if missing; raise LanguageError.
+        """Return the default context of a language, made if missing. Raise LanguageError if no kernel is found.
 
         Nothing is awaited between the look-up and the creation, so parallel first calls share one context.
         """
@@ -134,12 +138,12 @@ class Contexts:
         return self._defaults[name]
 
     async def failure(self) -> BaseException | None:
-        """Wait for starts under way, and return the reason why a default context has no kernel."""
+        """Wait for the default contexts that are being started. Return the error of the first that failed, or None."""
         failures = [await context.failure() for context in self._defaults.values()]
         return next((failure for failure in failures if failure is not None), None)
 
     async def create(self, language: str | None, cwd: str | None) -> Context:
-        """Create a context and wait until its kernel is ready; raise KernelError."""
+        """Create a context and wait until its kernel is ready. After a KernelError there is no such context."""
         context = self._add(full_name(language), cwd or str(self._state.home))
         try:
             await context.kernel()

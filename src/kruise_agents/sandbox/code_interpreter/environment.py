@@ -1,7 +1,7 @@
 """Environment variables of a running kernel, set by source code in silent requests.
 
-The requests are separate, because source in front of the user's code would move its line numbers. Values are literals
-of the language, so that no value can break the source.
+The requests are separate from the user's code, because source in front of that code would move its line numbers. Values
+are literals of the language, so that no value can break the source.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
-Changes: TypeAlias = Mapping[str, str | None]  # Variables and their new values; None removes a variable.
+Changes: TypeAlias = Mapping[str, str | None]  # new values of variables by name; None removes a variable
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -22,7 +22,7 @@ def difference(present: Mapping[str, str], wanted: Mapping[str, str]) -> Changes
 
 
 def restoration(changed: Mapping[str, str], base: Mapping[str, str]) -> Changes:
-    """Return the changes that undo ``changed``, back to ``base``."""
+    """Return the changes that give the variables in ``changed`` their values from ``base`` again."""
     return {name: base.get(name) for name in changed}
 
 
@@ -34,7 +34,7 @@ def python_assignment(changes: Changes) -> str:
 
 
 def javascript_assignment(changes: Changes) -> str:
-    """Return the changes in JavaScript, which is also TypeScript."""
+    """Return the changes as a statement in JavaScript, which is also TypeScript."""
     values, removed = _split(changes)
     return (
         f"void (Object.assign(process.env, {json.dumps(values)}), "
@@ -43,18 +43,16 @@ def javascript_assignment(changes: Changes) -> str:
 
 
 def bash_assignment(changes: Changes) -> str:
-    """Return the changes as a single line of Bash. An impossible name is an error when the line runs."""
-    parts = []
-    for name, value in changes.items():
-        if not _NAME.fullmatch(name):
-            parts.append(f"export {_bash_text(name)}")  # fails, and says why
-        else:
-            parts.append(f"unset {name}" if value is None else f"export {name}={_bash_text(value)}")
-    return "; ".join(parts)
+    """Return the changes as a single line of Bash. The line skips names that Bash does not permit, and then fails."""
+    possible = {name: value for name, value in changes.items() if _NAME.fullmatch(name)}
+    parts = [
+        f"unset {name}" if value is None else f"export {name}={_bash_text(value)}" for name, value in possible.items()
+    ]
+    return "; ".join(parts if len(possible) == len(changes) else [*parts, "false"])
 
 
 def r_assignment(changes: Changes) -> str:
-    """Return the changes in R."""
+    """Return the changes as an expression in R."""
     values, removed = _split(changes)
     settings = [f"`{name}` = {json.dumps(value)}" for name, value in values.items()]
     parts = [f"Sys.setenv({', '.join(settings)})"] if settings else []
@@ -64,7 +62,7 @@ def r_assignment(changes: Changes) -> str:
 
 
 def java_assignment(changes: Changes) -> str:
-    """Return the changes in Java, as changes of system properties."""
+    """Return the changes in Java, which cannot change variables, as changes of system properties."""
     return " ".join(
         f"System.clearProperty({json.dumps(name)});"
         if value is None

@@ -1,4 +1,4 @@
-"""Errors between the routes and the kernels.
+"""Errors between the routes and the kernels, with the HTTP status of each.
 
 ::
 
@@ -6,10 +6,12 @@
     └── CodeInterpreterError
         ├── InvalidRequestError       422
         ├── ContextNotFoundError      404
-        └── KernelError
-            ├── LanguageError         500
-            ├── KernelStartError      500
-            └── KernelEndedError      a line of the answer
+        └── KernelError               500
+            ├── LanguageError
+            ├── KernelStartError
+            └── KernelEndedError
+
+After an execution's answer has begun, such an error becomes a line of the answer.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ class CodeInterpreterError(KruiseAgentsError):
 
 
 class InvalidRequestError(CodeInterpreterError):
-    """A request body that is not JSON, or in which a value has the wrong type."""
+    """A request body that is not JSON, or in which a value is missing or has the wrong type."""
 
 
 class ContextNotFoundError(CodeInterpreterError):
-    """A context that does not exist, or was removed."""
+    """A context that does not exist or was removed."""
 
     def __init__(self, context_id: str) -> None:
         super().__init__(f"Context {context_id} not found")
@@ -41,8 +43,8 @@ class LanguageError(KernelError):
 
 
 class KernelStartError(KernelError):
-    """A kernel that ended, or kept silent, before it was ready. The text ends with its last output."""
+    """A kernel that could not be started, or that ended or kept silent before it was ready."""
 
 
 class KernelEndedError(KernelError):
-    """A kernel that ended while a request was running."""
+    """A kernel that ended before it completed a request."""

@@ -14,15 +14,16 @@ from .kernels import Kernel
 from .late_output import LateOutput
 from .lines import ABORTED, CONTEXT_RESTARTING, END, UNEXPECTED_END, Line, error_line, result_fields
 
-FIRST_REPEAT_SECONDS = 3.0  # before an interrupt is repeated, in case code swallowed it; pauses double
+FIRST_REPEAT_SECONDS = 3.0  # before an interrupt is repeated, in case code swallowed it; each pause is doubled
 
-REPLY_SECONDS = 0.2  # to wait for the reply of a kernel that is idle already
+REPLY_SECONDS = 0.2  # to wait for the reply of a kernel that has reported that it is idle
 
 
 class Transcript:
     """A state machine, independent of a kernel, that turns the messages of a request into lines.
 
-    ``accepted`` means that the kernel took the code, and can be interrupted. The reply comes on its own channel.
+    ``accepted`` means that the kernel took the code and can be interrupted. ``replied`` means that the kernel's reply
+    came, on another channel than the other messages.
     """
 
     def __init__(self) -> None:
@@ -94,14 +95,15 @@ class Execution:
     def start(self, write: Callable[[Line], Awaitable[None]]) -> asyncio.Task[None]:
         """Start the execution. ``write`` gets the output line by line; the last line is ``END``.
 
-        The task ends when the kernel is idle again, possibly after the last line.
+        After :meth:`abandon`, ``write`` gets no line. The returned task ends when the kernel is idle again, possibly
+        after the last line.
         """
         self._write = write
         self._task = asyncio.create_task(self._run())
         return self._task
 
     def abandon(self) -> None:
-        """Interrupt the code, or leave the queue: nobody listens any more."""
+        """Interrupt the code, or leave the queue if no kernel has the code yet, because the client has gone."""
         self._abandoned = True
         if self._kernel is not None:
             self._interrupt_if_abandoned()
@@ -135,11 +137,11 @@ class Execution:
                 await self._stream(kernel)
             await self._send(END)
         finally:
-            # After the last line, so that only the next execution waits for this.
+            # After the last line, so that only the next execution has to wait for the restoration.
             await self._set(kernel, restoration(self._variables, base))
 
     async def _set(self, kernel: Kernel, changes: Changes) -> Line | None:
-        """Set environment variables; return the error for an impossible change, such as a name with ``=``."""
+        """Set environment variables. Return an error line for an impossible change, such as a name with ``=``."""
         if not changes:
             return None
         if kernel.spec.assignment is None:
@@ -153,7 +155,7 @@ class Execution:
         with kernel.execute(self._code) as replies:
             while not self._transcript.finished:
                 await self._pass_on(await replies.next())
-            # The reply has nearly always come by now. A kernel that is interrupted outside of the code sends none.
+            # The reply has nearly always come by now. A kernel that is interrupted while no code runs sends none.
             with suppress(TimeoutError):
                 while not self._transcript.replied:
                     async with asyncio.timeout(REPLY_SECONDS):

@@ -1,7 +1,7 @@
 """A fork of the sandbox's program that waits to become the first kernel, with all of a kernel's imports done.
 
-The fork is made while the program is young: it has one thread, no event loop, and nothing in its memory that code in
-the sandbox must not read.
+The program forks early: it still has one thread, no event loop, and nothing in its memory that code in the sandbox must
+not read.
 """
 
 from __future__ import annotations
@@ -22,30 +22,37 @@ _VARIABLES = frozenset({"HOME", "IPYTHONDIR", "LOGNAME", "PATH", "USER"})
 
 @dataclass(frozen=True, slots=True)
 class KernelOrder:
-    """In the fork: the command and environment of the kernel that it becomes."""
+    """The command and the environment of the kernel that a fork becomes, as the fork gets them."""
 
     command: list[str]
     environment: dict[str, str]
 
 
 class WaitingKernel:
-    """In the program: the fork, until it is used or dropped."""
+    """A waiting fork, as the program holds it until the fork is used or dropped."""
 
     def __init__(self, pid: int, orders: socket.socket) -> None:
         self.pid = pid
         self._orders: socket.socket | None = orders
 
     def fits(self, environment: Mapping[str, str]) -> bool:
-        """Return True if the fork still waits and can become a kernel with this environment."""
+        """Return True if the fork was not used or dropped, and can become a kernel with this environment."""
         return self._orders is not None and _VARIABLES.issuperset(environment)
 
     def become(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path, output: int) -> ForkedProcess:
-        """Turn the fork into a command that writes to ``output``; raise OSError if the fork has ended."""
-        assert self._orders is not None
+        """Have the fork become the kernel of ``command``, with its output to the descriptor ``output``.
+
+        Raises OSError if the fork has ended. In either case the fork is used up.
+        """
+        orders, self._orders = self._orders, None
+        assert orders is not None
         order = {"command": list(command), "environment": dict(environment), "cwd": str(cwd)}
-        with self._orders:
-            socket.send_fds(self._orders, [json.dumps(order).encode()], [output])
-        self._orders = None
+        try:
+            with orders:
+                socket.send_fds(orders, [json.dumps(order).encode()], [output])
+        except OSError:
+            os.waitpid(self.pid, 0)
+            raise
         return ForkedProcess(self.pid)
 
     def drop(self) -> None:
@@ -66,13 +73,13 @@ class ForkedProcess:
 
 
 def fork() -> WaitingKernel | KernelOrder:
-    """Make the fork. Return at once in the program, and a second time in the fork when it is used."""
+    """Make the fork. Return a handle in the program at once, and an order in the fork when the fork is used."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid:
         theirs.close()
         return WaitingKernel(pid, ours)
-    # Anybody may use the kernel, but not the descriptors that the manager has passed to the program.
+    # Code in the sandbox runs in the kernel, and must not use the descriptors that the manager passed to the program.
     close_all_but({0, 1, 2, theirs.fileno()})
     ours.detach()
     with theirs:

@@ -21,8 +21,10 @@ from typing import Any
 DELIMITER = b"<IDS|MSG>"
 VERSION = "5.3"
 _HOST = "127.0.0.1"
-# The numbers are suffixes of a socket's name with the transport ``ipc``.
+# With the transport ``ipc``, the number is the suffix of the channel's socket.
 CHANNELS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""Errors of :meth:`Endpoint.unpack`. Code in the sandbox can forge messages of any shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The address of a kernel, and the key that signs its requests."""
+    """The addresses of a kernel's channels, and the key that signs messages."""
 
-    prefix: Path  # of the names of its files and sockets, for which Linux allows 107 bytes
+    prefix: Path  # of the paths of its connection file and its sockets; Linux allows 107 bytes for a socket
     ports: tuple[int, ...] | None = None  # of the channels on 127.0.0.1, for transport ``tcp``; None for ``ipc``
     key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     session: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -82,10 +84,11 @@ class Endpoint:
         return [DELIMITER, self._signature(parts), *parts]
 
     def unpack(self, frames: Sequence[bytes]) -> Message:
-        """Return a message from its frames; raise ValueError or KeyError if they are not from this kernel.
+        """Return the message in ``frames``; raise one of :data:`UNREADABLE` if ``frames`` hold no message of a kernel.
 
-        Signatures are checked for ports only, which anybody in the sandbox may take before the kernel does. Named
-        sockets lie in a folder of the kernel's user, and whoever can forge a message there can read the key too.
+        Signatures are checked only with transport ``tcp``, because anybody in the sandbox may take a port before the
+        kernel does. Sockets of transport ``ipc`` lie in a folder of the kernel's user. Whoever can forge a message in
+        that folder can read the key too.
         """
         start = list(frames).index(DELIMITER)
         signature, *parts = frames[start + 1 : start + 6]
@@ -99,7 +102,7 @@ class Endpoint:
 
 
 def free_ports() -> tuple[int, ...]:
-    """Return a free port for each channel. A kernel must bind them soon, because it cannot inherit sockets."""
+    """Return a free port for each channel. A kernel cannot inherit sockets, so it must bind the ports soon."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server((_HOST, 0))) for _ in CHANNELS]
         return tuple(listener.getsockname()[1] for listener in listeners)

@@ -1,14 +1,14 @@
 """Kernels: their start, requests, interrupts and end.
 
-Messages are read all the time, so that the output of threads between two requests does not pile up. Each message goes
-to the request that caused it, and a slow reader of a request slows the kernel down.
+Messages are read all the time, so that the output of threads between two requests does not pile up. A message goes to
+the running request that caused it, and other messages are dropped. A slow reader of a request slows the kernel down.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP
 from typing import Any
@@ -17,15 +17,15 @@ import zmq
 import zmq.asyncio
 
 from .errors import KernelEndedError, KernelStartError
-from .jupyter_messages import Endpoint, Message
+from .jupyter_messages import UNREADABLE, Endpoint, Message
 from .languages import KernelSpec
 from .late_output import LateOutput
 from .process import KernelProcess
 
 START_SECONDS = 60.0
-INTERRUPT_SECONDS = 1.0  # how long the socket for an interrupt request stays open
-RECONNECT_MILLISECONDS = 5  # between attempts to reach a starting kernel; ZeroMQ's default of 100 would delay it
-MESSAGES_IN_FLIGHT = 16  # how many may wait here before the kernel's output channel blocks
+INTERRUPT_SECONDS = 1.0  # until the socket of an interrupt request is closed
+RECONNECT_MILLISECONDS = 5  # between attempts to reach a starting kernel; ZeroMQ's 100 would delay the start
+MESSAGES_IN_FLIGHT = 16  # that may wait here before the kernel's output channel blocks
 LAST_OUTPUT_MILLISECONDS = 20  # silence after which the output channel of an ended process counts as empty
 
 
@@ -37,7 +37,7 @@ class Replies:
         self._queue: asyncio.Queue[Message | None] = asyncio.Queue(MESSAGES_IN_FLIGHT)
 
     async def next(self) -> Message:
-        """Return the next message; raise KernelEndedError after the last message of a kernel that has ended."""
+        """Return the next message. Raise KernelEndedError after the last message of an ended or stopped kernel."""
         message = await self._queue.get()
         self._queue.task_done()
         if message is None:
@@ -62,13 +62,13 @@ class Replies:
             self._queue.task_done()
 
     def stop(self) -> None:
-        """Drop unread messages and end: the kernel was stopped on purpose."""
+        """Drop unread messages and end the replies, because the kernel is stopped on purpose."""
         self.discard()
         self._queue.put_nowait(None)
 
 
 class Kernel:
-    """A running kernel, for one request at a time. ``environment`` leaves out the variables of single calls."""
+    """A kernel that runs one request at a time. ``environment`` leaves out the variables of single calls."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Kernel:
             callback()
 
     async def wait_until_ready(self) -> None:
-        """Wait until the kernel answers requests and its output arrives; raise KernelStartError."""
+        """Wait until the kernel answers and its output arrives. Raise KernelStartError after a minute or at its end."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 while not await self._answers():
@@ -118,12 +118,18 @@ class Kernel:
 
     @contextmanager
     def execute(self, code: str, *, silent: bool = False) -> Iterator[Replies]:
-        """Send ``code`` and give its messages. Silent code raises no counter and stays out of the history."""
+        """Send ``code``, and yield the replies to it. Silent code is neither counted nor kept in the history.
+
+        Raises KernelEndedError, as reading the replies does, if the kernel has ended.
+        """
         with self._request("execute_request", _execute_content(code, silent)) as replies:
             yield replies
 
     def mark(self, replies: Replies) -> LateOutput | None:
-        """Have the kernel mark the end of a finished request's output, unless all of it has come already."""
+        """Have the kernel write a mark behind the output of a finished request, into ``replies``.
+
+        Returns None for a kernel that sends all output before it reports the end of a request.
+        """
         if self.spec.mark is None:
             return None
         request_id = self._next_id()
@@ -133,7 +139,7 @@ class Kernel:
         return late
 
     async def execute_silently(self, code: str) -> Message:
-        """Run ``code`` silently and return the kernel's reply; raise KernelEndedError."""
+        """Run ``code`` silently and return the kernel's reply. Raise KernelEndedError if the kernel ends."""
         with self.execute(code, silent=True) as replies:
             reply: Message | None = None
             idle = False
@@ -145,10 +151,10 @@ class Kernel:
             return reply
 
     def interrupt(self) -> None:
-        """Interrupt the running code; an idle kernel ignores this.
+        """Interrupt the running code. An idle kernel of ours ignores a first interrupt.
 
-        Some kernels cannot always be interrupted. The second interrupt of a request kills such a kernel, so that the
-        context becomes usable again.
+        Some kernels cannot always be interrupted. The second interrupt since the last request began kills such a
+        kernel, so that the context becomes usable again.
         """
         if self._interrupted and self.spec.kill_on_second_interrupt:
             self._process.signal(SIGKILL)
@@ -161,10 +167,10 @@ class Kernel:
         self._interrupted = True
 
     async def shutdown(self, grace: float = 0.0) -> None:
-        """End the kernel and wait until nothing of it is left.
+        """End the kernel, and wait until its process group and its files are gone.
 
-        With ``grace`` seconds the kernel may end by itself, so that files are written and exit handlers run. A running
-        request ends at once for its reader, whose answer must not show the interrupt.
+        For ``grace`` seconds the kernel may end by itself, so that it can write files and run exit handlers. The
+        replies to a running request end at once, so that their reader does not see the interrupt.
         """
         self._stopped = True
         if self._replies is not None:
@@ -217,9 +223,10 @@ class Kernel:
             replies.discard()
 
     async def _answers(self) -> bool:
-        """Return whether a request was answered on both channels.
+        """Send a request, and return True if it is answered on both channels.
 
-        A reply alone proves nothing: a subscription takes effect after the connection, and earlier output is lost.
+        A reply alone does not prove that output arrives: the subscription takes effect some time after the connection,
+        and earlier output is lost.
         """
         with self._request("kernel_info_request", {}) as replies:
             while (await replies.next()).kind != "kernel_info_reply":
@@ -236,8 +243,7 @@ class Kernel:
         try:
             while True:
                 await self._hand_over(self._endpoint.unpack(await socket.recv_multipart()))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            # Code can forge messages. A kernel that sends nonsense ends like a dead one.
+        except UNREADABLE:
             self._process.signal(SIGKILL)
 
     async def _hand_over(self, message: Message) -> None:
@@ -247,7 +253,7 @@ class Kernel:
         if self.spec.output_blocks or not replies.full:
             await replies.put(message)
             return
-        # This kernel drops output that nobody reads in time, even the end of the request, so it is stopped.
+        # This kernel would drop messages that nobody reads in time, even the end of the request. So it is stopped.
         self._process.signal(SIGSTOP)
         try:
             await replies.put(message)
@@ -272,8 +278,9 @@ class Kernel:
 
     async def _read_last_output(self) -> None:
         # Output that the process published before its end is still on the way.
-        while await self._iopub.poll(LAST_OUTPUT_MILLISECONDS):
-            await self._hand_over(self._endpoint.unpack(await self._iopub.recv_multipart()))
+        with suppress(*UNREADABLE):
+            while await self._iopub.poll(LAST_OUTPUT_MILLISECONDS):
+                await self._hand_over(self._endpoint.unpack(await self._iopub.recv_multipart()))
         if self._replies is not None:
             await self._replies.put(None)
 
@@ -285,7 +292,7 @@ def _execute_content(code: str, silent: bool) -> dict[str, Any]:
         "store_history": not silent,
         "user_expressions": {},
         "allow_stdin": False,
-        # A kernel that stops on errors aborts requests that arrive right after an error. Here no request waits behind
-        # another, so none needs to be aborted.
+        # A kernel that stops on errors aborts requests that arrive right after an error. Here a request is sent only
+        # after the end of the request before, so there is nothing to abort.
         "stop_on_error": False,
     }

@@ -1,7 +1,8 @@
-"""Kernels of the languages: how each is found, started and spoken to.
+"""Kernels of the languages: where each kernel is found, how it starts, and which protocol features it has.
 
-Python's kernel is our own program. Kernels of the extra ``languages`` are found in the manager's Python environment,
-where they install no ``kernel.json``. All others are found as Jupyter finds them, by a ``kernel.json``.
+Python's kernel is our own program. Kernels of the extra ``languages`` install no ``kernel.json`` and are found in the
+manager's Python environment, Deno also on ``PATH``. All other kernels are found by a ``kernel.json`` in a folder of
+Jupyter.
 """
 
 from __future__ import annotations
@@ -48,27 +49,28 @@ class KernelSpec:
     variables: Mapping[str, str] = field(default_factory=dict)
     transport: Literal["ipc", "tcp"] = "ipc"
     interrupt: Literal["signal", "message"] = "signal"
-    # Kill a kernel that does not follow an interrupt. If False, the interrupt is repeated.
+    # True: a second interrupt kills the kernel. False: the interrupt is repeated until the code ends.
     kill_on_second_interrupt: bool = False
-    # The kernel waits while nobody reads its output. If False, it drops output, and is stopped to prevent this.
+    # True: the kernel waits while nobody reads its output. False: the kernel drops such output unless it is stopped.
     output_blocks: bool = False
     assignment: Assignment | None = None  # source that changes environment variables; None: not possible
-    # Source that writes a text to both outputs, for kernels that report the end before all output has left.
+    # Source that writes a text to both outputs. Only for kernels that report the end before they send all output.
     mark: Mark | None = None
     preparation: str = ""  # source that runs silently before any other code
 
 
 class Languages:
-    """The kernels of a sandbox. Kernels in the folder ``.local/share/jupyter/kernels`` of ``home`` come first."""
+    """The kernels of a sandbox. Of kernels with a ``kernel.json``, those below ``home`` come before others."""
 
     def __init__(self, python: KernelSpec, home: Path) -> None:
         self._python = python
-        # Run by our own program for its lossless output channel; its settings for Python do no harm.
+        # Our own program runs the Bash kernel, because the program's output channel loses nothing. Settings for Python
+        # do no harm.
         self._bash = replace(
             python,
             command=(*python.command, "--kernel", BASH_CLASS),
             assignment=environment.bash_assignment,
-            # A second interrupt while the kernel waits for the prompt would make it lose track of its shell.
+            # After a second interrupt while it waits for the prompt, the kernel would lose track of its shell.
             kill_on_second_interrupt=True,
         )
         self._folders = (
@@ -78,7 +80,7 @@ class Languages:
         )
 
     def spec(self, language: str) -> KernelSpec:
-        """Return the kernel of a language, given by its full name; the text of LanguageError says what to install."""
+        """Return the kernel of a language by its full name. The text of a LanguageError says what to install."""
         if language == PYTHON:
             return self._python
         found = self._from_extra(language) or self._from_folders(language)
@@ -113,7 +115,7 @@ class Languages:
 
 
 def full_name(language: str | None) -> str:
-    """Return the full name of a language that a client wrote in its own way: ``" JS"`` is ``javascript``."""
+    """Return the full name of a language from a request: ``javascript`` for ``" JS"``, ``python`` for None."""
     written = (language or "").strip().lower()
     return _SHORT_FORMS.get(written, written)
 
@@ -123,7 +125,7 @@ def _kernel_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         try:
             description = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            continue  # this kernel could not be started
+            continue  # a kernel without a readable file could not be started
         if isinstance(description, dict) and isinstance(description.get("argv"), list):
             yield file, description
 
@@ -135,7 +137,7 @@ def _installed(language: str, file: Path, description: dict[str, Any]) -> Kernel
     return KernelSpec(
         command,
         variables={str(k): str(v) for k, v in variables.items()} if isinstance(variables, dict) else {},
-        # Not every kernel supports ipc.
+        # Not every kernel supports the transport ``ipc``.
         transport="tcp",
         interrupt="message" if by_message else "signal",
         kill_on_second_interrupt=by_message,
@@ -153,7 +155,7 @@ def _deno() -> str | None:
 
 
 def _deno_mark(text: str) -> str:
-    # The function below console.log, because a cell may have replaced console.log.
+    # The function that console.log calls, because a cell may have replaced console.log.
     return f"for (const isError of [false, true]) Deno[Deno.internal].core.print({json.dumps(text)}, isError)"
 
 

@@ -1,7 +1,7 @@
 """Output that a kernel sends after it has reported that a cell is done.
 
-Deno's kernel (2.9) writes the output of a cell in a task of its own and does not wait for it. A mark that is written to
-both outputs after the cell follows everything that the cell has written.
+Deno's kernel (2.9) sends the output of a cell in a task of its own, and does not wait for that task. So a mark is
+written to both outputs after the cell. When both marks have come, all output of the cell has come.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from .jupyter_messages import Message
 
 
 class LateOutput:
-    """Takes the marks of ``request_id`` out of a kernel's messages, and tells when both have come."""
+    """A filter that removes the marks from a kernel's messages, and tells when both marks have come.
+
+    ``request_id`` is the id of the request that writes the marks.
+    """
 
     def __init__(self, request_id: str) -> None:
         self.mark = f"{secrets.token_hex(16)}\n"
@@ -26,7 +29,7 @@ class LateOutput:
         return self._replied and not self._missing
 
     def strip(self, message: Message) -> Message | None:
-        """Return a message without the mark; None for a message that belongs only to the mark."""
+        """Return a message without the mark; None if nothing is left, or if the mark's request caused the message."""
         if message.kind == "stream":
             return self._without_mark(message)
         if message.parent != self._request_id:

@@ -1,4 +1,4 @@
-"""Start of kernels: the command, the environment, and the folder for their sockets."""
+"""The start of kernels: command, environment, and the folder for their sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .languages import CONNECTION_FILE, KernelSpec
 from .process import KernelProcess
 
 PROGRAM = Path(__file__).parent / "kernel" / "__main__.py"
-SOCKET_NAME_BYTES = 107  # the longest name that Linux allows for a socket
+SOCKET_NAME_BYTES = 107  # the longest path that Linux allows for a socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class KernelLauncher:
         return self.folder / "ipython"
 
     def prepare(self) -> None:
-        """Create the folder; raise ConfigurationError if its name is too long for sockets."""
+        """Create the folder. Raise ConfigurationError if its path is too long for sockets in it."""
         longest = len(os.fsencode(self.folder)) + len("/k999999-5")
         if longest > SOCKET_NAME_BYTES:
             raise ConfigurationError(
@@ -56,7 +56,10 @@ class KernelLauncher:
         self._make_folders()
 
     async def start(self, spec: KernelSpec, environment: Mapping[str, str], cwd: Path) -> Kernel:
-        """Start a kernel and wait until it is ready; raise KernelStartError."""
+        """Start a kernel, and return it when it is ready and its preparation has run.
+
+        Raises KernelStartError, or KernelEndedError if the kernel ends during its preparation.
+        """
         ports = free_ports() if spec.transport == "tcp" else None
         endpoint = Endpoint(self.folder / f"k{next(self._numbers)}", ports)
         command = [part.replace(CONNECTION_FILE, str(endpoint.connection_file)) for part in spec.command]

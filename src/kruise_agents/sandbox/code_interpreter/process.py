@@ -1,4 +1,4 @@
-"""The process of a kernel: its process group, its end, and its last output."""
+"""The process of a kernel, with its process group, its end and its last output."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import IO, Self
 
 from .forked_kernel import ForkedProcess, WaitingKernel
 
-LAST_OUTPUT_BYTES = 2000  # of a failed kernel, in an error message
+LAST_OUTPUT_BYTES = 2000  # most bytes of a failed kernel's output in an error text
 
 
 class KernelProcess:
     """A child process that leads its own process group.
 
-    A pidfd reports the end of the process in the same turn of the event loop. The rest of the group is killed then, and
-    the process is reaped, so that no child and no zombie is left.
+    A pidfd reports the end of the process to the event loop. Then the rest of the group is killed and the process is
+    reaped, so that no member of the group and no zombie is left.
     """
 
     def __init__(self, process: subprocess.Popen[bytes] | ForkedProcess, output: IO[bytes]) -> None:
@@ -43,11 +43,12 @@ class KernelProcess:
         output_folder: Path,
         waiting: WaitingKernel | None = None,
     ) -> Self:
-        """Start ``command`` in its own session, with exactly this environment; raise OSError.
+        """Start ``command`` in its own session, with exactly this environment. Raises OSError or ValueError.
 
-        The fork that is ``waiting`` becomes the process if it fits; otherwise it is ended.
+        The fork ``waiting`` becomes the process if the fork is unused and permits the environment. If not, ``command``
+        is executed, and the fork is ended.
         """
-        # An unnamed file needs no reader and leaves nothing behind.
+        # Unlike a pipe, an unnamed file needs no reader, and it leaves nothing behind.
         output = tempfile.TemporaryFile(dir=output_folder)  # noqa: SIM115 - closed at the end of the process
         try:
             process: subprocess.Popen[bytes] | ForkedProcess
@@ -62,21 +63,17 @@ class KernelProcess:
             raise
         return cls(process, output)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def on_end(self, callback: Callable[[], None]) -> None:
         self._when_ended = callback
 
     def signal(self, number: signal.Signals) -> None:
-        """Signal the whole group, including programs that a cell waits for."""
+        """Signal the whole process group, with the programs that a cell waits for. Do nothing after the end."""
         if not self.ended.is_set():
             with suppress(ProcessLookupError):
-                os.killpg(self.pid, number)
+                os.killpg(self._process.pid, number)
 
     def last_output(self) -> str:
-        """Return the end of the output from before the kernel took its output over."""
+        """Return the end of the text that the process has written to its own standard output and error."""
         if not self._output.closed:
             size = self._output.seek(0, os.SEEK_END)
             self._output.seek(max(0, size - LAST_OUTPUT_BYTES))
@@ -86,7 +83,7 @@ class KernelProcess:
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        # Before the process is reaped, because its id, and so the group's, may be reused after that.
+        # Before the process is reaped: after that, the id of the process and of its group may be reused.
         self.signal(signal.SIGKILL)
         self._process.wait()
         self.last_output()

@@ -9,14 +9,14 @@ from starlette.types import Receive, Scope, Send
 from .execution import Execution
 from .lines import END, KEEPALIVE, Line, encoded
 
-KEEPALIVE_SECONDS = 5.0  # of silence before a keepalive (code interpreter, August 2026)
+KEEPALIVE_SECONDS = 5.0  # without a line before a keepalive is sent (code interpreter, August 2026)
 
 
 class ExecutionStream:
-    """An ASGI response that an execution writes, and that abandons the execution when the client leaves.
+    """An ASGI response with the lines of an execution, which is abandoned when the client leaves.
 
-    ``running`` holds the tasks of executions until their kernels are idle again. Keepalives would disable the
-    time-out between bytes of e2b-code-interpreter before 2.9.0.
+    ``running`` holds the tasks of executions until their kernels are idle again. ``keepalives`` must be False for
+    e2b-code-interpreter before 2.9.0: keepalives would disable that client's time-out between bytes.
     """
 
     def __init__(self, execution: Execution, running: set[asyncio.Task[None]], *, keepalives: bool) -> None:
@@ -48,7 +48,7 @@ class ExecutionStream:
                 task.cancel()
 
     async def write(self, line: Line) -> None:
-        """Send a line; wait while the connection takes nothing. ``END`` closes the body."""
+        """Send a line, and wait while the client does not read. ``END`` closes the body."""
         if self._send is None:
             return
         self._writing = True

@@ -1,7 +1,7 @@
 """The Connect protocol (version 1), as far as E2B's clients speak it: JSON messages, unary calls, one-way streams.
 
-``framing`` frames messages and ``message`` reads them, without a socket; ``service`` serves handlers as an ASGI
-application.
+``framing`` cuts streams into frames and ``message`` reads messages; both work without a socket. ``service`` serves
+handlers as an ASGI application.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from .call import Call
 from .errors import Code, ConnectError
 from .message import Message
-from .service import ClientStream, ConnectService, Json, Method, ServerStream, Unary
+from .response import Json
+from .service import ClientStream, ConnectService, Method, ServerStream, Unary
 
 __all__ = [
     "Call",

@@ -1,4 +1,4 @@
-"""The body of a request, and the client's departure, as the ASGI server reports them."""
+"""The body of a request, and the end of the client's connection, as the ASGI server reports them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from starlette.types import Receive
 
 
 class ClientGoneError(Exception):
-    """The client closed the connection. There is nobody to answer."""
+    """A connection that the client has closed, so that nobody can be answered."""
 
 
 async def body_chunks(receive: Receive) -> AsyncIterator[bytes]:
-    """Return the pieces of the body, in order, or raise ClientGoneError."""
+    """Yield the pieces of the body in order. Raise ClientGoneError if the client leaves before the last piece."""
     more = True
     while more:
         event = await receive()
@@ -26,13 +26,13 @@ async def body_chunks(receive: Receive) -> AsyncIterator[bytes]:
 
 
 async def whole_body(receive: Receive) -> bytes:
-    """Read the whole body into memory, or raise ClientGoneError."""
+    """Return the whole body. Raise ClientGoneError if the client leaves before the last piece."""
     return b"".join([chunk async for chunk in body_chunks(receive)])
 
 
 @contextlib.asynccontextmanager
 async def gone_while(receive: Receive) -> AsyncIterator[None]:
-    """Raise ClientGoneError in the block when the client closes the connection. The body must have been read before."""
+    """Cancel the block and raise ClientGoneError when the client closes the connection. Read the body before."""
     task = asyncio.current_task()
     assert task is not None  # coroutines run in tasks
     gone = False

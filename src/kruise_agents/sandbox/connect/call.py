@@ -1,4 +1,4 @@
-"""A call: its headers, its deadline, and the errors that it can end with."""
+"""Headers and deadline of a call, and the error that a failed call is answered with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The facts about a call besides the message."""
+    """The headers and the deadline of a call."""
 
     headers: Headers
     deadline: float | None
@@ -28,9 +28,10 @@ class Call:
 
 
 def parse_timeout(value: str | None) -> float | None:
-    """Return the seconds that a ``Connect-Timeout-Ms`` header allows, or raise ConnectError ``invalid_argument``.
+    """Return the seconds that a ``Connect-Timeout-Ms`` header allows. None: no header, or 0, which means no limit.
 
-    Decimals (``2500.0``) are accepted: e2b 2.8.0 multiplies the caller's seconds and sends the product.
+    Decimals (``2500.0``) are accepted: e2b 2.8.0 multiplies the caller's seconds and sends the product. Other values
+    raise ConnectError ``invalid_argument``.
     """
     if value is None:
         return None
@@ -46,7 +47,7 @@ def parse_timeout(value: str | None) -> float | None:
 
 
 def as_connect_error(error: Exception, call: Call) -> ConnectError:
-    """Return the error to answer with. An error that no handler foresaw is logged as a bug."""
+    """Return the ConnectError to answer with. An unexpected error is logged and becomes ``internal``."""
     if isinstance(error, ConnectError):
         return error
     if isinstance(error, FieldError):

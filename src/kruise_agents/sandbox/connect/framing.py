@@ -1,4 +1,4 @@
-"""The frames of streams: one byte of flags, four bytes of length (big endian), then that many bytes."""
+"""The frames of streams: one byte of flags, four bytes of length (big endian), then a payload of that length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PREFIX = struct.Struct(">BI")
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A frame. The flags say what the payload is."""
+    """A frame, whose flags tell the kind of its payload."""
 
     flags: int
     payload: bytes
@@ -27,7 +27,7 @@ class Envelope:
 
 
 class EnvelopeDecoder:
-    """Cuts a body that arrives in pieces of any size into frames."""
+    """A decoder of frames from a body that arrives in pieces of any size."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -62,10 +62,10 @@ class EnvelopeDecoder:
 
 
 def request_payload(envelope: Envelope) -> bytes:
-    """Return the JSON of a frame that a client sent.
+    """Return the payload of a frame that a client sent.
 
-    Raises ConnectError: ``internal`` for a compressed frame (no compression is ever agreed on), ``invalid_argument``
-    for flags that a client must not set.
+    Raises ConnectError: ``internal`` for a compressed frame, because no compression is ever agreed on, and
+    ``invalid_argument`` for other flags, which a client must not set.
     """
     if envelope.flags == MESSAGE:
         return envelope.payload

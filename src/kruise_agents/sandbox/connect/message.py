@@ -1,7 +1,7 @@
 """Messages in protobuf's JSON mapping, read with types.
 
-Source: the ProtoJSON format. Names are lowerCamelCase and accepted in snake_case; null means unset;
-unknown fields are ignored; numbers may be strings, enum values names or numbers.
+Source: the ProtoJSON format. Names of fields are in lowerCamelCase or snake_case. Null means unset, and unknown fields
+are ignored. A number may be a string. An enum value may be its name or its number.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _WORDS = {
 
 
 class Message(Fields):
-    """A message. A field of the wrong type raises :class:`FieldError`, answered with ``invalid_argument``."""
+    """A message. Reading a field of the wrong type raises :class:`FieldError`, which becomes ``invalid_argument``."""
 
     __slots__ = ()
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Parse a request. Raises ConnectError ``invalid_argument`` if it is not a JSON object in UTF-8."""
+        """Parse a message. Raises ConnectError ``invalid_argument`` if ``data`` is not a JSON object."""
         try:
             return cls.parse(data)
         except ValueError as error:
@@ -60,10 +60,10 @@ class Message(Fields):
         try:
             return super().text_map(name)
         except FieldError:
-            raise self.wrong(name, TEXT_MAP) from None  # the map is named, not its member
+            raise self.wrong(name, TEXT_MAP) from None  # the error names the map, not the member
 
     def uint32(self, name: str) -> int:
-        """Return an unsigned number of 32 bits; 0 when it is not set."""
+        """Return an unsigned 32-bit number; 0 for an unset field."""
         value = self.value(name)
         if value is None:
             return 0
@@ -76,7 +76,7 @@ class Message(Fields):
         return number
 
     def data(self, name: str) -> bytes:
-        """Return bytes, from standard or URL-safe base64."""
+        """Return the bytes of a field in standard or URL-safe base64, with or without padding."""
         text = self.text(name).rstrip("=").replace("-", "+").replace("_", "/")
         try:
             return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
@@ -84,7 +84,7 @@ class Message(Fields):
             raise self.wrong(name, "base64") from None
 
     def enum(self, name: str, values: Mapping[str, int]) -> int | str:
-        """Return the number of an enum value; unknown names and numbers as they are, for the caller to refuse."""
+        """Return the number of an enum value, or an unknown name or number, which the caller must refuse."""
         value = self.value(name)
         return values.get(value, value) if isinstance(value, str) else self.uint32(name)
 

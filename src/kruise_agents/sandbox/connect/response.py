@@ -1,40 +1,41 @@
-"""Parts of all responses: content types, JSON, and whole HTTP responses."""
+"""Building blocks of responses: content types, JSON encoding, and whole HTTP responses."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.types import Send
 
 from .errors import ConnectError
 
 UNARY_TYPE = "application/json"
-# Exactly this: e2b 2.63.0 refuses a stream whose type has parameters.
+# Without parameters: e2b 2.63.0 refuses a stream whose content type has any.
 STREAM_TYPE = "application/connect+json"
 
+Json: TypeAlias = Mapping[str, Any]
 _Header = tuple[bytes, bytes]
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def encode_json(message: Mapping[str, Any]) -> bytes:
-    """Encode a message, in ASCII with everything else escaped."""
+def encode_json(message: Json) -> bytes:
+    """Return a message as JSON in ASCII, with all other characters escaped."""
     return _encode(message).encode("ascii")
 
 
-async def send_unary(send: Send, message: Mapping[str, Any], status: int = 200) -> None:
+async def send_unary(send: Send, message: Json, status: int = 200) -> None:
     """Send a whole response with one JSON object."""
     await _send(send, status, encode_json(message), (b"content-type", UNARY_TYPE.encode()))
 
 
 async def send_unary_error(send: Send, error: ConnectError, status: int | None = None) -> None:
-    """Send a whole response with an error. ``status`` replaces that of the error's code."""
+    """Send a whole response with an error. ``status`` replaces the HTTP status of the error's code."""
     await send_unary(send, error.to_json(), status or error.code.http_status)
 
 
 async def send_plain(send: Send, status: int, text: str, *headers: _Header) -> None:
-    """Send a response in plain text, for requests that are not of this protocol."""
+    """Send a whole response in plain text, for requests that do not follow this protocol."""
     body = f"{text}\n".encode("ascii", "backslashreplace")
     await _send(send, status, body, (b"content-type", b"text/plain; charset=utf-8"), *headers)
 

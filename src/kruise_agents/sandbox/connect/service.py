@@ -1,11 +1,11 @@
-"""A service of named methods as an ASGI application: it picks the method, checks the request, and calls the handler."""
+"""The ASGI application of a service: it picks the method, checks the request, and calls the handler."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -15,28 +15,26 @@ from .body import ClientGoneError, whole_body
 from .call import TIMEOUT_HEADER, Call, as_connect_error, parse_timeout
 from .errors import Code, ConnectError
 from .message import Message
-from .response import STREAM_TYPE, UNARY_TYPE, send_plain, send_unary, send_unary_error
-
-Json: TypeAlias = Mapping[str, Any]
+from .response import STREAM_TYPE, UNARY_TYPE, Json, send_plain, send_unary, send_unary_error
 
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """A method that takes one message and returns one."""
+    """A method that takes one message and returns one message."""
 
     handle: Callable[[Message, Call], Awaitable[Json]]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStream:
-    """A method that takes one message and yields any number, until the client goes or the deadline passes."""
+    """A method that takes one message and yields messages, at most until the client leaves or the deadline passes."""
 
     handle: Callable[[Message, Call], AsyncGenerator[Json, None]]
 
 
 @dataclass(frozen=True, slots=True)
 class ClientStream:
-    """A method that takes any number of messages and returns one."""
+    """A method that takes any number of messages and returns one message."""
 
     handle: Callable[[AsyncIterator[Message], Call], Awaitable[Json]]
 
@@ -47,7 +45,7 @@ Method: TypeAlias = Unary | ServerStream | ClientStream
 class ConnectService:
     """An ASGI application for one service, to be mounted on ``/<package>.<Service>``.
 
-    ``methods`` are handlers by name. Before each handler, ``check`` may refuse the call by a :class:`ConnectError`.
+    ``methods`` has the methods by name. ``check`` runs before each handler and may refuse a call by a ConnectError.
     """
 
     def __init__(self, methods: Mapping[str, Method], check: Callable[[Call], object] = lambda call: None) -> None:

@@ -1,11 +1,10 @@
-"""Calls with a stream in one direction, whose HTTP status is always 200, also with an error."""
+"""Calls with a stream in one direction. The HTTP status is 200 in any case; the last frame carries an error."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from starlette.types import Receive, Send
 
@@ -14,23 +13,21 @@ from .call import Call, as_connect_error
 from .errors import Code, ConnectError
 from .framing import END_OF_STREAM, MESSAGE, Envelope, EnvelopeDecoder, request_payload
 from .message import Message
-from .response import STREAM_TYPE, encode_json
-
-_Json = Mapping[str, Any]
+from .response import STREAM_TYPE, Json, encode_json
 
 
 class _Reply:
-    """The response of a stream, which starts with the first frame. Each frame is one write."""
+    """A response in frames. The first frame starts the response, and each frame is one write."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._started = False
 
-    async def message(self, message: _Json) -> None:
+    async def message(self, message: Json) -> None:
         await self._frame(Envelope(MESSAGE, encode_json(message)))
 
     async def end(self, error: ConnectError | None = None) -> None:
-        """Send the end frame and end the body, for which the SDKs wait."""
+        """Send the end frame and end the body. The SDKs wait for the end of the body."""
         final = {"error": error.to_json()} if error else {}
         await self._frame(Envelope(END_OF_STREAM, encode_json(final)), more=False)
 
@@ -43,9 +40,9 @@ class _Reply:
 
 
 async def answer_with_stream(
-    handle: Callable[[Message, Call], AsyncGenerator[_Json, None]], call: Call, receive: Receive, send: Send
+    handle: Callable[[Message, Call], AsyncGenerator[Json, None]], call: Call, receive: Receive, send: Send
 ) -> None:
-    """Read one message, send all that the handler yields, then the end frame."""
+    """Read one message, send every message that the handler yields, and send the end frame, if the client stays."""
     reply = _Reply(send)
     failure: ConnectError | None = None
     try:
@@ -62,12 +59,12 @@ async def answer_with_stream(
 
 
 async def answer_to_stream(
-    handle: Callable[[AsyncIterator[Message], Call], Awaitable[_Json]],
+    handle: Callable[[AsyncIterator[Message], Call], Awaitable[Json]],
     call: Call,
     receive: Receive,
     send: Send,
 ) -> None:
-    """Give the client's messages to the handler, then send the handler's message and the end frame."""
+    """Give the client's messages to the handler, then send the handler's message and the end frame, or an error."""
     reply = _Reply(send)
     failure: ConnectError | None = None
     try:
@@ -81,7 +78,7 @@ async def answer_to_stream(
 
 
 async def refuse(send: Send, error: ConnectError) -> None:
-    """Send a stream that consists of an error."""
+    """Send a response that has only the end frame, with an error."""
     await _Reply(send).end(error)
 
 

@@ -1,1 +1,1 @@
-"""Linux interfaces that the sandbox's program applies to itself."""
+"""Interfaces of the Linux kernel that the program in a sandbox uses."""

@@ -1,9 +1,8 @@
-"""The capability sets of this process, set by system calls. Each function raises OSError if the kernel refuses."""
+"""The capability sets of this process. Each function sets some of them and raises OSError if the kernel refuses."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
 from pathlib import Path
 
 from .process import check, libc
@@ -26,7 +25,7 @@ class _Sets(ctypes.Structure):
 
 
 def bound(kept: int) -> None:
-    """Remove all capabilities but ``kept`` (a bit for each) from the bounding set."""
+    """Remove all capabilities but ``kept`` (a bit for each) from the bounding set of this process."""
     for capability in range(int(_LAST_FILE.read_text(encoding="ascii")) + 1):
         if not kept >> capability & 1 and libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
             check(libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), "capability bounding set")
@@ -42,11 +41,10 @@ def hold(effective: int, permitted: int, inheritable: int) -> None:
 
 
 def hand_on(ambient: int) -> None:
-    """Add capabilities, which must be permitted and inheritable, to those that started programs get."""
-    for capability in members(ambient):
-        check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0), "ambient capabilities")
+    """Add capabilities (a bit for each) to the ambient set, which executed programs get.
 
-
-def members(bits: int) -> Iterable[int]:
-    """Return the numbers of the capabilities in a set."""
-    return (number for number in range(bits.bit_length()) if bits >> number & 1)
+    Each capability must be permitted and inheritable.
+    """
+    for capability in range(ambient.bit_length()):
+        if ambient >> capability & 1:
+            check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0), "ambient capabilities")

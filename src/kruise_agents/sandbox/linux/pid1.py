@@ -1,7 +1,7 @@
 """The first process of a sandbox without a pid namespace.
 
-In a pid namespace, the kernel gives orphans to process 1, and ends everything with process 1. Elsewhere this process
-does both: it reaps every descendant, and ends all descendants when the sandbox ends. This process outlives the manager.
+In a pid namespace, the kernel gives orphans to process 1, and ends all processes when process 1 ends. Without such a
+namespace this module does both: the first process adopts and reaps orphans, and kills all its descendants at the end.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ _PATIENCE_SECONDS = 0.5
 
 
 def supervise(run: Callable[[], int]) -> int:
-    """Fork, call ``run`` in the child, and return its exit code once no descendant is left.
+    """Fork, call ``run`` in the child, kill what the child leaves behind, and return the child's exit code.
 
-    SIGTERM and SIGINT are passed on to the child.
+    SIGTERM and SIGINT are passed on to the child, which is killed if it has not ended half a second later. The exit
+    code of a killed child is negative.
     """
     check(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "becoming the reaper")
     child = os.fork()
     if child == 0:
-        # Without its supervisor the program ends too, with everything that it has started.
+        # When the parent ends, the program ends too, and kills all that it has started.
         check(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0), "ending with the parent")
         code = run()
         _end_descendants()
@@ -59,9 +60,9 @@ def _reap_until(child: int) -> int:
 
 
 def _end_descendants() -> None:
-    """Kill every descendant, repeatedly, because new ones may be forked meanwhile.
+    """Kill every descendant, repeatedly, because descendants may fork meanwhile.
 
-    Give up after one second. A process that is left usually hangs in a system call that no signal interrupts.
+    Give up after one second. A process that is left then usually hangs in a system call that no signal interrupts.
     """
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while (found := _descendants(os.getpid())) and time.monotonic() < deadline:
@@ -71,7 +72,7 @@ def _end_descendants() -> None:
             except ProcessLookupError:
                 continue
         _reap()
-        time.sleep(0.001)  # there is nothing to wait on for grandchildren
+        time.sleep(0.001)  # only children can be waited for, not their children
 
 
 def _reap() -> None:

@@ -1,4 +1,4 @@
-"""Changes of this process by system calls: its name, its open descriptors, and the check of a call's result."""
+"""System calls that change this process: its name, its open descriptors and its dumpable flag."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import ctypes
 import os
 from collections.abc import Collection
 
+_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check(result: int, step: str) -> None:
-    """Raise OSError, with the error of the last call of :data:`libc`, if ``result`` is not 0."""
+    """Raise OSError if ``result`` of the last call through :data:`libc` is not 0; ``step`` begins the error's text."""
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{step}: {os.strerror(number)}")
 
 
 def set_process_name(name: str) -> None:
-    """Name this process, so that ``pkill python`` ends the programs that are meant, and not the sandbox."""
+    """Name this process, in at most 15 bytes, so that ``pkill python`` does not end the program of a sandbox."""
     libc.prctl(_PR_SET_NAME, os.fsencode(name)[:15], 0, 0, 0)
+
+
+def make_dumpable() -> None:
+    """Take ``/proc/self`` back, which belongs to a user outside of the sandbox after a change of ids or rights."""
+    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def close_all_but(kept: Collection[int]) -> None:
@@ -28,5 +34,5 @@ def close_all_but(kept: Collection[int]) -> None:
     # Not os.closerange: a Python that was built for old systems tries every number up to the limit.
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
         if int(name) not in kept:
-            with contextlib.suppress(OSError):  # the descriptor that listed them
+            with contextlib.suppress(OSError):  # the listing's own descriptor, which is closed already
                 os.close(int(name))

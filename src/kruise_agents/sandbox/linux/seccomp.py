@@ -1,8 +1,10 @@
-"""The seccomp filter on everything that runs in a sandbox. Run as a program, this module writes the filter.
+"""The filter for system calls (seccomp) of everything that runs in an isolated sandbox.
 
-The filter refuses system calls that ordinary programs do not need and that either reach what namespaces do not separate
-(keyrings), or a part of the kernel with a history of errors (bpf, io_uring, performance counters), or lead around a
-limit. Of the socket families, the filter allows only those that programs use.
+The filter refuses system calls that few programs need. Some of the calls reach what namespaces do not separate
+(keyrings). Others reach a part of the kernel with a history of errors (bpf, io_uring, performance counters), or lead
+around a limit. The filter allows only the socket families that most programs use.
+
+Run as a program, this module writes the filter to standard output.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ _RETURN = 0x06
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
 _X32_CALLS = 0x40000000
 _TERMINAL_REQUESTS = (0x5412, 0x541C)
-"""TIOCSTI and TIOCLINUX, which type into a terminal on behalf of its reader."""
+"""TIOCSTI and TIOCLINUX, by which a program can type into its terminal."""
 _SOCKETS = (1, 2, 10, 16)
-"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Namespaces do not separate others, such as AF_VSOCK (to the hypervisor)."""
+"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Namespaces do not separate some others: AF_VSOCK reaches the hypervisor."""
 
 _REFUSED = {
     "x86_64": {
@@ -51,7 +53,7 @@ _REFUSED_NEW = {
     **{"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433},
     **{"mount_setattr": 442, "quotactl_fd": 443},
 }
-# Calls that fail as on a kernel without them, so that programs take another way.
+# Calls that fail with ENOSYS, as on a kernel without them, so that programs use other calls instead.
 _ABSENT = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
 
 
@@ -70,7 +72,7 @@ _MACHINES = {
 
 
 def refused_calls(machine: str = os.uname().machine) -> dict[str, int]:
-    """Return the numbers of the calls that fail with EPERM, by name; empty on machines without a filter."""
+    """Return the numbers of the calls that always fail with EPERM, by name; empty on machines without a filter."""
     return {**_REFUSED[machine], **_REFUSED_NEW} if machine in _REFUSED else {}
 
 
@@ -84,7 +86,7 @@ def filter_program(machine: str = os.uname().machine) -> bytes:
 
 
 def _filter(name: str, machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
-    """Return the instructions: code, steps to jump if true, steps to jump if false, operand."""
+    """Yield the instructions: operation, instructions to skip if true, instructions to skip if false, operand."""
     absent, refused = _ERRNO | errno.ENOSYS, _ERRNO | errno.EPERM
     yield _LOAD_WORD, 0, 0, _ARCHITECTURE
     yield _JUMP_IF_EQUAL, 1, 0, machine.architecture

@@ -1,8 +1,9 @@
-"""The change from the manager's user to the sandbox's own ``root``, before anything else happens.
+"""The change from the manager's user to the sandbox's own ``root``, at the start of a sandbox's program.
 
 bubblewrap builds the sandbox's file tree in a user namespace where id 0 is the manager's user, because only that user
-can reach every mounted folder. The program then enters a second user namespace, which has only the other ids, and keeps
-few capabilities: enough to be ``root`` among the sandbox's users, none over the mounts and the network outside.
+can reach every mounted folder. The program then enters an inner user namespace, which has all ids but the manager's.
+There it keeps few capabilities: enough to be ``root`` among the sandbox's users. These capabilities do not count for
+mounts and the network, which belong to the outer namespace.
 """
 
 from __future__ import annotations
@@ -16,30 +17,30 @@ from pathlib import Path
 
 from ...protocol.names import ID_COUNT, USER_ID
 from . import capabilities
-from .process import libc
+from .process import libc, make_dumpable
 
 _CLONE_NEWUSER = 0x10000000
-_PR_SET_DUMPABLE = 4
 # chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service, sys_chroot, sys_ptrace: over the
 # sandbox's own users, files and processes.
 _KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 18, 19)
 _NESTED_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 _LOWEST_OPEN_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-_MACHINES = ("dev", "proc", "sys", "usr")
-"""Folders in ``/`` that are the machine's."""
+_MOUNTED = ("dev", "proc", "sys", "usr")
+"""Folders in ``/`` that are mounts and keep their owners."""
 
 
 def become_root_of_sandbox(home: Path) -> None:
-    """Enter the inner user namespace as its ``root``, and hand the file tree to its users. Needs a single thread.
+    """Enter the inner user namespace as its ``root``, and give the file tree to its users.
 
-    Files of the manager's user go to ``root``, those in ``home`` to the default user. Raises OSError if refused.
+    Files of the manager's user go to ``root``; those in ``home`` go to the default user. Must be called while this
+    process has a single thread. Raises OSError if the kernel refuses a step.
     """
     _give(Path("/"), 0, whole=False)
     for folder in Path("/").iterdir():
-        if folder.name not in _MACHINES:
+        if folder.name not in _MOUNTED:
             _give(folder, 0, whole=True, leave=home)
     _give(home, USER_ID, whole=True)
-    # Allow one more namespace. The limit also counts the namespaces that would be made in the inner one.
+    # Allow one more user namespace. Namespaces inside of it count too, so programs in the sandbox can make none.
     _NESTED_NAMESPACES.write_text("1", encoding="ascii")
     _LOWEST_OPEN_PORT.write_text("0", encoding="ascii")
     _enter()
@@ -47,8 +48,7 @@ def become_root_of_sandbox(home: Path) -> None:
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     _keep_capabilities()
-    # After a change of ids, /proc/self belongs to a user outside.
-    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    make_dumpable()
 
 
 def _give(path: Path, inner: int, *, whole: bool, leave: Path | None = None) -> None:
@@ -57,19 +57,19 @@ def _give(path: Path, inner: int, *, whole: bool, leave: Path | None = None) -> 
     outer = inner + 1
     try:
         if path.lstat().st_uid != 0:
-            return  # given before, with everything in it; or a volume, which may be large
+            return  # given at an earlier start, with everything in it; or a volume, which may be large
         os.lchown(path, outer, outer)
         if whole and path.is_dir() and not path.is_symlink():
             for child in path.iterdir():
                 _give(child, inner, whole=True, leave=leave)
     except OSError as error:
-        # Mounted folders of the host stay as they are, and not every tree has every folder.
+        # Read-only mounts of the host keep their owners, and a path may be missing.
         if error.errno not in (errno.EROFS, errno.ENOENT, errno.EPERM, errno.EACCES):
             raise
 
 
 def _enter() -> None:
-    """Enter a new user namespace. A process outside has to write its id maps."""
+    """Enter a new user namespace, whose id maps are written by a helper process outside of it."""
     own_pid = os.getpid()
     ready_read, ready_write = os.pipe()
     helper = os.fork()
@@ -89,7 +89,7 @@ def _enter() -> None:
 
 
 def _map_ids(pid: int, ready_read: int, ready_write: int) -> None:
-    """Wait until the namespace exists, write its id maps, and end. Runs in the helper process."""
+    """Wait until the new namespace exists, write its id maps, and end this process, which is the helper."""
     code = 1
     try:
         os.close(ready_write)
@@ -111,7 +111,7 @@ def _keep_capabilities() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Become root, then the default user, and check that this user can read the files named in ``arguments``."""
+    """Become root, then the default user; return 0 if this user can read the files named in ``arguments``, else 1."""
     become_root_of_sandbox(Path("/home/user"))
     os.setresgid(USER_ID, USER_ID, USER_ID)
     os.setresuid(USER_ID, USER_ID, USER_ID)

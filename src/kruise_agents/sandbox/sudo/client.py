@@ -1,7 +1,7 @@
-"""The ``sudo`` command of a sandbox, which asks the sandbox's program to start a command as root.
+"""The ``sudo`` command of a sandbox, which asks the sandbox's program to start a command as root or another user.
 
-This program runs with ``-I -S`` and uses the standard library only, because every call pays for its imports. Where a
-sandbox has one user, nobody listens, and the command is executed as it is.
+This program runs with ``-I -S`` and uses the standard library only, because every call pays for its imports. In a
+sandbox with one user nothing listens on the socket, and this program executes the command itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 SOCKET = "/run/kruise-agents/sudo"
 """The socket on which the sandbox's program takes requests."""
 _FLAGS = "+u:EinHD:"
-"""For getopt; the plus ends the flags at the first word that is none."""
+"""The options for getopt. The plus makes getopt stop at the first word that is not an option."""
 _USAGE = "usage: sudo [-EHin] [-u user] [-D directory] [VAR=value] [command [argument ...]]"
 _SUPPORTED = "sudo in a sandbox knows -u user, -E, -i, -n, -H and -D directory"
 _OF_THE_USER = ("PATH", "HOME", "USER", "LOGNAME")
@@ -34,7 +34,7 @@ _PIECE = 65536
 
 
 def main(arguments: list[str]) -> int:
-    """Run one ``sudo`` command line. Returns its exit code."""
+    """Run one ``sudo`` command line and return the exit code. With one user, the command replaces this process."""
     try:
         request = _request(arguments)
     except (getopt.GetoptError, ValueError) as error:
@@ -70,7 +70,7 @@ def _request(arguments: list[str]) -> dict[str, Any]:
         for name, value in os.environ.items()
         if (name not in _OF_THE_USER if "-E" in flags else name in _KEPT_VARIABLES or name.startswith("LC_"))
     }
-    # -n and -H change nothing: there is no password, and HOME is always that of the user.
+    # -n and -H change nothing: no password is asked for, and HOME is the user's home without -H too.
     return {
         "command": command,
         "login": login,
@@ -82,7 +82,7 @@ def _request(arguments: list[str]) -> dict[str, Any]:
 
 
 def _execute(request: dict[str, Any]) -> NoReturn:
-    """Replace this process by the command, in a sandbox with one user."""
+    """Replace this process by the command, in a sandbox with one user. Exit with 1 if that fails."""
     command = request["command"]
     if request["login"]:
         command = login_command(command)
@@ -96,14 +96,14 @@ def _execute(request: dict[str, Any]) -> NoReturn:
 
 
 def login_command(command: list[str]) -> list[str]:
-    """Return the command that runs ``command`` in a login shell, or the shell alone."""
-    import shlex  # most calls do without
+    """Return the command line that runs ``command`` in a login shell; an empty ``command`` gives the shell alone."""
+    import shlex  # here, because most calls need no login shell
 
     return ["/bin/bash", "-l", *(["-c", shlex.join(command)] if command else [])]
 
 
 class _Session:
-    """A command that the sandbox's program runs for this client."""
+    """The course of one command, which the sandbox's program runs for this client."""
 
     def __init__(self, connection: socket.socket, request: dict[str, Any]) -> None:
         self._connection = connection
@@ -128,7 +128,7 @@ class _Session:
         return self._wait()
 
     def _send(self, files: list[int]) -> None:
-        # In a file of its own: arguments and variables may be too long for one message.
+        # The request goes into a file of its own: arguments and variables may be too long for one message.
         payload = os.memfd_create("request")
         os.write(payload, json.dumps(self._request).encode(errors="surrogateescape"))
         here = os.open(".", os.O_PATH)
@@ -166,7 +166,7 @@ class _Session:
                     watched = [number for number in watched if number == terminal]
 
     def _answered(self) -> int | None:
-        """Return the exit code, or None until it has come. Errors are written to standard error."""
+        """Read on. Return the exit code, or None while the answer is not complete. Errors go to standard error."""
         piece = self._connection.recv(_PIECE)
         self._answers += piece
         if piece and not self._answers.endswith(b"\n"):

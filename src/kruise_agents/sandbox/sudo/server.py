@@ -1,4 +1,4 @@
-"""The server of ``sudo``, in the sandbox's program: it starts commands as root, with the client's files."""
+"""The server of ``sudo``, in the sandbox's program: it starts commands as the user that a client asks for."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _IN_TERMINAL = ("/bin/sh", "-c", 'exec 3<>"$0"; exec 3>&-; exec "$@"')
 
 
 class _RefusedError(Exception):
-    """The command is not started. The text says why, as ``sudo`` would."""
+    """A command that is not started. The text gives the reason in the words of ``sudo``."""
 
 
 class SudoServer:
-    """Starts commands for the sandbox's users, who ask on :data:`.client.SOCKET`."""
+    """A server that starts commands for users of the sandbox, on the socket :data:`.client.SOCKET`."""
 
     def __init__(self, state: SandboxState) -> None:
         self._state = state
@@ -51,7 +51,7 @@ class SudoServer:
         self._keep(self._accept())
 
     async def close(self) -> None:
-        """Stop listening. Commands that were started go on."""
+        """Stop listening and close all connections. Commands that were started go on."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -146,7 +146,7 @@ class SudoServer:
             "SUDO_GID": str(caller.pw_gid),
             "SUDO_COMMAND": " ".join(request["command"]) or "/bin/bash",
         }
-        # The variables of the command line win.
+        # Variables from the command line win over all others.
         return {**variables, **own, **{name: variables[name] for name in request["set"]}}
 
     def _keep(self, work: Any) -> None:
@@ -161,7 +161,7 @@ def _command(request: dict[str, Any]) -> list[str]:
 
 
 def _caller(connection: socket.socket) -> pwd.struct_passwd:
-    """Return who is at the other end, as the kernel says."""
+    """Return the user at the other end, as the kernel reports. Raise _RefusedError if the user may not use ``sudo``."""
     _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
         caller = pwd.getpwuid(uid)
@@ -180,7 +180,7 @@ def _members() -> list[str]:
 
 
 async def _follow(process: subprocess.Popen[bytes], connection: socket.socket) -> int:
-    """Pass the client's signals on until the process ends. A client that has gone counts as SIGTERM."""
+    """Pass on the client's signals, SIGTERM if the client leaves, until the process ends. Return its exit code."""
     loop = asyncio.get_running_loop()
     pidfd = os.pidfd_open(process.pid)
     signals = asyncio.create_task(_pass_on(pidfd, connection))

@@ -1,6 +1,7 @@
-"""The zygote: a process that has imported everything, and of which each sandbox's program is a fork.
+"""The zygote: a process that has imported what a sandbox's program imports, and whose forks become such programs.
 
-The manager starts the zygote. The zygote runs outside of all sandboxes, with an environment of its own, one thread, and
-no file of the host open. The zygote never learns anything about a sandbox: each fork reads its own request. A fork
-enters the namespaces that ``bwrap`` has made, and takes the rights and limits of a program that ``bwrap`` has started.
+The manager starts the zygote outside of all sandboxes. The zygote has one thread and an environment of its own, and has
+only its standard streams and the manager's socket open. Each fork reads its own request, so the zygote learns nothing
+about any sandbox. A fork enters the namespaces that ``bwrap`` has made, and takes over the rights and limits of a
+placeholder that ``bwrap`` has started.
 """

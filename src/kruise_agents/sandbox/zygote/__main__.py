@@ -1,8 +1,8 @@
-"""The start of the zygote: ``python .../zygote/__main__.py <descriptor of the manager's socket>``.
+"""The entry point of the zygote: ``python .../zygote/__main__.py <descriptor of the manager's socket>``.
 
 The manager starts this file by its path and without ``-I``, because forked kernels keep the interpreter's flags. The
-host's ``sitecustomize`` is no part of a sandbox: the manager puts the folder ``bare`` first on the path, which has
-empty modules in its place.
+host's ``sitecustomize`` and ``usercustomize`` must not run, because sandboxes do not see these modules. So the manager
+puts the folder ``bare`` on ``PYTHONPATH``, and Python finds the empty modules of the same names in that folder first.
 """
 
 import sys
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     if str(here.parents[2]) not in sys.path:
         sys.path.append(str(here.parents[2]))
 
-    # First of all: the modules that are loaded after this call are those of a kernel.
+    # Before all other imports: every module that is loaded by the end of this call counts as a kernel's module.
     from kruise_agents.sandbox.code_interpreter.kernel.forked import load
 
     modules = load()

@@ -1,10 +1,10 @@
 """The steps of a fork from the host into a sandbox, where it becomes the program that ``bwrap`` would have started.
 
-``bwrap`` has started a placeholder instead: a shell that only waits. The fork copies the placeholder's namespaces,
-capabilities, processors and resource limits, so that this module need not know how ``bwrap`` sets up a sandbox. When
-the fork has ended, the placeholder ends, and the sandbox with it.
+``bwrap`` has started a placeholder instead: a shell that only waits. The fork enters the placeholder's namespaces and
+takes over its capabilities, processors and resource limits, so this module need not know how ``bwrap`` sets up a
+sandbox. When the program has ended, the placeholder ends, and the sandbox with it.
 
-The fork gives up all rights on the host before the first process exists that anybody in the sandbox can see.
+The fork gives up all rights on the host before any process in the sandbox can see it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ...protocol.control import FORK_REQUEST_BYTES, ForkOrder, ForkRequest
 from ..linux import capabilities
-from ..linux.process import check, close_all_but, libc
+from ..linux.process import check, close_all_but, libc, make_dumpable
 from ..linux.seccomp import filter_program
 
 _POLL_SECONDS = 0.0005
@@ -38,7 +38,6 @@ _NAMESPACES = {
     "uts": 0x04000000,
     "cgroup": 0x02000000,
 }
-_PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
 _PR_SET_NO_NEW_PRIVS = 38
@@ -47,17 +46,18 @@ _RESOURCES = [getattr(resource, name) for name in dir(resource) if name.startswi
 
 
 def enter(connection: int) -> ForkOrder:
-    """Read the request from a socket, enter the sandbox, and return in a new process there.
+    """Read the request from a socket, enter the sandbox, and return the order in a new process there.
 
-    The processes between the zygote and the new one end here. The new process has the program's descriptors and the
-    placeholder's input.
+    The calling process and its child end in this function. The new process has the descriptors of the program, and a
+    descriptor that keeps the placeholder's input open.
     """
-    # Until a fork arrives, the sandbox's end does not end it. The process that arrives is a child and has no alarm.
+    # The alarm ends a fork that does not arrive, because the end of the sandbox would not end it. The process that
+    # arrives is a child, and children inherit no alarm.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(_ON_THE_WAY_SECONDS)
     request, received = _receive(connection)
     own = request.own_count
-    # First of all, so that errors from here on go to the sandbox's log.
+    # Before anything else, so that errors from here on go to the sandbox's log.
     ready, _, *groups = _arrange(request.numbers, received[own:], received[:own])
     if os.read(ready, 1) == b"":
         sys.exit("the sandbox's first process did not start")
@@ -72,8 +72,7 @@ def enter(connection: int) -> ForkOrder:
     _cross(handle, model.namespaces, order.directory)
     model.impose()
     _leave_behind()
-    # After a change of ids and rights, /proc/self belongs to a user outside.
-    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    make_dumpable()
     os.environ.clear()
     os.environ.update(order.environment)
     time.tzset()  # the sandbox may have another /etc
@@ -91,9 +90,9 @@ def _child_of(pid: int) -> int:
 
 
 def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]) -> list[int]:
-    """Move the received descriptors to their numbers, close all others but ``own``, and return the new ``own``.
+    """Move ``received`` to ``numbers``, close all other descriptors but ``own``, and return the new numbers of ``own``.
 
-    An exec closes ``own``, so that only the program keeps the placeholder's input open.
+    Programs that are executed later do not inherit ``own``, so only this program keeps the placeholder's input open.
     """
     above = max(numbers) + 1
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in (*own, *received)]
@@ -109,7 +108,7 @@ class _Model:
     """The rights and limits that ``bwrap`` has given to the placeholder."""
 
     namespaces: int
-    """The namespaces that are not this process's own, as flags."""
+    """Flags of the namespaces in which the placeholder is and this process is not."""
     inheritable: int
     permitted: int
     effective: int
@@ -136,7 +135,7 @@ class _Model:
         )
 
     def impose(self) -> None:
-        """Give this process, and all that it starts, these and no more."""
+        """Give this process, and all that it starts, these rights and limits and the filter for system calls."""
         os.sched_setaffinity(0, self.processors)
         for kind, limit in self.limits.items():
             if resource.getrlimit(kind) != limit:
@@ -166,15 +165,17 @@ def _cross(handle: int, namespaces: int, directory: str) -> None:
 
 
 def _leave_behind() -> None:
-    """Go on in a child of a child: only children are in the pid namespace, and only an orphan belongs to the sandbox's
-    first process."""
+    """Return in a child of a child, which the sandbox's first process has adopted.
+
+    Only children of this process are in the entered pid namespace, and only orphans are adopted.
+    """
     child = os.fork()
     if child:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
     between = os.getpid()
     if os.fork():
         os._exit(0)
-    # The program takes its parent for the sandbox's first process.
+    # envd's metrics take the program's parent for the sandbox's first process.
     while os.getppid() == between:
         time.sleep(_POLL_SECONDS)
     os.setsid()
@@ -185,7 +186,7 @@ def _differs(pid: int, name: str) -> bool:
 
 
 def _label(pid: str) -> str:
-    """Return the label that a security module (AppArmor, SELinux) gives a process; empty where there is no module."""
+    """Return the label that a security module (AppArmor, SELinux) gives a process; empty if there is none to read."""
     try:
         return Path(f"/proc/{pid}/attr/current").read_text(encoding="utf-8", errors="replace").strip("\0\n")
     except OSError:

@@ -1,4 +1,4 @@
-"""The zygote's loop, which forks once for each message, and the forks."""
+"""The zygote's loop, which forks once for each message of the manager, and the work of a fork."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _LATER = (
     "uvicorn.lifespan.off",
     "uvicorn.protocols.http.httptools_impl",
 )
-"""Modules that the program always imports, but late."""
+"""Modules that ``sandbox.main`` does not import at its top, but a program imports before it serves."""
 
 
 def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
-    """Serve until the manager has gone. In a fork, be a sandbox's program or its first kernel.
+    """Fork until the manager has gone; in a fork, run a sandbox's program or its first kernel. Return the exit code.
 
-    ``arguments`` is the descriptor number of the manager's socket; ``modules`` are the names of a kernel's modules.
+    ``arguments`` holds the descriptor number of the manager's socket; ``modules`` are the names of a kernel's modules.
     """
     descriptor = int(arguments[0])
-    set_process_name("zygote")  # otherwise the number of the descriptor that Python was executed from
+    set_process_name("zygote")  # otherwise it is the number of the descriptor that Python was executed from
     close_all_but({0, 1, 2, descriptor})
     for name in _LATER:
         importlib.import_module(name)
-    platform._uname_cache = None  # type: ignore[attr-defined]  # has the host's name
+    platform._uname_cache = None  # type: ignore[attr-defined]  # contains the host's name
     # The garbage collector writes to the objects that it visits, and memory that was written to is no longer shared.
     gc.collect()
     gc.freeze()
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
         with (
             socket.socket(fileno=descriptors[0]) as order,
             contextlib.suppress(ConnectionError),
-        ):  # the manager waits no more
+        ):  # the manager does not wait any more
             order.send(FORKED)
 
 
@@ -80,7 +80,7 @@ def _fork(connection: int, modules: frozenset[str]) -> int:
 
 
 def _try(order: ForkOrder) -> int:
-    """Go as far as a sandbox's program does before it serves anything, and say so."""
+    """Become the sandbox's root if there are several users, and report that a fork can enter."""
     if order.several_users:
         become_root_of_sandbox(Path(order.directory))
     sys.stdout.write(f"{TRIAL_OUTPUT}\n")

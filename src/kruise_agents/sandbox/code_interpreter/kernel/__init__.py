@@ -1,4 +1,4 @@
 """The program of a kernel: ipykernel with the settings of E2B's template.
 
-The rest of ``code_interpreter`` does not import this package, nor the other way round.
+This package and the rest of ``code_interpreter`` do not import each other.
 """

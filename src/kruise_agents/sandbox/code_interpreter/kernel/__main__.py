@@ -1,6 +1,6 @@
 """The entry point of a kernel: ``python -m kruise_agents.sandbox.code_interpreter.kernel -f <connection file>``.
 
-The server runs this file by its path, because the sandbox's interpreter may not find this package.
+The code interpreter runs this file by its path, because the sandbox's interpreter may not find the package.
 """
 
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     if not __package__:
-        # Python put this folder first in the path, where its modules would shadow others of the same names.
+        # Python has put this folder first in sys.path, where its modules would shadow modules of the same names.
         here = Path(__file__).resolve().parent
         sys.path[:] = [entry for entry in sys.path if entry != str(here)]
         # The package goes last, so that it shadows nothing of the sandbox's own environment.

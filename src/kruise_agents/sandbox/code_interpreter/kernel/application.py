@@ -17,22 +17,22 @@ from traitlets.config import Config
 
 from . import formatters, images, output, surrogates
 
-OUTPUT_MESSAGES_IN_FLIGHT = 64  # for a slow reader, before the output channel blocks
+OUTPUT_MESSAGES_IN_FLIGHT = 64  # that a slow reader has not taken, before the output channel blocks
 
 
 class KernelApplication(IPKernelApp):
-    """ipykernel's application, for a server that is always there and reads everything."""
+    """ipykernel's application, whose output blocks instead of getting lost, and whose interrupts act at once."""
 
     def _bind_socket(self, s: Any, port: int) -> Any:
         if s.type in (zmq.PUB, zmq.XPUB):
-            # By default a publisher drops what a slow subscriber has not read. Output must not get lost, so it blocks.
+            # By default a publisher drops messages that a slow subscriber has not read. This publisher blocks instead.
             s.setsockopt(zmq.SNDHWM, OUTPUT_MESSAGES_IN_FLIGHT)
             s.setsockopt(zmq.XPUB_NODROP, 1)
         return super()._bind_socket(s, port)  # type: ignore[no-untyped-call]  # ipykernel has types in parts
 
     def start(self) -> None:
-        # ipykernel 7.4 interrupts awaiting code by a callback for its loop. Added in the thread of the loop, the
-        # callback does not wake the loop, and the code would go on waiting until something else happens.
+        # ipykernel 7.4 interrupts awaiting code by a callback, which a signal handler adds to the event loop. That does
+        # not wake the loop, so the code would wait until something else happens. A wake-up descriptor wakes the loop.
         self._signalled, wake_up = socket.socketpair()
         for end in (self._signalled, wake_up):
             end.setblocking(False)
@@ -46,7 +46,7 @@ class KernelApplication(IPKernelApp):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a kernel until it is told to stop or its parent is gone."""
+    """Run a kernel until it is told to stop, or the parent that ``--parent`` names is gone."""
     parser = argparse.ArgumentParser(prog="kernel")
     parser.add_argument("-f", dest="connection_file", required=True)
     parser.add_argument("--parent", type=int, default=0)
@@ -65,16 +65,16 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def extend_shell(shell: Any) -> None:
-    """Give Python's shell the features of the template."""
-    # exit() and quit() call this, and in a sandbox the kernel goes on. There is no subclass for it, because programs
-    # recognise a kernel by the name of the shell's class.
+    """Give IPython's shell the features that it has in E2B's template."""
+    # exit() and quit() call this function, and in a sandbox the kernel goes on. The shell's class is not replaced by a
+    # subclass, because programs recognise a kernel by the name of that class.
     shell.ask_exit = lambda: None
     formatters.install(shell)
     images.install()
 
 
 def configuration(parent: int) -> Config:
-    """Return the settings of the template's kernel (code interpreter, August 2026)."""
+    """Return the settings of a kernel like that of E2B's template (code interpreter, August 2026)."""
     config = Config()
     config.IPKernelApp.parent_handle = parent
     config.IPKernelApp.outstream_class = f"{output.__name__}.{output.LineStream.__name__}"
@@ -87,10 +87,10 @@ def configuration(parent: int) -> Config:
 
 @contextmanager
 def without_debugger() -> Iterator[None]:
-    """Keep ipykernel from loading debugpy, which costs memory in every kernel and which nobody can reach."""
+    """Keep ipykernel from importing debugpy in the block. debugpy takes memory, and nobody could connect to it."""
     loaded = "debugpy" in sys.modules
     if not loaded:
-        sys.modules["debugpy"] = None  # type: ignore[assignment]  # how an import is made to fail
+        sys.modules["debugpy"] = None  # type: ignore[assignment]  # makes an import fail
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The kernel for Bash, of the package ``bash_kernel``, with line ends left as programs wrote them."""
+"""The Bash kernel of the package ``bash_kernel``, changed to leave line ends as programs wrote them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from bash_kernel.kernel import BashKernel
 
 
 class LineKernel(BashKernel):  # type: ignore[misc]  # the package has no types
-    """A Bash kernel that adds no carriage returns. The package (0.10) leaves a carriage return at the end of a read."""
+    """A Bash kernel that adds no carriage returns to output.
+
+    The package (0.10) leaves a carriage return in the output where a read ends inside of a line end.
+    """
 
     def _start_bash(self) -> None:
         super()._start_bash()

@@ -1,7 +1,8 @@
 """A kernel in a fork of a process that has already imported everything.
 
-A program sees no difference from a kernel that was executed: :func:`run` repeats what Python does at its start. Modules
-that only other parts of the process imported are hidden, so that an import finds the sandbox's own modules.
+:func:`run` repeats what Python does at its start, so that programs in the kernel see hardly any difference from an
+executed kernel. Modules that only other parts of the process imported are hidden, so that an import finds the sandbox's
+own modules. ``docs/explanation/architecture.md`` lists the differences that stay.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from IPython.core import application as ipython
 
 from .application import main, without_debugger
 
-# What a kernel imports while it starts (ipykernel 7.4, IPython 9.18).
+# Modules that a kernel imports while it starts (ipykernel 7.4, IPython 9.18).
 _LATER = (
     "IPython.core.completerlib",
     "IPython.core.debugger",
@@ -42,7 +43,7 @@ _hidden: list[ModuleType] = []
 
 
 def load() -> frozenset[str]:
-    """Import everything that a kernel imports, and return the names of all its modules."""
+    """Import everything that a kernel imports, and return the names of all modules that a kernel has loaded."""
     with without_debugger():
         for name in _LATER:
             with contextlib.suppress(ImportError):  # other releases have other modules
@@ -51,13 +52,16 @@ def load() -> frozenset[str]:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], modules: frozenset[str]) -> int:
-    """Run the kernel that ``command`` would have started with ``modules`` from :func:`load`; return the exit code."""
+    """Run the kernel that ``command`` would have started, and return the exit code.
+
+    ``modules`` is the result of :func:`load`.
+    """
     _hide(modules)
     os.environ.clear()
-    # As Python does in the C locale (PEP 538), which is in effect when no variable names another.
+    # Python sets this variable in the C locale (PEP 538), which is in effect when no variable names another locale.
     os.environ.update({**environment, "LC_CTYPE": "C.UTF-8"})
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # after a fork it is still the parent's
+    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # which is the parent's until then
     _find_modules_as(command)
     _find_files_again()
     main(command[2:])
@@ -81,7 +85,7 @@ def _forget(names: dict[str, object], module: ModuleType) -> None:
 
 
 def _find_modules_as(command: Sequence[str]) -> None:
-    """Set what Python computes at its start from the place of the interpreter."""
+    """Set ``sys.argv``, ``sys.path``, the prefixes and the like, as Python does at the start of ``command``."""
     standard = sys.path[: _first_of_site()]
     prefix = str(Path(command[0]).parent.parent)
     sys.orig_argv[:] = command
@@ -102,7 +106,7 @@ def _find_modules_as(command: Sequence[str]) -> None:
 
 
 def _find_files_again() -> None:
-    """Renew what modules cached at their import about the place of the interpreter."""
+    """Renew the facts about the interpreter's place that modules cached when they were imported."""
     linecache.clearcache()
     for name in _RELOADED:
         if name in sys.modules:
@@ -114,6 +118,6 @@ def _find_files_again() -> None:
 
 
 def _first_of_site() -> int:
-    """Return the index in ``sys.path`` where the standard library ends."""
+    """Return the index in ``sys.path`` of the first entry behind those of the standard library."""
     added = {*site.getsitepackages(), site.getusersitepackages()}
     return next((place for place, entry in enumerate(sys.path) if entry in added), len(sys.path))

@@ -1,4 +1,4 @@
-"""Formatters of the template's kernel for ``application/json``, ``e2b/data`` and ``e2b/chart``.
+"""Formatters for the MIME types ``application/json``, ``e2b/data`` and ``e2b/chart``, as in E2B's template.
 
 Types are registered by name, so that neither pandas nor matplotlib is loaded.
 """
@@ -24,7 +24,7 @@ class DataFormatter(BaseFormatter):
 
 
 class ChartFormatter(BaseFormatter):
-    """A formatter of figures as numbers. Other objects may define ``_repr_e2b_chart_``."""
+    """A formatter of figures as the data that they show. Other objects may define ``_repr_e2b_chart_``."""
 
     format_type = Unicode("e2b/chart")
     print_method = ObjectName("_repr_e2b_chart_")
@@ -43,7 +43,7 @@ def install(shell: Any) -> None:
     json_formatter.for_type(dict, json_or_nothing)
 
     data_formatter: Any = DataFormatter(parent=shell.display_formatter)
-    # In pandas 3 the class says that it lives in the package; in earlier releases it names its module.
+    # The class names ``pandas`` as its module since pandas 3, and ``pandas.core.frame`` in earlier releases.
     data_formatter.for_type_by_name("pandas", "DataFrame", table)
     data_formatter.for_type_by_name("pandas.core.frame", "DataFrame", table)
     formatters["e2b/data"] = data_formatter
@@ -54,7 +54,7 @@ def install(shell: Any) -> None:
 
 
 def json_or_nothing(value: object) -> Any:
-    """Return the value for ``application/json``, or None when a part of it has no JSON form."""
+    """Return the JSON form of ``value``, or None if a part of ``value`` has no JSON form."""
     try:
         return json_value(value)
     except (TypeError, ValueError, RecursionError):
@@ -62,8 +62,11 @@ def json_or_nothing(value: object) -> Any:
 
 
 def table(frame: Any) -> dict[str, list[Any]]:
-    """Return a DataFrame by columns; a value without a JSON form appears as text."""
-    # By position, because columns may share a name.
+    """Return the values of a DataFrame by column. A value without a JSON form appears as text.
+
+    Of columns with the same name, the last is returned.
+    """
+    # By position, because a name may stand for several columns.
     columns = (frame.iloc[:, position] for position in range(frame.shape[1]))
     return {
         str(name): [json_value(value, otherwise=str) for value in column.tolist()]
@@ -72,17 +75,17 @@ def table(frame: Any) -> dict[str, list[Any]]:
 
 
 def chart(figure: Any) -> dict[str, Any] | None:
-    """Return the chart of a figure: ``{}`` if the figure has none or it is unreadable, None without ``e2b_charts``."""
+    """Return the data of a figure; ``{}`` if ``e2b_charts`` finds none or fails, None without that package."""
     try:
         from e2b_charts import chart_figure_to_dict
     except ImportError:
         return None
     try:
         with warnings.catch_warnings():
-            # The package's models are stricter than numpy's numbers, but the values are right.
+            # The package warns of numpy's numbers, which its models do not declare. The values are right.
             warnings.simplefilter("ignore")
             found: dict[str, Any] = json_value(chart_figure_to_dict(figure), otherwise=str)
-    except Exception as error:  # no error may cost the picture
+    except Exception as error:  # the picture must be displayed in any case
         logging.getLogger(__name__).debug("no chart of a figure: %s", error)
         return {}
     return found

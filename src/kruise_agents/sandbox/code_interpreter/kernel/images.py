@@ -1,6 +1,6 @@
-"""Pillow in a kernel: ``show`` is silent, and ``save`` to a path given as text also displays the image.
+"""Changes to Pillow: ``show`` does nothing, and ``save`` to a path given as text also displays the image.
 
-Programs that draw with Pillow rely on this in E2B's template. Pillow is changed when a program imports it.
+Programs that draw with Pillow rely on these changes in E2B's template. Pillow is changed when a program imports it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MODULE = "PIL.Image"
 
 
 def install() -> None:
-    """Change ``PIL.Image`` as soon as it is loaded."""
+    """Change ``PIL.Image`` now if it is loaded, and otherwise at its import."""
     if MODULE in sys.modules:
         _change(sys.modules[MODULE])
     else:
@@ -45,7 +45,7 @@ def _change(module: ModuleType) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """A finder that has ``PIL.Image`` changed at its import, once."""
+    """A finder that changes ``PIL.Image`` at its first import, and then removes itself."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -63,7 +63,7 @@ def _change_after_execution(loader: Any) -> None:
     execute = loader.exec_module
 
     def execute_and_change(module: ModuleType) -> None:
-        del loader.exec_module  # from here on the loader is as it was
+        del loader.exec_module  # the loader has its own method again
         execute(module)
         _change(module)
 

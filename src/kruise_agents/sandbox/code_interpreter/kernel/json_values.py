@@ -1,6 +1,6 @@
 """Python values as JSON values, for results that a client reads as data.
 
-The values are those that the template's kernel gets from ``orjson`` with ``OPT_NON_STR_KEYS | OPT_SERIALIZE_NUMPY``.
+The kernel of E2B's template gets such values from ``orjson`` with ``OPT_NON_STR_KEYS | OPT_SERIALIZE_NUMPY``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def refuse(value: object) -> Any:
 
 
 def json_value(value: object, otherwise: Fallback = refuse) -> Any:
-    """Return the JSON value for ``value``; NaN and infinity become null.
+    """Return the JSON value for ``value``; NaN and infinity become None.
 
-    ``otherwise`` is called for a value without a JSON form. A value that contains itself raises RecursionError.
+    ``otherwise`` is called for a value or key without a JSON form. A value that contains itself raises RecursionError.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -38,11 +38,11 @@ def json_value(value: object, otherwise: Fallback = refuse) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {_key(key): json_value(item, otherwise) for key, item in value.items()}
+        return {_key(key, otherwise): json_value(item, otherwise) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [json_value(item, otherwise) for item in value]
     if isinstance(value, datetime.date | datetime.time):
-        # The missing time of pandas is a date that does not equal itself.
+        # The missing time of pandas (NaT) is a date that does not equal itself.
         return None if value != value else value.isoformat()
     if isinstance(value, uuid.UUID):
         return str(value)
@@ -52,15 +52,15 @@ def json_value(value: object, otherwise: Fallback = refuse) -> Any:
     return _numpy_value(value, otherwise)
 
 
-def _key(key: object) -> str:
-    simple = json_value(key)
+def _key(key: object, otherwise: Fallback) -> str:
+    simple = json_value(key, otherwise)
     if isinstance(simple, str):
         return simple
     if simple is None or isinstance(simple, bool):
         return {None: "null", True: "true", False: "false"}[simple]
     if isinstance(simple, int | float):
         return str(simple)
-    return str(refuse(key))
+    return str(otherwise(key))
 
 
 def _numpy_value(value: object, otherwise: Fallback) -> Any:

@@ -1,11 +1,12 @@
-"""The standard output and error of a kernel's program, sent in whole lines unless the program flushes.
+"""The standard output and error of a kernel, sent in whole lines where possible.
 
-Clients join the messages of an execution with line ends, so a message that ends within a line is visible. ipykernel
-(6.29 to 7.4) sends all waiting text some time after the first write. A print makes two writes, and the time may end
-between them: in a program that never pauses, and because the timer of an already flushed text is not cancelled.
+Clients join the messages of an execution with line ends, so a message that ends within a line breaks that line.
+ipykernel (6.29 to 7.4) starts a timer at the first write, and sends all waiting text when the timer ends. A print makes
+two writes, and the timer may end between the two: in a program that never pauses, or when the timer was started for a
+text that a flush has sent already.
 
-Output written to the descriptors, by a subprocess for example, comes out of a pipe in pieces that may end within a
-character. ipykernel decodes each piece alone.
+Output that is written to the descriptors, by a subprocess for example, comes out of a pipe in pieces. A piece may end
+within a character, and ipykernel decodes each piece alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _PIECE_BYTES = 64 * 1024  # the capacity of a pipe
 
 
 class LineStream(OutStream):
-    """ipykernel's stream, with a timer that keeps an incomplete line for the next turn. ``flush`` sends everything."""
+    """ipykernel's stream, whose timer keeps back the text after the last line end. ``flush`` sends everything."""
 
     _timer: Any = None
     _lines_only = False
@@ -35,7 +36,7 @@ class LineStream(OutStream):
             while (data := os.read(self._fid, _PIECE_BYTES)) and self._should_watch:
                 self.write(decoder.decode(data))
                 os.write(self._original_stdstream_copy, data)
-        except Exception:  # shown when the stream is closed, as ipykernel does
+        except Exception:  # ipykernel shows this error when it closes the stream
             self._exc = sys.exc_info()
 
     def _schedule_flush(self) -> None:
@@ -74,7 +75,7 @@ class LineStream(OutStream):
             return buffers
 
     def _keep_beginning(self, parent: frozenset[tuple[str, Any]], buffer: StringIO) -> None:
-        """Put the text after the last line end back. A text without a line end has waited long enough."""
+        """Put the text after the last line end back. A text without a line end has waited long enough and is sent."""
         lines, end, beginning = buffer.getvalue().rpartition("\n")
         if end and beginning:
             buffer.truncate(len(lines) + len(end))

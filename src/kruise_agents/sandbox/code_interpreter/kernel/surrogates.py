@@ -1,6 +1,7 @@
-"""Messages with lone surrogates, which no encoding can represent.
+"""Messages with lone surrogates, which UTF-8 cannot represent.
 
-Without this, a program that prints a surrogate would lose the output around it, and see a traceback of the kernel.
+Without this module, a program that prints a surrogate would lose the output around it, and see a traceback of the
+kernel.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def tolerant(pack: Packer) -> Packer:
-    """Return ``pack``, the packer of a jupyter_client session, made to replace lone surrogates."""
+    """Return a packer that works as ``pack``, but replaces lone surrogates where the result would not be UTF-8."""
 
     def pack_tolerantly(message: Any) -> bytes:
         try:
             packed = pack(message)
-            # Surrogates that stand for undecodable bytes are packed as these bytes, which are still no text.
+            # jupyter_client encodes surrogates that stand for undecodable bytes as these bytes, which are no UTF-8.
             packed.decode()
         except UnicodeError:
             return pack(_replaced(message))

@@ -1,1 +1,1 @@
-"""Empty: found before that of the host, which sandboxes do not see."""
+"""An empty module, found before the host's ``sitecustomize``, which sandboxes do not see."""
