@@ -53,8 +53,8 @@ def patch_traffic_access_token() -> Patch:
     request raises :class:`TrafficAccessTokenExpired`. If its refresh shows that the sandbox is gone, the request goes
     without a token, so that the SDK gets the manager's answer.
 
-    The API's answer to ``connect`` has no token. So each ``connect`` of an object without a token asks the API whether
-    the sandbox is protected. If the sandbox is, the next request to a port fetches a token.
+    The API's answer to ``connect`` has no token of a protected sandbox. So if an object has no token after ``connect``,
+    the patch asks the API whether the sandbox is protected. If so, the next request to a port fetches a token.
 
     For requests that the program makes itself, ``sandbox.traffic_access_token`` is the newest token.
     :func:`refresh_traffic_access_token` refreshes the token when due. The method
@@ -86,8 +86,8 @@ def refresh_traffic_access_token(sandbox: Any, force: bool = False) -> Any:
         force: fetch a new token even if none is due. If that fails, the old token is returned while it is valid.
 
     Returns:
-        The token, a string whose ``expires_at`` is its end; an empty token in debug mode. For an ``AsyncSandbox``, an
-        awaitable of the token.
+        The token, a string with the attribute ``expires_at``; in debug mode, an empty token. For an ``AsyncSandbox``,
+        an awaitable of the token.
 
     Raises:
         TrafficAccessTokenExpired: there is no valid token.

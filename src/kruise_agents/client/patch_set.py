@@ -21,7 +21,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A replaced name of a class or module. ``original`` is the descriptor from before, or ``_ABSENT``."""
+    """A replaced name of a class or module. ``original`` is what the patch replaced; ``_ABSENT``: there was nothing."""
 
     owner: Owner
     attribute: str
@@ -80,9 +80,10 @@ class Patch:
     def close(self) -> None:
         """Close this handle. A second call does nothing.
 
-        From then on the newest open handle decides. Closing the last handle restores the SDK. After that, do not use
-        objects that were made under the patch: some of their URLs stay private, the others become native. If other code
-        replaced a patched place later, the last handle stays open, and closing it raises ``PatchConflictError``.
+        The settings of the newest handle that is still open are in force afterwards. Closing the last handle restores
+        the SDK. After that, do not use objects that were made under the patch: they work partly with the patch (some
+        URLs stay private), partly without. If other code replaced a patched place later, the last handle stays open,
+        and closing that handle raises ``PatchConflictError``.
         """
         self._patch_set.close(self)
 

@@ -115,8 +115,9 @@ DEFAULT_READY_SECONDS = 30.0
 class ReadyCheck(Message):
     """A check that tells when a start command is ready. Exactly one of ``command``, ``port`` and ``url`` is given.
 
-    Within ``seconds``, the command must succeed, the port accept a connection, or the ``http://`` URL on the sandbox's
-    loopback answer with a status below 400.
+    The program tries the check again and again until ``seconds`` have passed, and each try may take five seconds. In a
+    try, the command must succeed, the port accept a connection, or the ``http://`` URL on the sandbox's loopback answer
+    with a status below 400.
     """
 
     command: str | None = None
@@ -127,7 +128,10 @@ class ReadyCheck(Message):
 
 @dataclass(frozen=True, slots=True)
 class PrepareOrder(Message):
-    """The work before a sandbox is handed over: run ``start``, and wait for the ``ready`` check and the ``kernel``."""
+    """The order to run the command ``start`` before a sandbox is handed over, and to wait for the check ``ready``.
+
+    With ``kernel``, the answer also waits for the default kernel of the code interpreter.
+    """
 
     variables: Annotated[Mapping[str, str], "envVars"]  # of all processes that start before INIT
     start: str | None
@@ -274,7 +278,10 @@ TRIAL_OUTPUT = "entered"
 
 @dataclass(frozen=True, slots=True)
 class ForkOrder(Message):
-    """The message that tells a fork of the zygote which program to run. A trial fork only says that it has arrived."""
+    """The message that tells a fork of the zygote which program to run.
+
+    With ``trial`` there is no program: the fork enters a sandbox, writes :data:`TRIAL_OUTPUT` and ends.
+    """
 
     command: Sequence[str]  # see program_command()
     environment: Mapping[str, str]

@@ -1,8 +1,8 @@
 """Bridge from e2b 2.51.0 and later to a sandbox-manager that has no ``POST /v2/sandboxes``.
 
-The bridge is a transport between the SDK's REST client and the SDK's own transport. With a manager that has the routes,
-the bridge adds an idempotency key to each create without a key, and asks for the routes before the first call that an
-older manager would misread. The bridge also removes credentials from requests that do not go to the API.
+The bridge is a transport between the SDK's REST client and the SDK's own transport. The bridge adds an idempotency key
+to each ``POST /v2/sandboxes`` that has none. Before a call that an older manager would misread, the bridge finds out
+whether the manager has the v2 routes. The bridge also removes credentials from requests that do not go to the API.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from .renewal import SEND_NONE, TokenState, TrafficAccessToken
 
 
 def put_token(headers: MutableMapping[str, str], token: str | None) -> None:
-    """Put a token into headers, or remove the token from them for ``SEND_NONE``. None changes nothing."""
+    """Put a token into headers. ``SEND_NONE`` removes the token instead, and None leaves the headers unchanged."""
     if token == SEND_NONE:
         headers.pop(TRAFFIC_TOKEN_HEADER, None)
     elif token is not None:

@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 from .errors import TrafficAccessTokenExpired, TrafficAccessTokenRefreshError
 
 SEND_NONE = ""
-"""Result of :meth:`TokenState.to_send` for a sandbox that is gone. The answer to the request will say that."""
+"""Result of :meth:`TokenState.to_send` for an expired token of a sandbox that is gone. The answer will say that."""
 
 _NEVER = float("-inf")
 _GONE = 404
@@ -33,7 +33,7 @@ _TOLERATED_SECONDS = 5.0
 
 
 class TrafficAccessToken(str):
-    """A traffic access token. ``expires_at`` is its end in UTC; None: no known end, or too late for ``datetime``."""
+    """A traffic access token. ``expires_at`` is its expiry in UTC; None: not known, or too late for ``datetime``."""
 
     expires_at: datetime | None
 
@@ -88,7 +88,7 @@ class TokenState:
         return managed is not None and now >= managed.refresh_at and now >= self._wait_until
 
     def require(self) -> None:
-        """Note that the sandbox is protected. If there is no token, the next request fetches one."""
+        """Mark the sandbox as protected. Without a token, the next request to a port of the sandbox fetches a token."""
         if not self.token:
             self._managed = ManagedToken("")
 
@@ -123,7 +123,7 @@ class TokenState:
         self.attempts += 1
 
     def failed(self, error: TrafficAccessTokenRefreshError) -> None:
-        """Note a refresh without a new token. The old token stays, and the next refresh waits for the backoff."""
+        """Record a refresh without a new token. The old token stays, and the next refresh waits for the backoff."""
         self._failures += 1
         self._wait_until = self._clock() + backoff(self._failures, error.retry_after)
         self._error = error
@@ -136,7 +136,7 @@ class TokenState:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The times in a token."""
+    """The times of expiry (``exp``) and of issue (``iat``) that a token names."""
 
     exp: float
     iat: float | None = None
@@ -170,7 +170,7 @@ def backoff(failures: int, retry_after: float | None) -> float:
 
 
 def read_retry_after(text: str | None) -> float | None:
-    """Return the seconds in a ``Retry-After`` header, or None if the header is missing or no such number."""
+    """Return the seconds in a ``Retry-After`` header. None: the header is missing or holds no number of seconds."""
     try:
         seconds = float(text or "")
     except ValueError:

@@ -24,7 +24,7 @@ def tokens_of(config: Any) -> Tokens | None:
 
 
 class SandboxHeaders(dict[str, str]):
-    """The headers of a sandbox's clients together with the holder. RPC clients keep this object, and so have both."""
+    """The headers for a sandbox's ports, with the holder of the token. RPC clients keep this object, not a copy."""
 
     tokens: Tokens
 
@@ -64,12 +64,12 @@ def wrap_traffic_access_token(original: property) -> property:
 
 
 def wrap_client(original: property) -> property:
-    """Wrap ``_client`` of the code interpreter, which makes an httpx client at each access: add the hook."""
+    """Wrap ``_client`` of the code interpreter, which makes an httpx client at each access: add the holder as hook."""
     return wrap_getter(original, lambda sandbox, client: _hooked(client, tokens_of(sandbox.connection_config)))
 
 
 def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``_create_envd_api``, which makes an httpx client for each thread: add the hook (e2b 2.28.1 to 2.37.1)."""
+    """Wrap ``_create_envd_api`` (e2b 2.28.1 to 2.37.1), with a client for each thread: add the holder as hook."""
 
     def hooked(part: Any, client: Any) -> Any:
         return _hooked(client, tokens_of(getattr(part, "_connection_config", None) or part.connection_config))
@@ -80,8 +80,8 @@ def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
 def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``class_method_variant.__get__``, by which the SDK finds ``connect`` of classes and of objects.
 
-    The answer to a connect never has a token. So each connect of an object without a token asks whether the sandbox is
-    protected.
+    The answer to a connect has no token of a protected sandbox. So if an object has no token after a connect, the patch
+    asks the API whether the sandbox is protected.
     """
 
     def asking(variant: Any, method: Any) -> Any:

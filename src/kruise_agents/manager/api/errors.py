@@ -74,7 +74,7 @@ async def on_refused(request: Request, error: Exception) -> Response:
 
 
 async def on_failure(request: Request, error: Exception) -> Response:
-    """Answer 507 for a full disk, and 500 for a sandbox whose program failed."""
+    """Answer 507 for a full disk, and 500 for a sandbox whose program did not start or did not do what was asked."""
     return error_response(507 if isinstance(error, NoSpaceError) else 500, str(error), DO_NOT_RETRY)
 
 

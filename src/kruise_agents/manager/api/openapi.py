@@ -45,7 +45,7 @@ _SECURITY: dict[Access, list[dict[str, list[str]]]] = {Access.VOLUME_TOKEN: [{"V
 
 
 def document(routes: Iterable[ApiRoute]) -> Json:
-    """Return the OpenAPI document. Its relative server URL means the address at which a client read the document."""
+    """Return the OpenAPI document. The server URL is relative to the address where a client read the document."""
     schemas = _Schemas()
     paths: dict[str, Json] = {}
     topics: set[Topic] = set()
@@ -112,7 +112,7 @@ def _response(status: int, answer: Any, schemas: _Schemas, meaning: str = "") ->
 
 
 class _Schemas:
-    """The JSON Schemas of types. Each dataclass and ``TypedDict`` becomes a component, named after the class."""
+    """The JSON Schemas of types. Each dataclass and ``TypedDict`` is a component: ``_LogsReply`` is named ``Logs``."""
 
     def __init__(self) -> None:
         self.components: dict[str, Json] = {}

@@ -256,7 +256,7 @@ def allow_only(fields: Fields, *names: str) -> None:
 
 
 def refuse(fields: Fields, reasons: Mapping[str, str]) -> None:
-    """Raise ApiError 400 for a member that asks for something this manager cannot do. Empty and false values pass."""
+    """Raise ApiError 400 for a field that asks for something this manager cannot do. Empty and false values pass."""
     for name, reason in reasons.items():
         if fields.value(name) not in (None, False, [], {}, ""):
             where = dotted((*fields.path, name))

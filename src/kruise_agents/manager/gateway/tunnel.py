@@ -21,7 +21,7 @@ AFTER_EOF_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Stream:
-    """An end of a tunnel."""
+    """A connection at one end of a tunnel: to the client, or to the application in a sandbox."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter

@@ -68,8 +68,9 @@ def check_bytes(data: bytes | bytearray, start: int) -> None:
 
 
 def read_head(data: bytes) -> RequestHead:
-    """Parse a complete head, with its empty line. A malformed, ambiguous or unserved head raises HeadRefusedError.
+    """Parse the complete head of a request, with the empty line at the end.
 
+    Raises HeadRefusedError if the head is malformed or ambiguous, or asks for what this server lacks, such as CONNECT.
     An ``Upgrade`` header that begins no WebSocket is left out, as if the client had not sent it (RFC 9110, 7.8).
     """
     check_bytes(data, 0)

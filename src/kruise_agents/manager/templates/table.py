@@ -26,7 +26,7 @@ class Source:
         self._lines = list(_keys_of(text))
 
     def complain(self, key: FieldPath, problem: str) -> None:
-        """Note a problem with the value of ``key``. An empty key stands for the whole file."""
+        """Record a problem with the value of ``key``. An empty key stands for the whole file."""
         self.problems.append(f"{self.place(key)}: {problem}")
 
     def place(self, key: FieldPath) -> str:
@@ -50,7 +50,7 @@ class Table:
             self.complain(key, f"unknown key '{key}'; {hint}")
 
     def complain(self, key: str | None, problem: str, *below: str) -> None:
-        """Note a problem with the value of ``key``, of a key ``below`` that key, or, without a key, of the table."""
+        """Record a problem with the value of ``key`` or of a key ``below`` that key; without a key, with the table."""
         self._source.complain((*self._fields.path, key, *below) if key is not None else self._fields.path, problem)
 
     def text(self, key: str) -> str | None:

@@ -101,7 +101,7 @@ class _NewSandboxRequest:
 
     @staticmethod
     def check(fields: Fields) -> None:
-        """Refuse members for features that this manager lacks. A caller would not notice if they were ignored."""
+        """Refuse a body that asks for features that this manager lacks. A caller would not notice their absence."""
         refuse(fields, {"iam": "there is no identity provider", "mcp": "there is no MCP gateway"})
 
     def __post_init__(self) -> None:

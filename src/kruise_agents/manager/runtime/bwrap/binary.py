@@ -32,7 +32,10 @@ def find_bwrap() -> str:
 
 @functools.cache
 def seccomp_filter() -> bytes:
-    """Return the filter for system calls, empty where there is none. ``bwrap`` sets it for the first process too."""
+    """Return the seccomp filter, which ``bwrap`` sets for all processes that it starts, including the first.
+
+    The filter is empty on machines without a filter (neither x86_64 nor aarch64).
+    """
     # The sandbox's program defines the filter, and the manager does not import that program.
     command = [sys.executable, "-I", "-m", "kruise_agents.sandbox.linux.seccomp"]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, env={}).stdout

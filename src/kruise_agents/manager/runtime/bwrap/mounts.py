@@ -25,7 +25,7 @@ _OWN_SETTINGS = ("/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_un
 
 
 def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
-    """Yield the options for ``/dev``, ``/proc`` and ``/sys``. ``/dev/shm`` has ``shared_memory`` bytes."""
+    """Yield the options that mount ``/dev``, ``/proc`` and ``/sys``. ``/dev/shm`` has ``shared_memory`` bytes."""
     yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(shared_memory))
     # Read-only: a writable folder in memory needs a size limit, and /dev has none.
     yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - the sandbox's own
@@ -39,7 +39,7 @@ def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
 
 
 def program_mounts(system: Path | None = None) -> Iterator[str]:
-    """Yield the options for programs and libraries of the root file system ``system``. None: those of the host."""
+    """Yield the options that mount programs and libraries of the root file system ``system``; None: of the host."""
     root = system or Path("/")
     yield from ("--ro-bind", str(root / "usr"), "/usr")
     for name in SYSTEM_FOLDERS:
@@ -51,7 +51,7 @@ def program_mounts(system: Path | None = None) -> Iterator[str]:
 
 
 def own_mounts() -> Iterator[str]:
-    """Yield the options for the host's public settings and the manager's Python, at the same paths as on the host."""
+    """Yield the options that mount public files of the host's ``/etc`` and the manager's Python at the same paths."""
     for path in bound_from_host():
         yield from _parent_folders(Path(path))
         yield from ("--ro-bind-try", path, path)

@@ -21,7 +21,7 @@ _KINDS = ("uid", "gid")
 
 
 class NoIdentitiesError(Exception):
-    """This machine has no range of IDs for sandboxes; the text says why."""
+    """This machine has no range of user and group IDs for the users of sandboxes; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class FileOwners:
 
 
 def find_identities() -> Identities:
-    """Return a range of IDs for sandboxes. Raises NoIdentitiesError if this user has none or cannot map it."""
+    """Return a range of user and group IDs. Raises NoIdentitiesError if this user has none or cannot map it."""
     if os.geteuid() == 0:
         for kind in _KINDS:
             if not _is_mapped(kind, _ROOTS_RANGE):

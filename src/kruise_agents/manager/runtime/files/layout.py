@@ -45,7 +45,7 @@ class Layout:
 
     @property
     def log(self) -> Path:
-        """The file with the output of the sandbox's program, also with the reason if the program did not start."""
+        """The file with the output of the sandbox's program and of ``bwrap``, which starts the program."""
         return self.root / "log"
 
     def make_outer(self) -> None:

@@ -59,7 +59,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EgressRules:
-    """The network rules of a sandbox. ``allowed`` beats ``denied``. Private addresses are always blocked."""
+    """The network rules of a sandbox. ``allowed`` beats ``denied``.
+
+    Private addresses are always blocked, except the gateway and the name server of the sandbox's own network.
+    """
 
     allowed: tuple[IPv4Network, ...] = ()
     denied: tuple[IPv4Network, ...] = ()

@@ -110,7 +110,7 @@ def sudo_script(python: PythonPlaces) -> str:
 
 
 def fill_home(home: Path) -> None:
-    """Put the login files, ``sudo``, ``pip`` and the virtual environment into an empty home.
+    """Put the login files, ``sudo``, ``pip`` and the virtual environment into an empty home folder.
 
     The home can be moved, copied or mounted elsewhere afterwards, because no file in the home names its path.
     """
@@ -119,7 +119,7 @@ def fill_home(home: Path) -> None:
 
 
 def set_home_python(home: Path, python: PythonPlaces) -> None:
-    """Make a home use this Python: write ``sudo``, ``pip`` and the virtual environment, also over old ones."""
+    """Set the Python of a home folder: write the virtual environment, ``pip`` and ``sudo`` there, or overwrite them."""
     local = home / ".local"
     make_environment(local, python)
     for name in ("pip", "pip3"):

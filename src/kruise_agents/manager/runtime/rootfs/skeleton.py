@@ -44,7 +44,7 @@ _LINKS = {"var/lock": "/run/lock", "var/run": "/run"}
 
 
 def bound_from_host() -> list[str]:
-    """Return the paths of the host's public settings, as far as they exist. Sandboxes see them read-only."""
+    """Return the existing paths in the host's ``/etc`` that sandboxes see read-only, such as ``/etc/localtime``."""
     etc = Path("/etc")
     existing = [etc / name for name in _BOUND_FROM_HOST if (etc / name).exists()]
     # Debian's JDKs and R lie in /usr, and do not start without their settings in /etc.

@@ -84,10 +84,12 @@ class Zygote:
     ) -> None:
         """Make the zygote fork a process that enters a sandbox and becomes its program. Return after the fork.
 
-        Raises ZygoteError if the zygote has ended or does not fork in time. A later fork ends with ``first_pid``.
+        Raises ZygoteError if the zygote has ended or does not fork in time. If the zygote forks after that, the new
+        process ends by itself, within seconds after the caller has ended ``first_pid``.
 
         Args:
-            group: A descriptor of the sandbox's ``cgroup.procs``, open for writing. None: the sandbox has none.
+            first_pid: The first process of the sandbox.
+            group: A descriptor of the sandbox's ``cgroup.procs``, open for writing; None without a control group.
             own: Descriptors for the fork itself, see :class:`.protocol.control.ForkRequest`.
             handed: Descriptors for the program, by the number of each in the program.
         """
