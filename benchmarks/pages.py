@@ -84,7 +84,7 @@ def _idle(idle: Record) -> Iterable[str]:
 def _calls(calls: Record, title: str) -> Iterable[str]:
     yield f"## {title}, {calls['calls']} calls each"
     yield ""
-    yield "| | 10 %, ms | median, ms | 90 %, ms | 99 %, ms | share of the whole |"
+    yield "| measured | 10 %, ms | median, ms | 90 %, ms | 99 %, ms | share of the whole |"
     yield "|---|---|---|---|---|---|"
     for side in calls["sides"]:
         figures = " | ".join(f"{side[name]:.2f}" for name in ("p10", "median", "p90", "p99"))
@@ -105,7 +105,7 @@ def _transfers(transfer: Record | None) -> Iterable[str]:
         return
     yield f"## {transfer['megabytes']} MB up and down, median of {transfer['times']}"
     yield ""
-    yield "| | up, MB/s | down, MB/s |"
+    yield "| server | up, MB/s | down, MB/s |"
     yield "|---|---|---|"
     yield from (f"| {side['name']} | {side['up']:.0f} | {side['down']:.0f} |" for side in transfer["sides"])
     yield ""
@@ -190,7 +190,7 @@ def patch(record: Record) -> Iterable[str]:
     yield f"| `import kruise_agents.patch_e2b` before it | {of_patch['import_milliseconds']:.2f} ms | |"
     yield f"| modules that it imports beyond our own and the SDK's | {', '.join(of_patch['modules']) or 'none'} | |"
     yield ""
-    yield "| | " + " | ".join(WAYS) + " |"
+    yield "| measured | " + " | ".join(WAYS) + " |"
     yield "|---" * (len(WAYS) + 1) + "|"
     storm = f"{record['commands']} commands at once over {record['sandboxes']} sandboxes, median of {record['storms']}"
     yield _of_ways("building a configuration and a sandbox URL, µs", record["addresses_us"], "{:.1f}")

@@ -34,6 +34,8 @@ html_short_title = project
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_js_files = [("scrolling.js", {"defer": "defer"})]
+templates_path = ["_templates"]
 html_use_index = False
 html_copy_source = False
 html_show_sourcelink = False
@@ -59,7 +61,28 @@ class RemoveComments(SphinxTransform):
                 node.parent.remove(node)
 
 
+LONG_WORD = re.compile(r'(?<=<span class="pre">)[^<]{16,}')
+BREAK = re.compile(r"(?<=[\w};)][-_/.=:,])(?=[A-Za-z_{&])")
+
+
+def add_breaks(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
+    """Say where a long word of code may break: on phones, and a very long one in tables (custom.css)."""
+
+    def broken(word: re.Match[str]) -> str:
+        return BREAK.sub("<wbr>" if len(word[0]) < 30 else '<wbr class="far">', word[0])
+
+    if "body" in context:
+        context["body"] = LONG_WORD.sub(broken, context["body"])
+
+
+def plain_captions(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
+    """Take from the captions of the sidebar that they are headings: they come before the title and have no level."""
+    context["furo_navigation_tree"] = context["furo_navigation_tree"].replace(' role="heading"', "")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the transform."""
+    """Register the transform and the changes to pages."""
     app.add_transform(RemoveComments)
+    app.connect("html-page-context", add_breaks)
+    app.connect("html-page-context", plain_captions, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -61,7 +61,7 @@ BACKUP = """\
 Copies the state folder of a manager to a new folder, on which another manager can start. A manager may use the original
 meanwhile. The copy has the keys, paused sandboxes, snapshots and volumes; running sandboxes are left out.
 
-| argument | |
+| argument | meaning |
 |---|---|
 | `<state folder>` | the `--state-dir` of a manager, by default `~/.local/state/kruise-agents` |
 | `<new folder>` | a folder that does not exist; folders above it are made |
@@ -87,7 +87,7 @@ def page() -> str:
         "- [`python -m kruise_agents.manager.backup`](#backup): copy a state folder while a manager uses it",
     ]
     rows = OF_EVERY_COMMAND + [(str(number), meaning) for number, meaning in _exit_codes()]
-    head = HEAD.format(contents="\n".join(contents), exit_codes=table(["code", ""], rows))
+    head = HEAD.format(contents="\n".join(contents), exit_codes=table(["code", "meaning"], rows))
     (usage,) = [line for line in (inspect.getdoc(backup) or "").splitlines() if line.startswith("usage: ")]
     parts = [NOTE + head, *(_section(name, command) for name, command in commands)]
     return "\n".join([*parts, BACKUP.format(usage=usage.removeprefix("usage: "))])
@@ -111,9 +111,9 @@ def _section(name: str, command: click.Command) -> str:
     parameters = [*command.params, click.Option(["-h", "--help"], is_flag=True, help="Show this message and exit.")]
     arguments = [parameter for parameter in parameters if isinstance(parameter, click.Argument)]
     if arguments:
-        text.append(table(["argument", ""], [_argument(argument) for argument in arguments]))
+        text.append(table(["argument", "meaning"], [_argument(argument) for argument in arguments]))
     options = [parameter for parameter in parameters if isinstance(parameter, click.Option) and not parameter.hidden]
-    text.append(table(["option", "default", ""], [_option(option, context) for option in options]))
+    text.append(table(["option", "default", "meaning"], [_option(option, context) for option in options]))
     if isinstance(command, click.Group):
         below = [code(f"{name} {each}") for each in command.list_commands(context) if not command.commands[each].hidden]
         text.append(f"Commands: {', '.join(below)}.\n")

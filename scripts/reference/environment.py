@@ -191,14 +191,14 @@ def page() -> str:
     rows = [[code(option.declaration.option.variable), _values(option), _default(option)] for option in options]
     return NOTE + PAGE.format(
         sdk="2.63.0",
-        addresses=table(["variable", ""], [[_names(names), text] for names, text in SDK_ADDRESSES]),
+        addresses=table(["variable", "meaning"], [[_names(names), text] for names, text in SDK_ADDRESSES]),
         connections=table(
-            ["variable", "default", "read", ""], [[_names(names), *rest] for names, *rest in SDK_CONNECTIONS]
+            ["variable", "default", "read", "meaning"], [[_names(names), *rest] for names, *rest in SDK_CONNECTIONS]
         ),
-        network=table(["variable", ""], [[_names(names), text] for names, text in NETWORK]),
+        network=table(["variable", "meaning"], [[_names(names), text] for names, text in NETWORK]),
         options=table(["variable", "value", "default"], rows),
-        others=table(["variable", "default", ""], [[_names(names), *rest] for names, *rest in OTHERS_OF_SERVE]),
-        sandbox=table(["variable", ""], [[_names(names), text] for names, text in IN_SANDBOXES]),
+        others=table(["variable", "default", "meaning"], [[_names(names), *rest] for names, *rest in OTHERS_OF_SERVE]),
+        sandbox=table(["variable", "meaning"], [[_names(names), text] for names, text in IN_SANDBOXES]),
     )
 
 

@@ -11,9 +11,11 @@ NOTE = "<!-- Written by `make reference` from the code. Change the code or scrip
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table. A cell may contain ``|``."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
+    """Return a table without the columns that are empty in every row. A cell may contain ``|``."""
+    filled_in = list(rows)
+    kept = [column for column in range(len(head)) if not filled_in or any(row[column] for row in filled_in)]
+    lines = [head, ["---"] * len(head), *filled_in]
+    return "".join(f"| {' | '.join(_cell(line[column]) for column in kept)} |\n" for line in lines)
 
 
 def wrapped(text: str, indent: str = "") -> str:

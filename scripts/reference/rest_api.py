@@ -57,7 +57,7 @@ def page() -> str:
         "no_end": NO_END,
         "statuses": table(["status", "meaning"], _statuses()),
         "error_codes": table(
-            ["`error_code`", "status", ""],
+            ["`error_code`", "status", "meaning"],
             [[code(name), str(status), meaning] for name, (status, meaning) in ERROR_CODES.items()],
         ),
         "routes": "\n".join(_overview(topic, operations) for topic, operations in topics),
@@ -126,7 +126,7 @@ def _overview(topic: str, operations: list[_Operation]) -> str:
         for one in operations
         for path in one.paths
     ]
-    return f"**{topic}**\n\n" + table(["route", "", "credentials"], rows)
+    return f"**{topic}**\n\n" + table(["route", "effect", "credentials"], rows)
 
 
 def _feature(operation: _Operation) -> str:
@@ -145,10 +145,10 @@ def _detail(operation: _Operation, described: Json) -> str:
         if one["in"] != "path"
     ]
     if parameters:
-        parts.append(table(["parameter", "in", "type", ""], parameters))
+        parts.append(table(["parameter", "in", "type", "meaning"], parameters))
     if "requestBody" in data:
         schema = data["requestBody"]["content"]["application/json"]["schema"]
-        parts.append(table(["field of the body", "type", ""], _fields(_resolved(schema, described), described)))
+        parts.append(table(["field of the body", "type", "meaning"], _fields(_resolved(schema, described), described)))
     parts.append(table(["status", "answer"], _answers(data["responses"])))
     return "\n".join(parts)
 
@@ -205,7 +205,7 @@ def _objects(described: Json) -> Iterator[str]:
             [code(field), _type(schema), _meaning(schema, missing=field not in schemas[name]["required"])]
             for field, schema in schemas[name]["properties"].items()
         ]
-        yield f"### {name}\n\n" + table(["field", "type", ""], rows)
+        yield f"### {name}\n\n" + table(["field", "type", "meaning"], rows)
 
 
 def _names(tree: Any) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,13 @@ def test_lines_of_prose_fit_a_window() -> None:
     ]
     assert len(pages) > len(names)
     assert long == []
+
+
+def test_every_column_has_a_name() -> None:
+    rows = ((path, *pair) for path in document_paths() for pair in pairwise(path.read_text().splitlines()))
+    heads = [(path.name, head) for path, head, below in rows if re.fullmatch(r"\|[-:| ]+\|", below)]
+    assert len(heads) > 100
+    assert [where for where in heads if not all(cell.strip() for cell in where[1].strip("|").split("|"))] == []
 
 
 @pytest.fixture(scope="module")

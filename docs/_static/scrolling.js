@@ -1,0 +1,7 @@
+// Blocks that scroll sideways can be reached and scrolled with the keyboard, in browsers that do not see to that themselves.
+for (const block of document.querySelectorAll(".highlight pre, .table-wrapper")) {
+  new ResizeObserver(() => {
+    if (block.scrollWidth > block.clientWidth) block.tabIndex = 0
+    else block.removeAttribute("tabindex")
+  }).observe(block)
+}
