@@ -59,7 +59,7 @@ def begin(arguments: ProgramArguments) -> None:
         become_root_of_sandbox(arguments.home)
     os.umask(0o022)
     _allow_many_descriptors()
-    # A manager that runs under nohup or in the background of a script may ignore these signals. Terminals need them.
+    # A manager that runs under nohup or in the background of a script may ignore these signals, which terminals send.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 

@@ -28,9 +28,10 @@ class NotReadyError(Exception):
 
 
 async def run_start_command(state: SandboxState, command: str, ready: ReadyCheck | None) -> None:
-    """Start a template's start command, and return when the check ``ready`` passes; None: at once. The command goes on.
+    """Start a template's start command, and return when the check ``ready`` passes. Without a check, return at once.
 
-    Raises OSError if the command cannot be started. Before a NotReadyError, the command's process group is killed.
+    The command goes on. Raises OSError if the command cannot be started. Before a NotReadyError, the command's process
+    group is killed.
     """
     with tempfile.TemporaryFile() as output:
         programs = _Programs(state)

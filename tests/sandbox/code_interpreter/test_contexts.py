@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from e2b.exceptions import NotFoundException
 from e2b_code_interpreter import Context, Sandbox
+
+from kruise_agents.sandbox.code_interpreter.contexts import Contexts
+from kruise_agents.sandbox.code_interpreter.kernels import Kernel
+from kruise_agents.sandbox.code_interpreter.languages import KernelSpec
+from kruise_agents.sandbox.code_interpreter.launcher import KernelLauncher
+from kruise_agents.sandbox.state import SandboxState
 
 
 def test_contexts_do_not_share_state(sandbox: Sandbox, context: Context) -> None:
@@ -75,6 +83,28 @@ def test_a_removed_default_context_is_made_anew(sandbox: Sandbox) -> None:
     assert execution.error.name == "NameError"
     assert sandbox.run_code("2", language="python").execution_count == 2
     assert len(sandbox.list_code_contexts()) == 1
+
+
+class NeverReady:
+    """A launcher whose kernels never become ready."""
+
+    spec = KernelSpec(("kernel",))
+
+    async def start(self, *_: object) -> Kernel:
+        return await asyncio.Event().wait()  # type: ignore[return-value]  # never returns
+
+
+def test_a_default_context_may_be_removed_while_its_start_is_awaited(tmp_path: Path) -> None:
+    async def run() -> None:
+        state = SandboxState(username="user", home=tmp_path, path="/bin", python=Path("/python"))
+        contexts = Contexts(state, cast(KernelLauncher, NeverReady()))
+        contexts.default()
+        failure = asyncio.create_task(contexts.failure())
+        await asyncio.sleep(0)
+        await contexts.close()
+        assert await failure is None
+
+    asyncio.run(run())
 
 
 def test_contexts_run_in_parallel(sandbox: Sandbox, context: Context, tmp_path: Any) -> None:

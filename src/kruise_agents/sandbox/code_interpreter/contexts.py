@@ -139,7 +139,7 @@ class Contexts:
 
     async def failure(self) -> BaseException | None:
         """Wait for the default contexts that are being started. Return the error of the first that failed, or None."""
-        failures = [await context.failure() for context in self._defaults.values()]
+        failures = [await context.failure() for context in list(self._defaults.values())]
         return next((failure for failure in failures if failure is not None), None)
 
     async def create(self, language: str | None, cwd: str | None) -> Context:

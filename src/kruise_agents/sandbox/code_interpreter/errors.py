@@ -43,7 +43,10 @@ class LanguageError(KernelError):
 
 
 class KernelStartError(KernelError):
-    """A kernel that could not be started, or that ended or kept silent before it was ready."""
+    """A kernel that could not be started, or that ended or kept silent before it was ready.
+
+    The text ends with the kernel's last output, if there is any.
+    """
 
 
 class KernelEndedError(KernelError):

@@ -22,7 +22,7 @@ _VARIABLES = frozenset({"HOME", "IPYTHONDIR", "LOGNAME", "PATH", "USER"})
 
 @dataclass(frozen=True, slots=True)
 class KernelOrder:
-    """The command and the environment of the kernel that a fork becomes, as the fork gets them."""
+    """The command and the environment of the kernel that a fork is to become."""
 
     command: list[str]
     environment: dict[str, str]
@@ -36,13 +36,13 @@ class WaitingKernel:
         self._orders: socket.socket | None = orders
 
     def fits(self, environment: Mapping[str, str]) -> bool:
-        """Return True if the fork was not used or dropped, and can become a kernel with this environment."""
+        """Return True if the fork was neither used nor dropped, and can become a kernel with this environment."""
         return self._orders is not None and _VARIABLES.issuperset(environment)
 
     def become(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path, output: int) -> ForkedProcess:
         """Have the fork become the kernel of ``command``, with its output to the descriptor ``output``.
 
-        Raises OSError if the fork has ended. In either case the fork is used up.
+        Raises OSError if the fork has ended. A fork can be used only once, even if this call fails.
         """
         orders, self._orders = self._orders, None
         assert orders is not None

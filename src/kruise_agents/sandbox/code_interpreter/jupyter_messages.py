@@ -41,8 +41,8 @@ class Message:
 class Endpoint:
     """The addresses of a kernel's channels, and the key that signs messages."""
 
-    prefix: Path  # of the paths of its connection file and its sockets; Linux allows 107 bytes for a socket
-    ports: tuple[int, ...] | None = None  # of the channels on 127.0.0.1, for transport ``tcp``; None for ``ipc``
+    prefix: Path  # the beginning of the paths of the kernel's connection file and sockets
+    ports: tuple[int, ...] | None = None  # a port of 127.0.0.1 for each channel, with transport ``tcp``; None: ``ipc``
     key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     session: str = field(default_factory=lambda: secrets.token_hex(8))
 

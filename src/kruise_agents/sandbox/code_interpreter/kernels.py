@@ -30,7 +30,7 @@ LAST_OUTPUT_MILLISECONDS = 20  # silence after which the output channel of an en
 
 
 class Replies:
-    """The messages that a request causes."""
+    """A queue of the messages that a request causes."""
 
     def __init__(self, request_id: str) -> None:
         self.request_ids = {request_id}
@@ -101,7 +101,7 @@ class Kernel:
             callback()
 
     async def wait_until_ready(self) -> None:
-        """Wait until the kernel answers and its output arrives. Raise KernelStartError after a minute or at its end."""
+        """Wait until the kernel answers and its output arrives. Raise KernelStartError if that does not happen."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 while not await self._answers():
@@ -126,7 +126,7 @@ class Kernel:
             yield replies
 
     def mark(self, replies: Replies) -> LateOutput | None:
-        """Have the kernel write a mark behind the output of a finished request, into ``replies``.
+        """Have the kernel write a mark after the output of a finished request. The mark comes in ``replies``.
 
         Returns None for a kernel that sends all output before it reports the end of a request.
         """
@@ -151,7 +151,7 @@ class Kernel:
             return reply
 
     def interrupt(self) -> None:
-        """Interrupt the running code. An idle kernel of ours ignores a first interrupt.
+        """Interrupt the running code. Our own kernels ignore a first interrupt while they are idle.
 
         Some kernels cannot always be interrupted. The second interrupt since the last request began kills such a
         kernel, so that the context becomes usable again.

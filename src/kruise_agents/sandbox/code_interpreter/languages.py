@@ -1,8 +1,8 @@
 """Kernels of the languages: where each kernel is found, how it starts, and which protocol features it has.
 
 Python's kernel is our own program. Kernels of the extra ``languages`` install no ``kernel.json`` and are found in the
-manager's Python environment, Deno also on ``PATH``. All other kernels are found by a ``kernel.json`` in a folder of
-Jupyter.
+manager's Python environment, Deno also on ``PATH``. All other kernels are found by their ``kernel.json`` in the folders
+of Jupyter.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ KEEPALIVE_SECONDS = 5.0  # without a line before a keepalive is sent (code inter
 
 
 class ExecutionStream:
-    """An ASGI response with the lines of an execution, which is abandoned when the client leaves.
+    """An ASGI response with the lines of an execution. The execution is abandoned when the client leaves.
 
     ``running`` holds the tasks of executions until their kernels are idle again. ``keepalives`` must be False for
     e2b-code-interpreter before 2.9.0: keepalives would disable that client's time-out between bytes.

@@ -32,7 +32,10 @@ async def whole_body(receive: Receive) -> bytes:
 
 @contextlib.asynccontextmanager
 async def gone_while(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the block and raise ClientGoneError when the client closes the connection. Read the body before."""
+    """Cancel the block and raise ClientGoneError when the client closes the connection.
+
+    The body must have been read before the block.
+    """
     task = asyncio.current_task()
     assert task is not None  # coroutines run in tasks
     gone = False

@@ -1,4 +1,4 @@
-"""Calls with a stream in one direction. The HTTP status is 200 in any case; the last frame carries an error."""
+"""Calls with a stream in one direction. The HTTP status is always 200, and an error goes into the last frame."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 No program in a sandbox can gain rights by being executed, so the real ``sudo`` does not work. In a sandbox with several
 users, ``sudo`` is a client: it asks the sandbox's program, which is root, to start the command. The command gets the
-client's standard streams and folder. In place of the client's terminal it gets a new terminal, which the client relays.
+client's standard streams and folder. In place of the client's terminal, the command gets a new terminal, and the client
+copies between the two terminals.
 """
 
 from __future__ import annotations

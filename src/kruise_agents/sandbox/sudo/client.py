@@ -166,7 +166,7 @@ class _Session:
                     watched = [number for number in watched if number == terminal]
 
     def _answered(self) -> int | None:
-        """Read on. Return the exit code, or None while the answer is not complete. Errors go to standard error."""
+        """Read from the server. Return the exit code, or None while the answer is not complete. Print an error."""
         piece = self._connection.recv(_PIECE)
         self._answers += piece
         if piece and not self._answers.endswith(b"\n"):

@@ -180,7 +180,7 @@ def _members() -> list[str]:
 
 
 async def _follow(process: subprocess.Popen[bytes], connection: socket.socket) -> int:
-    """Pass on the client's signals, SIGTERM if the client leaves, until the process ends. Return its exit code."""
+    """Pass on the client's signals until the process ends, and return the exit code. A leaving client means SIGTERM."""
     loop = asyncio.get_running_loop()
     pidfd = os.pidfd_open(process.pid)
     signals = asyncio.create_task(_pass_on(pidfd, connection))

@@ -26,7 +26,7 @@ _LATER = (
     "uvicorn.lifespan.off",
     "uvicorn.protocols.http.httptools_impl",
 )
-"""Modules that ``sandbox.main`` does not import at its top, but a program imports before it serves."""
+"""Modules that ``sandbox.main`` does not import at its top, although most programs import them before they serve."""
 
 
 def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
