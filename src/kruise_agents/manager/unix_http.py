@@ -52,7 +52,7 @@ class Exchange:
 
     async def receive_head(self) -> h11.Response | h11.InformationalResponse:
         """Return the head of the response, or of a 101 that answers an upgrade. Skip other interim (1xx) responses."""
-        for _ in range(_MAX_INTERIM):
+        for _ in range(_MAX_INTERIM + 1):
             event = await self._next()
             if isinstance(event, h11.Response):
                 return event

@@ -66,6 +66,14 @@ def test_an_answer_that_is_no_http_is_one_502_that_names_the_sandbox(name: str, 
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["sandboxId"] == "sb1"
 
 
+@pytest.mark.parametrize(("count", "status"), [(32, b"200"), (33, b"502")])
+def test_32_interim_answers_are_dropped_and_more_are_refused(count: int, status: bytes, front: Front) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\n\r\n" * count
+    answer = answer_of(front, early + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert count_of(answer) == 1
+
+
 BAD_BODIES = {
     "fewer bytes than said": b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello",
     "a bad chunk size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
