@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+from functools import partial
+from html import unescape
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlencode
 
 import pytest
 
 from support.documents import ROOT, Page, document_paths, read_pages
 from support.links import Document, Tree
+from support.needs import browser
 from support.site import build_site, wrong_fetches
 
 WIDTH = 120
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def in_block(page: Page, number: int) -> bool:
@@ -64,3 +78,26 @@ def test_the_site_is_whole(site: Path) -> None:
         html = (site / page.relative_to(ROOT / "docs")).with_suffix(".html").read_text()
         assert Document(page).anchors - set(re.findall(r'\bid="([^"]+)"', html)) == set(), page
         assert not re.search(r"<!-- *(file|run|exits with|output|run by|not run|uses|needs|Written by)\b", html), page
+
+
+@pytest.mark.live
+@pytest.mark.timeout(600)
+@pytest.mark.needs("a browser")
+def test_pages_look_right_on_a_phone(site: Path, tmp_path: Path) -> None:
+    pages = [str(path.relative_to(site)) for path in site.rglob("*.html")]
+    shutil.copytree(site, tmp_path / "site")
+    shutil.copy(Path(__file__).with_name("looks.html"), tmp_path / "site")
+    handler = partial(QuietHandler, directory=tmp_path / "site")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever).start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}/looks.html?{urlencode({'page': pages}, doseq=True)}"
+            command = [browser() or "", "--headless", "--no-sandbox", f"--user-data-dir={tmp_path / 'profile'}"]
+            command += ["--enable-logging=stderr", "--virtual-time-budget=300000", "--dump-dom", address]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+        finally:
+            server.shutdown()
+    wrong = re.search(r"<pre>(.+)</pre>", done.stdout)
+    assert wrong is not None, done.stderr
+    assert json.loads(unescape(wrong[1])) == []
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []

@@ -46,10 +46,20 @@ def _no_node() -> str | None:
     return None
 
 
+def browser() -> str | None:
+    """Return the program of a browser that ``--headless`` lets run without a screen."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def _no_browser() -> str | None:
+    return None if browser() else "neither Chromium nor Chrome is installed"
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "namespaces": _no_namespaces,
     "several users": _one_user,
     "a zygote": _no_zygote,
     "contents of volumes": _unreadable_volumes,
     "node": _no_node,
+    "a browser": _no_browser,
 }
