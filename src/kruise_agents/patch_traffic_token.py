@@ -48,10 +48,10 @@ __all__ = [
 def patch_traffic_access_token() -> Patch:
     """Make the SDK send the current traffic access token with every request to a port of a protected sandbox.
 
-    Files, commands, PTYs, watches and code carry the token, sync and async; requests to the API never do. Near the end
-    of a token, the next request refreshes the token first. An expired token is never sent: if its refresh fails, the
-    request raises :class:`TrafficAccessTokenExpired`. If its refresh shows that the sandbox is gone, the request goes
-    without a token, so that the SDK gets the manager's answer.
+    Files, commands, PTYs, watches and code carry the token, sync and async; requests to the API never do. Shortly
+    before a token expires, the next request refreshes the token first. An expired token is never sent: if its refresh
+    fails, the request raises :class:`TrafficAccessTokenExpired`. If its refresh shows that the sandbox is gone, the
+    request goes without a token, so that the SDK gets the manager's answer.
 
     The API's answer to ``connect`` has no token of a protected sandbox. So if an object has no token after ``connect``,
     the patch asks the API whether the sandbox is protected. If so, the next request to a port fetches a token.
@@ -60,8 +60,8 @@ def patch_traffic_access_token() -> Patch:
     :func:`refresh_traffic_access_token` refreshes the token when due. The method
     ``sandbox.refresh_traffic_access_token()`` does the same, unknown to type checkers.
 
-    In debug mode, and for tokens that are no JWT with an end, the SDK works as without the patch. Objects made before
-    the call stay as they were. The patch works with and without ``patch_e2b()``, in any order.
+    In debug mode, and for tokens that are no JWT with an expiry, the SDK works as without the patch. Objects made
+    before the call stay as they were. The patch works with and without ``patch_e2b()``, in any order.
 
     Returns:
         A handle that can be ignored. Its ``close()``, or leaving it as a context manager, undoes the call. After the

@@ -9,7 +9,7 @@ from ...errors import KruiseAgentsError
 
 
 class TrafficAccessTokenError(KruiseAgentsError, RuntimeError):
-    """Base class of these errors. Raised itself for a sandbox object that was made without the patch."""
+    """Base class of the errors of tokens, raised itself for a sandbox object that was made without the patch."""
 
 
 class TrafficAccessTokenExpired(TrafficAccessTokenError):

@@ -33,7 +33,7 @@ class Answer:
 
 
 class _OfOneSandbox:
-    """Base class of holders. A deep or pickled copy of a configuration has no holder, because it has no sandbox yet."""
+    """Base class of holders. A deep or pickled copy of a configuration belongs to no sandbox yet, so has no holder."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _no_holder, ()

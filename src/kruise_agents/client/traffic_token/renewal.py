@@ -55,8 +55,8 @@ class ManagedToken:
 class TokenState:
     """The state of a sandbox's token. Callers must report the outcomes of refreshes one at a time.
 
-    A JWT with an end is *managed*, and so is the absent token of a sandbox that is known to be protected. Every other
-    token is *opaque*. Opaque tokens, and sandboxes that are not known to be protected, are left to the SDK.
+    A JWT with an expiry is *managed*, and so is the absent token of a sandbox that is known to be protected. Every
+    other token is *opaque*. Opaque tokens, and sandboxes that are not known to be protected, are left to the SDK.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Claims:
 
 
 def read_claims(token: str) -> Claims | None:
-    """Return the times in a JWT with an end, whose signature is not checked; None for other tokens."""
+    """Return the times in a JWT with an expiry; None for other tokens. The signature is not checked."""
     parts = token.split(".")
     if len(parts) != 3:
         return None

@@ -65,7 +65,7 @@ def below_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
     """Return response headers with ``prefix``, such as ``/kruise/abc/3000``, added to the application's paths.
 
     A root-relative ``Location``, a ``Location`` on the application's own host (``authority``), and the ``Path`` of a
-    cookie get the prefix, unless they have it already. The names of ``headers`` are in lower case.
+    cookie get the prefix, unless the prefix is there already. The names of ``headers`` are in lower case.
     """
     return [(name, _rewritten(name, value, prefix, authority)) for name, value in headers]
 

@@ -140,7 +140,7 @@ class SandboxProcess:
         return self._runtime.stopped_processes(self._living())
 
     async def freeze(self) -> None:
-        """Stop all processes; memory and connections stay. After a NoAnswerError all processes go on."""
+        """Freeze the sandbox; memory and connections stay. After a NoAnswerError, no process is frozen."""
         try:
             await self._runtime.freeze(self._living())
         except OSError as error:

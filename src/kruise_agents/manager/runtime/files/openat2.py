@@ -19,7 +19,7 @@ class _How(ctypes.Structure):
 
 
 def open_below(folder: int, path: str, flags: int, *, links: bool = True) -> int:
-    """Open ``path`` below an open folder. A link that leads out raises an OSError; without ``links``, any link does."""
+    """Open ``path`` below an open folder. A link to the outside, or without ``links`` any link, raises an OSError."""
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
     how = _How(flags | os.O_CLOEXEC, 0, resolve)
     number = errno.EAGAIN

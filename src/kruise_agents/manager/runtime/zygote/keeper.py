@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class ZygoteKeeper:
-    """The keeper of one zygote from :meth:`open` to :meth:`close`. If the first cannot be made, none is tried later."""
+    """The keeper of one zygote from :meth:`open` to :meth:`close`. If the first zygote cannot be made, none follows."""
 
     def __init__(self, make: Callable[[], Zygote]) -> None:
         self._make = make
