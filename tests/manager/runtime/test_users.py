@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from e2b import AuthenticationException, CommandExitException
+from e2b import AuthenticationException, CommandExitException, SandboxException
 from e2b.sandbox.commands.command_handle import PtySize
 from e2b_code_interpreter import Sandbox
 
@@ -62,6 +62,16 @@ class TestSeveralUsers:
         ids = out(sandbox, "cat /proc/$PPID/task/*/status | grep -E '^(Uid|Gid|CapEff)' | sort -u", user="root")
         assert [line.split()[1:] for line in ids.splitlines() if line[0] != "C"] == [["0"] * 4] * 2
         assert len([line for line in ids.splitlines() if line.startswith("CapEff")]) == 1
+
+    def test_a_folder_that_the_user_may_not_enter_is_no_working_directory(self, sandbox: Sandbox) -> None:
+        sandbox.commands.run("mkdir -m 700 /opt/closed", user="root")
+        assert out(sandbox, "pwd", cwd="/opt/closed", user="root") == "/opt/closed"
+        denied = "PERMISSION_DENIED: cwd '/opt/closed': permission denied"
+        with pytest.raises(SandboxException, match=denied):
+            sandbox.commands.run("pwd", cwd="/opt/closed")
+        with pytest.raises(SandboxException, match=denied):
+            sandbox.pty.create(PtySize(rows=24, cols=80), cwd="/opt/closed")
+        assert sandbox.files.list("/opt/closed") == []
 
     def test_files_belong_to_whom_they_were_written_for(self, sandbox: Sandbox) -> None:
         sandbox.files.write("new/mine.txt", "1")

@@ -164,6 +164,9 @@ class ProcessService:
             else:
                 popen, terminal = spawn_in_terminal(command, environment, folder, _window_size(pty), user)
         except SpawnError as error:
+            cause = error.__cause__
+            if isinstance(cause, PermissionError) and cause.filename == folder:
+                raise ConnectError(Code.PERMISSION_DENIED, f"cwd '{folder}': {reason(cause)}") from error
             text = (
                 f"error starting process '{command[0]}': {error}"
                 if pty is None
