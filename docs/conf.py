@@ -62,11 +62,11 @@ class RemoveComments(SphinxTransform):
 
 
 LONG_WORD = re.compile(r'(?<=<span class="pre">)[^<]{16,}')
-BREAK = re.compile(r"(?<=[\w};)][-_/.=:,])(?=[A-Za-z_{&])")
+BREAK = re.compile(r"(?<=[\w};)][-_/.=:,])(?=[A-Za-z_{&])|(?<=[a-z])(?=[A-Z])")
 
 
 def add_breaks(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
-    """Say where a long word of code may break: on phones, and a very long one in tables (custom.css)."""
+    """Say where a long word of code may break; custom.css says when."""
 
     def broken(word: re.Match[str]) -> str:
         return BREAK.sub("<wbr>" if len(word[0]) < 30 else '<wbr class="far">', word[0])
