@@ -135,7 +135,7 @@ def test_bodies_keep_what_they_say() -> None:
     ],
 )
 def test_a_meaning_that_would_be_dropped_is_refused(fields: dict[str, object], named: str) -> None:
-    with pytest.raises(UnsupportedByManagerError, match=rf"ignore {named}, so nothing was sent"):
+    with pytest.raises(UnsupportedByManagerError, match=rf"ignore {named}, so the call was given up"):
         v1_body("/sandboxes", json.dumps(fields).encode())
 
 

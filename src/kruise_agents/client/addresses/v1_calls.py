@@ -78,8 +78,8 @@ def v1_body(path: str, body: bytes) -> bytes:
     lost = list(_lost(fields))
     if lost:
         raise UnsupportedByManagerError(
-            f"this sandbox-manager has no v2 routes, and its older ones ignore {', '.join(lost)}, so nothing was "
-            f"sent. Leave it out, or use a newer manager"
+            f"this sandbox-manager has no v2 routes, and its older ones ignore {', '.join(lost)}, so the call "
+            f"was given up. Leave it out, or use a newer manager"
         )
     if fields.get("timeout") is None:
         fields["timeout"] = DEFAULT_TIMEOUT
