@@ -38,3 +38,21 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
         408,
         "the request body did not arrive within 0.1 seconds",
     )
+
+
+@pytest.mark.parametrize("query", ["path=%ff", "path=/a%ED%A0%80", "pa%fft=/a"])
+def test_a_query_that_is_not_utf_8_is_refused(query: str) -> None:
+    """Such bytes became U+FFFD, and a file of that name was made."""
+
+    async def read(request: Request) -> Response:
+        return Response(str(body.read_query(request)))
+
+    api = Starlette(routes=[Route("/", read)], exception_handlers={ApiError: on_api_error})
+
+    async def ask(text: str) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://m") as client:
+            return await client.get(f"/?{text}")
+
+    answer = asyncio.run(ask(query))
+    assert (answer.status_code, answer.json()["message"]) == (400, "the query of the URL is not UTF-8")
+    assert asyncio.run(ask("path=%C3%A9+b&empty=")).text == "path=%C3%A9+b&empty="

@@ -18,7 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial, reduce
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
+from urllib.parse import parse_qsl
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from ...protocol.fields import FLAG, INTEGER, TEXT, FieldError, Fields, dotted
@@ -218,6 +220,15 @@ def _read_member(fields: Fields, member: Member) -> Any:
 
 def _is_declaration(kind: Any) -> TypeGuard[type]:
     return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
+def read_query(request: Request) -> Mapping[str, str]:
+    """Return the query of a request. Percent-encoded bytes that are not UTF-8 raise ApiError 400."""
+    query: bytes = request.scope["query_string"]
+    try:
+        return QueryParams(parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="strict"))
+    except UnicodeDecodeError:
+        raise ApiError(400, "the query of the URL is not UTF-8") from None
 
 
 def read_parameters(declaration: type[_T], values: Mapping[str, str]) -> _T:

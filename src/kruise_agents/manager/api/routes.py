@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .reading import read_body, read_fields, read_parameters
+from .reading import read_body, read_fields, read_parameters, read_query
 
 _PARTS = frozenset({"query", "headers", "body", "fields"})
 Handler = Callable[..., Awaitable[Any]]
@@ -155,7 +155,7 @@ class Resource:
 async def _read(request: Request, declared: Mapping[str, Any]) -> dict[str, Any]:
     reads: dict[str, Any] = {}
     if "query" in declared:
-        reads["query"] = read_parameters(declared["query"], request.query_params)
+        reads["query"] = read_parameters(declared["query"], read_query(request))
     if "headers" in declared:
         reads["headers"] = read_parameters(declared["headers"], request.headers)
     if "body" in declared:

@@ -54,10 +54,6 @@ def _read_path(query: Mapping[str, str], name: str) -> str:
     path = query.get(name)
     if path is None:
         raise ApiError(400, "path is missing; it is a place in the volume, such as /folder/file")
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise ApiError(400, "path is not UTF-8") from None
     return path
 
 

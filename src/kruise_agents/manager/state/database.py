@@ -49,7 +49,8 @@ class Database:
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise ConfigurationError(
-                f"{path} cannot be used: {error}; put it away, or choose another state folder with --state-dir"
+                f"{path} cannot be used: {error}; restore the state folder from a backup, or choose another with "
+                f"--state-dir"
             ) from error
         except BaseException:
             self._connection.close()
