@@ -4,7 +4,7 @@ In the private protocol an application is below the path ``/kruise/<sandbox id>/
 (``notes.txt``) stays in the application. An absolute link (``/notes.txt``) leaves the path, and the manager refuses it.
 
 An embedded manager on loopback also answers ``http://<port>-<sandbox id>.localhost:<port of the manager>``, where both
-links work. Browsers and curl find this machine under that name by themselves. Python does not, so this program
+links work. Browsers and curl find this machine under that name by themselves. Python may not, so this program
 connects to the manager and sends the name as ``Host``.
 
 Run it::

@@ -47,8 +47,8 @@ COMMAND_NOTES = {
     "serve": """\
 **Signals.** SIGINT (Ctrl-C), SIGTERM and SIGHUP end the manager with exit code 0; under `nohup` SIGHUP does not.
 
-**In a program.** The same values are fields of `kruise_agents.manager.settings.Settings`. There `state_dir` and
-`api_keys` have no default, and `limits` counts memory and disk in bytes.
+**In a program.** All values but those of the log are fields of `kruise_agents.manager.settings.Settings`. There
+`state_dir` and `api_keys` have no default, and `limits` counts memory and disk in bytes.
 """,
 }
 BACKUP = """\
@@ -59,15 +59,16 @@ BACKUP = """\
 ```
 
 Copies the state folder of a manager to a new folder, on which another manager can start. A manager may use the original
-meanwhile. The copy has the keys, paused sandboxes, snapshots and volumes; running sandboxes are left out.
+meanwhile. The copy has paused sandboxes, snapshots, volumes, secrets, and the API keys that were created over the API.
+Running sandboxes are left out.
 
 | argument | meaning |
 |---|---|
 | `<state folder>` | the `--state-dir` of a manager, by default `~/.local/state/kruise-agents` |
 | `<new folder>` | a folder that does not exist; folders above it are made |
 
-Exit codes: 0 when everything was copied, 1 when something was not, also for wrong arguments. The reason is on standard
-error.
+Exit codes: 0 when everything was copied, 1 when something was not copied or an argument is wrong. The reason is on
+standard error.
 """
 OF_EVERY_COMMAND = [
     ("0", "The command did what was asked. For `serve`: a signal ended the manager."),

@@ -15,32 +15,32 @@ SDK_ADDRESSES = [
     (
         "E2B_DOMAIN",
         "The domain of the sandbox-manager: `host` or `host:port`, without a scheme or a path. Read at each call, not "
-        "when the SDK is patched. `domain=` of a call counts first. Without either the patch raises "
+        "when the SDK is patched. `domain=` of a call counts first. Under the patch a call without either raises "
         "`MissingDomainError`.",
     ),
     (
         "E2B_API_KEY",
-        "The API key. `api_key=` of a call counts first. Under the patch every key passes; unpatched, e2b 2.25.0 to "
-        "2.45.1 refuse keys that are not `e2b_` and hex digits.",
+        "The API key. `api_key=` of a call counts first. Under the patch every key passes. Unpatched, or with "
+        "`patch_e2b(validate_key=True)`, e2b 2.25.0 to 2.45.1 refuse keys that are not `e2b_` and hex digits.",
     ),
     (
         "E2B_API_URL",
         "The URL of the API, used as it is, patched or not. The patch derives the URL from the domain, so leave this "
-        "variable unset. A value left over from another service sends keys and calls there.",
+        "variable unset. A value left over from another service sends keys and calls to that service.",
     ),
     (
         "E2B_SANDBOX_URL",
-        "One URL for the envd and the code interpreter of every sandbox, used as it is. Leave it unset, as above. "
+        "One URL for the envd and the code interpreter of every sandbox, used as it is. Leave this variable unset. "
         "`get_host()` and the MCP URL are private addresses all the same.",
     ),
     (
         "E2B_VOLUME_API_URL",
-        "The URL of the contents of volumes, used as it is. Leave it unset, as above.",
+        "The URL of the contents of volumes, used as it is. Leave this variable unset.",
     ),
     (
         "E2B_DEBUG",
         "`true`: the SDK's debug mode, in which the API is `http://localhost:3000` and a sandbox is `localhost`. "
-        "The patch leaves debug mode alone. Leave it unset.",
+        "The patch leaves debug mode alone. Leave this variable unset.",
     ),
 ]
 SDK_CONNECTIONS = [
@@ -54,8 +54,8 @@ SDK_CONNECTIONS = [
         "E2B_MAX_CONNECTIONS",
         "`200`",
         "at the import of `e2b`",
-        "Connections to one address. Over plain http each running command, terminal, watch and stream holds one. "
-        "Raise it for more than 200 of them at once.",
+        "Connections to one address. Over plain http each running command, terminal, watch and stream holds a "
+        "connection. Raise the number for more than 200 of these at once.",
     ),
     (
         "E2B_MAX_KEEPALIVE_CONNECTIONS",
@@ -68,7 +68,7 @@ SDK_CONNECTIONS = [
         "E2B_KEEPALIVE_EXPIRY",
         "`300`",
         "at the import of `e2b`",
-        "Seconds for which an idle connection is kept. Set it below the idle time of a gateway in between.",
+        "Seconds for which an idle connection is kept. Set fewer seconds than the idle time of a gateway in between.",
     ),
     (
         "E2B_CONNECTION_RETRIES",

@@ -180,7 +180,7 @@ class Settings:
         ),
     ] = 1
     v1_only: Annotated[
-        bool, Option("--v1-only", "Answer like an older sandbox-manager, without the v2 routes. For tests.")
+        bool, Option("--v1-only", "Answer like an older sandbox-manager, without POST /v2/sandboxes. For tests.")
     ] = False
     traffic_token_validity: Annotated[
         int,
@@ -197,7 +197,7 @@ class Settings:
         float,
         Option(
             "--traffic-access-token-clock-skew",
-            "Time for which an expired traffic access token is still accepted.",
+            "Time for which a traffic access token is accepted after its end and before its start.",
             least=0,
             most=DEFAULT_VALIDITY,
             unit="SECONDS",

@@ -102,8 +102,8 @@ def create_api(
 class _HealthReply(TypedDict):
     status: Literal["OK"]
     version: str
-    runtime: Annotated[str, Spec(description="bubblewrap or process")]
-    users: Annotated[Literal["one", "several"], Spec(description="in a sandbox")]
+    runtime: Annotated[str, Spec(description="the value of the option --runtime")]
+    users: Annotated[Literal["one", "several"], Spec(description="how many users a sandbox has")]
     limits: Annotated[Literal["cgroup v2", "rlimits"], Spec(description="what holds sandboxes to their limits")]
     internet: Annotated[
         Literal["slirp4netns", "pasta", "none", "the machine's"], Spec(description="how sandboxes reach the internet")

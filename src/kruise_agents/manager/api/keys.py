@@ -145,6 +145,7 @@ class KeyRoutes(Resource):
     @operation(
         "GET /api-keys",
         "List the API keys of a team, oldest first",
+        (400,),
         meanings={403: "Only the admin team may name another team"},
     )
     async def list_all(self, request: Request, query: _ApiKeysQuery) -> list[_ApiKeyReply]:

@@ -64,7 +64,7 @@ class _NewSecretRequest:
         Spec(
             read=_read_name,
             pattern=f"^(?!{_RESERVED}){_NAME.pattern}$",
-            description="1 to 128 of a-z, 0-9, _ and -",
+            description="1 to 128 of a-z, 0-9, _ and -; does not begin with sec_",
         ),
     ]
     value: Value

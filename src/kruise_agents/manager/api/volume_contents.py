@@ -68,7 +68,13 @@ def _check_mode(name: str, mode: int) -> None:
 
 
 Owner = Annotated[
-    int, Spec(check=_check_owner, minimum=0, maximum=HIGHEST_ID, description="of the owner or group, in sandboxes")
+    int,
+    Spec(
+        check=_check_owner,
+        minimum=0,
+        maximum=HIGHEST_ID,
+        description="ID of the owner or group in sandboxes",
+    ),
 ]
 VolumePath = Annotated[str, Spec(read=_read_path, description="a place in the volume, such as /folder/file")]
 Mode = Annotated[

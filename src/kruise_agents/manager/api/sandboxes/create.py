@@ -85,7 +85,7 @@ class _NewSandboxRequest:
         Spec(description="text that stays with the sandbox; keys that begin with e2b.agents.kruise.io/ are settings"),
     ] = field(default_factory=dict)
     env_vars: Annotated[
-        dict[str, str], Spec(check=_check_variables, description="environment variables of all programs in it")
+        dict[str, str], Spec(check=_check_variables, description="environment variables of all programs in the sandbox")
     ] = field(default_factory=dict)
     secure: Annotated[bool, Spec(description="whether envd asks for an access token")] = True
     allow_internet_access: Annotated[
@@ -144,7 +144,7 @@ class CreateRoutes(Resource):
         (400, 500, 503, 507),
         meanings={
             403: "The quota of the API key is used up",
-            404: "There is no such template, snapshot or volume; the message lists the templates",
+            404: "There is no such template, snapshot or volume",
             409: "An earlier create with the same Idempotency-Key crashed, or its sandbox is gone",
             422: "The Idempotency-Key came with another body before",
         },

@@ -89,7 +89,9 @@ class RunningListQuery(Page):
         datetime | None,
         Spec(read=_read_moment, type="string", format="date-time", description="only sandboxes started then or later"),
     ] = None
-    order: Annotated[Literal["asc", "desc"], Spec(read=_read_order, description="desc: newest first")] = "desc"
+    order: Annotated[
+        Literal["asc", "desc"], Spec(read=_read_order, description="newest first for desc, oldest first for asc")
+    ] = "desc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,9 @@ class ListQuery(RunningListQuery):
     state: Annotated[
         frozenset[str],
         Spec(
-            read=_read_states, type="string", description="running, paused, or both with a comma, which is the default"
+            read=_read_states,
+            type="string",
+            description="the states to list, joined by a comma: running, paused; left out: both",
         ),
     ] = _STATES
 

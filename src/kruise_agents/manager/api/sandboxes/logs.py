@@ -63,7 +63,9 @@ class _LogsQuery:
 class _LogEntriesQuery:
     cursor: Moment = None
     limit: Lines = MAX_LINES
-    direction: Annotated[Literal["backward", "forward"], Spec(description="backward: newest first")] = "backward"
+    direction: Annotated[
+        Literal["backward", "forward"], Spec(description="newest first for backward, oldest first for forward")
+    ] = "backward"
     level: Annotated[Level, Spec(description="this level and higher ones")] = "debug"
     search: Annotated[str, Spec(check=_check_search, maxLength=MAX_SEARCH, description="only lines with this text")] = (
         ""

@@ -54,7 +54,7 @@ class NewNetworkRequest:
     allow_out: Ranges = field(default_factory=list)
     deny_out: Ranges = field(default_factory=list)
     allow_public_traffic: Annotated[
-        bool, Spec(description="false: requests to its ports need a traffic access token")
+        bool, Spec(description="false: requests to the ports of the sandbox need a traffic access token")
     ] = True
 
     @staticmethod

@@ -74,12 +74,16 @@ def _read_end(fields: Fields, name: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _TimeoutRequest:
-    timeout: Annotated[int, Spec(read=_read_end, description="seconds from now; 0 or less ends the sandbox")]
+    timeout: Annotated[
+        int, Spec(read=_read_end, description="seconds from now; 0 or less: what the end time does is done now")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class _RefreshRequest:
-    duration: Annotated[int, Spec(description=f"seconds from now, {LEAST_REFRESH} at least")] = 0
+    duration: Annotated[
+        int, Spec(description=f"seconds from now; a number below {LEAST_REFRESH} counts as {LEAST_REFRESH}")
+    ] = 0
 
 
 class SandboxRoutes(Resource):
@@ -124,7 +128,7 @@ class SandboxRoutes(Resource):
         "Connect to a sandbox; resume it if it is paused",
         _CHANGE,
         meanings={409: "The sandbox is being killed"},
-        note="200: the sandbox was running, and its end time is the later one of the two. 201: it was resumed.",
+        note="200: the sandbox was running, and keeps its end time if that is later. 201: the sandbox was resumed.",
         answers={200: SandboxReply, 201: SandboxReply},
         also=f"/v2{_SANDBOX}/connect",
     )
