@@ -56,6 +56,8 @@ OF_OTHERS = {
     "Command exited with code -1 and error:",
     "Could not open lock file /var/lib/dpkg/lock-frontend - open (2: No such file or directory)",
     "Could not resolve host: …",
+    "[Errno 27] File too large",
+    "MemoryError",
     "Expecting value: line 1 column 1 (char 0)",
     "Failed to create client: builder error: unexpected error: No CA certificates were loaded from the system",
     "Failed to resolve '…' ([Errno -3] Temporary failure in name resolution)",
