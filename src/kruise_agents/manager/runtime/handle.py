@@ -1,4 +1,4 @@
-"""Handles of processes that may outlive the manager: found by pid, start time and boot, and held by a pidfd."""
+"""Handles (pidfds) of processes. A later manager finds the same process again by pid, start time and boot ID."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """The identity of a process. A pid is used again, but not with the same start time in the same boot."""
+    """The identity of a process. Linux reuses pids, but practically never with the same start time in the same boot."""
 
     pid: int
     started: int  # in clock ticks since the boot
@@ -24,7 +24,7 @@ class ProcessIdentity:
 
 
 class ProcessHandle:
-    """A handle of any process of the machine, whose signals never reach a later process with the same pid."""
+    """A handle of a process. A signal sent through the handle never reaches a later process with the same pid."""
 
     def __init__(self, identity: ProcessIdentity, descriptor: int) -> None:
         self.identity = identity

@@ -1,4 +1,4 @@
-"""The order to start a sandbox's program, and the started program."""
+"""The parameters for starting a sandbox's program, and the started program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .limits.limits import Limits
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """The order to start the program of a sandbox."""
+    """The parameters for starting the program of a sandbox."""
 
     layout: Layout
     descriptors: ProgramDescriptors  # inherited under the same numbers
@@ -28,4 +28,7 @@ class Launched:
 
     process: subprocess.Popen[bytes]  # the manager's child
     first_pid: int | None
-    """The first process inside the namespaces; all others end with it. None without namespaces, or if bwrap failed."""
+    """The pid of the first process in the namespaces. When that process ends, the kernel ends all others.
+
+    None if there are no namespaces, or if ``bwrap`` failed.
+    """

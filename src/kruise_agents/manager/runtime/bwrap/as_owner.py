@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 
 def give(folder: Path, identities: Identities) -> None:
-    """Make the default user of sandboxes the owner of an empty folder of the manager."""
+    """Give an empty folder, which the manager's user owns, to the default user of sandboxes."""
     # In this namespace each ID is higher by 1 than in a sandbox, see Identities.
     owner = f"{USER_ID + 1}:{USER_ID + 1}"
     _run_as_owners(["chown", owner, "--", str(folder)], identities, "CHOWN", "FOWNER")
 
 
 def size(folder: Path, identities: Identities | None) -> int:
-    """Return the bytes that a folder takes on the disk. Inner folders that are closed to their owner count too."""
+    """Return the size of a folder as :func:`.tree_size` does, but count folders that deny access to their owner too."""
     return parse_size(_run_as_owners(size_command(folder), identities, "DAC_OVERRIDE", "FOWNER"))
 
 

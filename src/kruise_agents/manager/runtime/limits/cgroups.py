@@ -1,7 +1,7 @@
-"""Limits by control groups (cgroup v2), where a part of the tree of groups is delegated to the manager.
+"""Limits by control groups (cgroup v2), for a manager to which a part of the tree of groups is delegated.
 
 Ways to delegate are ``systemd-run --user --scope -p Delegate=yes``, a unit with ``Delegate=yes``, and a container that
-owns its tree. The kernel's ``cgroup-v2.rst`` has the rules.
+owns its tree of groups. The kernel's document ``cgroup-v2.rst`` describes delegation.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ class ControlGroups(Enforcer):
 
 
 def find_groups(proc: Path = Path("/proc/self")) -> ControlGroups:
-    """Move the manager into its own group, and return the groups beside it. Raises NotDelegatedError if refused."""
+    """Move the manager into its own control group, and return an enforcer that makes groups beside that group.
+
+    Raises NotDelegatedError if the manager may not do that.
+    """
     folder = _own_group(proc)
     if folder.name == _OWN:  # an earlier manager moved this process, or its parent, there
         folder = folder.parent

@@ -31,7 +31,7 @@ class Limits:
 
 
 class Enforcer(ABC):
-    """The way in which the kernel limits memory, processes and processors. The watchdog limits the disk."""
+    """A way to have the kernel limit the memory, the processes and the processors of a sandbox."""
 
     name: str
     summary: str  # printed when the manager starts
@@ -39,20 +39,20 @@ class Enforcer(ABC):
 
     @abstractmethod
     def program_limits(self, limits: Limits) -> ProgramLimits:
-        """Return the limits that the sandbox's program reports, or sets on itself and on all that it starts."""
+        """Return the limits that the sandbox's program reports, or sets on itself and its child processes."""
 
     @abstractmethod
     def limited(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
-        """Set up the limits for a process that the ``with`` block starts. Yield the words to put before the command."""
+        """Set up the limits for the process that the ``with`` block starts. Yield the beginning of its command line."""
 
     def release(self, name: str) -> None:  # noqa: B027 - not every enforcer has something to undo
-        """Undo :meth:`limited` after the processes have ended. May be called twice."""
+        """Undo :meth:`limited` when the sandbox's processes have ended. May be called again."""
 
 
 class ResourceLimits(Enforcer):
-    """Resource limits (rlimits), which every process inherits and anybody may set.
+    """Limits that need no rights and that child processes inherit: resource limits (rlimits) and processor affinity.
 
-    The memory limit holds for each process. The limit of processes holds for a whole sandbox, from Linux 5.14 on.
+    The memory limit holds for each process. From Linux 5.14 on, the process limit usually holds for a whole sandbox.
     """
 
     name = "rlimits"
@@ -82,7 +82,7 @@ class ResourceLimits(Enforcer):
 
 
 def common_limits(limits: Limits) -> ProgramLimits:
-    """Return the limits that all enforcers have: those that are only reported, and the size of a single file."""
+    """Return the limits that all enforcers share: memory and disk, which are only reported, and the size of a file."""
     return ProgramLimits(memory=limits.memory, disk=limits.disk, max_file=limits.disk)
 
 

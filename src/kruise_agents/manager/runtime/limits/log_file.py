@@ -9,7 +9,7 @@ KEPT_BYTES = 1024 * 1024
 
 
 def last_bytes(path: Path) -> bytes:
-    """Return the last :data:`KEPT_BYTES` of a log, without the first of their lines, or all of a smaller log."""
+    """Return the last lines of a log, in at most :data:`KEPT_BYTES`, or all of a log that is not larger."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - KEPT_BYTES))
@@ -18,7 +18,7 @@ def last_bytes(path: Path) -> bytes:
 
 
 def shorten(path: Path) -> None:
-    """Cut a log of more than :data:`MOST_BYTES` to its last lines. A line that is written meanwhile may be lost."""
+    """Cut a log of more than :data:`MOST_BYTES` to :func:`last_bytes`. A line that is written meanwhile may be lost."""
     if path.stat().st_size > MOST_BYTES:
         content = last_bytes(path)
         with path.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""The processes of a sandbox and their memory, measured from outside, where no code of the sandbox can interfere."""
+"""The processes of a sandbox and their memory, measured from outside, so that code in the sandbox cannot interfere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHARES = re.compile(r"^(Pss_Anon|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """The figures of a process at one moment. ``pid`` and ``started`` together name only this process."""
+    """The figures of a process at one moment. ``pid`` and ``started`` together identify the process."""
 
     pid: int
     parent: int
@@ -31,7 +31,7 @@ class Process:
 
 
 class Processes:
-    """All processes of the machine at one moment, as a tree."""
+    """All processes of the machine as a tree, read when the object is made."""
 
     def __init__(self) -> None:
         self._by_pid: dict[int, Process] = {}
@@ -41,7 +41,7 @@ class Processes:
             self._children[process.parent].append(process.pid)
 
     def family(self, root: int) -> list[Process]:
-        """Return a process and its descendants. A sandbox's first process adopts orphans, so no orphan is missed."""
+        """Return a process and its descendants. Orphans are included, because a sandbox's first process adopts them."""
         found, waiting = [], [root]
         while waiting:
             pid = waiting.pop()
@@ -53,14 +53,14 @@ class Processes:
 
 @dataclass(slots=True)
 class Memory:
-    """Bytes of memory of a process. Memory that several processes share is divided between them."""
+    """Bytes of memory of a process. Memory that several processes share is usually divided between them."""
 
     anonymous: int
     shared: int
 
 
 def memory_of(process: Process) -> Memory:
-    """Return the memory of a process without mapped files. Where that is unknown, count all resident memory."""
+    """Return the memory of a process without mapped files. If that cannot be read, return all resident memory."""
     folder = Path("/proc", str(process.pid))
     try:
         shares = {name: int(size) * 1024 for name, size in _SHARES.findall((folder / "smaps_rollup").read_text())}
@@ -71,14 +71,17 @@ def memory_of(process: Process) -> Memory:
 
 @dataclass(slots=True)
 class UnnamedFiles:
-    """Bytes of files without a name. Such a file takes space as long as a process has it open."""
+    """Bytes of open files without a name, for example deleted files. They take space while a process has them open."""
 
     in_memory: dict[int, int] = field(default_factory=dict)  # by the pid of the first process that has the file open
     on_disk: int = 0
 
 
 def unnamed_files(processes: Iterable[Process], device: int) -> UnnamedFiles:
-    """Return the open files without a name. Files on another device than ``device``, the disk, count as memory."""
+    """Return the bytes of nameless files among the first :data:`_MOST_FILES` files that the processes have open.
+
+    Files on the disk ``device`` count as disk space, and all other files as memory.
+    """
     found = UnnamedFiles()
     seen = set()
     opened = ((process.pid, facts) for process in processes for facts in _open_files(process.pid))
@@ -95,7 +98,7 @@ def unnamed_files(processes: Iterable[Process], device: int) -> UnnamedFiles:
 
 
 def shared_memory_files(root: int) -> int:
-    """Return the bytes of files in a sandbox's own ``/dev/shm``, which take memory. ``root`` is its first process."""
+    """Return the bytes of memory in a sandbox's own ``/dev/shm``. ``root`` is the pid of its first process."""
     with contextlib.suppress(OSError):  # the process has ended
         if not Path(f"/proc/{root}/root").samefile("/"):  # otherwise the folder is the machine's
             facts = os.statvfs(f"/proc/{root}/root/dev/shm")

@@ -1,8 +1,8 @@
-"""The watchdog, which measures all sandboxes repeatedly and acts on each sandbox that is over its limits.
+"""The watchdog, which measures sandboxes repeatedly and acts on a sandbox that is over its limits.
 
 The kernel enforces some limits (see :class:`.limits.Enforcer`). The watchdog enforces the disk limit and, without
 control groups, the limits for the memory and the processes of a whole sandbox. The watchdog runs in the manager,
-because programs in a sandbox could stop a watchdog there.
+because programs in a sandbox could stop a watchdog in the same sandbox.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class WatchedSandbox:
         return any(folder.refused_at is not None for folder in self.folders)
 
     def is_root_of(self, family: list[Process]) -> bool:
-        """Return whether ``family`` begins with the first process, and not with a later process of the same pid."""
+        """Return whether ``family`` begins with the sandbox's first process, not with a later process of that pid."""
         self.started = self.started or family[0].started
         return self.started == family[0].started
 
@@ -85,7 +85,7 @@ class Watchdog:
         end: Callable[[], None],
         tell: Callable[[int, str], Awaitable[None]],
     ) -> None:
-        """Watch a sandbox until :meth:`remove`, from the event loop. :class:`WatchedSandbox` explains the arguments."""
+        """Watch a sandbox until :meth:`remove`. :class:`WatchedSandbox` explains ``root``, ``end`` and ``tell``."""
         paths = [layout.root, *(mount.source for mount in layout.mounts)]
         folders = [LimitedFolder(path, limits.disk) for path in paths]
         self._watched[name] = WatchedSandbox(name, root, layout.log, folders, limits, end, tell)
@@ -196,7 +196,7 @@ class Watchdog:
             self._end(sandbox, f"has {used} of {where} and goes on writing")
 
     def _limit_memory(self, sandbox: WatchedSandbox, family: list[Process]) -> bool:
-        """Choose the largest processes to kill, until the rest fits the limit. Return whether to look again soon."""
+        """If memory exceeds the limit, choose processes to kill, or end the sandbox. Return True to look again soon."""
         limit = sandbox.limits.memory
         unnamed = sum(sandbox.unnamed.in_memory.values())
         files = shared_memory_files(sandbox.root)

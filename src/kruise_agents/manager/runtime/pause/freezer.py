@@ -1,7 +1,7 @@
 """The freezer of control groups, with which the kernel stops a whole sandbox at once, without signals.
 
-The freezer needs cgroup v2, and the right to make groups below the manager's own group. Root has that right, and so has
-a user to whom systemd has delegated a group. In cgroup v1, which is not used, frozen processes cannot be killed.
+The freezer needs cgroup v2, and the right to make groups below the manager's own group. Root usually has that right. So
+has a user to whom systemd has delegated a group. Version 1 is not used, because its frozen processes cannot be killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Freezer:
 
     @classmethod
     def find(cls) -> Self | None:
-        """Return a freezer, or None where freezing does not work. Remove empty groups that sandboxes have left."""
+        """Return a freezer, or None if freezing does not work here. Remove the empty groups of ended sandboxes."""
         mount = _unified_mount()
         if mount is None:
             return None
@@ -84,7 +84,7 @@ class Freezer:
 
 
 def group_of(pid: int) -> Path | None:
-    """Return the control group of a sandbox's process, whichever manager made that group. None: there is none."""
+    """Return the control group that a manager made for the sandbox of a process, or None without such a group."""
     path = _path_of(str(pid))
     mount = _unified_mount()
     return mount / path.lstrip("/") if mount is not None and Path(path).name.startswith(GROUP_PREFIX) else None
@@ -102,7 +102,7 @@ async def freeze(group: Path) -> None:
 
 
 def thaw(group: Path) -> None:
-    """Continue every process in a group. Raises OSError if the group is gone."""
+    """End the freeze of a group. Raises OSError if the group is gone."""
     (group / "cgroup.freeze").write_text("0", encoding="ascii")
 
 

@@ -1,4 +1,4 @@
-"""Stopping and continuing a whole tree of processes by signals, for machines without a freezer.
+"""Stopping and continuing a whole tree of processes by signals, for machines that cannot freeze a control group.
 
 A parent is stopped before its children and continued after them, so that a shell does not see stopped jobs.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def stopped_in(root: int, *, spare_root: bool) -> tuple[int, ...]:
-    """Return the processes in the tree of ``root`` that are stopped, for example as jobs of a shell."""
+    """Return the pids of stopped processes in the tree of ``root``, for example of stopped jobs of a shell."""
     return tuple(pid for pid in _tree(root, spare_root=spare_root) if _is_stopped(pid))
 
 
@@ -38,7 +38,7 @@ def stop_tree(root: int, *, spare_root: bool) -> None:
 
 
 def continue_tree(root: int, stopped: Collection[int]) -> None:
-    """Continue every process in the tree of ``root``, except the processes ``stopped``."""
+    """Continue every process in the tree of ``root``, except the pids ``stopped``."""
     for pid in reversed(_tree(root)):
         if pid not in stopped:
             _send(pid, signal.SIGCONT)

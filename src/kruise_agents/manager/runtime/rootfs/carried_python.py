@@ -50,7 +50,7 @@ class CarriedPython:
             draft.rename(self._folder)
 
     def options(self) -> Iterator[str]:
-        """Yield the options of ``bwrap`` that mount the folder, and all its sources, in a sandbox."""
+        """Yield the options of ``bwrap`` that mount the folder, with the machine's Python and libraries inside."""
         yield from ("--ro-bind", str(self._folder), str(FOLDER))
         for inside, source in self._mounts.items():
             yield from ("--ro-bind", str(source), str(FOLDER / inside))
@@ -73,7 +73,7 @@ class CarriedPython:
 
 @functools.cache
 def places() -> PythonPlaces:
-    """Return the paths that this Python and the manager's packages have in a sandbox."""
+    """Return the paths of the manager's Python in a sandbox with a root file system of its own."""
     packages = [str(FOLDER / name) for name, _ in _packages()]
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     return PythonPlaces(

@@ -1,8 +1,8 @@
 """The root file system that an operator gives a template.
 
-Its programs and libraries are mounted read-only, in place of the machine's. The rest is small, and sandboxes may change
-it. So the rest is copied into the tree that sandboxes begin with. Existing files of that tree stay, except that its
-``/etc/passwd`` and ``/etc/group`` get more lines. The copy never writes through a link.
+Its programs and libraries are mounted read-only, in place of the machine's. Most of the other
+files, which sandboxes may change, are copied into the tree that sandboxes begin with. Existing files of that tree stay,
+except that ``/etc/passwd`` and ``/etc/group`` get more lines. No file is copied through a link.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ACCOUNTS = ("etc/passwd", "etc/group")
 
 
 def copied(rootfs: Path) -> Iterator[Path]:
-    """Yield all paths that :func:`copy_missing` may copy, parents first. Some of these paths may be left out."""
+    """Yield the paths that :func:`copy_missing` copies, parents first, and some paths that the function skips."""
     for name in _names(rootfs):
         if name in _NOT_COPIED:
             continue
@@ -33,7 +33,7 @@ def copied(rootfs: Path) -> Iterator[Path]:
 
 
 def copy_missing(rootfs: Path, target: Path) -> list[Path]:
-    """Copy the parts that sandboxes may change and ``target`` lacks. Return the paths that this user may not read."""
+    """Copy files that sandboxes may change and ``target`` lacks. Return paths that the manager's user may not read."""
     left_out: list[Path] = []
     for name in _names(rootfs):
         if name not in _NOT_COPIED:

@@ -1,8 +1,8 @@
 """The Python of a sandbox: the interpreter, the folders that it needs, and the virtual environment in the user's home.
 
-The interpreter is the manager's. The virtual environment on top of the interpreter gives ``pip install`` a folder that
-it can write to. Packages there come first. After them come all packages of the manager's interpreter, for example those
-of the ``data`` extra.
+The interpreter is the manager's. The virtual environment gives ``pip install`` a folder that it can write to. Python
+finds the packages in that folder before the packages of the manager's interpreter, for example those of the ``data``
+extra.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def program_arguments(home: Path, descriptors: ProgramDescriptors, limits: Progr
 
 
 def compile_program() -> None:
-    """Compile the modules that only sandboxes import, unless that was done before or Python may not write bytecode."""
+    """Compile the modules that only sandboxes import, unless they are up to date or Python may not write bytecode."""
     # A sandbox that sees this package read-only would compile them itself, which takes a third of its start.
     if not sys.dont_write_bytecode:
         compileall.compile_dir(Path(kruise_agents.__file__).parent / "sandbox", quiet=2)
 
 
 def readable_folders() -> list[Path]:
-    """Return the folders outside ``/usr`` that the interpreter and this package need. None contains another."""
+    """Return the folders outside ``/usr`` that the interpreter and this package need. No folder contains another."""
     needed = [
         Path(sys.prefix),
         Path(sys.base_prefix),
@@ -128,7 +128,7 @@ def set_home_python(home: Path, python: PythonPlaces) -> None:
 
 
 def make_environment(folder: Path, python: PythonPlaces) -> None:
-    """Make or change a virtual environment that has no program but Python, and finds the manager's packages last."""
+    """Write the Python and the settings of a virtual environment, in which the manager's packages are found last."""
     binaries = folder / "bin"
     packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     binaries.mkdir(parents=True, exist_ok=True)
