@@ -1,11 +1,11 @@
-"""The backup of a state folder: a copy on which a manager can start. Another manager may use the original meanwhile.
+"""The backup of a state folder: a copy with which a manager can start. A manager may use the original meanwhile.
 
 usage: python -m kruise_agents.manager.backup <state folder> <new folder>
 
 The database is read before and after the files are copied. The copy keeps the rows of snapshots, volumes and paused
-sandboxes that both readings have, because their folders were there during the whole copy. Running sandboxes are left
-out: their files change meanwhile, and processes cannot be copied. Process IDs are left out too; otherwise a manager on
-the copy would take over the processes of the original.
+sandboxes that both readings have, because the folders of these rows were there during the whole copy. Other sandboxes
+are left out: their files change meanwhile, and processes cannot be copied. The copied rows have no process IDs;
+otherwise a manager on the copy would take over the processes of the original.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def back_up(state_dir: Path, target: Path) -> None:
 
     Raises:
         ConfigurationError: The state folder has no database, or ``target`` exists.
-        KruiseAgentsError: A file could not be copied; the rest of the copy is left.
+        KruiseAgentsError: A file could not be copied. The incomplete copy stays in ``target``.
         OSError, sqlite3.Error: ``target`` could not be written, or the database could not be read.
     """
     source = state_dir / "state.db"
@@ -114,7 +114,7 @@ def _owners() -> Identities | None:
 
 
 def _copy_owned(source: Path, target: Path, owners: Identities | None) -> str:
-    """Copy a folder whose files belong to users of sandboxes. An ordinary user's ``cp`` would change the owners."""
+    """Copy a folder whose files belong to user IDs of sandboxes. An ordinary user's ``cp`` would change the owners."""
     if owners is None:
         return _copy(source, target)
     try:

@@ -51,8 +51,8 @@ T = TypeVar("T")
 class Manager:
     """An embedded sandbox-manager: an asynchronous context manager that serves requests inside the block.
 
-    Sandboxes of a manager that was killed, or ended with ``keep``, are taken over from the same state folder. Before
-    that, all settings are checked. A failed start ends no running or paused sandbox of an earlier manager.
+    The manager checks all settings, and then takes over the sandboxes that an earlier manager left in the state folder,
+    because that manager was killed or ended with ``keep``. If the start fails, the next start can take them over.
 
     Args:
         tell: Called with each message for the user during the start, such as the beginning of a long step.
@@ -213,7 +213,7 @@ class Manager:
         return folder
 
     def _tls(self) -> dict[str, Any]:
-        """Return uvicorn's settings for https; empty for http. Make a certificate if ``tls`` is set without one."""
+        """Return uvicorn's options for https, or {} for http. With ``tls`` and no certificate, make a certificate."""
         settings = self._settings
         if settings.certificate is not None:
             return {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.private_key}
@@ -227,7 +227,7 @@ class Manager:
 
 
 async def _finish(work: Awaitable[T]) -> T:
-    """Await ``work`` to its end. If the caller is cancelled meanwhile, raise the cancellation only then."""
+    """Await ``work`` to its end, even if the caller is cancelled. Raise the CancelledError only after the end."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -241,7 +241,7 @@ async def _finish(work: Awaitable[T]) -> T:
 
 
 def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
-    """Return the facts for ``GET /health``. Anybody may ask, so the facts leave out reasons that may name folders."""
+    """Return the facts for ``GET /health``. The route needs no key, so reasons that may name folders are left out."""
     users = "one" if runtime.one_user_because else "several"
     internet = (egress.carrier or "none") if runtime.own_network else "the machine's"
     return {
@@ -267,7 +267,7 @@ def _runtime(settings: Settings) -> Runtime:
 
 
 def _check_key(key: str) -> None:
-    """Refuse a key with blanks at an end or control characters, because a header cannot carry such a key unchanged."""
+    """Refuse a key that no header can carry unchanged: with control characters, or a blank at the start or end."""
     if key.strip() != key:
         raise ConfigurationError("an API key has a blank or a line end at an end, which no header can carry; remove it")
     if any(ord(character) < 32 or ord(character) == 127 for character in key):
@@ -276,7 +276,7 @@ def _check_key(key: str) -> None:
 
 @contextmanager
 def _usable(state_dir: Path) -> Iterator[None]:
-    """Turn errors about the kind or owner of a file in the state folder into a ConfigurationError with its path."""
+    """Turn errors about the kind or permissions of a file into a ConfigurationError that names the file."""
     try:
         yield
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:

@@ -53,11 +53,14 @@ class Metrics:
     """Durations of successful creates: ``warm`` if the sandbox came from a pool, else ``cold``."""
     failed_creates: int = 0
     ended: Counter[str] = field(default_factory=Counter)
-    """Ended sandboxes, by reason: ``kill``, ``end time`` or ``by itself``. The manager's own end does not count."""
-    requests: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """Requests, by the part that answered (``api``, ``gateway`` or ``manager``) and the status.
+    """Ended sandboxes, by reason: ``kill``, ``end time`` or ``by itself``.
 
-    Malformed requests and accepted WebSockets are not counted.
+    Sandboxes that the manager ends at its own end are not counted.
+    """
+    requests: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Answered requests, by the part that answered (``api``, ``gateway`` or ``manager``) and the status.
+
+    Requests that the HTTP server refuses as malformed, and accepted WebSockets, are not counted.
     """
 
     def families(self) -> Iterator[str]:

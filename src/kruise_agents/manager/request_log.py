@@ -1,7 +1,7 @@
 """The log line of each request, and the request ID that the line shares with the answer.
 
 A client may choose the ID with the header ``X-Request-Id``. The ID stands in the log line, in the headers of the answer
-and, as in OpenKruise's manager, in the JSON bodies of errors. The gateway sends the ID on to the program in the
+and, as in OpenKruise's manager, in the JSON bodies of errors. The gateway forwards the ID to the program in the
 sandbox, as Envoy does.
 """
 
@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 class RequestRecord:
     """The facts about one request that are logged when the request ends.
 
-    ``route`` is a template such as ``/sandboxes/{sandbox_id}``, or ``:<port>`` of a sandbox. ``door`` names the part
-    that answered: ``api``, ``gateway`` or ``manager``. Beyond these fields no part of path, query, headers and body is
-    kept, because each of them may hold secrets.
+    ``route`` is a path template such as ``/sandboxes/{sandbox_id}``, or ``:<port>`` for a port of a sandbox. ``door``
+    names the part that answered: ``api``, ``gateway`` or ``manager``. Nothing else of the path, query, headers and body
+    is kept, because any of them may hold secrets.
     """
 
     id: str
@@ -65,7 +65,7 @@ class RequestRecord:
         _current.set(self)
 
     def answered(self, message: Any) -> Any:
-        """Return an ASGI message. If the message begins the answer, record its status and add the request ID."""
+        """Return ``message``. If ``message`` begins the answer, record the status and add the request ID."""
         if message["type"] != "http.response.start":
             return message
         self.status = self.status or message["status"]
@@ -121,6 +121,6 @@ def with_request_id(headers: Any, request_id: str) -> list[tuple[bytes, bytes]]:
 
 
 def _chosen_id(headers: Any) -> str | None:
-    """Return the client's request ID; None for no ID, for several, or for an ID that could forge or flood the log."""
+    """Return the client's request ID, or None: for no ID, several IDs, or an ID that could forge or flood the log."""
     sent = [value for name, value in headers if name == HEADER]
     return sent[0].decode() if len(sent) == 1 and _ACCEPTED.fullmatch(sent[0]) else None

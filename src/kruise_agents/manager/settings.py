@@ -1,6 +1,6 @@
 """The settings of a manager. Each setting declares its option, environment variable, limits and help in one place.
 
-The command line of ``kruise-agents serve`` and its reference page are made from these declarations.
+The options of ``kruise-agents serve`` and their reference page are made from these declarations.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """An option, and the setting ``name`` that it sets. ``kind`` and ``default`` are those of the option itself."""
+    """An option, and the setting ``name`` that it sets. ``kind`` and ``default`` describe the option's value."""
 
     name: str
     option: Option
@@ -60,8 +60,8 @@ class Declaration:
 class Settings:
     """The settings of one manager.
 
-    The value of the first API key may change: the new first key owns everything that the old first key owned. With
-    ``tls`` and no ``certificate`` the manager makes a certificate.
+    A manager may be started again with another first API key, which then owns everything that the old first key owned.
+    With ``tls`` and no ``certificate`` the manager makes a certificate.
     """
 
     state_dir: Annotated[
@@ -248,7 +248,10 @@ def _check_value(declaration: Declaration, name: str, value: Any) -> None:
 
 
 def from_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Return :class:`Settings` fields from option values by :attr:`Declaration.parameter`. None leaves a field out."""
+    """Return the fields of :class:`Settings` for ``values``, which has the ``parameter`` of each option as a key.
+
+    A field whose option has the value None is left out.
+    """
     found: dict[str, Any] = {}
     parts: dict[str, int] = {}
     for declaration in declarations():

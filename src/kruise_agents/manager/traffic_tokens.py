@@ -52,8 +52,8 @@ class TrafficTokens:
     """The issuer and verifier of one manager's tokens. A new token does not invalidate earlier tokens.
 
     The signing key is read or made when it is first needed, because most managers never need the key, and importing
-    ``cryptography`` takes time. The key is kept in ``key_file``, readable for the current user only; without
-    ``key_file`` in memory. ``validity`` and ``clock_skew`` are in seconds.
+    ``cryptography`` takes time. The key is kept in ``key_file``, which is created readable for this user only. If
+    ``key_file`` is None, the key is kept in memory. ``validity`` and ``clock_skew`` are in seconds.
     """
 
     def __init__(

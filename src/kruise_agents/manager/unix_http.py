@@ -1,6 +1,6 @@
 """An HTTP/1.1 client for one request on a connected stream, built on h11.
 
-With this client the gateway forwards requests, and the manager asks the programs in sandboxes.
+With this client the gateway forwards requests, and the manager sends requests to the programs in sandboxes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Exchange:
 
     Sending and receiving are independent, so that a response can begin before the request's body has ended. Sending
     raises ``h11.LocalProtocolError`` for a request that HTTP cannot express. Receiving raises
-    ``h11.RemoteProtocolError`` if the other side does not speak HTTP/1.1 or ends the stream too early. Both raise
-    OSError if the connection breaks.
+    ``h11.RemoteProtocolError`` if the other side does not speak HTTP/1.1 or 1.0, or ends the stream too early. Sending
+    and receiving raise OSError if the connection breaks.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,7 +44,7 @@ class Exchange:
         await self._send(h11.Request(method=method, target=target, headers=list(headers)))
 
     async def send_body(self, data: bytes) -> None:
-        """Send a piece of the body. Wait until the other side has read enough of the earlier pieces."""
+        """Send a piece of the body. If the other side reads slowly, wait until most bytes are sent."""
         await self._send(h11.Data(data=data))
 
     async def send_end(self) -> None:

@@ -16,13 +16,13 @@ class Owned(Protocol):
 
 
 class Inheritance:
-    """The transfer of everything that deleted API keys owned to the admin key."""
+    """The service that gives the admin key everything that belonged to deleted API keys."""
 
     def __init__(self, *collections: Owned) -> None:
         self._collections = collections
 
     def transfer_to_admin(self, owner: str) -> None:
-        """Give everything of a key to the admin key. If the disk is full, that fails; the next start does the rest."""
+        """Give all that a key owns to the admin key. After NoSpaceError, the next manager transfers the rest."""
         for collection in self._collections:
             collection.transfer(owner, ADMIN_ID)
 

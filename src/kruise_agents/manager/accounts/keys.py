@@ -1,10 +1,11 @@
 """The API keys of a manager: keys that the manager was started with, and keys that were made over the API.
 
-A sandbox, snapshot, volume or secret belongs to the key that made it, and no other key sees it. Keys of one team
-may manage each other, but they do not see each other's sandboxes.
+A sandbox, snapshot, volume or secret belongs to the key that made it, and other keys do not see it. The admin key gets
+what a deleted key owned. Keys of one team may manage each other, but they do not see each other's sandboxes.
 
-Of a key that is made over the API, only the SHA-256 is stored. The key has 122 random bits, so nobody can guess it from
-the hash, and a slow hash would only slow down requests. Keys that the manager was started with are not stored.
+The value of a key that is made over the API is stored only as its SHA-256. The value has 122 random bits, so nobody can
+guess it from the hash, and a slow hash would only slow down requests. Keys that the manager was started with are not
+stored.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class ApiKey:
 class Keys:
     """The keys of one manager. The ``initial`` keys, raw or encoded, all belong to the admin team.
 
-    The first initial key always has the ID :data:`ADMIN_ID`, so that another key can take its place. The IDs of the
-    other initial keys are derived from the keys and from ``secret``.
+    The first initial key has the ID :data:`ADMIN_ID`. So a manager can be started again with another first key, and the
+    sandboxes still have an owner. The IDs of other initial keys are derived from the keys and from ``secret``.
     """
 
     def __init__(

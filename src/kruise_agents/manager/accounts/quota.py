@@ -1,4 +1,4 @@
-"""The quota of an API key: limits for all its sandboxes together. The names are OpenKruise's. No side effects."""
+"""The quota of an API key: limits for all its sandboxes together. Dimensions and scopes have OpenKruise's names."""
 
 from __future__ import annotations
 

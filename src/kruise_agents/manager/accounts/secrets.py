@@ -1,6 +1,7 @@
 """The secrets of API keys: named values that can be set and replaced, and that the API never returns.
 
-Values are encrypted with a key that is derived from the secret of the state folder, so the database alone reveals none.
+Values are encrypted with a key that is derived from the secret of the state folder. So nobody can read the values from
+the database alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The control plane: E2B's management API, as the SDKs of e2b 2.8.0 and later use it."""
+"""The control plane: E2B's management API, as the E2B SDK uses it (e2b 2.8.0 and later)."""
 
 from __future__ import annotations
 

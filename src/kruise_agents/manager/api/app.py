@@ -56,9 +56,9 @@ def create_api(
     health: Mapping[str, str],
     v1_only: bool = False,
 ) -> Starlette:
-    """Return the API as an ASGI application whose routes have no prefix. ``GET /health`` reports ``health``.
+    """Return the API as an ASGI application whose paths have no prefix. ``GET /health`` shows ``health``.
 
-    With ``v1_only`` the API answers as older sandbox-managers do, which have no ``POST /v2/sandboxes``.
+    With ``v1_only`` the API answers like an older sandbox-manager without ``POST /v2/sandboxes``.
     """
     routes = [
         # The router takes the first match. /sandboxes/metrics comes before /sandboxes/{sandbox_id}, which matches too.

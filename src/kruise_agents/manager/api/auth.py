@@ -20,7 +20,8 @@ from .routes import Access, ApiRoute
 class RequireCredentials:
     """ASGI middleware that answers 401 unless a request carries the credentials that its route asks for.
 
-    A path without a route asks for a key. The key, or the volume of a volume token, goes into the state of the request.
+    A path without a route asks for a key. The caller's key, or the volume that a volume token opens, is stored in the
+    state of the request.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys, volumes: Volumes, routes: Sequence[ApiRoute]) -> None:

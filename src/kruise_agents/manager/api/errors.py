@@ -17,7 +17,7 @@ from ..request_log import CLIENT_LEFT, current_request_id
 from ..state.database import NoSpaceError
 
 DO_NOT_RETRY = {"Should-Retry": "false"}
-"""Headers that forbid retries, which e2b 2.60.0 and later obey: another attempt would fail too or do work twice."""
+"""Headers that keep e2b 2.60.0 and later from retrying: a retry would usually fail too, or do the work twice."""
 RETRY = {"Should-Retry": "true", "Retry-After": "1"}
 """Headers of errors that changed nothing. Another attempt may succeed after a second."""
 
@@ -68,13 +68,13 @@ async def on_api_error(request: Request, error: Exception) -> Response:
 
 
 async def on_refused(request: Request, error: Exception) -> Response:
-    """Answer 404 if the sandbox's state rules out the operation. To E2B, a sandbox that does not run does not exist."""
+    """Answer 404 if the sandbox's state rules out the operation, as E2B does for sandboxes that are not running."""
     not_found = sandbox_not_found(request.path_params["sandbox_id"])
     return error_response(not_found.status, not_found.message)
 
 
 async def on_failure(request: Request, error: Exception) -> Response:
-    """Answer 507 for a full disk, and 500 for a sandbox whose program did not start or did not do what was asked."""
+    """Answer 507 for a full disk, and 500 if a sandbox's program did not start or did not do what the manager asked."""
     return error_response(507 if isinstance(error, NoSpaceError) else 500, str(error), DO_NOT_RETRY)
 
 

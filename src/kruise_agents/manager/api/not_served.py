@@ -1,11 +1,12 @@
 """Routes that this manager, or an older manager, does not serve.
 
-Known routes of E2B's and OpenKruise's managers that this manager does not serve yet answer 400 and name the feature.
-The SDK would take a 404 for a missing sandbox, and never retries a 400.
+The API answers 400 to known routes of E2B's and OpenKruise's managers that this manager does not serve yet. The message
+names the feature. The SDK would take a 404 for a missing sandbox, and never retries a 400.
 
-With ``--v1-only`` the API answers as a sandbox-manager without ``POST /v2/sandboxes``, for tests of clients. Source:
+With ``--v1-only`` the API answers like a sandbox-manager without ``POST /v2/sandboxes``, for tests of clients. Source:
 OpenKruise's manager of August 2026, which answers 405 and 404 in text before it checks the key. Two peculiarities of
-that manager are not imitated: a fork creates a new sandbox, and an unknown ``DELETE`` below a sandbox deletes it.
+that manager are not imitated: a fork creates an unrelated sandbox, and ``DELETE`` with an unknown path below a sandbox
+deletes the sandbox.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _UNSUPPORTED: list[tuple[str, str, list[str]]] = [
 
 
 def unsupported_routes() -> list[ApiRoute]:
-    """Return the routes that answer 400. They must come before the routes of templates, whose patterns are wider."""
+    """Return the routes that answer 400. They must come before the routes of templates, which match more paths."""
     return [
         ApiRoute(
             path,
@@ -88,7 +89,7 @@ class V1Only:
 
 
 async def on_missing(request: Request, error: Exception) -> Response:
-    """Answer 404 or 405 in text for other unknown paths and wrong methods, after the check of the key."""
+    """Answer 404 or 405 in text for unknown paths and wrong methods that :class:`V1Only` does not answer."""
     assert isinstance(error, HTTPException)
     return _wrong_method(dict(error.headers or {})) if error.status_code == 405 else _not_found()
 

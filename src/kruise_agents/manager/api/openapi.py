@@ -112,7 +112,10 @@ def _response(status: int, answer: Any, schemas: _Schemas, meaning: str = "") ->
 
 
 class _Schemas:
-    """The JSON Schemas of types. Each dataclass and ``TypedDict`` is a component: ``_LogsReply`` is named ``Logs``."""
+    """The JSON Schemas of types. A dataclass or ``TypedDict`` becomes a component: ``_LogsReply`` is named ``Logs``.
+
+    A type whose annotation declares the keyword ``type`` has the declared schema instead.
+    """
 
     def __init__(self) -> None:
         self.components: dict[str, Json] = {}
@@ -125,7 +128,7 @@ class _Schemas:
         return {"anyOf": [schema, _PLAIN[types.NoneType]]} if nullable else schema
 
     def of_parameter(self, member: Member) -> Json:
-        """Return the schema of a query parameter or header, which can be absent but never null."""
+        """Return the schema of a query parameter or header. The schema never permits null."""
         schema = self.of(member.hint)
         return {**(schema["anyOf"][0] if "anyOf" in schema else schema), **_default(member)}
 

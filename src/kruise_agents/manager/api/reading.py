@@ -90,7 +90,7 @@ class Member:
         return self.default is None
 
     def checked(self, value: Any) -> Any:
-        """Check ``value`` and return it. In place of None, return the default of the member, unchecked."""
+        """Check and return ``value``. If ``value`` is None and there is a default, return the default unchecked."""
         if value is None and self.default is not None:
             return self.default()
         for check in self.checks:

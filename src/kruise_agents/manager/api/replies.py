@@ -13,7 +13,7 @@ from .formats import Ranges, Timestamp, timestamp
 from .reading import Spec
 
 ENVD_VERSION = "0.6.13"
-"""The last public version of envd. With this answer, e2b 2.8.0 ... 2.63.0 use every feature."""
+"""The version of envd in answers: envd's last public version, with which e2b 2.8.0 ... 2.63.0 use every feature."""
 
 NO_END = "0001-01-01T00:00:00Z"
 """The end time of a sandbox that has none, as OpenKruise's manager writes it."""
@@ -96,7 +96,7 @@ class SandboxDetailReply(ListedSandboxReply):
 
 
 def shown_state(sandbox: Sandbox) -> Literal["running", "paused"]:
-    """Return the state of a sandbox as clients see it. The SDK knows only these two states."""
+    """Return the state of a sandbox as clients see it. The SDK knows only the states ``running`` and ``paused``."""
     return "paused" if sandbox.state.shown_as_paused else "running"
 
 

@@ -54,7 +54,7 @@ class Operation:
         answers: the type of the answer for each status of success: a ``TypedDict``, a list, None for no body, or a
             dict from media types to types if the answer is not always JSON.
         refusals: the statuses of errors, each with its meaning at this route; an empty text stands for the general
-            meaning (``MEANINGS`` in ``openapi.py``). 401, 408 and 413 are not here: the document adds them.
+            meaning (``MEANINGS`` in ``openapi.py``). The OpenAPI document adds 401, 408 and 413 itself.
         reads: the types of the handler's parameters ``query``, ``headers``, ``body`` and ``fields``, by these names.
     """
 
@@ -83,8 +83,8 @@ def operation(
     """Declare a method of a :class:`Resource` as the handler of a route.
 
     The handler's signature completes the declaration. The types of its parameters ``query``, ``headers`` and ``body``
-    declare the request (``reading.py``); beside ``body``, a parameter ``fields`` gets the body as it came. The return
-    type declares the JSON of the answer; None declares an answer 204.
+    declare the request (``reading.py``). A handler with ``body`` may have a parameter ``fields``, which gets the JSON
+    object of the body. The return type declares the JSON of the answer; the return type None declares a 204 answer.
 
     Args:
         route: method and path, such as ``GET /volumes``.

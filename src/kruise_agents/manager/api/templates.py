@@ -1,4 +1,4 @@
-"""The routes that show templates: built-in ones, ones from files, and snapshots as templates of their owners."""
+"""The routes that show templates: built-in templates, templates from files, and snapshots of the caller."""
 
 from __future__ import annotations
 

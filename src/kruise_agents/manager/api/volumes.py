@@ -1,4 +1,4 @@
-"""The routes of volumes, and the readers of the volumes that a create call mounts."""
+"""The routes of volumes, and the reading of the volume mounts in a create call."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SYSTEM_FOLDERS = (
 )
 """Folders at which, and below which, no volume can be mounted."""
 _NEEDED_FOLDERS = ("/", "/code", "/home", "/home/user", "/opt", "/root", "/srv", "/tmp", "/var")  # noqa: S108 - of sandboxes
-"""Folders at which no volume can be mounted. A volume can be mounted below them."""
+"""Folders at which no volume can be mounted. Below them, only the system folders are excluded."""
 
 
 def _check_name(name: str, text: str) -> None:

@@ -1,9 +1,9 @@
-"""Error responses of the data plane, for requests that do not reach a sandbox's port.
+"""Error responses of the data plane, for requests that get no proper answer from a port of a sandbox.
 
 A missing sandbox and a closed port get E2B's answers: the SDK looks for the words ``was not found`` and ``port is not
 open`` in the body (e2b 2.53.1 and later), and only the status 502 makes ``is_running()`` return False. Requests that
-name no sandbox, and invalid ports, get the texts of OpenKruise's manager. JSON bodies also have ``request_id``, as the
-bodies of the API's errors have.
+name no sandbox, and invalid ports, get the texts of OpenKruise's manager. JSON bodies have a ``request_id``, like the
+errors of the API.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def bad_answer(sandbox_id: str, port: int, cause: str) -> Response:
 
 
 def traffic_token_missing(sandbox_id: str, header: str) -> Response:
-    """Return the answer for a request without the token that the sandbox's ports need."""
+    """Return the answer for a request without the traffic access token that the sandbox's port needs."""
     message = f"Sandbox is secured with traffic access token. Token header '{header}' is missing"
     return _json(403, sandboxId=sandbox_id, message=message)
 
 
 def traffic_token_invalid(sandbox_id: str, header: str) -> Response:
-    """Return the answer for a request with a wrong token, or with several tokens."""
+    """Return the answer for a request with a wrong traffic access token, or with several such tokens."""
     message = f"Sandbox is secured with traffic access token. Provided token in header '{header}' is invalid"
     return _json(403, sandboxId=sandbox_id, message=message)
 

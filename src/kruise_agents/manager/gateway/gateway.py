@@ -1,8 +1,9 @@
 """The gateway, which finds a request's sandbox, checks the request's token, and forwards the request.
 
-A protected sandbox, as in OpenKruise, needs a JWT on every port; a refusal has the text of OpenKruise's gateway. A
-sandbox without public traffic, as in E2B, needs its one token on every port but envd's, which has a token of its own; a
-refusal is JSON. No SDK release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
+Requests to a protected sandbox, as in OpenKruise, need a JWT for every port, and a refusal has the text of OpenKruise's
+gateway. Requests to a sandbox without public traffic, as in E2B, need the sandbox's own token for every port except
+that of envd, which checks another token itself, and a refusal is JSON. No SDK release looks for words in a 403
+(e2b 2.8.0 ... 2.63.0).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Gateway:
         self._tokens = tokens
 
     async def serve(self, target: SandboxTarget, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward or refuse one request. Return at the end of the answer or, for a WebSocket, of the connection."""
+        """Forward or refuse one request. Return when the answer or, for a WebSocket, the connection has ended."""
         tokens, scope = _take_tokens(scope)
         refused = await self._forward(target, tokens, scope, receive, send)
         if refused is not None:
@@ -112,7 +113,7 @@ def _forbidden(why: str) -> Response:
 
 
 def _prefix(target: SandboxTarget, scope: Scope) -> bytes:
-    """Return the prefix that path routing took off the path. Paths in the answer's headers must get the prefix back."""
+    """Return the prefix that path routing took off the path, if any. Paths in the answer's headers need the prefix."""
     if not is_private_path(scope["raw_path"].decode("latin-1")):
         return b""
     return sandbox_prefix(target.sandbox_id, target.port).encode("latin-1")

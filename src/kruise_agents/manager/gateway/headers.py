@@ -29,7 +29,7 @@ _COOKIE_PATH = re.compile(rb"(;\s*path\s*=\s*\"?)([^;\"]*)", re.IGNORECASE)
 
 
 def forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Return ``headers`` without the headers of a single connection (RFC 9110, section 7.6.1)."""
+    """Return ``headers`` without hop-by-hop headers (RFC 9110, section 7.6.1)."""
     pairs = list(headers)
     named = {token.strip().lower() for name, value in pairs if name == b"connection" for token in value.split(b",")}
     dropped = _HOP_BY_HOP | (named - _NEVER_OF_ONE_CONNECTION)
@@ -54,7 +54,8 @@ def unsendable(headers: Headers) -> str | None:
 def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> Headers:
     """Return the headers of a response for the client, with names in lower case.
 
-    ``Content-Length`` is left out beside ``Transfer-Encoding``, in a 204 and in a 304: it does not describe the body.
+    ``Content-Length`` is left out where it does not describe the body: in a 204, in a 304, and together with
+    ``Transfer-Encoding``.
     """
     lowered = [(name.lower(), value) for name, value in headers]
     unframed = status in (204, 304) or any(name == b"transfer-encoding" for name, _ in lowered)
@@ -65,7 +66,7 @@ def below_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
     """Return response headers with ``prefix``, such as ``/kruise/abc/3000``, added to the application's paths.
 
     A root-relative ``Location``, a ``Location`` on the application's own host (``authority``), and the ``Path`` of a
-    cookie get the prefix, unless the prefix is there already. The names of ``headers`` are in lower case.
+    cookie get the prefix, unless the prefix is there already. The names of ``headers`` must be in lower case.
     """
     return [(name, _rewritten(name, value, prefix, authority)) for name, value in headers]
 

@@ -1,4 +1,4 @@
-"""The forwarding of one request and its response as streams. A disconnect on one side is passed on to the other."""
+"""The forwarding of one request and its response as streams. When one side disconnects, the other side is cut too."""
 
 from __future__ import annotations
 
@@ -34,17 +34,16 @@ async def forward(
     receive: Receive,
     send: Send,
 ) -> str | None:
-    """Send a request to the other end of ``connection`` and the response to the client, and close the connection.
+    """Send a request to the other end of ``connection`` and the response to the client, and close ``connection``.
 
-    When the client goes away, the connection is cut, so that the application notices. When the sandbox goes away after
-    the response has begun, this raises :class:`ResponseCutError`. A WebSocket handshake that the application accepts
-    becomes a tunnel.
+    When the client goes away, ``connection`` is cut, so that the application notices. A response that breaks off after
+    its head raises :class:`ResponseCutError`. A WebSocket handshake that the application accepts becomes a tunnel.
 
     Args:
         prefix: The part of the path that path routing took off, such as ``/kruise/abc/3000``; may be empty.
 
     Returns:
-        None, or the reason why there is no response, if the client still waits for a response.
+        None, or, if the client still waits for a response, the reason why the sandbox gave no proper response.
     """
     exchange = await Exchange.on(connection)
     upload: asyncio.Task[bool] | None = None
@@ -79,7 +78,7 @@ async def forward(
 
 
 class ResponseCutError(Exception):
-    """The sandbox went away in the middle of a response. The server then cuts the client's connection."""
+    """A response from a sandbox broke off in the middle. The server then cuts the client's connection."""
 
 
 def _request_headers(scope: Scope) -> Headers:
@@ -127,7 +126,7 @@ async def _tunnel(exchange: Exchange, answer: Headers, scope: Scope) -> None:
 
 
 async def _upload(exchange: Exchange, receive: Receive) -> bool:
-    """Forward the request's body, wait until the client leaves, cut the stream, and return True."""
+    """Forward the request's body, wait until the client leaves, cut the connection to the sandbox, and return True."""
     try:
         return await _pass_body(exchange, receive)
     except Exception:

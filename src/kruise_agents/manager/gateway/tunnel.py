@@ -1,7 +1,7 @@
 """A tunnel of bytes in both directions, after ``101 Switching Protocols``.
 
 The tunnel does not read frames: limits, compression, pings and close codes are up to the two ends. The manager stops
-reading from one end while the other end does not read, so its buffers stay small.
+reading from one end while the other end does not read, so the manager's buffers stay small.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 TAKE_OVER = "kruise_agents.take_over"
-"""A key in the ``extensions`` of a handshake. The value is a function that returns the client's :class:`Stream`."""
+"""A key in the ASGI ``extensions`` of a handshake. The value is a function that returns the client's stream."""
 
 STALL_SECONDS = 3600.0
 _CHUNK = 256 * 1024

@@ -20,7 +20,7 @@ class LocalCertificate:
 def make_certificate(folder: Path, hosts: Sequence[str]) -> LocalCertificate:
     """Make a certificate authority, and a certificate for ``hosts``, ``*.<host>`` and the loopback names.
 
-    An IP address has no ``*.<host>``. The authority's key is not kept, so that nobody can sign more certificates.
+    An IP address gets no ``*.<host>``. The authority's key is not kept, so that nobody can sign more certificates.
     """
     import trustme  # slow to import, and only needed here
 

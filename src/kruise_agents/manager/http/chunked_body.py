@@ -1,4 +1,4 @@
-"""The end of a chunked request body (RFC 9112, section 7.1).
+"""The search for the end of a chunked request body (RFC 9112, section 7.1).
 
 httptools reads the chunks but does not tell where a body ends. Without this module, bytes after a body would become the
 next request without passing the strict reader of heads.
@@ -21,7 +21,7 @@ class ChunkedBody:
         self._malformed = False
 
     def end_in(self, data: bytes) -> int | None:
-        """Return how many bytes of ``data`` belong to the body, or None if the body does not end in ``data``."""
+        """Return how many bytes of ``data`` belong to the body, or None if ``data`` does not contain the body's end."""
         at = 0
         while at < len(data) and not self._malformed:
             if self._to_skip:

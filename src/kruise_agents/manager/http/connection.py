@@ -1,7 +1,7 @@
 """A client's HTTP/1.1 connection: uvicorn's protocol with a strict reader of heads and with timeouts.
 
-:mod:`.request_head` reads each head, and httptools gets only what was understood. One request is served at a time. What
-a client sends after its request and before the end of the answer waits in a buffer of limited size.
+:mod:`.request_head` reads each head, and httptools gets a new copy of the head as it was understood. One request is
+served at a time. Bytes that a client sends between its request and the end of the answer wait in a small buffer.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class _Expected(Enum):
 class GuardedHttpProtocol(HttpToolsProtocol):
     """A client's connection with limits on time.
 
-    ``head_seconds`` limits the time for a head, the silence of a new connection, and the time for the rest of a body
-    after the answer. ``stall_seconds`` limits how long a client may leave the send buffer full.
+    ``head_seconds`` limits the wait for the first byte of a new connection, the time in which a head arrives, and the
+    time in which the rest of a body arrives after the answer. ``stall_seconds`` limits how long the send buffer may
+    stay full because the client does not read.
     """
 
     head_seconds = 60.0
@@ -148,7 +149,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         return False  # handshakes are requests like others, until the gateway takes the connection over
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Log nothing. uvicorn would log at every handshake that a library is missing."""
+        """Log nothing. uvicorn would log warnings about each handshake, although the gateway serves handshakes."""
 
     # The request itself
 
@@ -231,9 +232,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def _take_over(self) -> Stream:
-        """Give the connection to the handler of the current request. This protocol no longer acts on the connection.
+        """Return the connection as a stream for the handler of the current request, and leave the connection to it.
 
-        Raises ConnectionResetError if the client has left, or sent more before the answer than the buffer holds.
+        Raises ConnectionResetError if the client has left, or has sent more before the answer than the buffer holds.
         """
         if self._ignoring or self.transport.is_closing():
             raise ConnectionResetError("the client has left")
@@ -291,9 +292,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
 
 def everyday_events(record: logging.LogRecord) -> bool:
-    """Return False for two everyday events, which uvicorn would log as an error and a warning.
+    """Return False for log records of two everyday events, which uvicorn would log as an error and as a warning.
 
-    The events are a sandbox that went away in the middle of a response, and a request that httptools refused.
+    The events are a response of a sandbox that broke off, and a request that httptools refused.
     """
     cut = record.exc_info is not None and isinstance(record.exc_info[1], ResponseCutError)
     return not cut and record.msg != "Invalid HTTP request received."

@@ -24,9 +24,9 @@ from ..request_log import NO_ROUTE, RequestRecord
 class ManagerApp:
     """The ASGI application of the manager's port: ``api`` is the control plane, ``gateway`` the data plane.
 
-    Replies of the API name ``domain``. Without ``domain``, they name the host and port of the request, without the
-    ``api.`` of a native request. ``page`` counts all answers except those that open a WebSocket, and serves
-    ``GET /metrics`` if the request names neither the API nor a sandbox.
+    The API's replies name ``domain``. If ``domain`` is None, the replies name the host and port of the request, without
+    the ``api.`` of a native request. ``page`` counts the answers of this application, except answers that open a
+    WebSocket, and serves ``GET /metrics`` if the request names neither the API nor a sandbox.
     """
 
     def __init__(self, api: ASGIApp, gateway: Gateway, domain: str | None, page: MetricsPage) -> None:
@@ -117,7 +117,7 @@ class ManagerApp:
 
 
 def _template(api: ASGIApp, scope: Scope) -> str:
-    """Return the path template of the route that a request was for, also if the request was refused."""
+    """Return the path template of a request's route, even if the API refused the request; ``-`` without a route."""
     if "route" in scope:  # newer releases of Starlette leave the route here
         return str(scope["route"].path)
     matches = [(route.matches(scope)[0], route.path) for route in getattr(api, "routes", ())]

@@ -12,10 +12,10 @@ _TRIES = 20
 
 
 def bind(host: str | None, port: int) -> list[socket.socket]:
-    """Bind ``port`` on ``host``. Without a host, bind both loopback addresses (without IPv6: ``127.0.0.1``).
+    """Bind ``port`` on ``host``. If ``host`` is None, bind ``127.0.0.1`` and, where IPv6 works, ``::1``.
 
-    ``localhost`` may mean either of the two addresses, and clients differ in which one they try first. Port 0 means any
-    free port. A failure raises a ConfigurationError with the reason.
+    ``localhost`` may mean either of these two addresses, and clients differ in which address they try first. Port 0
+    means any free port. A failure raises a ConfigurationError with the reason.
     """
     if host is not None:
         return [_bind_address(host, port)]
@@ -33,7 +33,7 @@ def bind(host: str | None, port: int) -> list[socket.socket]:
 
 
 class _InUseError(ConfigurationError):
-    """Another program listens on the address."""
+    """The address and port are already in use."""
 
 
 def _bind_address(host: str, port: int) -> socket.socket:
@@ -57,7 +57,7 @@ def _bind_address(host: str, port: int) -> socket.socket:
 
 
 def _notice_dead_peers(listener: socket.socket) -> None:
-    """Have the kernel end connections about two minutes after the other end vanished. All connections inherit this."""
+    """Have Linux end an idle connection two minutes after its client vanished. Connections inherit these options."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)

@@ -1,4 +1,4 @@
-"""A strict reader of request heads, which refuses anything but plain HTTP/1.1 and 1.0 (RFC 9112).
+"""A strict reader of request heads, which accepts only plain HTTP/1.1 and 1.0 (RFC 9112).
 
 Parsers differ in what they forgive, and request smuggling uses such differences. So each head is read once, by a
 grammar that does not depend on the version of a library, and every later step gets only what was understood. Pure
@@ -41,8 +41,8 @@ class HeadRefusedError(Exception):
 class RequestHead:
     """A request's head as it was understood.
 
-    ``target`` begins with ``/`` and has the query. Header names are in lower case. ``length`` is the length of the body
-    in bytes, or None for a chunked body. ``handshake`` is true when the client asks for a WebSocket.
+    ``target`` begins with ``/`` and includes the query. Header names are in lower case. ``length`` is the length of the
+    body in bytes, or None for a chunked body. ``handshake`` is true for the handshake of a WebSocket.
     """
 
     method: bytes
@@ -59,7 +59,7 @@ class RequestHead:
 
 
 def check_bytes(data: bytes | bytearray, start: int) -> None:
-    """Check the bytes of a head from ``start`` on, also of an unfinished head: a malformed head may never end.
+    """Check the bytes of a head from ``start`` on. The head may be unfinished, because a malformed head may never end.
 
     Control characters other than tabs, and line ends that are not CR LF, raise HeadRefusedError 400.
     """
@@ -71,7 +71,7 @@ def read_head(data: bytes) -> RequestHead:
     """Parse the complete head of a request, with the empty line at the end.
 
     Raises HeadRefusedError if the head is malformed or ambiguous, or asks for what this server lacks, such as CONNECT.
-    An ``Upgrade`` header that begins no WebSocket is left out, as if the client had not sent it (RFC 9110, 7.8).
+    An ``Upgrade`` header is left out, unless the request is the handshake of a WebSocket (RFC 9110, section 7.8).
     """
     check_bytes(data, 0)
     first, *lines = data[:-4].split(b"\r\n")

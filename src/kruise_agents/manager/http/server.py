@@ -1,7 +1,8 @@
 """The server of the manager's port, and the check that the installed uvicorn fits.
 
-The strict reading of requests (:mod:`.connection`) overrides hooks that uvicorn does not document. If a release renamed
-a hook, the override would silently never run. So a manager refuses to start unless every name is there.
+The strict reading of requests (:mod:`.connection`) overrides methods that uvicorn does not document. If a release of
+uvicorn renamed such a method, the override would silently never run. So a manager refuses to start unless the installed
+uvicorn has every name that the server needs.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def check_uvicorn() -> None:
 
 
 def examine_uvicorn() -> Iterator[tuple[str, str]]:
-    """Yield each place in uvicorn that the server needs, and the problem there: an empty text if there is none."""
+    """Yield each name in uvicorn that the server needs, and the problem with that name; "" means no problem."""
     for (owner, count), names in _METHODS.items():
         for name in names:
             yield _place(owner, name), _problem_of_method(owner, name, count)

@@ -35,7 +35,7 @@ from .operations import DEFAULT_TIMEOUT
 
 MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
 MAX_VARIABLES_BYTES = 1024 * 1024
-"""The limit for all variables together. Linux allows 2 MiB for variables and arguments, and commands add to both."""
+"""The limit for all variables together. Linux usually allows 2 MiB for them and the arguments."""
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class _NewSandboxRequest:
 
     @staticmethod
     def check(fields: Fields) -> None:
-        """Refuse a body that asks for features that this manager lacks. A caller would not notice their absence."""
+        """Refuse a body that asks for a feature that this manager lacks. Otherwise no client would notice that."""
         refuse(fields, {"iam": "there is no identity provider", "mcp": "there is no MCP gateway"})
 
     def __post_init__(self) -> None:

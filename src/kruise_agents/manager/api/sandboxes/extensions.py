@@ -66,7 +66,7 @@ class Extensions:
         never_ends: the sandbox has no end time.
         paused_seconds: how long the sandbox may stay paused; None: for ever.
         ready_seconds: how long the start of the sandbox may take; None: there is no limit.
-        create_on_no_stock: a new sandbox may be started for the call if no pool has one ready.
+        create_on_no_stock: a new sandbox may be started for the call if no pool has a sandbox ready.
     """
 
     metadata: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Creates with an ``Idempotency-Key``: a repeated create with the same key gets the same sandbox.
+"""Creates with an ``Idempotency-Key``: for ten minutes, a create with the same key gets the same sandbox.
 
 e2b 2.60.0 and later repeat a create when a proxy before the manager answers 429, 502, 503 or 504. e2b 2.61.0 and later
 send the header if the program gives ``idempotency_key=``. ``patch_e2b`` adds a missing header from e2b 2.51.0 on.
@@ -29,7 +29,7 @@ from ..reading import Spec
 HEADER = "Idempotency-Key"
 KEPT_SECONDS = 600.0
 MOST_KEPT = 10_000
-"""The number of creates that are remembered. The oldest are forgotten first."""
+"""The largest number of finished creates that are remembered. The oldest creates are forgotten first."""
 
 _DELETE_OLD = """
 DELETE FROM creates WHERE until <= ? OR key IN (SELECT key FROM creates ORDER BY until DESC LIMIT -1 OFFSET ?)
@@ -67,14 +67,14 @@ class _Create:
 
 
 class IdempotentCreates:
-    """The creates with a key: in memory while they run or after a crash, in the database once they made a sandbox.
+    """The creates with an idempotency key: in memory while they run or after a crash, else in the database.
 
     Args:
-        store: the database, which gets only digests of keys and bodies.
+        store: the database, which gets sandbox IDs, and only digests of keys and bodies.
         secret: makes these digests.
         clock: returns seconds since the epoch.
         kept: seconds for which a create is remembered.
-        most: the number of creates that are remembered.
+        most: the largest number of finished creates that are remembered.
     """
 
     def __init__(
