@@ -41,7 +41,7 @@ _EXPOSED_HEADERS = [
 
 
 class Envd:
-    """The agent of one sandbox. The event loop that serves ``app``, the ASGI application, must also run ``close``."""
+    """The agent of one sandbox. The event loop that serves the ASGI application ``app`` must also run ``close``."""
 
     def __init__(self, state: SandboxState) -> None:
         tempfile.gettempdir()  # finds the folder by a test write, which a full disk would refuse, and caches the path
@@ -82,7 +82,7 @@ class Envd:
         self.app: ASGIApp = app
 
     async def close(self) -> None:
-        """Stop all watches, kill every running process with its group, and wait at most five seconds for their ends."""
+        """Stop all watches, kill running process groups, and wait at most five seconds for the processes to end."""
         self._filesystem.close()
         await self._processes.close()
 

@@ -27,7 +27,7 @@ _MESSAGE = "unauthorized access, please provide a valid access token or method s
 
 
 class AccessTokenMiddleware:
-    """Middleware that checks ``X-Access-Token`` once the manager has set a token. ``_WITHOUT_TOKEN`` is exempt."""
+    """Middleware that requires the access token of a sandbox that has one. ``_WITHOUT_TOKEN`` lists the exceptions."""
 
     def __init__(self, app: ASGIApp, state: SandboxState) -> None:
         self._app = app
@@ -44,9 +44,9 @@ class AccessTokenMiddleware:
 
 
 def sign(path: str, operation: Operation, username: str, token: str, expiration: str | None = None) -> str:
-    """Return the signature of a URL, whose decoded parameters ``path`` and ``username`` are empty if absent.
+    """Return the signature of a URL with the decoded parameters ``path`` and ``username``, empty if absent.
 
-    ``expiration`` is the parameter ``signature_expiration``, Unix seconds as text.
+    ``expiration`` is the parameter ``signature_expiration``: Unix seconds as text, or None if absent.
     """
     raw = f"{path}:{operation}:{username}:{token}"
     if expiration is not None:
@@ -56,7 +56,7 @@ def sign(path: str, operation: Operation, username: str, token: str, expiration:
 
 
 def verify(query: Mapping[str, str], operation: Operation, token: str, header_token: str | None, now: float) -> None:
-    """Raise HttpError 401 for a wrong token or, without a token, for a missing, wrong or expired signature."""
+    """Raise HttpError 401 for a wrong ``header_token`` or, if that is None, a missing, wrong or expired signature."""
     if header_token is not None:
         if not _same(header_token, token):
             raise HttpError(401, "access token present in header but does not match")

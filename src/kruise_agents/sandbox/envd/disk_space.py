@@ -1,4 +1,4 @@
-"""Disk space of a sandbox: checks for room before files are written, and the space that the files take."""
+"""Disk space of a sandbox: checks for room before files are written, and measurement of the space in use."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ def no_space(size: int) -> HttpError:
 
 
 def disk_full(path: str, size: int) -> HttpError:
-    """Return the error for a disk that refused ``size`` bytes at ``path``. The text says if inodes or bytes ran out."""
+    """Return the error for a disk that refused ``size`` bytes at ``path``. The text names inodes if none are left."""
     disk = _disk(path)
     return _no_inodes() if disk is not None and _out_of_inodes(disk[1]) else no_space(size)
 
 
 def has_room(path: str, size: int) -> bool:
-    """Return True if ``size`` bytes fit at ``path``. The space of an old file does not count: it may stay in use."""
-    disk = _disk(path)  # None for a device, for example: only a write can tell
+    """Return True if ``size`` bytes fit at ``path``, or if the free space is unknown, as for a device."""
+    # The space of an old file at the path does not count as free: for example, a snapshot may share that space.
+    disk = _disk(path)
     return disk is None or _available(disk[1]) >= size
 
 
@@ -50,8 +51,8 @@ def require_room_for_file(path: str, size: int) -> None:
 def require_room_for_body(length: int, target: str | None) -> None:
     """Raise HttpError 507 if a body of ``length`` bytes cannot be stored. Call this before the body is read.
 
-    A body over :data:`.spool.IN_MEMORY` needs room twice, in a temporary file and at ``target``. A smaller body is not
-    checked here. ``target`` is None if only the body names the file; then only the temporary file is checked.
+    A body larger than :data:`.spool.IN_MEMORY` needs room twice, in a temporary file and at ``target``. A smaller body
+    is not checked here. ``target`` is None if only the body names the file; then only the temporary file is checked.
     """
     if length <= IN_MEMORY:
         return
@@ -67,10 +68,11 @@ def require_room_for_body(length: int, target: str | None) -> None:
 
 
 class DiskUsage:
-    """The space that a sandbox's own files take. An answer may be a second old, or older for a large tree.
+    """The space that a sandbox's own files take.
 
-    Files count as in ``du -x``. Mounts are left out even on the same file system, because they may be read-only folders
-    of the machine. ``du`` itself is not used, because a sandbox may be at its limit of processes.
+    Files count as in ``du -x``, but bind mounts are left out, because they may be read-only folders of the machine.
+    ``du`` itself is not used, because a sandbox may be at its limit of processes. A result of :meth:`used` is reused
+    for a second, or longer for a large tree.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -90,13 +92,16 @@ class DiskUsage:
             return self._used
 
     def size(self) -> int:
-        """Return the size in bytes of all file systems that the folders are on."""
+        """Return the total size in bytes of the file systems that the folders are on."""
         file_systems = {folder.stat().st_dev: os.statvfs(folder) for folder in self._folders}
         return sum(facts.f_blocks * facts.f_frsize for facts in file_systems.values())
 
 
 def _disk(path: str) -> tuple[int, os.statvfs_result] | None:
-    """Return the device number and figures of the file system of a present or future path, or None without a disk."""
+    """Return the device number and ``statvfs`` figures of the disk that holds, or will hold, the file at ``path``.
+
+    Return None if the path is a device or a pipe, is on a file system without blocks, or cannot be examined.
+    """
     for place in (Path(path), *Path(path).parents):
         try:
             facts = place.stat()
@@ -125,7 +130,10 @@ def _no_inodes() -> HttpError:
 
 
 def _sizes(folders: Sequence[Path]) -> Iterator[int]:
-    """Yield the bytes on disk of all files and folders. Hard links count once. Mounts and unreadable content do not."""
+    """Yield the bytes on disk of each file and folder. A file with several hard links counts once.
+
+    Mounts and the content of unreadable folders are left out.
+    """
     elsewhere = _mount_points() - {str(folder) for folder in folders}
     linked: set[tuple[int, int]] = set()
     for top in folders:

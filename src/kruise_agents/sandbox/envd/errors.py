@@ -46,7 +46,7 @@ async def on_routing_error(_request: Request, error: Exception) -> Response:
 
 
 async def on_failure(_request: Request, error: Exception) -> Response:
-    """Answer 500 after any other exception. The server logs the traceback."""
+    """Answer 500 after an exception that has no handler of its own. The server logs the traceback."""
     return error_response(500, f"{type(error).__name__}: {error}")
 
 

@@ -11,7 +11,7 @@ _LEAST_SECONDS = 0.1  # a shorter interval only adds load
 
 
 def keepalive_interval(call: Call) -> float:
-    """Return the seconds of silence before a keepalive: ``Keepalive-Ping-Interval``, at least 0.1, by default 90."""
+    """Return the seconds of silence before a keepalive, from the header ``Keepalive-Ping-Interval`` or by default."""
     try:
         seconds = float(call.headers.get("keepalive-ping-interval", ""))
     except ValueError:

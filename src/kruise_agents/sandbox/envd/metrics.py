@@ -4,12 +4,12 @@ Source of the names: envd 0.6.13, whose figures describe a virtual machine. The 
 processes and files alone:
 
 - ``cpu_count``: processors that the sandbox may run on
-- ``cpu_used_pct``: use of these processors since the last request, 0 to 100; the time of a process that has ended is
-  counted for the process that waited for it
-- ``mem_total``: the sandbox's memory limit, or the machine's memory if that is less
-- ``mem_used``: anonymous and shared memory; a shared page is divided among the processes that share it
+- ``cpu_used_pct``: use of these processors since the last request for metrics, 0 to 100; the time of a process that has
+  ended counts only if its parent waited for it
+- ``mem_total``: the machine's memory, or the sandbox's memory limit if that is less
+- ``mem_used``: anonymous and shared memory; a shared page is usually divided among the processes that share it
 - ``mem_cache``: mapped pages of files (programs and libraries), divided in the same way
-- ``disk_total``: the sandbox's disk limit, or the size of its file systems if that is less
+- ``disk_total``: the size of the sandbox's file systems, or the sandbox's disk limit if that is less
 - ``disk_used``: bytes on disk of the sandbox's own files, including the files that it started with
 """
 
@@ -35,10 +35,10 @@ _MEM_TOTAL = re.compile(r"^MemTotal:\s+(\d+) kB$", re.MULTILINE)
 
 
 class Metrics:
-    """The measurements of one sandbox, whose files are below ``folders``. No folder may lie in another.
+    """The measurements of one sandbox, whose files are below ``folders``. None of the folders may lie in another.
 
-    ``root`` is the first process of the sandbox, by default this program's parent, which adopts orphans. ``memory`` and
-    ``disk`` are the sandbox's limits in bytes; with None, the machine is the limit.
+    ``root`` is the PID of the sandbox's first process, by default the parent of this process, which adopts orphans.
+    ``memory`` and ``disk`` are the sandbox's limits in bytes, or None for no limit.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Metrics:
         self._last = (time.monotonic(), _processor_seconds(_family(self._root)))
 
     def measure(self) -> dict[str, Any]:
-        """Return the body of ``GET /metrics``. Sizes are in bytes, or in MiB where the name says so."""
+        """Return the body of ``GET /metrics``. Sizes are in bytes, or in MiB if the name ends in ``_mib``."""
         family = _family(self._root)
         cores = len(os.sched_getaffinity(0))
         used, cache = _memory(process.pid for process in family)
@@ -86,7 +86,7 @@ class _Process:
 
 
 def _family(root: int) -> list[_Process]:
-    """Return a process and all its descendants."""
+    """Return the process with the PID ``root`` and all its descendants."""
     processes = {}
     children = defaultdict(list)
     for folder in os.scandir("/proc"):

@@ -17,10 +17,10 @@ class PathError(ValueError):
 
 
 def resolve(path: str, user: User) -> str:
-    """Return the absolute path that a request means. Links are not followed.
+    """Return the absolute path that a request means. Symbolic links are not followed.
 
     An absolute path is returned unchanged. The empty path and ``~`` mean the user's home, and ``a`` means ``~/a``.
-    Raise PathError for another user's home (``~bob``), a NUL character or a lone surrogate.
+    Raise PathError for the home of a named user (``~bob``), a NUL character or a lone surrogate.
     """
     if "\0" in path or _SURROGATE.search(path):
         raise PathError(f"failed to expand path {path!r} for user '{user.name}': invalid argument")
@@ -45,7 +45,7 @@ def resolve_for_http(path: str, user: User) -> str:
 
 
 def without_trailing_slashes(path: str) -> str:
-    """Return a path without trailing slashes, because Linux follows a link with a trailing slash. ``/`` stays ``/``."""
+    """Return a path without trailing slashes, which make Linux follow a symbolic link. ``/`` stays ``/``."""
     return path.rstrip("/") or "/"
 
 

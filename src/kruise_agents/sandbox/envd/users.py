@@ -39,8 +39,8 @@ class User:
     def own(self, target: int | Path) -> None:
         """Make this user the owner of an open file (by descriptor) or of a folder (by path).
 
-        ``chown`` is called even if nothing changes, because watchers see the call as an event. A file keeps its owner
-        where this program may not change the owner, such as a file of another user that everybody may write to.
+        ``chown`` is called even if nothing changes, because watches of the folder report the call as an event. A file
+        keeps its owner if this process may not change the owner, for example of a file that everybody may write to.
         """
         with contextlib.suppress(PermissionError):
             os.chown(target, self.uid, self.gid)
@@ -57,9 +57,10 @@ class Users:
         self._state = state
 
     def named(self, name: str | None) -> User:
-        """Return the user with this name, or the default user without a name. Raise UnknownUserError if unknown.
+        """Return the user called ``name``, or the default user if ``name`` is None or empty.
 
-        In a sandbox with only one user, ``root`` means that user too, so that clients that ask for root work.
+        Raise UnknownUserError if the sandbox has no such user. In a sandbox with only one user, ``root`` also means
+        that user, so that clients that ask for root work.
         """
         name = name or self._state.username
         if not self._state.several_users:
@@ -73,7 +74,7 @@ class Users:
         return User(name, found.pw_uid, found.pw_gid, Path(found.pw_dir))
 
     def of_call(self, call: Call) -> User:
-        """Return the user named in ``Authorization: Basic``, or the default user. Raise ConnectError if unknown."""
+        """Return the user in ``Authorization: Basic``, or the default user. Raise ConnectError for an unknown user."""
         try:
             return self.named(_basic_username(call.headers.get("authorization", "")))
         except UnknownUserError as error:

@@ -27,10 +27,10 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 async def compose(request: Request, user_named: Callable[[str | None], User]) -> dict[str, Any]:
-    """Join the files of ``source_paths`` in order, put the result in place of ``destination``, remove the sources.
+    """Join the files of ``source_paths`` in order, put the result at ``destination``, and remove the sources.
 
     The destination is replaced atomically when all content is there. An error before that leaves all files as they
-    were. An error at the removal of a source leaves this source and the next. ``user_named`` returns a user by name.
+    were. If a source cannot be removed, that source and later sources remain. ``user_named`` returns a user by name.
     """
     sources, destination, username = _parse(await request.body())
     user = user_named(username)

@@ -1,4 +1,4 @@
-"""The route ``GET /files``: downloads of whole files and of ranges, also under conditions.
+"""The route ``GET /files``: downloads of whole files and of ranges, with ``If-Modified-Since`` and ``If-Range``.
 
 Source: RFC 9110, sections 13 and 14. A request for several ranges gets the whole file, which the RFC allows.
 """
@@ -39,7 +39,7 @@ _TEXT_CONTROLS = frozenset(b"\t\n\f\r\x1b")
 
 
 def download(request: Request, path: str) -> Response:
-    """Return the response with a file's content or the requested part, or raise HttpError. HEAD gets only headers."""
+    """Return the response to a GET or HEAD of the file at ``path``. Raise HttpError if the file cannot be read."""
     coding = chosen_coding(request.headers.get("accept-encoding", ""))
     if coding == "gzip" and any(name in request.headers for name in _CONDITIONS):
         coding = "identity"  # ranges and times refer to the uncompressed content
@@ -80,7 +80,7 @@ class _FileResponse(StreamingResponse):
 
 
 async def _pieces(file: io.FileIO, first: bytes, rest: int | None) -> AsyncIterator[bytes]:
-    """Yield ``first``, then ``rest`` bytes from the file's position. Without ``rest``, yield up to the file's end."""
+    """Yield ``first``, then at most ``rest`` more bytes of the file, or all its other bytes if ``rest`` is None."""
     piece = first
     while piece:
         yield piece
@@ -145,7 +145,7 @@ def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
 
 
 def _whole(file: io.FileIO, first: bytes, coding: Coding, headers: dict[str, str], media_type: str) -> Response:
-    """Return the response with ``first`` and the rest of the file, whose length may be unknown."""
+    """Return the response with the whole file, whose length may be unknown and whose first bytes are ``first``."""
     pieces = _pieces(file, first, None)
     if coding == "gzip":
         headers = {name: value for name, value in headers.items() if name != "accept-ranges"}
@@ -155,7 +155,7 @@ def _whole(file: io.FileIO, first: bytes, coding: Coding, headers: dict[str, str
 
 
 def _requested_range(headers: Mapping[str, str], size: int, modified: int) -> range | None:
-    """Return the requested range of a file, or None for the whole file. A range outside of the file is empty."""
+    """Return the requested range of a file, or None for the whole file. The range is empty if outside the file."""
     match = _RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
     if match is None or match.groups() == ("", ""):
         return None
@@ -171,7 +171,7 @@ def _requested_range(headers: Mapping[str, str], size: int, modified: int) -> ra
 
 
 def _not_modified(headers: Mapping[str, str], modified: int) -> bool:
-    """Return True for the answer 304: the file is unchanged since ``If-Modified-Since``, without ``If-None-Match``."""
+    """Return True if the file is unchanged since ``If-Modified-Since`` and the request has no ``If-None-Match``."""
     since = _timestamp(headers.get("if-modified-since", ""))
     return since is not None and "if-none-match" not in headers and modified <= since
 

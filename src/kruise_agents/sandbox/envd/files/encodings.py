@@ -1,4 +1,4 @@
-"""Content codings of file transfers: ``Accept-Encoding`` of downloads, gzip bodies of downloads and uploads.
+"""Content codings of file transfers: ``Accept-Encoding`` of downloads, and gzip bodies of downloads and uploads.
 
 Source: RFC 9110, section 12.5.3.
 """
@@ -22,10 +22,10 @@ _CHUNK = 256 * 1024
 
 
 def chosen_coding(header: str) -> Coding:
-    """Return the coding for an ``Accept-Encoding``. Raise HttpError 406 if no coding is accepted or a weight is wrong.
+    """Return the coding for an ``Accept-Encoding``. Raise HttpError 406 if the header is wrong or allows neither.
 
-    The coding is gzip if the header names gzip alone (as e2b's ``read`` with ``gzip=True``) or refuses identity.
-    Otherwise the coding is identity, the fastest for nearby clients. HTTP libraries list several codings by default.
+    The coding is gzip if the header names gzip alone (as e2b's ``read`` with ``gzip=True``) or refuses identity. HTTP
+    libraries list several codings by default, and get identity, which is the fastest coding for nearby clients.
     """
     weights = _weights(header)
     gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
@@ -47,7 +47,7 @@ async def gzipped(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 async def gunzip(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield the content of gzip members, in pieces of at most 256 KiB. Raise HttpError for broken or missing data."""
+    """Yield the decompressed content of gzip data, in pieces of at most 256 KiB. Raise HttpError for invalid data."""
     member = zlib.decompressobj(_GZIP)
     started = False
     async for chunk in chunks:

@@ -18,7 +18,7 @@ class NotAFolderError(Exception):
 
 
 def ensure(folder: Path, user: User) -> None:
-    """Create a folder and its missing parents for ``user``. Raise NotAFolderError if a component is a file."""
+    """Create a folder and its missing parents for ``user``. Raise NotAFolderError if a file is in the way."""
     missing = []
     while True:
         try:

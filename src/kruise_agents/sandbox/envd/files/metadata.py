@@ -36,7 +36,7 @@ def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def replace(descriptor: int, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Replace the metadata of an open file, and return the metadata, or nothing if attributes cannot be set there."""
+    """Replace the metadata of an open file. Return the new metadata, or an empty dict if attributes cannot be set."""
     try:
         for name in os.listxattr(descriptor):
             if name.startswith(_ATTRIBUTE) and name.removeprefix(_ATTRIBUTE) not in metadata:
@@ -51,7 +51,7 @@ def replace(descriptor: int, metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def read(path: str) -> dict[str, str]:
-    """Return a file's metadata, whichever program set it. Links are followed. Text that is not UTF-8 is left out."""
+    """Return the metadata of a file or of a link's target. Entries that are not UTF-8 are left out."""
     metadata = {}
     try:
         for name in os.listxattr(path):

@@ -22,7 +22,7 @@ _FIELD = "file"
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """A part with the name ``file``: the filename as sent, with slashes, or None, and the content."""
+    """A part with the name ``file``: its content, and its filename, which may contain slashes or be None."""
 
     filename: str | None
     content: Piece
@@ -35,7 +35,7 @@ class FilePart:
 
 
 async def read_form(content_type: str, content: AsyncIterable[bytes], spool: Spool) -> list[FilePart]:
-    """Return the files of a form in order, with their content in ``spool``. Parts with other names are left out.
+    """Return the files of a form in order, with their content in ``spool``. Parts not named ``file`` are left out.
 
     Raise HttpError if the form is broken, or if the body ends before the form's closing boundary.
     """
@@ -136,8 +136,8 @@ def _parameters(header: str) -> dict[str, str]:
 def _unescaped(name: str) -> str:
     """Return a filename without the escapes of httpx, such as ``%22`` for a quote.
 
-    httpx does not escape the percent sign, so a real ``%22`` in a name becomes a quote too. A client that needs ``%22``
-    in a name sends the parameter ``path``.
+    httpx does not escape the percent sign, so a real ``%22`` in a name also becomes a quote. A client that needs
+    ``%22`` in a name sends the query parameter ``path``.
     """
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)
 

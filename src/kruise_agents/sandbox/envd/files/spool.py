@@ -1,7 +1,7 @@
 """Temporary storage for the content of an upload until the upload is complete.
 
-The target is not touched before the body is complete, so that a body that is cut off leaves the old file as it was. An
-operation that writes to a disk without space raises OSError.
+The target is not opened before the body is complete, so that a truncated body leaves the old file unchanged. Methods
+that write raise OSError if the disk is full.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IN_MEMORY = 1024 * 1024
 
 
 class Spool:
-    """Content of any size. Up to a mebibyte is held in memory, and more in an unnamed temporary file."""
+    """Content of any size. Up to a mebibyte stays in memory. Larger content goes to an unnamed temporary file."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -40,7 +40,7 @@ class Spool:
         self.size += len(content)
 
     async def make_room(self) -> None:
-        """Move over a mebibyte of memory to the file, in a thread, so that a slow disk does not stop other requests."""
+        """If the content in memory exceeds a mebibyte, write it to the file, in a thread because a disk may be slow."""
         if len(self._memory) > IN_MEMORY:
             await asyncio.to_thread(self._write_out)
 
@@ -50,7 +50,7 @@ class Spool:
         return Piece(self, 0, self.size)
 
     async def copy_to(self, descriptor: int, start: int, end: int) -> None:
-        """Write a part to an open file in as few writes as possible, because watchers see each write as an event."""
+        """Write a range of bytes to an open file, in few writes, because watches report each write as an event."""
         if self._file is not None:
             await asyncio.to_thread(copy_range, self._file.fileno(), descriptor, start, end)
         elif start < end:
@@ -97,7 +97,7 @@ def _write(descriptor: int, content: memoryview) -> None:
 
 
 def copy_range(source: int, target: int, start: int, end: int) -> None:
-    """Copy the bytes from ``start`` to ``end`` to the position of ``target``, or up to the end of ``source``."""
+    """Copy bytes ``start`` to ``end``, or fewer if ``source`` is shorter, to the current position of ``target``."""
     try:
         while start < end and (copied := os.copy_file_range(source, target, end - start, start)):
             start += copied

@@ -22,9 +22,9 @@ _Written = list[dict[str, Any]]
 
 
 async def upload(request: Request, user: User) -> _Written:
-    """Write the files of a request, and return an item for each file in the order of the request.
+    """Write the files of a request, and return a description of each file in the order of the request.
 
-    If a file cannot be written, the files before this file stay written. A body that ends early touches no file.
+    If a file cannot be written, the files before this file stay written. If the body ends early, no file is written.
     """
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
@@ -91,7 +91,7 @@ def _same_path_text(path: str, uploaded: list[str]) -> str:
 
 @contextlib.contextmanager
 def _full_disk_is_507(request: Request, target: str | None, spool: Spool) -> Iterator[None]:
-    """Raise HttpError 507 for a body that is too long for the disk, and for a disk that fills up during the block."""
+    """Raise HttpError 507 if the body is too long for the disk, or if the disk fills up during the block."""
     length = int(request.headers.get("content-length", 0))
     if _encoding(request) != "gzip":  # the length of a compressed body says nothing about its content
         disk_space.require_room_for_body(length, target)

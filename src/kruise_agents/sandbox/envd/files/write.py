@@ -25,10 +25,10 @@ _locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 async def write_file(path: str, content: Piece, user: User, attributes: Mapping[str, str]) -> dict[str, Any]:
-    """Create or overwrite a file, and return its item of the response.
+    """Create or overwrite a file, and return its description for the response.
 
-    Watchers of the folder see the order of the steps as events: open with truncation, change of owner, content,
-    metadata. Uploads to one path take turns, so that the file never holds a mixture of their contents.
+    Watches of the folder report the steps as events in this order: open with truncation, change of owner, content,
+    metadata. Uploads to one path take turns, so that their contents do not mix in the file.
     """
     async with _locks.setdefault(_real_path(path), asyncio.Lock()):
         return await _write(path, content, user, attributes)
@@ -84,7 +84,7 @@ def _store_metadata(path: str, descriptor: int, attributes: Mapping[str, str]) -
 
 
 def _refuse_pipes(path: str) -> None:
-    """Raise HttpError 400 for a pipe or a socket. The reader of a pipe would see an opening as an end of file."""
+    """Raise HttpError 400 for a pipe or a socket. The reader of a pipe could see an end of file after the upload."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  # a plain system call
     except FileNotFoundError:

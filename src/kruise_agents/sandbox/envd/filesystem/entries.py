@@ -24,7 +24,7 @@ _KINDS = (
 
 
 def entry(path: str, users: Users) -> dict[str, Any]:
-    """Return the ``EntryInfo`` of a path. ``type``, ``mode`` and ``metadata`` of a link are those of the target."""
+    """Return the ``EntryInfo`` of a path. For a link, ``type``, ``mode`` and ``metadata`` describe the target."""
     own = os.lstat(path)
     is_link = stat.S_ISLNK(own.st_mode)
     target = _follow(path) if is_link else own

@@ -14,10 +14,10 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove(path: str) -> None:
-    """Remove a file or a folder with its content. Links are not followed, and a missing path is no error.
+    """Remove a file or a folder with its content. A symbolic link is removed, not followed. A missing path is no error.
 
-    A tree may be deeper than the limits of recursion, of open files and of the length of a path, because at most two
-    descriptors are open at a time and no path is built. After an error, a part of the tree may be gone.
+    The depth of the tree is not limited by recursion, by the limit of open files or by the longest path of Linux: at
+    most two descriptors are open at a time, and no path is built. After an error, a part of the tree may be gone.
     """
     path = without_trailing_slashes(path)
     if os.path.basename(path) in (".", ".."):  # noqa: PTH119  # pathlib drops the dot

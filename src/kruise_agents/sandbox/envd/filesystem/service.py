@@ -21,7 +21,7 @@ from .removal import remove
 
 
 class FilesystemService:
-    """The methods of the service. Relative paths start at the home of the user that the call names."""
+    """The methods of the service. Relative paths start at the home of the user that a call acts as."""
 
     def __init__(self, users: Users) -> None:
         self._users = users
@@ -122,8 +122,8 @@ class FilesystemService:
 def _walk(folder: str, depth: int) -> Iterator[str]:
     """Yield the paths below ``folder``, at most ``depth`` levels deep, in byte order, each folder before its content.
 
-    Links are listed and not followed. A lower folder's content is left out if the folder vanishes, is unreadable, or
-    has a path longer than Linux allows.
+    Symbolic links are listed, but not followed. The content of a folder below ``folder`` is left out if that folder
+    vanishes, is unreadable, or has a path longer than Linux allows.
     """
     levels = [_sorted_entries(folder)]
     while levels:

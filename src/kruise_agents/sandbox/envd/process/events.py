@@ -14,7 +14,7 @@ KEEPALIVE: Json = {"event": {"keepalive": {}}}
 
 
 def start(pid: int) -> Json:
-    """Return the first event of every stream."""
+    """Return the ``start`` event, the first event of a stream."""
     return {"event": {"start": {"pid": pid}}}
 
 
@@ -24,7 +24,10 @@ def data(kind: OutputKind, content: bytes) -> Json:
 
 
 def end(returncode: int, *, dumped: bool = False, because: str | None = None) -> Json:
-    """Return the event of a process's end. A ``returncode`` of -9 means signal 9, ``because`` the manager's reason."""
+    """Return the ``end`` event of a process. ``returncode`` is as in ``subprocess.Popen``.
+
+    ``because`` is the reason, if the manager killed the process.
+    """
     if returncode >= 0:
         status = f"exit status {returncode}"
         event = {"exitCode": returncode, "exited": True, "status": status}
@@ -40,7 +43,7 @@ def end(returncode: int, *, dumped: bool = False, because: str | None = None) ->
 def _signal_text(number: int) -> str:
     """Return Go's name of a signal, such as ``killed``: the C library's name with a lower-case first letter.
 
-    Acronyms keep their capitals (``CPU time limit exceeded``). Real-time signals have only a number.
+    Acronyms keep their capitals (``CPU time limit exceeded``). Real-time signals are numbered, such as ``signal 34``.
     """
     text = signal.strsignal(number)
     if text is None or number >= signal.SIGRTMIN:

@@ -1,10 +1,10 @@
-"""Start of programs as another user, with a higher OOM score than this program's.
+"""Start of programs as another user, and with a raised OOM score.
 
 ``subprocess`` can change the user, but then calls ``fork`` instead of ``vfork``. ``fork`` copies this process's page
-tables, which takes ten times as long as the rest of the start and blocks the event loop. In the kernel each thread has
-its own user ids; only the C library changes the ids of all threads. So a thread takes the user's ids, starts the
-program, which inherits the ids, and takes this program's ids back. The main thread never does that, because a user's
-programs can kill a process whose main thread has the user's ids.
+tables, which takes ten times as long as the rest of the start and blocks the event loop. To Linux, each thread has its
+own user ids; only the C library changes the ids of all threads. On x86-64 and AArch64, a thread therefore takes the
+user's ids, starts the program, which inherits the ids, and takes the thread's old ids back. The main thread never does
+that, because a user's programs can kill a process whose main thread has the user's ids.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def start_as(user: User, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a program as ``user``, with the options of ``subprocess.Popen``. Raise OSError if that fails."""
+    """Start a program as ``user``. The options and exceptions are those of ``subprocess.Popen``."""
     with _commands_killed_first():
         if user.uid == os.getuid():
             return subprocess.Popen(command, **options)
@@ -58,7 +58,7 @@ def _start_here(
 
 @contextlib.contextmanager
 def _ids(uid: int, gid: int, groups: list[int]) -> Iterator[None]:
-    """Give the calling thread these ids until the end of the block."""
+    """Give the calling thread the ids of another user, of its group and of ``groups`` until the end of the block."""
     own_groups = os.getgroups()
     try:
         # The saved ids stay 0, so that the thread can return to 0. A program loses saved ids when it is executed.
@@ -85,10 +85,10 @@ def _call(which: int, *arguments: object) -> None:
 
 @contextlib.contextmanager
 def _commands_killed_first() -> Iterator[None]:
-    """Raise the OOM score of this process during the block, so that the programs started in the block inherit it.
+    """Raise the OOM score of this process during the block. Programs that are started in the block inherit the score.
 
-    When memory runs out, the kernel kills these programs before this process. A score that is set after the start comes
-    too late for the children of a shell. Any process may raise its own score and lower it again.
+    When memory runs out, the kernel usually kills these programs before this process. A score that is set after the
+    start comes too late for the children of a shell. Any process may raise its own score and lower it again.
     """
     own = _read_score()
     if own is None or own >= _COMMAND_SCORE or not _write_score(_COMMAND_SCORE):

@@ -7,7 +7,7 @@ import os
 
 
 class InputClosedError(Exception):
-    """A write to an input that is closed, by a client or because the process has ended."""
+    """A write to an input that a client has closed, or whose process has ended."""
 
 
 class Input:
@@ -22,7 +22,7 @@ class Input:
         os.set_blocking(descriptor, False)
 
     async def write(self, data: bytes) -> None:
-        """Write everything at the pace of the reader. Raise InputClosedError, or OSError if the reader has closed."""
+        """Write ``data`` at the reader's pace. Raise InputClosedError, or OSError if the reader has closed its end."""
         async with self._lock:
             rest = memoryview(data)
             while rest:

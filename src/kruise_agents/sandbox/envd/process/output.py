@@ -15,7 +15,7 @@ _LAST_BYTES = 1024 * 1024
 
 
 class Output:
-    """The read end of a pipe, or the master side of a terminal. The output owns the descriptor and closes it.
+    """The read end of a pipe, or the master side of a terminal. This object owns the descriptor and closes it.
 
     ``on_data`` is called with ``kind`` and each piece, which has at most ``limit`` bytes. ``on_end`` is called once,
     after the last piece.
@@ -50,7 +50,7 @@ class Output:
             self._loop.add_reader(self._descriptor, self._read)
 
     def finish(self) -> None:
-        """Read at most about a mebibyte of waiting output, and close without waiting for the end of file."""
+        """Read at most about a mebibyte of waiting output, and close the descriptor before the end of file."""
         taken = 0
         while not self.closed and taken < _LAST_BYTES:
             count = self._read()

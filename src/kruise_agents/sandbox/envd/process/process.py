@@ -75,14 +75,14 @@ class Process:
     """A process from its start to its end event. The object owns the pipes, or the master side of the terminal.
 
     The end event is sent when the process has exited **and** its output is at the end of file. Once
-    :meth:`send_signal` was called, the exit is enough, because other programs may hold the pipes open.
+    :meth:`send_signal` has been called, the exit is enough, because other programs may hold the pipes open.
 
     Args:
         config: the ``ProcessConfig`` of the request.
         tag: the client's name for the process.
         on_end: called once with the process and its end event.
         terminal_descriptor: the master side of the terminal; None if the process has pipes.
-        why_killed: returns why the manager killed the process with a pid, or None if the manager did not.
+        why_killed: returns the manager's reason for killing the process with the given PID, or None.
     """
 
     def __init__(
@@ -137,7 +137,10 @@ class Process:
         self._deadline = self._loop.call_at(deadline, self._kill)
 
     def send_signal(self, number: int) -> None:
-        """Signal this process alone; after its exit, close its output. Raise ProcessLookupError after the end event."""
+        """Send a signal to the process alone, not to its group. If the process has exited, close its output instead.
+
+        Raise ProcessLookupError if the end event has been sent.
+        """
         if self._ended.done():
             raise ProcessLookupError
         self._signalled = True
@@ -157,7 +160,7 @@ class Process:
         return True
 
     async def end_now(self) -> None:
-        """Kill the process and its group, unless the process has exited, and wait for the end event."""
+        """Kill the process and its process group, unless the process has exited, and wait for the end event."""
         if not self.exited:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)

@@ -51,7 +51,10 @@ class Registry:
         return found
 
     def find_or_ended(self, selector: Message | None) -> Process | Ended:
-        """Return the process that a ``ProcessSelector`` means, running before ended. Raise ConnectError if none."""
+        """Return the running or, if there is none, the ended process that a ``ProcessSelector`` means.
+
+        Raise ConnectError if neither is found.
+        """
         found: Process | Ended | None
         if selector is not None and selector.has("pid"):
             pid = selector.uint32("pid")

@@ -60,7 +60,7 @@ class ProcessService:
         return ConnectService(methods, check=self._users.of_call)
 
     async def close(self) -> None:
-        """Kill every running process with its group, and wait at most five seconds for their ends."""
+        """Kill running processes with their process groups, and wait at most five seconds for their end events."""
         endings = [asyncio.ensure_future(process.end_now()) for process in self._registry.running()]
         if endings:
             _, pending = await asyncio.wait(endings, timeout=_CLOSE_SECONDS)
@@ -79,7 +79,7 @@ class ProcessService:
                 yield event
 
     async def _connect(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
-        """Serve ``Connect``: yield ``start`` and later events, or ``start`` and the end event of an ended process."""
+        """Serve ``Connect``: yield ``start``, then the events from now on, or the end event of an ended process."""
         found = self._registry.find_or_ended(request.object("process"))
         if isinstance(found, Ended):
             yield events.start(found.pid)
@@ -93,12 +93,12 @@ class ProcessService:
         return {"processes": [process.info() for process in self._registry.running()]}
 
     async def _send_input(self, request: Message, _call: Call) -> Json:
-        """Serve ``SendInput``: answer when the process's pipe or terminal has taken everything."""
+        """Serve ``SendInput``: answer when the process's pipe or terminal has taken all the input."""
         await _write(self._find(request), request.object("input"))
         return {}
 
     async def _stream_input(self, requests: AsyncIterator[Message], _call: Call) -> Json:
-        """Serve ``StreamInput``. The end of the stream does not close stdin."""
+        """Serve ``StreamInput``. The end of the client's stream does not close stdin."""
         process: Process | None = None
         async for request in requests:
             if (start := request.object("start")) is not None:

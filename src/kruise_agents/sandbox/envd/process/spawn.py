@@ -1,4 +1,4 @@
-"""Start of a program with pipes."""
+"""Start of programs, usually with pipes for input and output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class SpawnError(Exception):
 def spawn(
     command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, with_stdin: bool
 ) -> subprocess.Popen[bytes]:
-    """Start a program in its own session, with pipes for output and, on request, input. Raise SpawnError on failure."""
+    """Start a program in its own session, with pipes for output and, on request, input.
+
+    Raise SpawnError on failure. If the program is missing, a shell starts instead and exits with code 127.
+    """
     stdin = subprocess.PIPE if with_stdin else subprocess.DEVNULL
     try:
         try:
@@ -42,7 +45,7 @@ def spawn(
 def popen(
     command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, stdin: int, output: int
 ) -> subprocess.Popen[bytes]:
-    """Start a program as ``user`` in its own session. ``output`` is used as stdout and stderr."""
+    """Start a program as ``user`` in its own session. ``output`` is passed to Popen as ``stdout`` and ``stderr``."""
     return start_as(
         user,
         command,

@@ -30,7 +30,7 @@ class Size:
 
 
 def resize(descriptor: int, size: Size) -> None:
-    """Set the size of a terminal's window, at most 65535 by 65535. The kernel notifies the programs there."""
+    """Set the size of a terminal's window. Columns and rows over 65535 are set to 65535."""
     winsize = struct.pack("HHHH", min(size.rows, _MAX), min(size.columns, _MAX), 0, 0)
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, winsize)
 

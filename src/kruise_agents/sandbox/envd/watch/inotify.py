@@ -1,4 +1,4 @@
-"""The kernel's inotify interface: watch descriptors and records."""
+"""Linux's inotify interface: watch descriptors and records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BUFFER = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record of the kernel. ``name`` is empty if the record is about the watched folder itself."""
+    """An inotify event, here called a record. ``name`` is that of an entry in the watched folder, or empty."""
 
     descriptor: int
     mask: int

@@ -22,7 +22,7 @@ _NETWORK_FILE_SYSTEMS = {0x6969, 0xFF534D42, 0xFE534D42, 0x517B, 0x65735546}  # 
 
 
 class WatchService:
-    """The watches of all clients. ``path_of`` reads the path of a request; ``entry_of`` returns a path's EntryInfo."""
+    """The watches of all clients. ``path_of`` returns a request's absolute path, ``entry_of`` a path's EntryInfo."""
 
     def __init__(self, path_of: Callable[[Message, Call], str], entry_of: Callable[[str], dict[str, Any]]) -> None:
         self._path_of = path_of
@@ -35,7 +35,7 @@ class WatchService:
         self._source.close_all()
 
     async def watch(self, request: Message, call: Call) -> AsyncGenerator[Json, None]:
-        """Serve ``WatchDir``: yield ``start`` when the watch is armed, then each event, and keepalives in silence."""
+        """Serve ``WatchDir``: yield ``start`` when the watch is active, then events, and keepalives after silence."""
         watch = await self._open(request, call)
         interval = keepalive_interval(call)
         try:
@@ -59,7 +59,7 @@ class WatchService:
         return {"watcherId": watcher_id}
 
     async def events(self, request: Message, _call: Call) -> Json:
-        """Serve ``GetWatcherEvents``: return the events since the last call, up to this moment."""
+        """Serve ``GetWatcherEvents``: return all events that the watcher has not returned before."""
         watch = self._find(request)
         self._source.drain()
         return {"events": watch.take()}

@@ -1,7 +1,7 @@
 """The inotify instance of a sandbox, which all watches of the sandbox share.
 
-Linux limits the instances of a user of the host, usually to 128, and all sandboxes of a manager count as one user. So
-a sandbox has one instance for all watches, and no instance without watches.
+Linux limits the instances of each user of the host, usually to 128, and all sandboxes of a manager count as one user.
+So a sandbox has one instance for all watches, and no instance without watches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .watch import Describe, Watch
 
 
 class SharedInotify:
-    """The inotify instance and its watches. Each record goes to the watches of its folder, on one event loop."""
+    """The inotify instance and its watches. A record about a folder goes to all watches of the folder."""
 
     def __init__(self) -> None:
         self._instance: Inotify | None = None
@@ -26,7 +26,7 @@ class SharedInotify:
         self._watches: set[Watch] = set()
 
     async def open(self, path: str, *, recursive: bool, describe: Describe | None) -> Watch:
-        """Start a watch. Changes after the return are reported. Changes during the call may be reported too."""
+        """Start a watch. Changes after ``open`` returns are reported. Changes while ``open`` runs may be reported."""
         if self._instance is None:
             self._instance = Inotify()
             asyncio.get_running_loop().add_reader(self._instance.fd, self.drain)

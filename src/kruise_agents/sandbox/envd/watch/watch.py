@@ -62,8 +62,8 @@ class _Folder:
 class Watch:
     """The state machine that turns records of ``source`` into events of the folder at the absolute path ``path``.
 
-    ``recursive`` includes all folders below, also folders that are made later. ``describe`` returns the ``entry`` for
-    an event. Without ``describe``, events have no ``entry``.
+    ``recursive`` includes all folders below, also folders that are created later. ``describe`` returns an ``entry`` for
+    events. Without ``describe``, events have no ``entry``.
     """
 
     def __init__(self, source: Source, path: str, *, recursive: bool, describe: Describe | None) -> None:
@@ -80,7 +80,7 @@ class Watch:
         self._arrived = asyncio.Event()
 
     async def start(self) -> None:
-        """Attach all folders. Other tasks run in between, because a tree may have a hundred thousand folders."""
+        """Attach the folder and, if recursive, its tree. Other tasks run meanwhile: a tree may have 100,000 folders."""
         self._attach(ROOT)
         if not self._recursive:
             return
@@ -96,7 +96,7 @@ class Watch:
             self._source.detach(self, descriptor)
 
     def take(self) -> list[Event]:
-        """Return the events since the last call. If there are none and the watch has failed, raise the failure."""
+        """Remove and return the waiting events. If none are waiting and the watch has failed, raise the failure."""
         if not self._waiting and self.failure is not None:
             raise self.failure
         events = list(self._waiting)
@@ -105,7 +105,7 @@ class Watch:
         return events
 
     async def arrived(self) -> None:
-        """Wait until :meth:`take` returns an event or raises the failure."""
+        """Wait until :meth:`take` would return an event or raise the failure."""
         if not self._waiting and self.failure is None:
             await self._arrived.wait()
 
@@ -167,7 +167,7 @@ class Watch:
             self._catch_up(descriptor)
 
     def _catch_up(self, descriptor: int) -> None:
-        """Attach the folders that could not be reached by the old path of their parent, which now has a new path."""
+        """Attach the folders that were missed during the rename of a folder above, whose new path is now known."""
         for name, is_new in self._missed.pop(descriptor, {}).items():
             relative = self._folders[descriptor].relative
             if name == _CONTENT:
@@ -198,8 +198,8 @@ class Watch:
     def _look_into(self, relative: str, *, is_new: bool) -> list[str]:
         """Return the paths of the folders in a folder. If the folder is new, report its entries.
 
-        The kernel has records only for changes after the attachment of the folder. If the first record of an entry is
-        its creation, the entry is left out here, because that record will report and attach the entry.
+        The kernel has records only for changes after the folder was attached. If the first waiting record of an entry
+        is its creation or arrival, the entry is left out here, because that record will report and attach the entry.
         """
         descriptor = self._at[relative]
         try:
@@ -234,8 +234,8 @@ class Watch:
     def _attach_if_there(self, relative: str, *, is_new: bool) -> int | None:
         """Attach a folder and return its descriptor, or None if the folder has vanished or is unreadable.
 
-        Such a folder is remembered for :meth:`_catch_up`, because a parent may just have been renamed. Raise OSError if
-        the system permits no more watches.
+        A missed folder is remembered for :meth:`_catch_up`, because a parent may just have been renamed. Raise OSError
+        if the system permits no more watches.
         """
         try:
             return self._attach(relative)
@@ -310,7 +310,7 @@ def is_limit(error: OSError) -> bool:
 
 
 def too_many(error: OSError) -> ConnectError:
-    """Return the client's error for a limit of the system."""
+    """Return the client's error if the system permits no more watches or instances."""
     return ConnectError(
         Code.RESOURCE_EXHAUSTED,
         f"the system permits no more watches ({(error.strerror or '').lower()}); the host's settings "
