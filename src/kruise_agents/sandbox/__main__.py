@@ -1,4 +1,4 @@
-"""The entry point ``python -m kruise_agents.sandbox`` of a sandbox's program that is executed instead of forked."""
+"""The entry point ``python -m kruise_agents.sandbox``, for a program that is executed, not forked from the zygote."""
 
 from __future__ import annotations
 

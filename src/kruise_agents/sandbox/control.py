@@ -1,7 +1,7 @@
 """The routes of the control socket, on which the manager sends requests to the program in a sandbox.
 
 :mod:`.protocol.control` defines the requests. Under bubblewrap the socket's path does not exist inside the sandbox, so
-no program in the sandbox can reach these routes.
+programs in the sandbox cannot connect to this socket.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .start_command import NotReadyError, run_start_command
 from .state import SandboxState
 
 KernelFailure = Callable[[], Awaitable[BaseException | None]]
-"""Waits for default kernels that are being started, and returns the error of a kernel that did not start, or None."""
+"""Waits for default kernels that are being started. Returns the error of a kernel that did not start, or None."""
 
 
 class ControlRoutes:
@@ -59,7 +59,10 @@ class ControlRoutes:
         self._kernel_failure = kernel_failure
 
     def app(self) -> Starlette:
-        """Return the ASGI application. The program serves it last, so its first answer means: every port answers."""
+        """Return the ASGI application.
+
+        The program serves the control socket last, so an answer means that the other sockets are served.
+        """
         handlers = {
             PREPARE: self._prepare,
             INIT: self._init,

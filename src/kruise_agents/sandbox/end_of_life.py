@@ -1,7 +1,7 @@
-"""The two events that end a sandbox from inside: the manager's end before ``INIT``, and the end time after ``INIT``.
+"""Two events after which the program ends its sandbox: the manager goes away before ``INIT``, or the end time passes.
 
 A sandbox outlives its manager only after ``INIT``. Until then the program watches the read end of a pipe whose write
-end only the manager holds, and ends when the manager's end closes that pipe.
+end only the manager holds. The program ends the sandbox when the manager closes the pipe or exits.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import os
 from collections.abc import Callable
 
 GRACE_SECONDS = 2.0
-"""Seconds to wait after the end time, because the manager acts first, and may have sent a new end time."""
+"""Seconds to wait after the end time, so that a running manager can act first or send a new end time."""
 _FROZEN_SECONDS = 1.0
-"""A timer that fires more than this many seconds late was frozen together with the sandbox."""
+"""A timer that fires more than this many seconds late is taken for a timer that was frozen with the sandbox."""
 
 
 class ParentPipe:
-    """A watcher that calls ``end`` when the manager goes away. The watcher owns the read end of the parent pipe."""
+    """A watcher that calls ``end`` when the manager goes away. The watcher owns the read end of the pipe."""
 
     def __init__(self, descriptor: int, end: Callable[[], None]) -> None:
         self._descriptor: int | None = descriptor
         self._end = end
 
     def watch(self) -> None:
-        """Start watching. A manager that has gone already is noticed too."""
+        """Start watching. If the manager has gone already, the event loop calls ``end`` soon."""
         assert self._descriptor is not None
         asyncio.get_running_loop().add_reader(self._descriptor, self._end)
 
@@ -37,7 +37,7 @@ class ParentPipe:
 
 
 class EndTimer:
-    """A timer that calls ``end`` at the earliest :data:`GRACE_SECONDS` after the end time that was set last."""
+    """A timer that calls ``end`` :data:`GRACE_SECONDS` after the end time, or later if the sandbox was frozen."""
 
     def __init__(self, end: Callable[[], None]) -> None:
         self._end = end
@@ -45,7 +45,7 @@ class EndTimer:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, seconds: float | None) -> None:
-        """Replace the end time by a time ``seconds`` from now; None: never."""
+        """Set a new end time, ``seconds`` from now. None: the sandbox has no end time."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""The program that runs inside a sandbox: it serves envd, the code interpreter, the relay and the control socket.
+"""The program inside a sandbox, which serves envd, the relay, the control socket and often a code interpreter.
 
 The manager makes a listening Unix socket for each of these parts and hands the sockets over as file descriptors.
 Connections that come before this program is up wait in the listen queue. Under bubblewrap the paths of the manager's
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _DESCRIPTORS = 65536
 _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 _NO_CORE_HELPER = 1
-"""The core size limit, in bytes, at which the kernel starts no helper for a core dump. At 0 the helper is started."""
+"""The core size limit, in bytes, at which Linux starts no helper for a core dump. At 0 Linux would start the helper."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def begin(arguments: ProgramArguments) -> None:
-    """Set limits, user ids, umask and signals, which every program started here inherits.
+    """Set limits, user ids, umask and signals of this process. Child processes begin with the same settings.
 
     Must be called while this process has a single thread.
     """
@@ -65,7 +65,7 @@ def begin(arguments: ProgramArguments) -> None:
 
 
 def run(arguments: ProgramArguments, kernel: WaitingKernel | None = None) -> int:
-    """Run the program to its end, and return its exit code. ``kernel`` is a fork that can become the first kernel."""
+    """Run the program to its end, and return its exit code. ``kernel`` can become the first Jupyter kernel."""
     # Not below $TMPDIR, which may be long: kernels put Unix sockets into this folder, and Linux allows 107 bytes for
     # the path of a socket. Made here, so that our own init process also removes the folder of a killed program.
     with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:
@@ -141,14 +141,14 @@ async def _serve(arguments: ProgramArguments, state: SandboxState, kernels: Path
 
 
 def _end_everything() -> None:
-    """End this process at once. bubblewrap, or our own init process, then ends all others of the sandbox."""
+    """End this process at once. Then bubblewrap, or our own init process, kills the other processes of the sandbox."""
     os._exit(0)
 
 
 def _apply_limits(limits: ProgramLimits) -> None:
-    """Lower the soft and the hard limits. Must run before this process enters the inner user namespace.
+    """Lower the soft and hard resource limits of this process. Must run before this process makes a user namespace.
 
-    The kernel gives a user namespace the limit of processes that its creator has at that moment.
+    Linux gives a new user namespace the process limit that its creator has at that moment.
     """
     for kind, limit in (
         (resource.RLIMIT_NPROC, limits.max_processes),
@@ -171,7 +171,7 @@ def _lower(kind: int, limit: int) -> None:
 def _allow_many_descriptors() -> None:
     """Raise the soft limit of open descriptors, which login shells commonly set to 1024.
 
-    This program needs three or four descriptors for each program that a client starts.
+    This program needs up to four descriptors for each program that a client starts.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)

@@ -24,14 +24,14 @@ _SHELL = ("/bin/bash", "-l", "-c")
 
 
 class NotReadyError(Exception):
-    """A start command that failed, or whose check did not pass in time. The text ends with its last output."""
+    """A start command that failed, or whose check did not pass in time. The text ends with the last output, if any."""
 
 
 async def run_start_command(state: SandboxState, command: str, ready: ReadyCheck | None) -> None:
     """Start a template's start command, and return when the check ``ready`` passes. Without a check, return at once.
 
-    The command goes on. Raises OSError if the command cannot be started. Before a NotReadyError, the command's process
-    group is killed.
+    The command keeps running after the return. Raises OSError if the shell for the command or the check cannot be
+    started. If the command or the check fails, the command's process group is killed, and NotReadyError is raised.
     """
     with tempfile.TemporaryFile() as output:
         programs = _Programs(state)

@@ -13,7 +13,7 @@ _NOTICES = 100
 
 @dataclass(slots=True)
 class SandboxState:
-    """The facts of this sandbox. The fields of the first group come from the program's command line.
+    """The facts of this sandbox. The fields of the first group are set when the program starts.
 
     ``PREPARE`` sets ``variables``. ``INIT`` sets ``access_token`` and replaces ``variables``.
     """
@@ -37,14 +37,17 @@ class SandboxState:
             del self._killed[old]
 
     def take_kill_reason(self, pid: int) -> str | None:
-        """Return why the manager killed a process, and forget the reason. None: not among the last 100 kills."""
+        """Return the manager's reason for killing a process, and forget the reason. None: no reason is known.
+
+        The reasons of the last 100 kills are known at most.
+        """
         return self._killed.pop(pid, None)
 
     def environment(self, username: str | None = None, home: Path | None = None) -> dict[str, str]:
-        """Return the environment of a program, without the variables of a single call.
+        """Return the environment variables of a program, without the variables of a single call.
 
-        ``username`` and ``home`` are those of the user that the program runs as. Without them, the environment is for a
-        program that runs as this program's own user, such as a kernel.
+        ``username`` and ``home`` belong to the user that the program runs as. Without these arguments, the variables
+        are for a program that runs as the sandbox program's own user, such as a Jupyter kernel.
         """
         if username is None:
             own = pwd.getpwuid(os.getuid()) if self.several_users else None

@@ -1,4 +1,5 @@
 """The code interpreter of a sandbox (port 49999).
 
-This package imports nothing, because a kernel imports it on the way to ``kernel`` and needs nothing of the server.
+Python runs this file in each kernel too, because the package contains ``kernel``. So this file imports nothing of the
+server.
 """

@@ -1,6 +1,6 @@
-"""The ASGI application of port 49999.
+"""The ASGI application of the code interpreter (port 49999).
 
-Sources: E2B's code interpreter (August 2026) and its clients e2b-code-interpreter 2.4.1 ... 2.11.5.
+Sources: E2B's code interpreter (August 2026) and its clients e2b-code-interpreter 2.4.1 to 2.11.5.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class CodeInterpreter:
     """The code interpreter of one sandbox; ``app`` is its ASGI application.
 
     Args:
-        kernel_folder: The folder of sockets and connection files, made if missing. Its path must be short.
-        first: A fork that becomes the first Python kernel if the kernel's environment permits that.
+        kernel_folder: The folder for the kernels' sockets and connection files. The path must be short.
+        first: A waiting fork that becomes the first Python kernel if that kernel's environment variables allow it.
     """
 
     def __init__(self, state: SandboxState, kernel_folder: Path, first: WaitingKernel | None = None) -> None:
@@ -57,7 +57,7 @@ class CodeInterpreter:
         )
 
     async def start(self) -> None:
-        """Start the default Python context in the background; ``/health`` and ``/execute`` report a failure.
+        """Start the default Python context in the background. ``/health`` and ``/execute`` report a failed start.
 
         Raises ConfigurationError if the path of the kernel folder is too long.
         """

@@ -18,9 +18,9 @@ GRACE_SECONDS = 1.0  # for the kernel of a restarted or removed context to end b
 
 
 class Context:
-    """A context. ``cwd`` is the folder that the client asked for, which may be missing.
+    """A context of one language. ``cwd`` is the requested working folder, which may not exist.
 
-    An execution holds ``lock`` until the kernel is idle again.
+    An execution holds ``lock`` while it uses the kernel.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Context:
         self._failure: KernelError | None = None
 
     def start(self) -> None:
-        """Start the kernel in the background, unless that was done before or the context is removed."""
+        """Start the kernel in the background, unless the kernel was started already or the context is removed."""
         if self._start is None and not self.removed:
             self._start = asyncio.create_task(self._launch())
             # Mark a failure as retrieved, because asyncio logs failures that nobody has asked for.
@@ -68,7 +68,7 @@ class Context:
         raise ContextNotFoundError(self.id)
 
     async def restart(self) -> None:
-        """Replace the kernel, end the old kernel and its code, and wait for the new kernel as :meth:`kernel` does."""
+        """Start a new kernel, end the old kernel with its code, and wait for the new kernel as :meth:`kernel` does."""
         old, self._start = self._start, None
         self.start()
         await _end(old, GRACE_SECONDS)
@@ -80,7 +80,7 @@ class Context:
         await _end(old, grace)
 
     async def failure(self) -> BaseException | None:
-        """Wait for a start under way. Return the error of the last start; None if it succeeded or was cancelled."""
+        """Wait if the kernel is being started. Return the error of its last start, or None if there was no error."""
         start = self._start
         if start is None:
             return self._failure
@@ -100,7 +100,7 @@ class Context:
             self.start()
 
     def _directory(self) -> Path:
-        """Return the folder in which a kernel starts: the home if the wanted folder is missing or not accessible."""
+        """Return the folder in which a kernel starts: ``cwd``, or the home if ``cwd`` is missing or not accessible."""
         home = str(self.state.home)
         wanted = home + self.cwd[1:] if self.cwd == "~" or self.cwd.startswith("~/") else self.cwd
         path = self.state.home / wanted
@@ -109,7 +109,7 @@ class Context:
 
 
 class Contexts:
-    """The contexts of a sandbox in the order of creation, and the default context of each language."""
+    """The contexts of a sandbox in the order of creation, and the default contexts by language."""
 
     def __init__(self, state: SandboxState, launcher: KernelLauncher) -> None:
         self._state = state
@@ -128,9 +128,9 @@ class Contexts:
             raise ContextNotFoundError(context_id) from None
 
     def default(self, language: str | None = None) -> Context:
-        """Return the default context of a language, made if missing. Raise LanguageError if no kernel is found.
+        """Return the default context of a language, or create it. Raise LanguageError if no kernel is found.
 
-        Nothing is awaited between the look-up and the creation, so parallel first calls share one context.
+        Nothing is awaited between the look-up and the creation, so concurrent first calls get the same context.
         """
         name = full_name(language)
         if name not in self._defaults:
@@ -138,12 +138,12 @@ class Contexts:
         return self._defaults[name]
 
     async def failure(self) -> BaseException | None:
-        """Wait for the default contexts that are being started. Return the error of the first that failed, or None."""
+        """Wait while default contexts are being started. Return the error of a context that did not start, or None."""
         failures = [await context.failure() for context in list(self._defaults.values())]
         return next((failure for failure in failures if failure is not None), None)
 
     async def create(self, language: str | None, cwd: str | None) -> Context:
-        """Create a context and wait until its kernel is ready. After a KernelError there is no such context."""
+        """Create a context and wait until its kernel is ready. If that fails, the context is removed."""
         context = self._add(full_name(language), cwd or str(self._state.home))
         try:
             await context.kernel()

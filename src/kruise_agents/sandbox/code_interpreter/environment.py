@@ -1,7 +1,7 @@
 """Environment variables of a running kernel, set by source code in silent requests.
 
 The requests are separate from the user's code, because source in front of that code would move its line numbers. Values
-are literals of the language, so that no value can break the source.
+are written as literals of the language, so that a value is not read as code.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def javascript_assignment(changes: Changes) -> str:
 
 
 def bash_assignment(changes: Changes) -> str:
-    """Return the changes as a single line of Bash. The line skips names that Bash does not permit, and then fails."""
+    """Return the changes as a line of Bash. The line leaves out names that Bash does not permit, and fails for them."""
     possible = {name: value for name, value in changes.items() if _NAME.fullmatch(name)}
     parts = [
         f"unset {name}" if value is None else f"export {name}={_bash_text(value)}" for name, value in possible.items()
@@ -62,7 +62,7 @@ def r_assignment(changes: Changes) -> str:
 
 
 def java_assignment(changes: Changes) -> str:
-    """Return the changes in Java, which cannot change variables, as changes of system properties."""
+    """Return the changes as Java that sets system properties, because Java cannot change environment variables."""
     return " ".join(
         f"System.clearProperty({json.dumps(name)});"
         if value is None

@@ -50,4 +50,4 @@ class KernelStartError(KernelError):
 
 
 class KernelEndedError(KernelError):
-    """A kernel that ended before it completed a request."""
+    """A kernel that has ended, or was stopped, and so cannot complete a request."""

@@ -1,4 +1,4 @@
-"""Executions: code run in a context, with the kernel's messages turned into the lines of the answer."""
+"""Executions of code in a context. The messages of the kernel become the lines of the answer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ REPLY_SECONDS = 0.2  # to wait for the reply of a kernel that has reported that 
 
 
 class Transcript:
-    """A state machine, independent of a kernel, that turns the messages of a request into lines.
+    """A state machine that turns a kernel's messages about a request into lines of the answer.
 
-    ``accepted`` means that the kernel took the code and can be interrupted. ``replied`` means that the kernel's reply
-    came, on another channel than the other messages.
+    ``accepted`` means that the kernel runs the code and can be interrupted. ``replied`` means that the kernel's reply
+    has come. The reply comes on the channel shell, and the other messages come on the channel iopub.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ def _error_from(content: Mapping[str, object]) -> Line:
 
 
 class Execution:
-    """Code that runs in a context after the context's earlier executions, with ``variables`` of its own."""
+    """Code that runs in a context after the context's earlier executions, with additional environment ``variables``."""
 
     def __init__(self, context: Context, code: str, variables: Mapping[str, str]) -> None:
         self._context = context
@@ -93,17 +93,16 @@ class Execution:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, write: Callable[[Line], Awaitable[None]]) -> asyncio.Task[None]:
-        """Start the execution. ``write`` gets the output line by line; the last line is ``END``.
+        """Start the execution. Until :meth:`abandon`, ``write`` gets the lines of the answer. The last line is ``END``.
 
-        After :meth:`abandon`, ``write`` gets no line. The returned task ends when the kernel is idle again, possibly
-        after the last line.
+        The returned task ends when the execution does not use the kernel any more, which may be after ``END``.
         """
         self._write = write
         self._task = asyncio.create_task(self._run())
         return self._task
 
     def abandon(self) -> None:
-        """Interrupt the code, or leave the queue if no kernel has the code yet, because the client has gone."""
+        """Stop the code, because the client has gone. Code that no kernel has received yet is not run."""
         self._abandoned = True
         if self._kernel is not None:
             self._interrupt_if_abandoned()

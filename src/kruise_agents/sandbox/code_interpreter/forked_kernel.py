@@ -1,7 +1,6 @@
-"""A fork of the sandbox's program that waits to become the first kernel, with all of a kernel's imports done.
+"""A fork of the sandbox's program that has imported a kernel's modules and waits to become the first Jupyter kernel.
 
-The program forks early: it still has one thread, no event loop, and nothing in its memory that code in the sandbox must
-not read.
+The program forks early, while it has one thread, no event loop, and no secrets in its memory.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ class KernelOrder:
 
 
 class WaitingKernel:
-    """A waiting fork, as the program holds it until the fork is used or dropped."""
+    """The program's side of a waiting fork. The fork can be used once, or dropped."""
 
     def __init__(self, pid: int, orders: socket.socket) -> None:
         self.pid = pid
         self._orders: socket.socket | None = orders
 
     def fits(self, environment: Mapping[str, str]) -> bool:
-        """Return True if the fork was neither used nor dropped, and can become a kernel with this environment."""
+        """Return True if the fork is still available and can become a kernel with this environment."""
         return self._orders is not None and _VARIABLES.issuperset(environment)
 
     def become(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path, output: int) -> ForkedProcess:
-        """Have the fork become the kernel of ``command``, with its output to the descriptor ``output``.
+        """Turn the fork into the kernel of ``command``, which writes its output to the descriptor ``output``.
 
         Raises OSError if the fork has ended. A fork can be used only once, even if this call fails.
         """
@@ -64,7 +63,7 @@ class WaitingKernel:
 
 @dataclass(frozen=True, slots=True)
 class ForkedProcess:
-    """A child of this process, with the part of ``subprocess.Popen`` that a kernel needs."""
+    """A forked child process, with the attributes of ``subprocess.Popen`` that :class:`.KernelProcess` uses."""
 
     pid: int
 
@@ -73,7 +72,10 @@ class ForkedProcess:
 
 
 def fork() -> WaitingKernel | KernelOrder:
-    """Make the fork. Return a handle in the program at once, and an order in the fork when the fork is used."""
+    """Fork this process. In the parent, return a :class:`WaitingKernel` at once.
+
+    In the child, return the parent's order when the order comes. Exit if the parent drops the fork or ends.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid:

@@ -1,7 +1,7 @@
 """The Jupyter messaging protocol (5.3), as far as the client of one kernel needs it.
 
-``jupyter_client`` is not used: with its imports it costs every sandbox 15 MB and 0.2 seconds, and a client needs only
-five frames and a signature.
+``jupyter_client`` is not used, because with its imports it would cost a sandbox 15 MB and 0.2 seconds. A message is
+only five frames and a signature.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HOST = "127.0.0.1"
 # With the transport ``ipc``, the number is the suffix of the channel's socket.
 CHANNELS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""Errors of :meth:`Endpoint.unpack`. Code in the sandbox can forge messages of any shape."""
+"""Errors that :meth:`Endpoint.unpack` raises for malformed messages, which code in the sandbox can forge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,11 @@ class Endpoint:
         return [DELIMITER, self._signature(parts), *parts]
 
     def unpack(self, frames: Sequence[bytes]) -> Message:
-        """Return the message in ``frames``; raise one of :data:`UNREADABLE` if ``frames`` hold no message of a kernel.
+        """Return the message in ``frames``; raise one of :data:`UNREADABLE` if ``frames`` are no valid message.
 
-        Signatures are checked only with transport ``tcp``, because anybody in the sandbox may take a port before the
-        kernel does. Sockets of transport ``ipc`` lie in a folder of the kernel's user. Whoever can forge a message in
-        that folder can read the key too.
+        Signatures are checked only with transport ``tcp``, because any program in the sandbox may take a port before
+        the kernel does. Sockets of transport ``ipc`` lie in a folder that only the kernel's user can open. A program
+        that can open this folder can also read the key there.
         """
         start = list(frames).index(DELIMITER)
         signature, *parts = frames[start + 1 : start + 6]
@@ -102,7 +102,7 @@ class Endpoint:
 
 
 def free_ports() -> tuple[int, ...]:
-    """Return a free port for each channel. A kernel cannot inherit sockets, so it must bind the ports soon."""
+    """Return a free port for each channel. Kernels cannot inherit sockets, so another program may take a port first."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server((_HOST, 0))) for _ in CHANNELS]
         return tuple(listener.getsockname()[1] for listener in listeners)

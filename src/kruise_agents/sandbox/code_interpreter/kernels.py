@@ -1,7 +1,7 @@
-"""Kernels: their start, requests, interrupts and end.
+"""Jupyter kernels from start to end, with their requests and interrupts.
 
-Messages are read all the time, so that the output of threads between two requests does not pile up. A message goes to
-the running request that caused it, and other messages are dropped. A slow reader of a request slows the kernel down.
+Messages are read between requests too, so that the output of background threads does not pile up. A message goes to the
+running request that caused it, and other messages are dropped. When a request's reader is slow, the kernel waits.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Replies:
 
 
 class Kernel:
-    """A kernel that runs one request at a time. ``environment`` leaves out the variables of single calls."""
+    """A kernel that runs one request at a time. ``environment`` does not contain the variables of single calls."""
 
     def __init__(
         self,
@@ -101,7 +101,10 @@ class Kernel:
             callback()
 
     async def wait_until_ready(self) -> None:
-        """Wait until the kernel answers and its output arrives. Raise KernelStartError if that does not happen."""
+        """Wait until the kernel answers and its output arrives.
+
+        Raises KernelStartError if the kernel ends first, or does not answer within :data:`START_SECONDS`.
+        """
         try:
             async with asyncio.timeout(START_SECONDS):
                 while not await self._answers():
@@ -120,7 +123,7 @@ class Kernel:
     def execute(self, code: str, *, silent: bool = False) -> Iterator[Replies]:
         """Send ``code``, and yield the replies to it. Silent code is neither counted nor kept in the history.
 
-        Raises KernelEndedError, as reading the replies does, if the kernel has ended.
+        Raises KernelEndedError if the kernel has ended. Reading the replies can raise the same error.
         """
         with self._request("execute_request", _execute_content(code, silent)) as replies:
             yield replies
@@ -128,7 +131,7 @@ class Kernel:
     def mark(self, replies: Replies) -> LateOutput | None:
         """Have the kernel write a mark after the output of a finished request. The mark comes in ``replies``.
 
-        Returns None for a kernel that sends all output before it reports the end of a request.
+        Returns None if ``spec.mark`` is None. Kernels with a mark may report the end of a request before its output.
         """
         if self.spec.mark is None:
             return None
@@ -151,10 +154,10 @@ class Kernel:
             return reply
 
     def interrupt(self) -> None:
-        """Interrupt the running code. Our own kernels ignore a first interrupt while they are idle.
+        """Interrupt the running code. An idle Python or Bash kernel ignores a first interrupt.
 
-        Some kernels cannot always be interrupted. The second interrupt since the last request began kills such a
-        kernel, so that the context becomes usable again.
+        Kernels that cannot always be interrupted have ``spec.kill_on_second_interrupt``. Such a kernel is killed by the
+        second interrupt since its last request began, so that the context becomes usable again.
         """
         if self._interrupted and self.spec.kill_on_second_interrupt:
             self._process.signal(SIGKILL)
@@ -167,9 +170,9 @@ class Kernel:
         self._interrupted = True
 
     async def shutdown(self, grace: float = 0.0) -> None:
-        """End the kernel, and wait until its process group and its files are gone.
+        """End the kernel, and wait until its process has ended and its files are removed.
 
-        For ``grace`` seconds the kernel may end by itself, so that it can write files and run exit handlers. The
+        For up to ``grace`` seconds the kernel may end by itself, so that it can write files and run exit handlers. The
         replies to a running request end at once, so that their reader does not see the interrupt.
         """
         self._stopped = True
@@ -223,10 +226,10 @@ class Kernel:
             replies.discard()
 
     async def _answers(self) -> bool:
-        """Send a request, and return True if it is answered on both channels.
+        """Send a request, and return True if answers come on the channels shell and iopub.
 
-        A reply alone does not prove that output arrives: the subscription takes effect some time after the connection,
-        and earlier output is lost.
+        An answer on shell does not prove that output arrives: the subscription to iopub takes effect some time after
+        the connection, and earlier output is lost.
         """
         with self._request("kernel_info_request", {}) as replies:
             while (await replies.next()).kind != "kernel_info_reply":

@@ -1,8 +1,8 @@
 """Kernels of the languages: where each kernel is found, how it starts, and which protocol features it has.
 
-Python's kernel is our own program. Kernels of the extra ``languages`` install no ``kernel.json`` and are found in the
-manager's Python environment, Deno also on ``PATH``. All other kernels are found by their ``kernel.json`` in the folders
-of Jupyter.
+Python's kernel is our own program. The package's extra ``languages`` installs Bash's kernel and Deno without a
+``kernel.json``. These two are found in the manager's Python environment, and Deno also on ``PATH``. Any other kernel is
+found by its ``kernel.json`` in a folder of Jupyter.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Mark: TypeAlias = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
-    """The start and the properties of a language's kernel."""
+    """The start command and the properties of a language's kernel."""
 
     command: tuple[str, ...]  # with :data:`CONNECTION_FILE` in place of the path
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class KernelSpec:
 
 
 class Languages:
-    """The kernels of a sandbox. Of kernels with a ``kernel.json``, those below ``home`` come before others."""
+    """The kernels of a sandbox. A ``kernel.json`` below ``home`` is used before a ``kernel.json`` in another folder."""
 
     def __init__(self, python: KernelSpec, home: Path) -> None:
         self._python = python
@@ -80,7 +80,7 @@ class Languages:
         )
 
     def spec(self, language: str) -> KernelSpec:
-        """Return the kernel of a language by its full name. The text of a LanguageError says what to install."""
+        """Return the kernel of a language by its full name. Raises LanguageError, whose text says what to install."""
         if language == PYTHON:
             return self._python
         found = self._from_extra(language) or self._from_folders(language)

@@ -1,7 +1,8 @@
 """Output that a kernel sends after it has reported that a cell is done.
 
-Deno's kernel (2.9) sends the output of a cell in a task of its own, and does not wait for that task. So a mark is
-written to both outputs after the cell. When both marks have come, all output of the cell has come.
+Deno's kernel (2.9) sends the output of a cell in a task of its own, and does not wait for that task. So after the
+cell, a mark is written to standard output and to standard error. When both marks have come, the output of the cell is
+complete.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class LateOutput:
         return self._replied and not self._missing
 
     def strip(self, message: Message) -> Message | None:
-        """Return a message without the mark; None if nothing is left, or if the mark's request caused the message."""
+        """Return ``message`` without the mark, or None if ``message`` only concerns the mark."""
         if message.kind == "stream":
             return self._without_mark(message)
         if message.parent != self._request_id:

@@ -56,9 +56,9 @@ class KernelLauncher:
         self._make_folders()
 
     async def start(self, spec: KernelSpec, environment: Mapping[str, str], cwd: Path) -> Kernel:
-        """Start a kernel, and return it when it is ready and its preparation has run.
+        """Start a kernel, and return it when it is ready and the code ``spec.preparation`` has run.
 
-        Raises KernelStartError, or KernelEndedError if the kernel ends during its preparation.
+        Raises KernelStartError, or KernelEndedError if the kernel ends while the preparation runs.
         """
         ports = free_ports() if spec.transport == "tcp" else None
         endpoint = Endpoint(self.folder / f"k{next(self._numbers)}", ports)

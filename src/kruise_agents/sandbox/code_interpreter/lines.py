@@ -1,4 +1,4 @@
-"""Lines of the answer of ``/execute``. Each line is a JSON object (code interpreter, August 2026)."""
+"""The lines of an answer to ``/execute``, in JSON, as E2B's code interpreter sends them (August 2026)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UNEXPECTED_END = error_line(
 
 
 def result_fields(bundle: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a ``result`` line for a MIME bundle. Types without a field go into ``extra``."""
+    """Return the fields of a ``result`` line for a MIME bundle. MIME types without a field go into ``extra``."""
     fields = {_FIELDS[kind]: value for kind, value in bundle.items() if kind in _FIELDS}
     if "text" in fields:
         fields["text"] = _unquoted(fields["text"])
@@ -49,14 +49,14 @@ def result_fields(bundle: Mapping[str, Any]) -> dict[str, Any]:
 def encoded(line: Line) -> bytes:
     """Return a line as bytes, with everything outside ASCII escaped.
 
-    The SDK splits the stream at every line end that ``str.splitlines`` knows, such as U+2028 and U+0085. The output of
-    a program may also contain lone surrogates.
+    The Python SDK splits the stream at every line end that ``str.splitlines`` knows, such as U+2028 and U+0085. The
+    output of a program may also contain lone surrogates, which UTF-8 cannot encode.
     """
     return json.dumps(line).encode("ascii") + b"\n"
 
 
 def _unquoted(text: Any) -> Any:
-    """Return a text without one pair of equal quotes around it. Escapes inside stay as they are."""
+    """Return a text without the pair of quotes around it, if there is one. Escapes inside the quotes are kept."""
     if isinstance(text, str) and len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
     return text

@@ -20,8 +20,8 @@ LAST_OUTPUT_BYTES = 2000  # most bytes of a failed kernel's output in an error t
 class KernelProcess:
     """A child process that leads its own process group.
 
-    A pidfd reports the end of the process to the event loop. Then the rest of the group is killed and the process is
-    reaped, so that no member of the group and no zombie is left.
+    A pidfd reports the end of the process to the event loop. Then the rest of the group is killed, and the
+    process is reaped, so that it does not stay as a zombie.
     """
 
     def __init__(self, process: subprocess.Popen[bytes] | ForkedProcess, output: IO[bytes]) -> None:
@@ -43,10 +43,10 @@ class KernelProcess:
         output_folder: Path,
         waiting: WaitingKernel | None = None,
     ) -> Self:
-        """Start ``command`` in its own session, with exactly this environment. Raises OSError or ValueError.
+        """Start ``command`` in its own session, with the variables of ``environment``.
 
-        The fork ``waiting`` becomes the process if the fork is unused and permits the environment. If not, ``command``
-        is executed, and the fork is ended.
+        The fork ``waiting`` becomes the process if the fork is unused and fits the environment. Otherwise ``command``
+        is executed, and the fork is ended. Raises OSError or ValueError if the process cannot be started.
         """
         # Unlike a pipe, an unnamed file needs no reader, and it leaves nothing behind.
         output = tempfile.TemporaryFile(dir=output_folder)  # noqa: SIM115 - closed at the end of the process
@@ -67,7 +67,10 @@ class KernelProcess:
         self._when_ended = callback
 
     def signal(self, number: signal.Signals) -> None:
-        """Signal the whole process group, with the programs that a cell waits for. Do nothing after the end."""
+        """Send a signal to the kernel's process group, unless the kernel has ended.
+
+        Programs that a cell waits for are usually members of this group.
+        """
         if not self.ended.is_set():
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)

@@ -1,6 +1,6 @@
 """Request bodies of ``/execute`` and ``/contexts``.
 
-Unknown keys are ignored, and an empty id, language or folder counts as absent (code interpreter, August 2026).
+Unknown keys are ignored, and an empty id, language or folder counts as absent, as in E2B's server (August 2026).
 """
 
 from __future__ import annotations

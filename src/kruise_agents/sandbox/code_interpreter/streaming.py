@@ -15,8 +15,8 @@ KEEPALIVE_SECONDS = 5.0  # without a line before a keepalive is sent (code inter
 class ExecutionStream:
     """An ASGI response with the lines of an execution. The execution is abandoned when the client leaves.
 
-    ``running`` holds the tasks of executions until their kernels are idle again. ``keepalives`` must be False for
-    e2b-code-interpreter before 2.9.0: keepalives would disable that client's time-out between bytes.
+    ``running`` holds the tasks of all executions that have not ended. ``keepalives`` must be False for
+    e2b-code-interpreter before 2.9.0, because keepalives would restart that client's read time-out.
     """
 
     def __init__(self, execution: Execution, running: set[asyncio.Task[None]], *, keepalives: bool) -> None:

@@ -30,8 +30,8 @@ class Call:
 def parse_timeout(value: str | None) -> float | None:
     """Return the seconds that a ``Connect-Timeout-Ms`` header allows. None: no header, or 0, which means no limit.
 
-    Decimals (``2500.0``) are accepted: e2b 2.8.0 multiplies the caller's seconds and sends the product. Other values
-    raise ConnectError ``invalid_argument``.
+    Decimals (``2500.0``) are accepted, because e2b 2.8.0 sends the caller's seconds times 1000. A negative or
+    infinite value, or a value that is no number, raises ConnectError ``invalid_argument``.
     """
     if value is None:
         return None

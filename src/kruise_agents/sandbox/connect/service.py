@@ -45,7 +45,7 @@ Method: TypeAlias = Unary | ServerStream | ClientStream
 class ConnectService:
     """An ASGI application for one service, to be mounted on ``/<package>.<Service>``.
 
-    ``methods`` has the methods by name. ``check`` runs before each handler and may refuse a call by a ConnectError.
+    ``methods`` has the methods by name. ``check`` runs before each handler, and raises ConnectError to refuse a call.
     """
 
     def __init__(self, methods: Mapping[str, Method], check: Callable[[Call], object] = lambda call: None) -> None:

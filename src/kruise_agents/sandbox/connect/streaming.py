@@ -1,4 +1,4 @@
-"""Calls with a stream in one direction. The HTTP status is always 200, and an error goes into the last frame."""
+"""Calls with a stream in one direction. Their answer has HTTP status 200, and an error goes into the last frame."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Reply:
 async def answer_with_stream(
     handle: Callable[[Message, Call], AsyncGenerator[Json, None]], call: Call, receive: Receive, send: Send
 ) -> None:
-    """Read one message, send every message that the handler yields, and send the end frame, if the client stays."""
+    """Read one message, and send the messages that the handler yields and the end frame. Stop if the client leaves."""
     reply = _Reply(send)
     failure: ConnectError | None = None
     try:

@@ -21,7 +21,7 @@ OUTPUT_MESSAGES_IN_FLIGHT = 64  # that a slow reader has not taken, before the o
 
 
 class KernelApplication(IPKernelApp):
-    """ipykernel's application, whose output blocks instead of getting lost, and whose interrupts act at once."""
+    """ipykernel's application, changed so that slow readers lose no output and an interrupt wakes the event loop."""
 
     def _bind_socket(self, s: Any, port: int) -> Any:
         if s.type in (zmq.PUB, zmq.XPUB):
@@ -46,7 +46,7 @@ class KernelApplication(IPKernelApp):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a kernel until it is told to stop, or the parent that ``--parent`` names is gone."""
+    """Run a kernel until it is told to stop, or until its parent process ends. ``--parent`` is the parent's pid."""
     parser = argparse.ArgumentParser(prog="kernel")
     parser.add_argument("-f", dest="connection_file", required=True)
     parser.add_argument("--parent", type=int, default=0)
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def extend_shell(shell: Any) -> None:
-    """Give IPython's shell the features that it has in E2B's template."""
+    """Keep ``exit()`` from ending the kernel, and install the formatters and the changes to Pillow."""
     # exit() and quit() call this function, and in a sandbox the kernel goes on. The shell's class is not replaced by a
     # subclass, because programs recognise a kernel by the name of that class.
     shell.ask_exit = lambda: None
@@ -74,7 +74,7 @@ def extend_shell(shell: Any) -> None:
 
 
 def configuration(parent: int) -> Config:
-    """Return the settings of a kernel like that of E2B's template (code interpreter, August 2026)."""
+    """Return kernel settings similar to those of E2B's template (August 2026)."""
     config = Config()
     config.IPKernelApp.parent_handle = parent
     config.IPKernelApp.outstream_class = f"{output.__name__}.{output.LineStream.__name__}"

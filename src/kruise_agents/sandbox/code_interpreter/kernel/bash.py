@@ -8,7 +8,7 @@ from bash_kernel.kernel import BashKernel
 class LineKernel(BashKernel):  # type: ignore[misc]  # the package has no types
     """A Bash kernel that adds no carriage returns to output.
 
-    The package (0.10) leaves a carriage return in the output where a read ends inside of a line end.
+    ``bash_kernel`` (0.10) leaves the carriage return of a line end in the output where a read ends right after it.
     """
 
     def _start_bash(self) -> None:

@@ -1,8 +1,8 @@
-"""A kernel in a fork of a process that has already imported everything.
+"""A kernel in a fork of a process that has already imported a kernel's modules.
 
 :func:`run` repeats what Python does at its start, so that programs in the kernel see hardly any difference from an
-executed kernel. Modules that only other parts of the process imported are hidden, so that an import finds the sandbox's
-own modules. ``docs/explanation/architecture.md`` lists the differences that stay.
+executed kernel. Modules that the process imported for another purpose are hidden, so that an import finds the
+sandbox's own modules. ``docs/explanation/architecture.md`` lists the differences that stay.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _hidden: list[ModuleType] = []
 
 
 def load() -> frozenset[str]:
-    """Import everything that a kernel imports, and return the names of all modules that a kernel has loaded."""
+    """Import the modules that a kernel imports, and return the names of all modules that a kernel may see."""
     with without_debugger():
         for name in _LATER:
             with contextlib.suppress(ImportError):  # other releases have other modules
@@ -78,7 +78,7 @@ def _hide(modules: frozenset[str]) -> None:
 
 
 def _forget(names: dict[str, object], module: ModuleType) -> None:
-    """Remove from a package the names that the import of its module added."""
+    """Remove from a package's ``names`` what the import of ``module`` added."""
     for name, value in list(names.items()):
         if value is module or getattr(value, "__module__", None) == module.__name__:
             del names[name]
@@ -106,7 +106,7 @@ def _find_modules_as(command: Sequence[str]) -> None:
 
 
 def _find_files_again() -> None:
-    """Renew the facts about the interpreter's place that modules cached when they were imported."""
+    """Renew the paths of the interpreter, which modules cached when they were imported."""
     linecache.clearcache()
     for name in _RELOADED:
         if name in sys.modules:
@@ -118,6 +118,6 @@ def _find_files_again() -> None:
 
 
 def _first_of_site() -> int:
-    """Return the index in ``sys.path`` of the first entry behind those of the standard library."""
+    """Return the index in ``sys.path`` of the first entry that the module ``site`` added."""
     added = {*site.getsitepackages(), site.getusersitepackages()}
     return next((place for place, entry in enumerate(sys.path) if entry in added), len(sys.path))

@@ -1,6 +1,6 @@
 """Formatters for the MIME types ``application/json``, ``e2b/data`` and ``e2b/chart``, as in E2B's template.
 
-Types are registered by name, so that neither pandas nor matplotlib is loaded.
+Classes are registered by name, so that pandas and matplotlib are not loaded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ChartFormatter(BaseFormatter):
     _return_type = (dict,)
 
     def pop(self, typ: Any, default: Any = None) -> Any:
-        """Keep the printer: matplotlib's inline backend removes the printers of figures from every formatter."""
+        """Keep the printer, because matplotlib's inline backend removes the printers of figures from all formatters."""
         return default
 
 
@@ -75,7 +75,7 @@ def table(frame: Any) -> dict[str, list[Any]]:
 
 
 def chart(figure: Any) -> dict[str, Any] | None:
-    """Return the data of a figure; ``{}`` if ``e2b_charts`` finds none or fails, None without that package."""
+    """Return the data of a figure: ``{}`` if ``e2b_charts`` finds no data or fails, None if it is not installed."""
     try:
         from e2b_charts import chart_figure_to_dict
     except ImportError:

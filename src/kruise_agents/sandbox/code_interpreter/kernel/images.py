@@ -1,6 +1,6 @@
 """Changes to Pillow: ``show`` does nothing, and ``save`` to a path given as text also displays the image.
 
-Programs that draw with Pillow rely on these changes in E2B's template. Pillow is changed when a program imports it.
+E2B's template has these changes, and programs may rely on them. Pillow is changed when a program imports it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _change(module: ModuleType) -> None:
 
     @functools.wraps(image_class.show)
     def show_nothing(image: Any, *arguments: Any, **options: Any) -> None:
-        """Do nothing, because there is no screen. An image as the last expression of a cell is displayed."""
+        """Do nothing, because there is no screen. An image that is the last expression of a cell is displayed."""
 
     image_class.save = save_and_display
     image_class.show = show_nothing

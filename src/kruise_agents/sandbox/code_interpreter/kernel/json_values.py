@@ -18,7 +18,7 @@ Fallback: TypeAlias = Callable[[object], Any]
 
 
 def refuse(value: object) -> Any:
-    """Raise TypeError, as the fallback for values that must have a JSON form."""
+    """Raise TypeError. This fallback is for values that must have a JSON form."""
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 

@@ -23,7 +23,7 @@ _PIECE_BYTES = 64 * 1024  # the capacity of a pipe
 
 
 class LineStream(OutStream):
-    """ipykernel's stream, whose timer keeps back the text after the last line end. ``flush`` sends everything."""
+    """ipykernel's stream, changed so that its timer sends whole lines, if there are any. ``flush`` sends everything."""
 
     _timer: Any = None
     _lines_only = False
@@ -75,7 +75,10 @@ class LineStream(OutStream):
             return buffers
 
     def _keep_beginning(self, parent: frozenset[tuple[str, Any]], buffer: StringIO) -> None:
-        """Put the text after the last line end back. A text without a line end has waited long enough and is sent."""
+        """Put the text after the last line end back into the buffer.
+
+        A text without a line end is sent, because it has waited for the timer already.
+        """
         lines, end, beginning = buffer.getvalue().rpartition("\n")
         if end and beginning:
             buffer.truncate(len(lines) + len(end))
