@@ -37,16 +37,16 @@ INTRODUCTION = """\
 Written by `make compat` on {day} ({machine}); not edited by hand. {total} programs, {passed} of them without a fault.
 
 This page shows which releases of the SDK work with `patch_e2b` against the embedded manager. Each row is a release of
-e2b. It runs alone, and with the oldest and the newest e2b-code-interpreter (CI) and e2b-desktop that work with it
-without the patch. It runs over https and plain http, with the sync and the async classes (the desktop has sync classes
-only).
+e2b. The release runs alone, and with the oldest and the newest e2b-code-interpreter (CI) and e2b-desktop that work with
+it without the patch. All of them run over https and plain http, with the sync and the async classes (the desktop has
+sync classes only).
 
 | Word | Meaning |
 |---|---|
-| ok | It works in every combination of the row. |
-| - | This release does not have it. |
-| native: ... | It also fails without the patch. |
-| **red** | It does not work. The reasons are below the table. |
+| ok | What the column names works in every combination of the row. |
+| - | This release does not have what the column names. |
+| native: ... | What the column names fails without the patch, too. |
+| **red** | What the column names does not work. The reasons are below the table. |
 
 | Column | What is done |
 |---|---|
