@@ -22,7 +22,7 @@ _CHUNK = 256 * 1024
 
 
 def chosen_coding(header: str) -> Coding:
-    """Return the coding for an ``Accept-Encoding``. Raise HttpError 406 if the header is wrong or allows neither.
+    """Return "gzip" or "identity" for an ``Accept-Encoding``. Raise HttpError 406 if that is invalid or allows neither.
 
     The coding is gzip if the header names gzip alone (as e2b's ``read`` with ``gzip=True``) or refuses identity. HTTP
     libraries list several codings by default, and get identity, which is the fastest coding for nearby clients.

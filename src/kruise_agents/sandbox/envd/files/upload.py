@@ -91,7 +91,7 @@ def _same_path_text(path: str, uploaded: list[str]) -> str:
 
 @contextlib.contextmanager
 def _full_disk_is_507(request: Request, target: str | None, spool: Spool) -> Iterator[None]:
-    """Raise HttpError 507 if the body is too long for the disk, or if the disk fills up during the block."""
+    """Raise HttpError 507 if a large body does not fit on the disk, or if the disk fills up during the block."""
     length = int(request.headers.get("content-length", 0))
     if _encoding(request) != "gzip":  # the length of a compressed body says nothing about its content
         disk_space.require_room_for_body(length, target)

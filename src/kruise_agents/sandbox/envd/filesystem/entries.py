@@ -59,7 +59,7 @@ def permissions(mode: int) -> str:
 
 
 def timestamp(nanoseconds: int) -> str:
-    """Return a time, given in nanoseconds since 1970, in RFC 3339 with a fraction of 0, 3, 6 or 9 digits."""
+    """Return nanoseconds since 1970 in RFC 3339 with 0, 3, 6 or 9 decimals, or 1970 outside the years 1 to 9999."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     try:
         text = datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")

@@ -1,10 +1,10 @@
 """Start of programs as another user, and with a raised OOM score.
 
 ``subprocess`` can change the user, but then calls ``fork`` instead of ``vfork``. ``fork`` copies this process's page
-tables, which takes ten times as long as the rest of the start and blocks the event loop. To Linux, each thread has its
-own user ids; only the C library changes the ids of all threads. On x86-64 and AArch64, a thread therefore takes the
-user's ids, starts the program, which inherits the ids, and takes the thread's old ids back. The main thread never does
-that, because a user's programs can kill a process whose main thread has the user's ids.
+tables, which takes about ten times as long as the rest of the start and blocks the event loop. To Linux, each thread
+has its own user ids; only the C library changes the ids of all threads. On x86-64 and AArch64, a thread therefore takes
+the user's ids, starts the program, which inherits the ids, and takes the thread's old ids back. The main thread never
+does that, because a user's programs can kill a process whose main thread has the user's ids.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Output:
             self._loop.add_reader(self._descriptor, self._read)
 
     def finish(self) -> None:
-        """Read at most about a mebibyte of waiting output, and close the descriptor before the end of file."""
+        """Read at most about a mebibyte of waiting output, and close the descriptor even before the end of file."""
         taken = 0
         while not self.closed and taken < _LAST_BYTES:
             count = self._read()

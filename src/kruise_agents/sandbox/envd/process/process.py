@@ -133,7 +133,7 @@ class Process:
         self._resume_reading()
 
     def kill_at(self, deadline: float) -> None:
-        """Send SIGKILL at ``deadline``, in seconds of the event loop's clock."""
+        """Call :meth:`send_signal` with SIGKILL at ``deadline``, in seconds of the event loop's clock."""
         self._deadline = self._loop.call_at(deadline, self._kill)
 
     def send_signal(self, number: int) -> None:

@@ -199,7 +199,7 @@ class Watch:
         """Return the paths of the folders in a folder. If the folder is new, report its entries.
 
         The kernel has records only for changes after the folder was attached. If the first waiting record of an entry
-        is its creation or arrival, the entry is left out here, because that record will report and attach the entry.
+        is its creation or arrival, the entry is left out here, because that record will report the entry.
         """
         descriptor = self._at[relative]
         try:
