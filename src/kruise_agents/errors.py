@@ -5,7 +5,7 @@
     KruiseAgentsError
     ├── ConfigurationError            an argument, option, variable or file cannot be used (also a ValueError)
     │   ├── DomainError               a domain has a wrong form
-    │   └── MissingDomainError        no domain was given
+    │   └── MissingDomainError        no domain of the user's own was given
     ├── AddressError                  a request is neither for a port of a sandbox nor for the API
     │   └── PortError                 a request names a port outside 1 ... 65535
     ├── PatchError                    the SDK cannot be patched or unpatched; nothing was changed
@@ -17,9 +17,8 @@
         ├── TrafficAccessTokenExpired         no valid token is left
         └── TrafficAccessTokenRefreshError    the manager gave no new token
 
-``client/traffic_token/errors.py`` defines the last three. Other subclasses of ``KruiseAgentsError`` are defined in
-``manager/`` and ``sandbox/``, beside the code that raises them. Some exceptions that the package itself catches are no
-subclasses, for example ``NotDelegatedError`` in ``manager/runtime/limits/cgroups.py``.
+``client/traffic_token/errors.py`` defines the last three. ``manager/`` and ``sandbox/`` define further subclasses of
+``KruiseAgentsError``. Some exceptions that the package itself catches are no subclasses.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ class ConfigurationError(KruiseAgentsError, ValueError):
 
 
 class DomainError(ConfigurationError):
-    """A domain that is not ``host`` or ``host:port``, for example a domain with a scheme, a path or a blank."""
+    """A domain that is not ``host`` or ``host:port``, for example a text with a scheme, a path or an inner blank."""
 
 
 class MissingDomainError(ConfigurationError):
-    """No domain: ``domain=`` and ``E2B_DOMAIN`` name none, or a default of the SDK (``e2b.app``, ``e2b.dev``)."""
+    """A missing domain: ``domain=`` or ``E2B_DOMAIN`` names no domain, or a default of the SDK such as ``e2b.app``."""
 
 
 class AddressError(KruiseAgentsError):
@@ -60,7 +59,7 @@ class AddressError(KruiseAgentsError):
 
 
 class PortError(AddressError):
-    """A request for a ``port`` outside 1 ... 65535. A port of more than 18 digits is a plain ``AddressError``."""
+    """A request for a ``port`` outside 1 ... 65535. A port of more than 18 digits raises ``AddressError``."""
 
     def __init__(self, port: int) -> None:
         super().__init__(f"invalid sandbox port: {port}")
@@ -68,11 +67,11 @@ class PortError(AddressError):
 
 
 class PatchError(KruiseAgentsError):
-    """Base class of the errors of patching and unpatching the SDK. Nothing was changed."""
+    """Base class of the errors of patching and unpatching. The SDK stays as it was before the failed call."""
 
 
 class UnsupportedSDKError(PatchError):
-    """An SDK that is missing or too old, or that differs from what the patch expects."""
+    """An SDK that is missing, too old or of unknown version, or that differs from what the patch expects."""
 
 
 class PatchConflictError(PatchError):
@@ -80,7 +79,7 @@ class PatchConflictError(PatchError):
 
 
 class UnsupportedByManagerError(KruiseAgentsError):
-    """A call that an old sandbox-manager would misread, or carry out only in part. The manager carried out nothing.
+    """A call that an old sandbox-manager would misread, or carry out only in part. The call had no effect.
 
     The class is no subclass of the SDK's exceptions, because programs take such exceptions for answers to the call: a
     ``NotFoundException`` would say that a sandbox is gone, and a ``SandboxException`` invites a retry, which has the

@@ -29,30 +29,30 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
     The API is at ``<scheme>://<domain>/kruise/api`` and the ports of a sandbox are at
     ``<scheme>://<domain>/kruise/<sandbox id>/<port>``. The domain is ``domain=`` of the call or of its client object,
     else ``E2B_DOMAIN`` at the time of the call. Stated URLs (``api_url=``, ``E2B_API_URL``, ``sandbox_url=``,
-    ``E2B_SANDBOX_URL``, ``E2B_VOLUME_API_URL``) are used unchanged. In debug mode the SDK works as without the patch.
+    ``E2B_SANDBOX_URL``, ``E2B_VOLUME_API_URL``) are used unchanged. In debug mode the SDK uses its own addresses.
     No environment variable is changed.
 
-    Sandbox objects keep the settings that they were made with, and stay native if they were made before the first call.
-    Calls can be nested: the newest open handle decides for new sandbox objects, and for calls of client objects, lists
-    and volumes.
+    Sandbox objects keep the settings that they were made with. Sandbox objects that were made without the patch keep
+    the SDK's own addresses. Calls of this function can be nested: the newest call that is not yet undone decides for
+    new sandbox objects, and for requests of client objects, lists and volumes.
 
-    Without a usable domain, a call raises ``MissingDomainError`` or ``DomainError`` (``kruise_agents.errors``) and
-    sends nothing. With a stated API URL, only addresses of sandboxes and volume contents need a domain.
+    Without a usable domain, the SDK's calls raise ``MissingDomainError`` or ``DomainError`` (``kruise_agents.errors``).
+    With a stated API URL, requests to the API need no domain, but the addresses of sandboxes and volume contents do.
 
     Args:
         https: True for https, False for plain http.
         validate_key: e2b 2.25.0 ... 2.45.1 refuse keys that are not ``e2b_<hex>``. True keeps that check; otherwise
             every key passes. Other releases have no such check.
-        follow_server_domain: the choice for a server whose answer names another domain for sandboxes or volumes. True
-            uses the server's domain, if that is usable. False uses the client's, with one :class:`ServerDomainWarning`
-            for each pair of domains.
+        follow_server_domain: the domain to use if the server's answer names another domain for sandboxes or volumes
+            than the client uses. True: the server's domain, if that is usable. False: the client's domain, with one
+            :class:`ServerDomainWarning` for each pair of domains.
 
     Returns:
         A handle that can be ignored. Its ``close()``, or leaving it as a context manager, undoes the call.
 
     Raises:
         UnsupportedSDKError: the SDK is missing, older than e2b 2.8.0, e2b-code-interpreter 2.4.1 or e2b-desktop 2.1.0,
-            or has changed in a place that the patch needs. Nothing was changed.
+            of unknown version, or not as expected in a place that the patch needs. Nothing was changed.
         TypeError: ``https`` is neither True nor False.
     """
     if not isinstance(https, bool):

@@ -46,30 +46,32 @@ __all__ = [
 
 
 def patch_traffic_access_token() -> Patch:
-    """Make the SDK send the current traffic access token with every request to a port of a protected sandbox.
+    """Make the SDK send the current traffic access token with its requests to the ports of protected sandboxes.
 
-    Files, commands, PTYs, watches and code carry the token, sync and async; requests to the API never do. Shortly
-    before a token expires, the next request refreshes the token first. An expired token is never sent: if its refresh
-    fails, the request raises :class:`TrafficAccessTokenExpired`. If its refresh shows that the sandbox is gone, the
-    request goes without a token, so that the SDK gets the manager's answer.
+    Sync and async requests for files, commands, PTYs, watches and code carry the token; requests to the API do not.
+    The first request in the last minutes before the expiry refreshes the token first. A token that has expired by the
+    local clock is not sent. If its refresh fails, the request raises :class:`TrafficAccessTokenExpired`. But after the
+    answer 404 to the refresh, the request is sent without a token, and the SDK reports that the sandbox is gone.
 
-    The API's answer to ``connect`` has no token of a protected sandbox. So if an object has no token after ``connect``,
-    the patch asks the API whether the sandbox is protected. If so, the next request to a port fetches a token.
+    The API's answer to ``connect`` has no token of a protected sandbox. So after a ``connect``
+    that brought no token, the patch asks the API whether the sandbox is protected. If so, the next request to a port
+    fetches a token.
 
     For requests that the program makes itself, ``sandbox.traffic_access_token`` is the newest token.
-    :func:`refresh_traffic_access_token` refreshes the token when due. The method
-    ``sandbox.refresh_traffic_access_token()`` does the same, unknown to type checkers.
+    :func:`refresh_traffic_access_token` refreshes that token when a refresh is due. The method
+    ``sandbox.refresh_traffic_access_token()`` does the same, but type checkers do not know the method.
 
-    In debug mode, and for tokens that are no JWT with an expiry, the SDK works as without the patch. Objects made
-    before the call stay as they were. The patch works with and without ``patch_e2b()``, in any order.
+    In debug mode, and with tokens that are no JWT with an expiry, requests are sent as without the patch. Sandbox
+    objects that were made before the call are not patched. The patch works with and without ``patch_e2b()``, in any
+    order.
 
     Returns:
         A handle that can be ignored. Its ``close()``, or leaving it as a context manager, undoes the call. After the
         last handle is closed, do not use sandbox objects that were made under the patch.
 
     Raises:
-        UnsupportedSDKError: the SDK is missing, too old, or has changed in a place that the patch needs. Nothing was
-            changed.
+        UnsupportedSDKError: the SDK is missing, too old, of unknown version, or not as expected in a place that the
+            patch needs. Nothing was changed.
     """
     return TRAFFIC_PATCH.open("traffic access tokens")
 
@@ -83,7 +85,7 @@ def refresh_traffic_access_token(sandbox: Any, force: bool = False) -> Any:
 
     Args:
         sandbox: a sandbox that was made under :func:`patch_traffic_access_token`.
-        force: fetch a new token even if none is due. If that fails, the old token is returned while it is valid.
+        force: fetch a new token even if no refresh is due. If that fails, an old token that is valid is returned.
 
     Returns:
         The token, a string with the attribute ``expires_at``; in debug mode, an empty token. For an ``AsyncSandbox``,
@@ -91,7 +93,7 @@ def refresh_traffic_access_token(sandbox: Any, force: bool = False) -> Any:
 
     Raises:
         TrafficAccessTokenExpired: there is no valid token.
-        TrafficAccessTokenError: the sandbox was made before the patch, or the SDK is not patched.
+        TrafficAccessTokenError: the sandbox was made without the patch, or the SDK is not patched.
     """
     refresh = getattr(sandbox, "refresh_traffic_access_token", None)
     if refresh is None:

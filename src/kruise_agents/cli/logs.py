@@ -36,7 +36,7 @@ _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def start_logging(level: str, log_format: str) -> None:
-    """Send log lines of this level and above to standard error, in the format ``text`` or ``json``."""
+    """Log records of ``level`` and above to standard error. Of uvicorn, log only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
@@ -45,16 +45,16 @@ def start_logging(level: str, log_format: str) -> None:
 
 
 def announce(line: str, log_format: str) -> None:
-    """Write a line for the operator to standard error, at any level of the log."""
+    """Write a line for the operator to standard error, whatever the level of the log is."""
     if log_format == "json":
         line = JsonFormatter().format(logging.LogRecord(__name__, logging.INFO, "", 0, line, (), None))
     print(line, file=sys.stderr, flush=True)
 
 
 class JsonFormatter(logging.Formatter):
-    """Formatter that makes one line with a JSON object of each record.
+    """Formatter that writes a record as one line with a JSON object.
 
-    A record's attribute ``fields``, which the record of a request has, is added to the object.
+    The record of a request has the attribute ``fields``, a dictionary, whose items become members of the object.
     """
 
     def format(self, record: logging.LogRecord) -> str:

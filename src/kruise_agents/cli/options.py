@@ -46,7 +46,7 @@ def environment_variables(context: click.Context) -> list[str]:
 
 
 def unknown_variables(context: click.Context) -> list[str]:
-    """Return the variables with the prefix of options that set no option, and the likely variable for each.
+    """Return the environment variables ``KRUISE_AGENTS_*`` that set no option, with a similar name if there is one.
 
     Example: ``KRUISE_AGENTS_NO_INTERNET (did you mean KRUISE_AGENTS_INTERNET?)``.
     """

@@ -31,7 +31,7 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 _LOOPBACK = (None, "127.0.0.1", "::1", "localhost")
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 _M_ARENA_MAX = -8
-"""Number of the setting in ``malloc.h`` of glibc."""
+"""The number of ``M_ARENA_MAX`` in ``malloc.h`` of glibc."""
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def serve(**values: Any) -> None:
 
 
 def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
-    """Return the settings, and the API key if this start has made one."""
+    """Return the settings, and the new API key, or None if the operator gave keys."""
     if (values["certificate"] is None) != (values["private_key"] is None):
         raise ConfigurationError("--cert and --key go together: give both, or only --tls for a certificate made here")
     if values["state_dir"] == "":
@@ -153,9 +153,9 @@ def share_memory_between_threads() -> None:
     """Make all threads of this process allocate from one arena. This must be called before a second thread starts.
 
     glibc gives threads arenas of their own and keeps freed memory there. Python sometimes moves its table of interned
-    names, about a megabyte, in whichever thread runs. In the end every thread would hold one or two megabytes of freed
-    memory. Threads hold the interpreter's lock while they allocate, so with one arena no thread waits for another.
-    Other C libraries have neither such arenas nor the setting. If ``MALLOC_ARENA_MAX`` is set, it is left to glibc.
+    names, about a megabyte, in whichever thread runs, so that many threads would hold a megabyte of freed memory.
+    Threads usually hold the interpreter's lock while they allocate, so they seldom wait for the one arena. Without
+    glibc, or if ``MALLOC_ARENA_MAX`` is set, this function does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:

@@ -54,7 +54,7 @@ Owner = type | types.ModuleType
 
 @dataclass(frozen=True, slots=True)
 class InstalledTarget:
-    """A target of a table, with its owner in the installed SDK."""
+    """A target of a patch's table, with the class or module of the installed SDK that the target is in."""
 
     target: Target
     owner: Owner
@@ -75,7 +75,7 @@ def import_sdk(table: Table) -> dict[str, Version]:
 
 
 def installed_targets(versions: dict[str, Version], table: Table) -> list[InstalledTarget]:
-    """Check every place of ``table`` that these versions have, and return the targets among them in the table's order.
+    """Check each place of ``table`` that these versions have. Return the table's targets that these versions have.
 
     A place that is not as expected raises UnsupportedSDKError. A package that is newer than the tested releases causes
     an :class:`UntestedSDKWarning`, once in a process for the same versions.

@@ -1,4 +1,4 @@
-"""Patches of the SDK. A patch is applied completely or not at all, can be nested, and gives the SDK's objects back."""
+"""Patches of the SDK. A patch is applied completely or not at all. Calls can be nested, and undone in any order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A replaced name of a class or module. ``original`` is what the patch replaced; ``_ABSENT``: there was nothing."""
+    """A name that a patch replaces in a class or module. ``original`` is ``_ABSENT`` if the name did not exist."""
 
     owner: Owner
     attribute: str
@@ -64,7 +64,7 @@ class Slot:
 
 
 class Patch:
-    """Handle of one patch call, and a context manager. Dropping the handle does not close it."""
+    """Handle of one call of a patch function, and a context manager. A handle that is dropped stays open."""
 
     def __init__(self, patch_set: PatchSet[Any], settings: object) -> None:
         self._patch_set = patch_set
@@ -80,10 +80,10 @@ class Patch:
     def close(self) -> None:
         """Close this handle. A second call does nothing.
 
-        The settings of the newest handle that is still open are in force afterwards. Closing the last handle restores
-        the SDK. After that, do not use objects that were made under the patch: they work partly with the patch (some
-        URLs stay private), partly without. If other code replaced a patched place later, the last handle stays open,
-        and closing that handle raises ``PatchConflictError``.
+        Afterwards the settings of the newest handle that is still open are in force. Closing the last handle restores
+        the SDK. After that, do not use objects that were made under the patch: some of their addresses and methods
+        follow the patch, others do not. If other code has replaced a patched place since, closing the last handle
+        raises ``PatchConflictError``, and the handle stays open.
         """
         self._patch_set.close(self)
 
@@ -113,8 +113,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class PatchSet(Generic[Settings]):
-    """The patch of one table, with its open handles. Sets do not disturb each other if their tables share no target.
+    """The patch of one table, and the open handles of this patch.
 
+    Two patch sets do not disturb each other if their tables share no target.
     ``put_in_force`` is called with the settings of the newest open handle, and with None when no handle is left.
     """
 
@@ -152,7 +153,7 @@ class PatchSet(Generic[Settings]):
             self._keep([])
 
     def _unpatched(self, targets: list[InstalledTarget]) -> list[InstalledTarget]:
-        """Return the targets that are not patched: at first all, later those of modules that were imported again."""
+        """Return the targets that are not patched: all targets at first, later the targets in modules loaded again."""
         self._slots = [slot for slot in self._slots if not slot.is_reloaded()]
         replaced = {(id(slot.owner), slot.attribute) for slot in self._slots}
         return [target for target in targets if (id(target.owner), target.attribute) not in replaced]

@@ -29,11 +29,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The parameters that the original function must have, without a method's ``self``.
+    """The parameters that the SDK's function must have, without a method's ``self``.
 
-    A wrapper passes all arguments on, so its signature has only the parameters that the wrapper reads. A replacement
-    that does not pass all arguments on has a ``complete`` signature, because a new parameter of the SDK would not work.
-    Of a complete signature, the ``optional`` parameters may be absent, all together.
+    For a replacement that passes all arguments on, the parameters that the replacement reads are enough. Any other
+    replacement needs a ``complete`` signature, because a new parameter of the SDK's function would be lost. The
+    ``optional`` parameters of a complete signature are all present or all absent.
     """
 
     names: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ ANY_SIGNATURE = Signature()
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A name in a class, or in a module if ``owner`` is None, from release ``since`` to ``until``, both included."""
+    """A name in a class of the SDK, or in a module if ``owner`` is None, in the releases ``since`` to ``until``."""
 
     package: str
     module: str
@@ -68,7 +68,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A place to patch. ``replace`` makes the replacement from the SDK's descriptor; ``seam`` is a mark for errors."""
+    """A place to patch. ``replace`` makes the replacement of the SDK's object. Error messages show ``seam``."""
 
     seam: str
     place: Place
@@ -90,7 +90,7 @@ class Table:
 def relied_on(
     owner: tuple[str, str], kind: Kind, *attributes: str, since: str = "2.8.0", until: str | None = None
 ) -> list[Place]:
-    """Return places that a patch only reads, of one class of ``e2b``; ``owner`` is the class's module and name."""
+    """Return places in a class of ``e2b`` that a patch only reads. ``owner`` is the class's module and name."""
     return [Place(E2B, *owner, attribute, kind, since, until) for attribute in attributes]
 
 

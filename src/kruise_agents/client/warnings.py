@@ -13,7 +13,7 @@ class ServerDomainWarning(UserWarning):
 
 
 class UntestedSDKWarning(UserWarning):
-    """Warning that a package of the installed SDK is newer than all releases that were tested with this package."""
+    """Warning that an installed package of the SDK is newer than the releases that kruise-agents was tested with."""
 
 
 def notify(message: str, category: type[Warning]) -> None:

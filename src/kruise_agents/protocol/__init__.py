@@ -1,7 +1,7 @@
 """Facts that the client, the manager and the sandboxes share. The modules need the standard library only.
 
-A request names a sandbox and a port, or an API route, in its path, its host or its headers. Source: the OpenKruise
-private protocol (sandbox-manager, state of August 2026).
+A request names a sandbox and a port in its path, its host or its headers, or an API route in its path. Private
+addresses (``/kruise/...``) follow the protocol of OpenKruise's sandbox-manager, as of August 2026.
 
 This file imports nothing, so that each side loads only the modules that it uses.
 """

@@ -15,7 +15,7 @@ Scheme: TypeAlias = Literal["https", "http"]
 
 @dataclass(frozen=True, slots=True)
 class SandboxTarget:
-    """A port of a sandbox and a path there: from ``/`` on, with the query, neither decoded nor normalised."""
+    """A port of a sandbox, and the path and query of a request to that port, neither decoded nor normalised."""
 
     sandbox_id: str
     port: int
@@ -42,7 +42,7 @@ def api_url(scheme: Scheme, domain: str) -> str:
 
 
 def sandbox_prefix(sandbox_id: str, port: int) -> str:
-    """Return the path at which a port of a sandbox begins in the private protocol: ``/kruise/<sandbox id>/<port>``."""
+    """Return the prefix of all private paths of a sandbox's port: ``/kruise/<sandbox id>/<port>``."""
     return f"{PREFIX}/{sandbox_id}/{port}"
 
 

@@ -1,11 +1,11 @@
 """The contract between the manager and the program that it starts in each sandbox.
 
-The manager starts the program with :class:`ProgramArguments`. On the program's control socket the manager sends HTTP
-requests: an :class:`Endpoint` is a method and a path, and a :class:`Message` is a body. A port without a socket of its
-own is reached through the relay. If the program is forked instead of executed, the fork reads a :class:`ForkRequest`.
+The manager starts the program with :class:`ProgramArguments`, and sends HTTP requests to the program's control socket:
+an :class:`Endpoint` is a method and a path, a :class:`Message` is a body. The manager reaches a port that has no Unix
+socket of its own through the relay socket. If the program is forked, the fork reads a :class:`ForkRequest` first.
 
-The two sides may be of different releases, because a manager takes over the sandboxes of an earlier manager. So the
-names of sockets, the endpoints and the keys of the messages stay as they are.
+The manager and the program may be of different releases, because a manager takes over the sandboxes of an earlier
+manager. So the names of sockets, the endpoints and the keys of the messages must not change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .names import CODE_INTERPRETER_PORT, ENVD_PORT
 CONTROL_SOCKET = "control"
 RELAY_SOCKET = "relay"
 SERVED_PORTS = {ENVD_PORT: "envd", CODE_INTERPRETER_PORT: "code-interpreter"}
-"""Ports that can have a socket of their own, with the name of that socket; the relay reaches all other ports."""
+"""Ports that can have a Unix socket of their own, with the name of that socket."""
 
 # On a connection to the relay, the manager writes a port and reads one byte. After RELAY_OPEN, the relay passes bytes
 # between the manager and the port in both directions; after RELAY_CLOSED it closes the connection.
@@ -32,7 +32,7 @@ RELAY_PORT_BYTES = 2
 
 
 def encode_port(port: int) -> bytes:
-    """Return the bytes with which a connection to the relay begins."""
+    """Return the two bytes that the manager writes first on a connection to the relay."""
     return port.to_bytes(RELAY_PORT_BYTES, "big")
 
 
@@ -54,7 +54,7 @@ class Endpoint(NamedTuple):
 
 
 PREPARE = Endpoint("POST", "/prepare")
-"""Takes a :class:`PrepareOrder`. The answer is 204 when everything is ready, or 500 with the reason as text."""
+"""Takes a :class:`PrepareOrder`. The answer is 204 after the order is carried out, or 500 with the reason as text."""
 INIT = Endpoint("POST", "/init")
 """Takes :class:`InitSettings`. The answer 204 also means that every other socket is served."""
 SET_END_TIME = Endpoint("POST", "/end-time")
@@ -66,7 +66,7 @@ _known_fields: dict[type, tuple[tuple[str, str, Any], ...]] = {}
 
 
 def _wire_fields(kind: type) -> tuple[tuple[str, str, Any], ...]:
-    """Return name, name on the wire and type of each field. Without ``Annotated``, both names are the same."""
+    """Return the name, the JSON key or option, and the type of each field. ``Annotated`` states the key or option."""
     if kind not in _known_fields:
         hints = get_type_hints(kind, include_extras=True).items()
         _known_fields[kind] = tuple((name, *_annotated(name, hint)) for name, hint in hints)
@@ -82,7 +82,7 @@ def _without_none(kind: Any) -> Any:
 
 
 class Message:
-    """Base class of dataclasses that are sent as JSON objects. ``Annotated`` gives a key unlike the field's name."""
+    """Base class of dataclasses that are sent as JSON objects. ``Annotated`` states a key other than the name."""
 
     __slots__ = ()
 
@@ -115,9 +115,9 @@ DEFAULT_READY_SECONDS = 30.0
 class ReadyCheck(Message):
     """A check that tells when a start command is ready. Exactly one of ``command``, ``port`` and ``url`` is given.
 
-    The program tries the check again and again until ``seconds`` have passed, and each try may take five seconds. In a
-    try, the command must succeed, the port accept a connection, or the ``http://`` URL on the sandbox's loopback answer
-    with a status below 400.
+    The check passes when the command succeeds, when the port accepts a connection, or when the ``http://`` URL on the
+    sandbox's loopback answers with a status below 400. The program repeats a failed check for ``seconds``, and each try
+    takes at most five seconds.
     """
 
     command: str | None = None
@@ -128,9 +128,10 @@ class ReadyCheck(Message):
 
 @dataclass(frozen=True, slots=True)
 class PrepareOrder(Message):
-    """The order to run the command ``start`` before a sandbox is handed over, and to wait for the check ``ready``.
+    """The order to prepare a sandbox before a user gets the sandbox.
 
-    With ``kernel``, the answer also waits for the default kernel of the code interpreter.
+    The program runs the command ``start`` and waits until the check ``ready`` passes; both can be absent. With
+    ``kernel``, the program also waits for the default Jupyter kernel of the code interpreter.
     """
 
     variables: Annotated[Mapping[str, str], "envVars"]  # of all processes that start before INIT
@@ -141,7 +142,7 @@ class PrepareOrder(Message):
 
 @dataclass(frozen=True, slots=True)
 class InitSettings(Message):
-    """The settings of a sandbox that is handed to its user. Each ``INIT`` replaces all of them."""
+    """The settings of a sandbox that a user gets. A later ``INIT`` replaces all these settings."""
 
     access_token: Annotated[str | None, "accessToken"]  # None: envd asks for none
     variables: Annotated[Mapping[str, str], "envVars"]
@@ -150,7 +151,7 @@ class InitSettings(Message):
 
 @dataclass(frozen=True, slots=True)
 class EndTime(Message):
-    """A new end time, in seconds from now; None: never."""
+    """The new number of seconds until a sandbox ends by itself; None: the sandbox does not end by itself."""
 
     seconds_left: Annotated[float | None, "secondsLeft"]
 
@@ -164,14 +165,14 @@ class Variables(Message):
 
 @dataclass(frozen=True, slots=True)
 class KillNotice(Message):
-    """The announcement that the manager is about to kill a process. ``pid`` is its number inside the sandbox."""
+    """The announcement that the manager is about to kill a process, which has the number ``pid`` inside the sandbox."""
 
     pid: int
     reason: Annotated[str, "why"]
 
 
 class _Arguments:
-    """Base class of dataclasses that are passed as command line options. ``Annotated`` gives a field's option."""
+    """Base class of dataclasses that are passed as command line options. ``Annotated`` states the option of a field."""
 
     __slots__ = ()
 
@@ -200,10 +201,10 @@ class _Arguments:
 
 @dataclass(frozen=True, slots=True)
 class ProgramDescriptors(_Arguments):
-    """The descriptors that the program inherits: its listening sockets, and the read end of the parent pipe.
+    """The descriptors that the program inherits: its listening sockets, and the read end of a pipe.
 
-    Only the manager holds the other end, and nobody writes to the pipe. Until ``INIT``, the program ends when the
-    manager closes the pipe or ends.
+    Only the manager holds the write end of this pipe, and writes nothing. Until ``INIT``, the program ends when the
+    manager closes the write end or ends.
     """
 
     parent_pipe: Annotated[int, "--parent-pipe-fd"]
@@ -219,7 +220,7 @@ class ProgramDescriptors(_Arguments):
 
 @dataclass(frozen=True, slots=True)
 class ProgramLimits(_Arguments):
-    """The limits that the program reports (``memory``, ``disk``), or sets on itself and all its child processes."""
+    """Limits that the program only reports (``memory``, ``disk``), or sets on itself and on its child processes."""
 
     memory: Annotated[int | None, "--memory"] = None  # bytes, of the whole sandbox
     disk: Annotated[int | None, "--disk"] = None  # bytes, of the whole sandbox
@@ -273,14 +274,14 @@ FORK = b"f"
 FORKED = b"f"
 FORK_REQUEST_BYTES = 65536
 TRIAL_OUTPUT = "entered"
-"""The output of a trial fork that has arrived in the sandbox."""
+"""The output by which a trial fork (see :class:`ForkOrder`) reports that the fork is in the sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForkOrder(Message):
-    """The message that tells a fork of the zygote which program to run.
+    """The message that tells a fork of the zygote, the process that sandboxes are forked from, which program to run.
 
-    With ``trial`` there is no program: the fork enters a sandbox, writes :data:`TRIAL_OUTPUT` and ends.
+    A trial fork runs no program. The fork enters a sandbox, writes :data:`TRIAL_OUTPUT` and ends.
     """
 
     command: Sequence[str]  # see program_command()
@@ -293,10 +294,11 @@ class ForkOrder(Message):
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest(Message):
-    """The message to a fork. Descriptors come with the message: first those for the fork, then those for the program.
+    """The message that a fork of the zygote reads first. File descriptors come with the message.
 
-    The fork gets the read end of the placeholder's output, the write end of the placeholder's input, and the control
-    group's ``cgroup.procs`` if there is a group. The program keeps the write end open as long as it runs.
+    The first descriptors are for the fork: the read end of the output of :data:`PLACEHOLDER`, the write end of its
+    input, and the control group's ``cgroup.procs`` if there is a group. The others are for the program, which also
+    keeps the write end open as long as the program runs.
     """
 
     order: ForkOrder

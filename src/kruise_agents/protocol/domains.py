@@ -27,7 +27,7 @@ _PORT = re.compile("[1-9][0-9]{0,4}")
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A host (an IPv6 address in brackets) and perhaps a port. ``str()`` gives ``host`` or ``host:port``."""
+    """A host, with or without a port. An IPv6 address stands in brackets. ``str()`` gives ``host`` or ``host:port``."""
 
     host: str
     port: int | None = None
@@ -108,13 +108,14 @@ def _wrong(text: str, problem: str, suggestion: str | None) -> DomainError:
 
 
 def domain_for_reply(authority: str, target: str) -> str | None:
-    """Return the domain that the client used; a server without a fixed domain names this domain in its replies.
+    """Return the domain that a client used, which a server without a fixed domain names in its replies.
 
-    Return None if the header names no host; the API answers 400 then.
+    Return None if the header names no host. Then the API answers 400.
 
     Args:
         authority: The ``Host`` header of the API request, as sent. ``X-Forwarded-Host`` is never used.
-        target: The request target. Only for a private path, the domain keeps upper case and a leading ``api.``.
+        target: The request target. Unless its path is private (``/kruise/...``), the host is lower-cased and a leading
+            ``api.`` is dropped.
     """
     private = is_private_path(target)
     host, port = _split_port(authority)

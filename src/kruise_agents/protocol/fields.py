@@ -1,7 +1,7 @@
 """Typed reading of objects that came as JSON or TOML: request bodies, messages and template files.
 
-A wrong value raises :class:`FieldError`, which carries the facts only; the caller turns them into an error with the
-wording of its own protocol. ``null`` counts as absent.
+A wrong value raises :class:`FieldError`. The caller of this module turns that error into an error with the wording of
+the caller's protocol. A member that is ``null`` counts as absent.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ class FieldError(Exception):
 class Fields:
     """The members of one object, each read with the type that it must have.
 
-    ``value`` returns a member as it came. The accessors with the name of a type return None or an empty collection for
-    an absent member, and raise :class:`FieldError` for a wrong member. ``required_text`` and ``required_integer`` raise
-    the error for an absent member too. A protocol that knows a field by several names overrides ``value``.
+    ``value`` returns a member unchecked. The accessors named after a type, such as ``text`` and ``objects``, return
+    None or an empty collection for an absent member, and raise :class:`FieldError` for a wrong member.
+    ``required_text`` and ``required_integer`` also raise the error for an absent member. A protocol that knows a field
+    by several names overrides ``value``.
     """
 
     __slots__ = ("path", "values")
@@ -62,7 +63,7 @@ class Fields:
 
     @classmethod
     def parse(cls, data: str | bytes) -> Self:
-        """Parse a JSON object. Other JSON raises a FieldError with an empty path; text that is no JSON, ValueError."""
+        """Parse a JSON object. Other JSON raises a FieldError with an empty path, and invalid JSON a ValueError."""
         try:
             values = json.loads(data)
         except RecursionError as error:
@@ -93,7 +94,7 @@ class Fields:
     def integer(
         self, name: str, least: int | None = None, most: int | None = None, *, allow_float: bool = True
     ) -> int | None:
-        """Return a whole number, which must be from ``least`` to ``most`` if both are given.
+        """Return a whole number, or None for an absent member. ``least`` and ``most`` are checked if both are given.
 
         ``allow_float`` accepts 5.0 as 5, because JSON has only one type of numbers.
         """

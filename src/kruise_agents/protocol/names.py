@@ -1,4 +1,4 @@
-"""Ports, headers, metadata keys, environment variables and user ids on which two sides must agree.
+"""Ports, headers, metadata keys, environment variables and user ids that several parts of the package share.
 
 Sources: e2b 2.8.0 ... 2.63.0 for ports, headers and ``E2B_*``; OpenKruise's sandbox-manager for metadata keys and the
 traffic access token. Header names are in lower case, to be compared as raw bytes; ``X-API-Key`` is the exception.
@@ -17,7 +17,7 @@ SANDBOX_PORT_HEADER = "e2b-sandbox-port"
 
 RESERVED_PREFIX = "agents.kruise.io/"
 EXTENSION_PREFIX = f"e2b.{RESERVED_PREFIX}"
-"""Prefix of metadata keys for the manager, such as options of a create call."""
+"""Prefix of the metadata keys that the manager itself reads or sets, such as options of a create call."""
 PROTECT_KEY = f"security.{RESERVED_PREFIX}enable-jwt-auth"
 """The metadata key that makes a sandbox protected, when its value is exactly ``true``."""
 
@@ -25,10 +25,10 @@ MARK_VARIABLE = "E2B_SANDBOX"
 SANDBOX_ID_VARIABLE = "E2B_SANDBOX_ID"
 TEMPLATE_VARIABLE = "E2B_TEMPLATE_ID"
 INTERNAL_VARIABLES = (MARK_VARIABLE, SANDBOX_ID_VARIABLE, TEMPLATE_VARIABLE)
-"""Environment variables that the manager sets in a sandbox, beside those of the create call."""
+"""Environment variables that the manager sets in every sandbox. A create call can add other variables."""
 
 USER_ID = 1000
-"""Id of the default user in a sandbox."""
+"""Id of the default user in an isolated sandbox."""
 HIGHEST_ID = 65534
-"""Id of the user ``nobody``, and the highest id in a sandbox."""
+"""Id of the user ``nobody``, and the highest id in an isolated sandbox."""
 ID_COUNT = HIGHEST_ID + 1

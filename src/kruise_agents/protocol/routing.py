@@ -1,8 +1,8 @@
 """Parser of requests, which finds the port of a sandbox or the API route that a request is meant for.
 
 The parser reads the raw request target, before any percent-decoding and without normalising ``..`` or ``//``, as
-OpenKruise's manager does. That manager also accepts string prefixes (``/kruised``), ports such as ``+3000`` and empty
-ids; this parser does not. This parser also accepts ``/kruise/<id>/3000?x=1``, which that manager refuses.
+OpenKruise's manager does. That manager also accepts paths such as ``/kruised``, ports such as ``+3000``, and empty
+sandbox IDs; this parser does not. Only this parser accepts ``/kruise/<id>/3000?x=1``.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def parse(
 ) -> Target:
     """Return the port of a sandbox, or the API route, that a request is meant for.
 
-    The first of these decides: a private path, the native API host (``api.<domain>``), the routing headers, the native
-    sandbox host.
+    The first of these that the request has decides: a private path (``/kruise/...``), the native API host
+    (``api.<domain>``), the header with a sandbox ID, the native sandbox host (``<port>-<id>.<domain>``).
 
     Args:
         authority: The ``Host`` header (or HTTP/2 ``:authority``), as sent.

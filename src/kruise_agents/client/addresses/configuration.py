@@ -1,4 +1,4 @@
-"""Replacements for the SDK's configurations: API URL, settings, and the options for the next configuration."""
+"""Replacements for the API URLs of configurations, and for the options that calls take from objects of the SDK."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FITS_A_HEADER = re.compile(r"[!-~]+(?: +[!-~]+)*")
 
 
 def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]:
-    """Wrap ``ConnectionConfig.__init__``: store the settings. Without a stated URL, the API URL is private."""
+    """Wrap ``ConnectionConfig.__init__``: store the settings, and set the private API URL if no URL was stated."""
     read_api_url = _api_url_reader(original)
 
     @functools.wraps(original)
@@ -44,7 +44,7 @@ def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]
 
 
 def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
-    """Wrap ``VolumeConnectionConfig.__init__``: without a stated URL, volume contents are below the private API."""
+    """Wrap ``VolumeConnectionConfig.__init__``: set the private API URL if no URL was stated."""
     read_api_url = _api_url_reader(original)
 
     @functools.wraps(original)
@@ -61,7 +61,7 @@ def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
 def wrap_volume_options(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``Volume._get_volume_config``: a call with another ``domain=`` must bring ``token=`` too.
 
-    Without ``domain=``, a call's ``api_url=`` gets the volume's token. A URL that the environment states always does.
+    A URL that ``api_url=`` or ``E2B_VOLUME_API_URL`` states usually gets the volume's token without ``token=``.
     """
 
     @functools.wraps(original)
@@ -98,7 +98,7 @@ def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[...
 
 
 def wrap_call_of_object(original: Any) -> Any:
-    """Wrap a method of an object: use the object's own options, which the SDK ignores up to e2b 2.16.0."""
+    """Wrap a method of a sandbox object: use the object's own options, which the method ignores up to e2b 2.16.0."""
     method = original.method
 
     @functools.wraps(method)
@@ -113,7 +113,7 @@ def wrap_call_of_object(original: Any) -> Any:
 
 
 def wrap_merge_api_params(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``merge_api_params``, by which a call gets the options of its client object ``E2B(...)``."""
+    """Wrap ``merge_api_params``, which adds the options of a client object ``E2B(...)`` to the options of a call."""
 
     @functools.wraps(original)
     def merge_api_params(bound_params: Any, params: Any) -> Any:
@@ -123,7 +123,7 @@ def wrap_merge_api_params(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``next_items`` of a list, by which the call for a page gets the options of the list."""
+    """Wrap ``next_items`` of a paginator, which adds the paginator's options to the options of a call for a page."""
 
     @functools.wraps(original)
     def next_items(self: Any, **opts: Any) -> Any:
@@ -133,7 +133,7 @@ def wrap_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``next_items`` of an async list, as :func:`wrap_next_items` does for a list."""
+    """Wrap ``next_items`` of an async paginator, as :func:`wrap_next_items` does for a sync paginator."""
 
     @functools.wraps(original)
     async def next_items(self: Any, **opts: Any) -> Any:
@@ -145,7 +145,7 @@ def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
 def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
     """Return options that keep the headers and the URL of ``bound`` out of a call to another domain.
 
-    For a call to the same domain, return no options. The values are not None, which the SDK replaces by bound values.
+    For a call to the same domain, return no options. The SDK would replace None by the bound value, but not ``""``.
     """
     if not bound or not given.get("domain"):
         return {}

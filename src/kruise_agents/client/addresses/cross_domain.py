@@ -15,7 +15,7 @@ from ...protocol.domains import Domain, parse_domain
 from .settings import Settings
 
 VENDOR_DEFAULTS = frozenset({"e2b.app", "e2b.dev"})
-"""Domains that the SDK uses when no domain is given: ``e2b.app``; for templates up to e2b 2.9.1 ``e2b.dev``."""
+"""Domains that the SDK uses when no domain is given: ``e2b.app``, or ``e2b.dev`` for templates up to e2b 2.9.1."""
 
 _DEFAULT_PORTS: dict[Scheme, int] = {"https": 443, "http": 80}
 _MOST_KEPT = 256
@@ -42,7 +42,7 @@ def is_vendor_default(text: str) -> bool:
 
 
 def usable_domain(text: str) -> str:
-    """Return the normalised form of a domain; raise DomainError, or MissingDomainError for no domain of the user's."""
+    """Return a domain in normalised form. Raises DomainError, or MissingDomainError for a blank or a default domain."""
     if is_vendor_default(text):
         shown = str(parsed(text)) if text.strip() else text
         raise MissingDomainError(
@@ -75,7 +75,7 @@ def stays_behind(
     """Return whether a call goes to another domain, for which the key and headers of its object are not meant.
 
     Args:
-        own: the configuration of the object. If its URL was stated, the answer is False.
+        own: the configuration of the object. For a configuration with a stated URL, the function returns False.
         settings: the settings that ``own`` was made with.
         stated: the URL that the environment states for such configurations, or None.
         given: the options of the call.

@@ -25,7 +25,7 @@ def wrap_validate_api_key(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def wrap_api_client(original: Callable[..., None]) -> Callable[..., None]:
-    """Wrap ``ApiClient.__init__``: the requests of a configuration made under the patch go over the bridge."""
+    """Wrap ``ApiClient.__init__``: the requests of a configuration made under the patch go through the bridge."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)

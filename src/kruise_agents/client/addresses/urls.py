@@ -61,7 +61,7 @@ def wrap_file_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def wrap_get_mcp_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Wrap ``SandboxBase.get_mcp_url``: use the patch's scheme, because the SDK's is always https."""
+    """Wrap ``SandboxBase.get_mcp_url``: use the patch's scheme, because the SDK's URL has the scheme https."""
     return wrap_result(original, lambda sandbox, url: _with_scheme_of(sandbox.connection_config, url))
 
 
@@ -79,7 +79,7 @@ def wrap_jupyter_url(original: property) -> property:
 
 
 def wrap_stream_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Wrap ``_VNCServer.get_url`` of the desktop: use the patch's scheme, and say where noVNC's WebSocket is."""
+    """Wrap ``_VNCServer.get_url``: use the patch's scheme, and tell noVNC the address of its WebSocket."""
 
     def private(server: Any, url: str) -> str:
         config = getattr(server, _VNC_DESKTOP).connection_config

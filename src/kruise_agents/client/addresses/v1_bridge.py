@@ -1,8 +1,9 @@
 """Bridge from e2b 2.51.0 and later to a sandbox-manager that has no ``POST /v2/sandboxes``.
 
 The bridge is a transport between the SDK's REST client and the SDK's own transport. The bridge adds an idempotency key
-to each ``POST /v2/sandboxes`` that has none. Before a call that an older manager would misread, the bridge finds out
-whether the manager has the v2 routes. The bridge also removes credentials from requests that do not go to the API.
+to a ``POST /v2/sandboxes`` without such a key. Before a call that an older manager would misread, the bridge finds out
+whether the manager has the v2 routes, unless the bridge knows that already. The bridge also removes credentials from
+requests that do not go to the API.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Bridge:
     Args:
         api_url: the base URL of the API.
         known: the known generation of each API, by base URL. The bridge adds and corrects entries.
-        private: names of headers that are for this API only, beside those of credentials.
+        private: names of further headers that are for this API only. Headers with credentials always are.
     """
 
     def __init__(self, api_url: str, known: dict[str, Generation], private: Iterable[str] = ()) -> None:
@@ -111,7 +112,7 @@ class Bridge:
     def _refuse_on_v1(
         self, request: httpx.Request, feature: str
     ) -> Generator[httpx.Request, httpx.Response, httpx.Response | None]:
-        """Raise UnsupportedByManagerError if the manager is an older one. Probe a manager of unknown generation first.
+        """Raise UnsupportedByManagerError if the manager has no v2 routes. If that is not known yet, probe the manager.
 
         Return the response to the probe if that is 429 or 5xx, or None if ``request`` may be sent.
         """
@@ -141,7 +142,8 @@ class Bridge:
         return None
 
     def _probe(self, request: httpx.Request) -> httpx.Request:
-        """Return a create without a body. Older managers answer 405 before they check the key; newer ones refuse it."""
+        """Return a create request without a body, which creates nothing."""
+        # Older managers usually answer 405 before they check the key. Newer managers refuse the missing body.
         headers = request.headers.copy()
         for name in ("Content-Length", "Content-Type", "Transfer-Encoding"):
             headers.pop(name, None)

@@ -59,7 +59,7 @@ _SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
     "memory": (True,),
     "network.allowPublicTraffic": (True,),
 }
-"""Values of other fields that an older manager may ignore, because it behaves in that way anyway."""
+"""Values of other fields that an older manager may ignore, because a sandbox behaves in that way anyway."""
 
 
 def v1_path(method: str, path: str) -> str | None:
@@ -73,7 +73,7 @@ def v1_path(method: str, path: str) -> str | None:
 
 
 def v1_body(path: str, body: bytes) -> bytes:
-    """Return the body for the older route; raise UnsupportedByManagerError if that route would ignore a field."""
+    """Return the body for the older route; raise UnsupportedByManagerError if that route would ignore an option."""
     fields = json.loads(body or b"{}")
     lost = list(_lost(fields))
     if lost:
@@ -97,7 +97,7 @@ def _lost(fields: dict[str, Any]) -> Iterator[str]:
 
 
 def misread(method: str, path: str, *, private: bool) -> str | None:
-    """Return the name of the feature that a request needs if an older manager would misread the request; else None."""
+    """Return the name of a request's feature if an older manager would misread the request, and otherwise None."""
     match path.removeprefix("/").split("/"):
         case ["sandboxes", "metrics"]:
             return _NAMES["metrics"]
@@ -127,7 +127,7 @@ def is_no_route(status: int, body: bytes) -> bool:
 
 
 def is_refused_body(status: int, body: bytes) -> bool:
-    """Return whether a handler refused the body: the answer is 400 or 422 with a JSON object, which no proxy sends."""
+    """Return whether a handler refused the body: 400 or 422 with a JSON object, which proxies usually do not send."""
     return status in (400, 422) and _is_object(body)
 
 

@@ -9,11 +9,11 @@ from ...errors import KruiseAgentsError
 
 
 class TrafficAccessTokenError(KruiseAgentsError, RuntimeError):
-    """Base class of the errors of tokens, raised itself for a sandbox object that was made without the patch."""
+    """Base class of the errors of tokens, raised itself if the SDK or a sandbox object is not patched."""
 
 
 class TrafficAccessTokenExpired(TrafficAccessTokenError):
-    """No valid token is left, and nothing was sent to the sandbox. ``__cause__`` is the failed refresh, if any."""
+    """There is no valid token, so the request was not sent. ``__cause__`` is the error of a failed refresh, or None."""
 
     def __init__(self) -> None:
         super().__init__("traffic access token expired before it could be refreshed")

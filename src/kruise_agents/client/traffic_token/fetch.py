@@ -15,10 +15,11 @@ ASYNC_API = "e2b.api.client_async"
 
 
 def refresh_base(config: Any, sandbox_url: str) -> str:
-    """Return the base URL of the API for requests of a new token. The URL always ends in ``/kruise/api``.
+    """Return the base URL of the API for requests of a new token, which ends in ``/kruise/api``.
 
-    OpenKruise's manager has the route only there; at a native API URL it would create a sandbox. A native host
-    ``api.<domain>`` becomes ``<domain>``. Every other host stays, so that the key goes to no other host.
+    OpenKruise's manager has the route only below this path, and at the native API URL would create a sandbox instead.
+    A native URL, with the host ``api.<domain>``, becomes the private URL of ``<domain>``. Any other URL keeps its host,
+    because the API key must not go to another host.
     """
     base = str(config.api_url).rstrip("/")
     url = urlsplit(base)

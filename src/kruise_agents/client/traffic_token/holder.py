@@ -1,4 +1,4 @@
-"""Holders of a sandbox object's token, for threads and for tasks. One refresh at a time serves all callers."""
+"""Holders of a sandbox object's token: one class for threads, and one for asyncio. Waiting callers share a refresh."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Answer:
 
 
 class _OfOneSandbox:
-    """Base class of holders. A deep or pickled copy of a configuration belongs to no sandbox yet, so has no holder."""
+    """Base class of holders. A deep copy of a configuration has no holder, because no sandbox uses the copy yet."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _no_holder, ()
@@ -44,7 +44,7 @@ def _no_holder() -> None:
 
 
 class SyncTokens(_OfOneSandbox):
-    """The holder of a ``Sandbox``'s token, which is also a request hook of the sandbox's httpx clients."""
+    """The holder of a ``Sandbox``'s token. The holder is also a request hook of the sandbox's httpx clients."""
 
     def __init__(self, state: TokenState, fetch: Callable[[], Answer]) -> None:
         self.state = state
@@ -69,7 +69,7 @@ class SyncTokens(_OfOneSandbox):
         return self.state.to_show()
 
     def _refresh_unless_done_since(self, seen: int) -> None:
-        """Refresh the token, unless a refresh has ended since the caller saw the number ``seen`` of attempts."""
+        """Refresh the token, unless a refresh has ended since the caller read ``seen`` from ``state.attempts``."""
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             if self.state.attempts != seen:
                 return
@@ -82,7 +82,7 @@ class SyncTokens(_OfOneSandbox):
 
 
 class AsyncTokens(_OfOneSandbox):
-    """The holder of an ``AsyncSandbox``'s token, which is also a request hook of the sandbox's httpx clients."""
+    """The holder of an ``AsyncSandbox``'s token. The holder is also a request hook of the sandbox's httpx clients."""
 
     def __init__(self, state: TokenState, fetch: Callable[[], Awaitable[Answer]]) -> None:
         self.state = state

@@ -1,4 +1,4 @@
-"""The patch set of ``patch_traffic_access_token``. A reload of the public module would lose a set there."""
+"""The patch set of ``patch_traffic_access_token``. A reload of the public module would lose a set made there."""
 
 from __future__ import annotations
 

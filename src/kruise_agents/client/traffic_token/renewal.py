@@ -1,7 +1,7 @@
-"""State of a sandbox's traffic access token: which token may be sent now, and when to fetch the next. No I/O.
+"""State of a sandbox's traffic access token: the token that may be sent now, and the time of the next refresh.
 
-Times are seconds since the epoch. The numbers of the schedule are those of OpenKruise's own client. No message shows
-a token.
+This module does no I/O. Times are seconds since the epoch. The schedule has the same constants as OpenKruise's own
+client. Error messages contain no token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 from .errors import TrafficAccessTokenExpired, TrafficAccessTokenRefreshError
 
 SEND_NONE = ""
-"""Result of :meth:`TokenState.to_send` for an expired token of a sandbox that is gone. The answer will say that."""
+"""Result of :meth:`TokenState.to_send` if the token has expired and its refresh was answered with 404."""
 
 _NEVER = float("-inf")
 _GONE = 404
@@ -33,7 +33,7 @@ _TOLERATED_SECONDS = 5.0
 
 
 class TrafficAccessToken(str):
-    """A traffic access token. ``expires_at`` is its expiry in UTC; None: not known, or too late for ``datetime``."""
+    """A traffic access token. ``expires_at`` is its expiry in UTC, or None if unknown or too late for ``datetime``."""
 
     expires_at: datetime | None
 
@@ -45,9 +45,9 @@ class TrafficAccessToken(str):
 
 @dataclass(frozen=True, slots=True)
 class ManagedToken:
-    """A token (empty: not fetched yet) with its times, in one object so that threads never see half of a change."""
+    """A token, its expiry and the time of its next refresh, in one object so that threads see only whole changes."""
 
-    value: str = field(repr=False)
+    value: str = field(repr=False)  # empty before the first token is fetched
     exp: float = _NEVER
     refresh_at: float = _NEVER
 
@@ -74,7 +74,7 @@ class TokenState:
         self._wait_until = _NEVER
         self._error: TrafficAccessTokenRefreshError | None = None
         self.attempts = 0
-        """Number of refreshes that have ended. By it, a waiting caller sees that another refresh ended meanwhile."""
+        """Number of refreshes that have ended. If it grows while a caller waits, another caller's refresh has ended."""
         if token and claims is not None:
             self._managed = self._scheduled(token, claims.exp, claims.iat)
 
@@ -93,7 +93,7 @@ class TokenState:
             self._managed = ManagedToken("")
 
     def to_send(self) -> str | None:
-        """Return the token to send, ``SEND_NONE``, None to let the SDK decide, or raise TrafficAccessTokenExpired."""
+        """Return the token to send, ``SEND_NONE`` to send no token, or None to leave the SDK's headers unchanged."""
         managed = self._managed
         if managed is None:
             return None
@@ -123,7 +123,7 @@ class TokenState:
         self.attempts += 1
 
     def failed(self, error: TrafficAccessTokenRefreshError) -> None:
-        """Record a refresh without a new token. The old token stays, and the next refresh waits for the backoff."""
+        """Record a refresh without a new token. The old token stays, and no refresh is due during the backoff."""
         self._failures += 1
         self._wait_until = self._clock() + backoff(self._failures, error.retry_after)
         self._error = error

@@ -1,7 +1,7 @@
-"""Replacements in the SDK's RPC clients. Each call carries the token that is current when the call is sent.
+"""Replacements in the SDK's RPC clients, which put the current traffic access token into the headers of a call.
 
-Up to e2b 2.34.0 the replacements are in the SDK's own Connect client, from 2.35.0 on in the SDK's interceptor for
-connectrpc. Both classes keep the headers object that they were made with, which has the holder of the token.
+Up to e2b 2.34.0 the replacements are in ``e2b_connect.Client``, from 2.35.0 on in ``DefaultHeadersInterceptor``, the
+SDK's interceptor for connectrpc. Objects of both classes keep the headers object with the holder of the token.
 """
 
 from __future__ import annotations

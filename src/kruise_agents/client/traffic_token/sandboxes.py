@@ -1,4 +1,4 @@
-"""Replacements in sandbox objects. Each object gets a holder of its token, and its clients for ports ask the holder."""
+"""Replacements in sandbox objects. Outside debug mode, HTTP clients ask a holder of the object's token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HOLDER = "_kruise_agents_traffic_tokens"
 
 
 def tokens_of(config: Any) -> Tokens | None:
-    """Return the token holder of a sandbox's configuration; None for a sandbox made unpatched or in debug mode."""
+    """Return the token holder of a sandbox's configuration; None without the patch or in debug mode."""
     holder = getattr(config, _HOLDER, None)
     return holder if isinstance(holder, SyncTokens | AsyncTokens) else None
 
@@ -34,7 +34,7 @@ class SandboxHeaders(dict[str, str]):
 
 
 def wrap_sandbox(original: Callable[..., None]) -> Callable[..., None]:
-    """Wrap ``Sandbox.__init__``: make the holder first, and make the httpx clients call the holder as a hook."""
+    """Wrap ``Sandbox.__init__``: make a holder of the token, and add the holder to the httpx clients as a hook."""
     return _wrap_init(original, lambda sandbox, state: SyncTokens(state, lambda: fetch(sandbox)))
 
 
@@ -44,7 +44,7 @@ def wrap_async_sandbox(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def wrap_sandbox_headers(original: property) -> property:
-    """Wrap ``ConnectionConfig.sandbox_headers``, which only clients of a sandbox's ports use: add the holder."""
+    """Wrap ``ConnectionConfig.sandbox_headers``, which only clients of sandbox ports use: add the token's holder."""
 
     def with_tokens(config: Any, headers: dict[str, str]) -> dict[str, str]:
         tokens = tokens_of(config)
@@ -64,12 +64,12 @@ def wrap_traffic_access_token(original: property) -> property:
 
 
 def wrap_client(original: property) -> property:
-    """Wrap ``_client`` of the code interpreter, which makes an httpx client at each access: add the holder as hook."""
+    """Wrap ``_client`` of the code interpreter, which makes a new httpx client each time: add the holder as a hook."""
     return wrap_getter(original, lambda sandbox, client: _hooked(client, tokens_of(sandbox.connection_config)))
 
 
 def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``_create_envd_api`` (e2b 2.28.1 to 2.37.1), with a client for each thread: add the holder as hook."""
+    """Wrap ``_create_envd_api``, which makes an httpx client for a thread: add the token's holder as a hook."""
 
     def hooked(part: Any, client: Any) -> Any:
         return _hooked(client, tokens_of(getattr(part, "_connection_config", None) or part.connection_config))
