@@ -4,7 +4,7 @@ usage: python -m kruise_agents.manager.backup <state folder> <new folder>
 
 The database is read before and after the files are copied. The copy keeps the rows of snapshots, volumes and paused
 sandboxes that both readings have, because the folders of these rows were there during the whole copy. Other sandboxes
-are left out: their files change meanwhile, and processes cannot be copied. The copied rows have no process IDs;
+are left out: their files may change meanwhile, and processes cannot be copied. The copied rows have no process IDs;
 otherwise a manager on the copy would take over the processes of the original.
 """
 

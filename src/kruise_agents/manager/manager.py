@@ -213,7 +213,7 @@ class Manager:
         return folder
 
     def _tls(self) -> dict[str, Any]:
-        """Return uvicorn's options for https, or {} for http. With ``tls`` and no certificate, make a certificate."""
+        """Return uvicorn's options for https, or an empty dict for http. Make a certificate if ``tls`` needs one."""
         settings = self._settings
         if settings.certificate is not None:
             return {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.private_key}

@@ -32,8 +32,8 @@ class RequestRecord:
     """The facts about one request that are logged when the request ends.
 
     ``route`` is a path template such as ``/sandboxes/{sandbox_id}``, or ``:<port>`` for a port of a sandbox. ``door``
-    names the part that answered: ``api``, ``gateway`` or ``manager``. Nothing else of the path, query, headers and body
-    is kept, because any of them may hold secrets.
+    names the part that answered: ``api``, ``gateway`` or ``manager``. Beyond these fields, nothing of the path, query,
+    headers and body is kept, because any of these may hold secrets.
     """
 
     id: str

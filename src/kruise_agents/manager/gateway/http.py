@@ -1,4 +1,4 @@
-"""The forwarding of one request and its response as streams. When one side disconnects, the other side is cut too."""
+"""The forwarding of one request and its response as streams."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def _take_over(self) -> Stream:
-        """Return the connection as a stream for the handler of the current request, and leave the connection to it.
+        """Return the connection as a stream for the handler of the current request, and leave it to the handler.
 
         Raises ConnectionResetError if the client has left, or has sent more before the answer than the buffer holds.
         """
@@ -294,7 +294,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 def everyday_events(record: logging.LogRecord) -> bool:
     """Return False for log records of two everyday events, which uvicorn would log as an error and as a warning.
 
-    The events are a response of a sandbox that broke off, and a request that httptools refused.
+    The events: the response of a sandbox broke off in the middle; httptools refused a request.
     """
     cut = record.exc_info is not None and isinstance(record.exc_info[1], ResponseCutError)
     return not cut and record.msg != "Invalid HTTP request received."

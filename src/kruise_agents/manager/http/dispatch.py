@@ -24,7 +24,7 @@ from ..request_log import NO_ROUTE, RequestRecord
 class ManagerApp:
     """The ASGI application of the manager's port: ``api`` is the control plane, ``gateway`` the data plane.
 
-    The API's replies name ``domain``. If ``domain`` is None, the replies name the host and port of the request, without
+    The domain in the API's replies is ``domain``. If ``domain`` is None, it is the host and port of the request without
     the ``api.`` of a native request. ``page`` counts the answers of this application, except answers that open a
     WebSocket, and serves ``GET /metrics`` if the request names neither the API nor a sandbox.
     """
@@ -117,7 +117,7 @@ class ManagerApp:
 
 
 def _template(api: ASGIApp, scope: Scope) -> str:
-    """Return the path template of a request's route, even if the API refused the request; ``-`` without a route."""
+    """Return the path template of a request's route, even if the API refused the request; ``-`` if there is none."""
     if "route" in scope:  # newer releases of Starlette leave the route here
         return str(scope["route"].path)
     matches = [(route.matches(scope)[0], route.path) for route in getattr(api, "routes", ())]

@@ -35,7 +35,7 @@ from .operations import DEFAULT_TIMEOUT
 
 MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
 MAX_VARIABLES_BYTES = 1024 * 1024
-"""The limit for all variables together. Linux usually allows 2 MiB for them and the arguments."""
+"""The limit for all variables together. Linux usually allows 2 MiB, of which commands need some for themselves."""
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class _NewSandboxRequest:
 
     @staticmethod
     def check(fields: Fields) -> None:
-        """Refuse a body that asks for a feature that this manager lacks. Otherwise no client would notice that."""
+        """Refuse a body that asks for missing features. Without an error, clients would not notice what is missing."""
         refuse(fields, {"iam": "there is no identity provider", "mcp": "there is no MCP gateway"})
 
     def __post_init__(self) -> None:

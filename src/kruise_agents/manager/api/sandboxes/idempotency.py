@@ -1,4 +1,4 @@
-"""Creates with an ``Idempotency-Key``: for ten minutes, a create with the same key gets the same sandbox.
+"""Creates with an ``Idempotency-Key``: for ten minutes, a create with the same key makes no second sandbox.
 
 e2b 2.60.0 and later repeat a create when a proxy before the manager answers 429, 502, 503 or 504. e2b 2.61.0 and later
 send the header if the program gives ``idempotency_key=``. ``patch_e2b`` adds a missing header from e2b 2.51.0 on.

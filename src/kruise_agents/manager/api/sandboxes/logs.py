@@ -94,7 +94,7 @@ class _LogEntriesReply(TypedDict):
 
 
 class LogRoutes(Resource):
-    """The routes of logs. v1 answers the oldest lines first; v2 filters lines and goes in either direction."""
+    """The routes of logs. The older route begins with the oldest lines. The v2 route filters lines in either order."""
 
     topic = Topic.OBSERVATION
 
