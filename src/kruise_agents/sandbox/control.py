@@ -59,10 +59,6 @@ class ControlRoutes:
         self._kernel_failure = kernel_failure
 
     def app(self) -> Starlette:
-        """Return the ASGI application.
-
-        The program serves the control socket last, so an answer means that the other sockets are served.
-        """
         handlers = {
             PREPARE: self._prepare,
             INIT: self._init,

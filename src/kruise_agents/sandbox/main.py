@@ -146,10 +146,8 @@ def _end_everything() -> None:
 
 
 def _apply_limits(limits: ProgramLimits) -> None:
-    """Lower the soft and hard resource limits of this process. Must run before this process makes a user namespace.
-
-    Linux gives a new user namespace the process limit that its creator has at that moment.
-    """
+    """Lower the soft and hard resource limits of this process. Must run before this process makes a user namespace."""
+    # Linux gives a new user namespace the process limit that its creator has at that moment.
     for kind, limit in (
         (resource.RLIMIT_NPROC, limits.max_processes),
         (resource.RLIMIT_DATA, limits.max_data),
@@ -169,10 +167,8 @@ def _lower(kind: int, limit: int) -> None:
 
 
 def _allow_many_descriptors() -> None:
-    """Raise the soft limit of open descriptors, which login shells commonly set to 1024.
-
-    This program needs up to four descriptors for each program that a client starts.
-    """
+    """Raise the soft limit of open descriptors, which login shells commonly set to 1024."""
+    # Each program that a client starts takes up to four.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -184,16 +180,13 @@ def _listener(descriptor: int) -> socket.socket:
 
 
 def _listeners(descriptor: int, port: int, *, isolated: bool) -> list[socket.socket]:
-    """Return the manager's socket and, in an isolated sandbox, a socket that listens on ``port`` of its loopback."""
     return [_listener(descriptor), loopback_listener(port)] if isolated else [_listener(descriptor)]
 
 
 def loopback_listener(port: int) -> socket.socket:
-    """Return a socket that listens on ``port`` of 127.0.0.1. Raises OSError if the port is taken.
-
-    ``socket.create_server`` names no protocol, and asyncio sets TCP_NODELAY only for sockets with a named protocol.
-    Without TCP_NODELAY, small answers to programs in the sandbox may wait for 40 ms.
-    """
+    """Return a socket that listens on ``port`` of 127.0.0.1. Raises OSError if the port is taken."""
+    # socket.create_server names no protocol, and asyncio sets TCP_NODELAY only for sockets whose protocol is named TCP.
+    # Without TCP_NODELAY, small answers to programs in the sandbox may wait for 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))

@@ -37,10 +37,7 @@ class SandboxState:
             del self._killed[old]
 
     def take_kill_reason(self, pid: int) -> str | None:
-        """Return the manager's reason for killing a process, and forget the reason. None: no reason is known.
-
-        The reasons of the last 100 kills are known at most.
-        """
+        """Return the manager's reason for killing a process, and forget the reason. None: no reason is known."""
         return self._killed.pop(pid, None)
 
     def environment(self, username: str | None = None, home: Path | None = None) -> dict[str, str]:

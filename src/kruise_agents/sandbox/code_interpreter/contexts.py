@@ -38,7 +38,6 @@ class Context:
         self._failure: KernelError | None = None
 
     def start(self) -> None:
-        """Start the kernel in the background, unless the kernel was started already or the context is removed."""
         if self._start is None and not self.removed:
             self._start = asyncio.create_task(self._launch())
             # Mark a failure as retrieved, because asyncio logs failures that nobody has asked for.
@@ -100,7 +99,6 @@ class Context:
             self.start()
 
     def _directory(self) -> Path:
-        """Return the folder in which a kernel starts: ``cwd``, or the home if ``cwd`` is missing or not accessible."""
         home = str(self.state.home)
         wanted = home + self.cwd[1:] if self.cwd == "~" or self.cwd.startswith("~/") else self.cwd
         path = self.state.home / wanted
@@ -128,11 +126,9 @@ class Contexts:
             raise ContextNotFoundError(context_id) from None
 
     def default(self, language: str | None = None) -> Context:
-        """Return the default context of a language, or create it. Raise LanguageError if no kernel is found.
-
-        Nothing is awaited between the look-up and the creation, so concurrent first calls get the same context.
-        """
+        """Return the default context of a language, or create it. Raise LanguageError if no kernel is found."""
         name = full_name(language)
+        # Nothing is awaited between the look-up and the creation, so concurrent first calls get the same context.
         if name not in self._defaults:
             self._defaults[name] = self._add(name, str(self._state.home))
         return self._defaults[name]

@@ -84,14 +84,11 @@ class Endpoint:
         return [DELIMITER, self._signature(parts), *parts]
 
     def unpack(self, frames: Sequence[bytes]) -> Message:
-        """Return the message in ``frames``; raise one of :data:`UNREADABLE` if ``frames`` are no valid message.
-
-        Signatures are checked only with transport ``tcp``, because any program in the sandbox may take a port before
-        the kernel does. Sockets of transport ``ipc`` lie in a folder that only the kernel's user can open. A program
-        that can open this folder can also read the key there.
-        """
+        """Return the message in ``frames``; raise one of :data:`UNREADABLE` if ``frames`` are no valid message."""
         start = list(frames).index(DELIMITER)
         signature, *parts = frames[start + 1 : start + 6]
+        # With ports, because any program in the sandbox may take a port before the kernel does. Sockets of transport
+        # ``ipc`` lie in a folder that only the kernel's user can open, and the key is in the same folder.
         if self.ports is not None and not hmac.compare_digest(signature, self._signature(parts)):
             raise ValueError("a message that the kernel did not sign")
         header, parent, _metadata, content = (json.loads(part) for part in parts)

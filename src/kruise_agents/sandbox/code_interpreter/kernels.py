@@ -101,10 +101,7 @@ class Kernel:
             callback()
 
     async def wait_until_ready(self) -> None:
-        """Wait until the kernel answers and its output arrives.
-
-        Raises KernelStartError if the kernel ends first, or does not answer within :data:`START_SECONDS`.
-        """
+        """Wait until the kernel answers and its output arrives. Raise KernelStartError if that does not happen."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 while not await self._answers():
@@ -142,7 +139,6 @@ class Kernel:
         return late
 
     async def execute_silently(self, code: str) -> Message:
-        """Run ``code`` silently and return the kernel's reply. Raise KernelEndedError if the kernel ends."""
         with self.execute(code, silent=True) as replies:
             reply: Message | None = None
             idle = False
@@ -226,14 +222,12 @@ class Kernel:
             replies.discard()
 
     async def _answers(self) -> bool:
-        """Send a request, and return True if answers come on the channels shell and iopub.
-
-        An answer on shell does not prove that output arrives: the subscription to iopub takes effect some time after
-        the connection, and earlier output is lost.
-        """
+        """Send a request, and return True if answers come on the channels shell and iopub."""
         with self._request("kernel_info_request", {}) as replies:
             while (await replies.next()).kind != "kernel_info_reply":
                 pass
+            # That answer does not prove that output arrives: the subscription to iopub takes effect some time after the
+            # connection, and earlier output is lost.
             try:
                 async with asyncio.timeout(RECONNECT_MILLISECONDS / 1000 * 4):
                     while (await replies.next()).content.get("execution_state") != "idle":

@@ -56,10 +56,7 @@ class KernelLauncher:
         self._make_folders()
 
     async def start(self, spec: KernelSpec, environment: Mapping[str, str], cwd: Path) -> Kernel:
-        """Start a kernel, and return it when it is ready and the code ``spec.preparation`` has run.
-
-        Raises KernelStartError, or KernelEndedError if the kernel ends while the preparation runs.
-        """
+        """Start a kernel, and return it when it is ready and ``spec.preparation`` has run. Raises KernelError."""
         ports = free_ports() if spec.transport == "tcp" else None
         endpoint = Endpoint(self.folder / f"k{next(self._numbers)}", ports)
         command = [part.replace(CONNECTION_FILE, str(endpoint.connection_file)) for part in spec.command]

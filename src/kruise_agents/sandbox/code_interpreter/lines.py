@@ -47,16 +47,13 @@ def result_fields(bundle: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encoded(line: Line) -> bytes:
-    """Return a line as bytes, with everything outside ASCII escaped.
-
-    The Python SDK splits the stream at every line end that ``str.splitlines`` knows, such as U+2028 and U+0085. The
-    output of a program may also contain lone surrogates, which UTF-8 cannot encode.
-    """
+    """Return a line as bytes, with everything outside ASCII escaped."""
+    # The Python SDK splits the stream at every line end that str.splitlines knows, such as U+2028 and U+0085. The
+    # output of a program may also contain lone surrogates, which UTF-8 cannot encode.
     return json.dumps(line).encode("ascii") + b"\n"
 
 
 def _unquoted(text: Any) -> Any:
-    """Return a text without the pair of quotes around it, if there is one. Escapes inside the quotes are kept."""
     if isinstance(text, str) and len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
     return text

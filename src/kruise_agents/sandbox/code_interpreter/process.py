@@ -67,16 +67,12 @@ class KernelProcess:
         self._when_ended = callback
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the kernel's process group, unless the kernel has ended.
-
-        Programs that a cell waits for are usually members of this group.
-        """
+        # The programs that a cell waits for usually belong to the kernel's process group.
         if not self.ended.is_set():
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
     def last_output(self) -> str:
-        """Return the end of the text that the process has written to its own standard output and error."""
         if not self._output.closed:
             size = self._output.seek(0, os.SEEK_END)
             self._output.seek(max(0, size - LAST_OUTPUT_BYTES))

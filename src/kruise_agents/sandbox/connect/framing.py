@@ -44,7 +44,6 @@ class EnvelopeDecoder:
             yield Envelope(flags, payload)
 
     def finish(self) -> None:
-        """Raise ConnectError ``invalid_argument`` if the body ends inside a frame."""
         if not self._buffer:
             return
         if len(self._buffer) < _PREFIX.size:

@@ -63,7 +63,6 @@ class Message(Fields):
             raise self.wrong(name, TEXT_MAP) from None  # the error names the map, not the member
 
     def uint32(self, name: str) -> int:
-        """Return an unsigned 32-bit number; 0 for an unset field."""
         value = self.value(name)
         if value is None:
             return 0

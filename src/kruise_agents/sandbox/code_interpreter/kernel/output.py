@@ -75,10 +75,7 @@ class LineStream(OutStream):
             return buffers
 
     def _keep_beginning(self, parent: frozenset[tuple[str, Any]], buffer: StringIO) -> None:
-        """Put the text after the last line end back into the buffer.
-
-        A text without a line end is sent, because it has waited for the timer already.
-        """
+        # A text without a line end has waited long enough and is sent.
         lines, end, beginning = buffer.getvalue().rpartition("\n")
         if end and beginning:
             buffer.truncate(len(lines) + len(end))
