@@ -41,7 +41,7 @@ def hold(effective: int, permitted: int, inheritable: int) -> None:
 
 
 def hand_on(ambient: int) -> None:
-    """Add capabilities (a bit for each) to the ambient set, which executed programs get.
+    """Add capabilities (a bit for each) to the ambient set, which executed programs keep.
 
     Each capability must be permitted and inheritable.
     """

@@ -1,7 +1,7 @@
 """The first process of a sandbox without a pid namespace.
 
 In a pid namespace, the kernel gives orphans to process 1, and ends all processes when process 1 ends. Without such a
-namespace this module does both: the first process adopts and reaps orphans, and kills all its descendants at the end.
+namespace, this module does both: the first process adopts and reaps orphans, and at its end it kills all descendants.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _reap_until(child: int) -> int:
 def _end_descendants() -> None:
     """Kill every descendant, repeatedly, because descendants may fork meanwhile.
 
-    Give up after one second. A process that is left then usually hangs in a system call that no signal interrupts.
+    Give up after one second. A process that still lives usually hangs in a system call that no signal interrupts.
     """
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while (found := _descendants(os.getpid())) and time.monotonic() < deadline:

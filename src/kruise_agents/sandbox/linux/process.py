@@ -20,12 +20,12 @@ def check(result: int, step: str) -> None:
 
 
 def set_process_name(name: str) -> None:
-    """Name this process, in at most 15 bytes, so that ``pkill python`` does not end the program of a sandbox."""
+    """Set this process's name, cut to 15 bytes, for example so that ``pkill python`` spares a sandbox's program."""
     libc.prctl(_PR_SET_NAME, os.fsencode(name)[:15], 0, 0, 0)
 
 
 def make_dumpable() -> None:
-    """Take ``/proc/self`` back, which belongs to a user outside of the sandbox after a change of ids or rights."""
+    """Make ``/proc/self`` belong to this process's user again, after a change of ids or capabilities has ended that."""
     libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 

@@ -28,7 +28,7 @@ _X32_CALLS = 0x40000000
 _TERMINAL_REQUESTS = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, by which a program can type into its terminal."""
 _SOCKETS = (1, 2, 10, 16)
-"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Namespaces do not separate some others: AF_VSOCK reaches the hypervisor."""
+"""The allowed families AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK. AF_VSOCK, for example, would reach the hypervisor."""
 
 _REFUSED = {
     "x86_64": {

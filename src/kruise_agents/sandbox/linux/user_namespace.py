@@ -30,10 +30,10 @@ _MOUNTED = ("dev", "proc", "sys", "usr")
 
 
 def become_root_of_sandbox(home: Path) -> None:
-    """Enter the inner user namespace as its ``root``, and give the file tree to its users.
+    """Give the file tree to the users of the sandbox, and enter the inner user namespace as its ``root``.
 
-    Files of the manager's user go to ``root``; those in ``home`` go to the default user. Must be called while this
-    process has a single thread. Raises OSError if the kernel refuses a step.
+    Files of the manager's user go to ``root``, and in ``home`` to the default user. Must be called while this process
+    has a single thread. Raises OSError if the kernel refuses a step that is needed.
     """
     _give(Path("/"), 0, whole=False)
     for folder in Path("/").iterdir():

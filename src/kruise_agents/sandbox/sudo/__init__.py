@@ -1,9 +1,9 @@
 """``sudo`` inside a sandbox.
 
-No program in a sandbox can gain rights by being executed, so the real ``sudo`` does not work. In a sandbox with several
-users, ``sudo`` is a client: it asks the sandbox's program, which is root, to start the command. The command gets the
-client's standard streams and folder. In place of the client's terminal, the command gets a new terminal, and the client
-copies between the two terminals.
+No program in an isolated sandbox can gain rights by being executed, so the real ``sudo`` does not work. In a sandbox
+with several users, ``sudo`` is a client: it asks the sandbox's program, which is root, to start the command. By
+default, the command gets the client's standard streams and working directory. If the client runs in a terminal, the
+command gets a new terminal, and the client copies between the two terminals.
 """
 
 from __future__ import annotations

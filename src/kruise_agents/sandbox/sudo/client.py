@@ -166,7 +166,7 @@ class _Session:
                     watched = [number for number in watched if number == terminal]
 
     def _answered(self) -> int | None:
-        """Read from the server. Return the exit code, or None while the answer is not complete. Print an error."""
+        """Read a part of the answer. Return None until it is complete, and then the exit code. Errors are printed."""
         piece = self._connection.recv(_PIECE)
         self._answers += piece
         if piece and not self._answers.endswith(b"\n"):

@@ -28,7 +28,7 @@ _IN_TERMINAL = ("/bin/sh", "-c", 'exec 3<>"$0"; exec 3>&-; exec "$@"')
 
 
 class _RefusedError(Exception):
-    """A command that is not started. The text gives the reason in the words of ``sudo``."""
+    """The refusal to start a command. The text gives the reason in the words of ``sudo``."""
 
 
 class SudoServer:
@@ -180,7 +180,7 @@ def _members() -> list[str]:
 
 
 async def _follow(process: subprocess.Popen[bytes], connection: socket.socket) -> int:
-    """Pass on the client's signals until the process ends, and return the exit code. A leaving client means SIGTERM."""
+    """Pass on the client's signals, or SIGTERM if the client leaves. Return the exit code when the process ends."""
     loop = asyncio.get_running_loop()
     pidfd = os.pidfd_open(process.pid)
     signals = asyncio.create_task(_pass_on(pidfd, connection))

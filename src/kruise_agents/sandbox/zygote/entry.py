@@ -1,4 +1,4 @@
-"""The steps of a fork from the host into a sandbox, where it becomes the program that ``bwrap`` would have started.
+"""The way of a fork of the zygote into a sandbox, where the fork becomes the program that ``bwrap`` would have started.
 
 ``bwrap`` has started a placeholder instead: a shell that only waits. The fork enters the placeholder's namespaces and
 takes over its capabilities, processors and resource limits, so this module need not know how ``bwrap`` sets up a
@@ -46,10 +46,10 @@ _RESOURCES = [getattr(resource, name) for name in dir(resource) if name.startswi
 
 
 def enter(connection: int) -> ForkOrder:
-    """Read the request from a socket, enter the sandbox, and return the order in a new process there.
+    """Read the request from a socket, enter the sandbox, and return the request's order in a new process there.
 
-    The calling process and its child end in this function. The new process has the descriptors of the program, and a
-    descriptor that keeps the placeholder's input open.
+    The calling process and its child end here, and a grandchild returns. The grandchild has the descriptors of the
+    program, and a descriptor that keeps the placeholder's input open.
     """
     # The alarm ends a fork that does not arrive, because the end of the sandbox would not end it. The process that
     # arrives is a child, and children inherit no alarm.
@@ -92,7 +92,7 @@ def _child_of(pid: int) -> int:
 def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]) -> list[int]:
     """Move ``received`` to ``numbers``, close all other descriptors but ``own``, and return the new numbers of ``own``.
 
-    Programs that are executed later do not inherit ``own``, so only this program keeps the placeholder's input open.
+    Programs that are executed later do not inherit ``own``, so they do not keep the placeholder's input open.
     """
     above = max(numbers) + 1
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in (*own, *received)]
@@ -165,9 +165,9 @@ def _cross(handle: int, namespaces: int, directory: str) -> None:
 
 
 def _leave_behind() -> None:
-    """Return in a child of a child, which the sandbox's first process has adopted.
+    """Fork twice, and return in the grandchild, after the sandbox's first process has adopted that process.
 
-    Only children of this process are in the entered pid namespace, and only orphans are adopted.
+    Only new children of this process are in the entered pid namespace, and only an orphan is adopted there.
     """
     child = os.fork()
     if child:

@@ -26,13 +26,13 @@ _LATER = (
     "uvicorn.lifespan.off",
     "uvicorn.protocols.http.httptools_impl",
 )
-"""Modules that ``sandbox.main`` does not import at its top, although most programs import them before they serve."""
+"""Modules that the import of ``sandbox.main`` does not load, although most programs of sandboxes need them later."""
 
 
 def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
-    """Fork until the manager has gone; in a fork, run a sandbox's program or its first kernel. Return the exit code.
+    """Fork until the manager has gone; in a fork, run a sandbox's program or Jupyter kernel. Return the exit code.
 
-    ``arguments`` holds the descriptor number of the manager's socket; ``modules`` are the names of a kernel's modules.
+    ``arguments`` holds the descriptor number of the manager's socket. ``modules`` names a Jupyter kernel's modules.
     """
     descriptor = int(arguments[0])
     set_process_name("zygote")  # otherwise it is the number of the descriptor that Python was executed from

@@ -1,1 +1,1 @@
-"""Namespaces of sandboxes, and programs in them, made by bubblewrap."""
+"""Programs in namespaces of their own, started by bubblewrap."""

@@ -1,4 +1,4 @@
-"""The program ``bwrap``: its path, its filter for system calls, and the error where it is not permitted."""
+"""The program ``bwrap``: its path, its filter for system calls, and the error on machines that forbid namespaces."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def find_bwrap() -> str:
 
 @functools.cache
 def seccomp_filter() -> bytes:
-    """Return the seccomp filter, which ``bwrap`` sets for all processes that it starts, including the first.
+    """Return the seccomp filter, which ``bwrap`` sets for all processes that it starts in namespaces.
 
-    The filter is empty on machines without a filter (neither x86_64 nor aarch64).
+    On machines that are neither x86_64 nor aarch64, the result is empty, and no filter is set.
     """
     # The sandbox's program defines the filter, and the manager does not import that program.
     command = [sys.executable, "-I", "-m", "kruise_agents.sandbox.linux.seccomp"]

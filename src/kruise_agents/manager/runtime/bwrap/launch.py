@@ -1,4 +1,4 @@
-"""The start of programs in namespaces of their own. A program waits until its IDs and its control group are set."""
+"""Functions that start programs in namespaces. A program waits until its user IDs and control group are set."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def start(
     """Start ``bwrap``, wait for its namespaces, map the IDs, then let the command run.
 
     After an OSError, nothing is left running. ``pipes`` are the standard input and output of the command. Without
-    ``pipes``, the command has no input and writes to ``setup.output``. Errors always go to ``setup.output``.
+    ``pipes``, the command has no input and writes to ``setup.output``. Standard error always goes to ``setup.output``.
     """
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_over:
         info_read, info_write = pipe(kept, handed_over)
@@ -108,7 +108,7 @@ def end(launched: Launched) -> None:
 
 
 def output_of(output: IO[bytes]) -> str:
-    """Return the text that was written to a file, without blanks at its ends."""
+    """Return the text that was written to a file, without white space at the beginning and the end."""
     output.seek(0)
     return output.read().decode(errors="replace").strip()
 

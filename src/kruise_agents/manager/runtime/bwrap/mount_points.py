@@ -1,7 +1,7 @@
 """Mount points in a sandbox's file tree, which hostile code may have laid out.
 
-``bwrap`` follows links, and sees the host while it mounts. So these functions look for links first. No process of the
-sandbox runs at that time.
+While ``bwrap`` mounts, it follows links, even to folders of the host. So these functions refuse such links before
+``bwrap`` starts. No process of the sandbox runs at that time.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _OWN_SETTINGS = ("/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_un
 
 
 def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
-    """Yield the options that mount ``/dev``, ``/proc`` and ``/sys``. ``/dev/shm`` has ``shared_memory`` bytes."""
+    """Yield the options for ``/dev``, ``/proc`` and a part of ``/sys``. ``/dev/shm`` gets ``shared_memory`` bytes."""
     yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(shared_memory))
     # Read-only: a writable folder in memory needs a size limit, and /dev has none.
     yield from ("--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - the sandbox's own
@@ -39,7 +39,7 @@ def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
 
 
 def program_mounts(system: Path | None = None) -> Iterator[str]:
-    """Yield the options that mount programs and libraries of the root file system ``system``; None: of the host."""
+    """Yield the options that mount programs and libraries of the root file system ``system`` or, if it is None, of the host."""
     root = system or Path("/")
     yield from ("--ro-bind", str(root / "usr"), "/usr")
     for name in SYSTEM_FOLDERS:
@@ -51,7 +51,7 @@ def program_mounts(system: Path | None = None) -> Iterator[str]:
 
 
 def own_mounts() -> Iterator[str]:
-    """Yield the options that mount public files of the host's ``/etc`` and the manager's Python at the same paths."""
+    """Yield the options that mount public files of the host's ``/etc`` and the manager's Python at the host's paths."""
     for path in bound_from_host():
         yield from _parent_folders(Path(path))
         yield from ("--ro-bind-try", path, path)
@@ -70,7 +70,7 @@ def own_mounts() -> Iterator[str]:
 
 
 def file_mounts(layout: Layout) -> Iterator[str]:
-    """Write the files that are mounted over single files, out of reach of a sandbox's code, and yield the options."""
+    """Write files that are mounted read-only over files of a sandbox, and yield the options that mount them."""
     files = {"ld.so.preload": ("", _PRELOADED)}
     if (sudo := _place_of_sudo(layout.system)) is not None:
         files["sudo"] = sudo_script(own_places() if layout.system is None else places()), sudo

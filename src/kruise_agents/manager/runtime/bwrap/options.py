@@ -21,7 +21,7 @@ _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID",
 def sandbox_options(layout: Layout, limits: Limits, carried: CarriedPython | None, *, several_users: bool) -> list[str]:
     """Return the options for a sandbox, and make the mount points in its prepared file tree.
 
-    A link in the tree where something is mounted, or a missing root file system, raises an OSError.
+    Raises OSError if a link is in the way of a mount, or if the root file system is missing.
     """
     if layout.system is not None and not (layout.system / "usr").is_dir():
         raise OSError(f"its root file system {layout.system} is not there any more")
@@ -38,7 +38,7 @@ def sandbox_options(layout: Layout, limits: Limits, carried: CarriedPython | Non
 def trial_options(
     *, several_users: bool, system: Path | None = None, carried: CarriedPython | None = None
 ) -> list[str]:
-    """Return the options for a trial: those of a sandbox that has no files of its own but an empty home."""
+    """Return the options for a trial: a sandbox whose own file tree is only an empty home folder."""
     root = ("--tmpfs", "/", "--dir", HOME)
     return _options(*root, system=system, carried=carried, shared=MIB, several=several_users)
 

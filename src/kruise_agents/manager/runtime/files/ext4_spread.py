@@ -1,8 +1,8 @@
 """A hint to ext4 to spread the folders in a folder over the disk, the same as ``chattr +T``.
 
-Without the hint, ext4 puts the files of all sandboxes into one area, and searches that area for a free inode for each
-new file. An ext4 without a journal does not reuse a removed file's inode for some minutes. So each search has to pass
-over all inodes that earlier sandboxes have left.
+Without the hint, ext4 tends to put the files of all sandboxes into one area. For each new file, ext4 then searches that
+area for a free inode. An ext4 without a journal does not reuse a removed file's inode for some minutes, so each search
+on such a file system has to pass over the inodes that earlier sandboxes have left.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def spread_apart(folder: Path) -> bool:
-    """Ask the file system to spread future folders in ``folder`` over the disk. Return False if it refuses the hint."""
+    """Ask the file system to spread future folders in ``folder`` over the disk. Return False if the hint is refused."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         flags = array.array("i", [0, 0])

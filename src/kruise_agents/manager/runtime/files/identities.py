@@ -1,6 +1,6 @@
 """The host's user and group IDs that stand for the users of a sandbox.
 
-A sandbox with several users needs a range of IDs that belong to nobody on the host. Root may take any range. To other
+A sandbox with several users needs a range of IDs that belong to nobody on the host. Root takes a fixed range. To other
 users, ``/etc/subuid`` and ``/etc/subgid`` give a range, which ``newuidmap`` and ``newgidmap`` (package ``uidmap``) map.
 """
 
@@ -28,8 +28,9 @@ class NoIdentitiesError(Exception):
 class Identities:
     """The IDs of a sandbox's outer user namespace.
 
-    In the outer namespace, 0 is the manager's user, who alone may reach all folders to mount. The range begins at 1.
-    The inner user namespace has only the range, so no user of a sandbox is the manager's user.
+    In the outer namespace, ID 0 is the manager's user, because only that user may access all folders to mount. A range
+    for the sandbox's users begins at 1. The inner user namespace has only this range, so no user of a sandbox is the
+    manager's user.
     """
 
     uid_start: int
@@ -52,7 +53,7 @@ class Identities:
 class FileOwners:
     """The owners of files that sandboxes and the manager share.
 
-    ``root_ids`` are the host's IDs for user and group ``root`` of a sandbox. None: the manager's user owns all files.
+    ``root_ids`` are the host's IDs for user and group ``root`` of a sandbox. If None, the manager owns all files.
     """
 
     root_ids: tuple[int, int] | None = None
@@ -67,14 +68,17 @@ class FileOwners:
         return self.root_ids[0] + uid, self.root_ids[1] + gid
 
     def inside(self, uid: int, gid: int) -> tuple[int, int]:
-        """Return IDs in a sandbox for IDs of the host. Outside the range: ``nobody``. With one user: that user."""
+        """Return a sandbox's IDs for IDs of the host. IDs outside of the sandbox's range become that of ``nobody``.
+
+        In a sandbox with one user, the result is always that user.
+        """
         if self.root_ids is None:
             return USER_ID, USER_ID
         return _within(uid - self.root_ids[0]), _within(gid - self.root_ids[1])
 
 
 def find_identities() -> Identities:
-    """Return a range of user and group IDs. Raises NoIdentitiesError if this user has none or cannot map it."""
+    """Return ranges of user and group IDs. Raises NoIdentitiesError if this user has no ranges or cannot map them."""
     if os.geteuid() == 0:
         for kind in _KINDS:
             if not _is_mapped(kind, _ROOTS_RANGE):

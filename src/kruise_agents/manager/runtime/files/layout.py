@@ -11,7 +11,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A host folder that is mounted in a sandbox at the absolute path ``target``, no part of which may be a link."""
+    """A host folder, mounted in a sandbox at the absolute path ``target``. No part of the path may be a link."""
 
     source: Path
     target: str
@@ -27,7 +27,7 @@ class Layout:
 
     @property
     def rootfs(self) -> Path:
-        """The folder of the sandbox's own files, which is ``/`` under bubblewrap."""
+        """The folder of the sandbox's own files. Under bubblewrap, the sandbox sees this folder as ``/``."""
         return self.root / "rootfs"
 
     @property
@@ -49,7 +49,7 @@ class Layout:
         return self.root / "log"
 
     def make_outer(self) -> None:
-        """Make the folders around the file tree. Other users of the host cannot enter the outermost folder."""
+        """Make the folders around the file tree. Only the manager's user and the host's root can enter these folders."""
         self.root.mkdir(mode=0o700)
         self.sockets.mkdir(mode=0o700)
 

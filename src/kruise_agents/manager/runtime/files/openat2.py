@@ -1,4 +1,4 @@
-"""The system call ``openat2`` (Linux 5.6), to open a path below a folder even while hostile code exchanges links."""
+"""The system call ``openat2`` (Linux 5.6), to open a path below a folder where hostile code may exchange links."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ class _How(ctypes.Structure):
 
 
 def open_below(folder: int, path: str, flags: int, *, links: bool = True) -> int:
-    """Open ``path`` below an open folder. A link to the outside, or without ``links`` any link, raises an OSError."""
+    """Open ``path`` below an open folder, and return the descriptor. Raises OSError if the path leads outside.
+
+    If ``links`` is False, any link in the path raises an OSError too.
+    """
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
     how = _How(flags | os.O_CLOEXEC, 0, resolve)
     number = errno.EAGAIN

@@ -1,4 +1,4 @@
-"""Copies, sizes and removal of file trees. Programs do the work: a tree may be too deep for Python's functions."""
+"""Copies, sizes and removal of file trees, by programs such as ``cp``. A tree may be too deep for Python functions."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ logger = logging.getLogger(__name__)
 
 
 def copy_command(source: Path, target: Path) -> list[str]:
-    """Return the command that copies a folder to ``target``, which must be empty or not exist."""
+    """Return the command that copies a folder to ``target``. That folder must be empty or not exist yet."""
     # It keeps owners, modes, links, times and extended attributes, shares blocks if possible, and writes in English.
     copy = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--no-target-directory", "--", str(source), str(target)]
     return ["env", "LC_ALL=C", f"PATH={os.environ.get('PATH', os.defpath)}", *copy]
 
 
 async def run_copy(start: Start, command: list[str]) -> None:
-    """Run a copy, or end it when cancelled. Raises OSError if the copy fails, with ENOSPC for a full disk or quota."""
+    """Run the copying ``command``, and kill it if the caller is cancelled. Raises OSError if the copy fails.
+
+    The error has the number ENOSPC if the disk or a quota is full.
+    """
     with tempfile.TemporaryFile() as output:
         process = start(command, output)
         handle = ProcessHandle.of(process.pid)
@@ -48,7 +51,7 @@ async def run_copy(start: Start, command: list[str]) -> None:
 
 
 def remove_tree(folder: Path) -> bool:
-    """Remove a folder, whatever its permissions. Links are not followed. If that fails, log why and return False."""
+    """Remove a folder, whatever the modes of its files, without following links. If that fails, log why and return False."""
     done = _run("rm", "-rf", "--", str(folder))
     if folder.exists():
         _run("chmod", "-R", "u+rwX", "--", str(folder))
@@ -60,17 +63,17 @@ def remove_tree(folder: Path) -> bool:
 
 
 def tree_size(folder: Path) -> int:
-    """Return the bytes that a folder takes on the disk. The folder may change meanwhile."""
+    """Return the bytes that a folder takes on the disk, or 16 KiB for each file if that is more."""
     return parse_size(_run(*size_command(folder)).stdout)
 
 
 def size_command(folder: Path) -> tuple[str, ...]:
-    """Return the command whose output :func:`parse_size` reads. Files may vanish while it runs."""
+    """Return the command whose output :func:`parse_size` reads. Files may vanish while the command runs."""
     return ("sh", "-c", 'for unit in -k --inodes; do du -sx $unit -- "$0" 2>/dev/null; done; true', str(folder))
 
 
 def parse_size(output: str) -> int:
-    """Return the bytes in the output of :func:`size_command`; 0 if the folder was gone."""
+    """Return the number of bytes that :func:`size_command` has measured; 0 if the folder was gone."""
     numbers = [int(line.split()[0]) for line in output.splitlines()]
     return max(numbers[0] * 1024, numbers[1] * FILE_BYTES) if len(numbers) == 2 else 0
 

@@ -1,7 +1,8 @@
 """Internet access of sandboxes: a program on the host carries packets, and routes in the sandbox block addresses.
 
 The carrier, ``slirp4netns`` or ``pasta`` (package ``passt``), gives the sandbox's network namespace an interface and
-needs no rights on the host. Blocked ranges have unreachable routes, which no user of a sandbox may change.
+needs no root rights on the host. For each blocked range the sandbox has an ``unreachable`` route, which no user of the
+sandbox may change.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EgressRules:
-    """The network rules of a sandbox. ``allowed`` beats ``denied``.
+    """The network rules of a sandbox. Where ``allowed`` and ``denied`` overlap, ``allowed`` wins.
 
-    Private addresses are always blocked, except the gateway and the name server of the sandbox's own network.
+    Private addresses are blocked even if allowed, except a few addresses of the sandbox's own network.
     """
 
     allowed: tuple[IPv4Network, ...] = ()
@@ -96,7 +97,7 @@ class EgressRules:
 
 
 class Egress:
-    """The internet access of all sandboxes, if it is ``wanted`` and a carrier can be used."""
+    """The internet access of all sandboxes, if it is ``wanted`` and ``slirp4netns`` or ``pasta`` can be used."""
 
     def __init__(self, *, wanted: bool = True) -> None:
         self._installed = {name: path for name in _CARRIERS if (path := shutil.which(name))}
@@ -116,7 +117,7 @@ class Egress:
     def attach(self, pid: int, rules: EgressRules) -> Connection | None:
         """Connect the network namespace of a process, and return when packets can flow. Return None without a carrier.
 
-        Blocks for a moment. Raises OSError with the reason if that fails. Then no carrier is left running.
+        The call blocks for a moment. If it fails, it raises OSError with the reason, and no carrier is left running.
         """
         if self.carrier is None:
             return None
@@ -142,7 +143,7 @@ class Connection:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
 
     def start(self, rules: EgressRules, carrier: list[str]) -> None:
-        """Block ranges, start the carrier, and wait until packets can flow. Raises OSError if a step fails."""
+        """Apply the rules, start the carrier, and wait until packets can flow. Raises OSError if a step fails."""
         # Changes have to wait for bwrap to set up the loopback: bwrap fails if the network changes at that moment.
         deadline = time.monotonic() + _SECONDS
         while "127.0.0.1" not in Path(f"/proc/{self._pid}/net/fib_trie").read_text():
@@ -170,7 +171,7 @@ class Connection:
             time.sleep(0.005)  # no process outside of the namespace can wait for an interface
 
     def change(self, rules: EgressRules) -> None:
-        """Replace the rules. Blocks for a moment. After an OSError, parts of the old and the new rules hold."""
+        """Replace the rules, which takes a moment. After an OSError, parts of the old and of the new rules may hold."""
         wanted = set(rules.blocked(_own_addresses()))
         # All ranges are blocked anew, because an earlier change may have failed. Then old ranges are opened: in the
         # other order, too much would be open in between.

@@ -1,8 +1,8 @@
 """A program that changes which addresses a sandbox cannot reach: ``routes.py USER NET [-CIDR] [+CIDR] ...``.
 
-``NET`` is an open descriptor of the network namespace, and ``USER`` of the user namespace that owns it. ``+`` makes a
-range unreachable, and ``-`` makes it reachable again. The manager cannot enter the namespaces itself, because only a
-process with a single thread may enter a user namespace. Sandboxes wait for this program, so it imports little.
+``NET`` is an open descriptor of the network namespace, and ``USER`` is that of the user namespace which owns the network
+namespace. ``+`` blocks a range, and ``-`` removes the block. The manager cannot enter the namespaces itself, because
+only a process with a single thread may enter a user namespace. This program imports little, to start fast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HEADER = struct.Struct("=IHHII")
 
 
 def main(arguments: list[str]) -> int:
-    """Make the changes in the given order. Raises OSError at the first change that fails."""
+    """Enter the namespaces, and make the changes in the given order. Raises OSError at the first failure."""
     libc = ctypes.CDLL(None, use_errno=True)
     for descriptor in arguments[:2]:
         if libc.setns(int(descriptor), 0) != 0:

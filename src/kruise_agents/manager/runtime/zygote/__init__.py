@@ -1,1 +1,1 @@
-"""The zygote: a process that forks the program of each sandbox, which saves the start of Python."""
+"""The manager's side of the zygote, a process that forks the programs of sandboxes, which saves the start of Python."""

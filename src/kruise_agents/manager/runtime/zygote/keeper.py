@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class ZygoteKeeper:
-    """The keeper of one zygote from :meth:`open` to :meth:`close`. If the first zygote cannot be made, none follows."""
+    """The keeper of one zygote from :meth:`open` to :meth:`close`. If :meth:`open` cannot make a zygote, there is none."""
 
     def __init__(self, make: Callable[[], Zygote]) -> None:
         self._make = make
@@ -33,7 +33,7 @@ class ZygoteKeeper:
         self._fill()
 
     def zygote(self) -> Zygote | None:
-        """Return the zygote, or None if there is none now and programs have to be executed instead."""
+        """Return the zygote, or None if no zygote runs now. With None, the caller has to execute the program."""
         zygote = self._zygote
         if self._retry_at is not None and time.monotonic() >= self._retry_at:
             self._start_filling()
@@ -43,7 +43,7 @@ class ZygoteKeeper:
         return zygote
 
     def replace(self, zygote: Zygote, reason: str) -> None:
-        """Close a broken zygote, and make another in the background. Has no effect if that was done already."""
+        """Close a broken zygote, and make another in the background. Has no effect if the zygote was closed before."""
         with self._lock:
             if self._zygote is not zygote:
                 return

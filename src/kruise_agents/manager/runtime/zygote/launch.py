@@ -1,4 +1,4 @@
-"""The start of a zygote, and of programs of sandboxes as forks of the zygote."""
+"""Functions that start a zygote, and that start programs of sandboxes as forks of the zygote."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-dro
 
 
 def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: Setup) -> Launched:
-    """Start ``bwrap`` as :func:`.bwrap.launch.start` does, and let a fork of the zygote enter in place of a command.
+    """Start ``bwrap`` with a placeholder, and have a fork of the zygote enter the namespaces to become the program.
 
-    Raises ZygoteError if the zygote does not fork, and OSError for other problems. Then nothing is left running.
+    Raises ZygoteError if the zygote does not fork, and OSError for other problems. After an error, the namespaces end.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         placeholder_input, program_pipe = pipe(theirs, ours)
@@ -71,7 +71,7 @@ def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) 
 
 @contextlib.contextmanager
 def _members_of(pid: int) -> Iterator[int | None]:
-    """Yield a descriptor through which processes join the control group of ``pid``, or None without a group."""
+    """Yield a descriptor by which processes can join the control group of ``pid``, or None without a group."""
     group = group_of(pid)
     if group is None:
         yield None
@@ -82,9 +82,9 @@ def _members_of(pid: int) -> Iterator[int | None]:
 
 @contextlib.contextmanager
 def _opened_read_only(path: Path) -> Iterator[tuple[int, int]]:
-    """Yield descriptors of a file, opened through a mount that nobody can write to, and of the mount's namespace.
+    """Yield two descriptors: of a file, opened through a read-only mount, and of that mount's namespace.
 
-    While the namespace is kept open, ``/proc`` shows the file with its full path.
+    While the descriptor of the namespace is open, ``/proc`` shows the file with its full path.
     """
     with tempfile.TemporaryFile() as output, contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         placeholder_input, _ = pipe(theirs, ours)

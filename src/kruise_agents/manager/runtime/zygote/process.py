@@ -1,7 +1,7 @@
 """The manager's side of the zygote: start the process, ask it for forks, and notice its end.
 
-The zygote (``sandbox/zygote``) has imported all that the program of a sandbox and its first kernel import. So a sandbox
-costs forks instead of two starts of Python.
+The zygote (``sandbox/zygote``) has imported the modules of a sandbox's program and of its first Jupyter kernel. So a
+sandbox costs forks instead of two starts of Python.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from ....protocol.control import FORK, ForkOrder, ForkRequest
 
 _PROGRAM = Path(kruise_agents.__file__).parent / "sandbox" / "zygote" / "__main__.py"
 _ENVIRONMENT = {"HOME": "/nonexistent", "PYTHONPATH": str(_PROGRAM.parent / "bare")}
-"""The zygote's environment. Python finds no modules in a home, and not the host's ``sitecustomize``."""
+"""The zygote's environment, which hides modules in a home folder and the host's ``sitecustomize`` from Python."""
 _START_SECONDS = 30
 _ANSWER_SECONDS = 5
-"""Seconds for a fork, which takes milliseconds. A zygote that takes longer counts as ended."""
+"""Seconds to wait for a fork, which usually takes milliseconds. A zygote that takes longer counts as broken."""
 
 
 class ZygoteError(Exception):
-    """A zygote did not start, does not answer, or has ended. The text says why."""
+    """A zygote did not start, does not fork as it should, or has ended. The text says why."""
 
 
 class Zygote:
-    """A running zygote, which ends with the manager or at :meth:`close`. Forks of the zygote go on.
+    """A running zygote, which ends with the manager or at :meth:`close`. Programs that the zygote has forked go on.
 
     Args:
-        interpreter: A descriptor of Python's binary, opened through a mount that nobody can write to, because anybody
-            in a sandbox can open the same file through ``/proc``.
-        namespace: A descriptor of that mount's namespace, which this object closes.
+        interpreter: A descriptor of Python's binary, opened through a mount that nobody can write to, because code in
+            a sandbox may open the same file through ``/proc``.
+        namespace: A descriptor of the mount namespace with that mount. This object closes the descriptor.
     """
 
     def __init__(self, interpreter: int, namespace: int) -> None:
@@ -82,9 +82,9 @@ class Zygote:
     def fork(
         self, order: ForkOrder, first_pid: int, group: int | None, own: Sequence[int], handed: Mapping[int, int]
     ) -> None:
-        """Make the zygote fork a process that enters a sandbox and becomes its program. Return after the fork.
+        """Make the zygote fork a process that enters a sandbox and becomes the program there. Return after the fork.
 
-        Raises ZygoteError if the zygote has ended or does not fork in time. If the zygote forks after that, the new
+        Raises ZygoteError if the zygote has ended or does not fork in time. If the zygote forks too late, the new
         process ends by itself, within seconds after the caller has ended ``first_pid``.
 
         Args:
