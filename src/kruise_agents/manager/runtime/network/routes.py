@@ -1,8 +1,8 @@
 """A program that changes which addresses a sandbox cannot reach: ``routes.py USER NET [-CIDR] [+CIDR] ...``.
 
-``NET`` is an open descriptor of the network namespace, and ``USER`` is that of the user namespace which owns the network
-namespace. ``+`` blocks a range, and ``-`` removes the block. The manager cannot enter the namespaces itself, because
-only a process with a single thread may enter a user namespace. This program imports little, to start fast.
+``NET`` is an open descriptor of the network namespace, and ``USER`` is that of the user namespace which owns the
+network namespace. ``+`` blocks a range, and ``-`` removes the block. The manager cannot enter the namespaces itself,
+because only a process with a single thread may enter a user namespace. This program imports little, to start fast.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class ZygoteKeeper:
-    """The keeper of one zygote from :meth:`open` to :meth:`close`. If :meth:`open` cannot make a zygote, there is none."""
+    """The keeper of one zygote until :meth:`close`. If :meth:`open` cannot make a zygote, no zygote is made later."""
 
     def __init__(self, make: Callable[[], Zygote]) -> None:
         self._make = make
