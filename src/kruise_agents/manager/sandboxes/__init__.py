@@ -1,1 +1,1 @@
-"""The manager's sandboxes: states, operations, records, timers, pools, snapshots, and the processes behind them."""
+"""The manager's sandboxes: their states, operations, database rows, timers, warm pools, snapshots and processes."""

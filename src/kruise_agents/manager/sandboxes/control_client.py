@@ -1,4 +1,4 @@
-"""The manager's client for a sandbox's program: requests to the control socket, and to envd for measurements."""
+"""The manager's client for ``kruise_agents.sandbox``, the program that runs in each sandbox and serves its ports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .sockets import connect
 
 START_SECONDS = 30
 CLAIM_SECONDS = 5
-"""Seconds that a pooled sandbox has to answer a claim. An answer takes milliseconds, on a busy machine a second."""
+"""Seconds in which a pooled sandbox must answer a claim. Answers usually take milliseconds, or a second under load."""
 ANSWER_SECONDS = 30
 MEASURE_SECONDS = 3
 
@@ -39,15 +39,15 @@ class StartError(KruiseAgentsError):
 
 
 class NoAnswerError(KruiseAgentsError):
-    """The program of a sandbox that was ready before is gone or silent, or does not do what the manager asks."""
+    """A started sandbox has ended, does not answer as expected, or cannot be frozen or thawed."""
 
 
 class ControlClient:
-    """The client of one sandbox's program.
+    """The client of the program in one sandbox. ``report`` adds the program's last output to an error message.
 
-    :meth:`prepare` and :meth:`init` raise :class:`StartError`; ``report`` adds the program's exit code and last output
-    to a sentence. :meth:`announce_kill` has no time limit and raises OSError. The other methods raise
-    :class:`NoAnswerError` if the program is gone or silent, or answers something else than expected.
+    :meth:`prepare` and :meth:`init` raise :class:`StartError`. :meth:`announce_kill` has no time limit and raises
+    OSError. The other methods raise :class:`NoAnswerError` if the program has ended, does not answer in time, or
+    answers with an error.
     """
 
     def __init__(self, sockets: Path, report: Callable[[str], str]) -> None:
@@ -55,9 +55,10 @@ class ControlClient:
         self._report = report
 
     async def prepare(self, template: Template, variables: Mapping[str, str], *, kernel: bool) -> None:
-        """Run the template's start command with environment ``variables``, and wait until the command is ready.
+        """Run the template's start command, if any, with environment ``variables``. Wait until its ready check passes.
 
-        With ``kernel``, also wait for the default kernel. Later :meth:`init` replaces the variables.
+        With ``kernel``, also wait until the default kernel of the code interpreter, if any, has started. The variables
+        hold until :meth:`init`.
         """
         seconds = START_SECONDS + (template.ready.seconds if template.ready is not None else 0)
         order = PrepareOrder(dict(variables), template.start, template.ready, kernel)
@@ -86,7 +87,7 @@ class ControlClient:
         await self._exchange(ANNOUNCE_KILL, KillNotice(pid, reason).to_json())
 
     async def measure(self, access_token: str | None) -> bytes:
-        """Return envd's measurement of the resources that the sandbox uses, as JSON."""
+        """Return the JSON in which envd reports the resource use of the sandbox. The JSON is not checked."""
         headers = [] if access_token is None else [(ACCESS_TOKEN_HEADER.encode(), access_token.encode())]
         try:
             async with asyncio.timeout(MEASURE_SECONDS):

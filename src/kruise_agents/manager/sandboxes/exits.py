@@ -9,7 +9,7 @@ from .sandbox import Sandbox
 
 
 class Exits:
-    """The exit watchers of one manager, a task for each sandbox. ``on_exit`` is called when the program has ended."""
+    """The exit watchers of one manager. ``on_exit`` is called with each sandbox whose program has ended."""
 
     def __init__(self, on_exit: Callable[[Sandbox], None]) -> None:
         self._on_exit = on_exit

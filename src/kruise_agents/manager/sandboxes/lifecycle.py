@@ -9,7 +9,7 @@ from ...errors import KruiseAgentsError
 
 
 class State(StrEnum):
-    """A state of a sandbox. ``docs/explanation/architecture.md`` has the drawing."""
+    """A state of a sandbox. ``docs/explanation/architecture.md`` has a diagram of the states."""
 
     STARTING = "starting"
     RUNNING = "running"

@@ -1,4 +1,4 @@
-"""The log of a sandbox's program, line by line, with times and levels. Code in the sandbox can write to the log too."""
+"""The log of the program in a sandbox, line by line, with times and levels. User code can write to the log too."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class LogLine:
 
 
 def read_log(path: Path, began: datetime) -> list[LogLine]:
-    """Return the last lines of a log, in the order in which they were written; none if there is no log.
+    """Return the last lines of a log, in the order in which they were written; an empty list if there is no log.
 
-    A line without a time gets the time and level of the line before. Lines before the first time get the first time
-    or ``began``, whichever is earlier, and the level ``info``.
+    A line that does not begin with a time and a known level gets the time and level of the line before. Lines before
+    the first line with a time get that time or ``began``, whichever is earlier, and the level ``info``.
     """
     try:
         content = last_bytes(path)

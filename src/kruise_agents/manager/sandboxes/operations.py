@@ -1,7 +1,7 @@
-"""The operations on one sandbox: start, pause, resume, time-outs, network rules, copies of its files, its end.
+"""The operations on one sandbox: start, pause, resume, timeouts, network rules, copies of its files, and its end.
 
-Operations on a sandbox run one after another, in the order of the calls, and go on when their caller leaves. The end
-of a sandbox does not wait for its turn: it cancels the running operation and all waiting operations.
+Operations on a sandbox run one after another, in the order of the calls, and go on if their caller is cancelled. The
+end of a sandbox does not wait for its turn, but cancels the running operation and all waiting operations.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _Method = Callable[Concatenate["Operations", Sandbox, P], Coroutine[Any, Any, T]
 
 
 def _operation(event: Event, *, needs: State | None = None) -> Callable[[_Method[P, T]], _Method[P, T]]:
-    """Make a method run under the lock of its sandbox, in a task that goes on when the caller leaves.
+    """Make a method run under the lock of its sandbox, in a task that goes on if the caller is cancelled.
 
     The call raises a :class:`RefusedError` that names ``event`` if the sandbox is ended before or during the operation,
-    or is not in the state ``needs`` at its turn. An operation may call another operation on the same sandbox: the inner
-    operation runs at once, under the same lock.
+    or is not in the state ``needs`` when the operation gets the lock. An operation may call another operation on the
+    same sandbox: the inner operation runs at once, under the same lock.
     """
 
     def require(sandbox: Sandbox) -> None:
@@ -82,9 +82,10 @@ def _operation(event: Event, *, needs: State | None = None) -> Callable[[_Method
 class Operations:
     """The operations on the sandboxes of one manager, and the timers and exit watchers of these sandboxes.
 
-    An operation raises :class:`RefusedError` if the state of the sandbox rules it out or the sandbox is ended
-    meanwhile, and :class:`NoAnswerError` if it needs the sandbox's program and the program is gone or silent.
-    ``on_gone`` is called with each sandbox that has ended.
+    An operation raises :class:`RefusedError` if the state of the sandbox does not allow the operation, or if the
+    sandbox is ended meanwhile. If the sandbox's program has ended or does not answer, an operation raises
+    :class:`StartError` while it starts the program, and otherwise :class:`NoAnswerError`. ``on_gone`` is called
+    with each sandbox after its end.
     """
 
     def __init__(
@@ -102,7 +103,8 @@ class Operations:
     async def start(self, sandbox: Sandbox, variables: Mapping[str, str], files: Path | None) -> None:
         """Make the files of a new sandbox, as a copy of ``files`` if given, launch its program, and claim the program.
 
-        A pooled sandbox is launched already. After any error the caller must end the sandbox.
+        A pooled sandbox has files and a running program already, so its program is only claimed, as
+        :class:`.SandboxProcess` explains. After any error the caller must end the sandbox.
         """
         lifetime = sandbox.lifetime
         cold = sandbox.process.identity is None
@@ -125,7 +127,7 @@ class Operations:
         self._begin_to_run(sandbox, Event.READY, lifetime.seconds)
 
     def adopt(self, sandbox: Sandbox) -> None:
-        """Take over a running or paused sandbox of an earlier manager: save its row, and set timer and watcher."""
+        """Take over a running or paused sandbox of an earlier manager: save its row, start its timer and watcher."""
         self._records.note(sandbox)
         self._timers.arm(sandbox)
         if sandbox.process.identity is not None:
@@ -140,13 +142,13 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def extend(self, sandbox: Sandbox, seconds: float) -> None:
-        """Set the end time of a running sandbox to ``seconds`` from now, unless the present end time is later."""
+        """Set a running sandbox's end time to ``seconds`` from now, unless it ends later than that or never ends."""
         left = seconds_until(sandbox.end_at)
         if left is not None and left < seconds:
             await self.set_timeout(sandbox, seconds)
 
     async def expire(self, sandbox: Sandbox) -> None:
-        """Pause or end a running sandbox now, as its lifetime says for the end time; do nothing if it never ends."""
+        """Pause or end a running sandbox now, as at its end time. Do nothing if the sandbox never ends."""
         if sandbox.lifetime.never_ends:
             return
         if sandbox.lifetime.pause_at_end:
@@ -158,7 +160,7 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
-        """Change what a running sandbox may reach outside. Its template may narrow the rules."""
+        """Change which addresses a running sandbox may reach. A template without internet access narrows the rules."""
         rules = sandbox.template.within(rules)
         await sandbox.process.change_rules(rules)
         sandbox.rules = rules
@@ -188,8 +190,8 @@ class Operations:
     async def pause(self, sandbox: Sandbox, *, memory: bool = True, kept: float | None = None) -> None:
         """Pause a running sandbox: freeze its processes, or, without ``memory``, end them and keep only the files.
 
-        The paused sandbox is ended after ``kept`` seconds (infinity: never; None: as its lifetime says). A sandbox that
-        is paused already is left as it is. After an error the sandbox runs as before.
+        The paused sandbox is ended after ``kept`` seconds (infinity: never; None: as its lifetime says). A paused
+        sandbox is not changed. If the pause fails, the state of the sandbox is ``running`` again.
         """
         if sandbox.state is State.PAUSED:
             return
@@ -216,8 +218,8 @@ class Operations:
     async def resume(self, sandbox: Sandbox, seconds: float, *, memory: bool = True) -> bool:
         """Resume a paused sandbox for ``seconds``, or for ever if it never ends; :meth:`extend` a running sandbox.
 
-        Without ``memory`` the sandbox boots from its files, and loses processes that were kept. After an error the
-        sandbox is paused again. Return whether the sandbox was paused.
+        Return whether the sandbox was paused. Without ``memory``, end the processes that the pause has kept, and boot
+        the sandbox from its files. If a resume fails, the sandbox is paused again.
         """
         if sandbox.state is not State.PAUSED:
             await self.extend(sandbox, seconds)
@@ -237,7 +239,7 @@ class Operations:
         return True
 
     async def resume_for_traffic(self, sandbox: Sandbox) -> bool:
-        """Resume a paused sandbox if its lifetime lets traffic do that. Return whether the sandbox runs now."""
+        """Resume a paused sandbox whose lifetime has ``wakes_on_traffic``. Return whether the sandbox runs now."""
         if sandbox.lifetime.wakes_on_traffic:
             try:
                 await self._resume_if_paused(sandbox)
@@ -248,7 +250,7 @@ class Operations:
         return sandbox.state is State.RUNNING
 
     def end(self, sandbox: Sandbox, reason: str = "") -> asyncio.Task[None]:
-        """Cancel all operations on a sandbox, and return a task that ends it. The metrics count a given ``reason``."""
+        """Cancel all operations on a sandbox, and return a task that ends it. Metrics count the ``reason``, if any."""
         sandbox.move(Event.KILL)
         if reason:
             self._metrics.ended[reason] += 1

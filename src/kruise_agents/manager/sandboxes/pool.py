@@ -1,8 +1,8 @@
 """Pools of warm sandboxes: sandboxes started in advance, so that a create call only claims one of them.
 
 A pooled sandbox has an ID and a folder but no database row. A pooled sandbox belongs to no key and ends with the
-manager. One task fills all pools, one sandbox after another. The task waits after each claim, because clients that are
-being served come first.
+manager. One task fills all pools, one sandbox after another. After a claim the task waits for a moment, so that it does
+not slow down the first calls of the claiming client.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .process import SandboxProcess
 from .sandbox import environment, new_sandbox_id
 
 _QUIET_SECONDS = 0.2
-"""Seconds that the filling task waits after a claim, because the first calls of the claiming client come then."""
+"""Seconds that the filling task waits after a claim, so as not to slow down the claiming client's first calls."""
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
-"""The longest delay. Delays grow, so that a template that cannot start does not keep the machine busy."""
+"""The longest delay after a failure. Delays grow, so that a template that cannot start takes little processor time."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +43,14 @@ class Pool:
     retry_at: float = 0.0  # the earliest time of the next start, on the event loop's clock
 
     def back_off(self) -> None:
-        """Delay the next start after a failure. The delay doubles with each failure in a row, up to a minute."""
+        """Delay the pool's next start of a sandbox. The delay doubles with each failure in a row, up to a minute."""
         self.retry_at = asyncio.get_running_loop().time() + self.retry_delay
         self.retry_delay = min(self.retry_delay * 2, _LONGEST_RETRY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PooledSandbox:
-    """A warm sandbox that waits in a pool or has been taken out."""
+    """A warm sandbox that waits in its pool, or that a create call has taken out of its pool."""
 
     pool: Pool
     id: str
@@ -59,7 +59,7 @@ class PooledSandbox:
 
 
 class Pools:
-    """The pools of one manager. ``new_process`` returns the :class:`SandboxProcess` for a new ID and its template."""
+    """The pools of one manager. ``new_process`` makes a :class:`SandboxProcess` from a sandbox's ID and template."""
 
     def __init__(self, new_process: Callable[[str, Template], SandboxProcess]) -> None:
         self._new_process = new_process
@@ -80,7 +80,7 @@ class Pools:
             self._filling = asyncio.create_task(self._fill())
 
     def take(self, template: Template, files: Path | None) -> PooledSandbox | None:
-        """Take a ready sandbox of ``template`` and ``files`` out of its pool, if any. The caller counts the claim."""
+        """Take a ready sandbox out of the pool of ``template`` and ``files``. Return None if no sandbox is ready."""
         pool = self._find(template, files)
         if pool is None:
             return None
@@ -136,14 +136,14 @@ class Pools:
                     pool.back_off()
 
     def _next(self, moment: float) -> Pool | None:
-        """Return the emptiest pool that need not wait, else the pool that waits the least; None if all are full."""
+        """Return the emptiest pool without a delay, else the pool with the shortest delay; None: all pools are full."""
         lacking = [pool for pool in self._pools.values() if len(pool.ready) < pool.prepared.pool]
         return min(
             lacking, key=lambda pool: (max(pool.retry_at, moment), len(pool.ready) / pool.prepared.pool), default=None
         )
 
     async def _wait_for_retry(self, pool: Pool) -> None:
-        """Wait until a pool may start a sandbox again, or until a sandbox leaves any of the pools."""
+        """Wait for the end of a pool's delay, or until a create call asks for a warm sandbox or a warm sandbox ends."""
         self._wanted.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(pool.retry_at):

@@ -39,8 +39,8 @@ class SandboxProcess:
     """The parts of one sandbox that exist outside the manager: processes, sockets, folders.
 
     A start has two steps, :meth:`launch` and :meth:`claim`; a sandbox of a pool waits between the two steps. Before the
-    claim the sandbox ends with the manager. A claimed sandbox outlives the manager. :meth:`stopped_processes`,
-    :meth:`freeze` and :meth:`thaw` raise :class:`NoAnswerError` if the program has ended.
+    claim, the end of the manager's process ends the sandbox too. A claimed sandbox can outlive the manager.
+    :meth:`stopped_processes`, :meth:`freeze` and :meth:`thaw` raise :class:`NoAnswerError` if the program has ended.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SandboxProcess:
 
     @property
     def identity(self) -> ProcessIdentity | None:
-        """The process with which all other processes of the sandbox end; None before the launch and after a stop."""
+        """The identity of the sandbox's first process; None before :meth:`launch` or :meth:`find`, and after a stop."""
         return self._process.identity if self._process is not None else None
 
     @property
@@ -109,14 +109,14 @@ class SandboxProcess:
         self._close_parent_pipe()
 
     def find(self, identity: ProcessIdentity) -> bool:
-        """Take over a program that another manager started. Return whether the program still runs."""
+        """Take over a program that an earlier manager started, if the program still runs. Return whether it does."""
         process = ProcessHandle.find(identity)
         if process is not None:
             self._hold(process)
         return process is not None
 
     async def attach(self, rules: EgressRules) -> None:
-        """Connect a program that has its own network to the outside. Raises StartError if that fails."""
+        """Connect the sandbox's own network, if any, to the internet within ``rules``. Raises StartError on failure."""
         if self._process is None or not self._runtime.own_network:
             return
         try:
@@ -136,11 +136,11 @@ class SandboxProcess:
         await self._process.ended()
 
     def stopped_processes(self) -> tuple[int, ...]:
-        """Return the IDs of processes that are stopped already, and that :meth:`thaw` must leave stopped."""
+        """Return the pids of processes that :meth:`thaw` must be told to leave stopped. Call this before a freeze."""
         return self._runtime.stopped_processes(self._living())
 
     async def freeze(self) -> None:
-        """Freeze the sandbox; memory and connections stay. After a NoAnswerError, no process is frozen."""
+        """Freeze the processes, with their memory and connections. After a NoAnswerError, no process is frozen."""
         try:
             await self._runtime.freeze(self._living())
         except OSError as error:
@@ -175,7 +175,7 @@ class SandboxProcess:
         await asyncio.to_thread(self._runtime.remove, self.layout.root)
 
     def release(self) -> None:
-        """Close all handles, and the internet connection. An unclaimed program ends, a claimed program runs on."""
+        """Close the descriptors and the internet connection. A claimed program runs on; an unclaimed program ends."""
         self._close_parent_pipe()
         self._watch.remove(self.layout.root.name)
         if self._connection is not None:

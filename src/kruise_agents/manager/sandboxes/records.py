@@ -1,4 +1,4 @@
-"""The database rows of sandboxes. A row is written before a step that relies on the row, and after any other step."""
+"""The database rows of sandboxes, from which the next manager learns which sandboxes there are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 class Records:
-    """The rows of one manager's sandboxes."""
+    """The rows of one manager's sandboxes.
+
+    Call :meth:`save` before a step that relies on the row, and :meth:`note` after a change that has happened.
+    """
 
     def __init__(self, store: Database, runtime: str) -> None:
         self._store = store
@@ -29,7 +32,10 @@ class Records:
         self._unsaved: set[Sandbox] = set()
 
     def save(self, sandbox: Sandbox) -> None:
-        """Write the row of a sandbox, then rows that found no space before. A full disk raises NoSpaceError."""
+        """Write the row of a sandbox. Raises NoSpaceError if the disk is full.
+
+        Afterwards, try to write the rows that :meth:`note` could not write because the disk was full.
+        """
         self._store.save(to_row(sandbox, self._runtime))
         self._unsaved.discard(sandbox)
         for other in list(self._unsaved):
@@ -41,7 +47,7 @@ class Records:
         self._store.save(replace(to_row(sandbox, self._runtime), state=str(state)))
 
     def note(self, sandbox: Sandbox) -> None:
-        """Write the row after a change that has happened. If the disk is full, retry at the next :meth:`save`."""
+        """Write the row after a change that has happened. If the disk is full, a later :meth:`save` writes the row."""
         try:
             self.save(sandbox)
         except NoSpaceError:

@@ -1,9 +1,9 @@
 """The sandboxes of an earlier manager: taken over, or cleaned up.
 
-A sandbox is ended if its end had begun, or if its start was not finished: no client knows such a sandbox. A running
-sandbox is taken over, even if its program does not answer at the moment. A paused sandbox keeps at least its files. A
-pause or resume that was not finished is undone. If the processes are gone, a sandbox that was running, or pausing with
-memory, is removed. Any other pausing or resuming sandbox without processes becomes a paused sandbox, with its files.
+A sandbox is ended if its end had begun. A sandbox whose start was not finished is ended too, because no client knows
+it. A running sandbox is taken over, even if its program does not answer at the moment. If the processes run, an
+unfinished pause or resume is undone. If the processes are gone, a sandbox that was running, or pausing with memory, is
+removed, and a sandbox that was paused, resuming, or pausing without memory is paused, with its files only.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _recovered_state(sandbox: Sandbox, *, alive: bool) -> State | None:
 async def _keep_running(sandbox: Sandbox) -> bool:
     """Undo a pause that was not finished, and send the end time once more. Return whether the program still runs.
 
-    A program that does not answer may still run: the cause of the silence may pass, and the end time counts anyway.
+    A program that runs but does not answer is kept, because it may answer later.
     """
     try:
         if sandbox.state is State.PAUSING:
@@ -129,7 +129,7 @@ async def _keep_running(sandbox: Sandbox) -> bool:
 
 
 async def _keep_paused(sandbox: Sandbox, *, alive: bool) -> None:
-    """Undo an unfinished resume (freeze the processes, or end a half-booted program), or finish a pause."""
+    """Undo an unfinished resume by freezing the processes or ending the program, or finish an unfinished pause."""
     if not alive or not sandbox.keeps_memory:
         await sandbox.process.stop()
         sandbox.keeps_memory = False

@@ -1,4 +1,4 @@
-"""The model of a sandbox, and of the request to create one."""
+"""The model of a sandbox, and of the request to create a sandbox."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ID_LENGTH = 20
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """The life span of a sandbox, and what happens at its end. The field names are stored with each sandbox."""
+    """The life span of a sandbox, and what happens at its end time. Database rows contain the names of the fields."""
 
     seconds: float  # from the start to the end time; also from a resume by traffic, but at least 300 then
     never_ends: bool = False  # later requests for an end time have no effect
@@ -36,7 +36,7 @@ class Lifetime:
     paused_seconds: float | None = None  # until a paused sandbox is ended; None: it is kept for ever
 
     def enforced(self, seconds: float | None) -> float | None:
-        """Return ``seconds`` until the program ends by itself, or None if the program must not end by itself."""
+        """Return the ``seconds`` after which the sandbox's program ends by itself, or None if it must not do so."""
         # Only a manager can pause a sandbox, so a sandbox that is to be paused waits for a manager.
         return None if self.never_ends or self.pause_at_end else seconds
 
@@ -97,16 +97,16 @@ class Sandbox:
 
     @property
     def deadline(self) -> datetime | None:
-        """Return the time at which the sandbox leaves its present state without a request; None: never."""
+        """Return the end time of a running sandbox, or the time when a paused sandbox is ended; None: there is none."""
         return {State.RUNNING: self.end_at, State.PAUSED: self.kept_until}.get(self.state)
 
     @property
     def use(self) -> Use | None:
-        """Return the sandbox's share in the owner's quota; None if the sandbox is ending and has no share."""
+        """Return the part of the owner's quota that the sandbox uses; None: the sandbox is ending and uses nothing."""
         return None if self.state.ending else self.template.use(running=not self.state.shown_as_paused)
 
     def keep_for(self, seconds: float | None) -> None:
-        """Set the times of a sandbox that is paused now, and ended ``seconds`` later; None or infinity: never."""
+        """Set the times for a pause from now on. The sandbox is ended after ``seconds``; None or infinity: never."""
         self.end_at = now()
         self.kept_until = None if seconds is None or seconds == math.inf else now() + timedelta(seconds=seconds)
 
@@ -115,13 +115,13 @@ class Sandbox:
 
 
 def environment(sandbox_id: str, template: Template, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a sandbox. ``variables`` override the template's, and E2B's own override both."""
+    """Return the environment of a sandbox. ``variables`` override the template's; E2B's own variables override both."""
     own = {MARK_VARIABLE: "true", SANDBOX_ID_VARIABLE: sandbox_id, TEMPLATE_VARIABLE: template.name}
     return {**template.variables, **variables, **own}
 
 
 def new_sandbox_id() -> str:
-    """Return a new random ID in E2B's form: ``i`` and 20 of ``[a-z0-9]``. Nobody can guess its 103 bits."""
+    """Return a random ID in E2B's form: ``i`` and 20 characters of ``[a-z0-9]``. Nobody can guess its 103 bits."""
     return "i" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
 
 

@@ -27,7 +27,7 @@ class SavedVariables:
         draft.rename(self._path)
 
     def load(self) -> dict[str, str]:
-        """Return the saved variables; none if the processes of a paused sandbox were lost before anything was saved."""
+        """Return the saved variables; an empty dictionary if the processes ended before their variables were saved."""
         try:
             loaded: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:

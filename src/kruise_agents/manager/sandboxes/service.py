@@ -26,7 +26,7 @@ from .records import Records
 from .sandbox import NewSandbox, Sandbox, VolumeMount, new_sandbox_id, now
 
 _LEAST_FREE_BYTES = 1024 * 1024
-"""The free disk space that a create requires. A new sandbox takes about a tenth of it."""
+"""The free disk space that a create requires. A sandbox without files of a template takes less than a quarter of it."""
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +108,10 @@ class SandboxService:
                     self._records.note(sandbox)
 
     async def create(self, new: NewSandbox, on_id_assigned: Callable[[str], None] = lambda sandbox_id: None) -> Sandbox:
-        """Create a sandbox, and return it when its program answers. After an error nothing is left of the sandbox.
+        """Create a sandbox, and return it when its program answers. After an error the sandbox is ended and removed.
 
-        ``on_id_assigned`` is called with the ID when the sandbox is stored, before it runs. If a pooled sandbox does
-        not answer its claim, another sandbox takes its place, and ``on_id_assigned`` is called with the new ID.
+        ``on_id_assigned`` is called with the ID when the sandbox's row is stored, before the sandbox runs. If a pooled
+        sandbox cannot be claimed, another sandbox takes its place, and ``on_id_assigned`` is called with the new ID.
 
         Raises:
             QuotaExceededError: The sandbox would exceed the owner's quota.
@@ -202,7 +202,7 @@ class SandboxService:
         pooled: PooledSandbox | None,
         on_id_assigned: Callable[[str], None],
     ) -> bool:
-        """Start a new sandbox. Return False if a pooled sandbox did not answer, and the caller may try another."""
+        """Start a new sandbox. Return False if a pooled sandbox failed, so that the caller can take another sandbox."""
         begun = time.monotonic()
         try:
             # Stored before the start, so that the next manager can clean up if this manager ends now.
@@ -234,7 +234,7 @@ class SandboxService:
 
 
 class TreesInUse:
-    """The file trees that creates are copying. A tree may be removed only when no create copies it any more."""
+    """The file trees that create calls copy now. A tree may be removed only while no create call copies the tree."""
 
     def __init__(self) -> None:
         self._readers = Counter[Path]()

@@ -1,8 +1,8 @@
-"""Snapshots and forks: copies of a sandbox's files, and sandboxes created from them.
+"""Snapshots and forks: copies of a sandbox's files, and new sandboxes that are created from such copies.
 
 A snapshot is a folder with a database row. The row is written when the folder is complete, so a folder without a row
-is an unfinished copy, or is being removed. A sandbox that was created from a snapshot has a copy of the folder and does
-not need the snapshot any more.
+is an unfinished copy, a copy for forks, or about to be removed. A sandbox that was created from a snapshot has a copy
+of the folder and does not need the snapshot any more.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Reference:
 
     @classmethod
     def read(cls, text: str) -> Reference:
-        """Parse a reference; raise :class:`ValueError` if the text is neither form."""
+        """Parse a reference; raise :class:`ValueError` if the text has neither form."""
         match = _REFERENCE.fullmatch(text.lower())
         if match is None:
             raise ValueError("a name is made of a-z, 0-9, '-' and '_', with ':' and a tag after it if one is wanted")
@@ -48,7 +48,7 @@ class Reference:
 
 
 class Snapshots:
-    """The snapshots of one manager. Their folders go into ``folder``, which exists."""
+    """The snapshots of one manager. Their folders go into ``folder``, which must exist."""
 
     def __init__(self, folder: Path, sandboxes: SandboxService) -> None:
         self._folder = folder
@@ -72,7 +72,7 @@ class Snapshots:
         return next((row for row in self.all(owner) if row.id in names), None)
 
     def called(self, reference: str, owner: str) -> list[SnapshotRow]:
-        """Return all snapshots of that name, newest first; else the snapshot with that ID or ``name:tag``, if any."""
+        """Return the snapshots named ``reference``, newest first, or else the result of :meth:`find` as a list."""
         named = [row for row in self.all(owner) if row.name == reference.lower()]
         snapshot = self.find(reference, owner)
         return named or ([snapshot] if snapshot else [])
@@ -84,10 +84,10 @@ class Snapshots:
     async def take(
         self, sandbox: Sandbox, owner: str, reference: Reference | None = None, seconds: float | None = None
     ) -> SnapshotRow:
-        """Copy the files of a running sandbox, which is frozen meanwhile. After a failed copy nothing is left.
+        """Make a snapshot of a running sandbox, which is frozen while its files are copied. Remove a failed copy.
 
-        Without a ``reference`` the snapshot only has an ID; otherwise the snapshot replaces the owner's snapshot with
-        the same name and tag. The snapshot expires after ``seconds``; None: never.
+        Without a ``reference`` the snapshot only has an ID; otherwise the snapshot replaces any snapshot of the owner
+        with the same name and tag. The snapshot expires after ``seconds``; None: never.
         """
         await self._remove_expired(owner)
         async with self._draft() as draft:
@@ -111,7 +111,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. Its files stay until the creates that copy them are done, except on a full disk."""
+        """Remove a snapshot. Its files stay while create calls copy them; on a full disk they are removed at once."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)
@@ -156,7 +156,7 @@ class Snapshots:
         return {row.owner for row in self._store.select(SnapshotRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:
-        """Give all snapshots of one owner to another. A snapshot whose name and tag the new owner uses loses both."""
+        """Give all snapshots of one owner to another. A snapshot loses its name and tag if the new owner uses both."""
         taken = {row.id for row in self._store.select(SnapshotRow, owner=new_owner)}
         for row in self._store.select(SnapshotRow, owner=owner):
             moved = replace(row, owner=new_owner)
@@ -174,7 +174,7 @@ class Snapshots:
                 raise ConfigurationError(f"{folder}, left over from another run, cannot be removed; remove it")
 
     async def close(self) -> None:
-        """Wait for the removals that wait for the end of creates. The creates must have ended before."""
+        """Wait until the folders of removed snapshots are gone. All creates must have ended before this call."""
         await asyncio.gather(*self._removals, return_exceptions=True)
 
     @asynccontextmanager
@@ -200,7 +200,7 @@ class Snapshots:
         return aside
 
     async def _discard(self, folder: Path) -> None:
-        """Remove a folder at once if no create copies it. Otherwise begin to remove it after the last such create."""
+        """Remove a folder now if no create copies it. Otherwise start a task that removes it after the last create."""
         if folder not in self._sandboxes.trees_in_use:
             await self._remove(folder)
             return

@@ -1,8 +1,8 @@
 """The Unix sockets between the manager and a sandbox.
 
 The manager makes the listening sockets and hands them to the sandbox's program. The path of a Unix socket may have 107
-bytes only, and a state folder may be anywhere, so the manager names sockets through the open folder in
-``/proc/self/fd``.
+bytes only, and the path of a state folder may be longer. So the manager opens the folder of the sockets, and names the
+sockets by the short path ``/proc/self/fd/<descriptor>/<name>``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ async def connect(folder: Path, name: str, patience: float = CONNECT_SECONDS) ->
 
 
 async def _connect_when_there_is_room(connection: socket.socket, path: str, patience: float) -> None:
-    """Connect, and retry while the listen queue is full: such a connect fails at once, with nothing to wait on."""
+    """Connect, and retry while the listen queue is full: a connect then fails at once, without an event to wait for."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -70,14 +70,14 @@ async def _connect_when_there_is_room(connection: socket.socket, path: str, pati
 async def connect_port(
     folder: Path, port: int, served: frozenset[int], patience: float = CONNECT_SECONDS
 ) -> socket.socket:
-    """Connect to a port of the sandbox, through its own socket if ``served`` has the port, else through the relay.
+    """Connect to a port of a sandbox, through the port's own socket if ``served`` has the port, else through the relay.
 
     Args:
-        patience: Seconds that each step may take.
+        patience: Seconds to wait for the connection, and again for the relay's answer.
 
     Raises:
-        PortClosedError: No program listens on the port, or the program does not accept.
-        OSError: The sandbox's program is gone.
+        PortClosedError: No program listens on the port, or no program accepts the connection in time.
+        OSError: ``kruise_agents.sandbox``, which serves these sockets, has ended or closed the connection.
     """
     try:
         connection = await connect(folder, SERVED_PORTS[port] if port in served else RELAY_SOCKET, patience)

@@ -1,4 +1,4 @@
-"""Timers of sandboxes: for the end time of a running sandbox, for the end of a paused sandbox."""
+"""Timers of sandboxes: for the end time of a running sandbox, and for the end of a paused sandbox."""
 
 from __future__ import annotations
 

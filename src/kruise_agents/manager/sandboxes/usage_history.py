@@ -1,8 +1,9 @@
 """The history of each sandbox's resource use, as the sandbox's envd measures it.
 
 A running sandbox is measured about once a minute. In the five minutes after a request for the history, the sandbox is
-measured about every five seconds. A request also measures at once if the last sample is about five seconds old. A
-measurement walks through all processes of a sandbox, so more measurements would keep a machine of idle sandboxes busy.
+measured about every five seconds. A request also measures at once, unless the last sample is newer than about five
+seconds. A measurement walks through all processes of a sandbox, so more measurements would keep a machine with many
+idle sandboxes busy.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .sandbox import Sandbox
 EVERY_SECONDS = 5.0
 UNASKED_SECONDS = 60.0
 ASKED_SECONDS = 300.0
-"""Seconds after a request for the history in which the sandbox is measured every five seconds."""
+"""Seconds during which, after a request for the history, the sandbox is measured about every five seconds."""
 KEPT = 720
 """The number of samples that are kept of a sandbox: one hour at five seconds each, half a day at a minute each."""
 _AT_ONCE = 4
@@ -74,7 +75,10 @@ class UsageHistory:
                 await self._task
 
     async def history(self, sandbox: Sandbox) -> list[Sample]:
-        """Measure a running sandbox if its last sample is about five seconds old. Return all samples, oldest first."""
+        """Return the kept samples of a sandbox, oldest first.
+
+        A running sandbox is measured first, unless its last sample is less than about five seconds old.
+        """
         track = self._tracks.setdefault(sandbox.id, _Track())
         track.asked = self._clock()
         await self._measure(sandbox, EVERY_SECONDS)
@@ -123,7 +127,7 @@ class UsageHistory:
 
 
 def read_sample(answer: bytes, at: float) -> Sample:
-    """Parse envd's measurement. Anything else raises a ValueError: code in the sandbox can forge the answer."""
+    """Parse envd's answer. Raises ValueError if it is no measurement: code in the sandbox can forge the answer."""
     try:
         values = json.loads(answer)
     except RecursionError as error:

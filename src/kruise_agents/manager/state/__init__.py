@@ -1,1 +1,1 @@
-"""The state that survives the manager: its database and its secret."""
+"""The state that survives a restart of the manager: its database and its secret."""

@@ -1,8 +1,8 @@
 """The state file of a manager: one SQLite database with all records that must survive the manager.
 
-Each change of rows is one statement in its own transaction: after ``kill -9`` at any moment the file holds everything
-that was written before. A power failure may lose the last writes. Most writes describe processes, and these processes
-end with the power too.
+Each change of rows is one statement in its own transaction: after ``kill -9`` at any moment the database holds
+everything that was written before. A power failure may lose the last writes. Most writes describe processes, which a
+power failure ends too.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Database:
         return [row_type(*row) for row in self._connection.execute(statement, tuple(where.values()))]
 
     def save(self, row: Row) -> None:
-        """Write a row, in place of the row with the same key."""
+        """Write a row, in place of any row with the same primary key or the same values in unique columns."""
         columns = [field.name for field in fields(row)]
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
         self.write(f"INSERT OR REPLACE INTO {row.TABLE} ({names}) VALUES ({marks})", astuple(row))  # noqa: S608 - as above
@@ -93,7 +93,7 @@ class Database:
 
 @contextmanager
 def space_for(path: Path) -> Iterator[None]:
-    """Turn the errors of a full disk into :class:`NoSpaceError`, in a block that writes ``path``."""
+    """Turn errors of a full disk into :class:`NoSpaceError`, in a ``with`` block that writes ``path``."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -107,7 +107,7 @@ def space_for(path: Path) -> Iterator[None]:
 
 
 def no_space(folder: Path) -> str:
-    """Return the message for a full disk with ``folder`` on it."""
+    """Return the error message for a full disk that holds ``folder``."""
     return f"no space left on the disk of {folder}; remove something there, or end sandboxes"
 
 

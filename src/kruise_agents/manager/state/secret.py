@@ -1,4 +1,4 @@
-"""The secret of a state folder. Tokens are derived from the secret, so they need not be stored."""
+"""The secret of a state folder. Tokens for envd, ports and volumes are derived from the secret when needed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _BYTES = 32
 
 
 class StateSecret:
-    """The 256 random bits of a state folder. A token, ID or key derived from the same input is always the same."""
+    """The 256 random bits of a state folder. The same input always gives the same token, ID or key."""
 
     def __init__(self, value: bytes) -> None:
         self._value = value
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Read the secret in ``path``, or make it, for this user only. A wrong size raises ConfigurationError."""
+        """Read the secret in ``path``, or make the file, for this user only. A wrong size raises ConfigurationError."""
         value = read_or_make(path, secrets.token_bytes(_BYTES))
         if len(value) != _BYTES:
             raise ConfigurationError(
@@ -50,7 +50,7 @@ class StateSecret:
         return str(uuid.UUID(bytes=hmac.digest(self._value, b"api-key:" + raw_key, "sha256")[:16], version=4))
 
     def digest_of_create(self, content: bytes) -> bytes:
-        """Return the digest to store for an idempotency key or a body. A body may hold secrets and is not stored."""
+        """Return the digest to store in place of an idempotency key or of a request's body, which may hold secrets."""
         return hmac.digest(self._value, b"create:" + content, "sha256")
 
     def sealing_key(self) -> bytes:

@@ -91,7 +91,7 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     """,
 )
-"""Each step turns one version of the schema into the next. A released step never changes."""
+"""Each step turns one version of the schema into the next. A step that was released must never change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The prepared file tree of a template: its files, the packages that pip installs, and parts of its root file system.
 
-Sandboxes start with a copy of the tree. The tree is made once and kept below the state folder. Its name has a digest of
-the template's requirements and files, so another tree is made when requirements or files change.
+Sandboxes start with a copy of the tree. The tree is made once and kept below the state folder. The name of its folder
+has a digest of the template's requirements, files and root file system, so a change of them leads to a new tree.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PIP_OPTIONS = (
 )
 _OUR_PYTHON = re.compile(
     rb"#!\S*/\.local/bin/python[0-9.]*\n"
-    # Installers write these lines if the path is too long for the kernel, or has a space.
+    # Installers write these lines if the path is too long for a line with #!, or has a space.
     rb"|#!/bin/sh\n'''exec' .*/\.local/bin/python[0-9.]*\"? \"\$0\" \"\$@\"\n' '''\n"
 )
 
@@ -160,7 +160,7 @@ def _find_python_by_path(script: Path) -> None:
 
 
 def _digest(file: TemplateFile) -> str:
-    """Return a digest of a template's files, requirements and root file system, of this release, and of its Python."""
+    """Return a digest of the template's files, requirements and root file system, and of this release and Python."""
     digest = hashlib.sha256(repr((__version__, sys.version, sys.executable, file.requirements)).encode())
     for target, source in sorted(file.files.items()):
         for path in _all_of(source):

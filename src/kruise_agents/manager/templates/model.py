@@ -19,7 +19,7 @@ _BUILDS = uuid.UUID("7e2f7b52-64f0-4b0e-a2b0-3f4b1f2d9c11")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A kind of sandbox. The field names are stored with each sandbox."""
+    """A kind of sandbox. Database rows of sandboxes and snapshots contain the names of the fields."""
 
     name: str
     code_interpreter: bool
@@ -75,7 +75,7 @@ class PreparedTemplate:
 
 
 POOLED_TEMPLATE = "code-interpreter-v1"
-"""The template of the SDK's code interpreter. The size of its pool is a setting."""
+"""The template of the SDK's code interpreter. The setting ``pool`` gives the size of its pool by default."""
 
 
 def built_in(limits: Limits) -> list[Template]:
@@ -88,7 +88,7 @@ def built_in(limits: Limits) -> list[Template]:
 
 
 class Templates:
-    """The templates of one manager, by name. ``created_at`` is the time that the API reports for all of them."""
+    """The templates of one manager, by name. ``created_at`` is the time that the API reports for every template."""
 
     def __init__(self, created_at: datetime, templates: Iterable[PreparedTemplate]) -> None:
         self.created_at = created_at
@@ -98,7 +98,7 @@ class Templates:
         return sorted((prepared.template for prepared in self._by_name.values()), key=lambda template: template.name)
 
     def find(self, reference: str) -> Template | None:
-        """Return the template that ``name`` or ``name:default`` refers to, in upper or lower case, if any."""
+        """Return the template for ``name`` or ``name:default``, in upper or lower case; None if there is none."""
         prepared = self.prepared(reference)
         return None if prepared is None else prepared.template
 

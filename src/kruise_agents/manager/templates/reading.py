@@ -26,12 +26,12 @@ _VARIABLE = re.compile(r"[^=\0]+")
 _URL = re.compile(r"http://(localhost|127\.0\.0\.1)(?::(?P<port>[0-9]{1,5}))?(/[!-~]*)?")
 _HOME = PurePosixPath("/home/user")
 FREE_FOLDERS = (str(_HOME), "/code", "/opt", "/root", "/srv", "/var")
-"""Folders in which a template may put files. Other folders belong to the machine or are made for each sandbox."""
+"""Folders in which a template may put files. Other folders belong to the system or are made for each sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateFile:
-    """The content of a template file. Values that the file does not have are None or empty."""
+    """The content of a template file. A key that the file lacks is None, empty or, in ``template``, the default."""
 
     path: Path
     template: Template

@@ -30,7 +30,7 @@ class Source:
         self.problems.append(f"{self.place(key)}: {problem}")
 
     def place(self, key: FieldPath) -> str:
-        """Return the file and, if known, the line of ``key``, else of the table around the key."""
+        """Return the file and, if known, the line of ``key`` or of the table around the key."""
         line = next((number for number, found in self._lines if found[: len(key)] == key), None) if key else None
         if line is None and len(key) > 1:
             return self.place(key[:-1])
@@ -38,7 +38,7 @@ class Source:
 
 
 class Table:
-    """The ``known`` keys of one table; other keys are problems. A wrong value is a problem and counts as absent."""
+    """A table that may have only the ``known`` keys. Other keys and wrong values are problems and count as absent."""
 
     def __init__(self, source: Source, fields: Fields, known: Iterable[str]) -> None:
         self._source = source
@@ -94,7 +94,7 @@ class Table:
         return None if fields is None else Table(self._source, fields, known)
 
     def place(self, key: str) -> str | None:
-        """Return the file and line of a key; None if the key is absent."""
+        """Return the file and, if known, the line of a key; None if the key is absent."""
         return self._source.place((*self._fields.path, key)) if self._fields.has(key) else None
 
     def _read(self, read: Callable[[str], _T], key: str, wanted: str | None = None) -> _T | None:
@@ -110,7 +110,7 @@ class Table:
 
 
 def _keys_of(text: str) -> Iterable[tuple[int, tuple[str, ...]]]:
-    """Yield line number and full name of each key and table header at the beginning of a line."""
+    """Yield line number and full name for each line that looks like a key with a value, or like a table header."""
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(line):

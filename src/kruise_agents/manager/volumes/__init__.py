@@ -1,4 +1,4 @@
-"""Volumes: named folders that sandboxes share and that outlive them."""
+"""Volumes: named folders that sandboxes share, and that outlive these sandboxes."""
 
 from .tree import Entry, OutsideError, VolumeTree
 from .volumes import NameTakenError, VolumeFullError, Volumes, VolumeUsedError

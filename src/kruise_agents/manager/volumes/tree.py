@@ -1,4 +1,7 @@
-"""The files of a volume. Sandboxes may exchange files for links at any time, so paths are opened below a descriptor."""
+"""The files of a volume. Their paths are opened with ``openat2``, relative to the volume's folder.
+
+A sandbox may replace a folder by a link at any time, and such a link must not lead out of the volume.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,17 @@ from ..runtime.files.openat2 import open_below
 MAX_DEPTH = 64
 MAX_ENTRIES = 50_000
 _PERMISSIONS = 0o1777
-"""The permissions that may be set: not setuid and setgid, which have no effect in mounted volumes."""
+"""The permissions that may be set. Setuid and setgid are left out: they have no effect in mounted volumes."""
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 
 
 class OutsideError(ValueError):
-    """A request that no volume can serve, such as for a path that leads out of it. The message says why."""
+    """A request that a volume refuses, for example because its path has ``..``. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file, folder or link. IDs are those in a sandbox."""
+    """A file, folder or link. ``uid`` and ``gid`` are the numbers that sandboxes see."""
 
     path: str  # from "/", the folder of the volume
     facts: os.stat_result
@@ -38,7 +41,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """The attributes to set. None: the attribute stays, or gets the default of new files."""
+    """The owner and permissions to set. None: the value stays as it is or, for a new file, is the default."""
 
     uid: int | None = None
     gid: int | None = None
@@ -46,7 +49,7 @@ class Attributes:
 
 
 class VolumeTree:
-    """The files below one folder. Methods with a ``path`` raise OSError if the file is missing or cannot be reached.
+    """The files below one folder. Methods raise OSError if a file that they need is missing or cannot be reached.
 
     Args:
         staging: A folder of the manager on the same file system, for files on their way into or out of the volume.
@@ -63,7 +66,7 @@ class VolumeTree:
             return self._entry(folder, name, "/" + "/".join(_parts(path)))
 
     def entries(self, path: str, depth: int) -> list[Entry]:
-        """Return the entries of a folder, ``depth`` levels deep, sorted by path. Links in it are not followed."""
+        """Return the entries of a folder, ``depth`` levels deep, sorted by path. Do not follow links in the folder."""
         if not 1 <= depth <= MAX_DEPTH:
             raise OutsideError(f"depth must be 1 to {MAX_DEPTH}, got {depth}")
         found: list[Entry] = []
@@ -86,7 +89,7 @@ class VolumeTree:
         return self.entry(path)
 
     def read(self, path: str) -> int:
-        """Open a regular file for reading, and return the descriptor. Other files raise :class:`OutsideError`."""
+        """Open a regular file for reading, and return its descriptor. Other files raise OutsideError or OSError."""
         descriptor = self._open("/".join(_parts(path)) or ".", os.O_RDONLY | os.O_NONBLOCK)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -103,7 +106,7 @@ class VolumeTree:
             path.unlink(missing_ok=True)
 
     def place(self, draft: Path, path: str, wanted: Attributes, *, parents: bool) -> Entry:
-        """Move a draft to ``path``. Attributes not in ``wanted`` come from a replaced file, else from the defaults."""
+        """Move a draft to ``path``. What ``wanted`` lacks comes from the replaced file, if any, else from defaults."""
         if parents:
             self._make_parents(path)
         with self._parent(path) as (folder, name):
@@ -116,7 +119,7 @@ class VolumeTree:
         return self.entry(path)
 
     def change(self, path: str, wanted: Attributes) -> Entry:
-        """Set owner, group and permissions. Links have no permissions; with one user for all, owners never change."""
+        """Set owner and group if sandboxes have several users, and the permissions unless the file is a link."""
         with self._parent(path) as (folder, name):
             self._set(folder, name, wanted)
         return self.entry(path)
@@ -144,7 +147,7 @@ class VolumeTree:
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """Yield a descriptor of the folder that holds ``path``, and the name there: ``.`` for the volume's folder."""
+        """Yield a descriptor of the folder that holds ``path``, and the last part of ``path``, or ``.`` for ``/``."""
         *above, name = _parts(path) or ["."]
         with self._opened("/".join(above) or ".", _FOLDER) as folder:
             yield folder, name
@@ -223,7 +226,7 @@ class VolumeTree:
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[int]:
-    """Yield a descriptor of a folder whose path only the manager can change."""
+    """Yield a descriptor of a folder, at a path that sandboxes cannot change."""
     descriptor = os.open(path, _FOLDER | os.O_CLOEXEC)
     try:
         yield descriptor

@@ -39,7 +39,7 @@ class VolumeFullError(KruiseAgentsError):
 
 
 class Volumes:
-    """The volumes of one manager, each a database row and a folder in ``folder``, which exists.
+    """The volumes of one manager, each a database row and a folder in ``folder``, which must exist.
 
     ``mounted`` returns the IDs of the volumes that sandboxes have mounted. ``limit`` is the size, in bytes, up to which
     the API fills a volume. A sandbox may fill a volume up to the sandbox's own disk limit.
@@ -109,7 +109,7 @@ class Volumes:
 
     @asynccontextmanager
     async def room(self, volume: VolumeRow, size: int) -> AsyncIterator[None]:
-        """Yield if ``size`` bytes fit, else raise VolumeFullError. Blocks of one volume run one after another."""
+        """Raise VolumeFullError unless ``size`` bytes fit. ``with`` blocks of the same volume run one after another."""
         async with self._placing[volume.id]:
             used = await asyncio.to_thread(self._runtime.disk_usage, self._folder / volume.id)
             self._require(volume, used, size)
@@ -138,7 +138,7 @@ class Volumes:
     async def remove(self, volume: VolumeRow) -> None:
         """Remove a volume and its files. Raises :class:`VolumeUsedError` if a sandbox has the volume mounted.
 
-        If the disk is full even without the files, this raises :class:`NoSpaceError` and leaves the volume empty.
+        If the disk is still full after the files are removed, this raises :class:`NoSpaceError`; an empty volume stays.
         """
         if volume.id in self._mounted():
             raise VolumeUsedError(f"volume '{volume.name}' is mounted in sandboxes; end them first")
@@ -161,14 +161,14 @@ class Volumes:
         return {row.owner for row in self._store.select(VolumeRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:
-        """Give all volumes of one owner to another. A volume whose name the new owner uses gets a suffix."""
+        """Give all volumes of one owner to another. A volume is renamed if the new owner has a volume of that name."""
         for row in self.all(owner):
             taken = self.find(new_owner, name=row.name) is not None
             name = f"{row.name}-{row.id[-6:]}" if taken else row.name
             self._store.save(replace(row, owner=new_owner, name=name))
 
     def recover(self) -> None:
-        """Remove folders without a row, and make missing folders of rows, at the start of a manager."""
+        """Remove folders without a row and unfinished uploads, and make missing folders, at the start of a manager."""
         self._staging.mkdir(mode=0o700, exist_ok=True)
         known = {row.id for row in self._store.select(VolumeRow)}
         for folder in (*self._folder.iterdir(), *self._staging.iterdir()):
