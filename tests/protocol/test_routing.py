@@ -38,7 +38,16 @@ def test_a_private_path_names_the_sandbox_whatever_the_host_says(
 
 @pytest.mark.parametrize(
     "target",
-    ["/kruise", "/kruise/", "/kruise?x=1", "/kruise/sb1", "/kruise/sb1/", "/kruise/sb1/abc/x", "/Kruise/sb1/3000/x"],
+    [
+        "/kruise",
+        "/kruise/",
+        "/kruise?x=1",
+        "/kruise?sb1/3000/x",
+        "/kruise/sb1",
+        "/kruise/sb1/",
+        "/kruise/sb1/abc/x",
+        "/Kruise/sb1/3000/x",
+    ],
 )
 def test_a_path_that_names_no_sandbox_is_an_error(target: str) -> None:
     with pytest.raises(AddressError):

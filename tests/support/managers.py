@@ -71,6 +71,8 @@ class RunningManager:
     port: int
     state_dir: Path
     log: Path
+    output: str
+    """The lines on standard output up to the message about Ctrl-C."""
     scheme: str = "http"
     api_key: str = API_KEY
 
@@ -128,7 +130,7 @@ def running_manager(
         port = re.search(r"^kruise-agents .*sandbox-manager on .*:(\d+)$", text, re.MULTILINE)
         assert port is not None, text
         scheme = "https" if "--tls" in options or "--cert" in options else "http"
-        yield RunningManager(process, int(port[1]), state_dir, log, scheme)
+        yield RunningManager(process, int(port[1]), state_dir, log, text, scheme)
 
 
 @contextlib.contextmanager

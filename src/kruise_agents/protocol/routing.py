@@ -65,8 +65,8 @@ def parse(
 
 
 def _private_sandbox(target: str) -> SandboxTarget:
-    path, mark, query = target[len(PREFIX) + 1 :].partition("?")
-    sandbox_id, _, rest = path.partition("/")
+    path, mark, query = target.removeprefix(PREFIX).partition("?")
+    sandbox_id, _, rest = path[1:].partition("/")
     port_text, slash, rest = rest.partition("/")
     if not sandbox_id or not port_text:
         raise AddressError(f"{target!r} is not {PREFIX}/<sandbox id>/<port>/...")

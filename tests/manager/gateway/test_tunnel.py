@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -127,12 +128,13 @@ def test_a_listen_queue_that_empties_in_time_is_waited_for(tmp_path: Path, monke
 def test_the_gateway_is_as_patient_as_the_docs_say() -> None:
     page = Path(__file__).parents[3] / "docs" / "reference" / "behaviour" / "gateway.md"
     text = page.read_text()
+    limits = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE))
     assert (STALL_SECONDS, AFTER_EOF_SECONDS, CONNECT_SECONDS) == (3600, 10, 30)
-    assert "| A client that reads nothing of an answer | It is cut after an hour." in text
-    assert "the other has ten seconds" in text
-    assert "| Connecting to a port in a sandbox | 30 seconds, then 502 `port is not open`." in text
+    assert "after an hour" in limits["A client that reads nothing of an answer"]
+    assert "ten seconds to close too" in text
+    assert "30 seconds" in limits["Connecting to a port in a sandbox"]
     assert (MAX_HEAD_BYTES, MAX_HEADERS) == (64 * 1024, 256)
-    assert "| 64 KiB and 256 headers." in text
+    assert "64 KiB and 256 headers" in limits["Size of request line and headers"]
     assert (BODY_SECONDS, MAX_BYTES, KEEP_ALIVE_SECONDS) == (60, 4 * 1024 * 1024, 650)
-    assert "| 60 seconds, then 408; 4 MiB, then 413." in text
-    assert "| It is kept for 650 seconds." in text
+    assert "60 seconds, then 408; 4 MiB, then 413" in limits["Time and size of a JSON body to the API"]
+    assert "650 seconds" in limits["An idle connection"]
