@@ -128,7 +128,7 @@ class Kernel:
     def mark(self, replies: Replies) -> LateOutput | None:
         """Have the kernel write a mark after the output of a finished request. The mark comes in ``replies``.
 
-        Returns None if ``spec.mark`` is None. Kernels with a mark may report the end of a request before its output.
+        Returns the filter that recognises the mark, or None if ``spec.mark`` is None.
         """
         if self.spec.mark is None:
             return None
@@ -152,8 +152,8 @@ class Kernel:
     def interrupt(self) -> None:
         """Interrupt the running code. An idle Python or Bash kernel ignores a first interrupt.
 
-        Kernels that cannot always be interrupted have ``spec.kill_on_second_interrupt``. Such a kernel is killed by the
-        second interrupt since its last request began, so that the context becomes usable again.
+        With ``spec.kill_on_second_interrupt``, the second interrupt since the last request began kills the kernel, so
+        that the context becomes usable again. Such a kernel may not react to an interrupt.
         """
         if self._interrupted and self.spec.kill_on_second_interrupt:
             self._process.signal(SIGKILL)

@@ -20,8 +20,8 @@ LAST_OUTPUT_BYTES = 2000  # most bytes of a failed kernel's output in an error t
 class KernelProcess:
     """A child process that leads its own process group.
 
-    A pidfd reports the end of the process to the event loop. Then the rest of the group is killed, and the
-    process is reaped, so that it does not stay as a zombie.
+    A pidfd reports the end of the process to the event loop. Then the rest of the group is killed, and the process
+    is reaped, so that it does not stay as a zombie.
     """
 
     def __init__(self, process: subprocess.Popen[bytes] | ForkedProcess, output: IO[bytes]) -> None:

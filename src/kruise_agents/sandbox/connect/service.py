@@ -27,7 +27,7 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class ServerStream:
-    """A method that takes one message and yields messages, at most until the client leaves or the deadline passes."""
+    """A method that takes one message and yields messages. It stops if the client leaves or the deadline passes."""
 
     handle: Callable[[Message, Call], AsyncGenerator[Json, None]]
 

@@ -1,4 +1,4 @@
-"""The Bash kernel of the package ``bash_kernel``, changed to leave line ends as programs wrote them."""
+"""The Bash kernel of the package ``bash_kernel``, without the carriage returns that its terminal would add."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bash_kernel.kernel import BashKernel
 
 
 class LineKernel(BashKernel):  # type: ignore[misc]  # the package has no types
-    """A Bash kernel that adds no carriage returns to output.
+    """A Bash kernel whose terminal adds no carriage return to a line feed.
 
     ``bash_kernel`` (0.10) leaves the carriage return of a line end in the output where a read ends right after it.
     """

@@ -1,6 +1,6 @@
 """The standard output and error of a kernel, sent in whole lines where possible.
 
-Clients join the messages of an execution with line ends, so a message that ends within a line breaks that line.
+Many clients join the messages of an execution with line ends, so a message that ends within a line breaks that line.
 ipykernel (6.29 to 7.4) starts a timer at the first write, and sends all waiting text when the timer ends. A print makes
 two writes, and the timer may end between the two: in a program that never pauses, or when the timer was started for a
 text that a flush has sent already.

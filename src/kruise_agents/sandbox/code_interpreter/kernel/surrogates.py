@@ -16,7 +16,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def tolerant(pack: Packer) -> Packer:
-    """Return a packer that works as ``pack``, but replaces lone surrogates where the result would not be UTF-8."""
+    """Return a packer that works like ``pack``, but replaces lone surrogates where the result would not be UTF-8."""
 
     def pack_tolerantly(message: Any) -> bytes:
         try:
