@@ -53,10 +53,7 @@ class Metrics:
     """Durations of successful creates: ``warm`` if the sandbox came from a pool, else ``cold``."""
     failed_creates: int = 0
     ended: Counter[str] = field(default_factory=Counter)
-    """Ended sandboxes, by reason: ``kill``, ``end time`` or ``by itself``.
-
-    Sandboxes that the manager ends at its own end are not counted.
-    """
+    """Sandboxes that ended before their manager did, by reason: ``kill``, ``end time`` or ``by itself``."""
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     """Answered requests, by the part that answered (``api``, ``gateway`` or ``manager``) and the status.
 

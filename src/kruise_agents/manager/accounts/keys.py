@@ -4,8 +4,7 @@ A sandbox, snapshot, volume or secret belongs to the key that made it, and other
 what a deleted key owned. Keys of one team may manage each other, but they do not see each other's sandboxes.
 
 The value of a key that is made over the API is stored only as its SHA-256. The value has 122 random bits, so nobody can
-guess it from the hash, and a slow hash would only slow down requests. Keys that the manager was started with are not
-stored.
+guess it from the hash, and a slow hash would only slow down requests. Keys given at the manager's start are not stored.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The secrets of API keys: named values that can be set and replaced, and that the API never returns.
 
-Values are encrypted with a key that is derived from the secret of the state folder. So nobody can read the values from
-the database alone.
+Values are encrypted with a key derived from the secret of the state folder, so the database alone reveals no value.
 """
 
 from __future__ import annotations

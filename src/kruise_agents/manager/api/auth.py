@@ -20,8 +20,7 @@ from .routes import Access, ApiRoute
 class RequireCredentials:
     """ASGI middleware that answers 401 unless a request carries the credentials that its route asks for.
 
-    A path without a route asks for a key. The caller's key, or the volume that a volume token opens, is stored in the
-    state of the request.
+    A path without a route asks for a key. The state of the request gets the API key, or the volume of the volume token.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys, volumes: Volumes, routes: Sequence[ApiRoute]) -> None:

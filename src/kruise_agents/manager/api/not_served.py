@@ -4,9 +4,8 @@ The API answers 400 to known routes of E2B's and OpenKruise's managers that this
 names the feature. The SDK would take a 404 for a missing sandbox, and never retries a 400.
 
 With ``--v1-only`` the API answers like a sandbox-manager without ``POST /v2/sandboxes``, for tests of clients. Source:
-OpenKruise's manager of August 2026, which answers 405 and 404 in text before it checks the key. Two peculiarities of
-that manager are not imitated: a fork is taken for a create, and ``DELETE`` with an unknown path below a sandbox deletes
-the sandbox.
+OpenKruise's manager of August 2026, which answers 405 and 404 in text before it checks the key. Two faults of that
+manager are not imitated: a fork is taken for a create, and an unknown ``DELETE`` below a sandbox deletes the sandbox.
 """
 
 from __future__ import annotations

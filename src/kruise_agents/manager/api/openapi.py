@@ -112,10 +112,7 @@ def _response(status: int, answer: Any, schemas: _Schemas, meaning: str = "") ->
 
 
 class _Schemas:
-    """The JSON Schemas of types. A dataclass or ``TypedDict`` becomes a component: ``_LogsReply`` is named ``Logs``.
-
-    A type whose annotation declares the keyword ``type`` has the declared schema instead.
-    """
+    """The JSON Schemas of types. Every dataclass or ``TypedDict`` without a declared ``type`` becomes a component."""
 
     def __init__(self) -> None:
         self.components: dict[str, Json] = {}
@@ -144,7 +141,7 @@ class _Schemas:
             return {"type": "object", "additionalProperties": self.of(arguments[1])}
         if origin in (Union, types.UnionType):
             return {"oneOf": [self.of(argument) for argument in arguments]}
-        name = re.sub("^_|(Request|Reply)$", "", kind.__name__)
+        name = re.sub("^_|(Request|Reply)$", "", kind.__name__)  # _LogsReply becomes Logs
         if self._kinds.setdefault(name, kind) is not kind:
             raise TypeError(f"{kind} and {self._kinds[name]} would both be the schema {name}")
         if name not in self.components:

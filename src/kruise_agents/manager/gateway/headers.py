@@ -54,8 +54,7 @@ def unsendable(headers: Headers) -> str | None:
 def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> Headers:
     """Return the headers of a response for the client, with names in lower case.
 
-    ``Content-Length`` is left out where it does not describe the body: in a 204, in a 304, and together with
-    ``Transfer-Encoding``.
+    ``Content-Length`` is left out in a 204, in a 304 and with ``Transfer-Encoding``, where it describes no body.
     """
     lowered = [(name.lower(), value) for name, value in headers]
     unframed = status in (204, 304) or any(name == b"transfer-encoding" for name, _ in lowered)

@@ -1,8 +1,7 @@
 """The server of the manager's port, and the check that the installed uvicorn fits.
 
-The strict reading of requests (:mod:`.connection`) overrides methods that uvicorn does not document. If a release of
-uvicorn renamed such a method, the override would silently never run. So a manager refuses to start unless the installed
-uvicorn has every name that the server needs.
+The strict reading of requests (:mod:`.connection`) overrides methods that uvicorn does not document. If a release
+renamed a method, the override would silently never run. So a manager refuses to start unless uvicorn has every name.
 """
 
 from __future__ import annotations
