@@ -40,7 +40,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Prepare the runtime. Raises RuntimeUnavailableError if the machine does not permit what the runtime needs."""
+        """Check that this machine permits what the runtime needs. Raises RuntimeUnavailableError if it does not."""
 
     def open(self) -> None:  # noqa: B027 - the process runtime needs nothing
         """Make later launches faster, if the runtime can. This call is optional, and may block for seconds."""

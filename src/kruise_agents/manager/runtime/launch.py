@@ -27,8 +27,5 @@ class Launched:
     """The started program of a sandbox."""
 
     process: subprocess.Popen[bytes]  # the manager's child
-    first_pid: int | None
-    """The pid of the first process in the namespaces. When that process ends, the kernel ends all others.
-
-    None if there are no namespaces, or if ``bwrap`` failed.
-    """
+    # The pid of the first process in the namespaces. When that process ends, the kernel ends all others in them.
+    first_pid: int | None  # None: there are no namespaces, or bwrap failed

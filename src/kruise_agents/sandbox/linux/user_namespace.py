@@ -2,8 +2,8 @@
 
 bubblewrap builds the sandbox's file tree in a user namespace where id 0 is the manager's user, because only that user
 can reach every mounted folder. The program then enters an inner user namespace, which has all ids but the manager's.
-There it keeps few capabilities: enough to be ``root`` among the sandbox's users. These capabilities do not count for
-mounts and the network, which belong to the outer namespace.
+There the program keeps few capabilities: enough to be ``root`` among the sandbox's users. These capabilities do not
+count for mounts and the network, which belong to the outer namespace.
 """
 
 from __future__ import annotations

@@ -28,10 +28,8 @@ def copy_command(source: Path, target: Path) -> list[str]:
 
 
 async def run_copy(start: Start, command: list[str]) -> None:
-    """Run the copying ``command``, and kill it if the caller is cancelled. Raises OSError if the copy fails.
-
-    The error has the number ENOSPC if the disk or a quota is full.
-    """
+    """Run the copying ``command``, and kill it if the caller is cancelled. Raises OSError if the copy fails."""
+    # The number of the error is ENOSPC if the disk or a quota is full.
     with tempfile.TemporaryFile() as output:
         process = start(command, output)
         handle = ProcessHandle.of(process.pid)

@@ -78,10 +78,8 @@ class UnnamedFiles:
 
 
 def unnamed_files(processes: Iterable[Process], device: int) -> UnnamedFiles:
-    """Return the bytes of nameless files among the first :data:`_MOST_FILES` files that the processes have open.
-
-    Files on the disk ``device`` count as disk space, and all other files as memory.
-    """
+    """Return the bytes of nameless files among the first :data:`_MOST_FILES` files that the processes have open."""
+    # ``device`` is the disk. Files on other devices are in memory.
     found = UnnamedFiles()
     seen = set()
     opened = ((process.pid, facts) for process in processes for facts in _open_files(process.pid))

@@ -1,8 +1,7 @@
 """Internet access of sandboxes: a program on the host carries packets, and routes in the sandbox block addresses.
 
 The carrier, ``slirp4netns`` or ``pasta`` (package ``passt``), gives the sandbox's network namespace an interface and
-needs no root rights on the host. For each blocked range the sandbox has an ``unreachable`` route, which no user of the
-sandbox may change.
+needs no root rights on the host. A blocked range has an ``unreachable`` route, which no user of a sandbox may change.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ class Egress:
     def attach(self, pid: int, rules: EgressRules) -> Connection | None:
         """Connect the network namespace of a process, and return when packets can flow. Return None without a carrier.
 
-        The call blocks for a moment. If it fails, it raises OSError with the reason, and no carrier is left running.
+        The call blocks for a moment. On failure, it raises OSError with the reason, and leaves no carrier running.
         """
         if self.carrier is None:
             return None

@@ -1,8 +1,8 @@
 """The root file system that an operator gives a template.
 
-Its programs and libraries are mounted read-only, in place of the machine's. Most of the other
-files, which sandboxes may change, are copied into the tree that sandboxes begin with. Existing files of that tree stay,
-except that ``/etc/passwd`` and ``/etc/group`` get more lines. No file is copied through a link.
+Its programs and libraries are mounted read-only, in place of the machine's. Most of the other files
+are copied into the tree that sandboxes begin with, because sandboxes may change these files. Existing files of that
+tree stay, except that ``/etc/passwd`` and ``/etc/group`` get more lines. No file is copied through a link.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The Python of a sandbox: the interpreter, the folders that it needs, and the virtual environment in the user's home.
 
-The interpreter is the manager's. The virtual environment gives ``pip install`` a folder that it can write to. Python
-finds the packages in that folder before the packages of the manager's interpreter, for example those of the ``data``
-extra.
+The interpreter is the manager's. The virtual environment gives ``pip install`` a writable folder. Python finds the
+packages there before the packages of the manager's interpreter, for example those of the ``data`` extra.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class PythonPlaces:
 
 
 def own_places() -> PythonPlaces:
-    """Return the paths on this machine, which sandboxes without a root file system of their own have too."""
+    """Return the paths on this machine. Sandboxes without a root file system of their own have the same paths."""
     return PythonPlaces(base_executable(), tuple(site.getsitepackages()), Path(kruise_agents.__file__).parent)
 
 

@@ -88,10 +88,10 @@ class Zygote:
         process ends by itself, within seconds after the caller has ended ``first_pid``.
 
         Args:
-            first_pid: The first process of the sandbox.
+            first_pid: The pid of the sandbox's first process.
             group: A descriptor of the sandbox's ``cgroup.procs``, open for writing; None without a control group.
             own: Descriptors for the fork itself, see :class:`.protocol.control.ForkRequest`.
-            handed: Descriptors for the program, by the number of each in the program.
+            handed: Descriptors for the program. The keys are the numbers that the descriptors get in the program.
         """
         request = ForkRequest(order, first_pid, group is not None, list(handed))
         descriptors = [*own, *([] if group is None else [group]), *handed.values()]
