@@ -22,7 +22,7 @@ class Inheritance:
         self._collections = collections
 
     def transfer_to_admin(self, owner: str) -> None:
-        """Give all that a key owns to the admin key. After NoSpaceError, the next manager transfers the rest."""
+        """Give what a key owns to the admin key. After NoSpaceError, the manager's next start transfers the rest."""
         for collection in self._collections:
             collection.transfer(owner, ADMIN_ID)
 

@@ -251,7 +251,7 @@ def _read_parameter(values: Mapping[str, str], member: Member) -> Any:
 
 
 def whole_number(query: Mapping[str, str], name: str) -> int | None:
-    """Return a query parameter that is a whole number, 0 or more; None if there is no such parameter."""
+    """Return a query parameter, a whole number of 0 or more; None if absent. A wrong value raises ApiError 400."""
     text = query.get(name)
     if text is None:
         return None

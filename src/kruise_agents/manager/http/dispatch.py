@@ -1,4 +1,4 @@
-"""The application of the manager's port, which passes each request to the API or to the gateway."""
+"""The application of the manager's port, which passes requests to the API or to the gateway."""
 
 from __future__ import annotations
 
