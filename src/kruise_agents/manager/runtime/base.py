@@ -25,7 +25,7 @@ class Runtime(ABC):
 
     name: str
     summary: str  # the isolation in one line, printed when the manager starts
-    end_signal: signal.Signals  # to the first process of a sandbox, to end the whole sandbox
+    end_signal: signal.Signals  # sent to the first process of a sandbox to end the whole sandbox
     enforcer: Enforcer  # set by check() at the latest
     pauses_by = "stopping each of their processes (SIGSTOP)"
     one_user_because: str | None = None  # why sandboxes have only one user; None: they have several

@@ -1,4 +1,4 @@
-"""A hint to ext4 to spread the folders in a folder over the disk, the same as ``chattr +T``.
+"""A hint to ext4 to spread the subfolders of a folder over the disk, the same as ``chattr +T``.
 
 Without the hint, ext4 tends to put the files of all sandboxes into one area. For each new file, ext4 then searches that
 area for a free inode. An ext4 without a journal does not reuse a removed file's inode for some minutes, so each search

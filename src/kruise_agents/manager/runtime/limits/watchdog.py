@@ -48,7 +48,7 @@ class WatchedSandbox:
     folders: list[LimitedFolder]  # the sandbox's own folder, then its volumes
     limits: Limits
     end: Callable[[], None]  # called in the event loop
-    tell: Callable[[int, str], Awaitable[None]]  # called before a process is killed, with its inner pid and the reason
+    tell: Callable[[int, str], Awaitable[None]]  # called before a process is killed, with its pid inside and the reason
     killing: list[tuple[Process, str]] = field(default_factory=list)
     started: int | None = None
     ticks: int = -1

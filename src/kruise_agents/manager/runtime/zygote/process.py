@@ -82,7 +82,7 @@ class Zygote:
     def fork(
         self, order: ForkOrder, first_pid: int, group: int | None, own: Sequence[int], handed: Mapping[int, int]
     ) -> None:
-        """Make the zygote fork a process that enters a sandbox and becomes the program there. Return after the fork.
+        """Make the zygote fork a process that enters a sandbox and follows ``order`` there. Return after the fork.
 
         Raises ZygoteError if the zygote has ended or does not fork in time. If the zygote forks too late, the new
         process ends by itself, within seconds after the caller has ended ``first_pid``.
