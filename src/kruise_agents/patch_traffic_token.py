@@ -49,13 +49,12 @@ def patch_traffic_access_token() -> Patch:
     """Make the SDK send the current traffic access token with its requests to the ports of protected sandboxes.
 
     Sync and async requests for files, commands, PTYs, watches and code carry the token; requests to the API do not.
-    The first request in the last minutes before the expiry refreshes the token first. A token that has expired by the
-    local clock is not sent. If its refresh fails, the request raises :class:`TrafficAccessTokenExpired`. But after the
-    answer 404 to the refresh, the request is sent without a token, and the SDK reports that the sandbox is gone.
+    A request in the last minutes before the expiry refreshes the token first. A token that has expired by the local
+    clock is not sent: if its refresh fails, the request raises :class:`TrafficAccessTokenExpired`. But if the manager
+    answers the refresh with 404, the request is sent without a token, and the SDK reports that the sandbox is gone.
 
-    The API's answer to ``connect`` has no token of a protected sandbox. So after a ``connect``
-    that brought no token, the patch asks the API whether the sandbox is protected. If so, the next request to a port
-    fetches a token.
+    The API's answer to ``connect`` has no token of a protected sandbox. So after a ``connect`` that brought no token,
+    the patch asks the API whether the sandbox is protected. If so, the next request to a port fetches a token.
 
     For requests that the program makes itself, ``sandbox.traffic_access_token`` is the newest token.
     :func:`refresh_traffic_access_token` refreshes that token when a refresh is due. The method

@@ -64,7 +64,7 @@ class Server(uvicorn.Server):
         self._ready.set()
 
     async def main_loop(self) -> None:
-        """Wait for :meth:`stop`. The overridden loop of uvicorn looks for the end ten times a second."""
+        """Wait for :meth:`stop`. uvicorn's own main loop would wake up ten times a second."""
         await self.on_tick(0)
         await self._stop.wait()
 

@@ -36,7 +36,7 @@ _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def start_logging(level: str, log_format: str) -> None:
-    """Log records of ``level`` and above to standard error. Of uvicorn, log only warnings and errors."""
+    """Send log records of ``level`` and above to standard error, but none of uvicorn's below ``warning``."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -1,4 +1,4 @@
-"""Patches of the SDK. A patch is applied completely or not at all. Calls can be nested, and undone in any order."""
+"""Patches of the SDK, applied completely or not at all. Patch calls can be nested, and undone in any order."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ if hasattr(os, "register_at_fork"):
 class PatchSet(Generic[Settings]):
     """The patch of one table, and the open handles of this patch.
 
-    Two patch sets do not disturb each other if their tables share no target.
-    ``put_in_force`` is called with the settings of the newest open handle, and with None when no handle is left.
+    Two patch sets do not disturb each other if their tables share no target. ``put_in_force`` is called with the
+    settings of the newest open handle, and with None when no handle is left.
     """
 
     def __init__(self, table: Table, put_in_force: Callable[[Settings | None], None] = lambda _: None) -> None:
@@ -153,7 +153,7 @@ class PatchSet(Generic[Settings]):
             self._keep([])
 
     def _unpatched(self, targets: list[InstalledTarget]) -> list[InstalledTarget]:
-        """Return the targets that are not patched: all targets at first, later the targets in modules loaded again."""
+        """Return the targets that are not patched: all targets at first, later the targets in reloaded modules."""
         self._slots = [slot for slot in self._slots if not slot.is_reloaded()]
         replaced = {(id(slot.owner), slot.attribute) for slot in self._slots}
         return [target for target in targets if (id(target.owner), target.attribute) not in replaced]

@@ -56,7 +56,7 @@ class Endpoint(NamedTuple):
 PREPARE = Endpoint("POST", "/prepare")
 """Takes a :class:`PrepareOrder`. The answer is 204 after the order is carried out, or 500 with the reason as text."""
 INIT = Endpoint("POST", "/init")
-"""Takes :class:`InitSettings`. The answer 204 also means that every other socket is served."""
+"""Takes :class:`InitSettings`. The answer 204 also means that the program serves all its sockets."""
 SET_END_TIME = Endpoint("POST", "/end-time")
 GET_VARIABLES = Endpoint("GET", "/variables")
 ANNOUNCE_KILL = Endpoint("POST", "/killing")
@@ -82,7 +82,7 @@ def _without_none(kind: Any) -> Any:
 
 
 class Message:
-    """Base class of dataclasses that are sent as JSON objects. ``Annotated`` states a key other than the name."""
+    """Base class of dataclasses sent as JSON objects. ``Annotated`` states a key that is not the field's name."""
 
     __slots__ = ()
 
@@ -268,7 +268,7 @@ def program_argv(command: Sequence[str]) -> list[str]:
 
 # For each FORK byte, the zygote forks. A socket comes with the byte, and the fork reads its request from that socket.
 PLACEHOLDER = ("/bin/sh", "-c", "echo; read -r end")
-"""The command that ``bwrap`` starts for a fork: a shell that writes a line and waits for the end of its input."""
+"""The command that ``bwrap`` starts in place of a forked program: a shell that writes a line and reads to the end of input."""
 ZYGOTE_READY = b"r"
 FORK = b"f"
 FORKED = b"f"

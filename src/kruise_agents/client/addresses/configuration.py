@@ -61,7 +61,7 @@ def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
 def wrap_volume_options(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``Volume._get_volume_config``: a call with another ``domain=`` must bring ``token=`` too.
 
-    A URL that ``api_url=`` or ``E2B_VOLUME_API_URL`` states usually gets the volume's token without ``token=``.
+    If ``api_url=`` or ``E2B_VOLUME_API_URL`` states a URL, the call usually needs no ``token=``.
     """
 
     @functools.wraps(original)
@@ -113,7 +113,7 @@ def wrap_call_of_object(original: Any) -> Any:
 
 
 def wrap_merge_api_params(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``merge_api_params``, which adds the options of a client object ``E2B(...)`` to the options of a call."""
+    """Wrap ``merge_api_params``: keep headers and URL of a client ``E2B(...)`` out of calls to another domain."""
 
     @functools.wraps(original)
     def merge_api_params(bound_params: Any, params: Any) -> Any:
@@ -123,7 +123,7 @@ def wrap_merge_api_params(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``next_items`` of a paginator, which adds the paginator's options to the options of a call for a page."""
+    """Wrap ``next_items`` of a paginator: keep the paginator's headers and URL out of calls to another domain."""
 
     @functools.wraps(original)
     def next_items(self: Any, **opts: Any) -> Any:
@@ -145,7 +145,7 @@ def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
 def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
     """Return options that keep the headers and the URL of ``bound`` out of a call to another domain.
 
-    For a call to the same domain, return no options. The SDK would replace None by the bound value, but not ``""``.
+    For a call to the same domain, return no options. The SDK replaces None by the bound value, so values are empty.
     """
     if not bound or not given.get("domain"):
         return {}

@@ -42,7 +42,7 @@ def is_vendor_default(text: str) -> bool:
 
 
 def usable_domain(text: str) -> str:
-    """Return a domain in normalised form. Raises DomainError, or MissingDomainError for a blank or a default domain."""
+    """Return the normalised domain. Raises DomainError, or MissingDomainError for a blank or a default of the SDK."""
     if is_vendor_default(text):
         shown = str(parsed(text)) if text.strip() else text
         raise MissingDomainError(

@@ -44,7 +44,7 @@ def settings_in_force() -> Settings | None:
 
 
 def put_in_force(settings: Settings | None) -> None:
-    """Set the settings for new configurations; None: new configurations are native."""
+    """Set the settings for new configurations, or None to leave new configurations as the SDK makes them."""
     global _in_force
     _in_force = settings
 
@@ -64,7 +64,7 @@ class InheritedApiUrl(str):
     """An API URL that is passed from one configuration to the next, with the settings of the first.
 
     The SDK passes a resolved URL on as if the user had stated that URL. Without the settings, the next configuration
-    would have the old URL, and sandbox addresses by the settings that are in force now.
+    would have the old API URL, but sandbox addresses by the settings that are in force now.
     """
 
     settings: Settings | None

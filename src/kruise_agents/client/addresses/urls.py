@@ -1,4 +1,4 @@
-"""Replacements for the SDK's sandbox addresses. A configuration made without the patch has native addresses."""
+"""Replacements for the SDK's sandbox addresses. A configuration made without the patch keeps the SDK's own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``. Both take ``port``, which is new in e2b 2.55.1."""
+    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``. Their parameter ``port`` is new in e2b 2.55.1."""
 
     @functools.wraps(original)
     def get_sandbox_url(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int | None = None) -> str:
@@ -61,7 +61,7 @@ def wrap_file_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def wrap_get_mcp_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Wrap ``SandboxBase.get_mcp_url``: use the patch's scheme, because the SDK's URL has the scheme https."""
+    """Wrap ``SandboxBase.get_mcp_url``: use the patch's scheme in place of https."""
     return wrap_result(original, lambda sandbox, url: _with_scheme_of(sandbox.connection_config, url))
 
 

@@ -53,7 +53,7 @@ _READ = frozenset(
 )
 """Fields of a create or a connect that an older manager reads."""
 _SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
-    "secure": (True, False),  # v1_body sends True
+    "secure": (True, False),  # v1_body sends True for both
     "autoPauseMemory": (True,),
     "autoResume": ({"enabled": False},),
     "memory": (True,),
@@ -63,7 +63,7 @@ _SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
 
 
 def v1_path(method: str, path: str) -> str | None:
-    """Return the older path of a v2 create or connect, or None for another request."""
+    """Return the path that an older manager has for a v2 create or connect, or None for another request."""
     match method, path.split("/"):
         case "POST", ["", "v2", "sandboxes"]:
             return "/sandboxes"
@@ -73,7 +73,7 @@ def v1_path(method: str, path: str) -> str | None:
 
 
 def v1_body(path: str, body: bytes) -> bytes:
-    """Return the body for the older route; raise UnsupportedByManagerError if that route would ignore an option."""
+    """Return the body for the older route; raise UnsupportedByManagerError if that route would lose an option."""
     fields = json.loads(body or b"{}")
     lost = list(_lost(fields))
     if lost:
@@ -127,7 +127,7 @@ def is_no_route(status: int, body: bytes) -> bool:
 
 
 def is_refused_body(status: int, body: bytes) -> bool:
-    """Return whether a handler refused the body: 400 or 422 with a JSON object, which proxies usually do not send."""
+    """Return whether an answer shows that a handler refused the body: 400 or 422, with a JSON object."""
     return status in (400, 422) and _is_object(body)
 
 

@@ -9,11 +9,11 @@ from ...errors import KruiseAgentsError
 
 
 class TrafficAccessTokenError(KruiseAgentsError, RuntimeError):
-    """Base class of the errors of tokens, raised itself if the SDK or a sandbox object is not patched."""
+    """Base class of the errors of tokens. This class itself is raised if the SDK or a sandbox object is not patched."""
 
 
 class TrafficAccessTokenExpired(TrafficAccessTokenError):
-    """There is no valid token, so the request was not sent. ``__cause__`` is the error of a failed refresh, or None."""
+    """There is no valid token to send or to return. ``__cause__`` is the error of the last refresh if that failed."""
 
     def __init__(self) -> None:
         super().__init__("traffic access token expired before it could be refreshed")

@@ -88,7 +88,7 @@ class TokenState:
         return managed is not None and now >= managed.refresh_at and now >= self._wait_until
 
     def require(self) -> None:
-        """Mark the sandbox as protected. Without a token, the next request to a port of the sandbox fetches a token."""
+        """Mark the sandbox as protected. If there is no token yet, the next request to a port fetches a token."""
         if not self.token:
             self._managed = ManagedToken("")
 

@@ -1,4 +1,4 @@
-"""Replacements in sandbox objects. Outside debug mode, HTTP clients ask a holder of the object's token."""
+"""Replacements in sandbox objects. Outside debug mode, the HTTP clients of an object ask a holder for the token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HOLDER = "_kruise_agents_traffic_tokens"
 
 
 def tokens_of(config: Any) -> Tokens | None:
-    """Return the token holder of a sandbox's configuration; None without the patch or in debug mode."""
+    """Return the token holder of a sandbox's configuration, or None if made without the patch or in debug mode."""
     holder = getattr(config, _HOLDER, None)
     return holder if isinstance(holder, SyncTokens | AsyncTokens) else None
 
