@@ -268,7 +268,7 @@ def program_argv(command: Sequence[str]) -> list[str]:
 
 # For each FORK byte, the zygote forks. A socket comes with the byte, and the fork reads its request from that socket.
 PLACEHOLDER = ("/bin/sh", "-c", "echo; read -r end")
-"""The command that ``bwrap`` starts in place of a forked program: a shell that writes a line and reads to the end of input."""
+"""The command of ``bwrap`` for a forked program: a shell that writes a line and waits for the end of its input."""
 ZYGOTE_READY = b"r"
 FORK = b"f"
 FORKED = b"f"
