@@ -57,8 +57,7 @@ class ControlClient:
     async def prepare(self, template: Template, variables: Mapping[str, str], *, kernel: bool) -> None:
         """Run the template's start command, if any, with environment ``variables``. Wait until its ready check passes.
 
-        With ``kernel``, also wait until the default kernel of the code interpreter, if any, has started. The variables
-        hold until :meth:`init`.
+        With ``kernel``, also wait for the default kernel of the code interpreter. :meth:`init` replaces the variables.
         """
         seconds = START_SECONDS + (template.ready.seconds if template.ready is not None else 0)
         order = PrepareOrder(dict(variables), template.start, template.ready, kernel)

@@ -103,8 +103,7 @@ class Operations:
     async def start(self, sandbox: Sandbox, variables: Mapping[str, str], files: Path | None) -> None:
         """Make the files of a new sandbox, as a copy of ``files`` if given, launch its program, and claim the program.
 
-        A pooled sandbox has files and a running program already, so its program is only claimed, as
-        :class:`.SandboxProcess` explains. After any error the caller must end the sandbox.
+        A pooled sandbox has files and a running program already. After any error the caller must end the sandbox.
         """
         lifetime = sandbox.lifetime
         cold = sandbox.process.identity is None

@@ -21,10 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Records:
-    """The rows of one manager's sandboxes.
-
-    Call :meth:`save` before a step that relies on the row, and :meth:`note` after a change that has happened.
-    """
+    """The rows of one manager's sandboxes."""
 
     def __init__(self, store: Database, runtime: str) -> None:
         self._store = store
@@ -32,7 +29,7 @@ class Records:
         self._unsaved: set[Sandbox] = set()
 
     def save(self, sandbox: Sandbox) -> None:
-        """Write the row of a sandbox. Raises NoSpaceError if the disk is full.
+        """Write the row before a step that relies on the row. Raises NoSpaceError if the disk is full.
 
         Afterwards, try to write the rows that :meth:`note` could not write because the disk was full.
         """

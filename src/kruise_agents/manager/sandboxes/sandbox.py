@@ -28,7 +28,7 @@ _ID_LENGTH = 20
 class Lifetime:
     """The life span of a sandbox, and what happens at its end time. Database rows contain the names of the fields."""
 
-    seconds: float  # from the start to the end time; also from a resume by traffic, but at least 300 then
+    seconds: float  # from the start to the end time; after a resume by traffic at least 300
     never_ends: bool = False  # later requests for an end time have no effect
     pause_at_end: bool = False  # at the end time the sandbox is paused instead of ended
     pause_keeps_memory: bool = True  # in the pause at the end time; False: only files are kept

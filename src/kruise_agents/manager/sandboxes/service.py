@@ -26,7 +26,7 @@ from .records import Records
 from .sandbox import NewSandbox, Sandbox, VolumeMount, new_sandbox_id, now
 
 _LEAST_FREE_BYTES = 1024 * 1024
-"""The free disk space that a create requires. A sandbox without files of a template takes less than a quarter of it."""
+"""The free disk space that a create requires. A new sandbox usually takes less than a quarter of this space."""
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class SandboxService:
             ManagerEndingError: The manager is ending.
             StartError: The sandbox could not be started.
             NoSpaceError: The disk is full.
-            OSError: The files could not be made.
+            OSError: The files could not be made, or the network rules not be set.
         """
         while True:
             # Nothing waits between this check and the entry in `_known`: two creates cannot take the last place.

@@ -156,7 +156,7 @@ class Snapshots:
         return {row.owner for row in self._store.select(SnapshotRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:
-        """Give all snapshots of one owner to another. A snapshot loses its name and tag if the new owner uses both."""
+        """Give an owner's snapshots to another. A snapshot loses name and tag if the new owner has one with both."""
         taken = {row.id for row in self._store.select(SnapshotRow, owner=new_owner)}
         for row in self._store.select(SnapshotRow, owner=owner):
             moved = replace(row, owner=new_owner)

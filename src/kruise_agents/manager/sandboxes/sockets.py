@@ -54,7 +54,7 @@ async def connect(folder: Path, name: str, patience: float = CONNECT_SECONDS) ->
 
 
 async def _connect_when_there_is_room(connection: socket.socket, path: str, patience: float) -> None:
-    """Connect, and retry while the listen queue is full: a connect then fails at once, without an event to wait for."""
+    """Connect, and retry while the listen queue is full: no event tells when the queue has room again."""
     deadline = time.monotonic() + patience
     while True:
         try:

@@ -1,7 +1,4 @@
-"""The files of a volume. Their paths are opened with ``openat2``, relative to the volume's folder.
-
-A sandbox may replace a folder by a link at any time, and such a link must not lead out of the volume.
-"""
+"""The files of a volume. Sandboxes may replace folders by links at any time, so ``openat2`` opens paths in a volume."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class Volumes:
 
     @asynccontextmanager
     async def room(self, volume: VolumeRow, size: int) -> AsyncIterator[None]:
-        """Raise VolumeFullError unless ``size`` bytes fit. ``with`` blocks of the same volume run one after another."""
+        """Raise VolumeFullError unless ``size`` bytes fit. A volume has only one such ``with`` block at a time."""
         async with self._placing[volume.id]:
             used = await asyncio.to_thread(self._runtime.disk_usage, self._folder / volume.id)
             self._require(volume, used, size)
