@@ -71,8 +71,7 @@ class DiskUsage:
     """The space that a sandbox's own files take.
 
     Files count as in ``du -x``, but bind mounts are left out, because they may be read-only folders of the machine.
-    ``du`` itself is not used, because a sandbox may be at its limit of processes. A result of :meth:`used` is reused
-    for a second, or longer for a large tree.
+    ``du`` itself is not used, because a sandbox may be at its limit of processes.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -98,10 +97,7 @@ class DiskUsage:
 
 
 def _disk(path: str) -> tuple[int, os.statvfs_result] | None:
-    """Return the device number and ``statvfs`` figures of the disk that holds, or will hold, the file at ``path``.
-
-    Return None if the path is a device or a pipe, is on a file system without blocks, or cannot be examined.
-    """
+    """Return the device number and ``statvfs`` figures of the disk that holds, or will hold, the file at ``path``."""
     for place in (Path(path), *Path(path).parents):
         try:
             facts = place.stat()
@@ -130,10 +126,7 @@ def _no_inodes() -> HttpError:
 
 
 def _sizes(folders: Sequence[Path]) -> Iterator[int]:
-    """Yield the bytes on disk of each file and folder. A file with several hard links counts once.
-
-    Mounts and the content of unreadable folders are left out.
-    """
+    """Yield the bytes on disk of each file and folder. A file with several hard links counts once."""
     elsewhere = _mount_points() - {str(folder) for folder in folders}
     linked: set[tuple[int, int]] = set()
     for top in folders:

@@ -86,7 +86,6 @@ class _Process:
 
 
 def _family(root: int) -> list[_Process]:
-    """Return the process with the PID ``root`` and all its descendants."""
     processes = {}
     children = defaultdict(list)
     for folder in os.scandir("/proc"):

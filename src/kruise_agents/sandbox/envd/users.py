@@ -37,11 +37,9 @@ class User:
     home: Path
 
     def own(self, target: int | Path) -> None:
-        """Make this user the owner of an open file (by descriptor) or of a folder (by path).
-
-        ``chown`` is called even if nothing changes, because watches of the folder report the call as an event. A file
-        keeps its owner if this process may not change the owner, for example of a file that everybody may write to.
-        """
+        """Make this user the owner of an open file (by descriptor) or of a folder (by path), if permitted."""
+        # ``chown`` is called even if nothing changes, because watches of the folder report the call as an event.
+        # This process may not change, for example, the owner of another user's file that everybody may write to.
         with contextlib.suppress(PermissionError):
             os.chown(target, self.uid, self.gid)
 
@@ -57,13 +55,10 @@ class Users:
         self._state = state
 
     def named(self, name: str | None) -> User:
-        """Return the user called ``name``, or the default user if ``name`` is None or empty.
-
-        Raise UnknownUserError if the sandbox has no such user. In a sandbox with only one user, ``root`` also means
-        that user, so that clients that ask for root work.
-        """
+        """Return the user called ``name``, or the default user if ``name`` is None or empty."""
         name = name or self._state.username
         if not self._state.several_users:
+            # ``root`` also means the only user, so that clients that ask for root work.
             if name not in (self._state.username, "root"):
                 raise UnknownUserError(name)
             return User(self._state.username, os.getuid(), os.getgid(), self._state.home)

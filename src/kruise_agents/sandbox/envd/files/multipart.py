@@ -15,7 +15,8 @@ from .spool import Piece, Spool
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))', re.DOTALL)
 # A backslash before any other character stands for itself. Browsers do not escape a backslash, httpx doubles it.
 _QUOTED = re.compile(r'\\(["\\])')
-# The percent escapes of httpx in a filename.
+# The percent escapes of httpx in a filename. httpx does not escape the percent sign, so a real ``%22`` in a name also
+# becomes a quote. A client that needs ``%22`` in a name sends the query parameter ``path``.
 _ESCAPE = re.compile("%(22|0[0-9A-F]|1[0-9AC-F])")
 _FIELD = "file"
 
@@ -35,10 +36,7 @@ class FilePart:
 
 
 async def read_form(content_type: str, content: AsyncIterable[bytes], spool: Spool) -> list[FilePart]:
-    """Return the files of a form in order, with their content in ``spool``. Parts not named ``file`` are left out.
-
-    Raise HttpError if the form is broken, or if the body ends before the form's closing boundary.
-    """
+    """Return the files of a form in order, with their content in ``spool``. Raise HttpError for an incomplete form."""
     boundary = _parameters(content_type).get("boundary")
     if not boundary:
         raise _broken("the Content-Type has no boundary")
@@ -134,11 +132,7 @@ def _parameters(header: str) -> dict[str, str]:
 
 
 def _unescaped(name: str) -> str:
-    """Return a filename without the escapes of httpx, such as ``%22`` for a quote.
-
-    httpx does not escape the percent sign, so a real ``%22`` in a name also becomes a quote. A client that needs
-    ``%22`` in a name sends the query parameter ``path``.
-    """
+    """Return a filename without the escapes of httpx, such as ``%22`` for a quote."""
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)
 
 

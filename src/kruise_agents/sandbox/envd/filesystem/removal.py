@@ -14,11 +14,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove(path: str) -> None:
-    """Remove a file or a folder with its content. A symbolic link is removed, not followed. A missing path is no error.
-
-    The depth of the tree is not limited by recursion, by the limit of open files or by the longest path of Linux: at
-    most two descriptors are open at a time, and no path is built. After an error, a part of the tree may be gone.
-    """
+    """Remove a file, a link, or a folder with its content. Links are not followed. A missing path is no error."""
     path = without_trailing_slashes(path)
     if os.path.basename(path) in (".", ".."):  # noqa: PTH119  # pathlib drops the dot
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -46,6 +42,8 @@ class _Level:
 
 def _empty(folder: int) -> None:
     """Remove the content of an open folder, and close the folder."""
+    # The depth of the tree is not limited by recursion, by the limit of open files or by the longest path of Linux: at
+    # most two descriptors are open at a time, and no path is built.
     try:
         levels = [_without_files(folder)]
         while True:

@@ -120,11 +120,7 @@ class FilesystemService:
 
 
 def _walk(folder: str, depth: int) -> Iterator[str]:
-    """Yield the paths below ``folder``, at most ``depth`` levels deep, in byte order, each folder before its content.
-
-    Symbolic links are listed, but not followed. The content of a folder below ``folder`` is left out if that folder
-    vanishes, is unreadable, or has a path longer than Linux allows.
-    """
+    """Yield the paths below ``folder``, at most ``depth`` levels deep, in byte order, folders before their content."""
     levels = [_sorted_entries(folder)]
     while levels:
         current = next(levels[-1], None)
@@ -137,7 +133,7 @@ def _walk(folder: str, depth: int) -> Iterator[str]:
                 if current.is_dir(follow_symlinks=False):
                     levels.append(_sorted_entries(current.path))
             except OSError:
-                continue
+                continue  # the folder has vanished, is unreadable, or has a path longer than Linux allows
 
 
 def _sorted_entries(folder: str) -> Iterator[os.DirEntry[str]]:

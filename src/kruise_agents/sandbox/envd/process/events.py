@@ -24,10 +24,7 @@ def data(kind: OutputKind, content: bytes) -> Json:
 
 
 def end(returncode: int, *, dumped: bool = False, because: str | None = None) -> Json:
-    """Return the ``end`` event of a process. ``returncode`` is as in ``subprocess.Popen``.
-
-    ``because`` is the reason, if the manager killed the process.
-    """
+    """Return the ``end`` event. ``returncode`` is as in ``Popen``; ``because`` is the manager's reason for a kill."""
     if returncode >= 0:
         status = f"exit status {returncode}"
         event = {"exitCode": returncode, "exited": True, "status": status}
@@ -41,11 +38,9 @@ def end(returncode: int, *, dumped: bool = False, because: str | None = None) ->
 
 
 def _signal_text(number: int) -> str:
-    """Return Go's name of a signal, such as ``killed``: the C library's name with a lower-case first letter.
-
-    Acronyms keep their capitals (``CPU time limit exceeded``). Real-time signals are numbered, such as ``signal 34``.
-    """
+    """Return Go's name of a signal, such as ``killed``: the C library's name with a lower-case first letter."""
     text = signal.strsignal(number)
     if text is None or number >= signal.SIGRTMIN:
         return f"signal {number}"
+    # Acronyms keep their capitals: ``CPU time limit exceeded``.
     return text if text.startswith(("CPU ", "I/O ")) else text[0].lower() + text[1:]

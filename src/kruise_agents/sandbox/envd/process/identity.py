@@ -85,11 +85,9 @@ def _call(which: int, *arguments: object) -> None:
 
 @contextlib.contextmanager
 def _commands_killed_first() -> Iterator[None]:
-    """Raise the OOM score of this process during the block. Programs that are started in the block inherit the score.
-
-    When memory runs out, the kernel usually kills these programs before this process. A score that is set after the
-    start comes too late for the children of a shell. Any process may raise its own score and lower it again.
-    """
+    """Raise the OOM score of this process during the block. Programs started in the block inherit the score."""
+    # When memory runs out, the kernel usually kills these programs before this process. A score that is set after the
+    # start comes too late for the children of a shell. Any process may raise its own score and lower it again.
     own = _read_score()
     if own is None or own >= _COMMAND_SCORE or not _write_score(_COMMAND_SCORE):
         yield

@@ -137,10 +137,7 @@ class Process:
         self._deadline = self._loop.call_at(deadline, self._kill)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process alone, not to its group. If the process has exited, close its output instead.
-
-        Raise ProcessLookupError if the end event has been sent.
-        """
+        """Send a signal to the process alone, not to its group. If the process has exited, close its output instead."""
         if self._ended.done():
             raise ProcessLookupError
         self._signalled = True

@@ -24,10 +24,7 @@ class SpawnError(Exception):
 def spawn(
     command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, with_stdin: bool
 ) -> subprocess.Popen[bytes]:
-    """Start a program in its own session, with pipes for output and, on request, input.
-
-    Raise SpawnError on failure. If the program is missing, a shell starts instead and exits with code 127.
-    """
+    """Start a program in its own session. Raise SpawnError on failure, but let a shell report a missing program."""
     stdin = subprocess.PIPE if with_stdin else subprocess.DEVNULL
     try:
         try:

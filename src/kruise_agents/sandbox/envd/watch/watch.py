@@ -182,10 +182,8 @@ class Watch:
                 pass
 
     def _spread(self, relative: str, *, is_new: bool) -> Iterator[None]:
-        """Attach all folders below an attached folder. Each step reads one folder and attaches the folders in it.
-
-        The remaining work is a list of descriptors, because paths may change between two steps.
-        """
+        """Attach all folders below an attached folder. Each step reads one folder and attaches the folders in it."""
+        # The remaining work is a list of descriptors, because paths may change between two steps.
         remaining = [self._at[relative]]
         while remaining:
             folder = self._folders.get(remaining.pop())
@@ -196,11 +194,7 @@ class Watch:
             yield
 
     def _look_into(self, relative: str, *, is_new: bool) -> list[str]:
-        """Return the paths of the folders in a folder. If the folder is new, report its entries.
-
-        The kernel has records only for changes after the folder was attached. If the first waiting record of an entry
-        is its creation or arrival, the entry is left out here, because that record will report the entry.
-        """
+        """Return the paths of the folders in a folder. If the folder is new, report its entries."""
         descriptor = self._at[relative]
         try:
             with os.scandir(self._absolute(relative)) as entries:
@@ -211,6 +205,7 @@ class Watch:
         except OSError:
             self._missed.setdefault(descriptor, {})[_CONTENT] = is_new
             return []
+        # The kernel has records only for changes after the folder was attached.
         first: dict[str, int] = {}
         written = set()
         for record in self._source.peek():
@@ -221,7 +216,7 @@ class Watch:
         folders = []
         for item, has_content in found:
             if first.get(item.name, 0) & _APPEARED:
-                continue
+                continue  # that record will report and attach the entry
             name = _join(relative, item.name)
             if is_new:
                 self._report(inotify.CREATE, name)
@@ -232,16 +227,13 @@ class Watch:
         return folders
 
     def _attach_if_there(self, relative: str, *, is_new: bool) -> int | None:
-        """Attach a folder and return its descriptor, or None if the folder has vanished or is unreadable.
-
-        A missed folder is remembered for :meth:`_catch_up`, because a parent may just have been renamed. Raise OSError
-        if the system permits no more watches.
-        """
+        """Attach a folder and return its descriptor, or None if the folder has vanished or is unreadable."""
         try:
             return self._attach(relative)
         except OSError as error:
             if is_limit(error):
                 raise
+            # The folder is remembered for ``_catch_up``, because a parent may just have been renamed.
             above, _, name = relative.rpartition("/")
             if (descriptor := self._at.get(above or ROOT)) is not None:
                 self._missed.setdefault(descriptor, {})[name] = is_new
