@@ -52,7 +52,7 @@ class ApiKey:
 
 
 class Keys:
-    """The keys of one manager. The ``initial`` keys, raw or encoded, all belong to the admin team.
+    """The keys of one manager. The ``initial`` keys, raw or encoded (``protocol/keys.py``), belong to the admin team.
 
     The first initial key has the ID :data:`ADMIN_ID`. So a manager can be started again with another first key, and the
     sandboxes still have an owner. The IDs of other initial keys are derived from the keys and from ``secret``.

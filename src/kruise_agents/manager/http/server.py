@@ -1,7 +1,7 @@
 """The server of the manager's port, and the check that the installed uvicorn fits.
 
 The strict reading of requests (:mod:`.connection`) overrides methods that uvicorn does not document. If a release
-renamed a method, the override would silently never run. So a manager refuses to start unless uvicorn has every name.
+renamed a method, the override would silently never run. So a manager refuses to start if a method is missing.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _problem_of_method(owner: str, name: str, count: int) -> str:
 
 
 def _mentions(owner: str, name: str) -> bool:
-    """Return whether a method of the class uses that attribute. Only instances have the attribute, not the class."""
+    """Return whether a method of a class uses an attribute, which only the instances of the class have."""
     functions = [value for value in vars(_class(owner) or object).values() if isinstance(value, FunctionType)]
     return any(name in function.__code__.co_names for function in functions)
 
