@@ -55,9 +55,10 @@ class ControlClient:
         self._report = report
 
     async def prepare(self, template: Template, variables: Mapping[str, str], *, kernel: bool) -> None:
-        """Run the template's start command, if any, with environment ``variables``. Wait until its ready check passes.
+        """Run the template's start command with environment ``variables``, and wait until its ready check passes.
 
-        With ``kernel``, also wait for the default kernel of the code interpreter. :meth:`init` replaces the variables.
+        A template may have no start command, or no ready check. With ``kernel``, also wait for the default kernel of
+        the code interpreter. :meth:`init` replaces the variables.
         """
         seconds = START_SECONDS + (template.ready.seconds if template.ready is not None else 0)
         order = PrepareOrder(dict(variables), template.start, template.ready, kernel)

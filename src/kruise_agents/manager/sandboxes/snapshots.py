@@ -156,7 +156,10 @@ class Snapshots:
         return {row.owner for row in self._store.select(SnapshotRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:
-        """Give an owner's snapshots to another. A snapshot loses name and tag if the new owner has one with both."""
+        """Give all snapshots of one owner to another.
+
+        A snapshot loses its name and tag if the new owner already has a snapshot with this name and tag.
+        """
         taken = {row.id for row in self._store.select(SnapshotRow, owner=new_owner)}
         for row in self._store.select(SnapshotRow, owner=owner):
             moved = replace(row, owner=new_owner)

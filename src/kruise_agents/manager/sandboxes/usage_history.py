@@ -75,7 +75,10 @@ class UsageHistory:
                 await self._task
 
     async def history(self, sandbox: Sandbox) -> list[Sample]:
-        """Measure a running sandbox unless its last sample is newer than about 5 seconds. Return all, oldest first."""
+        """Return the kept samples of a sandbox, oldest first.
+
+        A running sandbox is measured first, unless its last sample is less than about five seconds old.
+        """
         track = self._tracks.setdefault(sandbox.id, _Track())
         track.asked = self._clock()
         await self._measure(sandbox, EVERY_SECONDS)

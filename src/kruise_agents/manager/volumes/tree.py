@@ -1,4 +1,7 @@
-"""The files of a volume. Sandboxes may replace folders by links at any time, so ``openat2`` opens paths in a volume."""
+"""The files of a volume. Their paths are opened with ``openat2``, relative to the volume's folder.
+
+Sandboxes may replace folders by links at any time, and such links must not lead out of the volume.
+"""
 
 from __future__ import annotations
 
