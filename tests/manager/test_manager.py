@@ -123,6 +123,15 @@ async def assert_no_more_than(before: Traces) -> None:
     assert Traces.now().beyond(before) == {}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cheap_collections() -> Iterator[None]:
+    """Garbage collections that pass over the objects of earlier tests, which would take most of the time here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The state folder of a manager that ended and left a sandbox running."""
