@@ -11,7 +11,9 @@ import pytest
 from e2b.exceptions import NotFoundException
 from e2b_code_interpreter import Context, Sandbox
 
+from kruise_agents.sandbox.code_interpreter import launcher
 from kruise_agents.sandbox.code_interpreter.contexts import Contexts
+from kruise_agents.sandbox.code_interpreter.errors import KernelStartError
 from kruise_agents.sandbox.code_interpreter.kernels import Kernel
 from kruise_agents.sandbox.code_interpreter.languages import KernelSpec
 from kruise_agents.sandbox.code_interpreter.launcher import KernelLauncher
@@ -145,3 +147,15 @@ def test_executions_in_one_context_run_one_after_another(sandbox: Sandbox, conte
         thread.join()
     assert [one.text for one in executions] == ["alone"] * 4
     assert sorted(one.execution_count for one in executions) == [2, 3, 4, 5]
+
+
+def test_a_kernel_without_free_ports_is_a_kernel_that_did_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_ports() -> tuple[int, ...]:
+        raise OSError("Too many open files")
+
+    monkeypatch.setattr(launcher, "free_ports", no_ports)
+    started = KernelLauncher(tmp_path, tmp_path, cast(Any, None)).start(KernelSpec((), transport="tcp"), {}, tmp_path)
+    with pytest.raises(KernelStartError, match="Too many open files"):
+        asyncio.run(started)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -57,10 +57,11 @@ class KernelLauncher:
 
     async def start(self, spec: KernelSpec, environment: Mapping[str, str], cwd: Path) -> Kernel:
         """Start a kernel, and return it when it is ready and ``spec.preparation`` has run. Raises KernelError."""
-        ports = free_ports() if spec.transport == "tcp" else None
-        endpoint = Endpoint(self.folder / f"k{next(self._numbers)}", ports)
+        endpoint = Endpoint(self.folder / f"k{next(self._numbers)}")
         command = [part.replace(CONNECTION_FILE, str(endpoint.connection_file)) for part in spec.command]
         try:
+            if spec.transport == "tcp":
+                endpoint = replace(endpoint, ports=free_ports())
             self._make_folders()  # code in the sandbox may have emptied /tmp
             endpoint.write_connection_file()
             waiting = self.waiting if spec == self.spec else None
