@@ -49,9 +49,9 @@ def patch_traffic_access_token() -> Patch:
     """Make the SDK send the current traffic access token with its requests to the ports of protected sandboxes.
 
     Sync and async requests for files, commands, PTYs, watches and code carry the token; requests to the API do not.
-    A request in the last minutes before the expiry refreshes the token first. A token that has expired by the local
-    clock is not sent: if its refresh fails, the request raises :class:`TrafficAccessTokenExpired`. But if the manager
-    answers the refresh with 404, the request is sent without a token, and the SDK reports that the sandbox is gone.
+    A request in the last minutes before the expiry usually refreshes the token first. A token that has expired by
+    the local clock is not sent: if its refresh fails, the request raises :class:`TrafficAccessTokenExpired`. But if the
+    manager answers 404 to the refresh, the request is sent without token, and the SDK reports that the sandbox is gone.
 
     The API's answer to ``connect`` has no token of a protected sandbox. So after a ``connect`` that brought no token,
     the patch asks the API whether the sandbox is protected. If so, the next request to a port fetches a token.
@@ -61,7 +61,7 @@ def patch_traffic_access_token() -> Patch:
     ``sandbox.refresh_traffic_access_token()`` does the same, but type checkers do not know the method.
 
     In debug mode, and with tokens that are no JWT with an expiry, requests are sent as without the patch. Sandbox
-    objects that were made before the call are not patched. The patch works with and without ``patch_e2b()``, in any
+    objects that were made without the patch stay unpatched. The patch works with and without ``patch_e2b()``, in any
     order.
 
     Returns:

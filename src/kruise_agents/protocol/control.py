@@ -116,8 +116,8 @@ class ReadyCheck(Message):
     """A check that tells when a start command is ready. Exactly one of ``command``, ``port`` and ``url`` is given.
 
     The check passes when the command succeeds, when the port accepts a connection, or when the ``http://`` URL on the
-    sandbox's loopback answers with a status below 400. The program repeats a failed check for ``seconds``, and each try
-    takes at most five seconds.
+    sandbox's loopback answers with a status below 400. The program repeats a failed check for up to ``seconds``. Each
+    try takes at most five seconds.
     """
 
     command: str | None = None

@@ -78,7 +78,7 @@ def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``class_method_variant.__get__``, by which the SDK finds ``connect`` of classes and of objects.
+    """Wrap ``class_method_variant.__get__``, through which the SDK finds ``connect`` of a class or an object.
 
     The answer to a connect has no token of a protected sandbox. So if an object has no token after a connect, the patch
     asks the API whether the sandbox is protected.
