@@ -51,7 +51,7 @@ def patch_traffic_access_token() -> Patch:
     Sync and async requests for files, commands, PTYs, watches and code carry the token; requests to the API do not.
     A request in the last minutes before the expiry usually refreshes the token first. A token that has expired by
     the local clock is not sent: if its refresh fails, the request raises :class:`TrafficAccessTokenExpired`. But if the
-    manager answers 404 to the refresh, the request is sent without token, and the SDK reports that the sandbox is gone.
+    manager answers 404 to the refresh, the request is sent without a token, and the SDK reports the missing sandbox.
 
     The API's answer to ``connect`` has no token of a protected sandbox. So after a ``connect`` that brought no token,
     the patch asks the API whether the sandbox is protected. If so, the next request to a port fetches a token.

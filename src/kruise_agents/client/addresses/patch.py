@@ -1,4 +1,4 @@
-"""The patch set of ``patch_e2b``. A reload of the public module would lose a set made there."""
+"""The patch set of ``patch_e2b``. It is not in the public module, so that a reload keeps it."""
 
 from __future__ import annotations
 
