@@ -248,7 +248,7 @@ def _check_value(declaration: Declaration, name: str, value: Any) -> None:
 
 
 def from_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of :class:`Settings` for ``values``, which has the ``parameter`` of each option as a key.
+    """Return the fields of :class:`Settings` for ``values``, whose keys are the parameter names of all options.
 
     A field whose option has the value None is left out.
     """

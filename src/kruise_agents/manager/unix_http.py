@@ -24,8 +24,8 @@ class Exchange:
 
     Sending and receiving are independent, so that a response can begin before the request's body has ended. Sending
     raises ``h11.LocalProtocolError`` for a request that HTTP cannot express. Receiving raises
-    ``h11.RemoteProtocolError`` if the other side does not speak HTTP/1.1 or 1.0, or ends the stream too early. Sending
-    and receiving raise OSError if the connection breaks.
+    ``h11.RemoteProtocolError`` if the response is malformed or incomplete. Sending and receiving raise OSError if the
+    connection breaks.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -120,7 +120,7 @@ async def exchange(
 ) -> tuple[int, bytes]:
     """Send a small request on a connected socket, return status and body of the answer, and close the socket.
 
-    Raises OSError if the other side went away, does not speak HTTP/1.1, or answers with more than 4 MiB.
+    Raises OSError if the other side went away, or if the answer is malformed or larger than 4 MiB.
     """
     call = await Exchange.on(connection)
     try:

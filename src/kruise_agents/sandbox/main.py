@@ -146,7 +146,7 @@ def _end_everything() -> None:
 
 
 def _apply_limits(limits: ProgramLimits) -> None:
-    """Lower the soft and hard resource limits of this process. Must run before this process makes a user namespace."""
+    """Set resource limits, soft and hard, never above the old hard limits. Call this before making a user namespace."""
     # Linux gives a new user namespace the process limit that its creator has at that moment.
     for kind, limit in (
         (resource.RLIMIT_NPROC, limits.max_processes),

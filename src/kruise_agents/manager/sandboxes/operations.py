@@ -147,7 +147,7 @@ class Operations:
             await self.set_timeout(sandbox, seconds)
 
     async def expire(self, sandbox: Sandbox) -> None:
-        """Pause or end a running sandbox now, as at its end time. Do nothing if the sandbox never ends."""
+        """Pause or end a running sandbox, as its timer would. Do nothing if the sandbox never ends."""
         if sandbox.lifetime.never_ends:
             return
         if sandbox.lifetime.pause_at_end:

@@ -238,7 +238,7 @@ class SandboxProcess:
             self._parent_pipe = None
 
     async def _reap(self) -> None:
-        """Wait for the child process that this manager started, if any. The child ends with the program."""
+        """Wait for the child process that this manager started, if any. The child ends with the sandbox's program."""
         if self._child is None:
             return
         if self._child.poll() is None:

@@ -40,7 +40,7 @@ class Reference:
 
     @classmethod
     def read(cls, text: str) -> Reference:
-        """Parse a reference; raise :class:`ValueError` if the text has neither form."""
+        """Parse ``name`` or ``name:tag``; raise :class:`ValueError` for any other text."""
         match = _REFERENCE.fullmatch(text.lower())
         if match is None:
             raise ValueError("a name is made of a-z, 0-9, '-' and '_', with ':' and a tag after it if one is wanted")

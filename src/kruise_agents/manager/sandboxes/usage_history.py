@@ -1,9 +1,9 @@
 """The history of each sandbox's resource use, as the sandbox's envd measures it.
 
 A running sandbox is measured about once a minute. In the five minutes after a request for the history, the sandbox is
-measured about every five seconds. A request also measures at once, unless the last sample is newer than about five
-seconds. A measurement walks through all processes of a sandbox, so more measurements would keep a machine with many
-idle sandboxes busy.
+measured about every five seconds. A request also measures a running sandbox at once, unless the last sample is newer
+than about five seconds. A measurement walks through all processes of a sandbox, so more measurements would keep a
+machine with many idle sandboxes busy.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def filter_program(machine: str = os.uname().machine) -> bytes:
 
 
 def _filter(name: str, machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the instructions: operation, instructions to skip if true, instructions to skip if false, operand."""
+    """Yield each instruction as ``(operation, skip_if_true, skip_if_false, operand)``. Skips count instructions."""
     absent, refused = _ERRNO | errno.ENOSYS, _ERRNO | errno.EPERM
     yield _LOAD_WORD, 0, 0, _ARCHITECTURE
     yield _JUMP_IF_EQUAL, 1, 0, machine.architecture

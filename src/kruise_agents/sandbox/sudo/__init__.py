@@ -2,8 +2,8 @@
 
 No program in an isolated sandbox can gain rights by being executed, so the real ``sudo`` does not work. In a sandbox
 with several users, ``sudo`` is a client: it asks the sandbox's program, which is root, to start the command. By
-default, the command gets the client's standard streams and working directory. If the client runs in a terminal, the
-command gets a new terminal, and the client copies between the two terminals.
+default, the command gets the client's standard streams and working directory. If the client's input and output are a
+terminal, the command gets a new terminal, and the client copies between the two terminals.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class SudoServer:
         self._keep(self._accept())
 
     async def close(self) -> None:
-        """Stop listening and close all connections. Commands that were started go on."""
+        """Stop listening and close all connections. Send no signal to the commands that were started."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

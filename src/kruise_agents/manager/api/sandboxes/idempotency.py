@@ -1,10 +1,11 @@
-"""Creates with an ``Idempotency-Key``: for ten minutes, a create with the same key makes no second sandbox.
+"""Idempotent create requests: for ten minutes, requests with the same ``Idempotency-Key`` make at most one sandbox.
 
 e2b 2.60.0 and later repeat a create when a proxy before the manager answers 429, 502, 503 or 504. e2b 2.61.0 and later
 send the header if the program gives ``idempotency_key=``. ``patch_e2b`` adds a missing header from e2b 2.51.0 on.
 
-A repetition that arrives during the first create waits for the same answer. A later repetition gets a new answer about
-the same sandbox, also from the next manager on the same state folder.
+A repetition that arrives during the first create waits for the same answer. A later repetition, even after a restart
+of the manager, gets a new answer about the same sandbox, or 409 if that sandbox is gone. The manager remembers at most
+10,000 creates.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Enforcer(ABC):
 
     @abstractmethod
     def limited(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
-        """Set up the limits for the process that the ``with`` block starts. Yield the beginning of its command line."""
+        """Set up limits for the process that the ``with`` block starts. Yield a prefix for the process's command."""
 
     def release(self, name: str) -> None:  # noqa: B027 - not every enforcer has something to undo
         """Undo :meth:`limited` when the sandbox's processes have ended. May be called again."""

@@ -302,7 +302,7 @@ def is_limit(error: OSError) -> bool:
 
 
 def too_many(error: OSError) -> ConnectError:
-    """Return the client's error if the system permits no more watches or instances."""
+    """Return the error to send to the client when the system permits no more watches or inotify instances."""
     return ConnectError(
         Code.RESOURCE_EXHAUSTED,
         f"the system permits no more watches ({(error.strerror or '').lower()}); the host's settings "

@@ -1,1 +1,1 @@
-"""An empty module, found before the host's ``sitecustomize``, which sandboxes do not see."""
+"""An empty module, which Python finds before the host's ``sitecustomize``. Sandboxes do not see the host's module."""

@@ -1,1 +1,1 @@
-"""An empty module, found before the host's ``usercustomize``, which sandboxes do not see."""
+"""An empty module, which Python finds before the host's ``usercustomize``. Sandboxes do not see the host's module."""
