@@ -44,7 +44,8 @@ def wrap_async_sandbox(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def wrap_sandbox_headers(original: property) -> property:
-    """Wrap ``ConnectionConfig.sandbox_headers``, which only clients of sandbox ports use: add the token's holder."""
+    """Wrap ``ConnectionConfig.sandbox_headers``: if there is a token holder, return :class:`SandboxHeaders`."""
+    # Only clients of sandbox ports use this property.
 
     def with_tokens(config: Any, headers: dict[str, str]) -> dict[str, str]:
         tokens = tokens_of(config)

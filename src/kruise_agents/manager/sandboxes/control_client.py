@@ -43,7 +43,7 @@ class NoAnswerError(KruiseAgentsError):
 
 
 class ControlClient:
-    """The client of the program in one sandbox. ``report`` adds the program's last output to an error message.
+    """The client of the program in one sandbox. The callback ``report`` adds the program's output to error messages.
 
     :meth:`prepare` and :meth:`init` raise :class:`StartError`. :meth:`announce_kill` has no time limit and raises
     OSError. The other methods raise :class:`NoAnswerError` if the program has ended, does not answer in time, or

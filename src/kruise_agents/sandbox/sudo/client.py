@@ -34,7 +34,7 @@ _PIECE = 65536
 
 
 def main(arguments: list[str]) -> int:
-    """Run one ``sudo`` command line and return the exit code. With one user, the command replaces this process."""
+    """Run a ``sudo`` command and return the exit code. In a sandbox with one user, ``exec`` the command instead."""
     try:
         request = _request(arguments)
     except (getopt.GetoptError, ValueError) as error:

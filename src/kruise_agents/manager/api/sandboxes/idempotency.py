@@ -68,11 +68,11 @@ class _Create:
 
 
 class IdempotentCreates:
-    """The creates with an idempotency key: in memory while they run or after a crash, else in the database.
+    """The creates with an idempotency key. Running and crashed creates are kept in memory.
 
     Args:
-        store: the database, which gets sandbox IDs, and only digests of keys and bodies.
-        secret: makes these digests.
+        store: the database, which keeps creates that have a sandbox ID. Keys and bodies are stored as digests only.
+        secret: makes the digests.
         clock: returns seconds since the epoch.
         kept: seconds for which a create is remembered.
         most: the largest number of finished creates that are remembered.

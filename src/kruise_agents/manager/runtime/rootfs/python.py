@@ -127,7 +127,7 @@ def set_home_python(home: Path, python: PythonPlaces) -> None:
 
 
 def make_environment(folder: Path, python: PythonPlaces) -> None:
-    """Write the Python and the settings of a virtual environment, in which the manager's packages are found last."""
+    """Write a virtual environment with links to the interpreter. Imports search the manager's packages last."""
     binaries = folder / "bin"
     packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     binaries.mkdir(parents=True, exist_ok=True)

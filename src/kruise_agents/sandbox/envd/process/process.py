@@ -137,12 +137,12 @@ class Process:
         self._deadline = self._loop.call_at(deadline, self._kill)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process alone, not to its group. If the process has exited, close its output instead."""
+        """Send a signal to the process alone, not to its group. Raises ProcessLookupError after the end event."""
         if self._ended.done():
             raise ProcessLookupError
         self._signalled = True
         if self.exited:
-            self._stop_reading()
+            self._stop_reading()  # other programs hold the output open
         else:
             signal.pidfd_send_signal(self._pidfd, number)
 

@@ -265,7 +265,7 @@ class Watch:
             del self._at[folder.relative]
 
     def _is_at(self, relative: str, attached: str) -> bool:
-        """Return True if the folder that was attached at ``attached`` may now be at ``relative``."""
+        """Return True if the folder whose last known path is ``attached`` may now be at ``relative``."""
         identity = self._folders[self._at[attached]].identity
         try:
             found = os.lstat(self._absolute(relative))
