@@ -252,6 +252,18 @@ def test_every_mistake_in_every_file_is_named_at_the_start(tmp_path: Path) -> No
         ('[files]\n"~/../x" = "t.toml"', ":2: '~/../x' must be a path below"),
         ('[files]\n"~/x" = "none"', ":2: 'none', for '~/x', is neither a file nor a folder"),
         ('requirements = ["-r x"]', ":1: '-r x' is an option of pip"),
+        *(
+            (f'requirements = ["{place}"]', f":1: '{place}' is the place of no wheel")
+            for place in (
+                "./source",
+                ".",
+                "source-1.0.tar.gz",
+                "https://localhost/source-1.0.zip#sha256=ab",
+                "source @ file:///srv/source",
+                "git+https://localhost/source.whl",
+                "https://localhost/a.whl;b.tar.gz",
+            )
+        ),
         ('requirements = "numpy"', ":1: 'requirements' must be an array of strings"),
         ("memory = 1", ":1: 'memory' must be a whole number from 128 to"),
         ("processes = 1", ":1: 'processes' must be a whole number from 64 to"),

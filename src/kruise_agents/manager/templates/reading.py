@@ -24,6 +24,9 @@ _READY_KEYS = ("command", "port", "url", "seconds")
 _NAME = re.compile(r"[a-z0-9_-]{1,128}")
 _VARIABLE = re.compile(r"[^=\0]+")
 _URL = re.compile(r"http://(localhost|127\.0\.0\.1)(?::(?P<port>[0-9]{1,5}))?(/[!-~]*)?")
+_PLACE = re.compile(r"[/@]|^\s*\.|\.(?:zip|tar|tgz|tbz|tlz|txz|gz|bz2|xz|lzma)\s*$", re.IGNORECASE)
+_REPOSITORY = re.compile(r"\b(?:git|hg|svn|bzr)\+", re.IGNORECASE)
+_WHEEL = re.compile(r"[^?#;]*\.whl(?:\[[\w,. -]*\])?(?:[?#]\S*)?\s*(?:;\s.*)?")
 _HOME = PurePosixPath("/home/user")
 FREE_FOLDERS = (str(_HOME), "/code", "/opt", "/root", "/srv", "/var")
 """Folders in which a template may put files. Other folders belong to the system or are made for each sandbox."""
@@ -177,5 +180,10 @@ def _requirements(table: Table) -> tuple[str, ...]:
             table.complain(
                 "requirements",
                 f"'{requirement}' is an option of pip; set it in the manager's environment (PIP_FIND_LINKS=...)",
+            )
+        elif _PLACE.search(requirement) and (_REPOSITORY.search(requirement) or not _WHEEL.fullmatch(requirement)):
+            # pip builds what a path or URL names, also if it is told to install wheels only.
+            table.complain(
+                "requirements", f"'{requirement}' is the place of no wheel; name a package, or a file that ends in .whl"
             )
     return requirements
