@@ -75,8 +75,8 @@ def _idle(idle: Record) -> Iterable[str]:
     yield (
         f"The sandbox has **{whole['pss']:.1f} MB** (PSS; target: "
         f"{TARGETS['memory of an idle sandbox']:g} MB or less). Pages that several processes share are divided among "
-        "them: the more sandboxes there are, the less memory each takes. [What many sandboxes cost](fleet.md) has a "
-        "hundred."
+        "them: the more sandboxes there are, the less memory each takes. [What many sandboxes cost](fleet.md) has the "
+        "memory of one of a hundred."
     )
     yield ""
 
@@ -167,7 +167,9 @@ def _fleet_rows(record: Record) -> Iterable[tuple[str, str, str, str]]:
         "",
         f"{TARGETS['memory of an idle sandbox']:g} MB",
     )
-    yield "the manager's memory for each of them", f"{idle['manager_kb']:.0f} kB", "", ""
+    grown = idle["manager_kb"]
+    growth = f"{grown:.0f} kB" if grown > 0 else f"none: the manager became smaller, by {-grown:.0f} kB a sandbox"
+    yield "what each of them adds to the manager's memory", growth, "", ""
     yield "processor time of an idle sandbox", f"{idle['cpu_ms_a_second']:.2f} ms a second", "", ""
 
 
@@ -188,7 +190,8 @@ def patch(record: Record) -> Iterable[str]:
     target = f"below {TARGETS['patch, ms']:g} ms"
     yield f"| `patch_e2b()` after the SDK is imported | {of_patch['milliseconds']:.2f} ms | {target} |"
     yield f"| `import kruise_agents.patch_e2b` before it | {of_patch['import_milliseconds']:.2f} ms | |"
-    yield f"| modules that it imports beyond our own and the SDK's | {', '.join(of_patch['modules']) or 'none'} | |"
+    foreign = ", ".join(of_patch["modules"]) or "none"
+    yield f"| modules that the patch imports beyond its own and the SDK's | {foreign} | |"
     yield ""
     yield "| measured | " + " | ".join(WAYS) + " |"
     yield "|---" * (len(WAYS) + 1) + "|"

@@ -15,8 +15,9 @@ SDK_ADDRESSES = [
     (
         "E2B_DOMAIN",
         "The domain of the sandbox-manager: `host` or `host:port`, without a scheme or a path. Read at each call, not "
-        "when the SDK is patched. `domain=` of a call counts first. Under the patch a call without either raises "
-        "`MissingDomainError`.",
+        "when the SDK is patched. `domain=` of a call counts first. Under the patch a call that "
+        "finds no domain raises `MissingDomainError`. A call on an object has the object's domain, and a stated URL of "
+        "the API or debug mode needs no domain.",
     ),
     (
         "E2B_API_KEY",

@@ -67,7 +67,11 @@ class _NewApiKeyRequest:
     name: Annotated[str, Spec(read=_read_name, minLength=1, maxLength=_MAX_NAME, description="for people")]
     team_name: Annotated[
         str,
-        Spec(pattern=f"^{_TEAM.pattern}$", description="1 to 63 of a-z, 0-9 and -; left out: the team of the caller"),
+        Spec(
+            pattern=f"^{_TEAM.pattern}$",
+            description="1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends and without --; left out: the "
+            "team of the caller",
+        ),
     ] = ""
     quota: Annotated[Quota, _QUOTA, Spec(read=_read_quota, description="limits for all sandboxes of the key")] = (
         UNLIMITED
@@ -159,7 +163,10 @@ class KeyRoutes(Resource):
         "POST /api-keys",
         "Create an API key",
         (400, 507),
-        meanings={403: "Only the admin team may name another team or a quota; a team may have 1000 keys"},
+        meanings={
+            403: "Only the admin team may name another team or a quota; a key with a quota creates none; a team may "
+            f"have {MAX_KEYS_OF_A_TEAM} keys"
+        },
         status=201,
         note="The answer is the only one that has the key.",
     )

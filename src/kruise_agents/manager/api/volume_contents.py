@@ -40,13 +40,13 @@ _REFUSED = {
     errno.EPERM: (403, "permission denied"),
 }
 _DIR, _FILE, _PATH = (f"/volumecontent/{{volume_id}}/{part}" for part in ("dir", "file", "path"))
-_REFUSALS = {
+_READ_REFUSALS = {
     400: "The path leads out of the volume, or is not of the right kind",
     403: "The permissions of the file forbid it",
     404: "",
-    409: "Something of that name exists",
-    507: "The volume or the disk is full",
 }
+_WRITE_REFUSALS = {**_READ_REFUSALS, 507: "The volume or the disk is full"}
+_CREATE_REFUSALS = {**_WRITE_REFUSALS, 409: "Something of that name exists"}
 _TOKEN = Access.VOLUME_TOKEN
 
 
@@ -78,7 +78,13 @@ Owner = Annotated[
 ]
 VolumePath = Annotated[str, Spec(read=_read_path, description="a place in the volume, such as /folder/file")]
 Mode = Annotated[
-    int, Spec(check=_check_mode, minimum=0, maximum=0o7777, description="permissions, as a decimal number")
+    int,
+    Spec(
+        check=_check_mode,
+        minimum=0,
+        maximum=0o7777,
+        description="permissions, as a decimal number; the bits for set-user-ID and set-group-ID are dropped",
+    ),
 ]
 
 
@@ -106,7 +112,10 @@ class _FolderQuery(_PathQuery):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NewEntryQuery(_VolumeAttributesRequest):
     path: VolumePath
-    force: Annotated[Literal["false", "true"], Spec(description="true: create folders above the path")] = "false"
+    force: Annotated[
+        Literal["false", "true"],
+        Spec(description="true: create folders above the path; a folder that exists is no error"),
+    ] = "false"
 
 
 class _VolumeEntryReply(TypedDict):
@@ -150,12 +159,12 @@ class VolumeContentRoutes(Resource):
         except OSError as error:
             raise _refusal(error, request.query_params.get("path", "")) from error
 
-    @operation(f"GET {_DIR}", "List a folder of a volume", meanings=_REFUSALS, access=_TOKEN)
+    @operation(f"GET {_DIR}", "List a folder of a volume", meanings=_READ_REFUSALS, access=_TOKEN)
     async def entries(self, request: Request, query: _FolderQuery, tree: VolumeTree) -> list[_VolumeEntryReply]:
         entries = await asyncio.to_thread(tree.entries, query.path, query.depth)
         return [_shown(entry) for entry in entries]
 
-    @operation(f"POST {_DIR}", "Create a folder", meanings=_REFUSALS, status=201, access=_TOKEN)
+    @operation(f"POST {_DIR}", "Create a folder", meanings=_CREATE_REFUSALS, status=201, access=_TOKEN)
     async def make_folder(self, request: Request, query: _NewEntryQuery, tree: VolumeTree) -> _VolumeEntryReply:
         async with self._volumes.room(request.state.volume, 0):
             entry = await asyncio.to_thread(
@@ -166,7 +175,7 @@ class VolumeContentRoutes(Resource):
     @operation(
         f"GET {_FILE}",
         "Read a file",
-        meanings=_REFUSALS,
+        meanings=_READ_REFUSALS,
         answers={200: {"application/octet-stream": bytes}},
         access=_TOKEN,
     )
@@ -177,7 +186,7 @@ class VolumeContentRoutes(Resource):
     @operation(
         f"PUT {_FILE}",
         "Write a file",
-        meanings=_REFUSALS,
+        meanings=_WRITE_REFUSALS,
         answers={201: _VolumeEntryReply},
         access=_TOKEN,
         note="The body is the contents. The file appears when all of the body has arrived.",
@@ -195,17 +204,19 @@ class VolumeContentRoutes(Resource):
                 )
         return JSONResponse(_shown(entry), status_code=201)
 
-    @operation(f"GET {_PATH}", "Get a file, folder or link", meanings=_REFUSALS, access=_TOKEN)
+    @operation(f"GET {_PATH}", "Get a file, folder or link", meanings=_READ_REFUSALS, access=_TOKEN)
     async def get(self, request: Request, query: _PathQuery, tree: VolumeTree) -> _VolumeEntryReply:
         return _shown(await asyncio.to_thread(tree.entry, query.path))
 
-    @operation(f"PATCH {_PATH}", "Change owner, group and permissions", meanings=_REFUSALS, access=_TOKEN)
+    @operation(f"PATCH {_PATH}", "Change owner, group and permissions", meanings=_WRITE_REFUSALS, access=_TOKEN)
     async def change(
         self, request: Request, query: _PathQuery, body: _VolumeAttributesRequest, tree: VolumeTree
     ) -> _VolumeEntryReply:
         return _shown(await asyncio.to_thread(tree.change, query.path, body.attributes))
 
-    @operation(f"DELETE {_PATH}", "Delete a file, or a folder with its contents", meanings=_REFUSALS, access=_TOKEN)
+    @operation(
+        f"DELETE {_PATH}", "Delete a file, or a folder with its contents", meanings=_WRITE_REFUSALS, access=_TOKEN
+    )
     async def remove(self, request: Request, query: _PathQuery, tree: VolumeTree) -> None:
         await asyncio.to_thread(tree.remove, query.path, self._runtime.remove)
 

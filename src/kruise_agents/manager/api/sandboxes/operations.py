@@ -51,8 +51,8 @@ class _ConnectRequest:
 class _PauseRequest:
     memory: Annotated[bool, Spec(description="false: the pause keeps files only")] = True
     require_healthy_guest: Annotated[
-        bool, Spec(description="without effect: a sandbox that does not answer is never paused")
-    ] = True
+        bool, Spec(description="without effect: a pause does not ask whether envd answers")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
