@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,34 +30,71 @@ HOG = """
 sleep 60 &  # in place of the sandbox's program, which is spared
 sleep 0.1
 "$0" -c 'import time; kept = bytearray(b"x") * 300_000_000; time.sleep(60)' &
-wait
+wait $!
 """
+CROWD = "sleep 60 & sleep 60 & sleep 60 & sleep 60 & wait"
 
 
 @pytest.mark.live
-def test_an_error_at_one_kill_does_not_stop_the_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_killed_even_if_the_kill_cannot_be_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watchdog, "_INTERVAL", 0.01)
-    layout = Layout(tmp_path)
-    layout.log.touch()
-    asyncio.run(_first_kill_fails(layout))
-
-
-async def _first_kill_fails(layout: Layout) -> None:
-    second = asyncio.Event()
-    told: list[str] = []
+    reasons: list[str] = []
 
     async def tell(_pid: int, reason: str) -> None:
-        told.append(reason)
-        if len(told) == 1:
-            raise RuntimeError("a test says so")
-        second.set()
+        reasons.append(reason)
+        raise RuntimeError("a test says so")
 
-    watching = Watchdog(lambda _folder: 0, memory=True)
-    with subprocess.Popen(["sh", "-c", HOG, sys.executable], start_new_session=True) as process:
+    async def scene() -> None:
+        watching = Watchdog(lambda _folder: 0, memory=True)
+        with shell(HOG) as process:
+            watching.add("isandbox", process.pid, layout_in(tmp_path), Limits(memory=100 * MIB), lambda: None, tell)
+            try:
+                await asyncio.to_thread(process.wait, 10)
+            finally:
+                watching.remove("isandbox")
+
+    asyncio.run(scene())
+    assert "of 100 MiB of memory, and this process" in reasons[0]
+
+
+@pytest.mark.live
+def test_an_error_at_one_end_leaves_no_other_sandbox_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_INTERVAL", 0.01)
+
+    def fail() -> None:
+        raise RuntimeError("a test says so")
+
+    async def tell(_pid: int, _reason: str) -> None:
+        raise AssertionError("nothing is killed here")
+
+    async def scene() -> None:
+        ended = asyncio.Event()
+        watching = Watchdog(lambda _folder: 0, memory=True)
+        with shell(CROWD) as process:
+            for name, end in (("ifirst", fail), ("isecond", ended.set)):
+                watching.add(name, process.pid, layout_in(tmp_path / name), Limits(processes=1), end, tell)
+            try:
+                await asyncio.wait_for(ended.wait(), 10)
+            finally:
+                watching.remove("ifirst")
+                watching.remove("isecond")
+
+    asyncio.run(scene())
+
+
+def layout_in(folder: Path) -> Layout:
+    folder.mkdir(exist_ok=True)
+    layout = Layout(folder)
+    layout.log.touch()
+    return layout
+
+
+@contextlib.contextmanager
+def shell(script: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sh", "-c", script, sys.executable], start_new_session=True) as process:
         try:
-            watching.add("isandbox", process.pid, layout, Limits(memory=100 * MIB), lambda: None, tell)
-            await asyncio.wait_for(second.wait(), 10)
+            yield process
         finally:
-            watching.remove("isandbox")
             os.killpg(process.pid, signal.SIGKILL)
-    assert "of 100 MiB of memory, and this process" in told[1]

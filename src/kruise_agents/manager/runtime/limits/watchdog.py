@@ -117,8 +117,9 @@ class Watchdog:
 
     def _end_all(self, ending: list[WatchedSandbox]) -> None:
         for sandbox in ending:
-            if sandbox.name in self._watched:
-                sandbox.end()
+            with _logged(f"sandbox {sandbox.name}"):
+                if sandbox.name in self._watched:
+                    sandbox.end()
 
     async def _kill_all(self) -> None:
         # All processes at once, so that no sandbox has to wait for another.
@@ -129,11 +130,11 @@ class Watchdog:
 
     async def _kill(self, sandbox: WatchedSandbox, process: Process, why: str) -> None:
         # The sandbox's program may not answer, for example because code in the sandbox disturbs it.
-        with contextlib.suppress(OSError, TimeoutError):
+        with _logged(f"sandbox {sandbox.name}"), contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_KILL_NOTICE_SECONDS):
                 await sandbox.tell(_inner_pid(process.pid), why)
         logger.warning("sandbox %s: its process %d was killed: %s", sandbox.name, process.pid, why)
-        with contextlib.suppress(ProcessLookupError):
+        with _logged(f"sandbox {sandbox.name}"), contextlib.suppress(ProcessLookupError):
             handle = ProcessHandle.of(process.pid)
             # The pid may belong to a later process by now. The handle, once made, stays with its process.
             if handle.identity.started == process.started:
