@@ -10,7 +10,7 @@ import pytest
 from kruise_agents.manager.sandboxes.control_client import ControlClient, NoAnswerError
 
 
-@pytest.mark.parametrize("answer", [b"", b"[]", b"{}", b'{"envVars": 1}', b"[" * 10**6])
+@pytest.mark.parametrize("answer", [b"", b"[]", b"{}", b'{"envVars": 1}', b'{"envVars": {"A": [[]]}}', b"[" * 10**6])
 def test_forged_variables_are_no_answer(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     async def forged(*_: object) -> tuple[int, bytes]:
         return 200, answer

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from kruise_agents.manager.metrics import Metrics
 from kruise_agents.manager.runtime import Egress, Layout, ProcessIdentity, ProcessRuntime, Runtime
+from kruise_agents.manager.sandboxes.control_client import NoAnswerError
 from kruise_agents.manager.sandboxes.lifecycle import Event, RefusedError, State, next_state
 from kruise_agents.manager.sandboxes.process import SandboxProcess
 from kruise_agents.manager.sandboxes.records import to_row
@@ -225,6 +226,26 @@ def test_a_boot_that_the_full_disk_cannot_record_leaves_no_program(monkeypatch: 
                 await sandboxes.operations.resume(sandbox, 300)
             assert (sandbox.state, program.alive) == (State.PAUSED, False)
             monkeypatch.undo()
+            assert await sandboxes.operations.resume(sandbox, 300)
+            check(sandboxes, sandbox, store, State.RUNNING)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("error", [NoAnswerError("forged"), NoSpaceError("full")])
+def test_a_reboot_that_cannot_save_the_variables_leaves_a_frozen_program(error: Exception) -> None:
+    async def refuse() -> dict[str, str]:
+        raise error
+
+    async def scene() -> None:
+        async with one_sandbox() as (sandboxes, sandbox, store):
+            program = cast("PretendedProgram", sandbox.process)
+            await sandboxes.operations.pause(sandbox)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(program, "variables", refuse)
+                with pytest.raises(type(error)):
+                    await sandboxes.operations.resume(sandbox, 300, memory=False)
+            assert (sandbox.state, program.alive, program.frozen) == (State.PAUSED, True, True)
             assert await sandboxes.operations.resume(sandbox, 300)
             check(sandboxes, sandbox, store, State.RUNNING)
 

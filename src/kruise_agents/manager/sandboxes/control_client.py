@@ -79,9 +79,12 @@ class ControlClient:
     async def variables(self) -> dict[str, str]:
         answer = await self._ask(GET_VARIABLES, b"{}")
         try:
-            return dict(Variables.from_json(answer).variables)
+            variables = dict(Variables.from_json(answer).variables)
         except (KeyError, TypeError, ValueError, RecursionError) as error:  # code in the sandbox can forge the answer
             raise NoAnswerError(f"the sandbox's program answered no variables: {error!r}") from error
+        if not all(isinstance(text, str) for pair in variables.items() for text in pair):
+            raise NoAnswerError("the sandbox's program answered variables that are no texts")
+        return variables
 
     async def announce_kill(self, pid: int, reason: str) -> None:
         await self._exchange(ANNOUNCE_KILL, KillNotice(pid, reason).to_json())

@@ -316,7 +316,11 @@ class Operations:
         saved = SavedVariables(sandbox.process.layout)
         if sandbox.keeps_memory:
             sandbox.process.thaw(sandbox.stopped_before)
-            await self._stop_processes(sandbox)
+            try:
+                await self._stop_processes(sandbox)
+            except (NoAnswerError, NoSpaceError, OSError):
+                await sandbox.process.freeze()
+                raise
             sandbox.keeps_memory = False
         variables = environment(sandbox.id, sandbox.template, saved.load())
         try:
