@@ -110,6 +110,7 @@ def test_the_name_is_in_the_headers(name: str, disposition: str, served_envd: An
         ("bytes=-3", b"789", "bytes 7-9/10"),
         ("bytes=-100", b"0123456789", "bytes 0-9/10"),
         ("bytes=8-100", b"89", "bytes 8-9/10"),
+        (f"bytes=8-{2**63 - 1}", b"89", "bytes 8-9/10"),
     ],
 )
 def test_a_range_is_a_part(wanted: str, content: bytes, content_range: str, served_envd: Any) -> None:

@@ -31,7 +31,7 @@ _FIRST = 256 * 1024
 _CHUNK = 1024 * 1024
 # Headers that ask for a part of the content, or for the content on a condition.
 _CONDITIONS = ("range", "if-range", "if-modified-since", "if-unmodified-since", "if-match", "if-none-match")
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 _OCTETS = "application/octet-stream"
 _TEXT = "text/plain; charset=utf-8"
 # The control characters that a text may contain.
