@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_reached_or_written_down_is_no_working_directory
     locked: Path, served_envd: Any
 ) -> None:
     for cwd, code, text in [
-        (f"{locked}/below", "permission_denied", f"cwd '{locked}/below': permission denied"),
+        (f"{locked}/below", "invalid_argument", f"cwd '{locked}/below': permission denied"),
         ("a\ud83d", "invalid_argument", r"failed to expand path 'a\ud83d' for user 'user': invalid argument"),
     ]:
         request = {"process": {"cmd": "pwd", "cwd": cwd}}

@@ -164,9 +164,6 @@ class ProcessService:
             else:
                 popen, terminal = spawn_in_terminal(command, environment, folder, _window_size(pty), user)
         except SpawnError as error:
-            cause = error.__cause__
-            if isinstance(cause, PermissionError) and cause.filename == folder:
-                raise ConnectError(Code.PERMISSION_DENIED, f"cwd '{folder}': {reason(cause)}") from error
             text = (
                 f"error starting process '{command[0]}': {error}"
                 if pty is None
@@ -201,8 +198,7 @@ def _working_directory(cwd: str, user: User) -> str:
     except (FileNotFoundError, NotADirectoryError):
         raise ConnectError(Code.INVALID_ARGUMENT, f"cwd '{folder}' does not exist") from None
     except OSError as error:
-        code = Code.PERMISSION_DENIED if isinstance(error, PermissionError) else Code.INVALID_ARGUMENT
-        raise ConnectError(code, f"cwd '{folder}': {reason(error)}") from error
+        raise ConnectError(Code.INVALID_ARGUMENT, f"cwd '{folder}': {reason(error)}") from error
     return folder
 
 

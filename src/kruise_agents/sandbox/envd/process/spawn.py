@@ -18,7 +18,11 @@ _SHELL = ("/bin/sh", "-c", 'exec "$0" "$@"')
 
 
 class SpawnError(Exception):
-    """The failure to start a program. The text says why."""
+    """The failure to start a program. The text says why, as Go spells it."""
+
+    def __init__(self, error: OSError | ValueError) -> None:
+        text = reason(error) if isinstance(error, OSError) else str(error)
+        super().__init__(f"{error.filename}: {text}" if isinstance(error, OSError) and error.filename else text)
 
 
 def spawn(
@@ -33,10 +37,8 @@ def spawn(
             if error.errno not in _LEFT_TO_THE_SHELL:
                 raise
             return popen([*_SHELL, *command], environment, folder, user, stdin=stdin, output=subprocess.PIPE)
-    except OSError as error:
-        raise SpawnError(f"{error.filename}: {reason(error)}" if error.filename else reason(error)) from error
-    except ValueError as error:
-        raise SpawnError(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise SpawnError(error) from error
 
 
 def popen(

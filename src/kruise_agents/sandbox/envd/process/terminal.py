@@ -42,7 +42,7 @@ def spawn_in_terminal(
     try:
         master, slave = pty.openpty()
     except OSError as error:
-        raise SpawnError(str(error)) from error
+        raise SpawnError(error) from error
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(os.close, master)
         try:
@@ -52,7 +52,7 @@ def spawn_in_terminal(
             # The child inherits the open terminal, because a terminal that no process has open reports its end.
             process = popen(shell, environment, folder, user, stdin=slave, output=slave)
         except (OSError, ValueError) as error:
-            raise SpawnError(str(error)) from error
+            raise SpawnError(error) from error
         finally:
             os.close(slave)
         on_failure.pop_all()
