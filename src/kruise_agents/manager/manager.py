@@ -51,8 +51,8 @@ T = TypeVar("T")
 class Manager:
     """An embedded sandbox-manager: an asynchronous context manager that serves requests inside the block.
 
-    The manager checks all settings, and then takes over the sandboxes that an earlier manager left in the state folder,
-    because that manager was killed or ended with ``keep``. If the start fails, the next start can take them over.
+    The manager checks all settings, and then takes over the sandboxes that are left in the state folder if an earlier
+    manager was killed or ended with ``keep``. If the start fails, the next start can take the sandboxes over.
 
     Args:
         tell: Called with each message for the user during the start, such as the beginning of a long step.
@@ -241,7 +241,7 @@ async def _finish(work: Awaitable[T]) -> T:
 
 
 def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
-    """Return the facts for ``GET /health``. The route needs no key, so reasons that may name folders are left out."""
+    """Return the report of ``GET /health``. Its readers need no key, so it omits reasons, which may name folders."""
     users = "one" if runtime.one_user_because else "several"
     internet = (egress.carrier or "none") if runtime.own_network else "the machine's"
     return {

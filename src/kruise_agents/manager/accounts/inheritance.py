@@ -8,7 +8,7 @@ from .keys import ADMIN_ID, Keys
 
 
 class Owned(Protocol):
-    """A collection of things that belong to API keys."""
+    """A collection of resources that API keys own, such as all volumes of a manager."""
 
     def owners(self) -> set[str]: ...
 
@@ -22,7 +22,7 @@ class Inheritance:
         self._collections = collections
 
     def transfer_to_admin(self, owner: str) -> None:
-        """Give what a key owns to the admin key. After NoSpaceError, the manager's next start transfers the rest."""
+        """Give what a key owns to the admin key. If NoSpaceError is raised, the manager's next start gives the rest."""
         for collection in self._collections:
             collection.transfer(owner, ADMIN_ID)
 

@@ -72,7 +72,7 @@ class Quota:
         return {"limits": [asdict(limit) for limit in self.limits]}
 
     def require(self, new: Use, present: Iterable[Use]) -> None:
-        """Raise :class:`QuotaExceededError` if ``new`` would exceed a limit together with ``present``."""
+        """Raise :class:`QuotaExceededError` if the sum of ``new`` and all of ``present`` would exceed a limit."""
         present = list(present)
         for limit in self.limits:
             counted = [use for use in (new, *present) if limit.scope == "all" or use.running]

@@ -1,6 +1,6 @@
-"""The secrets of API keys: named values that can be set and replaced, and that the API never returns.
+"""Named secrets that API keys own. Clients can set and replace the values, and the API never returns a value.
 
-Values are encrypted with a key derived from the secret of the state folder, so the database alone reveals no value.
+Values are encrypted. The encryption key is derived from a file in the state folder, so the database reveals no value.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class SecretStore:
         return {row.owner for row in self._store.select(SecretRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:
-        """Give all secrets of one owner to another. A secret whose name the new owner uses gets a longer name."""
+        """Give all secrets of one owner to another, with a longer name where the new owner has that name already."""
         for row in self.all(owner):
             taken = self.find(new_owner, row.name) is not None
             name = f"{row.name}-{row.id[-6:]}" if taken else row.name
@@ -94,5 +94,5 @@ class SecretStore:
 
 
 def _associated_data(secret_id: str, version: int) -> bytes:
-    """Return the data that an encrypted value is bound to, so that it cannot be decrypted in another row or version."""
+    """Return the associated data for AES-GCM, which binds an encrypted value to its row and its version."""
     return f"{secret_id}:{version}".encode()

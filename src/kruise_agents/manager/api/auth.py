@@ -20,7 +20,7 @@ from .routes import Access, ApiRoute
 class RequireCredentials:
     """ASGI middleware that answers 401 unless a request carries the credentials that its route asks for.
 
-    A path without a route asks for a key. The state of the request gets the API key, or the volume of the volume token.
+    Unknown paths need an API key. ``request.state`` gets ``caller`` (the API key) or, for a volume token, ``volume``.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys, volumes: Volumes, routes: Sequence[ApiRoute]) -> None:

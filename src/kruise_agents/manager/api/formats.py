@@ -30,7 +30,7 @@ _MAX_LIMIT = 100
 
 
 def timestamp(moment: datetime | float) -> str:
-    """Return a UTC time or seconds since the epoch in ISO 8601, such as ``2026-01-31T10:00:00.123456Z``."""
+    """Return a UTC time, or seconds since the epoch, as ISO 8601 text such as ``2026-01-31T10:00:00.123456Z``."""
     if not isinstance(moment, datetime):
         moment = datetime.fromtimestamp(moment, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -99,8 +99,8 @@ def page_of(
 ) -> tuple[Sequence[_T], dict[str, str]]:
     """Return the rows of one page, and the header of the answer that names the next page, if there is one.
 
-    ``position`` returns the time and the ID of a row. ``rows`` are sorted by position, in descending order with
-    ``newest_first``. A malformed token raises ApiError 400.
+    ``position`` returns the time and the ID of a row. The caller has sorted ``rows`` by position: in ascending order,
+    or in descending order if ``newest_first`` is true. A malformed token raises ApiError 400.
     """
     if page.next_token:
         after = _read_position(page.next_token)

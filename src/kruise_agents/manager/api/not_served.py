@@ -1,7 +1,7 @@
 """Routes that this manager, or an older manager, does not serve.
 
 The API answers 400 to known routes of E2B's and OpenKruise's managers that this manager does not serve yet. The message
-names the feature. The SDK would take a 404 for a missing sandbox, and never retries a 400.
+names the feature. The status is 400, because the SDK would read a 404 as a missing sandbox, and never retries a 400.
 
 With ``--v1-only`` the API answers like a sandbox-manager without ``POST /v2/sandboxes``, for tests of clients. Source:
 OpenKruise's manager of August 2026, which answers 405 and 404 in text before it checks the key. Two faults of that

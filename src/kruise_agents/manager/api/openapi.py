@@ -112,7 +112,7 @@ def _response(status: int, answer: Any, schemas: _Schemas, meaning: str = "") ->
 
 
 class _Schemas:
-    """The JSON Schemas of types. Every dataclass or ``TypedDict`` without a declared ``type`` becomes a component."""
+    """The JSON Schemas of types. A dataclass or ``TypedDict`` becomes a component, unless a ``Spec`` sets ``type``."""
 
     def __init__(self) -> None:
         self.components: dict[str, Json] = {}

@@ -46,8 +46,8 @@ class Spec:
 
     Args:
         name: the name in the request, when it is not the camel case of the attribute.
-        read: a function that reads the member in place of the reader of the type. Its arguments are the body
-            (:class:`Fields`), or the query or headers (a mapping), and the name. It returns None for an absent member.
+        read: a function that reads the member in place of the type's reader, and returns None for an absent member. Its
+            first argument is :class:`Fields` for a body, and a mapping for query and headers; its second is the name.
         check: a function that is called with the name and the value, and raises an error for a wrong value.
         schema: keywords of JSON Schema, which are added to the schema of the type. If ``type`` is one of the keywords,
             the schema has these keywords only.

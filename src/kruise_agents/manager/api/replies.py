@@ -1,4 +1,4 @@
-"""The JSON of sandboxes in the API's answers. Keys that any SDK release requires are always there."""
+"""The JSON of sandboxes in the API's answers. A key that at least one SDK release requires is never left out."""
 
 from __future__ import annotations
 

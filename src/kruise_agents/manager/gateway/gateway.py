@@ -1,8 +1,8 @@
 """The gateway, which finds a request's sandbox, checks the request's token, and forwards the request.
 
-Requests to a protected sandbox need a JWT for every port, and a refusal has the text of OpenKruise's gateway. Requests
-to a sandbox without public traffic, as in E2B, need the sandbox's own token for every port except that of envd, which
-checks another token itself, and a refusal is JSON. No SDK release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
+Protected sandboxes ask for a JWT at every port. A refusal then has the text of OpenKruise's gateway. Sandboxes created
+with E2B's ``allowPublicTraffic: false`` ask for their own token at every port except that of envd, because envd checks
+its own token. A refusal then is JSON. No SDK release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
 """
 
 from __future__ import annotations

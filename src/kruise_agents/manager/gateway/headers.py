@@ -54,7 +54,7 @@ def unsendable(headers: Headers) -> str | None:
 def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> Headers:
     """Return the headers of a response for the client, with names in lower case.
 
-    ``Content-Length`` is left out in a 204, a 304 and with ``Transfer-Encoding``, where it is not the length of a body.
+    A 204, a 304 and a response with ``Transfer-Encoding`` lose ``Content-Length``, which is not their body's length.
     """
     lowered = [(name.lower(), value) for name, value in headers]
     unframed = status in (204, 304) or any(name == b"transfer-encoding" for name, _ in lowered)

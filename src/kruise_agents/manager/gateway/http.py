@@ -126,7 +126,7 @@ async def _tunnel(exchange: Exchange, answer: Headers, scope: Scope) -> None:
 
 
 async def _upload(exchange: Exchange, receive: Receive) -> bool:
-    """Forward the request's body, wait until the client leaves, cut the connection to the sandbox, and return True."""
+    """Forward the request's body. When the client leaves, cut the connection to the sandbox, and return True."""
     try:
         return await _pass_body(exchange, receive)
     except Exception:

@@ -28,7 +28,7 @@ class Stream:
 
     @classmethod
     def on(cls, transport: asyncio.Transport, received: bytes) -> Self:
-        """Take a transport over from its protocol, which has read the bytes ``received`` and not used them."""
+        """Take a transport over from its protocol, and return a stream that begins with the bytes ``received``."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_CHUNK)
         protocol = asyncio.StreamReaderProtocol(reader)

@@ -270,7 +270,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Close slowly, because a reset would discard the answer if the client still sends. With TLS, close at once."""
+        """Half-close, and read on for some time, so that no reset discards the answer. With TLS, close at once."""
         if not self.transport.can_write_eof():
             self.transport.close()
             return

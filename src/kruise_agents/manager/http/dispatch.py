@@ -24,9 +24,9 @@ from ..request_log import NO_ROUTE, RequestRecord
 class ManagerApp:
     """The ASGI application of the manager's port: ``api`` is the control plane, ``gateway`` the data plane.
 
-    The domain in the API's replies is ``domain``. If ``domain`` is None, it is the host and port of the request without
-    the ``api.`` of a native request. ``page`` counts the answers of this application, except answers that open a
-    WebSocket, and serves ``GET /metrics`` if the request names neither the API nor a sandbox.
+    The domain in the API's replies is ``domain``. If ``domain`` is None, each request's host and port are the domain;
+    outside of ``/kruise`` a leading ``api.`` is cut off. ``page`` serves ``GET /metrics`` if the request names neither
+    the API nor a sandbox. The metrics count all answers except answers that open a WebSocket.
     """
 
     def __init__(self, api: ASGIApp, gateway: Gateway, domain: str | None, page: MetricsPage) -> None:

@@ -1,6 +1,6 @@
-"""OpenKruise's metadata keys on a create call, ``e2b.agents.kruise.io/...``: settings, and keys that are refused.
+"""OpenKruise's settings in the metadata of a create call, with keys such as ``e2b.agents.kruise.io/never-timeout``.
 
-Source: OpenKruise's sandbox-manager. A key that makes no sense on one machine is refused with the reason.
+Source: OpenKruise's sandbox-manager. A setting that makes no sense on a single machine is refused with the reason.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Extensions:
     """The settings in the metadata of a create call.
 
     Args:
-        metadata: the metadata that the sandbox keeps: without settings, with labels under their own names, and with
-            the sandbox's IP address if the call asks for the address.
+        metadata: the metadata that the sandbox keeps. Settings are left out, ``label:`` is cut off the keys of labels,
+            and the sandbox's IP address is added if the call asks for the address.
         never_ends: the sandbox has no end time.
         paused_seconds: how long the sandbox may stay paused; None: for ever.
         ready_seconds: how long the start of the sandbox may take; None: there is no limit.

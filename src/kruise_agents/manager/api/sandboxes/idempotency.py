@@ -1,7 +1,7 @@
 """Idempotent create requests: for ten minutes, requests with the same ``Idempotency-Key`` make at most one sandbox.
 
 e2b 2.60.0 and later repeat a create when a proxy before the manager answers 429, 502, 503 or 504. e2b 2.61.0 and later
-send the header if the program gives ``idempotency_key=``. ``patch_e2b`` adds a missing header from e2b 2.51.0 on.
+send the header if the caller passes ``idempotency_key=``. ``patch_e2b`` adds a missing header from e2b 2.51.0 on.
 
 A repetition that arrives during the first create waits for the same answer. A later repetition, even after a restart
 of the manager, gets a new answer about the same sandbox, or 409 if that sandbox is gone. The manager remembers at most
@@ -109,8 +109,8 @@ class IdempotentCreates:
 
         Args:
             owner: the id of the API key; different API keys do not share idempotency keys.
-            create: makes the sandbox, and passes its id to the given function before the sandbox starts.
-            replay: returns the answer to the create of an existing sandbox, or None if that sandbox is gone.
+            create: makes the sandbox. Before the sandbox starts, ``create`` calls its argument with the sandbox's id.
+            replay: returns a new answer about the sandbox with the given id, or None if that sandbox is gone.
 
         Raises:
             ApiError: 422 when the key came with another body before; 409 when the outcome of the first create is

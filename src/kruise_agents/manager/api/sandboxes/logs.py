@@ -94,7 +94,7 @@ class _LogEntriesReply(TypedDict):
 
 
 class LogRoutes(Resource):
-    """The routes of logs. The older route begins with the oldest lines. The v2 route filters lines in either order."""
+    """The routes of logs. The older route lists the oldest lines first. The v2 route has filters and either order."""
 
     topic = Topic.OBSERVATION
 

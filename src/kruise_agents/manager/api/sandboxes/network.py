@@ -92,7 +92,7 @@ def egress_rules(
     """Return the rules that a request asks for. ``internet=False`` denies everything that is not allowed.
 
     IPv6 ranges are checked and dropped, because a sandbox with its own network has no IPv6. ApiError 400 is raised for
-    a wrong range, a domain, too many entries, or an allowed IPv4 range without ``sandboxes.reach_the_internet``.
+    a wrong range, a domain or too many entries, and for any allowed IPv4 range if sandboxes have no internet access.
     """
     for name, entries in (("allowOut", allow_out), ("denyOut", deny_out)):
         if len(entries) > _MAX_ENTRIES:
