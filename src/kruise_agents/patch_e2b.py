@@ -28,7 +28,7 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
 
     The API is at ``<scheme>://<domain>/kruise/api`` and the ports of a sandbox are at
     ``<scheme>://<domain>/kruise/<sandbox id>/<port>``. The domain is ``domain=`` of the call or of its client object,
-    else ``E2B_DOMAIN`` when the SDK is called. Stated URLs (``api_url=``, ``E2B_API_URL``, ``sandbox_url=``,
+    else ``E2B_DOMAIN``, read when the SDK is called. Stated URLs (``api_url=``, ``E2B_API_URL``, ``sandbox_url=``,
     ``E2B_SANDBOX_URL``, ``E2B_VOLUME_API_URL``) are used unchanged. In debug mode the SDK uses its own addresses.
     No environment variable is changed.
 

@@ -15,7 +15,7 @@ from ..manager.settings import VARIABLE_PREFIX, Declaration
 
 
 def click_option(declaration: Declaration) -> click.Option:
-    """Return click's option for a declaration. The command line counts first, then the variable, then the default."""
+    """Return click's option for a declaration. Precedence: command line, environment variable, default."""
     option = declaration.option
     name = f"{option.name}/{option.negative}" if option.negative else option.name
     text = option.help

@@ -74,7 +74,7 @@ def serve(**values: Any) -> None:
 
 
 def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
-    """Return the settings, and the new API key, or None if the operator gave keys."""
+    """Return the settings, and a newly made API key. The key is None if the operator gave keys."""
     if (values["certificate"] is None) != (values["private_key"] is None):
         raise ConfigurationError("--cert and --key go together: give both, or only --tls for a certificate made here")
     if values["state_dir"] == "":
@@ -150,11 +150,11 @@ def _client_address(scheme: str, host: str | None, port: int) -> str:
 
 
 def share_memory_between_threads() -> None:
-    """Make all threads of this process allocate from one arena. This must be called before a second thread starts.
+    """Make all threads of this process use one malloc arena. This must be called before a second thread starts.
 
-    glibc gives threads arenas of their own and keeps freed memory there. Python sometimes moves its table of interned
-    names, about a megabyte, in whichever thread runs, so that many threads would hold a megabyte of freed memory.
-    Threads usually hold the interpreter's lock while they allocate, so they seldom wait for the one arena. Without
+    By default, glibc gives threads separate arenas, and each arena keeps freed memory. Python sometimes reallocates its
+    table of interned names, about a megabyte, in whichever thread runs, so in time many arenas would each keep a freed
+    megabyte. Threads seldom wait for the one arena, because they usually hold the GIL while they allocate. Without
     glibc, or if ``MALLOC_ARENA_MAX`` is set, this function does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

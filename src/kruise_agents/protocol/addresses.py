@@ -1,4 +1,4 @@
-"""Targets of requests, which are ports of sandboxes and routes of the API, and the private addresses of both."""
+"""Targets of requests (ports of sandboxes, and routes of the API), and the private addresses of these targets."""
 
 from __future__ import annotations
 

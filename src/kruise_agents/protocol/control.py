@@ -66,7 +66,7 @@ _known_fields: dict[type, tuple[tuple[str, str, Any], ...]] = {}
 
 
 def _wire_fields(kind: type) -> tuple[tuple[str, str, Any], ...]:
-    """Return the name, the JSON key or option, and the type of each field. ``Annotated`` states the key or option."""
+    """Return each field's name, its JSON key or command line option (stated by ``Annotated``), and its type."""
     if kind not in _known_fields:
         hints = get_type_hints(kind, include_extras=True).items()
         _known_fields[kind] = tuple((name, *_annotated(name, hint)) for name, hint in hints)
@@ -142,7 +142,7 @@ class PrepareOrder(Message):
 
 @dataclass(frozen=True, slots=True)
 class InitSettings(Message):
-    """The settings of a sandbox that a user gets. A later ``INIT`` replaces all these settings."""
+    """The settings that a sandbox gets when it is handed to a user. A later ``INIT`` replaces all these settings."""
 
     access_token: Annotated[str | None, "accessToken"]  # None: envd asks for none
     variables: Annotated[Mapping[str, str], "envVars"]
@@ -279,9 +279,9 @@ TRIAL_OUTPUT = "entered"
 
 @dataclass(frozen=True, slots=True)
 class ForkOrder(Message):
-    """The message that tells a fork of the zygote, the process that sandboxes are forked from, which program to run.
+    """The order to a fork of the zygote to run a program. The zygote is the process that sandboxes are forked from.
 
-    A trial fork runs no program. The fork enters a sandbox, writes :data:`TRIAL_OUTPUT` and ends.
+    A trial fork runs no program: the fork enters a sandbox, writes :data:`TRIAL_OUTPUT` and ends.
     """
 
     command: Sequence[str]  # see program_command()
@@ -296,9 +296,9 @@ class ForkOrder(Message):
 class ForkRequest(Message):
     """The message that a fork of the zygote reads first. File descriptors come with the message.
 
-    The first descriptors are for the fork: the read end of the output of :data:`PLACEHOLDER`, the write end of its
-    input, and the control group's ``cgroup.procs`` if there is a group. The others are for the program, which also
-    keeps the write end open as long as the program runs.
+    The first descriptors are for the fork: the pipe from the shell :data:`PLACEHOLDER`, the pipe to that shell, and the
+    control group's ``cgroup.procs`` if there is a group. The other descriptors are for the program. The program also
+    keeps the pipe to the shell open as long as the program runs.
     """
 
     order: ForkOrder

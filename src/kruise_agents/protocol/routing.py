@@ -45,8 +45,8 @@ def parse(
         sandbox_port: The value of ``E2b-Sandbox-Port``; absent or empty means envd's port, 49983.
 
     Raises:
-        PortError: The request names a port outside 1 ... 65535, as a number of at most 18 digits.
-        AddressError: The request names no port of a sandbox and no API route, or has another text in place of a port.
+        PortError: The port is a number of at most 18 digits, but outside 1 ... 65535.
+        AddressError: The port is any other text, or the request names neither a port of a sandbox nor an API route.
     """
     if is_private_api_path(target):
         return ApiTarget(_rooted(target[len(API_PREFIX) :]), private=True)

@@ -1,1 +1,1 @@
-"""The patch of addresses, under which the SDK speaks the private protocol on one domain."""
+"""The address patch, which makes the SDK speak the private protocol on one domain."""

@@ -1,4 +1,4 @@
-"""Replacements for the API URLs of configurations, and for the options that calls take from objects of the SDK."""
+"""Replacements that set the API URL of configurations, and choose the options that a call takes from its object."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[...
     """Wrap ``ConnectionConfig.get_api_params``, which returns the options of an object together with those of a call.
 
     If :func:`.stays_behind` returns True for a call, the call gets neither the headers nor the API URL of the object.
-    Other calls without ``api_url=`` get the settings of the object.
+    Other calls without ``api_url=`` keep the patch settings that the object was made with.
     """
 
     @functools.wraps(original)
@@ -145,7 +145,7 @@ def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
 def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
     """Return options that keep the headers and the URL of ``bound`` out of a call to another domain.
 
-    For a call to the same domain, return no options. The SDK replaces None by the bound value, so values are empty.
+    For the same domain, return none. Options that the call lacks are empty: the SDK replaces None by bound values.
     """
     if not bound or not given.get("domain"):
         return {}

@@ -42,7 +42,7 @@ def is_vendor_default(text: str) -> bool:
 
 
 def usable_domain(text: str) -> str:
-    """Return the normalised domain. Raises DomainError, or MissingDomainError for a blank or a default of the SDK."""
+    """Return the normalised domain. Raises DomainError; for blank text or a default of the SDK, MissingDomainError."""
     if is_vendor_default(text):
         shown = str(parsed(text)) if text.strip() else text
         raise MissingDomainError(
@@ -77,7 +77,7 @@ def stays_behind(
     Args:
         own: the configuration of the object. For a configuration with a stated URL, the function returns False.
         settings: the settings that ``own`` was made with.
-        stated: the URL that the environment states for such configurations, or None.
+        stated: the API URL in the environment variable for configurations like ``own``, or None.
         given: the options of the call.
         holder: the kind of object, for the error.
         option: the name of the secret that a call to another domain must bring.

@@ -1,4 +1,4 @@
-"""Replacements for the SDK's sandbox addresses. A configuration made without the patch keeps the SDK's own."""
+"""Replacements for the SDK's sandbox addresses. Configurations made without the patch keep the SDK's addresses."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``. Their parameter ``port`` is new in e2b 2.55.1."""
+    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``: return the private URL of a port, or a stated URL."""
 
     @functools.wraps(original)
     def get_sandbox_url(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int | None = None) -> str:
         settings = settings_of(self)
         if settings is None:
+            # The parameter port is new in e2b 2.55.1.
             native = {} if port is None else {"port": port}
             return original(self, sandbox_id, sandbox_domain, **native)
         if self._sandbox_url:

@@ -1,9 +1,9 @@
 """Bridge from e2b 2.51.0 and later to a sandbox-manager that has no ``POST /v2/sandboxes``.
 
-The bridge is a transport between the SDK's REST client and the SDK's own transport. The bridge adds an idempotency key
-to a ``POST /v2/sandboxes`` without such a key. Before a call that an older manager would misread, the bridge finds out
-whether the manager has the v2 routes, unless the bridge knows that already. The bridge also removes credentials from
-requests that do not go to the API.
+The bridge is a transport between the SDK's REST client and the SDK's own transport. If a manager has no v2 routes, the
+bridge sends creates and connects to the older routes, and refuses calls that such a manager would misread. To decide
+whether to refuse a call, the bridge first probes a manager whose routes are not known yet. The bridge also adds an
+idempotency key to a create without such a key, and removes credentials from requests that do not go to the API.
 """
 
 from __future__ import annotations

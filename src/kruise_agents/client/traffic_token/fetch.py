@@ -15,7 +15,7 @@ ASYNC_API = "e2b.api.client_async"
 
 
 def refresh_base(config: Any, sandbox_url: str) -> str:
-    """Return the base URL of the API for requests of a new token, which ends in ``/kruise/api``.
+    """Return the API's base URL for token requests. This URL ends in ``/kruise/api``.
 
     OpenKruise's manager has the route only below this path, and at the native API URL would create a sandbox instead.
     A native URL, with the host ``api.<domain>``, becomes the private URL of ``<domain>``. Any other URL keeps its host,

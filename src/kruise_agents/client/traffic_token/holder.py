@@ -33,7 +33,7 @@ class Answer:
 
 
 class _OfOneSandbox:
-    """Base class of holders. A copy of a holder is None, because no sandbox uses the copied configuration yet."""
+    """Base class of holders. A deep copy or pickle of a configuration has no holder: no sandbox uses that copy yet."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _no_holder, ()

@@ -1,7 +1,7 @@
 """Replacements in the SDK's RPC clients, which put the current traffic access token into the headers of a call.
 
 Up to e2b 2.34.0 the replacements are in ``e2b_connect.Client``, from 2.35.0 on in ``DefaultHeadersInterceptor``, the
-SDK's interceptor for connectrpc. Objects of both classes keep the headers object with the holder of the token.
+SDK's interceptor for connectrpc. Objects of both classes keep a :class:`.SandboxHeaders`, which has the token's holder.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _HOLDER = "_kruise_agents_traffic_tokens"
 
 
 def tokens_of(config: Any) -> Tokens | None:
-    """Return the token holder of a sandbox's configuration, or None if made without the patch or in debug mode."""
+    """Return the token holder of a sandbox's configuration; None if the sandbox was made unpatched or in debug mode."""
     holder = getattr(config, _HOLDER, None)
     return holder if isinstance(holder, SyncTokens | AsyncTokens) else None
 
