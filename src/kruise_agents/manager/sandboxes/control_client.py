@@ -43,7 +43,7 @@ class NoAnswerError(KruiseAgentsError):
 
 
 class ControlClient:
-    """The client of the program in one sandbox. The callback ``report`` adds the program's output to error messages.
+    """The client of the program in one sandbox. ``report`` completes an error message with the program's last output.
 
     :meth:`prepare` and :meth:`init` raise :class:`StartError`. :meth:`announce_kill` has no time limit and raises
     OSError. The other methods raise :class:`NoAnswerError` if the program has ended, does not answer in time, or
@@ -55,10 +55,10 @@ class ControlClient:
         self._report = report
 
     async def prepare(self, template: Template, variables: Mapping[str, str], *, kernel: bool) -> None:
-        """Run the template's start command with environment ``variables``, and wait until its ready check passes.
+        """Run the template's start command, if any, and wait until its ready check, if any, passes.
 
-        A template may have no start command, or no ready check. With ``kernel``, also wait for the default kernel of
-        the code interpreter. :meth:`init` replaces the variables.
+        With ``kernel``, also wait for the default kernel of the code interpreter. ``variables`` are in the environment
+        of every process that starts before :meth:`init`.
         """
         seconds = START_SECONDS + (template.ready.seconds if template.ready is not None else 0)
         order = PrepareOrder(dict(variables), template.start, template.ready, kernel)
@@ -67,7 +67,7 @@ class ControlClient:
             raise StartError(f"template {template.name}: {answer.decode(errors='replace')}")
 
     async def init(self, settings: InitSettings, patience: float = START_SECONDS) -> None:
-        """Give the program its settings, and wait up to ``patience`` seconds until all its sockets are served."""
+        """Give the program its settings. The answer, due in ``patience`` seconds, means that all sockets are served."""
         status, answer = await self._first_answer(INIT, settings.to_json(), patience)
         if status != 204:
             raise StartError(self._report(f"answered {status} to its settings: {answer.decode(errors='replace')}"))

@@ -16,7 +16,7 @@ class Exits:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def watch(self, sandbox: Sandbox) -> None:
-        """Watch the present program of a sandbox, in place of an earlier program."""
+        """Watch the program that now runs in a sandbox, and stop watching the sandbox's earlier program, if any."""
         self.unwatch(sandbox)
         self._tasks[sandbox.id] = asyncio.create_task(self._wait(sandbox))
 

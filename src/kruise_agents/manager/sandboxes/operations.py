@@ -101,9 +101,9 @@ class Operations:
 
     @_operation(Event.READY)
     async def start(self, sandbox: Sandbox, variables: Mapping[str, str], files: Path | None) -> None:
-        """Make the files of a new sandbox, as a copy of ``files`` if given, launch its program, and claim the program.
+        """Make a new sandbox's folders, with a copy of ``files`` if given, launch its program, and send the settings.
 
-        A pooled sandbox has files and a running program already. After any error the caller must end the sandbox.
+        A pooled sandbox runs already: only rules and settings are sent. After an error the caller must end the sandbox.
         """
         lifetime = sandbox.lifetime
         cold = sandbox.process.identity is None
@@ -147,7 +147,7 @@ class Operations:
             await self.set_timeout(sandbox, seconds)
 
     async def expire(self, sandbox: Sandbox) -> None:
-        """Pause or end a running sandbox, as its timer would. Do nothing if the sandbox never ends."""
+        """Act as if the end time of a running sandbox had come: pause or end the sandbox, unless it never ends."""
         if sandbox.lifetime.never_ends:
             return
         if sandbox.lifetime.pause_at_end:
@@ -159,7 +159,7 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
-        """Change which addresses a running sandbox may reach. A template without internet access narrows the rules."""
+        """Set which addresses a running sandbox may reach: ``rules``, or less if the template has no internet."""
         rules = sandbox.template.within(rules)
         await sandbox.process.change_rules(rules)
         sandbox.rules = rules
@@ -171,7 +171,7 @@ class Operations:
 
     @_operation(Event.PAUSE, needs=State.RUNNING)
     async def copy_files(self, sandbox: Sandbox, target: Path) -> None:
-        """Copy the files of a running sandbox, which is frozen meanwhile. A failure may leave a part of ``target``."""
+        """Copy the files of a running sandbox, which is frozen meanwhile. A failure may leave an incomplete copy."""
         sandbox.stopped_before = sandbox.process.stopped_processes()
         # Clients see a running, slow sandbox. If this manager ends now, the next one must thaw the sandbox.
         self._records.save_as(sandbox, State.PAUSING)
@@ -189,8 +189,8 @@ class Operations:
     async def pause(self, sandbox: Sandbox, *, memory: bool = True, kept: float | None = None) -> None:
         """Pause a running sandbox: freeze its processes, or, without ``memory``, end them and keep only the files.
 
-        The paused sandbox is ended after ``kept`` seconds (infinity: never; None: as its lifetime says). A paused
-        sandbox is not changed. If the pause fails, the state of the sandbox is ``running`` again.
+        The paused sandbox is ended after ``kept`` seconds (infinity: never; None: as its lifetime says). A sandbox
+        that is paused already is not changed. If the pause fails, the state of the sandbox is ``running`` again.
         """
         if sandbox.state is State.PAUSED:
             return
@@ -215,7 +215,7 @@ class Operations:
 
     @_operation(Event.RESUME)
     async def resume(self, sandbox: Sandbox, seconds: float, *, memory: bool = True) -> bool:
-        """Resume a paused sandbox for ``seconds``, or for ever if it never ends; :meth:`extend` a running sandbox.
+        """Resume a paused sandbox for ``seconds``, or for ever if it never ends. A running sandbox is only extended.
 
         Return whether the sandbox was paused. Without ``memory``, end the processes that the pause has kept, and boot
         the sandbox from its files. If a resume fails, the sandbox is paused again.

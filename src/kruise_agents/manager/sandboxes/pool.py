@@ -136,7 +136,7 @@ class Pools:
                     pool.back_off()
 
     def _next(self, moment: float) -> Pool | None:
-        """Return the pool that may start a sandbox first; of several, the emptiest pool. None: all pools are full."""
+        """Return the pool whose next start is due first; among equals, the emptiest pool. None: all pools are full."""
         lacking = [pool for pool in self._pools.values() if len(pool.ready) < pool.prepared.pool]
         return min(
             lacking, key=lambda pool: (max(pool.retry_at, moment), len(pool.ready) / pool.prepared.pool), default=None

@@ -136,7 +136,7 @@ class SandboxProcess:
         await self._process.ended()
 
     def stopped_processes(self) -> tuple[int, ...]:
-        """Return the pids of processes that :meth:`thaw` must be told to leave stopped. Call this before a freeze."""
+        """Return the pids of stopped processes, which :meth:`thaw` must leave stopped. Call this before a freeze."""
         return self._runtime.stopped_processes(self._living())
 
     async def freeze(self) -> None:
@@ -238,7 +238,7 @@ class SandboxProcess:
             self._parent_pipe = None
 
     async def _reap(self) -> None:
-        """Wait for the child process that this manager started, if any. The child ends with the sandbox's program."""
+        """Reap the child of this manager, if any. The wait is short: the child ends when the sandbox's program ends."""
         if self._child is None:
             return
         if self._child.poll() is None:

@@ -2,8 +2,8 @@
 
 A sandbox is ended if its end had begun. A sandbox whose start was not finished is ended too, because no client knows
 it. A running sandbox is taken over, even if its program does not answer at the moment. If the processes run, an
-unfinished pause or resume is undone. If the processes are gone, a sandbox that was running, or pausing with memory, is
-removed, and a sandbox that was paused, resuming, or pausing without memory is paused, with its files only.
+unfinished pause or resume is undone. If the processes are gone, a sandbox is removed if it was running or if its pause
+with memory was not finished. Otherwise the sandbox is paused, with its files only.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _recovered_state(sandbox: Sandbox, *, alive: bool) -> State | None:
 
 
 async def _keep_running(sandbox: Sandbox) -> bool:
-    """Undo a pause that was not finished, and send the end time once more. Return whether the program still runs.
+    """Undo an unfinished pause, and send the program its end time again. Return whether the program still runs.
 
     A program that runs but does not answer is kept, because it may answer later.
     """
@@ -129,7 +129,7 @@ async def _keep_running(sandbox: Sandbox) -> bool:
 
 
 async def _keep_paused(sandbox: Sandbox, *, alive: bool) -> None:
-    """Undo an unfinished resume by freezing the processes or ending the program, or finish an unfinished pause."""
+    """Finish an unfinished pause. Undo an unfinished resume: freeze the thawed processes, or end the booted program."""
     if not alive or not sandbox.keeps_memory:
         await sandbox.process.stop()
         sandbox.keeps_memory = False

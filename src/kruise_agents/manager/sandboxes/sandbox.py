@@ -26,7 +26,7 @@ _ID_LENGTH = 20
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """The life span of a sandbox, and what happens at its end time. Database rows contain the names of the fields."""
+    """The life span of a sandbox, and what happens at its end time. Field names must stay: database rows use them."""
 
     seconds: float  # from the start to the end time; after a resume by traffic at least 300
     never_ends: bool = False  # later requests for an end time have no effect
@@ -36,7 +36,7 @@ class Lifetime:
     paused_seconds: float | None = None  # until a paused sandbox is ended; None: it is kept for ever
 
     def enforced(self, seconds: float | None) -> float | None:
-        """Return the ``seconds`` after which the sandbox's program ends by itself, or None if it must not do so."""
+        """Return the time after which the sandbox's program is to end by itself: ``seconds``, or None for never."""
         # Only a manager can pause a sandbox, so a sandbox that is to be paused waits for a manager.
         return None if self.never_ends or self.pause_at_end else seconds
 
@@ -106,7 +106,7 @@ class Sandbox:
         return None if self.state.ending else self.template.use(running=not self.state.shown_as_paused)
 
     def keep_for(self, seconds: float | None) -> None:
-        """Set the times for a pause from now on. The sandbox is ended after ``seconds``; None or infinity: never."""
+        """Record that the sandbox is paused from now on, to be ended after ``seconds``; None or infinity: never."""
         self.end_at = now()
         self.kept_until = None if seconds is None or seconds == math.inf else now() + timedelta(seconds=seconds)
 

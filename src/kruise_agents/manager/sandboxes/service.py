@@ -118,7 +118,7 @@ class SandboxService:
             ManagerEndingError: The manager is ending.
             StartError: The sandbox could not be started.
             NoSpaceError: The disk is full.
-            OSError: The files could not be made, or the network rules not be set.
+            OSError: The files could not be made, or the network rules could not be set.
         """
         while True:
             # Nothing waits between this check and the entry in `_known`: two creates cannot take the last place.

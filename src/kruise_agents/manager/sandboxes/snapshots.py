@@ -111,7 +111,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. Its files stay while create calls copy them; on a full disk they are removed at once."""
+        """Remove a snapshot. While create calls copy its files, the files stay, unless the disk is full."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)

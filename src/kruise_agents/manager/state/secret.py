@@ -24,7 +24,7 @@ class StateSecret:
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Read the secret in ``path``, or make the file, for this user only. A wrong size raises ConfigurationError."""
+        """Read the secret from ``path``, or make the file with mode 600. A wrong size raises ConfigurationError."""
         value = read_or_make(path, secrets.token_bytes(_BYTES))
         if len(value) != _BYTES:
             raise ConfigurationError(

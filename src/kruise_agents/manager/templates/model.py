@@ -19,7 +19,7 @@ _BUILDS = uuid.UUID("7e2f7b52-64f0-4b0e-a2b0-3f4b1f2d9c11")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A kind of sandbox. Database rows of sandboxes and snapshots contain the names of the fields."""
+    """A kind of sandbox. Field names must stay: database rows of sandboxes and snapshots use them."""
 
     name: str
     code_interpreter: bool

@@ -34,7 +34,7 @@ FREE_FOLDERS = (str(_HOME), "/code", "/opt", "/root", "/srv", "/var")
 
 @dataclass(frozen=True, slots=True)
 class TemplateFile:
-    """The content of a template file. A key that the file lacks is None, empty or, in ``template``, the default."""
+    """The content of a template file. A field is None or empty if its key is absent; ``template`` has defaults."""
 
     path: Path
     template: Template

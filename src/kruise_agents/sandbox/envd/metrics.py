@@ -37,7 +37,7 @@ _MEM_TOTAL = re.compile(r"^MemTotal:\s+(\d+) kB$", re.MULTILINE)
 class Metrics:
     """The measurements of one sandbox, whose files are below ``folders``. None of the folders may lie in another.
 
-    ``root`` is the PID of the sandbox's first process, by default the parent of this process, which adopts orphans.
+    ``root`` is the PID of the sandbox's first process, which adopts orphans; by default, the parent of this process.
     ``memory`` and ``disk`` are the sandbox's limits in bytes, or None for no limit.
     """
 

@@ -59,7 +59,7 @@ def permissions(mode: int) -> str:
 
 
 def timestamp(nanoseconds: int) -> str:
-    """Return nanoseconds since 1970 in RFC 3339 with 0, 3, 6 or 9 decimals, or 1970 outside the years 1 to 9999."""
+    """Return nanoseconds since 1970 as RFC 3339, with 0, 3, 6 or 9 decimals. Years outside 1 to 9999 become 1970."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     try:
         text = datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")

@@ -28,7 +28,7 @@ class SpawnError(Exception):
 def spawn(
     command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, with_stdin: bool
 ) -> subprocess.Popen[bytes]:
-    """Start a program in its own session. Raise SpawnError on failure, but let a shell report a missing program."""
+    """Start a program in its own session, through a shell if Linux cannot execute it. Raise SpawnError on failure."""
     stdin = subprocess.PIPE if with_stdin else subprocess.DEVNULL
     try:
         try:

@@ -167,7 +167,7 @@ class Watch:
             self._catch_up(descriptor)
 
     def _catch_up(self, descriptor: int) -> None:
-        """Attach the folders that were missed during the rename of a folder above, whose new path is now known."""
+        """Attach the subfolders of a moved folder that could not be attached while the new path was unknown."""
         for name, is_new in self._missed.pop(descriptor, {}).items():
             relative = self._folders[descriptor].relative
             if name == _CONTENT:
