@@ -65,7 +65,7 @@ class RequestRecord:
         _current.set(self)
 
     def answered(self, message: Any) -> Any:
-        """Return ``message``. If ``message`` begins the answer, record the status and add the request ID."""
+        """Return ``message``. If ``message`` starts the answer, record the status and add the request ID header."""
         if message["type"] != "http.response.start":
             return message
         self.status = self.status or message["status"]

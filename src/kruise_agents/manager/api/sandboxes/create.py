@@ -101,7 +101,7 @@ class _NewSandboxRequest:
 
     @staticmethod
     def check(fields: Fields) -> None:
-        """Refuse a body that asks for missing features. Without an error, clients would not notice what is missing."""
+        """Refuse a body that asks for features that this manager lacks, because clients might not notice the lack."""
         refuse(fields, {"iam": "there is no identity provider", "mcp": "there is no MCP gateway"})
 
     def __post_init__(self) -> None:

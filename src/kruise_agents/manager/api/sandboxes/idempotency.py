@@ -46,7 +46,7 @@ def _check_key(name: str, key: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyHeaders:
-    """The header with which a client may repeat a create."""
+    """The header that lets a client repeat a create without making a second sandbox."""
 
     key: Annotated[
         str | None,
@@ -72,7 +72,7 @@ class IdempotentCreates:
 
     Args:
         store: the database, which keeps creates that have a sandbox ID. Keys and bodies are stored as digests only.
-        secret: makes the digests.
+        secret: holds the key for the digests.
         clock: returns seconds since the epoch.
         kept: seconds for which a create is remembered.
         most: the largest number of finished creates that are remembered.

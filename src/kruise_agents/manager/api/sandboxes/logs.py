@@ -94,7 +94,7 @@ class _LogEntriesReply(TypedDict):
 
 
 class LogRoutes(Resource):
-    """The routes of logs. The older route lists the oldest lines first. The v2 route has filters and either order."""
+    """The routes of logs. The older route lists old lines first. The v2 route filters, and lists in either order."""
 
     topic = Topic.OBSERVATION
 
