@@ -1,4 +1,4 @@
-"""The entry point ``python -m kruise_agents.sandbox``, for a program that is executed, not forked from the zygote."""
+"""The entry point ``python -m kruise_agents.sandbox``, for a sandbox program that is not forked from the zygote."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class ControlRoutes:
     Args:
         tree: The root of the sandbox's own file tree, which gets the files that name the sandbox and its template.
             None: the sandbox has no file tree of its own, and no such files are written.
-        kernel_failure: None in a sandbox without a code interpreter.
+        kernel_failure: Reports a default kernel that did not start. None: the sandbox has no code interpreter.
     """
 
     def __init__(

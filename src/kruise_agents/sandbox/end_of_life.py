@@ -1,7 +1,7 @@
-"""Two events after which the program ends its sandbox: the manager goes away before ``INIT``, or the end time passes.
+"""Two events that end a sandbox: its manager goes away before sending ``INIT``, or its end time passes.
 
-A sandbox outlives its manager only after ``INIT``. Until then the program watches the read end of a pipe whose write
-end only the manager holds. The program ends the sandbox when the manager closes the pipe or exits.
+A sandbox outlives its manager only after the control request ``INIT``. Until then the sandbox program watches the read
+end of a pipe whose write end only the manager holds, and ends the sandbox when the manager closes the pipe or exits.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ _NOTICES = 100
 
 @dataclass(slots=True)
 class SandboxState:
-    """The facts of this sandbox. The fields of the first group are set when the program starts.
+    """The facts of this sandbox. The fields before ``access_token`` are set when the program starts.
 
-    ``PREPARE`` sets ``variables``. ``INIT`` sets ``access_token`` and replaces ``variables``.
+    The control request ``PREPARE`` sets ``variables``, and ``INIT`` sets ``access_token`` and replaces ``variables``.
     """
 
     username: str  # the default user: programs run as this user unless a request names another
@@ -41,7 +41,7 @@ class SandboxState:
         return self._killed.pop(pid, None)
 
     def environment(self, username: str | None = None, home: Path | None = None) -> dict[str, str]:
-        """Return the environment variables of a program, without the variables of a single call.
+        """Return a program's environment variables, to which the request that starts the program may add others.
 
         ``username`` and ``home`` belong to the user that the program runs as. Without these arguments, the variables
         are for a program that runs as the sandbox program's own user, such as a Jupyter kernel.

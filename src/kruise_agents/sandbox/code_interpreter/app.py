@@ -35,7 +35,7 @@ class CodeInterpreter:
 
     Args:
         kernel_folder: The folder for the kernels' sockets and connection files. The path must be short.
-        first: A waiting fork that becomes the first Python kernel if that kernel's environment variables allow it.
+        first: A forked process that becomes the first Python kernel if that kernel's environment variables allow it.
     """
 
     def __init__(self, state: SandboxState, kernel_folder: Path, first: WaitingKernel | None = None) -> None:

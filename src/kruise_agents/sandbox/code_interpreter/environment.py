@@ -43,7 +43,7 @@ def javascript_assignment(changes: Changes) -> str:
 
 
 def bash_assignment(changes: Changes) -> str:
-    """Return the changes as a line of Bash. The line leaves out names that Bash does not permit, and fails for them."""
+    """Return the changes as a line of Bash. Names that Bash does not permit are left out, and make the line fail."""
     possible = {name: value for name, value in changes.items() if _NAME.fullmatch(name)}
     parts = [
         f"unset {name}" if value is None else f"export {name}={_bash_text(value)}" for name, value in possible.items()

@@ -1,4 +1,4 @@
-"""Errors between the routes and the kernels, with the HTTP status of each.
+"""The errors of the code interpreter, and the HTTP status of each.
 
 ::
 
@@ -20,7 +20,7 @@ from ...errors import KruiseAgentsError
 
 
 class CodeInterpreterError(KruiseAgentsError):
-    """The root of the errors of this package."""
+    """The base class of the code interpreter's errors."""
 
 
 class InvalidRequestError(CodeInterpreterError):

@@ -1,6 +1,6 @@
-"""A fork of the sandbox's program that has imported a kernel's modules and waits to become the first Jupyter kernel.
+"""A fork of the sandbox program, which has a kernel's modules loaded and waits to become the first Jupyter kernel.
 
-The program forks early, while it has one thread, no event loop, and no secrets in its memory.
+The sandbox program forks early, while it has one thread, no event loop, and no secrets in its memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class KernelOrder:
 
 
 class WaitingKernel:
-    """The program's side of a waiting fork. The fork can be used once, or dropped."""
+    """The parent's handle on a fork that waits to become a kernel. The fork can be used once, or dropped."""
 
     def __init__(self, pid: int, orders: socket.socket) -> None:
         self.pid = pid

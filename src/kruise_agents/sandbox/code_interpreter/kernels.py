@@ -68,7 +68,7 @@ class Replies:
 
 
 class Kernel:
-    """A kernel that runs one request at a time. ``environment`` does not contain the variables of single calls."""
+    """A kernel that runs one request at a time. ``environment`` lacks the variables that ``/execute`` requests add."""
 
     def __init__(
         self,
@@ -126,9 +126,9 @@ class Kernel:
             yield replies
 
     def mark(self, replies: Replies) -> LateOutput | None:
-        """Have the kernel write a mark after the output of a finished request. The mark comes in ``replies``.
+        """Have the kernel print a text that marks the end of a finished request's output. ``replies`` gets the text.
 
-        Returns the filter that recognises the mark, or None if ``spec.mark`` is None.
+        Returns the filter that removes the text, or None if ``spec.mark`` is None.
         """
         if self.spec.mark is None:
             return None
@@ -152,8 +152,8 @@ class Kernel:
     def interrupt(self) -> None:
         """Interrupt the running code. An idle Python or Bash kernel ignores a first interrupt.
 
-        With ``spec.kill_on_second_interrupt``, the second interrupt since the last request began kills the kernel, so
-        that the context becomes usable again. Such a kernel may not react to an interrupt.
+        Some kernels may not react to an interrupt. With ``spec.kill_on_second_interrupt``, the second interrupt since
+        the last request began kills the kernel, so that the context becomes usable again.
         """
         if self._interrupted and self.spec.kill_on_second_interrupt:
             self._process.signal(SIGKILL)
@@ -168,8 +168,8 @@ class Kernel:
     async def shutdown(self, grace: float = 0.0) -> None:
         """End the kernel, and wait until its process has ended and its files are removed.
 
-        For up to ``grace`` seconds the kernel may end by itself, so that it can write files and run exit handlers. The
-        replies to a running request end at once, so that their reader does not see the interrupt.
+        With ``grace``, the kernel is interrupted and has up to ``grace`` seconds to write files and run exit handlers.
+        The replies to a running request end before that, so that their reader does not see the interrupt.
         """
         self._stopped = True
         if self._replies is not None:

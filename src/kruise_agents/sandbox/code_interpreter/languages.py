@@ -1,8 +1,8 @@
 """Kernels of the languages: where each kernel is found, how it starts, and which protocol features it has.
 
-Python's kernel is our own program. The package's extra ``languages`` installs Bash's kernel and Deno without a
-``kernel.json``. These two are found in the manager's Python environment, and Deno also on ``PATH``. Any other kernel is
-found by its ``kernel.json`` in a folder of Jupyter.
+Python's kernel is our own program. Bash's kernel and Deno, which the package's extra ``languages`` installs, are found
+in the manager's Python environment, and Deno also on ``PATH``. Any other kernel, and these two if they are not there,
+must have a ``kernel.json`` in one of Jupyter's kernel folders.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class LateOutput:
         return self._replied and not self._missing
 
     def strip(self, message: Message) -> Message | None:
-        """Return ``message`` without the mark; None if no text is left, or for replies to the mark's request."""
+        """Return ``message`` without a mark, or None for a message that is only a mark or answers ``request_id``."""
         if message.kind == "stream":
             return self._without_mark(message)
         if message.parent != self._request_id:

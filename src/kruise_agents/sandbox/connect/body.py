@@ -32,7 +32,7 @@ async def whole_body(receive: Receive) -> bytes:
 
 @contextlib.asynccontextmanager
 async def gone_while(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the block and raise ClientGoneError when the client closes the connection.
+    """Cancel the ``async with`` block and raise ClientGoneError when the client closes the connection.
 
     The body must have been read before the block.
     """

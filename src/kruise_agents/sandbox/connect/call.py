@@ -28,7 +28,7 @@ class Call:
 
 
 def parse_timeout(value: str | None) -> float | None:
-    """Return the seconds that a ``Connect-Timeout-Ms`` header allows. None: no header, or 0, which means no limit.
+    """Return the seconds that a ``Connect-Timeout-Ms`` header allows, or None for no limit (no header, or value 0).
 
     Decimals (``2500.0``) are accepted, because e2b 2.8.0 sends the caller's seconds times 1000. A negative or
     infinite value, or a value that is no number, raises ConnectError ``invalid_argument``.

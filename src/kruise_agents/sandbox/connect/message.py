@@ -1,4 +1,4 @@
-"""Messages in protobuf's JSON mapping, read with types.
+"""Messages in protobuf's JSON mapping, with a reader for each type of field.
 
 Source: the ProtoJSON format. Names of fields are in lowerCamelCase or snake_case. Null means unset, and unknown fields
 are ignored. A number may be a string. An enum value may be its name or its number.

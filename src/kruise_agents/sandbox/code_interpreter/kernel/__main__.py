@@ -1,6 +1,6 @@
 """The entry point of a kernel: ``python -m kruise_agents.sandbox.code_interpreter.kernel -f <connection file>``.
 
-The code interpreter runs this file by its path, because the sandbox's interpreter may not find the package.
+The code interpreter runs this file by its path, because the sandbox's Python may not find the package.
 """
 
 import sys

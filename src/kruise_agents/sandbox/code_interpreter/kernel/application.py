@@ -87,7 +87,7 @@ def configuration(parent: int) -> Config:
 
 @contextmanager
 def without_debugger() -> Iterator[None]:
-    """Keep ipykernel from importing debugpy in the block. debugpy takes memory, and nobody could connect to it."""
+    """Keep ipykernel from importing debugpy in the ``with`` block. debugpy takes memory, and nobody could reach it."""
     loaded = "debugpy" in sys.modules
     if not loaded:
         sys.modules["debugpy"] = None  # type: ignore[assignment]  # makes an import fail

@@ -8,7 +8,7 @@ from bash_kernel.kernel import BashKernel
 class LineKernel(BashKernel):  # type: ignore[misc]  # the package has no types
     """A Bash kernel whose terminal adds no carriage return to a line feed.
 
-    ``bash_kernel`` (0.10) leaves the carriage return of a line end in the output where a read ends right after it.
+    ``bash_kernel`` (0.10) itself turns CR LF into LF, but not where a read ends between the CR and the LF.
     """
 
     def _start_bash(self) -> None:

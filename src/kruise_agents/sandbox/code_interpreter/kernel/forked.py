@@ -78,7 +78,7 @@ def _hide(modules: frozenset[str]) -> None:
 
 
 def _forget(names: dict[str, object], module: ModuleType) -> None:
-    """Remove from a package's ``names`` what the import of ``module`` added."""
+    """Delete the submodule ``module``, and what is defined in it, from its package's namespace ``names``."""
     for name, value in list(names.items()):
         if value is module or getattr(value, "__module__", None) == module.__name__:
             del names[name]
@@ -106,7 +106,7 @@ def _find_modules_as(command: Sequence[str]) -> None:
 
 
 def _find_files_again() -> None:
-    """Renew the paths of the interpreter, which modules cached when they were imported."""
+    """Clear the line cache, and recompute paths that modules derived from the old ``sys.prefix`` and environment."""
     linecache.clearcache()
     for name in _RELOADED:
         if name in sys.modules:

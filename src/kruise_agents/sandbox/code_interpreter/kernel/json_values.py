@@ -18,7 +18,7 @@ Fallback: TypeAlias = Callable[[object], Any]
 
 
 def refuse(value: object) -> Any:
-    """Raise TypeError. This fallback is for values that must have a JSON form."""
+    """Raise TypeError. By default, :func:`json_value` calls this function for a value without a JSON form."""
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 

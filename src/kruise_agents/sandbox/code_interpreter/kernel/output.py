@@ -1,12 +1,11 @@
 """The standard output and error of a kernel, sent in whole lines where possible.
 
 Many clients join the messages of an execution with line ends, so a message that ends within a line breaks that line.
-ipykernel (6.29 to 7.4) starts a timer at the first write, and sends all waiting text when the timer ends. A print makes
-two writes, and the timer may end between the two: in a program that never pauses, or when the timer was started for a
-text that a flush has sent already.
+ipykernel (6.29 to 7.4) would send such messages: it starts a timer at the first write and sends all waiting text when
+the timer ends: in a program that never pauses, also between a print's two writes, the text and the line end.
 
-Output that is written to the descriptors, by a subprocess for example, comes out of a pipe in pieces. A piece may end
-within a character, and ipykernel decodes each piece alone.
+Output of subprocesses comes through a pipe in pieces, and a piece may end within a character. ipykernel would decode
+each piece alone. Here the pieces are decoded as one stream.
 """
 
 from __future__ import annotations
@@ -54,6 +53,7 @@ class LineStream(OutStream):
             self._timer = None
 
     def _flush(self) -> None:
+        # Otherwise a timer that was started for the text sent here could end between the two writes of a later print.
         self._stop_timer()
         super()._flush()  # type: ignore[no-untyped-call]  # ipykernel has types in parts
 

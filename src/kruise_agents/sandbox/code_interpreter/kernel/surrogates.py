@@ -1,7 +1,7 @@
 """Messages with lone surrogates, which UTF-8 cannot represent.
 
-Without this module, a program that prints a surrogate would lose the output around it, and see a traceback of the
-kernel.
+Without this module, a program that prints a surrogate would lose the output around it, and the user would see a
+traceback from the kernel's own code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def tolerant(pack: Packer) -> Packer:
-    """Return a packer that works like ``pack``, but replaces lone surrogates where the result would not be UTF-8."""
+    """Return a packer like ``pack`` that replaces a message's lone surrogates if the result would not be UTF-8."""
 
     def pack_tolerantly(message: Any) -> bytes:
         try:
