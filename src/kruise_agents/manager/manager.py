@@ -241,7 +241,7 @@ async def _finish(work: Awaitable[T]) -> T:
 
 
 def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
-    """Return the report of ``GET /health``. Its readers need no key, so it omits reasons, which may name folders."""
+    """Return the report of ``GET /health``. The route needs no key, so reasons, which may name folders, are omitted."""
     users = "one" if runtime.one_user_because else "several"
     internet = (egress.carrier or "none") if runtime.own_network else "the machine's"
     return {

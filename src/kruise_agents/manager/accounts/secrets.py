@@ -1,6 +1,6 @@
 """Named secrets that API keys own. Clients can set and replace the values, and the API never returns a value.
 
-Values are encrypted. The encryption key is derived from a file in the state folder, so the database reveals no value.
+Values are encrypted with a key derived from another file in the state folder, so the database alone reveals no value.
 """
 
 from __future__ import annotations
