@@ -64,7 +64,7 @@ class Slot:
 
 
 class Patch:
-    """Handle of one call of a patch function, and a context manager. A handle that is dropped stays open."""
+    """Handle of one call of a patch function, and a context manager. An unreferenced handle stays open."""
 
     def __init__(self, patch_set: PatchSet[Any], settings: object) -> None:
         self._patch_set = patch_set

@@ -32,7 +32,7 @@ RELAY_PORT_BYTES = 2
 
 
 def encode_port(port: int) -> bytes:
-    """Return the two bytes that the manager writes first on a connection to the relay."""
+    """Return a port as the two bytes that the manager writes first on a connection to the relay."""
     return port.to_bytes(RELAY_PORT_BYTES, "big")
 
 

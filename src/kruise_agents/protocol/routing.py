@@ -35,7 +35,7 @@ def parse(
 ) -> Target:
     """Return the port of a sandbox, or the API route, that a request is meant for.
 
-    The first of these that the request has decides: a private path (``/kruise/...``), the native API host
+    The first of these that is present decides: a private path (``/kruise/...``), the native API host
     (``api.<domain>``), the header with a sandbox ID, the native sandbox host (``<port>-<id>.<domain>``).
 
     Args:

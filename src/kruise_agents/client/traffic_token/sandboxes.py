@@ -1,4 +1,4 @@
-"""Replacements in sandbox objects. Outside debug mode, the HTTP clients of an object ask a holder for the token."""
+"""Replacements in sandbox objects. Outside debug mode, an object's HTTP clients get the token from a :mod:`.holder`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SandboxHeaders(dict[str, str]):
 
 
 def wrap_sandbox(original: Callable[..., None]) -> Callable[..., None]:
-    """Wrap ``Sandbox.__init__``: make a holder of the token, and add the holder to the httpx clients as a hook."""
+    """Wrap ``Sandbox.__init__``: make the token's holder, and make the holder a request hook of the httpx clients."""
     return _wrap_init(original, lambda sandbox, state: SyncTokens(state, lambda: fetch(sandbox)))
 
 
@@ -65,12 +65,12 @@ def wrap_traffic_access_token(original: property) -> property:
 
 
 def wrap_client(original: property) -> property:
-    """Wrap ``_client`` of the code interpreter, which makes a new httpx client each time: add the holder as a hook."""
+    """Wrap ``_client`` of the code interpreter: make each new httpx client ask the token's holder before requests."""
     return wrap_getter(original, lambda sandbox, client: _hooked(client, tokens_of(sandbox.connection_config)))
 
 
 def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``_create_envd_api``, which makes an httpx client for a thread: add the token's holder as a hook."""
+    """Wrap ``_create_envd_api``: make a thread's new httpx client ask the token's holder before each request."""
 
     def hooked(part: Any, client: Any) -> Any:
         return _hooked(client, tokens_of(getattr(part, "_connection_config", None) or part.connection_config))
