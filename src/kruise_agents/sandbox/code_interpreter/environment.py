@@ -34,7 +34,7 @@ def python_assignment(changes: Changes) -> str:
 
 
 def javascript_assignment(changes: Changes) -> str:
-    """Return the changes as a statement in JavaScript, which is also TypeScript."""
+    """Return the changes as a statement that is valid in JavaScript and in TypeScript."""
     values, removed = _split(changes)
     return (
         f"void (Object.assign(process.env, {json.dumps(values)}), "

@@ -14,7 +14,7 @@ from .jupyter_messages import Message
 
 
 class LateOutput:
-    """A filter that removes the marks from a kernel's messages, and tells when both marks have come.
+    """A filter that removes the two end marks from a kernel's messages, and tells when both have come.
 
     ``request_id`` is the id of the request that writes the marks.
     """

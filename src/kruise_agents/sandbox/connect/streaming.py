@@ -42,7 +42,7 @@ class _Reply:
 async def answer_with_stream(
     handle: Callable[[Message, Call], AsyncGenerator[Json, None]], call: Call, receive: Receive, send: Send
 ) -> None:
-    """Read one message, and send the messages that the handler yields and the end frame. Stop if the client leaves."""
+    """Read one message. Send the messages that the handler yields, then the end frame. Stop if the client leaves."""
     reply = _Reply(send)
     failure: ConnectError | None = None
     try:

@@ -16,7 +16,7 @@ from .json_values import json_value
 
 
 class DataFormatter(BaseFormatter):
-    """A formatter of tables as ``{column: [values]}``. Other objects may define ``_repr_e2b_data_``."""
+    """A formatter that turns tables into ``{column: [values]}``. Other objects may define ``_repr_e2b_data_``."""
 
     format_type = Unicode("e2b/data")
     print_method = ObjectName("_repr_e2b_data_")
@@ -24,7 +24,7 @@ class DataFormatter(BaseFormatter):
 
 
 class ChartFormatter(BaseFormatter):
-    """A formatter of figures as the data that they show. Other objects may define ``_repr_e2b_chart_``."""
+    """A formatter that turns figures into the data that they show. Other objects may define ``_repr_e2b_chart_``."""
 
     format_type = Unicode("e2b/chart")
     print_method = ObjectName("_repr_e2b_chart_")
