@@ -32,7 +32,7 @@ a command prints what this page says about it.
 
 ## How values are found
 
-- An option on the command line counts first, then its environment variable, then the default.
+- An option on the command line overrides its environment variable, which overrides the default.
 - The variable of an option is `KRUISE_AGENTS_` and the option's name in capitals with `_` for `-`: `--state-dir` is
   `KRUISE_AGENTS_STATE_DIR`. [Environment variables](environment.md#options-of-kruise-agents-serve) lists all of them.
   An empty variable counts as not set.

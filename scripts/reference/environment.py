@@ -15,13 +15,13 @@ SDK_ADDRESSES = [
     (
         "E2B_DOMAIN",
         "The domain of the sandbox-manager: `host` or `host:port`, without a scheme or a path. Read at each call, not "
-        "when the SDK is patched. `domain=` of a call counts first. Under the patch a call that "
+        "when the SDK is patched. `domain=` of a call overrides it. Under the patch a call that "
         "finds no domain raises `MissingDomainError`. A call on an object has the object's domain, and a stated URL of "
         "the API or debug mode needs no domain.",
     ),
     (
         "E2B_API_KEY",
-        "The API key. `api_key=` of a call counts first. Under the patch every key passes. Unpatched, or with "
+        "The API key. `api_key=` of a call overrides it. Under the patch every key passes. Unpatched, or with "
         "`patch_e2b(validate_key=True)`, e2b 2.25.0 to 2.45.1 refuse keys that are not `e2b_` and hex digits.",
     ),
     (
@@ -164,12 +164,12 @@ The HTTP clients below the SDK read these variables.
 {network}
 ## Options of `kruise-agents serve`
 
-`KRUISE_AGENTS_STATE_DIR` is the variable of `--state-dir`, and so on. An option on the command line counts before its
+`KRUISE_AGENTS_STATE_DIR` is the variable of `--state-dir`, and so on. An option on the command line overrides its
 variable. [Command line](command-line.md#kruise-agents-serve) says what each option does.
 
 {options}
 `--api-key` can be given more than once; the variable holds one key. `--templates` and `--state-dir`, and their
-variables, count before the XDG variables below.
+variables, override the XDG variables below.
 
 `kruise-agents serve` reads these as well:
 

@@ -52,7 +52,7 @@ def serve(**values: Any) -> None:
     the next start with the same --state-dir takes them over.
 
     Each option can also be set by an environment variable: KRUISE_AGENTS_STATE_DIR sets --state-dir, and
-    KRUISE_AGENTS_KEEP=true sets --keep. An option on the command line counts before the variable.
+    KRUISE_AGENTS_KEEP=true sets --keep. An option on the command line overrides its variable.
 
     \b
     Examples:
