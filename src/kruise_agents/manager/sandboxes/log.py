@@ -28,8 +28,8 @@ class LogLine:
 def read_log(path: Path, began: datetime) -> list[LogLine]:
     """Return the last lines of a log, in the order in which they were written; an empty list if there is no log.
 
-    A line that does not begin with a time and a known level gets the time and level of the line before. Lines before
-    the first line with a time get that time or ``began``, whichever is earlier, and the level ``info``.
+    A line that does not begin with a time and a known level gets the time and level of the line before. Lines without a
+    time at the start of the log get the level ``info``, and ``began`` or the first time, whichever is earlier.
     """
     try:
         content = last_bytes(path)

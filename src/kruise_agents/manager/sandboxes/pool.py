@@ -1,6 +1,6 @@
 """Pools of warm sandboxes: sandboxes started in advance, so that a create call only claims one of them.
 
-A pooled sandbox has an ID and a folder but no database row. A pooled sandbox belongs to no key and ends with the
+A pooled sandbox has an ID and a folder but no database row. A pooled sandbox belongs to no API key and ends with the
 manager. One task fills all pools, one sandbox after another. After a claim the task waits for a moment, so that it does
 not slow down the first calls of the claiming client.
 """

@@ -100,7 +100,7 @@ class SandboxProcess:
         *,
         patience: float = START_SECONDS,
     ) -> None:
-        """Give the launched program its settings, wait until its sockets are served, and let it outlive the manager.
+        """Give the launched program its settings, wait for its answer, and let the program outlive the manager.
 
         The program ends by itself after ``seconds_left`` and a grace period; None: never. A :class:`StartError` is
         raised if the program does not answer within ``patience`` seconds.

@@ -40,7 +40,7 @@ class Records:
             self.note(other)
 
     def save_as(self, sandbox: Sandbox, state: State) -> None:
-        """Write the row with another state, which the next manager finds if this manager ends now."""
+        """Write the row as if the sandbox were in ``state``, in case this manager ends before the next write."""
         self._store.save(replace(to_row(sandbox, self._runtime), state=str(state)))
 
     def note(self, sandbox: Sandbox) -> None:

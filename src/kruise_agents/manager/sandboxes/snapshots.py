@@ -72,7 +72,7 @@ class Snapshots:
         return next((row for row in self.all(owner) if row.id in names), None)
 
     def called(self, reference: str, owner: str) -> list[SnapshotRow]:
-        """Return the snapshots named ``reference``, newest first, or else the result of :meth:`find` as a list."""
+        """Return the snapshots named ``reference``, newest first, or if there are none, the snapshot with that ID."""
         named = [row for row in self.all(owner) if row.name == reference.lower()]
         snapshot = self.find(reference, owner)
         return named or ([snapshot] if snapshot else [])
@@ -84,7 +84,7 @@ class Snapshots:
     async def take(
         self, sandbox: Sandbox, owner: str, reference: Reference | None = None, seconds: float | None = None
     ) -> SnapshotRow:
-        """Make a snapshot of a running sandbox, which is frozen while its files are copied. Remove a failed copy.
+        """Make a snapshot of a running sandbox, which is frozen while its files are copied. A failed copy is removed.
 
         Without a ``reference`` the snapshot only has an ID; otherwise the snapshot replaces any snapshot of the owner
         with the same name and tag. The snapshot expires after ``seconds``; None: never.
@@ -128,7 +128,7 @@ class Snapshots:
     ) -> list[Sandbox | BaseException]:
         """Create ``count`` forks: sandboxes with the files, variables, metadata and settings of a running sandbox.
 
-        The running sandbox is frozen during the copy. Each fork has its end time ``seconds`` after its start. Return,
+        The running sandbox is frozen during the copy. The end time of a fork is ``seconds`` after its start. Return,
         for each fork, the new sandbox or the error of its create.
         """
         variables = await self._sandboxes.operations.read_variables(sandbox)

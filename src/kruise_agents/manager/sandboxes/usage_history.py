@@ -105,7 +105,7 @@ class UsageHistory:
             await self._measure(sandbox, interval)
 
     def _due(self, sandbox: Sandbox) -> float | None:
-        """Return the present interval between measurements of a sandbox if the interval has passed, else None."""
+        """Return the present interval between measurements of a sandbox if a measurement is due, else None."""
         track = self._tracks.get(sandbox.id)
         asked = track is not None and self._clock() - track.asked < ASKED_SECONDS
         interval = EVERY_SECONDS if asked else UNASKED_SECONDS

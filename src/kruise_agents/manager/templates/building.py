@@ -160,7 +160,7 @@ def _find_python_by_path(script: Path) -> None:
 
 
 def _digest(file: TemplateFile) -> str:
-    """Return a digest of the template's files, requirements and root file system, and of this release and Python."""
+    """Return a digest of what the tree depends on: files, requirements, root file system, this release, and Python."""
     digest = hashlib.sha256(repr((__version__, sys.version, sys.executable, file.requirements)).encode())
     for target, source in sorted(file.files.items()):
         for path in _all_of(source):

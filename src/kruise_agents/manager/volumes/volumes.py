@@ -109,7 +109,7 @@ class Volumes:
 
     @asynccontextmanager
     async def room(self, volume: VolumeRow, size: int) -> AsyncIterator[None]:
-        """Raise VolumeFullError unless ``size`` bytes fit. A volume has only one such ``with`` block at a time."""
+        """Hold the volume's lock during the ``with`` block. Raise VolumeFullError unless ``size`` more bytes fit."""
         async with self._placing[volume.id]:
             used = await asyncio.to_thread(self._runtime.disk_usage, self._folder / volume.id)
             self._require(volume, used, size)

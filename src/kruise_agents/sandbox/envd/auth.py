@@ -27,7 +27,7 @@ _MESSAGE = "unauthorized access, please provide a valid access token or method s
 
 
 class AccessTokenMiddleware:
-    """Middleware that requires the access token of a sandbox that has one. ``_WITHOUT_TOKEN`` lists the exceptions."""
+    """Middleware that requires the sandbox's access token, if any. ``_WITHOUT_TOKEN`` lists the exempt routes."""
 
     def __init__(self, app: ASGIApp, state: SandboxState) -> None:
         self._app = app
