@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _DESCRIPTORS = 65536
 _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 _NO_CORE_HELPER = 1
-"""The core size limit, in bytes, at which Linux starts no helper for a core dump. At 0 Linux would start the helper."""
+"""The only core size limit, in bytes, at which Linux pipes no core dump to a helper. At 0 Linux starts the helper."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -157,6 +157,8 @@ def _apply_limits(limits: ProgramLimits) -> None:
             _lower(kind, limit)
     if _CORE_PATTERN.read_text(encoding="utf-8", errors="replace").startswith("|"):
         # Otherwise a crash in the sandbox would start the host's crash reporter, as root and outside of the sandbox.
+        # A hard limit that is 0 already stays 0, so the reporter starts: only the host's root may raise hard limits.
+        # The reporter also starts if code in the sandbox lowers its own limit to 0 and then crashes.
         _lower(resource.RLIMIT_CORE, _NO_CORE_HELPER)
 
 
