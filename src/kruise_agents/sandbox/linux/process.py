@@ -25,7 +25,7 @@ def set_process_name(name: str) -> None:
 
 
 def make_dumpable() -> None:
-    """Make ``/proc/self`` belong to this process's user again. A change of ids or capabilities may end that."""
+    """Give ``/proc/self`` back to this process's user. A change of ids or capabilities may have given it to root."""
     libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 

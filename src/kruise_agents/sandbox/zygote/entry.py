@@ -90,7 +90,7 @@ def _child_of(pid: int) -> int:
 
 
 def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]) -> list[int]:
-    """Move ``received`` to ``numbers``, close all other descriptors but ``own``, and return the new numbers of ``own``.
+    """Give the descriptors ``received`` the ``numbers``, and ``own`` higher ones, which are returned. Close all others.
 
     Programs that are executed later do not inherit ``own``, so they do not keep the placeholder's input open.
     """
@@ -165,7 +165,7 @@ def _cross(handle: int, namespaces: int, directory: str) -> None:
 
 
 def _leave_behind() -> None:
-    """Fork twice, and return in the grandchild, after the sandbox's first process has adopted that process.
+    """Fork twice, and return in the grandchild, as soon as the sandbox's first process is its parent.
 
     Only new children of this process are in the entered pid namespace, and only an orphan is adopted there.
     """

@@ -32,7 +32,7 @@ _LATER = (
 def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
     """Fork until the manager has gone; in a fork, run a sandbox's program or Jupyter kernel. Return the exit code.
 
-    ``arguments`` holds the descriptor number of the manager's socket. ``modules`` names a Jupyter kernel's modules.
+    ``arguments`` holds the descriptor number of the manager's socket. ``modules`` is the result of ``forked.load``.
     """
     descriptor = int(arguments[0])
     set_process_name("zygote")  # otherwise it is the number of the descriptor that Python was executed from

@@ -26,7 +26,7 @@ def give(folder: Path, identities: Identities) -> None:
 
 
 def size(folder: Path, identities: Identities | None) -> int:
-    """Return the size of a folder as :func:`.tree_size` does, but count folders that deny access to their owner too."""
+    """Return the size of a folder like :func:`.tree_size`, but also count folders that deny access to their owner."""
     return parse_size(_run_as_owners(size_command(folder), identities, "DAC_OVERRIDE", "FOWNER"))
 
 
@@ -41,8 +41,8 @@ def remove(folder: Path, identities: Identities) -> None:
 async def copy(source: Path, target: Path, identities: Identities | None) -> None:
     """Copy a folder to an empty folder. Raises OSError if that fails.
 
-    Besides the two folders, the copying program sees only the host's programs and libraries. So a link that is
-    exchanged meanwhile does not lead to other files of the host.
+    Besides the two folders, the copying program sees only the host's programs and libraries. So no link in the
+    folders, even one made during the copy, leads to other files of the host.
     """
     inside = (Path("/source"), Path("/target"))
     options = [*owners_namespace("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"), *program_mounts()]

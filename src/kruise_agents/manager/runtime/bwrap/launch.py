@@ -24,7 +24,7 @@ _PARENT = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The settings of a command in namespaces. The options for ``bwrap`` are another argument of :func:`start`."""
+    """The settings for :func:`start` that are not options of ``bwrap``."""
 
     identities: Identities | None  # None: the user namespace has only the ID that the options name
     output: IO[bytes]  # standard output and error

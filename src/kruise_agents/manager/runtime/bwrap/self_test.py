@@ -53,7 +53,7 @@ def try_root_file_system(folder: Path, carried: CarriedPython, identities: Ident
 
 
 def refuse_foreign(rootfs: Path, state_dir: Path | None) -> None:
-    """Raise an OSError if a folder has no folder ``usr``, is the machine's ``/``, or contains the state folder."""
+    """Raise an OSError if ``rootfs`` has no folder ``usr``, is the machine's ``/``, or contains the state folder."""
     if rootfs == Path("/"):
         raise OSError("it is this machine's own; leave 'rootfs' out to have its system folders")
     if state_dir is not None and state_dir.resolve().is_relative_to(rootfs):

@@ -1,4 +1,4 @@
-"""The system call ``openat2`` (Linux 5.6), to open a path below a folder where hostile code may exchange links."""
+"""The system call ``openat2`` (Linux 5.6), which opens paths safely in a folder where hostile code may make links."""
 
 from __future__ import annotations
 

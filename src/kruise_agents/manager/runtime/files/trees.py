@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def copy_command(source: Path, target: Path) -> list[str]:
-    """Return the command that copies a folder to ``target``. That folder must be empty or not exist yet."""
+    """Return the command that copies a folder to ``target``, which must be empty or not exist yet."""
     # It keeps owners, modes, links, times and extended attributes, shares blocks if possible, and writes in English.
     copy = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--no-target-directory", "--", str(source), str(target)]
     return ["env", "LC_ALL=C", f"PATH={os.environ.get('PATH', os.defpath)}", *copy]

@@ -46,7 +46,7 @@ class Enforcer(ABC):
         """Set up limits for the process that the ``with`` block starts. Yield a prefix for the process's command."""
 
     def release(self, name: str) -> None:  # noqa: B027 - not every enforcer has something to undo
-        """Undo :meth:`limited` when the sandbox's processes have ended. May be called again."""
+        """Undo :meth:`limited`. Call this method when no process of the sandbox is left. A second call does nothing."""
 
 
 class ResourceLimits(Enforcer):

@@ -9,7 +9,7 @@ KEPT_BYTES = 1024 * 1024
 
 
 def last_bytes(path: Path) -> bytes:
-    """Return the last lines of a log, in at most :data:`KEPT_BYTES`, or all of a log that is not larger."""
+    """Return the last lines of a log, as many as fit in :data:`KEPT_BYTES`."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - KEPT_BYTES))

@@ -60,7 +60,7 @@ class Memory:
 
 
 def memory_of(process: Process) -> Memory:
-    """Return the memory of a process without mapped files. If that cannot be read, return all resident memory."""
+    """Return the memory of a process, except mapped files. If that cannot be read, return all resident memory."""
     folder = Path("/proc", str(process.pid))
     try:
         shares = {name: int(size) * 1024 for name, size in _SHARES.findall((folder / "smaps_rollup").read_text())}

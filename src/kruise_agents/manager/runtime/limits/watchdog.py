@@ -68,7 +68,7 @@ class WatchedSandbox:
 
 
 class Watchdog:
-    """A watchdog over the disk use of sandboxes and, with ``memory``, over their memory and number of processes."""
+    """A watchdog over the disk use of sandboxes and, if ``memory`` is set, their memory and number of processes."""
 
     def __init__(self, disk_usage: Callable[[Path], int], *, memory: bool) -> None:
         self._disk_usage = disk_usage

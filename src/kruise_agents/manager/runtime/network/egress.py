@@ -78,7 +78,7 @@ class EgressRules:
         return [*blocked, *self._blocked_of_carrier()]
 
     def closed(self) -> Self:
-        """Return these rules without internet access, except for the allowed ranges."""
+        """Return these rules, changed to deny everything but the ranges in ``allowed``."""
         return self if _EVERYTHING in self.denied else replace(self, denied=(*self.denied, _EVERYTHING))
 
     @property
@@ -114,9 +114,9 @@ class Egress:
         self.summary = f"internet access of sandboxes: {how}"
 
     def attach(self, pid: int, rules: EgressRules) -> Connection | None:
-        """Connect the network namespace of a process, and return when packets can flow. Return None without a carrier.
+        """Connect the network namespace of a process to the internet. If there is no carrier, only return None.
 
-        The call blocks for a moment. On failure, it raises OSError with the reason, and leaves no carrier running.
+        The call blocks until packets can flow. On failure, it raises OSError with the reason, and leaves no carrier.
         """
         if self.carrier is None:
             return None

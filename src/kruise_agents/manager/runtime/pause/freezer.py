@@ -1,7 +1,7 @@
 """The freezer of control groups, with which the kernel stops a whole sandbox at once, without signals.
 
-The freezer needs cgroup v2, and the right to make groups below the manager's own group. Root usually has that right. So
-has a user to whom systemd has delegated a group. Version 1 is not used, because its frozen processes cannot be killed.
+The freezer needs cgroup v2, and the right to make groups below the manager's own group. Root usually has that right,
+as has a user to whom systemd has delegated a group. Version 1 is not used: its frozen processes cannot be killed.
 """
 
 from __future__ import annotations

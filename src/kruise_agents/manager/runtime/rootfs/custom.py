@@ -33,7 +33,7 @@ def copied(rootfs: Path) -> Iterator[Path]:
 
 
 def copy_missing(rootfs: Path, target: Path) -> list[Path]:
-    """Copy files that sandboxes may change and ``target`` lacks. Return paths that the manager's user may not read."""
+    """Copy files that sandboxes may change, unless ``target`` has them. Return paths that the manager may not read."""
     left_out: list[Path] = []
     for name in _names(rootfs):
         if name not in _NOT_COPIED:

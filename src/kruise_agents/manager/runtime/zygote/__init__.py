@@ -1,1 +1,1 @@
-"""The manager's side of the zygote, a process that forks the programs of sandboxes, which saves the start of Python."""
+"""The manager's side of the zygote, a process that forks sandboxes' programs, so that Python need not start anew."""

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class ZygoteKeeper:
-    """The keeper of one zygote until :meth:`close`. If :meth:`open` cannot make a zygote, no zygote is made later."""
+    """The keeper of the zygote, from :meth:`open` to :meth:`close`. If ``open`` makes no zygote, none is made later."""
 
     def __init__(self, make: Callable[[], Zygote]) -> None:
         self._make = make
@@ -33,7 +33,7 @@ class ZygoteKeeper:
         self._fill()
 
     def zygote(self) -> Zygote | None:
-        """Return the zygote, or None if no zygote runs now. With None, the caller has to execute the program."""
+        """Return the zygote. If no zygote runs now, return None; programs are then started without one."""
         zygote = self._zygote
         if self._retry_at is not None and time.monotonic() >= self._retry_at:
             self._start_filling()

@@ -22,7 +22,7 @@ _READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-dro
 
 
 def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: Setup) -> Launched:
-    """Start ``bwrap`` with a placeholder, and have a fork of the zygote enter the namespaces to become the program.
+    """Start a waiting shell with ``bwrap``, then make a fork of the zygote enter the shell's namespaces as the program.
 
     Raises ZygoteError if the zygote does not fork, and OSError for other problems. After an error, the namespaces end.
     """
@@ -71,7 +71,7 @@ def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) 
 
 @contextlib.contextmanager
 def _members_of(pid: int) -> Iterator[int | None]:
-    """Yield a descriptor by which processes can join the control group of ``pid``, or None without a group."""
+    """Yield a descriptor for joining the control group of ``pid``, or None if that is not a sandbox's group."""
     group = group_of(pid)
     if group is None:
         yield None

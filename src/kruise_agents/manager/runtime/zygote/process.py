@@ -89,7 +89,7 @@ class Zygote:
 
         Args:
             first_pid: The pid of the sandbox's first process.
-            group: A descriptor of the sandbox's ``cgroup.procs``, open for writing; None without a control group.
+            group: A descriptor of the sandbox's ``cgroup.procs``, open for writing; None if there is no such group.
             own: Descriptors for the fork itself, see :class:`.protocol.control.ForkRequest`.
             handed: Descriptors for the program. The keys are the numbers that the descriptors get in the program.
         """
