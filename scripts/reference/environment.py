@@ -31,7 +31,8 @@ SDK_ADDRESSES = [
     ),
     (
         "E2B_SANDBOX_URL",
-        "One URL for the envd and the code interpreter of every sandbox, used as it is. Leave this variable unset. "
+        "One URL for the envd and the code interpreter of every sandbox, used as it is. Code interpreters before 2.9.0 "
+        "ignore it. Leave this variable unset. "
         "`get_host()` and the MCP URL are private addresses all the same.",
     ),
     (
@@ -130,7 +131,10 @@ IN_SANDBOXES = [
     (MARK_VARIABLE, "`true`: the program runs in a sandbox. Cannot be overridden when a sandbox is made."),
     (SANDBOX_ID_VARIABLE, "The sandbox's ID, likewise."),
     (TEMPLATE_VARIABLE, "The name of the template, likewise."),
-    ("HOME, USER, LOGNAME", "Of the user whom the program runs as. Code of `run_code` runs as root."),
+    (
+        "HOME, USER, LOGNAME",
+        "Of the user whom the program runs as. Code of `run_code` runs as root if the sandbox has several users.",
+    ),
     ("PATH", "`~/.local/bin` of the default user, then the folders of the system."),
 ]
 _UNITS = {"MIB": " MiB", "SECONDS": " seconds"}
@@ -138,7 +142,7 @@ PAGE = """\
 # Environment variables
 
 Three kinds of programs read variables: programs that use the E2B SDK, `kruise-agents serve`, and programs in a sandbox.
-Code of a sandbox sees no variable of the manager or of the program that made the sandbox.
+Code of a sandbox gets no variable of the manager or of the program that made the sandbox.
 
 ## Of programs that use the SDK
 
@@ -182,7 +186,7 @@ A program in a sandbox gets the variables of the template, then those of the cre
 two have the same name. A login shell, which commands run in, adds its own (`SHELL`, `SHLVL`). `sudo` drops them, as
 elsewhere; `sudo -E` keeps them.
 
-The three `E2B_` variables are files in `/run/e2b` too: `/run/e2b/.E2B_SANDBOX_ID`.
+With the runtime `bubblewrap` the three `E2B_` variables are files in `/run/e2b` too: `/run/e2b/.E2B_SANDBOX_ID`.
 """
 
 
