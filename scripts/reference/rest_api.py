@@ -33,6 +33,7 @@ ERROR_CODES = {
     "secret_limit_reached": (400, "The API key has as many secrets as it may have. Delete some first."),
 }
 _ANY = "any value"
+_MOST = (("maxItems", "entries"), ("maxProperties", "entries"), ("maxLength", "characters"))
 _CREDENTIALS = {"ApiKey": "API key", "VolumeToken": "the volume's token"}
 
 
@@ -118,7 +119,7 @@ def _topics(described: Json) -> Iterator[tuple[str, list[_Operation]]]:
 
 def _overview(topic: str, operations: list[_Operation]) -> str:
     if topic == Topic.NOT_SERVED.value:
-        head = f"**{topic}**: the SDK or OpenKruise's manager has these routes; here they answer 400 and say so.\n\n"
+        head = f"**{topic}**: E2B's or OpenKruise's manager has these routes; here they answer 400 and say so.\n\n"
         rows = [[code(f"{one.method} {path}"), _feature(one)] for one in operations for path in one.paths]
         return head + table(["route", "for"], rows)
     rows = [
@@ -276,6 +277,9 @@ def _sentence(text: str) -> str:
 
 
 def _bounds(schema: Json) -> str:
+    for keyword, unit in _MOST:
+        if keyword in schema:
+            return f"{schema[keyword]:,} {unit} at most."
     least, most = schema.get("minimum"), schema.get("maximum")
     if least is not None and most is not None:
         return f"{least:,} to {most:,}."

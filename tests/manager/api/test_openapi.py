@@ -49,6 +49,13 @@ def test_every_schema_is_there_and_used(document: dict[str, Any]) -> None:
     assert (document["openapi"], document["info"]["version"]) == ("3.1.0", __version__)
 
 
+def test_the_rules_of_a_sandbox_may_be_more_than_a_request_may_send(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    sent = schemas["NewNetwork"]["properties"]["denyOut"]["anyOf"][0]
+    assert sent["maxItems"] == 100
+    assert "maxItems" not in schemas["NetworkRules"]["properties"]["denyOut"]  # "everything" may be one more
+
+
 def test_two_types_cannot_share_the_name_of_a_schema() -> None:
     class FirstReply(TypedDict):
         a: int

@@ -124,7 +124,7 @@ class HealthRoutes(Resource):
         "Say whether the manager serves",
         answers={200: {"application/json": _HealthReply, "text/plain": Literal["OK"]}},
         access=Access.PUBLIC,
-        note="The text OK, or with Accept: application/json a report of version, runtime, limits and pause.",
+        note="The text OK, or JSON if the header Accept has application/json.",
     )
     async def health(self, request: Request) -> Response:
         if "application/json" in request.headers.get("accept", ""):
@@ -140,6 +140,6 @@ class DescriptionRoutes(Resource):
     def __init__(self) -> None:
         self.document: dict[str, Any] = {}
 
-    @operation("GET /openapi.json", "Return this document", access=Access.PUBLIC)
+    @operation("GET /openapi.json", "Return the OpenAPI document", access=Access.PUBLIC)
     async def describe(self, request: Request) -> dict[str, Any]:
         return self.document

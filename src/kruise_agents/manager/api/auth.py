@@ -16,6 +16,9 @@ from ..volumes import Volumes
 from .errors import ApiError, error_response, sandbox_not_found
 from .routes import Access, ApiRoute
 
+NOT_RUNNING = "The API key has no running sandbox of that ID"
+"""The meaning of 404 at routes that only take running sandboxes."""
+
 
 class RequireCredentials:
     """ASGI middleware that answers 401 unless a request carries the credentials that its route asks for.

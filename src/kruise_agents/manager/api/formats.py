@@ -17,9 +17,13 @@ MAX_TIMEOUT = 2_592_000
 DURATION = Spec(type="string", description="a number with a unit, or several: 90s, 1.5h, 2h45m")
 Timestamp = Annotated[str, Spec(format="date-time")]
 _BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+Range = Annotated[str, Spec(pattern=rf"^{_BYTE}(\.{_BYTE}){{3}}(/(3[0-2]|[12]?[0-9]))?$")]
 Ranges = Annotated[
-    list[Annotated[str, Spec(pattern=rf"^{_BYTE}(\.{_BYTE}){{3}}(/(3[0-2]|[12]?[0-9]))?$")]],
-    Spec(maxItems=100, description="IPv4 addresses and CIDRs; an allowed address beats a denied one"),
+    list[Range],
+    Spec(
+        maxItems=100,
+        description="IPv4 addresses and CIDRs; an allowed address beats a denied one. IPv6 ones have no effect",
+    ),
 ]
 _T = TypeVar("_T")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -76,7 +80,12 @@ class Page:
     """The page of a list that a request asks for."""
 
     limit: Annotated[
-        int, Spec(read=_read_limit, minimum=1, description=f"entries of the page, {_MAX_LIMIT} at most")
+        int,
+        Spec(
+            read=_read_limit,
+            minimum=1,
+            description=f"entries of the page; more than {_MAX_LIMIT} count as {_MAX_LIMIT}",
+        ),
     ] = _MAX_LIMIT
     next_token: Annotated[str, Spec(name="nextToken", description="the header X-Next-Token of the previous page")] = ""
 

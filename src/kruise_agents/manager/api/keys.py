@@ -30,7 +30,11 @@ _LIMIT = {
     "properties": {
         "dimension": {"enum": list(DIMENSIONS)},
         "scope": {"enum": list(SCOPES)},
-        "limit": {"type": "integer", "minimum": 0},
+        "limit": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "sandboxes, thousandths of a processor, or MiB, by the dimension",
+        },
     },
 }
 _QUOTA = Spec(type="object", properties={"limits": {"type": "array", "items": _LIMIT}})
@@ -64,7 +68,7 @@ def _read_quota(fields: Fields, name: str) -> Quota | None:
 
 @dataclass(frozen=True, slots=True)
 class _NewApiKeyRequest:
-    name: Annotated[str, Spec(read=_read_name, minLength=1, maxLength=_MAX_NAME, description="for people")]
+    name: Annotated[str, Spec(read=_read_name, minLength=1, maxLength=_MAX_NAME, description="for people; not blank")]
     team_name: Annotated[
         str,
         Spec(
@@ -91,7 +95,7 @@ class _TeamReply(TypedDict):
     teamID: str
     name: str
     apiKey: Annotated[Literal[""], Spec(description="always empty; SDKs require it")]
-    isDefault: bool
+    isDefault: Annotated[bool, Spec(description="true: the team of the caller")]
 
 
 class _CompatibleKeyReply(TypedDict):
@@ -109,8 +113,11 @@ class _ApiKeyReply(TypedDict):
     mask: Annotated[dict[str, Any], Spec(description="without meaning; SDKs require it")]
     createdAt: Timestamp
     createdBy: Annotated[_CreatorReply | None, Spec(description="null: the key was given at the start of the manager")]
-    lastUsed: Timestamp | None
-    quota: NotRequired[Annotated[dict[str, Any], _QUOTA]]
+    lastUsed: Annotated[
+        Timestamp | None,
+        Spec(description="null: not used yet; of a key given at the start of the manager, not since that start"),
+    ]
+    quota: NotRequired[Annotated[dict[str, Any], _QUOTA, Spec(description="missing: the key has no limits")]]
 
 
 class _KeyTeamReply(TypedDict):
@@ -168,7 +175,7 @@ class KeyRoutes(Resource):
             f"have {MAX_KEYS_OF_A_TEAM} keys"
         },
         status=201,
-        note="The answer is the only one that has the key.",
+        note="The answer has the key, which the manager does not keep. No other key can read it later.",
     )
     async def make(self, request: Request, body: _NewApiKeyRequest) -> _MadeApiKeyReply:
         caller = still_valid(request, self._keys)
@@ -191,7 +198,10 @@ class KeyRoutes(Resource):
         "DELETE /api-keys/{key_id}",
         "Delete an API key",
         (404, 507),
-        meanings={403: "The key is of another team, the admin's, or was given at the start of the manager"},
+        meanings={
+            403: "The key is of another team and the caller not of the admin team, or it was given at the start of the "
+            "manager"
+        },
         note="Whatever belonged to the key belongs to the admin key from then on.",
     )
     async def remove(self, request: Request) -> None:

@@ -29,16 +29,16 @@ _PLAIN: dict[Any, Json] = {
     Any: {},
 }
 MEANINGS = {
-    400: "The request is wrong; the message names the field",
+    400: "The request is wrong, or this manager cannot do what it asks for; the message says why",
     401: "The credentials are missing or unknown",
-    403: "The API key may not do this",
-    404: "Nothing of that name or ID exists, or the API key does not own it",
+    403: "The API key may not do this; in a volume, the permissions of a file or folder forbid it",
+    404: "Nothing of that name or ID exists for the API key, or there is no such route",
     408: f"The body did not arrive within {BODY_SECONDS:g} seconds",
     409: "The present state does not permit this",
     413: f"The body is larger than {MAX_BYTES // 2**20} MiB",
     500: "The manager or the sandbox failed",
     503: "The manager is ending; another attempt may succeed in a moment",
-    507: "The disk is full",
+    507: "The disk is full, or a disk quota is used up",
 }
 """Descriptions of error statuses, for routes that give none of their own."""
 _SECURITY: dict[Access, list[dict[str, list[str]]]] = {Access.VOLUME_TOKEN: [{"VolumeToken": []}], Access.PUBLIC: []}

@@ -9,7 +9,7 @@ from ..runtime import EgressRules
 from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.service import SandboxService
 from ..traffic_tokens import TrafficToken
-from .formats import Ranges, Timestamp, timestamp
+from .formats import Range, Timestamp, timestamp
 from .reading import Spec
 
 ENVD_VERSION = "0.6.13"
@@ -18,24 +18,33 @@ ENVD_VERSION = "0.6.13"
 NO_END = "0001-01-01T00:00:00Z"
 """The end time of a sandbox that has none, as OpenKruise's manager writes it."""
 _CLIENT_ID = "6532622b"
+_TemplateID = Annotated[str, Spec(description="the name of the template, or the ID of the snapshot")]
+_ClientID = Annotated[str, Spec(description="always the same; SDKs require it")]
+_Alias = Annotated[str, Spec(description="as templateID")]
+_EnvdVersion = Annotated[str, Spec(description="tells the SDK which features envd has")]
+_AccessToken = Annotated[str | None, Spec(description="opens envd; null: the sandbox was created with secure: false")]
 
 
 class SandboxReply(TypedDict):
     """A sandbox in the answer to create, connect, resume or fork."""
 
-    templateID: Annotated[str, Spec(description="the name of the template, or the ID of the snapshot")]
+    templateID: _TemplateID
     sandboxID: str
-    clientID: Annotated[str, Spec(description="always the same; SDKs require it")]
-    alias: Annotated[str, Spec(description="as templateID")]
-    envdVersion: Annotated[str, Spec(description="tells the SDK which features envd has")]
-    envdAccessToken: Annotated[
-        str | None, Spec(description="opens envd; null: the sandbox was created with secure: false")
-    ]
+    clientID: _ClientID
+    alias: _Alias
+    envdVersion: _EnvdVersion
+    envdAccessToken: _AccessToken
     trafficAccessToken: Annotated[
-        str | None, Spec(description="opens the ports of the sandbox, where they ask for a token")
+        str | None,
+        Spec(
+            description="opens the ports of the sandbox; null: they ask for no token, or the sandbox is protected and "
+            "this answers a connect or resume"
+        ),
     ]
-    domain: Annotated[str | None, Spec(description="the domain of the addresses of the sandbox")]
-    trafficAccessTokenExpiration: NotRequired[Annotated[Timestamp, Spec(description="of a protected sandbox")]]
+    domain: Annotated[str, Spec(description="the domain of the addresses of the sandbox")]
+    trafficAccessTokenExpiration: NotRequired[
+        Annotated[Timestamp, Spec(description="only in the answer to the create or fork of a protected sandbox")]
+    ]
 
 
 class TrafficTokenReply(TypedDict):
@@ -53,17 +62,17 @@ class _MountedVolumeReply(TypedDict):
 class ListedSandboxReply(TypedDict):
     """An entry of a list of sandboxes."""
 
-    templateID: str
+    templateID: _TemplateID
     sandboxID: str
-    clientID: str
-    alias: str
-    startedAt: Timestamp
+    clientID: _ClientID
+    alias: _Alias
+    startedAt: Annotated[Timestamp, Spec(description="the time of the start or of the last resume")]
     endAt: Annotated[Timestamp, Spec(description="the end time; of a paused sandbox, the time of the pause")]
     cpuCount: int
     memoryMB: int
     diskSizeMB: int
     state: Literal["running", "paused"]
-    envdVersion: str
+    envdVersion: _EnvdVersion
     metadata: Mapping[str, str]
     volumeMounts: Sequence[_MountedVolumeReply]
 
@@ -74,25 +83,33 @@ class _LifecycleReply(TypedDict):
 
 
 class _NetworkRulesReply(TypedDict):
-    allowOut: Ranges
-    denyOut: Ranges
-    allowPublicTraffic: Annotated[bool, Spec(description="false: requests to its ports need a traffic access token")]
+    allowOut: Annotated[Sequence[Range], Spec(description="CIDRs; an allowed address beats a denied one")]
+    denyOut: Annotated[Sequence[Range], Spec(description="CIDRs; 0.0.0.0/0 also for allow_internet_access: false")]
+    allowPublicTraffic: Annotated[
+        bool, Spec(description="false: requests to its ports, except envd's, need a traffic access token")
+    ]
 
 
 class SandboxDetailReply(ListedSandboxReply):
     """The answer to ``GET /sandboxes/{sandbox_id}``."""
 
-    envdAccessToken: str | None
-    domain: str | None
+    envdAccessToken: _AccessToken
+    domain: Annotated[
+        str | None, Spec(description="the domain of the addresses of the sandbox; null while it is paused")
+    ]
     lifecycle: _LifecycleReply
-    allowInternetAccess: Annotated[bool, Spec(description="false: the rules deny everything outside")]
+    allowInternetAccess: Annotated[
+        bool, Spec(description="false: the rules deny everything outside that allowOut does not name")
+    ]
     pauseMode: NotRequired[
         Annotated[
             Literal["full", "filesystem"],
             Spec(description="of a paused sandbox: with its processes, or only its files"),
         ]
     ]
-    network: NotRequired[Annotated[_NetworkRulesReply, Spec(description="missing: no rules")]]
+    network: NotRequired[
+        Annotated[_NetworkRulesReply, Spec(description="missing: no rules, and allowPublicTraffic is true")]
+    ]
 
 
 def shown_state(sandbox: Sandbox) -> Literal["running", "paused"]:
@@ -100,7 +117,7 @@ def shown_state(sandbox: Sandbox) -> Literal["running", "paused"]:
     return "paused" if sandbox.state.shown_as_paused else "running"
 
 
-def sandbox_reply(sandbox: Sandbox, domain: str | None) -> SandboxReply:
+def sandbox_reply(sandbox: Sandbox, domain: str) -> SandboxReply:
     """Return the answer to connect and resume."""
     return {
         "templateID": sandbox.template.name,
@@ -114,7 +131,7 @@ def sandbox_reply(sandbox: Sandbox, domain: str | None) -> SandboxReply:
     }
 
 
-def created_reply(sandbox: Sandbox, domain: str | None, sandboxes: SandboxService) -> SandboxReply:
+def created_reply(sandbox: Sandbox, domain: str, sandboxes: SandboxService) -> SandboxReply:
     """Return the answer to create and fork. For a protected sandbox, the answer has a new traffic access token."""
     reply = sandbox_reply(sandbox, domain)
     if sandbox.protected:
@@ -151,7 +168,7 @@ def sandbox_listed(sandbox: Sandbox) -> ListedSandboxReply:
     }
 
 
-def sandbox_detail(sandbox: Sandbox, domain: str | None) -> SandboxDetailReply:
+def sandbox_detail(sandbox: Sandbox, domain: str) -> SandboxDetailReply:
     """Return the answer to ``GET /sandboxes/{sandbox_id}``."""
     lifetime = sandbox.lifetime
     detail: SandboxDetailReply = {

@@ -49,11 +49,11 @@ def _check_metadata(name: str, metadata: Mapping[str, str]) -> None:
 
 
 Value = Annotated[
-    str, Spec(check=_check_value, minLength=1, description=f"{MAX_VALUE_BYTES} bytes at most; no answer has it")
+    str, Spec(check=_check_value, minLength=1, description=f"1 to {MAX_VALUE_BYTES} bytes; no answer has it")
 ]
 Metadata = Annotated[
     dict[str, str],
-    Spec(check=_check_metadata, maxProperties=MAX_METADATA, description=f"{MAX_METADATA} entries at most"),
+    Spec(check=_check_metadata, maxProperties=MAX_METADATA),
 ]
 
 
@@ -64,7 +64,7 @@ class _NewSecretRequest:
         Spec(
             read=_read_name,
             pattern=f"^(?!{_RESERVED}){_NAME.pattern}$",
-            description="1 to 128 of a-z, 0-9, _ and -; does not begin with sec_",
+            description="1 to 128 of a-z, 0-9, _ and -; A-Z become a-z; does not begin with sec_",
         ),
     ]
     value: Value
@@ -121,11 +121,11 @@ class SecretRoutes(Resource):
     async def get(self, request: Request) -> _SecretReply:
         return _shown(self._found(request))
 
-    @operation("POST /secrets/{secret_id}", "Replace the value of a secret", (400, 404, 507))
+    @operation("POST /secrets/{secret_id}", "Replace the value of a secret, by ID or name", (400, 404, 507))
     async def update(self, request: Request, body: _SecretUpdateRequest) -> _SecretReply:
         return _shown(self._secrets.update(self._found(request), body.value, body.metadata))
 
-    @operation("DELETE /secrets/{secret_id}", "Delete a secret", (404, 507))
+    @operation("DELETE /secrets/{secret_id}", "Delete a secret, by ID or name", (404, 507))
     async def remove(self, request: Request) -> None:
         self._secrets.remove(self._found(request))
 

@@ -20,7 +20,7 @@ from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
 from ..state.database import NoSpaceError
 from ..state.tables import SnapshotRow
 from ..templates.model import Templates
-from .auth import own_sandbox, owner_of, still_valid
+from .auth import NOT_RUNNING, own_sandbox, owner_of, still_valid
 from .errors import DO_NOT_RETRY, ApiError, ErrorReply
 from .formats import DURATION, Page, Timeout, page_of, read_duration
 from .reading import Spec
@@ -77,28 +77,43 @@ class _SnapshotHeaders:
         float | None,
         Spec(name=f"{_HEADER}ttl", read=_read_ttl),
         DURATION,
-        Spec(description="how long the snapshot is kept, such as 90s, 1.5h, 2h45m; without it for ever"),
+        Spec(description="how long the snapshot can be used, such as 90s, 1.5h, 2h45m; without it for ever"),
     ] = None
     keep_running: Annotated[
-        str, Spec(name=f"{_HEADER}keep-running", description="false: pause the sandbox after the snapshot")
+        str,
+        Spec(
+            name=f"{_HEADER}keep-running",
+            description="false: pause the sandbox after the snapshot; any other text counts as true",
+        ),
     ] = "true"
     persistent_contents: Annotated[
-        str, Spec(name=f"{_HEADER}persistent-contents", check=_check_contents, description="without effect")
+        str,
+        Spec(
+            name=f"{_HEADER}persistent-contents",
+            check=_check_contents,
+            description="memory, filesystem, or both with a comma; without effect",
+        ),
     ] = ""
     wait_seconds: Annotated[
         str,
         Spec(
             name=f"{_HEADER}wait-success-seconds",
             check=_check_seconds,
-            description="without effect: every answer waits for the snapshot",
+            description="a whole number; without effect, because every answer waits for the snapshot",
         ),
     ] = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _NewSnapshotRequest:
-    name: Annotated[str | None, Spec(description="name or name:tag; without it the snapshot has an ID only")] = None
-    memory: Annotated[bool, Spec(description="without effect: a snapshot keeps files")] = True
+    name: Annotated[
+        str | None,
+        Spec(
+            description="name or name:tag; a name alone means the tag default. Replaces the caller's snapshot of the "
+            "same name and tag. Left out: the snapshot has an ID only"
+        ),
+    ] = None
+    memory: Annotated[bool, Spec(description="without effect: a snapshot keeps only files")] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +125,7 @@ class _SnapshotsQuery(Page):
 @dataclass(frozen=True, slots=True)
 class _NewForksRequest:
     count: Annotated[int, Spec(check=_check_count, minimum=1, maximum=MAX_FORKS)] = 1
-    timeout: Annotated[Timeout, Spec(description="seconds until the end of the forks")] = DEFAULT_FORK_TIMEOUT
+    timeout: Annotated[Timeout, Spec(description="seconds until the end time of the forks")] = DEFAULT_FORK_TIMEOUT
 
 
 class _SnapshotReply(TypedDict):
@@ -137,7 +152,13 @@ class SnapshotRoutes(Resource):
         self._sandboxes = sandboxes
         self._templates = templates
 
-    @operation(f"POST {_SANDBOX}/snapshots", "Make a snapshot of the files of a running sandbox", _CHANGE, status=201)
+    @operation(
+        f"POST {_SANDBOX}/snapshots",
+        "Make a snapshot of the files of a running sandbox",
+        _CHANGE,
+        meanings={404: NOT_RUNNING},
+        status=201,
+    )
     async def take(self, request: Request, headers: _SnapshotHeaders, body: _NewSnapshotRequest) -> _SnapshotReply:
         reference = self._reference(body.name)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)

@@ -24,11 +24,11 @@ BuildID = Annotated[str, Spec(format="uuid")]
 
 class _TemplateReply(TypedDict):
     templateID: str
-    public: Annotated[bool, Spec(description="false: a snapshot of the caller")]
+    public: Annotated[bool, Spec(description="false: a snapshot of the caller, which lists leave out")]
     aliases: Sequence[str]
     names: Sequence[str]
-    createdAt: Timestamp
-    updatedAt: Timestamp
+    createdAt: Annotated[Timestamp, Spec(description="of a template of the manager, the start of the manager")]
+    updatedAt: Annotated[Timestamp, Spec(description="as createdAt")]
     lastSpawnedAt: Annotated[Timestamp | None, Spec(description="always null; SDKs require it")]
     spawnCount: Annotated[int, Spec(description="always 0; SDKs require it")]
 
@@ -103,13 +103,15 @@ class TemplateRoutes(Resource):
         headers = {"X-Next-Token": shown[-1].name} if len(found) > len(shown) else {}
         return JSONResponse([self._listed(template) for template in shown], headers=headers)
 
-    @operation("GET /templates/aliases/{alias:path}", "Say whether a template or snapshot of that name exists", (404,))
+    @operation(
+        "GET /templates/aliases/{alias:path}", "Say whether a template or snapshot of that name or ID exists", (404,)
+    )
     async def alias(self, request: Request) -> _TemplateAliasReply:
         # Template.exists calls this route in e2b 2.10.0 and later.
         newest = self._builds(request, request.path_params["alias"])[0]
         return _TemplateAliasReply(templateID=newest.template.name, public=newest.public)
 
-    @operation("GET /templates/{template_id}", "Get a template with its builds, or the snapshots of one name", (404,))
+    @operation("GET /templates/{template_id}", "Get a template with its build, or the snapshots of one name", (404,))
     async def get(self, request: Request) -> _TemplateDetailReply:
         builds = self._builds(request, request.path_params["template_id"])
         newest = builds[0]
@@ -119,7 +121,9 @@ class TemplateRoutes(Resource):
         }
         return reply
 
-    @operation("GET /templates/{template_id}/tags", "List the tags of a template", (404,))
+    @operation(
+        "GET /templates/{template_id}/tags", "List the tags of a template, or of the snapshots of one name", (404,)
+    )
     async def tags(self, request: Request) -> list[_TemplateTagReply]:
         shown: list[_TemplateTagReply] = [
             {"tag": build.tag, "buildID": build.template.build_id, "createdAt": timestamp(build.created_at)}

@@ -14,13 +14,13 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ...protocol.names import HIGHEST_ID
+from ...protocol.names import HIGHEST_ID, USER_ID
 from ..request_log import CLIENT_LEFT
 from ..runtime import Runtime
 from ..state.database import space_for
 from ..state.tables import VolumeRow
 from ..volumes import Entry, OutsideError, VolumeFullError, Volumes, VolumeTree
-from ..volumes.tree import Attributes
+from ..volumes.tree import MAX_DEPTH, MAX_ENTRIES, Attributes
 from .errors import ApiError
 from .formats import Timestamp, timestamp
 from .reading import Spec
@@ -40,14 +40,32 @@ _REFUSED = {
     errno.EPERM: (403, "permission denied"),
 }
 _DIR, _FILE, _PATH = (f"/volumecontent/{{volume_id}}/{part}" for part in ("dir", "file", "path"))
-_READ_REFUSALS = {
-    400: "The path leads out of the volume, or is not of the right kind",
-    403: "The permissions of the file forbid it",
-    404: "",
+_ALSO = "a parameter is wrong, or this manager cannot read the contents of volumes"
+_REFUSALS = {
+    400: f"The path leads out of the volume, {_ALSO}",
+    403: "The permissions of a file or folder forbid it",
+    404: "There is nothing at the path",
 }
-_WRITE_REFUSALS = {**_READ_REFUSALS, 507: "The volume or the disk is full"}
-_CREATE_REFUSALS = {**_WRITE_REFUSALS, 409: "Something of that name exists"}
+_CHANGE_REFUSALS = {**_REFUSALS, 507: ""}
+_LIST_REFUSALS = {
+    **_REFUSALS,
+    400: f"The path leads out of the volume, the list would have more than {MAX_ENTRIES:,} entries, {_ALSO}",
+    404: "There is no folder at the path",
+}
+_READ_REFUSALS = {**_REFUSALS, 400: f"The path leads out of the volume or to something else than a file, {_ALSO}"}
+_CREATE_REFUSALS = {
+    **_REFUSALS,
+    404: "A part of the path above its last does not exist, or is not a folder",
+    507: "The volume or the disk is full",
+}
+_FOLDER_REFUSALS = {**_CREATE_REFUSALS, 409: "Something of that name exists"}
+_WRITE_REFUSALS = {**_CREATE_REFUSALS, 400: f"The path leads out of the volume or to a folder, {_ALSO}"}
+_REMOVE_REFUSALS = {
+    **_CHANGE_REFUSALS,
+    400: f"The path leads out of the volume or is the volume's own folder, {_ALSO}",
+}
 _TOKEN = Access.VOLUME_TOKEN
+_LEFT_OUT = f"left out: as before, or {USER_ID} for something new; without effect where sandboxes have one user"
 
 
 def _read_path(query: Mapping[str, str], name: str) -> str:
@@ -73,7 +91,6 @@ Owner = Annotated[
         check=_check_owner,
         minimum=0,
         maximum=HIGHEST_ID,
-        description="ID of the owner or group in sandboxes",
     ),
 ]
 VolumePath = Annotated[str, Spec(read=_read_path, description="a place in the volume, such as /folder/file")]
@@ -83,15 +100,16 @@ Mode = Annotated[
         check=_check_mode,
         minimum=0,
         maximum=0o7777,
-        description="permissions, as a decimal number; the bits for set-user-ID and set-group-ID are dropped",
+        description="permissions, as a decimal number; the bits for set-user-ID and set-group-ID are dropped; left "
+        "out: as before, or 420 (644 in octal) for a new file, 493 (755 in octal) for a new folder",
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _VolumeAttributesRequest:
-    uid: Owner | None = None
-    gid: Owner | None = None
+    uid: Annotated[Owner | None, Spec(description=f"ID of the owner in sandboxes; {_LEFT_OUT}")] = None
+    gid: Annotated[Owner | None, Spec(description=f"ID of the group in sandboxes; {_LEFT_OUT}")] = None
     mode: Mode | None = None
 
     @property
@@ -106,15 +124,26 @@ class _PathQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FolderQuery(_PathQuery):
-    depth: Annotated[int, Spec(minimum=1, maximum=64, description="levels of folders in the answer")] = 1
+    depth: Annotated[int, Spec(minimum=1, maximum=MAX_DEPTH, description="levels of folders in the answer")] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _NewEntryQuery(_VolumeAttributesRequest):
+class _NewFileQuery(_VolumeAttributesRequest):
+    path: VolumePath
+    force: Annotated[Literal["false", "true"], Spec(description="true: create missing folders above the path")] = (
+        "false"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NewFolderQuery(_VolumeAttributesRequest):
     path: VolumePath
     force: Annotated[
         Literal["false", "true"],
-        Spec(description="true: create folders above the path; a folder that exists is no error"),
+        Spec(
+            description="true: create missing folders above the path; a folder that exists is no error, and stays as "
+            "it is"
+        ),
     ] = "false"
 
 
@@ -159,13 +188,13 @@ class VolumeContentRoutes(Resource):
         except OSError as error:
             raise _refusal(error, request.query_params.get("path", "")) from error
 
-    @operation(f"GET {_DIR}", "List a folder of a volume", meanings=_READ_REFUSALS, access=_TOKEN)
+    @operation(f"GET {_DIR}", "List a folder of a volume", meanings=_LIST_REFUSALS, access=_TOKEN)
     async def entries(self, request: Request, query: _FolderQuery, tree: VolumeTree) -> list[_VolumeEntryReply]:
         entries = await asyncio.to_thread(tree.entries, query.path, query.depth)
         return [_shown(entry) for entry in entries]
 
-    @operation(f"POST {_DIR}", "Create a folder", meanings=_CREATE_REFUSALS, status=201, access=_TOKEN)
-    async def make_folder(self, request: Request, query: _NewEntryQuery, tree: VolumeTree) -> _VolumeEntryReply:
+    @operation(f"POST {_DIR}", "Create a folder", meanings=_FOLDER_REFUSALS, status=201, access=_TOKEN)
+    async def make_folder(self, request: Request, query: _NewFolderQuery, tree: VolumeTree) -> _VolumeEntryReply:
         async with self._volumes.room(request.state.volume, 0):
             entry = await asyncio.to_thread(
                 tree.make_folder, query.path, query.attributes, parents=query.force == "true"
@@ -191,7 +220,7 @@ class VolumeContentRoutes(Resource):
         access=_TOKEN,
         note="The body is the contents. The file appears when all of the body has arrived.",
     )
-    async def write(self, request: Request, query: _NewEntryQuery, tree: VolumeTree) -> Response:
+    async def write(self, request: Request, query: _NewFileQuery, tree: VolumeTree) -> Response:
         volume: VolumeRow = request.state.volume
         with tree.draft() as draft, self._volumes.upload(volume) as take:
             try:
@@ -204,18 +233,21 @@ class VolumeContentRoutes(Resource):
                 )
         return JSONResponse(_shown(entry), status_code=201)
 
-    @operation(f"GET {_PATH}", "Get a file, folder or link", meanings=_READ_REFUSALS, access=_TOKEN)
+    @operation(f"GET {_PATH}", "Get a file, folder or link", meanings=_REFUSALS, access=_TOKEN)
     async def get(self, request: Request, query: _PathQuery, tree: VolumeTree) -> _VolumeEntryReply:
         return _shown(await asyncio.to_thread(tree.entry, query.path))
 
-    @operation(f"PATCH {_PATH}", "Change owner, group and permissions", meanings=_WRITE_REFUSALS, access=_TOKEN)
+    @operation(f"PATCH {_PATH}", "Change owner, group and permissions", meanings=_CHANGE_REFUSALS, access=_TOKEN)
     async def change(
         self, request: Request, query: _PathQuery, body: _VolumeAttributesRequest, tree: VolumeTree
     ) -> _VolumeEntryReply:
         return _shown(await asyncio.to_thread(tree.change, query.path, body.attributes))
 
     @operation(
-        f"DELETE {_PATH}", "Delete a file, or a folder with its contents", meanings=_WRITE_REFUSALS, access=_TOKEN
+        f"DELETE {_PATH}",
+        "Delete a file or link, or a folder with its contents",
+        meanings=_REMOVE_REFUSALS,
+        access=_TOKEN,
     )
     async def remove(self, request: Request, query: _PathQuery, tree: VolumeTree) -> None:
         await asyncio.to_thread(tree.remove, query.path, self._runtime.remove)

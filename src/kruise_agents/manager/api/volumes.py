@@ -64,7 +64,7 @@ class NewVolumeMountRequest:
     """A volume that a create call mounts, and its path in the sandbox."""
 
     name: Annotated[str, Spec(description="of a volume of the same API key")]
-    path: Annotated[str, Spec(description="absolute, in the sandbox")]
+    path: Annotated[str, Spec(description="absolute, in the sandbox, and no folder that the sandbox needs for itself")]
 
 
 class _ListedVolumeReply(TypedDict):
@@ -106,7 +106,7 @@ class VolumeRoutes(Resource):
         "DELETE /volumes/{volume_id}",
         "Delete a volume and its contents",
         (404, 507),
-        meanings={409: "A sandbox, running or paused, has the volume"},
+        meanings={409: "The volume is mounted in a sandbox, running or paused"},
     )
     async def remove(self, request: Request) -> None:
         try:

@@ -27,10 +27,10 @@ from ..formats import Timeout
 from ..reading import Spec, refuse
 from ..replies import SandboxReply, created_reply
 from ..routes import Resource, Topic, operation
-from ..volumes import NewVolumeMountRequest, read_volume_mounts, volume_mounts
+from ..volumes import MAX_MOUNTS, NewVolumeMountRequest, read_volume_mounts, volume_mounts
 from .extensions import read_extensions
 from .idempotency import IdempotencyHeaders, IdempotentCreates, OnIdAssigned
-from .network import NewNetworkRequest, egress_rules
+from .network import NO_INTERNET, NO_RULES, NewNetworkRequest, egress_rules
 from .operations import DEFAULT_TIMEOUT
 
 MAX_VARIABLE_BYTES = 128 * 1024  # Linux: MAX_ARG_STRLEN
@@ -77,26 +77,31 @@ class _AutoResumeRequest:
 @dataclass(frozen=True, slots=True)
 class _NewSandboxRequest:
     template_id: Annotated[
-        str, Spec(description="the name of a template, or the name or ID of a snapshot", examples=["base"])
+        str,
+        Spec(
+            description="the name of a template, or the ID of a snapshot; its name alone means its tag default",
+            examples=["base"],
+        ),
     ]
-    timeout: Annotated[Timeout, Spec(description="seconds until the end of the sandbox")] = DEFAULT_TIMEOUT
+    timeout: Annotated[Timeout, Spec(description="seconds until the end time of the sandbox")] = DEFAULT_TIMEOUT
     metadata: Annotated[
         dict[str, str],
-        Spec(description="text that stays with the sandbox; keys that begin with e2b.agents.kruise.io/ are settings"),
+        Spec(description="text that stays with the sandbox; OpenKruise's keys are settings, or are refused"),
     ] = field(default_factory=dict)
     env_vars: Annotated[
-        dict[str, str], Spec(check=_check_variables, description="environment variables of all programs in the sandbox")
+        dict[str, str],
+        Spec(check=_check_variables, description="environment variables of commands and code in the sandbox"),
     ] = field(default_factory=dict)
     secure: Annotated[bool, Spec(description="whether envd asks for an access token")] = True
-    allow_internet_access: Annotated[
-        bool | None, Spec(name="allow_internet_access", description="false: nothing outside is reachable")
-    ] = None
-    volume_mounts: Annotated[list[NewVolumeMountRequest], Spec(read=read_volume_mounts, description="20 at most")] = (
-        field(default_factory=list)
+    allow_internet_access: Annotated[bool | None, Spec(name="allow_internet_access", description=NO_INTERNET)] = None
+    volume_mounts: Annotated[list[NewVolumeMountRequest], Spec(read=read_volume_mounts, maxItems=MAX_MOUNTS)] = field(
+        default_factory=list
     )
-    network: NewNetworkRequest = field(default_factory=NewNetworkRequest)
+    network: Annotated[NewNetworkRequest, Spec(description=NO_RULES)] = field(default_factory=NewNetworkRequest)
     auto_pause: Annotated[bool, Spec(description="at the end time, pause the sandbox instead of ending it")] = False
-    auto_pause_memory: Annotated[bool, Spec(description="false: that pause keeps files only")] = True
+    auto_pause_memory: Annotated[
+        bool, Spec(description="false: that pause keeps files only; needs autoPause, and excludes autoResume")
+    ] = True
     auto_resume: _AutoResumeRequest = field(default_factory=_AutoResumeRequest)
 
     @staticmethod

@@ -54,8 +54,8 @@ class IdempotencyHeaders:
             name=HEADER,
             check=_check_key,
             pattern=f"^{_FORM.pattern}$",
-            description="1 to 255 of a-z, 0-9 and -. For 10 minutes a create that is sent again with the same key gets "
-            "the same sandbox",
+            description="1 to 255 of a-z, 0-9 and -. A create with the key and body of a successful one of the "
+            "last 10 minutes gets the same sandbox; the last 10,000 keys count",
         ),
     ] = None
 

@@ -83,14 +83,24 @@ class RunningListQuery(Page):
         ),
     ] = field(default_factory=dict)
     template: Annotated[
-        str | None, Spec(read=_read_template, description="only sandboxes of this template, without a tag")
+        str | None,
+        Spec(
+            read=_read_template,
+            description="only sandboxes of this template, or of snapshots of this name; without a tag",
+        ),
     ] = None
     started_after: Annotated[
         datetime | None,
-        Spec(read=_read_moment, type="string", format="date-time", description="only sandboxes started then or later"),
+        Spec(
+            read=_read_moment,
+            type="string",
+            format="date-time",
+            description="only sandboxes started or resumed then or later",
+        ),
     ] = None
     order: Annotated[
-        Literal["asc", "desc"], Spec(read=_read_order, description="newest first for desc, oldest first for asc")
+        Literal["asc", "desc"],
+        Spec(read=_read_order, description="by startedAt: newest first for desc, oldest first for asc"),
     ] = "desc"
 
 

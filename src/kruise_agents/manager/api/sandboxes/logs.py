@@ -22,6 +22,7 @@ from ..routes import Resource, Topic, operation
 
 MAX_LINES = 1000
 MAX_SEARCH = 256
+_NOTE = "The servers are envd and the code interpreter. Of a longer log, only the last MiB is read."
 
 
 def _read_moment(query: Mapping[str, str], name: str) -> datetime | None:
@@ -48,7 +49,7 @@ Moment = Annotated[
         description="a time in milliseconds since 1970, from which the answer begins",
     ),
 ]
-Lines = Annotated[int, Spec(minimum=0, description=f"lines, {MAX_LINES} at most")]
+Lines = Annotated[int, Spec(minimum=0, description=f"lines; more than {MAX_LINES} count as {MAX_LINES}")]
 Level = Literal["debug", "info", "warn", "error"]
 LEVELS = list(get_args(Level))
 
@@ -101,7 +102,12 @@ class LogRoutes(Resource):
     def __init__(self, sandboxes: SandboxService) -> None:
         self._sandboxes = sandboxes
 
-    @operation("GET /sandboxes/{sandbox_id}/logs", "Read what the program of a sandbox wrote, oldest first", (400, 404))
+    @operation(
+        "GET /sandboxes/{sandbox_id}/logs",
+        "Read the log of a sandbox's own servers, oldest line first",
+        (400, 404),
+        note=_NOTE,
+    )
     async def v1(self, request: Request, query: _LogsQuery) -> _LogsReply:
         lines = await _lines(own_sandbox(request, self._sandboxes))
         found = select(lines, cursor=query.start, backward=False, level="debug", search="")
@@ -114,8 +120,9 @@ class LogRoutes(Resource):
 
     @operation(
         "GET /v2/sandboxes/{sandbox_id}/logs",
-        "Read what the program of a sandbox wrote, in either direction",
+        "Read the log of a sandbox's own servers, in either direction",
         (400, 404),
+        note=_NOTE,
     )
     async def v2(self, request: Request, query: _LogEntriesQuery) -> _LogEntriesReply:
         lines = await _lines(own_sandbox(request, self._sandboxes))

@@ -11,7 +11,7 @@ from typing import Annotated, TypedDict
 from starlette.requests import Request
 
 from ...sandboxes.service import SandboxService
-from ...sandboxes.usage_history import Sample, UsageHistory
+from ...sandboxes.usage_history import KEPT, Sample, UsageHistory
 from ..auth import own_sandbox, owner_of
 from ..errors import ApiError
 from ..formats import Timestamp
@@ -64,12 +64,14 @@ class _MetricReply(TypedDict):
     timestamp: Timestamp
     timestampUnix: int
     cpuCount: Annotated[int, Spec(description="processors that the sandbox may use")]
-    cpuUsedPct: Annotated[float, Spec(description="use of these processors since the measurement before, 0 to 100")]
+    cpuUsedPct: Annotated[
+        float, Spec(description="use of these processors since the measurement before, or since the start, 0 to 100")
+    ]
     memUsed: Annotated[int, Spec(description="bytes")]
-    memTotal: Annotated[int, Spec(description="bytes, the limit")]
+    memTotal: Annotated[int, Spec(description="bytes: the limit, or the machine's memory if that is less")]
     memCache: Annotated[int, Spec(description="bytes")]
     diskUsed: Annotated[int, Spec(description="bytes")]
-    diskTotal: Annotated[int, Spec(description="bytes, the limit")]
+    diskTotal: Annotated[int, Spec(description="bytes: the limit, or the size of the disk if that is less")]
 
 
 class _LastMetricsReply(TypedDict):
@@ -98,7 +100,12 @@ class MetricsRoutes(Resource):
         last = {sandbox.id: _sample(samples[-1]) for sandbox, samples in zip(wanted, histories, strict=True) if samples}
         return _LastMetricsReply(sandboxes=last)
 
-    @operation("GET /sandboxes/{sandbox_id}/metrics", "Get the measurements of a sandbox, oldest first", (400, 404))
+    @operation(
+        "GET /sandboxes/{sandbox_id}/metrics",
+        "Get the measurements of a sandbox, oldest first",
+        (400, 404),
+        note=f"The last {KEPT} at most, since the start of the manager.",
+    )
     async def of_one(self, request: Request, query: _HistoryQuery) -> list[_MetricReply]:
         start, end = query.start, query.end
         samples = await self._usage.history(own_sandbox(request, self._sandboxes))

@@ -14,13 +14,15 @@ from ....protocol.fields import Fields
 from ...runtime import EgressRules
 from ...sandboxes.lifecycle import State
 from ...sandboxes.service import SandboxService
-from ..auth import own_sandbox
+from ..auth import NOT_RUNNING, own_sandbox
 from ..errors import ApiError
 from ..formats import Ranges
 from ..reading import Spec, refuse
 from ..routes import Resource, Topic, operation
 
 _MAX_ENTRIES = 100
+NO_INTERNET = "false: nothing outside is reachable but what allowOut names; without effect with the runtime process"
+NO_RULES = "Where sandboxes have no internet access of their own, allowOut is refused and denyOut has no effect."
 _EVERYTHING = IPv4Network("0.0.0.0/0")
 _NAME = re.compile(r"^(\*|(\*\.)?([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,})$")
 _REFUSED = {
@@ -36,9 +38,7 @@ _REFUSED = {
 class _NetworkRequest:
     allow_out: Ranges = field(default_factory=list)
     deny_out: Ranges = field(default_factory=list)
-    allow_internet_access: Annotated[
-        bool | None, Spec(name="allow_internet_access", description="false: nothing outside is reachable")
-    ] = None
+    allow_internet_access: Annotated[bool | None, Spec(name="allow_internet_access", description=NO_INTERNET)] = None
 
     @staticmethod
     def check(fields: Fields) -> None:
@@ -54,7 +54,8 @@ class NewNetworkRequest:
     allow_out: Ranges = field(default_factory=list)
     deny_out: Ranges = field(default_factory=list)
     allow_public_traffic: Annotated[
-        bool, Spec(description="false: requests to the ports of the sandbox need a traffic access token")
+        bool,
+        Spec(description="false: requests to the ports of the sandbox, except envd's, need a traffic access token"),
     ] = True
 
     @staticmethod
@@ -74,8 +75,9 @@ class NetworkRoutes(Resource):
     @operation(
         "PUT /sandboxes/{sandbox_id}/network",
         "Replace the network rules of a running sandbox",
-        (400, 404, 500),
-        note="A field that is left out is cleared.",
+        (400, 500),
+        meanings={404: NOT_RUNNING},
+        note=f"A field that is left out is cleared. {NO_RULES}",
     )
     async def replace(self, request: Request, body: _NetworkRequest) -> None:
         rules = egress_rules(body.allow_out, body.deny_out, body.allow_internet_access, self._sandboxes)

@@ -12,7 +12,7 @@ from ....protocol.fields import Fields
 from ...sandboxes.lifecycle import State
 from ...sandboxes.sandbox import Sandbox
 from ...sandboxes.service import SandboxService
-from ..auth import own_sandbox, owner_of
+from ..auth import NOT_RUNNING, own_sandbox, owner_of
 from ..errors import ApiError, sandbox_not_found
 from ..formats import DURATION, MAX_TIMEOUT, Timeout
 from ..reading import Spec, read_fields
@@ -35,12 +35,16 @@ LEAST_REFRESH = 15
 
 _SANDBOX = "/sandboxes/{sandbox_id}"
 _CHANGE = (400, 404, 500, 507)
+_NO_EFFECT = "Without effect on a sandbox that never ends."
 
 
 @dataclass(frozen=True, slots=True)
 class _ConnectRequest:
     timeout: Annotated[Timeout | None, Spec(description=f"seconds from now; left out: {DEFAULT_TIMEOUT}")] = None
-    memory: Annotated[bool, Spec(description="false: a paused sandbox boots anew from its files")] = True
+    memory: Annotated[
+        bool,
+        Spec(description="false: a paused sandbox boots anew from its files, as after a pause that kept files only"),
+    ] = True
 
     @property
     def seconds(self) -> int:
@@ -61,7 +65,10 @@ class _PauseHeaders:
         float | None,
         Spec(name="x-e2b-kruise-reserve-paused-sandbox-duration", read=read_reserved_header),
         DURATION,
-        Spec(description="how long the paused sandbox is kept: forever, or a duration such as 90s, 1.5h, 2h45m"),
+        Spec(
+            description="how long the paused sandbox is kept: forever, or a duration such as 90s, 1.5h, 2h45m; left "
+            "out: as the metadata of the create says"
+        ),
     ] = None
 
 
@@ -75,14 +82,23 @@ def _read_end(fields: Fields, name: str) -> int:
 @dataclass(frozen=True, slots=True)
 class _TimeoutRequest:
     timeout: Annotated[
-        int, Spec(read=_read_end, description="seconds from now; 0 or less: what the end time does is done now")
+        int,
+        Spec(
+            read=_read_end,
+            description="seconds from now; 0 or less: what the end time does is done now; more than "
+            f"{MAX_TIMEOUT:,} count as {MAX_TIMEOUT:,}",
+        ),
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _RefreshRequest:
     duration: Annotated[
-        int, Spec(description=f"seconds from now; a number below {LEAST_REFRESH} counts as {LEAST_REFRESH}")
+        int,
+        Spec(
+            description=f"seconds from now; fewer than {LEAST_REFRESH} count as {LEAST_REFRESH}, more than "
+            f"{MAX_TIMEOUT:,} as {MAX_TIMEOUT:,}"
+        ),
     ] = 0
 
 
@@ -128,7 +144,8 @@ class SandboxRoutes(Resource):
         "Connect to a sandbox; resume it if it is paused",
         _CHANGE,
         meanings={409: "The sandbox is being killed"},
-        note="200: the sandbox was running, and keeps its end time if that is later. 201: the sandbox was resumed.",
+        note="200: the sandbox was running, and keeps its end time if that is later. 201: the sandbox was resumed. A "
+        "sandbox that never ends stays without an end time.",
         answers={200: SandboxReply, 201: SandboxReply},
         also=f"/v2{_SANDBOX}/connect",
     )
@@ -156,11 +173,22 @@ class SandboxRoutes(Resource):
         await self._sandboxes.operations.resume(sandbox, body.seconds, memory=body.memory)
         return sandbox_reply(sandbox, request.state.domain)
 
-    @operation(f"POST {_SANDBOX}/pause", "Pause a sandbox, with or without its processes", _CHANGE)
+    @operation(
+        f"POST {_SANDBOX}/pause",
+        "Pause a sandbox, with or without its processes",
+        _CHANGE,
+        note="A sandbox that is paused already stays as it is, and the answer is 204.",
+    )
     async def pause(self, request: Request, headers: _PauseHeaders, body: _PauseRequest) -> None:
         await self._sandboxes.operations.pause(self._found(request), memory=body.memory, kept=headers.kept)
 
-    @operation(f"POST {_SANDBOX}/timeout", "Set the end time of a running sandbox", _CHANGE)
+    @operation(
+        f"POST {_SANDBOX}/timeout",
+        "Set the end time of a running sandbox",
+        _CHANGE,
+        meanings={404: NOT_RUNNING},
+        note=_NO_EFFECT,
+    )
     async def set_timeout(self, request: Request, body: _TimeoutRequest) -> None:
         sandbox = self._found(request, State.RUNNING)
         if body.timeout <= 0:
@@ -168,7 +196,13 @@ class SandboxRoutes(Resource):
         else:
             await self._sandboxes.operations.set_timeout(sandbox, min(body.timeout, MAX_TIMEOUT))
 
-    @operation(f"POST {_SANDBOX}/refreshes", "Move the end time of a running sandbox to a later time", _CHANGE)
+    @operation(
+        f"POST {_SANDBOX}/refreshes",
+        "Move the end time of a running sandbox to a later time",
+        (400, 500),
+        meanings={404: NOT_RUNNING},
+        note=f"An end time that is later already stays. {_NO_EFFECT}",
+    )
     async def refresh(self, request: Request, body: _RefreshRequest) -> None:
         sandbox = self._found(request, State.RUNNING)
         await self._sandboxes.operations.extend(sandbox, min(max(body.duration, LEAST_REFRESH), MAX_TIMEOUT))
@@ -176,8 +210,11 @@ class SandboxRoutes(Resource):
     @operation(
         f"POST {_SANDBOX}/traffic-access-token",
         "Get a new traffic access token for a protected sandbox",
-        (400, 404),
-        meanings={409: "The sandbox is not protected"},
+        meanings={
+            400: "The body is not a JSON object, or is larger than 4 MiB or too slow",
+            404: f"{NOT_RUNNING}, or the path is not below /kruise/api",
+            409: "The sandbox is not protected",
+        },
         note="Only below /kruise/api. Earlier tokens stay valid until their own end.",
     )
     async def new_traffic_token(self, request: Request) -> TrafficTokenReply:
