@@ -184,7 +184,7 @@ variables, override the XDG variables below.
 A program in a sandbox gets the variables of the template, then those of the create call (`envs=`), then the three
 `E2B_` variables, then those of its own call (`commands.run(envs=)`, `run_code(envs=)`). The later value counts where
 two have the same name. A login shell, which commands run in, adds its own (`SHELL`, `SHLVL`). `sudo` drops them, as
-elsewhere; `sudo -E` keeps them.
+elsewhere, in a sandbox with several users; `sudo -E` keeps them.
 
 With the runtime `bubblewrap` the three `E2B_` variables are files in `/run/e2b` too: `/run/e2b/.E2B_SANDBOX_ID`.
 """
