@@ -111,7 +111,7 @@ class _ApiKeyReply(TypedDict):
     id: str
     name: str
     mask: Annotated[dict[str, Any], Spec(description="without meaning; SDKs require it")]
-    createdAt: Timestamp
+    createdAt: Annotated[Timestamp, Spec(description="of a key given at the start of the manager, that start")]
     createdBy: Annotated[_CreatorReply | None, Spec(description="null: the key was given at the start of the manager")]
     lastUsed: Annotated[
         Timestamp | None,
@@ -139,7 +139,7 @@ class KeyRoutes(Resource):
         self._keys = keys
         self._inheritance = inheritance
 
-    @operation("GET /teams", "List the team of the caller; for the admin team, every team")
+    @operation("GET /teams", "List the team of the caller; for the admin team, every team that has keys")
     async def teams(self, request: Request) -> list[_TeamReply]:
         caller = caller_of(request)
         shown: list[_TeamReply] = [

@@ -150,11 +150,11 @@ class _NewFolderQuery(_VolumeAttributesRequest):
 class _VolumeEntryReply(TypedDict):
     name: str
     type: Annotated[str, Spec(enum=[*_KINDS.values(), "unknown"])]
-    path: str
-    size: int
+    path: Annotated[str, Spec(description="from the folder of the volume, which is /")]
+    size: Annotated[int, Spec(description="bytes")]
     mode: Annotated[int, Spec(description="permissions, as a decimal number")]
-    uid: int
-    gid: int
+    uid: Annotated[int, Spec(description="ID of the owner in sandboxes")]
+    gid: Annotated[int, Spec(description="ID of the group in sandboxes")]
     atime: Timestamp
     mtime: Timestamp
     ctime: Timestamp

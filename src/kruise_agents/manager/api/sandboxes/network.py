@@ -21,7 +21,10 @@ from ..reading import Spec, refuse
 from ..routes import Resource, Topic, operation
 
 _MAX_ENTRIES = 100
-NO_INTERNET = "false: nothing outside is reachable but what allowOut names; without effect with the runtime process"
+NO_INTERNET = (
+    "false: nothing outside is reachable, or with allowOut only its addresses and the name servers; without effect "
+    "with the runtime process"
+)
 NO_RULES = "Where sandboxes have no internet access of their own, allowOut is refused and denyOut has no effect."
 _EVERYTHING = IPv4Network("0.0.0.0/0")
 _NAME = re.compile(r"^(\*|(\*\.)?([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,})$")

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ....protocol.fields import Fields
+from ....protocol.names import PROTECT_KEY
 from ...sandboxes.lifecycle import State
 from ...sandboxes.sandbox import Sandbox
 from ...sandboxes.service import SandboxService
@@ -215,7 +216,8 @@ class SandboxRoutes(Resource):
             404: f"{NOT_RUNNING}, or the path is not below /kruise/api",
             409: "The sandbox is not protected",
         },
-        note="Only below /kruise/api. Earlier tokens stay valid until their own end.",
+        note="Only below /kruise/api. Earlier tokens stay valid until their own end. A sandbox is protected if its "
+        f"create had the metadata {PROTECT_KEY} with the value true.",
     )
     async def new_traffic_token(self, request: Request) -> TrafficTokenReply:
         if not request.state.private:
