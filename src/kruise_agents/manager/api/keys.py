@@ -172,7 +172,7 @@ class KeyRoutes(Resource):
         (400, 507),
         meanings={
             403: "Only the admin team may name another team or a quota; a key with a quota creates none; a team may "
-            f"have {MAX_KEYS_OF_A_TEAM} keys"
+            f"have {MAX_KEYS_OF_A_TEAM} keys at most"
         },
         status=201,
         note="The answer has the key, which the manager does not keep. No other key can read it later.",

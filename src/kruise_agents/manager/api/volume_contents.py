@@ -52,7 +52,7 @@ _LIST_REFUSALS = {
     400: f"The path leads out of the volume, the list would have more than {MAX_ENTRIES:,} entries, {_ALSO}",
     404: "There is no folder at the path",
 }
-_READ_REFUSALS = {**_REFUSALS, 400: f"The path leads out of the volume or to something else than a file, {_ALSO}"}
+_READ_REFUSALS = {**_REFUSALS, 400: f"The path leads out of the volume or to something other than a file, {_ALSO}"}
 _CREATE_REFUSALS = {
     **_REFUSALS,
     404: "A part of the path above its last does not exist, or is not a folder",

@@ -86,7 +86,7 @@ class RunningListQuery(Page):
         str | None,
         Spec(
             read=_read_template,
-            description="only sandboxes of this template, or of snapshots of this name; without a tag",
+            description="only sandboxes of this template, or of snapshots of this name or ID; without a tag",
         ),
     ] = None
     started_after: Annotated[

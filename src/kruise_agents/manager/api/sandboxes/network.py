@@ -58,7 +58,10 @@ class NewNetworkRequest:
     deny_out: Ranges = field(default_factory=list)
     allow_public_traffic: Annotated[
         bool,
-        Spec(description="false: requests to the ports of the sandbox, except envd's, need a traffic access token"),
+        Spec(
+            description="false: requests to the ports of the sandbox, except envd's, need a traffic access token; "
+            "needs secure"
+        ),
     ] = True
 
     @staticmethod

@@ -68,7 +68,7 @@ class _PauseHeaders:
         DURATION,
         Spec(
             description="how long the paused sandbox is kept: forever, or a duration such as 90s, 1.5h, 2h45m; left "
-            "out: as the metadata of the create says"
+            "out: as the metadata of the create says, or forever"
         ),
     ] = None
 
