@@ -279,7 +279,7 @@ TRIAL_OUTPUT = "entered"
 
 @dataclass(frozen=True, slots=True)
 class ForkOrder(Message):
-    """The order to a fork of the zygote to run a program. The zygote is the process that sandboxes are forked from.
+    """The order to run a program, sent to a fork of the zygote. The zygote is the process that sandboxes fork from.
 
     A trial fork runs no program: the fork enters a sandbox, writes :data:`TRIAL_OUTPUT` and ends.
     """

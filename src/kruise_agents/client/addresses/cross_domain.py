@@ -72,15 +72,15 @@ def stays_behind(
     *,
     bound: bool = True,
 ) -> bool:
-    """Return whether a call goes to another domain, for which the key and headers of its object are not meant.
+    """Return whether a call on an object goes to another domain, which must not get the object's key and headers.
 
     Args:
-        own: the configuration of the object. For a configuration with a stated URL, the function returns False.
+        own: the object's configuration. If its URL is not the private API URL of its domain, the result is False.
         settings: the settings that ``own`` was made with.
-        stated: the API URL in the environment variable for configurations like ``own``, or None.
+        stated: the API URL that ``E2B_API_URL``, or for volumes ``E2B_VOLUME_API_URL``, states; None if it is not set.
         given: the options of the call.
         holder: the kind of object, for the error.
-        option: the name of the secret that a call to another domain must bring.
+        option: the secret that a call to another domain must bring: ``api_key`` or ``token``.
         bound: False if the object has no secret to protect.
 
     Raises:

@@ -17,9 +17,9 @@ ASYNC_API = "e2b.api.client_async"
 def refresh_base(config: Any, sandbox_url: str) -> str:
     """Return the API's base URL for token requests. This URL ends in ``/kruise/api``.
 
-    OpenKruise's manager has the route only below this path, and at the native API URL would create a sandbox instead.
-    A native URL, with the host ``api.<domain>``, becomes the private URL of ``<domain>``. Any other URL keeps its host,
-    because the API key must not go to another host.
+    OpenKruise's manager accepts token requests only below ``/kruise/api``. At a native URL, with the host
+    ``api.<domain>``, the same request would create a sandbox, so a native URL becomes the private URL of ``<domain>``.
+    Any other URL keeps its host, because the API key must not go to another host.
     """
     base = str(config.api_url).rstrip("/")
     url = urlsplit(base)

@@ -36,8 +36,12 @@ _MAX_LIMIT = 100
 def timestamp(moment: datetime | float) -> str:
     """Return a UTC time, or seconds since the epoch, as ISO 8601 text such as ``2026-01-31T10:00:00.123456Z``."""
     if not isinstance(moment, datetime):
-        moment = datetime.fromtimestamp(moment, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        try:
+            moment = datetime.fromtimestamp(moment, UTC)
+        except (ValueError, OverflowError, OSError):
+            # A sandbox may give a file in a volume a time after the year 9999, which has no such text.
+            moment = datetime.fromtimestamp(0, UTC)
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _check_timeout(name: str, seconds: int) -> None:

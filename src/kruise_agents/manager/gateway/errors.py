@@ -1,9 +1,9 @@
 """Error responses of the data plane, for requests that get no proper answer from a port of a sandbox.
 
 A missing sandbox and a closed port get E2B's answers: the SDK looks for the words ``was not found`` and ``port is not
-open`` in the body (e2b 2.53.1 and later), and only the status 502 makes ``is_running()`` return False. Requests that
-name no sandbox, and invalid ports, get the texts of OpenKruise's manager. JSON bodies have a ``request_id``, like the
-errors of the API.
+open`` in the body (e2b 2.53.1 and later), and only the status 502 makes ``is_running()`` return False. Requests for an
+invalid port, or for neither a sandbox nor the API, get the texts of OpenKruise's manager. JSON bodies have a
+``request_id``, like the errors of the API.
 """
 
 from __future__ import annotations

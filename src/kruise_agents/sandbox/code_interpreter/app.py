@@ -57,7 +57,7 @@ class CodeInterpreter:
         )
 
     async def start(self) -> None:
-        """Start the default Python context in the background. ``/health`` and ``/execute`` report a failed start.
+        """Begin to start the default Python context. ``/health`` and executions in this context report a failed start.
 
         Raises ConfigurationError if the path of the kernel folder is too long.
         """

@@ -83,7 +83,7 @@ class Message(Fields):
             raise self.wrong(name, "base64") from None
 
     def enum(self, name: str, values: Mapping[str, int]) -> int | str:
-        """Return the number of an enum value. The caller must refuse a result that is not a number in ``values``."""
+        """Return an enum value's number, or an unknown name. The caller must refuse names and unknown numbers."""
         value = self.value(name)
         return values.get(value, value) if isinstance(value, str) else self.uint32(name)
 

@@ -1,7 +1,8 @@
 """The first process of a sandbox without a pid namespace.
 
 In a pid namespace, the kernel gives orphans to process 1, and ends all processes when process 1 ends. Without such a
-namespace, this module does both: the first process adopts and reaps orphans, and at its end it kills all descendants.
+namespace, this module does both: the first process adopts and reaps orphans, and kills all descendants before it
+exits. If the first process itself is killed, the sandbox's program kills its own descendants and ends.
 """
 
 from __future__ import annotations

@@ -46,10 +46,10 @@ _RESOURCES = [getattr(resource, name) for name in dir(resource) if name.startswi
 
 
 def enter(connection: int) -> ForkOrder:
-    """Read the request from a socket, enter the sandbox, and return the request's order in a new process there.
+    """Read a :class:`ForkRequest` from a socket, enter the sandbox, and return the request's :class:`ForkOrder`.
 
-    The calling process and its child end here, and a grandchild returns. The grandchild has the descriptors of the
-    program, and a descriptor that keeps the placeholder's input open.
+    The calling process and its child end here. Only a grandchild, which is in the sandbox, returns. The grandchild has
+    the program's descriptors, and a descriptor that keeps the input of the placeholder (the waiting shell) open.
     """
     # The alarm ends a fork that does not arrive, because the end of the sandbox would not end it. The process that
     # arrives is a child, and children inherit no alarm.

@@ -22,7 +22,7 @@ _PIECE_BYTES = 64 * 1024  # the capacity of a pipe
 
 
 class LineStream(OutStream):
-    """ipykernel's stream, changed so that its timer sends whole lines, if there are any. ``flush`` sends everything."""
+    """ipykernel's stream. Its timer sends whole lines, or all text if no line is whole; ``flush`` sends all."""
 
     _timer: Any = None
     _lines_only = False

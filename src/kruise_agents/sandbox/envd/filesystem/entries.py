@@ -63,7 +63,7 @@ def timestamp(nanoseconds: int) -> str:
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     try:
         text = datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         return "1970-01-01T00:00:00Z"  # RFC 3339 has no years after 9999
     digits = f"{fraction:09d}"
     while digits.endswith("000"):

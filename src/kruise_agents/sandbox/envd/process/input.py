@@ -22,7 +22,7 @@ class Input:
         os.set_blocking(descriptor, False)
 
     async def write(self, data: bytes) -> None:
-        """Write ``data`` at the reader's pace. Raise InputClosedError, or OSError if the reader has closed its end."""
+        """Write ``data`` at the reader's pace. Raise InputClosedError after a close, OSError if the reader has gone."""
         async with self._lock:
             rest = memoryview(data)
             while rest:

@@ -62,8 +62,8 @@ class _Folder:
 class Watch:
     """The state machine that turns records of ``source`` into events of the folder at the absolute path ``path``.
 
-    ``recursive`` includes all folders below, also folders that are created later. ``describe`` returns an ``entry`` for
-    events. Without ``describe``, events have no ``entry``.
+    ``recursive`` includes all folders below, also folders that are created later. ``describe`` returns the ``entry`` of
+    an event, if any. Removals and renames have no ``entry``, and without ``describe`` no event has an ``entry``.
     """
 
     def __init__(self, source: Source, path: str, *, recursive: bool, describe: Describe | None) -> None:
