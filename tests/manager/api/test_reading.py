@@ -1,4 +1,4 @@
-"""Bodies of API requests that do not arrive."""
+"""Bodies of API requests that do not arrive, and parameters that are easily misread."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from kruise_agents.manager.api import reading as body
 from kruise_agents.manager.api.errors import ApiError, on_api_error
+from kruise_agents.manager.api.formats import Page
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +57,15 @@ def test_a_query_that_is_not_utf_8_is_refused(query: str) -> None:
     answer = asyncio.run(ask(query))
     assert (answer.status_code, answer.json()["message"]) == (400, "the query of the URL is not UTF-8")
     assert asyncio.run(ask("path=%C3%A9+b&empty=")).text == "path=%C3%A9+b&empty="
+
+
+@pytest.mark.parametrize(("text", "limit"), [("7", 7), ("0000000007", 7), ("101", 100), ("9" * 4000, 100)])
+def test_the_limit_of_a_page_is_any_number_from_1_on(text: str, limit: int) -> None:
+    """Leading zeros were counted as digits, so that a long number with them was refused."""
+    assert body.read_parameters(Page, {"limit": text}).limit == limit
+
+
+@pytest.mark.parametrize("text", ["0", "0000000000", "", "-1", "1.0", "\u0663"])
+def test_other_limits_of_a_page_are_refused(text: str) -> None:
+    with pytest.raises(ApiError, match="Invalid limit"):
+        body.read_parameters(Page, {"limit": text})

@@ -74,9 +74,10 @@ def _read_limit(query: Mapping[str, str], name: str) -> int | None:
     text = query.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit()) or int(text[:9]) < 1:
+    digits = text.lstrip("0")[:9]  # enough to see that a number is too large
+    if not (text.isascii() and text.isdigit() and digits):
         raise ApiError(400, f"Invalid limit: {text!r}; it must be a number from 1 to {_MAX_LIMIT}")
-    return min(int(text[:9]), _MAX_LIMIT)
+    return min(int(digits), _MAX_LIMIT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,10 @@ _REMOVE_REFUSALS = {
     400: f"The path leads out of the volume or is the volume's own folder, {_ALSO}",
 }
 _TOKEN = Access.VOLUME_TOKEN
-_LEFT_OUT = f"left out: as before, or {USER_ID} for something new; without effect where sandboxes have one user"
+_OWNER = "ID of the owner in sandboxes; without effect where sandboxes have one user; left out"
+_GROUP = "ID of the group in sandboxes; without effect where sandboxes have one user; left out"
+_MODE = "permissions, as a decimal number; the bits for set-user-ID and set-group-ID are dropped; left out"
+_REPLACED = "that of the file that is replaced, if any, otherwise"
 
 
 def _read_path(query: Mapping[str, str], name: str) -> str:
@@ -85,32 +88,16 @@ def _check_mode(name: str, mode: int) -> None:
         raise ApiError(400, f"{name} must be 0 to {0o7777} (0o7777), got {mode}")
 
 
-Owner = Annotated[
-    int,
-    Spec(
-        check=_check_owner,
-        minimum=0,
-        maximum=HIGHEST_ID,
-    ),
-]
+Owner = Annotated[int, Spec(check=_check_owner, minimum=0, maximum=HIGHEST_ID)]
 VolumePath = Annotated[str, Spec(read=_read_path, description="a place in the volume, such as /folder/file")]
-Mode = Annotated[
-    int,
-    Spec(
-        check=_check_mode,
-        minimum=0,
-        maximum=0o7777,
-        description="permissions, as a decimal number; the bits for set-user-ID and set-group-ID are dropped; left "
-        "out: as before, or 420 (644 in octal) for a new file, 493 (755 in octal) for a new folder",
-    ),
-]
+Mode = Annotated[int, Spec(check=_check_mode, minimum=0, maximum=0o7777)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _VolumeAttributesRequest:
-    uid: Annotated[Owner | None, Spec(description=f"ID of the owner in sandboxes; {_LEFT_OUT}")] = None
-    gid: Annotated[Owner | None, Spec(description=f"ID of the group in sandboxes; {_LEFT_OUT}")] = None
-    mode: Mode | None = None
+    uid: Annotated[Owner | None, Spec(description=f"{_OWNER}: as before")] = None
+    gid: Annotated[Owner | None, Spec(description=f"{_GROUP}: as before")] = None
+    mode: Annotated[Mode | None, Spec(description=f"{_MODE}: as before")] = None
 
     @property
     def attributes(self) -> Attributes:
@@ -129,6 +116,9 @@ class _FolderQuery(_PathQuery):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NewFileQuery(_VolumeAttributesRequest):
+    uid: Annotated[Owner | None, Spec(description=f"{_OWNER}: {_REPLACED} {USER_ID}")] = None
+    gid: Annotated[Owner | None, Spec(description=f"{_GROUP}: {_REPLACED} {USER_ID}")] = None
+    mode: Annotated[Mode | None, Spec(description=f"{_MODE}: {_REPLACED} {0o644} (644 in octal)")] = None
     path: VolumePath
     force: Annotated[Literal["false", "true"], Spec(description="true: create missing folders above the path")] = (
         "false"
@@ -137,6 +127,9 @@ class _NewFileQuery(_VolumeAttributesRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NewFolderQuery(_VolumeAttributesRequest):
+    uid: Annotated[Owner | None, Spec(description=f"{_OWNER}: {USER_ID}")] = None
+    gid: Annotated[Owner | None, Spec(description=f"{_GROUP}: {USER_ID}")] = None
+    mode: Annotated[Mode | None, Spec(description=f"{_MODE}: {0o755} (755 in octal)")] = None
     path: VolumePath
     force: Annotated[
         Literal["false", "true"],
