@@ -84,7 +84,12 @@ class _LifecycleReply(TypedDict):
 
 class _NetworkRulesReply(TypedDict):
     allowOut: Annotated[Sequence[Range], Spec(description="CIDRs; an allowed address beats a denied one")]
-    denyOut: Annotated[Sequence[Range], Spec(description="CIDRs; 0.0.0.0/0 also for allow_internet_access: false")]
+    denyOut: Annotated[
+        Sequence[Range],
+        Spec(
+            description="CIDRs; 0.0.0.0/0 also for allow_internet_access: false or a template without internet access"
+        ),
+    ]
     allowPublicTraffic: Annotated[
         bool, Spec(description="false: requests to its ports, except envd's, need a traffic access token")
     ]
