@@ -22,7 +22,8 @@ SDK_ADDRESSES = [
     (
         "E2B_API_KEY",
         "The API key. `api_key=` of a call overrides it. Under the patch every key passes. Unpatched, or with "
-        "`patch_e2b(validate_key=True)`, e2b 2.25.0 to 2.45.1 refuse keys that are not `e2b_` and hex digits.",
+        "`patch_e2b(validate_key=True)`, e2b 2.25.0 to 2.45.1 refuse keys that are not `e2b_` and hex digits, unless "
+        "`E2B_VALIDATE_API_KEY` is `false` where the release knows this variable.",
     ),
     (
         "E2B_API_URL",
