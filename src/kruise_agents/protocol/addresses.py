@@ -52,12 +52,12 @@ def sandbox_host(domain: str, sandbox_id: str, port: int) -> str:
 
 
 def is_private_path(target: str) -> bool:
-    """Return whether the first path segment is exactly ``kruise``; OpenKruise's manager also takes ``/kruised``."""
+    """Return whether the first path segment is exactly ``kruise``, while OpenKruise's manager accepts ``/kruised``."""
     return _is_below(target, PREFIX)
 
 
 def is_private_api_path(target: str) -> bool:
-    """Return whether the first segments are ``kruise`` and ``api``; OpenKruise's manager takes ``/kruise/apis`` too."""
+    """Return whether the path begins with the segments ``kruise`` and ``api``. ``/kruise/apis`` does not."""
     return _is_below(target, API_PREFIX)
 
 

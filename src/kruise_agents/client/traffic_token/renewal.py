@@ -55,8 +55,8 @@ class ManagedToken:
 class TokenState:
     """The state of a sandbox's token. Callers must report the outcomes of refreshes one at a time.
 
-    A JWT with an expiry is *managed*, and so is the token to be fetched for a sandbox that is known to be protected.
-    Every other token is *opaque*. Opaque tokens, and sandboxes not known to be protected, are left to the SDK.
+    A JWT with an expiry is *managed*: it is renewed in time. For a sandbox that is known to be protected and has no
+    token, a managed token is fetched. Any other token is *opaque*: the SDK sends it, and nothing renews it.
     """
 
     def __init__(

@@ -99,7 +99,7 @@ class Member:
 
 
 def unwrap(hint: Any) -> tuple[Any, list[Spec], bool]:
-    """Return a type without ``Annotated`` and ``None``, the annotations, and whether None was allowed."""
+    """Return three values: the bare type, its annotations (from ``Annotated``), and whether None is allowed."""
     specs: list[Spec] = []
     nullable = False
     while True:

@@ -43,7 +43,7 @@ async def forward(
         prefix: The part of the path that path routing took off, such as ``/kruise/abc/3000``; may be empty.
 
     Returns:
-        None, or, if the client still waits for a response, the reason why the sandbox gave no proper response.
+        The reason why the sandbox gave no proper response, if the client still waits for one; otherwise None.
     """
     exchange = await Exchange.on(connection)
     upload: asyncio.Task[bool] | None = None

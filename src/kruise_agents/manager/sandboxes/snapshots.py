@@ -78,7 +78,7 @@ class Snapshots:
         return named or ([snapshot] if snapshot else [])
 
     def template(self, snapshot: SnapshotRow) -> tuple[Template, Path]:
-        """Return the template for creates from a snapshot, and the file tree that these creates copy."""
+        """Return the template of sandboxes that are made from a snapshot, and the file tree to copy for them."""
         return replace(Template.from_json(snapshot.template), name=snapshot.id), self._folder / snapshot.folder
 
     async def take(

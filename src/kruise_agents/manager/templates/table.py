@@ -38,7 +38,7 @@ class Source:
 
 
 class Table:
-    """A table that may have only the ``known`` keys. Other keys and wrong values are problems and count as absent."""
+    """A table with the ``known`` keys. Other keys and wrong values are reported as problems, and then ignored."""
 
     def __init__(self, source: Source, fields: Fields, known: Iterable[str]) -> None:
         self._source = source

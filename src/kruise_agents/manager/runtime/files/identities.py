@@ -68,7 +68,7 @@ class FileOwners:
         return self.root_ids[0] + uid, self.root_ids[1] + gid
 
     def inside(self, uid: int, gid: int) -> tuple[int, int]:
-        """Return a sandbox's IDs for IDs of the host. With several users, IDs outside the range become ``nobody``."""
+        """Translate host user and group IDs to a sandbox's. With several users, unmapped IDs become ``nobody``."""
         if self.root_ids is None:
             return USER_ID, USER_ID  # the sandbox has one user, who owns all files
         return _within(uid - self.root_ids[0]), _within(gid - self.root_ids[1])

@@ -38,7 +38,7 @@ def _change(module: ModuleType) -> None:
 
     @functools.wraps(image_class.show)
     def show_nothing(image: Any, *arguments: Any, **options: Any) -> None:
-        """Do nothing, because there is no screen. An image that is the last expression of a cell is displayed."""
+        """Replace ``Image.show()``, which needs a screen. The last expression of a cell displays an image."""
 
     image_class.save = save_and_display
     image_class.show = show_nothing

@@ -80,7 +80,7 @@ class _FileResponse(StreamingResponse):
 
 
 async def _pieces(file: io.FileIO, first: bytes, rest: int | None) -> AsyncIterator[bytes]:
-    """Yield ``first``, then at most ``rest`` more bytes of the file, or all its other bytes if ``rest`` is None."""
+    """Yield the bytes ``first``, then up to ``rest`` further bytes of the file. None: up to the end of the file."""
     piece = first
     while piece:
         yield piece

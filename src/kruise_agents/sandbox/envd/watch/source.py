@@ -17,7 +17,7 @@ from .watch import Describe, Watch
 
 
 class SharedInotify:
-    """The inotify instance and its watches. A record about a folder goes to all watches of the folder."""
+    """The inotify instance that all clients' watches share. Every watch of a folder gets the folder's records."""
 
     def __init__(self) -> None:
         self._instance: Inotify | None = None
