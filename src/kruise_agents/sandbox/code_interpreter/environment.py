@@ -22,7 +22,7 @@ def difference(present: Mapping[str, str], wanted: Mapping[str, str]) -> Changes
 
 
 def restoration(changed: Mapping[str, str], base: Mapping[str, str]) -> Changes:
-    """Return the changes that give the variables in ``changed`` their values from ``base`` again."""
+    """Return changes that undo ``changed``: each variable gets its value in ``base``, or is unset if absent there."""
     return {name: base.get(name) for name in changed}
 
 
@@ -43,7 +43,7 @@ def javascript_assignment(changes: Changes) -> str:
 
 
 def bash_assignment(changes: Changes) -> str:
-    """Return the changes as a line of Bash. Names that Bash does not permit are left out, and make the line fail."""
+    """Return the changes as a Bash line. If Bash does not permit a name, the line omits it and ends with ``false``."""
     possible = {name: value for name, value in changes.items() if _NAME.fullmatch(name)}
     parts = [
         f"unset {name}" if value is None else f"export {name}={_bash_text(value)}" for name, value in possible.items()

@@ -62,7 +62,7 @@ class Replies:
             self._queue.task_done()
 
     def stop(self) -> None:
-        """Drop unread messages and end the replies, because the kernel is stopped on purpose."""
+        """Drop unread messages, and have :meth:`next` raise KernelEndedError, because the kernel is being stopped."""
         self.discard()
         self._queue.put_nowait(None)
 
@@ -126,9 +126,9 @@ class Kernel:
             yield replies
 
     def mark(self, replies: Replies) -> LateOutput | None:
-        """Have the kernel print a text that marks the end of a finished request's output. ``replies`` gets the text.
+        """Have the kernel print an end mark after a finished request's output. ``replies`` receives the mark.
 
-        Returns the filter that removes the text, or None if ``spec.mark`` is None.
+        Returns the filter that removes the mark. If ``spec.mark`` is None, nothing is printed, and None is returned.
         """
         if self.spec.mark is None:
             return None

@@ -1,8 +1,8 @@
 """Kernels of the languages: where each kernel is found, how it starts, and which protocol features it has.
 
-Python's kernel is our own program. Bash's kernel and Deno, which the package's extra ``languages`` installs, are found
-in the manager's Python environment, and Deno also on ``PATH``. Any other kernel, and these two if they are not there,
-must have a ``kernel.json`` in one of Jupyter's kernel folders.
+Python's kernel is our own program. The package's extra ``languages`` installs ``bash_kernel`` and Deno in the manager's
+Python environment; Deno may also be on ``PATH``. Other languages need a ``kernel.json`` in a kernel folder of Jupyter,
+and so do Bash if ``bash_kernel`` is not found, and JavaScript and TypeScript if Deno is not found.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Languages:
         )
 
     def spec(self, language: str) -> KernelSpec:
-        """Return the kernel of a language by its full name. Raises LanguageError, whose text says what to install."""
+        """Return the kernel of a language (full name). If none is found, raise LanguageError with what to install."""
         if language == PYTHON:
             return self._python
         found = self._from_extra(language) or self._from_folders(language)

@@ -1,8 +1,8 @@
 """Output that a kernel sends after it has reported that a cell is done.
 
-Deno's kernel (2.9) sends the output of a cell in a task of its own, and does not wait for that task. So after the
-cell, a mark is written to standard output and to standard error. When both marks have come, the output of the cell is
-complete.
+Deno's kernel (2.9) sends the output of a cell from a separate task, and may report the end of the cell earlier. After
+the cell, a second request therefore writes a mark to standard output and to standard error. When both marks have come,
+the output of the cell is complete.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LateOutput:
         return self._replied and not self._missing
 
     def strip(self, message: Message) -> Message | None:
-        """Return ``message`` without a mark, or None for a message that is only a mark or answers ``request_id``."""
+        """Return ``message`` without its mark, or None if nothing of the message is for the client."""
         if message.kind == "stream":
             return self._without_mark(message)
         if message.parent != self._request_id:
@@ -39,7 +39,7 @@ class LateOutput:
             self._replied = True
             if message.content["status"] != "ok":
                 self._missing.clear()
-        return None
+        return None  # because the client did not send the request that writes the marks
 
     def _without_mark(self, message: Message) -> Message | None:
         before, mark, after = message.content["text"].partition(self.mark)

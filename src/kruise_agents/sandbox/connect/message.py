@@ -83,7 +83,7 @@ class Message(Fields):
             raise self.wrong(name, "base64") from None
 
     def enum(self, name: str, values: Mapping[str, int]) -> int | str:
-        """Return an enum value's number, or an unknown name. The caller must refuse names and unknown numbers."""
+        """Return a known name's number. An unknown name, or any number, is returned for the caller to check."""
         value = self.value(name)
         return values.get(value, value) if isinstance(value, str) else self.uint32(name)
 

@@ -78,14 +78,14 @@ def _hide(modules: frozenset[str]) -> None:
 
 
 def _forget(names: dict[str, object], module: ModuleType) -> None:
-    """Delete the submodule ``module``, and what is defined in it, from its package's namespace ``names``."""
+    """Remove ``module``, and the classes and functions that it defines, from ``names``, its package's namespace."""
     for name, value in list(names.items()):
         if value is module or getattr(value, "__module__", None) == module.__name__:
             del names[name]
 
 
 def _find_modules_as(command: Sequence[str]) -> None:
-    """Set ``sys.argv``, ``sys.path``, the prefixes and the like, as Python does at the start of ``command``."""
+    """Set ``sys.path``, ``sys.argv``, ``sys.executable``, ``sys.prefix`` etc. as in a new process of ``command``."""
     standard = sys.path[: _first_of_site()]
     prefix = str(Path(command[0]).parent.parent)
     sys.orig_argv[:] = command

@@ -31,7 +31,7 @@ class ChartFormatter(BaseFormatter):
     _return_type = (dict,)
 
     def pop(self, typ: Any, default: Any = None) -> Any:
-        """Keep the printer, because matplotlib's inline backend removes the printers of figures from all formatters."""
+        """Remove nothing. matplotlib's inline backend calls every formatter's ``pop`` to remove printers of figures."""
         return default
 
 

@@ -1,8 +1,8 @@
 """The standard output and error of a kernel, sent in whole lines where possible.
 
-Many clients join the messages of an execution with line ends, so a message that ends within a line breaks that line.
-ipykernel (6.29 to 7.4) would send such messages: it starts a timer at the first write and sends all waiting text when
-the timer ends: in a program that never pauses, also between a print's two writes, the text and the line end.
+Many clients put a line end between an execution's messages, so a message that ends within a line breaks that line.
+ipykernel alone (6.29 to 7.4) starts a timer at the first write, and sends all waiting text when the timer ends. In a
+program that never pauses, ``print`` may have written its text by then, but not yet the line end.
 
 Output of subprocesses comes through a pipe in pieces, and a piece may end within a character. ipykernel would decode
 each piece alone. Here the pieces are decoded as one stream.
