@@ -43,7 +43,7 @@ class NoAnswerError(KruiseAgentsError):
 
 
 class ControlClient:
-    """The client of the program in one sandbox. ``report`` completes an error message with the program's last output.
+    """The client of the program in one sandbox. ``report`` adds the program's last output to an error message.
 
     :meth:`prepare` and :meth:`init` raise :class:`StartError`. :meth:`announce_kill` has no time limit and raises
     OSError. The other methods raise :class:`NoAnswerError` if the program has ended, does not answer in time, or
@@ -67,7 +67,7 @@ class ControlClient:
             raise StartError(f"template {template.name}: {answer.decode(errors='replace')}")
 
     async def init(self, settings: InitSettings, patience: float = START_SECONDS) -> None:
-        """Give the program its settings. The answer, due in ``patience`` seconds, means that all sockets are served."""
+        """Send the program its settings. Wait up to ``patience`` seconds until the program serves all its sockets."""
         status, answer = await self._first_answer(INIT, settings.to_json(), patience)
         if status != 204:
             raise StartError(self._report(f"answered {status} to its settings: {answer.decode(errors='replace')}"))

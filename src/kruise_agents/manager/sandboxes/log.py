@@ -28,8 +28,8 @@ class LogLine:
 def read_log(path: Path, began: datetime) -> list[LogLine]:
     """Return the last lines of a log, in the order in which they were written; an empty list if there is no log.
 
-    A line that does not begin with a time and a known level gets the time and level of the line before. Lines without a
-    time at the start of the log get the level ``info``, and ``began`` or the first time, whichever is earlier.
+    A line that does not begin with a time and a known level gets the time and level of the line before. If no line
+    before has a time, the level is ``info``, and the time is ``began`` or, if earlier, the first time in the log.
     """
     try:
         content = last_bytes(path)

@@ -159,7 +159,7 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
-        """Set which addresses a running sandbox may reach: ``rules``, or less if the template has no internet."""
+        """Set the rules of a running sandbox. Without internet in its template, only ``rules.allowed`` is reachable."""
         rules = sandbox.template.within(rules)
         await sandbox.process.change_rules(rules)
         sandbox.rules = rules

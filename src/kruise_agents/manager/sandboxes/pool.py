@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Pool:
-    """The warm sandboxes of one template, with counts since the start of the manager."""
+    """The warm sandboxes of one template. The claims and failures are counted since the start of the manager."""
 
     prepared: PreparedTemplate
     ready: deque[PooledSandbox] = field(default_factory=deque)
@@ -80,7 +80,7 @@ class Pools:
             self._filling = asyncio.create_task(self._fill())
 
     def take(self, template: Template, files: Path | None) -> PooledSandbox | None:
-        """Take a ready sandbox out of the pool of ``template`` and ``files``. Return None if no sandbox is ready."""
+        """Take a ready sandbox with this template and file tree out of its pool. Return None if no sandbox is ready."""
         pool = self._find(template, files)
         if pool is None:
             return None
@@ -136,7 +136,7 @@ class Pools:
                     pool.back_off()
 
     def _next(self, moment: float) -> Pool | None:
-        """Return the pool whose next start is due first; among equals, the emptiest pool. None: all pools are full."""
+        """Return the pool whose start is due first; if several are due now, the least full pool. None: all are full."""
         lacking = [pool for pool in self._pools.values() if len(pool.ready) < pool.prepared.pool]
         return min(
             lacking, key=lambda pool: (max(pool.retry_at, moment), len(pool.ready) / pool.prepared.pool), default=None

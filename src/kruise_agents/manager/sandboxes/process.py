@@ -109,7 +109,7 @@ class SandboxProcess:
         self._close_parent_pipe()
 
     def find(self, identity: ProcessIdentity) -> bool:
-        """Take over a program that an earlier manager started, if the program still runs. Return whether it does."""
+        """Take over a program that an earlier manager started. Return False if the program runs no longer."""
         process = ProcessHandle.find(identity)
         if process is not None:
             self._hold(process)
@@ -238,7 +238,7 @@ class SandboxProcess:
             self._parent_pipe = None
 
     async def _reap(self) -> None:
-        """Reap the child of this manager, if any. The wait is short: the child ends when the sandbox's program ends."""
+        """Reap the process that this manager started, if any. The process ends when the sandbox's program ends."""
         if self._child is None:
             return
         if self._child.poll() is None:

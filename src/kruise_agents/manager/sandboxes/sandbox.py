@@ -36,7 +36,7 @@ class Lifetime:
     paused_seconds: float | None = None  # until a paused sandbox is ended; None: it is kept for ever
 
     def enforced(self, seconds: float | None) -> float | None:
-        """Return the time after which the sandbox's program is to end by itself: ``seconds``, or None for never."""
+        """Return after how many seconds the sandbox's program must end by itself: ``seconds``, or None for never."""
         # Only a manager can pause a sandbox, so a sandbox that is to be paused waits for a manager.
         return None if self.never_ends or self.pause_at_end else seconds
 
@@ -115,7 +115,7 @@ class Sandbox:
 
 
 def environment(sandbox_id: str, template: Template, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a sandbox. ``variables`` override the template's; E2B's own variables override both."""
+    """Return a sandbox's environment: the template's variables, then ``variables``, then E2B's; later values win."""
     own = {MARK_VARIABLE: "true", SANDBOX_ID_VARIABLE: sandbox_id, TEMPLATE_VARIABLE: template.name}
     return {**template.variables, **variables, **own}
 
@@ -131,5 +131,5 @@ def now() -> datetime:
 
 
 def seconds_until(moment: datetime | None) -> float | None:
-    """Return the seconds until ``moment``; 0 if the moment has passed, None for no moment."""
+    """Return the seconds until ``moment``: 0 if the moment has passed, None if ``moment`` is None."""
     return None if moment is None else max((moment - now()).total_seconds(), 0.0)

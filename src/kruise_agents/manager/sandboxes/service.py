@@ -36,7 +36,7 @@ class ManagerEndingError(StartError):
 
 
 class SandboxService:
-    """The sandboxes of one manager; their folders go into ``folder``. Tests replace ``process_type``."""
+    """The sandboxes of one manager; their folders go into ``folder``."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class SandboxService:
         egress: Egress,
         volumes: Path,
         metrics: Metrics,
-        process_type: Callable[..., SandboxProcess] = SandboxProcess,
+        process_type: Callable[..., SandboxProcess] = SandboxProcess,  # replaced by tests
     ) -> None:
         self.traffic_tokens = traffic_tokens
         self.runtime = runtime

@@ -72,7 +72,7 @@ class Snapshots:
         return next((row for row in self.all(owner) if row.id in names), None)
 
     def called(self, reference: str, owner: str) -> list[SnapshotRow]:
-        """Return the snapshots named ``reference``, newest first, or if there are none, the snapshot with that ID."""
+        """Return the snapshots with the name ``reference``, newest first, or else the snapshot with this ID, if any."""
         named = [row for row in self.all(owner) if row.name == reference.lower()]
         snapshot = self.find(reference, owner)
         return named or ([snapshot] if snapshot else [])
@@ -111,7 +111,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. While create calls copy its files, the files stay, unless the disk is full."""
+        """Remove a snapshot. Files being copied are removed after the copies, or at once if the disk is full."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)

@@ -59,7 +59,7 @@ class StateSecret:
 
 
 def read_or_make(path: Path, fresh: bytes) -> bytes:
-    """Return the content of a secret file. Make a missing file with the content ``fresh``, whole or not at all."""
+    """Return the content of a secret file. If the file is missing, create it atomically with the content ``fresh``."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()
     draft = path.with_name(f"{path.name}.new")

@@ -1,7 +1,7 @@
 """The prepared file tree of a template: its files, the packages that pip installs, and parts of its root file system.
 
 Sandboxes start with a copy of the tree. The tree is made once and kept below the state folder. The name of its folder
-has a digest of the template's requirements, files and root file system, so a change of them leads to a new tree.
+has a digest of the template's requirements, files and root file system. If any of them changes, a new tree is made.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _install(file: TemplateFile, home: Path) -> None:
 
 
 def _find_python_by_path(script: Path) -> None:
-    """Make a script find Python by ``PATH``. pip writes the interpreter's path on the host into scripts."""
+    """Make a script find Python by ``PATH``, in place of the interpreter's path on the host, which pip has written."""
     if script.is_symlink() or not script.is_file():
         return
     text = script.read_bytes()

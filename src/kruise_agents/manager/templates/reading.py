@@ -34,7 +34,7 @@ FREE_FOLDERS = (str(_HOME), "/code", "/opt", "/root", "/srv", "/var")
 
 @dataclass(frozen=True, slots=True)
 class TemplateFile:
-    """The content of a template file. A field is None or empty if its key is absent; ``template`` has defaults."""
+    """The content of a template file. An absent key gives None, an empty field, or a default in ``template``."""
 
     path: Path
     template: Template

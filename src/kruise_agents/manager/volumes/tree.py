@@ -106,7 +106,7 @@ class VolumeTree:
             path.unlink(missing_ok=True)
 
     def place(self, draft: Path, path: str, wanted: Attributes, *, parents: bool) -> Entry:
-        """Move a draft to ``path``. Fill gaps in ``wanted`` from the replaced file, if any, then from defaults."""
+        """Move a draft to ``path``. Attributes that ``wanted`` lacks come from the replaced file or are defaults."""
         if parents:
             self._make_parents(path)
         with self._parent(path) as (folder, name):
@@ -119,13 +119,13 @@ class VolumeTree:
         return self.entry(path)
 
     def change(self, path: str, wanted: Attributes) -> Entry:
-        """Set owner and group if sandboxes have several users, and the permissions unless the file is a link."""
+        """Set attributes of a file. Links keep their permissions; owners stay if sandboxes have only one user."""
         with self._parent(path) as (folder, name):
             self._set(folder, name, wanted)
         return self.entry(path)
 
     def remove(self, path: str, remove: Callable[[Path], bool]) -> None:
-        """Move a file or folder out of the volume, then delete it with the argument ``remove``, which may take long."""
+        """Move a file or folder out of the volume, then call ``remove`` to delete it, which may take long."""
         gone = self._staging / secrets.token_hex(10)
         with self._parent(path) as (folder, name):
             if name == ".":
@@ -203,7 +203,7 @@ class VolumeTree:
         )
 
     def _default(self, wanted: Attributes, mode: int) -> Attributes:
-        """Return ``wanted`` with missing attributes filled in: ``mode``, and the default user as owner and group."""
+        """Return ``wanted`` with each None replaced: the mode by ``mode``, owner and group by the default user."""
         uid = USER_ID if wanted.uid is None else wanted.uid
         gid = USER_ID if wanted.gid is None else wanted.gid
         return Attributes(uid, gid, mode if wanted.mode is None else wanted.mode)
