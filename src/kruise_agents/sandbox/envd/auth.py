@@ -1,7 +1,7 @@
 """Access to envd: the sandbox's access token, and signed URLs of ``/files``.
 
-A signed URL lets a client without the token either read or write, as one user. Only the path in the URL is permitted;
-an upload by a URL without a path may name any file. Source of the algorithm: ``get_signature`` of e2b 2.8.0 to 2.63.0.
+A signed URL lets a client without the token either download or upload, as one user. A URL with a path permits that
+path alone; an upload URL without a path permits any. Source of the algorithm: ``get_signature`` of e2b 2.8.0 to 2.63.0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MESSAGE = "unauthorized access, please provide a valid access token or method s
 
 
 class AccessTokenMiddleware:
-    """Middleware that requires the sandbox's access token, if any. ``_WITHOUT_TOKEN`` lists the exempt routes."""
+    """Middleware that requires the access token if the sandbox has one. ``_WITHOUT_TOKEN`` lists the exempt routes."""
 
     def __init__(self, app: ASGIApp, state: SandboxState) -> None:
         self._app = app
@@ -44,7 +44,7 @@ class AccessTokenMiddleware:
 
 
 def sign(path: str, operation: Operation, username: str, token: str, expiration: str | None = None) -> str:
-    """Return the signature of a URL with the decoded parameters ``path`` and ``username``, empty if absent.
+    """Return a URL's signature. ``path`` and ``username`` are decoded query parameters, each "" if the URL lacks it.
 
     ``expiration`` is the parameter ``signature_expiration``: Unix seconds as text, or None if absent.
     """

@@ -33,7 +33,7 @@ def disk_full(path: str, size: int) -> HttpError:
 
 
 def has_room(path: str, size: int) -> bool:
-    """Return True if ``size`` bytes fit at ``path``, or if the free space is unknown, as for a device."""
+    """Return True if ``size`` bytes fit at ``path``, or if the free space is unknown (``path`` may be a device)."""
     # The space of an old file at the path does not count as free: for example, a snapshot may share that space.
     disk = _disk(path)
     return disk is None or _available(disk[1]) >= size

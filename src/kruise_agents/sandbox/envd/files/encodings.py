@@ -22,10 +22,10 @@ _CHUNK = 256 * 1024
 
 
 def chosen_coding(header: str) -> Coding:
-    """Return "gzip" or "identity" for an ``Accept-Encoding``. Raise HttpError 406 if that is invalid or allows neither.
+    """Return "gzip" or "identity" for a response. Raise HttpError 406 if ``header`` is invalid or permits neither.
 
-    The coding is gzip if the header names gzip alone (as e2b's ``read`` with ``gzip=True``) or refuses identity. HTTP
-    libraries list several codings by default, and get identity, which is the fastest coding for nearby clients.
+    The result is gzip if ``Accept-Encoding`` accepts gzip and either names nothing else (e2b's ``read(gzip=True)``) or
+    refuses identity. HTTP libraries list several codings, so they get identity, which is fastest for nearby clients.
     """
     weights = _weights(header)
     gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))

@@ -51,7 +51,7 @@ def replace(descriptor: int, metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def read(path: str) -> dict[str, str]:
-    """Return the metadata of a file or of a link's target. Entries that are not UTF-8 are left out."""
+    """Return the metadata of the file at ``path``. Links are followed. Entries that are not UTF-8 are left out."""
     metadata = {}
     try:
         for name in os.listxattr(path):

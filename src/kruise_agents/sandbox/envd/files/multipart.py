@@ -132,7 +132,7 @@ def _parameters(header: str) -> dict[str, str]:
 
 
 def _unescaped(name: str) -> str:
-    """Return a filename without the escapes of httpx, such as ``%22`` for a quote."""
+    """Decode the escapes that httpx writes into a filename, such as ``%22`` for a quote."""
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)
 
 

@@ -1,7 +1,7 @@
 """Temporary storage for the content of an upload until the upload is complete.
 
-The target is not opened before the body is complete, so that a truncated body leaves the old file unchanged. Methods
-that write raise OSError if the disk is full.
+The target is not opened before the body is complete, so that a truncated body leaves the old file unchanged. When
+the disk is full, the methods that write to the disk raise OSError.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Spool:
         return await self.finish()
 
     def append(self, content: bytes | memoryview) -> None:
-        """Add content in memory. Call :meth:`make_room` after each piece."""
+        """Add ``content`` to the bytes in memory. After each call, call :meth:`make_room`."""
         self._memory += content
         self.size += len(content)
 

@@ -59,13 +59,13 @@ def permissions(mode: int) -> str:
 
 
 def timestamp(nanoseconds: int) -> str:
-    """Return nanoseconds since 1970 as RFC 3339, with 0, 3, 6 or 9 decimals. Years outside 1 to 9999 become 1970."""
+    """Return nanoseconds since 1970 as an RFC 3339 string, or the start of 1970 if the year is outside 1 to 9999."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     try:
         text = datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
     except (ValueError, OverflowError, OSError):
         return "1970-01-01T00:00:00Z"  # RFC 3339 has no years after 9999
-    digits = f"{fraction:09d}"
+    digits = f"{fraction:09d}"  # shortened to 0, 3, 6 or 9 decimals
     while digits.endswith("000"):
         digits = digits[:-3]
     return f"{text}.{digits}Z" if digits else f"{text}Z"

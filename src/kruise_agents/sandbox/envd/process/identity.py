@@ -58,7 +58,7 @@ def _start_here(
 
 @contextlib.contextmanager
 def _ids(uid: int, gid: int, groups: list[int]) -> Iterator[None]:
-    """Give the calling thread the ids of another user, of its group and of ``groups`` until the end of the block."""
+    """Change the calling thread's user id, group id and supplementary groups until the end of the block."""
     own_groups = os.getgroups()
     try:
         # The saved ids stay 0, so that the thread can return to 0. A program loses saved ids when it is executed.

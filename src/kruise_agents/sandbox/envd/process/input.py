@@ -22,7 +22,7 @@ class Input:
         os.set_blocking(descriptor, False)
 
     async def write(self, data: bytes) -> None:
-        """Write ``data`` at the reader's pace. Raise InputClosedError after a close, OSError if the reader has gone."""
+        """Write at the reader's pace. Raise OSError for a pipe without readers, InputClosedError for a closed input."""
         async with self._lock:
             rest = memoryview(data)
             while rest:

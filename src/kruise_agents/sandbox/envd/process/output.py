@@ -17,8 +17,8 @@ _LAST_BYTES = 1024 * 1024
 class Output:
     """The read end of a pipe, or the master side of a terminal. This object owns the descriptor and closes it.
 
-    ``on_data`` is called with ``kind`` and each piece, which has at most ``limit`` bytes. ``on_end`` is called once,
-    after the last piece.
+    ``on_data`` is called for each piece, with ``kind`` (such as "stdout") and at most ``limit`` bytes. ``on_end`` is
+    called once, after the last piece.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ _QUEUE_LIMIT = 64
 
 
 class Subscription:
-    """A queue of events from a process to a client's stream. Each event taken from the queue calls ``on_taken``."""
+    """A queue of events from a process to a client's stream. ``on_taken`` is called for each event taken."""
 
     def __init__(self, on_taken: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -46,7 +46,7 @@ class Subscription:
         self.put(last)
 
     async def events(self, keepalive: float) -> AsyncGenerator[Json, None]:
-        """Yield all events up to the last event, and a keepalive after every ``keepalive`` seconds of silence."""
+        """Yield events up to that given to :meth:`complete`, and a keepalive after ``keepalive`` seconds of silence."""
         while True:
             while self._queue:
                 event = self._queue.popleft()

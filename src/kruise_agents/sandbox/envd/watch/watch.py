@@ -41,7 +41,7 @@ _CONTENT = ""
 
 
 class Source(Protocol):
-    """The inotify instance that watches share."""
+    """The methods that a watch calls on the inotify instance of the sandbox."""
 
     def attach(self, watch: Watch, path: str, *, follow: bool) -> int:
         """Send records of a folder to ``watch``, and return the folder's watch descriptor."""
@@ -167,7 +167,7 @@ class Watch:
             self._catch_up(descriptor)
 
     def _catch_up(self, descriptor: int) -> None:
-        """Attach the subfolders of a moved folder that could not be attached while the new path was unknown."""
+        """Attach the subfolders of a moved folder that could not be attached at the folder's old path."""
         for name, is_new in self._missed.pop(descriptor, {}).items():
             relative = self._folders[descriptor].relative
             if name == _CONTENT:
