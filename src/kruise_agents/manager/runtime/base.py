@@ -58,7 +58,7 @@ class Runtime(ABC):
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        """Add the parts of ``rootfs`` that sandboxes may change to a file tree, with a Python that runs in ``rootfs``.
+        """Copy the parts of ``rootfs`` that sandboxes may change. Write a virtual environment that works in ``rootfs``.
 
         Return the paths that were not copied because the manager's user may not read them.
         """

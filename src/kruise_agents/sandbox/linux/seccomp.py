@@ -72,7 +72,7 @@ _MACHINES = {
 
 
 def refused_calls(machine: str = os.uname().machine) -> dict[str, int]:
-    """Return the numbers of the calls that always fail with EPERM, by name; empty on machines without a filter."""
+    """Return the name and number of each call that always fails with EPERM; empty on machines without a filter."""
     return {**_REFUSED[machine], **_REFUSED_NEW} if machine in _REFUSED else {}
 
 
@@ -86,7 +86,7 @@ def filter_program(machine: str = os.uname().machine) -> bytes:
 
 
 def _filter(name: str, machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
-    """Yield each instruction as ``(operation, skip_if_true, skip_if_false, operand)``. Skips count instructions."""
+    """Yield instructions: ``(operation, skip_if_true, skip_if_false, operand)``. A skip of 2 jumps over two of them."""
     absent, refused = _ERRNO | errno.ENOSYS, _ERRNO | errno.EPERM
     yield _LOAD_WORD, 0, 0, _ARCHITECTURE
     yield _JUMP_IF_EQUAL, 1, 0, machine.architecture

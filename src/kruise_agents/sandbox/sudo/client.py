@@ -166,7 +166,7 @@ class _Session:
                     watched = [number for number in watched if number == terminal]
 
     def _answered(self) -> int | None:
-        """Read a part of the answer. Return None until it is complete, and then the exit code. Errors are printed."""
+        """Read a part of the answer. Return None while the answer is incomplete, else the exit code. Print errors."""
         piece = self._connection.recv(_PIECE)
         self._answers += piece
         if piece and not self._answers.endswith(b"\n"):

@@ -161,7 +161,7 @@ def _command(request: dict[str, Any]) -> list[str]:
 
 
 def _caller(connection: socket.socket) -> pwd.struct_passwd:
-    """Return the user at the other end, as the kernel reports. Raise _RefusedError if the user may not use ``sudo``."""
+    """Return the client's user, whom the kernel reports. Raise _RefusedError if this user may not use ``sudo``."""
     _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
         caller = pwd.getpwuid(uid)

@@ -90,7 +90,7 @@ def _child_of(pid: int) -> int:
 
 
 def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]) -> list[int]:
-    """Give the descriptors ``received`` the ``numbers``, and ``own`` higher ones, which are returned. Close all others.
+    """Renumber ``received`` to ``numbers``, and ``own`` to higher numbers. Close all others. Return the new ``own``.
 
     Programs that are executed later do not inherit ``own``, so they do not keep the placeholder's input open.
     """
@@ -186,7 +186,7 @@ def _differs(pid: int, name: str) -> bool:
 
 
 def _label(pid: str) -> str:
-    """Return the label that a security module (AppArmor, SELinux) gives a process; empty if there is none to read."""
+    """Return the label that a security module (AppArmor, SELinux) gives a process; empty if no label can be read."""
     try:
         return Path(f"/proc/{pid}/attr/current").read_text(encoding="utf-8", errors="replace").strip("\0\n")
     except OSError:

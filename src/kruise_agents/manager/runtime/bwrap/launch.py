@@ -114,7 +114,7 @@ def output_of(output: IO[bytes]) -> str:
 
 
 def pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
-    """Return the reading and the writing end of a new pipe. The stacks ``reader`` and ``writer`` close the ends."""
+    """Return the two ends of a new pipe. ``reader`` closes the reading end, and ``writer`` the writing end."""
     read, write = os.pipe()
     reader.callback(os.close, read)
     writer.callback(os.close, write)

@@ -70,7 +70,7 @@ def own_mounts() -> Iterator[str]:
 
 
 def file_mounts(layout: Layout) -> Iterator[str]:
-    """Write files that are mounted read-only over files of a sandbox, and yield the options that mount them."""
+    """Write files that replace ``ld.so.preload`` and any real ``sudo``. Yield the options that mount these files."""
     files = {"ld.so.preload": ("", _PRELOADED)}
     if (sudo := _place_of_sudo(layout.system)) is not None:
         files["sudo"] = sudo_script(own_places() if layout.system is None else places()), sudo

@@ -42,7 +42,7 @@ def find_users() -> tuple[Identities | None, str | None]:
 
 
 def try_root_file_system(folder: Path, carried: CarriedPython, identities: Identities | None) -> None:
-    """Run the shells of a root file system, and the manager's Python in it. Raises OSError with the problem."""
+    """Check that shells and the manager's Python run in a root file system. Raises OSError with the first problem."""
     several = identities is not None
     options = trial_options(several_users=several, system=folder, carried=carried)
     for command, problem in _root_file_system_trials(several_users=several):

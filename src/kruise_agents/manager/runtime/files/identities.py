@@ -63,7 +63,7 @@ class FileOwners:
         return self.root_ids is not None
 
     def outside(self, uid: int, gid: int) -> tuple[int, int]:
-        """Return the host's IDs for IDs in a sandbox with several users."""
+        """Translate a user ID and a group ID of a sandbox with several users into the host's IDs."""
         assert self.root_ids is not None
         return self.root_ids[0] + uid, self.root_ids[1] + gid
 

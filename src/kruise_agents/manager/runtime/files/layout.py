@@ -49,7 +49,7 @@ class Layout:
         return self.root / "log"
 
     def make_outer(self) -> None:
-        """Make the folders around the file tree. Only the manager's user and the host's root can enter them."""
+        """Make ``root`` and ``sockets``, which only the manager's user and the host's root can enter."""
         self.root.mkdir(mode=0o700)
         self.sockets.mkdir(mode=0o700)
 

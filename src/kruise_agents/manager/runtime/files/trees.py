@@ -1,4 +1,4 @@
-"""Copies, sizes and removal of file trees, by programs such as ``cp``. A tree may be too deep for Python functions."""
+"""Copies, sizes and removal of file trees, by programs such as ``cp``, because Python fails on very deep trees."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def tree_size(folder: Path) -> int:
 
 
 def size_command(folder: Path) -> tuple[str, ...]:
-    """Return the command whose output :func:`parse_size` reads. Files may vanish while the command runs."""
+    """Return a command that measures a folder and prints what :func:`parse_size` reads. Files may vanish meanwhile."""
     return ("sh", "-c", 'for unit in -k --inodes; do du -sx $unit -- "$0" 2>/dev/null; done; true', str(folder))
 
 

@@ -37,7 +37,7 @@ class LimitedFolder:
         return passed > _SHARE * self._measured_in or 2 * gone > self.limit - self.used
 
     def measure(self, usage: Callable[[Path], int], unnamed: int) -> None:
-        """Measure the folder with ``usage``. Add ``unnamed``, the bytes of the sandbox's open files without a name."""
+        """Set ``used`` to ``usage(self.folder)`` plus ``unnamed``, the bytes of the sandbox's open nameless files."""
         before = time.monotonic()
         try:
             self._left = _left(self.folder)

@@ -43,7 +43,7 @@ class Enforcer(ABC):
 
     @abstractmethod
     def limited(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
-        """Set up limits for the process that the ``with`` block starts. Yield a prefix for the process's command."""
+        """Limit the process that the ``with`` block starts. Yield arguments that go before the process's command."""
 
     def release(self, name: str) -> None:  # noqa: B027 - not every enforcer has something to undo
         """Undo :meth:`limited`. Call this method when no process of the sandbox is left. A second call does nothing."""

@@ -96,7 +96,7 @@ def unnamed_files(processes: Iterable[Process], device: int) -> UnnamedFiles:
 
 
 def shared_memory_files(root: int) -> int:
-    """Return the bytes of memory in a sandbox's own ``/dev/shm``. ``root`` is the pid of its first process."""
+    """Return the bytes used in a sandbox's own ``/dev/shm``. ``root`` is the pid of the sandbox's first process."""
     with contextlib.suppress(OSError):  # the process has ended
         if not Path(f"/proc/{root}/root").samefile("/"):  # otherwise the folder is the machine's
             facts = os.statvfs(f"/proc/{root}/root/dev/shm")

@@ -62,7 +62,7 @@ class WatchedSandbox:
         return any(folder.refused_at is not None for folder in self.folders)
 
     def is_root_of(self, family: list[Process]) -> bool:
-        """Return whether ``family`` begins with the sandbox's first process, not with a later process of that pid."""
+        """Return whether ``family[0]`` is the sandbox's first process, and not a later process with the same pid."""
         self.started = self.started or family[0].started
         return self.started == family[0].started
 

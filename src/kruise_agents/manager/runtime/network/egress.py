@@ -114,9 +114,9 @@ class Egress:
         self.summary = f"internet access of sandboxes: {how}"
 
     def attach(self, pid: int, rules: EgressRules) -> Connection | None:
-        """Connect the network namespace of a process to the internet. If there is no carrier, only return None.
+        """Connect the network namespace of a process to the internet. Return None if sandboxes have no internet access.
 
-        The call blocks until packets can flow. On failure, it raises OSError with the reason, and leaves no carrier.
+        The call blocks until packets can flow. On failure, it ends the carrier, and raises OSError with the reason.
         """
         if self.carrier is None:
             return None

@@ -84,7 +84,7 @@ class Freezer:
 
 
 def group_of(pid: int) -> Path | None:
-    """Return the control group that a manager made for the sandbox of a process, or None without such a group."""
+    """Return the control group that a manager made for the sandbox of a process, or None if there is no such group."""
     path = _path_of(str(pid))
     mount = _unified_mount()
     return mount / path.lstrip("/") if mount is not None and Path(path).name.startswith(GROUP_PREFIX) else None

@@ -22,7 +22,7 @@ _ACCOUNTS = ("etc/passwd", "etc/group")
 
 
 def copied(rootfs: Path) -> Iterator[Path]:
-    """Yield the paths that :func:`copy_missing` copies, parents first, and some paths that the function skips."""
+    """Yield the paths that :func:`copy_missing` considers, parents first. Some of the paths are not copied."""
     for name in _names(rootfs):
         if name in _NOT_COPIED:
             continue

@@ -55,7 +55,7 @@ class PythonPlaces:
 
 
 def own_places() -> PythonPlaces:
-    """Return the paths on this machine. Sandboxes without a root file system of their own have the same paths."""
+    """Return the paths of Python on the host, which also hold in sandboxes without a root file system of their own."""
     return PythonPlaces(base_executable(), tuple(site.getsitepackages()), Path(kruise_agents.__file__).parent)
 
 

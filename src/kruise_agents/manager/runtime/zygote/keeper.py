@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class ZygoteKeeper:
-    """The keeper of the zygote, from :meth:`open` to :meth:`close`. If ``open`` makes no zygote, none is made later."""
+    """The owner of the zygote, who replaces an ended zygote. If :meth:`open` makes no zygote, none is made later."""
 
     def __init__(self, make: Callable[[], Zygote]) -> None:
         self._make = make

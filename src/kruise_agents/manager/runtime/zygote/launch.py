@@ -71,7 +71,7 @@ def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) 
 
 @contextlib.contextmanager
 def _members_of(pid: int) -> Iterator[int | None]:
-    """Yield a descriptor for joining the control group of ``pid``, or None if that is not a sandbox's group."""
+    """Yield a descriptor for joining the control group of ``pid``, or None if ``pid`` is in no sandbox's group."""
     group = group_of(pid)
     if group is None:
         yield None
@@ -82,7 +82,7 @@ def _members_of(pid: int) -> Iterator[int | None]:
 
 @contextlib.contextmanager
 def _opened_read_only(path: Path) -> Iterator[tuple[int, int]]:
-    """Yield two descriptors: of a file, opened through a read-only mount, and of that mount's namespace.
+    """Open a file through a read-only mount. Yield descriptors of the file and of the mount's namespace.
 
     While the descriptor of the namespace is open, ``/proc`` shows the file with its full path.
     """
