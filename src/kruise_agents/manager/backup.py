@@ -132,7 +132,7 @@ def _require(*complaints: str) -> None:
 
 
 def main() -> None:
-    """Run the command."""
+    """Copy the state folder that the command line names."""
     if len(sys.argv) != 3:
         sys.exit("usage: python -m kruise_agents.manager.backup <state folder> <new folder>")
     try:

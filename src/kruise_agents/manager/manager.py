@@ -58,8 +58,8 @@ class Manager:
         tell: Called with each message for the user during the start, such as the beginning of a long step.
 
     Raises:
-        ConfigurationError: A setting cannot work. A wrong type, range or API key is refused at construction; a port or
-            state folder in use, a wrong certificate and a wrong template on entering.
+        ConfigurationError: A setting cannot work. The constructor refuses wrong types, ranges and API keys. Entering
+            the block refuses a wrong certificate or template, and a port or state folder that is in use.
         RuntimeUnavailableError: On entering: this machine cannot run sandboxes as the settings ask.
         RuntimeError: On entering: this manager runs already.
     """
@@ -241,7 +241,7 @@ async def _finish(work: Awaitable[T]) -> T:
 
 
 def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
-    """Return the report of ``GET /health``. The route needs no key, so reasons, which may name folders, are omitted."""
+    """Return the report of ``GET /health``, which anyone may read. So the report omits texts that may name folders."""
     users = "one" if runtime.one_user_because else "several"
     internet = (egress.carrier or "none") if runtime.own_network else "the machine's"
     return {

@@ -121,6 +121,6 @@ def with_request_id(headers: Any, request_id: str) -> list[tuple[bytes, bytes]]:
 
 
 def _chosen_id(headers: Any) -> str | None:
-    """Return the client's request ID, or None: for no ID, several IDs, or an ID that could forge or flood the log."""
+    """Return the client's request ID, or None if the ID is missing, repeated, or could forge or flood the log."""
     sent = [value for name, value in headers if name == HEADER]
     return sent[0].decode() if len(sent) == 1 and _ACCEPTED.fullmatch(sent[0]) else None

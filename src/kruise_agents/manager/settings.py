@@ -43,7 +43,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """An option, and the setting ``name`` that it sets. ``kind`` and ``default`` describe the option's value."""
+    """An option of ``serve`` that sets the setting ``name``. ``kind`` and ``default`` describe the option's value."""
 
     name: str
     option: Option
@@ -248,7 +248,7 @@ def _check_value(declaration: Declaration, name: str, value: Any) -> None:
 
 
 def from_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of :class:`Settings` for ``values``, whose keys are the parameter names of all options.
+    """Convert the values of all options, by :attr:`Declaration.parameter`, to the fields of :class:`Settings`.
 
     A field whose option has the value None is left out.
     """

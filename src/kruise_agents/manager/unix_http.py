@@ -73,7 +73,7 @@ class Exchange:
             raise h11.RemoteProtocolError("the connection was closed in the middle of the body")
 
     def switched(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
-        """Return the stream after ``101 Switching Protocols``, and the bytes after this head that were read already."""
+        """Return the stream after a ``101`` response, and the bytes that were already read after the head."""
         return self._reader, self._writer, self._connection.trailing_data[0]
 
     async def _plain_body(self, left: int) -> AsyncIterator[bytes]:

@@ -127,7 +127,7 @@ class Keys:
         self._ids[self._lookup_digest(digest)] = key.id
 
     def _lookup_digest(self, digest: bytes) -> bytes:
-        """Return the digest for look-ups, keyed with random bits, so that the time of a look-up reveals no key."""
+        """Return the HMAC of a key's digest under a random secret, so that the time of a look-up reveals no key."""
         return hmac.digest(self._lookup_key, digest, "sha256")
 
     def _note_use(self, key_id: str) -> None:

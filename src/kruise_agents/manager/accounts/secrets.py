@@ -1,6 +1,6 @@
 """Named secrets that API keys own. Clients can set and replace the values, and the API never returns a value.
 
-Values are encrypted with a key derived from another file in the state folder, so the database alone reveals no value.
+The database holds the values encrypted. The encryption key is derived from the file ``secret`` in the state folder.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class SecretStore:
         return {row.owner for row in self._store.select(SecretRow)}
 
     def transfer(self, owner: str, new_owner: str) -> None:
-        """Give all secrets of one owner to another, with a longer name where the new owner has that name already."""
+        """Give ``owner``'s secrets to ``new_owner``, and add a suffix to each name that ``new_owner`` has already."""
         for row in self.all(owner):
             taken = self.find(new_owner, row.name) is not None
             name = f"{row.name}-{row.id[-6:]}" if taken else row.name

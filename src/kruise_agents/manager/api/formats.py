@@ -111,10 +111,10 @@ def decode_token(token: str) -> str:
 def page_of(
     rows: Sequence[_T], page: Page, position: Callable[[_T], tuple[float, str]], *, newest_first: bool = False
 ) -> tuple[Sequence[_T], dict[str, str]]:
-    """Return the rows of one page, and the header of the answer that names the next page, if there is one.
+    """Return the rows of one page, and the header ``X-Next-Token`` for the answer, or no header on the last page.
 
     ``position`` returns the time and the ID of a row. The caller has sorted ``rows`` by position: in ascending order,
-    or in descending order if ``newest_first`` is true. A malformed token raises ApiError 400.
+    or in descending order if ``newest_first`` is true. A malformed token in ``page`` raises ApiError 400.
     """
     if page.next_token:
         after = _read_position(page.next_token)

@@ -112,7 +112,7 @@ def _response(status: int, answer: Any, schemas: _Schemas, meaning: str = "") ->
 
 
 class _Schemas:
-    """The JSON Schemas of types. A dataclass or ``TypedDict`` becomes a component, unless a ``Spec`` sets ``type``."""
+    """The JSON Schemas of types. A dataclass or ``TypedDict`` is a component, unless a ``Spec`` replaces its schema."""
 
     def __init__(self) -> None:
         self.components: dict[str, Json] = {}

@@ -71,7 +71,7 @@ def _check_count(name: str, count: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _SnapshotHeaders:
-    """The headers of a new snapshot. ``persistent_contents`` and ``wait_seconds`` are checked, but not used."""
+    """The headers of a snapshot request. ``persistent_contents`` and ``wait_seconds`` are checked, but not used."""
 
     ttl: Annotated[
         float | None,

@@ -2,7 +2,7 @@
 
 Protected sandboxes ask for a JWT at every port. A refusal then has the text of OpenKruise's gateway. Sandboxes created
 with E2B's ``allowPublicTraffic: false`` ask for their own token at every port except that of envd, because envd checks
-its own token. A refusal then is JSON. No SDK release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
+its own token. A refusal then is JSON.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ def _refusal_of_protected(sandbox: Sandbox, tokens: list[bytes], issuer: Traffic
 
 
 def _forbidden(why: str) -> Response:
+    # The SDK does not depend on this text: no release looks for words in a 403 (e2b 2.8.0 ... 2.63.0).
     return PlainTextResponse(f"forbidden: {why}", status_code=403)
 
 

@@ -64,7 +64,7 @@ def front_server(
     protocol: type[GuardedHttpProtocol] | None = None,
     **tls: Any,
 ) -> Server:
-    """Return a server on bound sockets, not started yet. ``tls`` holds uvicorn's options for https."""
+    """Return a server for bound sockets. The server is not started yet. ``tls`` holds uvicorn's options for https."""
     # Imported here, so that check_uvicorn() can run before: the import fails if uvicorn lacks the class.
     from .connection import GuardedHttpProtocol, everyday_events
 
@@ -113,7 +113,7 @@ def _problem_of_method(owner: str, name: str, count: int) -> str:
 
 
 def _mentions(owner: str, name: str) -> bool:
-    """Return whether any method of a class uses an attribute. The class itself lacks attributes of its instances."""
+    """Return whether a method of a class uses an attribute. ``hasattr`` would miss attributes of instances."""
     functions = [value for value in vars(_class(owner) or object).values() if isinstance(value, FunctionType)]
     return any(name in function.__code__.co_names for function in functions)
 

@@ -101,7 +101,7 @@ def read_extensions(metadata: Mapping[str, str]) -> Extensions:
 
 
 def read_reserved_header(headers: Mapping[str, str], name: str) -> float | None:
-    """Return the seconds that a paused sandbox is kept: None without the header, infinity for ``forever``.
+    """Return how many seconds a paused sandbox is kept. ``forever`` gives infinity, and a missing header gives None.
 
     A wrong value raises ApiError 400.
     """

@@ -68,10 +68,10 @@ class _Create:
 
 
 class IdempotentCreates:
-    """The creates with an idempotency key. Running and crashed creates are kept in memory.
+    """The create requests that came with an idempotency key. Running and crashed requests are kept in memory.
 
     Args:
-        store: the database, which keeps creates that have a sandbox ID. Keys and bodies are stored as digests only.
+        store: the database, which keeps each request that has a sandbox ID. Keys and bodies are stored as digests only.
         secret: holds the key for the digests.
         clock: returns seconds since the epoch.
         kept: seconds for which a create is remembered.
@@ -101,15 +101,15 @@ class IdempotentCreates:
         create: Callable[[OnIdAssigned], Awaitable[Response]],
         replay: Callable[[str], Response | None],
     ) -> Response:
-        """Return the answer of ``create``, or of the earlier create with the same key. Without a key, always create.
+        """Return the answer of ``create`` or of the earlier create with that key. If ``key`` is None, always create.
 
         A create with a key goes on when its client leaves. A create that ends with ApiError or NoSpaceError is
         forgotten, because no sandbox was made and the next attempt may succeed. A create that crashed may have left a
-        sandbox, and is not repeated as long as it is remembered.
+        sandbox, and is not repeated while the manager remembers that create.
 
         Args:
             owner: the id of the API key; different API keys do not share idempotency keys.
-            create: makes the sandbox. Before the sandbox starts, ``create`` calls its argument with the sandbox's id.
+            create: makes the sandbox. Its argument is a callback that gets the sandbox's id before the sandbox starts.
             replay: returns a new answer about the sandbox with the given id, or None if that sandbox is gone.
 
         Raises:
