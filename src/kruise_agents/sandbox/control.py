@@ -1,4 +1,4 @@
-"""The routes of the control socket, on which the manager sends requests to the program in a sandbox.
+"""The routes of the control socket, on which the manager sends requests to the sandbox program.
 
 :mod:`.protocol.control` defines the requests. Under bubblewrap the socket's path does not exist inside the sandbox, so
 programs in the sandbox cannot connect to this socket.

@@ -29,7 +29,7 @@ class ParentPipe:
         asyncio.get_running_loop().add_reader(self._descriptor, self._end)
 
     def close(self) -> None:
-        """Close the pipe, so that the program outlives the manager. May be called twice."""
+        """Close the pipe, so that the sandbox may outlive the manager. May be called twice."""
         if self._descriptor is not None:
             asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)

@@ -43,7 +43,7 @@ _NO_CORE_HELPER = 1
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the program to its end, and return its exit code."""
+    """Set up this process, run the sandbox program to its end, and return the exit code."""
     arguments = ProgramArguments.parse(argv)
     begin(arguments)
     return run(arguments)
@@ -65,7 +65,7 @@ def begin(arguments: ProgramArguments) -> None:
 
 
 def run(arguments: ProgramArguments, kernel: WaitingKernel | None = None) -> int:
-    """Run the program to its end, and return its exit code. ``kernel`` can become the first Jupyter kernel."""
+    """Run the sandbox program to its end, and return the exit code. ``kernel`` can become the first Jupyter kernel."""
     # Not below $TMPDIR, which may be long: kernels put Unix sockets into this folder, and Linux allows 107 bytes for
     # the path of a socket. Made here, so that our own init process also removes the folder of a killed program.
     with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as kernels:

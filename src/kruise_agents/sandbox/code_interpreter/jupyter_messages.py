@@ -99,7 +99,7 @@ class Endpoint:
 
 
 def free_ports() -> tuple[int, ...]:
-    """Return a free port for each channel. Kernels cannot inherit sockets, so another program may take a port first."""
+    """Return a free port for each channel. Another program may take a port first, as kernels cannot inherit sockets."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server((_HOST, 0))) for _ in CHANNELS]
         return tuple(listener.getsockname()[1] for listener in listeners)

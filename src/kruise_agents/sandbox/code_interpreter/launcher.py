@@ -56,7 +56,7 @@ class KernelLauncher:
         self._make_folders()
 
     async def start(self, spec: KernelSpec, environment: Mapping[str, str], cwd: Path) -> Kernel:
-        """Start a kernel, and return it when it is ready and ``spec.preparation`` has run. Raises KernelError."""
+        """Return a new kernel that has run ``spec.preparation``. Raise KernelError if it cannot start or ends early."""
         endpoint = Endpoint(self.folder / f"k{next(self._numbers)}")
         command = [part.replace(CONNECTION_FILE, str(endpoint.connection_file)) for part in spec.command]
         try:
