@@ -43,7 +43,7 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
         https: True for https, False for plain http.
         validate_key: e2b 2.25.0 ... 2.45.1 refuse keys that are not ``e2b_<hex>``. True keeps that check; otherwise
             every key passes. Other releases have no such check.
-        follow_server_domain: the domain to use if the server's answer names another domain for sandboxes or volumes
+        follow_server_domain: which domain to use if the server's answer names another domain for sandboxes or volumes
             than the client uses. True: the server's domain, if that is usable. False: the client's domain, with one
             :class:`ServerDomainWarning` for each pair of domains.
 

@@ -53,7 +53,7 @@ def patch_traffic_access_token() -> Patch:
     the local clock is not sent: if its refresh fails, the request raises :class:`TrafficAccessTokenExpired`. But if the
     manager answers 404 to the refresh, the request is sent without a token, and the SDK reports the missing sandbox.
 
-    The API's answer to ``connect`` has no token of a protected sandbox. So after a ``connect`` that brought no token,
+    For a protected sandbox, the API's answer to ``connect`` contains no token. So if ``connect`` brings no token,
     the patch asks the API whether the sandbox is protected. If so, the next request to a port fetches a token.
 
     For requests that the program makes itself, ``sandbox.traffic_access_token`` is the newest token.

@@ -37,7 +37,7 @@ def click_option(declaration: Declaration) -> click.Option:
 
 
 def environment_variables(context: click.Context) -> list[str]:
-    """Return the names of the environment variables from which the command that was called has taken options."""
+    """Return the names of the environment variables that set options of the running command."""
     return [
         parameter.declaration.option.variable
         for parameter in context.command.params

@@ -75,7 +75,7 @@ def import_sdk(table: Table) -> dict[str, Version]:
 
 
 def installed_targets(versions: dict[str, Version], table: Table) -> list[InstalledTarget]:
-    """Check each place of ``table`` that these versions have. Return the table's targets that these versions have.
+    """Check the places of ``table`` that the SDK has in ``versions``, and return the targets among these places.
 
     A place that is not as expected raises UnsupportedSDKError. A package that is newer than the tested releases causes
     an :class:`UntestedSDKWarning`, once in a process for the same versions.

@@ -20,7 +20,7 @@ _ENCODED = re.compile(rf"{_PREFIX}{_MAGIC}(?P<length>[0-9a-f]{{8}})(?P<body>[0-9
 
 
 def encode_key(raw: str | bytes) -> str:
-    """Return the encoded form of a key: 38 characters, and two for each byte of the key. Text is read as UTF-8.
+    """Return the encoded form of a key: 38 characters, and two for each byte of the key. Text becomes UTF-8 bytes.
 
     Raises:
         ValueError: The key is too long for the form, or is text with a lone surrogate.

@@ -1,4 +1,4 @@
-"""Replacements that set the API URL of configurations, and choose the options that a call takes from its object."""
+"""Replacements that set the API URL of configurations, and choose which options of an object a call uses."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def wrap_volume_options(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``Volume._get_volume_config``: a call with another ``domain=`` must bring ``token=`` too.
+    """Wrap ``Volume._get_volume_config``: a call with a ``domain=`` other than the volume's must bring ``token=``.
 
     If ``api_url=`` or ``E2B_VOLUME_API_URL`` states a URL, the call usually needs no ``token=``.
     """
@@ -143,9 +143,9 @@ def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
-    """Return options that keep the headers and the URL of ``bound`` out of a call to another domain.
+    """Return options that keep headers and URL of ``bound`` from another domain; ``{}`` for a call to the same domain.
 
-    For the same domain, return none. Options that the call lacks are empty: the SDK replaces None by bound values.
+    Options that ``given`` lacks get empty values, but not None, because the SDK replaces None by values of ``bound``.
     """
     if not bound or not given.get("domain"):
         return {}

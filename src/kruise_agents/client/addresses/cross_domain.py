@@ -42,7 +42,7 @@ def is_vendor_default(text: str) -> bool:
 
 
 def usable_domain(text: str) -> str:
-    """Return the normalised domain. Raises DomainError; for blank text or a default of the SDK, MissingDomainError."""
+    """Return the normalised domain. Blank text and SDK defaults raise MissingDomainError, wrong forms DomainError."""
     if is_vendor_default(text):
         shown = str(parsed(text)) if text.strip() else text
         raise MissingDomainError(

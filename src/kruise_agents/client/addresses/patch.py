@@ -1,4 +1,4 @@
-"""The patch set of ``patch_e2b``. It is not in the public module, so that a reload keeps it."""
+"""The patch set of ``patch_e2b``, placed outside the public module, so that a reload keeps the set."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Facts about a sandbox-manager without the v2 routes, as pure functions of methods, paths and bodies.
 
-Paths begin after the base URL of the API. Source: OpenKruise's manager of August 2026. Each route of that manager takes
-a whole subtree, so the handler of a shorter path gets the requests for unknown paths.
+Paths begin after the base URL of the API. Source: OpenKruise's manager of August 2026. Each route of that manager also
+matches all longer paths below its path, so a request for an unknown path may reach the handler of such a route.
 """
 
 from __future__ import annotations

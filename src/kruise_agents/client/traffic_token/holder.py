@@ -1,4 +1,4 @@
-"""Holders of a sandbox object's token: one class for threads, and one for asyncio. Waiting callers share a refresh."""
+"""Holders, which keep and refresh a sandbox object's token, in threads or asyncio. Waiting callers share a refresh."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Answer:
 
 
 class _OfOneSandbox:
-    """Base class of holders. A deep copy or pickle of a configuration has no holder: no sandbox uses that copy yet."""
+    """Base class of holders. A holder is deep-copied or pickled as None: a copied configuration has no sandbox yet."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _no_holder, ()

@@ -24,7 +24,7 @@ def tokens_of(config: Any) -> Tokens | None:
 
 
 class SandboxHeaders(dict[str, str]):
-    """The headers for a sandbox's ports, with the holder of the token. RPC clients keep this object, not a copy."""
+    """Headers of requests to a sandbox's ports. RPC clients keep this object, not a copy, and read ``tokens``."""
 
     tokens: Tokens
 
@@ -81,8 +81,8 @@ def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
 def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``class_method_variant.__get__``, through which the SDK finds ``connect`` of a class or an object.
 
-    The answer to a connect has no token of a protected sandbox. So if an object has no token after a connect, the patch
-    asks the API whether the sandbox is protected.
+    For a protected sandbox, the answer to a connect contains no token. So if an object has no token after a connect,
+    the patch asks the API whether the sandbox is protected.
     """
 
     def asking(variant: Any, method: Any) -> Any:
