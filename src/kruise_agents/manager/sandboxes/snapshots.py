@@ -111,7 +111,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. Files being copied are removed after the copies, or at once if the disk is full."""
+        """Remove a snapshot. Its files stay while create calls copy them. If the disk is full, all files go at once."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)
