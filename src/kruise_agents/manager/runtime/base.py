@@ -58,7 +58,7 @@ class Runtime(ABC):
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        """Copy the parts of ``rootfs`` that sandboxes may change. Write a virtual environment that works in ``rootfs``.
+        """Add to ``layout`` all of ``rootfs`` that sandboxes may change, and a virtual environment for ``rootfs``.
 
         Return the paths that were not copied because the manager's user may not read them.
         """
@@ -86,7 +86,7 @@ class Runtime(ABC):
     async def freeze(self, first_pid: int) -> None:
         """Stop the processes of a sandbox, which keep their memory and connections.
 
-        If ``end_signal`` is not SIGKILL, the first process keeps running, so that it can end the others on that signal.
+        If ``end_signal`` is not SIGKILL, the first process keeps running, because it ends the others at that signal.
         After an OSError, all processes that ran before run again.
         """
         stop_tree(first_pid, spare_root=self._spares_first)

@@ -71,7 +71,7 @@ def _namespaces(*, several_users: bool) -> list[str]:
 
 
 def owners_namespace(*capabilities: str) -> list[str]:
-    """Return the options for a user namespace with the IDs of sandbox users. A command there has ``capabilities``."""
+    """Return the options for a user namespace with the IDs of sandbox users. Commands there get ``capabilities``."""
     return [
         *("--unshare-user", "--uid", "0", "--gid", "0", "--die-with-parent", "--cap-drop", "ALL"),
         *_capabilities(*capabilities),

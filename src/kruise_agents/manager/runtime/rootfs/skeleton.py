@@ -52,7 +52,7 @@ def bound_from_host() -> list[str]:
 
 
 def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
-    """Put the skeleton into a new file tree. If a ``mounted`` folder is below ``/root``, let all users enter."""
+    """Put the skeleton into a new file tree. If a ``mounted`` folder is in ``/root``, let users traverse ``/root``."""
     for mode, names in _FOLDERS.items():
         for name in names.split():
             folder = rootfs / name
