@@ -57,7 +57,7 @@ def _bind_address(host: str, port: int) -> socket.socket:
 
 
 def _notice_dead_peers(listener: socket.socket) -> None:
-    """Set keepalive, which connections inherit, to end idle connections two minutes after the client vanished."""
+    """Set keepalive, which connections inherit, to end idle connections about two minutes after a client vanished."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)

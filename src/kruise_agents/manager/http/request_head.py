@@ -59,7 +59,7 @@ class RequestHead:
 
 
 def check_bytes(data: bytes | bytearray, start: int) -> None:
-    """Check the bytes of a head from ``start`` on. The head may be unfinished, because a malformed head may never end.
+    """Check a head's bytes from ``start`` on. Unfinished heads are checked too, as a malformed head may never end.
 
     Control characters other than tabs, and line ends that are not CR LF, raise HeadRefusedError 400.
     """
