@@ -154,7 +154,7 @@ class Bridge:
 class SentOnce(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A request body that the SDK sends only once.
 
-    The SDK's retries repeat only requests whose body is an ``httpx.ByteStream`` (e2b 2.49.1 ... 2.63.0).
+    This body is no ``httpx.ByteStream``, and e2b 2.49.1 ... 2.63.0 retry only requests whose body is a ``ByteStream``.
     """
 
     def __init__(self, body: bytes) -> None:
