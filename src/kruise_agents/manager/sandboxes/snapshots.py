@@ -111,7 +111,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. Its files stay while create calls copy them. If the disk is full, all files go at once."""
+        """Remove a snapshot. Its files stay while create calls copy them, unless deleting the row needs their space."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)
