@@ -58,7 +58,7 @@ class Runtime(ABC):
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        """Add to ``layout`` all of ``rootfs`` that sandboxes may change, and a virtual environment for ``rootfs``.
+        """Add to ``layout`` files of ``rootfs`` that sandboxes may change, and a virtual environment for ``rootfs``.
 
         Return the paths that were not copied because the manager's user may not read them.
         """
