@@ -36,6 +36,12 @@ def test_unknown_paths_are_404_in_text(path: str, older: RunningManager) -> None
     assert (answer.status_code, answer.text) == (404, "404 page not found\n")
 
 
+@pytest.mark.parametrize("path", ["/volumes", "/openapi.json"])
+def test_what_newer_managers_have_is_404_before_the_key_is_looked_at(path: str, older: RunningManager) -> None:
+    answer = httpx.get(f"{older.api_url}{path}")
+    assert (answer.status_code, answer.text) == (404, "404 page not found\n")
+
+
 def test_connect_needs_a_timeout(older: RunningManager) -> None:
     with older.api() as api:
         made = api.post("/sandboxes", json={"templateID": "base"}).json()

@@ -21,7 +21,9 @@ from .errors import ApiError
 from .routes import ApiRoute, Operation, Topic
 
 _METHODS = ("GET", "HEAD")
-_MISSING = frozenset({"access-tokens", "default-templates", "nodes", "secrets", "volumecontent", "volumes"})
+_MISSING = frozenset(
+    {"access-tokens", "default-templates", "nodes", "openapi.json", "secrets", "volumecontent", "volumes"}
+)
 _MISSING_BELOW = frozenset({("v2", "templates"), ("v3", "templates")})
 _INSTEAD = {"template builds": "; a TOML file in the folder of its option --templates makes a template"}
 _REFUSAL = {400: "The message names what is not supported"}
