@@ -79,8 +79,8 @@ class _NewSandboxRequest:
     template_id: Annotated[
         str,
         Spec(
-            description="the name of a template, or the ID of a snapshot; the name alone of a snapshot means its tag "
-            "default",
+            description="the name of a template, or the ID of a snapshot; where the ID is name:tag, the name alone "
+            "means the tag default",
             examples=["base"],
         ),
     ]
