@@ -33,8 +33,8 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
     No environment variable is changed.
 
     Sandbox objects keep the domain and settings that they were made with. Sandbox objects made without the patch keep
-    the SDK's own addresses. Calls of this function can be nested: the newest call that is not yet undone decides for
-    new sandbox objects, and for requests of client objects, lists and volumes.
+    the SDK's own addresses. Calls of this function can be nested: the newest call that is not yet undone applies to new
+    sandbox objects, and to every request of client objects, paginators (``Sandbox.list()``) and volumes.
 
     Without a usable domain, the SDK's calls raise ``MissingDomainError`` or ``DomainError`` (``kruise_agents.errors``).
     With a stated API URL, requests to the API need no domain, but the addresses of sandboxes and volume contents do.

@@ -82,7 +82,7 @@ def _without_none(kind: Any) -> Any:
 
 
 class Message:
-    """Base class of dataclasses sent as JSON objects. ``Annotated`` states a key that is not the field's name."""
+    """Base class of dataclasses sent as JSON objects, with field names as keys, unless ``Annotated`` gives another."""
 
     __slots__ = ()
 

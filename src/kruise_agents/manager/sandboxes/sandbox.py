@@ -36,7 +36,7 @@ class Lifetime:
     paused_seconds: float | None = None  # until a paused sandbox is ended; None: it is kept for ever
 
     def enforced(self, seconds: float | None) -> float | None:
-        """Return after how many seconds the sandbox's program must end by itself: ``seconds``, or None for never."""
+        """Return the time limit that the sandbox's program sets for itself: ``seconds``, or None for no limit."""
         # Only a manager can pause a sandbox, so a sandbox that is to be paused waits for a manager.
         return None if self.never_ends or self.pause_at_end else seconds
 

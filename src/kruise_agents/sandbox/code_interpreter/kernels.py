@@ -169,7 +169,7 @@ class Kernel:
         """End the kernel, and wait until its process has ended and its files are removed.
 
         With ``grace``, the kernel is interrupted and has up to ``grace`` seconds to write files and run exit handlers.
-        The replies to a running request end before that, so that their reader does not see the interrupt.
+        The replies to a running request are ended first, so that their reader does not see the interrupt.
         """
         self._stopped = True
         if self._replies is not None:

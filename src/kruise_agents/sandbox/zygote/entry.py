@@ -165,9 +165,9 @@ def _cross(handle: int, namespaces: int, directory: str) -> None:
 
 
 def _leave_behind() -> None:
-    """Fork twice, and return in the grandchild, as soon as the sandbox's first process is its parent.
+    """Fork twice, and return in the grandchild once the sandbox's first process has adopted the grandchild.
 
-    Only new children of this process are in the entered pid namespace, and only an orphan is adopted there.
+    The first fork enters the pid namespace, which holds for new children only. The second makes an orphan to adopt.
     """
     child = os.fork()
     if child:

@@ -1,4 +1,4 @@
-"""The zygote's loop, which forks once for each message of the manager, and the work of a fork."""
+"""The zygote's loop, which forks a child for each message of the manager, and the code that each child runs."""
 
 from __future__ import annotations
 

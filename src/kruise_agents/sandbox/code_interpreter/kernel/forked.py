@@ -1,8 +1,8 @@
 """A kernel in a fork of a process that has already imported a kernel's modules.
 
-:func:`run` repeats what Python does at its start, so that programs in the kernel see hardly any difference from an
-executed kernel. Modules that the process imported for another purpose are hidden, so that an import finds the
-sandbox's own modules. ``docs/explanation/architecture.md`` lists the differences that stay.
+:func:`run` repeats what Python does at its start, so that programs in the kernel see hardly any difference from a
+kernel that was started with ``exec``. Modules that the process imported for another purpose are hidden, so that an
+import finds the sandbox's own modules. ``docs/explanation/architecture.md`` lists the differences that stay.
 """
 
 from __future__ import annotations

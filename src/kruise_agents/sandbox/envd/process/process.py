@@ -240,7 +240,7 @@ class Process:
 
 
 def _taken_over(pipe: IO[bytes] | None) -> int:
-    """Return a copy of a pipe's descriptor, and close the pipe of the Popen object."""
+    """Duplicate the descriptor of a Popen object's pipe, close the original, and return the duplicate."""
     assert pipe is not None
     descriptor = os.dup(pipe.fileno())
     pipe.close()
