@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from kruise_agents.manager.api.reading import BODY_SECONDS, MAX_BYTES
-from kruise_agents.manager.gateway.tunnel import AFTER_EOF_SECONDS, STALL_SECONDS, Stream, join
-from kruise_agents.manager.http.request_head import MAX_HEAD_BYTES, MAX_HEADERS
+from kruise_agents.manager.gateway.tunnel import Stream, join
 from kruise_agents.manager.sandboxes import sockets
-from kruise_agents.manager.sandboxes.sockets import CONNECT_SECONDS, PortClosedError, connect_port, listen
+from kruise_agents.manager.sandboxes.sockets import PortClosedError, connect_port, listen
 from kruise_agents.protocol.control import RELAY_SOCKET
-from kruise_agents.serving import KEEP_ALIVE_SECONDS
 
 SHORT, LONG = 0.05, 3600.0
 MORE_THAN_FITS = b"x" * 8_000_000
@@ -123,18 +119,3 @@ def test_a_listen_queue_that_empties_in_time_is_waited_for(tmp_path: Path, monke
     with listen(tmp_path, "envd") as listener, socket.socket(socket.AF_UNIX) as first:
         first.connect(str(tmp_path / "envd"))
         asyncio.run(run(listener))
-
-
-def test_the_gateway_is_as_patient_as_the_docs_say() -> None:
-    page = Path(__file__).parents[3] / "docs" / "reference" / "behaviour" / "gateway.md"
-    text = page.read_text()
-    limits = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE))
-    assert (STALL_SECONDS, AFTER_EOF_SECONDS, CONNECT_SECONDS) == (3600, 10, 30)
-    assert "after an hour" in limits["A client that reads nothing of an answer"]
-    assert "ten seconds to close too" in text
-    assert "30 seconds" in limits["Connecting to a port in a sandbox"]
-    assert (MAX_HEAD_BYTES, MAX_HEADERS) == (64 * 1024, 256)
-    assert "64 KiB and 256 headers" in limits["Size of request line and headers"]
-    assert (BODY_SECONDS, MAX_BYTES, KEEP_ALIVE_SECONDS) == (60, 4 * 1024 * 1024, 650)
-    assert "60 seconds, then 408; 4 MiB, then 413" in limits["Time and size of a JSON body to the API"]
-    assert "650 seconds" in limits["An idle connection"]
