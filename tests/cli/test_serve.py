@@ -71,6 +71,7 @@ def test_port_zero_prints_the_port_and_listens_on_both_loopback_addresses(tmp_pa
 def test_a_given_key_is_not_repeated(tmp_path: Path) -> None:
     with started(tmp_path, "--port", "0", "--api-key", "my-own-secret") as (_, text):
         assert "my-own-secret" not in text
+        assert "export E2B_API_KEY" not in text, "a paste would replace the key"
         match = re.search(r"E2B_DOMAIN=(\S+)", text)
         assert match is not None
         answer = httpx.get(f"http://{match[1]}/kruise/api/templates", headers={"X-API-Key": "my-own-secret"})

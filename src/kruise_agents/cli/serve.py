@@ -119,7 +119,7 @@ def _greeting(settings: Settings, manager: Manager, new_key: str | None) -> str:
     if settings.host not in _LOOPBACK:
         lines.append(f"listening on {settings.host}: everybody who can reach it and has the key can run code here")
     lines += ["", "Point an E2B program at it:", "", f"  export E2B_DOMAIN={settings.domain or address}"]
-    lines.append(f"  export E2B_API_KEY={new_key or '...   # the key that you gave'}")
+    lines.append(f"  export E2B_API_KEY={new_key}" if new_key else "  # and set E2B_API_KEY to the key that you gave")
     if manager.authority:
         trusted = shlex.quote(str(manager.authority))
         lines.append(f"  export SSL_CERT_FILE={trusted}   # trust this manager only")
