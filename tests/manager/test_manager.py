@@ -118,9 +118,9 @@ class Traces:
 
 async def assert_no_more_than(before: Traces) -> None:
     deadline = time.monotonic() + 20
-    while Traces.now().beyond(before) and time.monotonic() < deadline:
+    while (added := Traces.now().beyond(before)) and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
-    assert Traces.now().beyond(before) == {}
+    assert added == {}
 
 
 @pytest.fixture(scope="module", autouse=True)
