@@ -9,6 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command "make lock"
 
+BENCHMARK := PYTHONPATH=tests:tests/integration:scripts $(BIN)/python -m benchmarks.
+
 OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 
 .PHONY: demo check pure test coverage compat bench-patch bench-sandbox bench-fleet pictures soak drift lowest newest reference docs lint format lock wheel release-check hooks hooks-install clean FORCE
@@ -45,26 +47,26 @@ compat: .venv/dev.stamp
 # Each bench-* writes its figures to docs/benchmarks/<name>.json, and from them all pages and pictures on figures.
 # What the patch costs and gains; writes docs/benchmarks/patch.md.
 bench-patch: .venv/dev.stamp
-	$(BIN)/python benchmarks/patch.py
+	$(BENCHMARK)patch
 
 # What one sandbox costs to work in, beside a plain kernel, subprocess.run and nginx; writes docs/benchmarks/sandbox.md.
 # The part with nginx needs `apt-get install nginx-light curl`.
 bench-sandbox: .venv/dev.stamp
-	$(BIN)/python benchmarks/sandbox.py
+	$(BENCHMARK)sandbox
 
 # What it costs to make and to keep many sandboxes, beside a plain Jupyter kernel; writes docs/benchmarks/fleet.md.
 # ARGS="--live 20" makes it smaller.
 bench-fleet: .venv/dev.stamp
-	$(BIN)/python benchmarks/fleet.py $(ARGS)
+	$(BENCHMARK)fleet $(ARGS)
 
 # The pages and pictures from the figures that are there, without measuring: docs/benchmarks/*.md and
 # docs/explanation/performance.md with its *.svg.
 pictures: .venv/local.stamp
-	$(BIN)/python benchmarks/written.py $(ARGS)
+	$(BENCHMARK)written $(ARGS)
 
 # Ten thousand sandboxes made, used and killed: nothing may be left. ARGS="--cycles 200" for a short one.
 soak: .venv/dev.stamp
-	$(BIN)/python benchmarks/soak.py $(ARGS)
+	$(BENCHMARK)soak $(ARGS)
 
 # Whether the newest SDK and uvicorn, pre-releases included, still have every place that is patched or built on.
 drift: .venv/dev.stamp

@@ -24,16 +24,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from benchmarks import records, written
+from benchmarks.records import Record
+from e2b_code_interpreter import AsyncSandbox, Sandbox
+from jupyter_client.manager import KernelManager
 
-from benchmarks import records, written  # noqa: E402 - the path is set above
-from benchmarks.records import Record  # noqa: E402 - the path is set above
-from e2b_code_interpreter import AsyncSandbox, Sandbox  # noqa: E402 - the path to tests/ is set above
-from jupyter_client.manager import KernelManager  # noqa: E402 - the path to tests/ is set above
-
-from kruise_agents.patch_e2b import patch_e2b  # noqa: E402 - the path to tests/ is set above
-from support.managers import RunningManager, descendants, running_manager, wait_for  # noqa: E402 - the path to tests/ is set above
+from kruise_agents.patch_e2b import patch_e2b
+from support.managers import RunningManager, descendants, running_manager, wait_for
 
 IDLE_SECONDS = 10
 """The time in which the processor time of idle sandboxes is measured."""

@@ -23,11 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "integration")]
-
-from benchmarks import records  # noqa: E402 - the path is set above
-from benchmarks.pages import KEPT, NATIVE, OVER_HTTP, OVER_HTTPS, PARTS, WAYS  # noqa: E402 - the path is set above
+from benchmarks import records
+from benchmarks.pages import KEPT, NATIVE, OVER_HTTP, OVER_HTTPS, PARTS, WAYS
 
 REMEDY = {"E2B_MAX_CONNECTIONS": "300", "E2B_MAX_KEEPALIVE_CONNECTIONS": "300"}
 ROUNDS = 12
@@ -46,7 +43,7 @@ def main() -> int:
     from support.namespaces import in_network_namespace
 
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "inside", folder]
+        command = [sys.executable, "-m", "benchmarks.patch", "inside", folder]
         return subprocess.run(in_network_namespace(command, Path(folder)), check=False).returncode
 
 
@@ -89,7 +86,7 @@ def client_program(way: str, folder: Path) -> Iterator[Client]:
     environment |= REMEDY if way == KEPT else {}
     if "https" in way:
         environment["SSL_CERT_FILE"] = str(folder / "ca.pem")
-    command = [sys.executable, __file__, "client", way]
+    command = [sys.executable, "-m", "benchmarks.patch", "client", way]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
         yield Client(process)

@@ -26,18 +26,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import records, written
+from benchmarks.records import Record
 from e2b_code_interpreter import Sandbox
 from jupyter_client.manager import KernelManager
 
 from kruise_agents.patch_e2b import patch_e2b
-
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from benchmarks import records, written  # noqa: E402 - the path is set above
-from benchmarks.records import Record  # noqa: E402 - the path is set above
-
-from support.managers import RunningManager, descendants, running_manager, wait_for  # noqa: E402 - the path to tests/ is set above
+from support.managers import RunningManager, descendants, running_manager, wait_for
 
 CALLS = 300
 WARM_UP = 20

@@ -14,12 +14,9 @@ import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "tests")]
-
-from kruise_agents.patch_e2b import patch_e2b  # noqa: E402 - the path to tests/ is set above
-from support.managers import RunningManager, running_manager  # noqa: E402 - the path to tests/ is set above
-from support.soak import Remains, cycle, settled  # noqa: E402 - the path to tests/ is set above
+from kruise_agents.patch_e2b import patch_e2b
+from support.managers import RunningManager, running_manager
+from support.soak import Remains, cycle, settled
 
 STEP = 100
 WARM_UP = 50

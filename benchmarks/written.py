@@ -8,11 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-import generated  # noqa: E402 - the path is set above
-from benchmarks import comparison, pages, records  # noqa: E402 - the path is set above
+import generated
+from benchmarks import comparison, pages, records
 
 NAMES = ("fleet", "sandbox", "patch", "e2b-servers")
 
@@ -20,7 +17,7 @@ NAMES = ("fleet", "sandbox", "patch", "e2b-servers")
 def files() -> dict[Path, str]:
     """Return the text of every file that is written from figures."""
     figures = {name: records.read(name) for name in NAMES}
-    explanation = ROOT / "docs" / "explanation"
+    explanation = records.ROOT / "docs" / "explanation"
     texts = {records.FOLDER / name: text for name, text in pages.pages(figures).items()}
     texts |= {explanation / name: text for name, text in comparison.pictures(figures).items()}
     return texts | {explanation / "performance.md": comparison.page(figures)}

@@ -22,6 +22,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "scripts")
     return importlib.import_module("benchmarks.written")
 
 

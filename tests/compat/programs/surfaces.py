@@ -98,10 +98,10 @@ class Walk:
         return getattr(owner, self.prefix + name)
 
     async def send(self, surface: str, request: str, value: Callable[[], Any], refusals: str = "not supported") -> None:
-        """Call something that the manager may refuse; the address of its request is what counts.
+        """Make a call that the manager may refuse, and note the address that its request is expected to go to.
 
-        Parameters:
-            refusals: what the texts of refusals may have in them.
+        Args:
+            refusals: a regular expression for words of expected refusals.
         """
         self.addresses.setdefault(surface, []).append(request)
         try:

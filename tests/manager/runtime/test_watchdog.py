@@ -1,4 +1,4 @@
-"""What the watchdog measures and does, without a manager and without sandboxes."""
+"""The memory watchdog: its measurements and its actions, without a manager and without sandboxes."""
 
 from __future__ import annotations
 

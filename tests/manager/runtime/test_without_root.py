@@ -1,4 +1,4 @@
-"""The same promises for a manager that is not run by root, on a machine where the tests are.
+"""Promises of the isolating runtime, kept by a manager that is not run by root, on a machine where the tests are.
 
 They are run again by a user who is known in a mount namespace only, once with ids of their own and once without.
 """

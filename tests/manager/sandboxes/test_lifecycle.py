@@ -158,7 +158,7 @@ RESULT = {
     "reboot": State.RUNNING,
     "traffic": State.RUNNING,
 }
-"""What follows an operation; the others change nothing that can be seen."""
+"""The states that operations lead to. Operations that are not here change no state that can be seen."""
 
 
 def expected(names: list[str]) -> State:
