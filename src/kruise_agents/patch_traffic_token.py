@@ -60,7 +60,7 @@ def patch_traffic_access_token() -> Patch:
     :func:`refresh_traffic_access_token` refreshes that token when a refresh is due. The method
     ``sandbox.refresh_traffic_access_token()`` does the same, but type checkers do not know the method.
 
-    In debug mode, and with tokens that are no JWT with an expiry, requests are sent as without the patch. Sandbox
+    The patch does not change requests in debug mode, or with a token that is not a JWT or has no expiry. Sandbox
     objects that were made without the patch stay unpatched. The patch works with and without ``patch_e2b()``, in any
     order.
 

@@ -75,7 +75,7 @@ def import_sdk(table: Table) -> dict[str, Version]:
 
 
 def installed_targets(versions: dict[str, Version], table: Table) -> list[InstalledTarget]:
-    """Check the places of ``table`` that the SDK has in ``versions``, and return the targets among these places.
+    """Check the places of ``table`` that exist in these versions of the SDK, and return the targets among the places.
 
     A place that is not as expected raises UnsupportedSDKError. A package that is newer than the tested releases causes
     an :class:`UntestedSDKWarning`, once in a process for the same versions.

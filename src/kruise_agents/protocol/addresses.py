@@ -52,7 +52,7 @@ def sandbox_host(domain: str, sandbox_id: str, port: int) -> str:
 
 
 def is_private_path(target: str) -> bool:
-    """Return whether the first path segment is exactly ``kruise``, while OpenKruise's manager accepts ``/kruised``."""
+    """Return whether the first path segment is exactly ``kruise``. OpenKruise's manager also accepts ``/kruised``."""
     return _is_below(target, PREFIX)
 
 

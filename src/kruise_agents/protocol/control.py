@@ -203,8 +203,8 @@ class _Arguments:
 class ProgramDescriptors(_Arguments):
     """The descriptors that the program inherits: its listening sockets, and the read end of a pipe.
 
-    Only the manager holds the write end of this pipe, and writes nothing. Until ``INIT``, the program ends when the
-    manager closes the write end or ends.
+    Only the manager holds the write end of this pipe, and writes nothing. Until ``INIT``, the program exits if the
+    manager exits or closes the write end.
     """
 
     parent_pipe: Annotated[int, "--parent-pipe-fd"]
@@ -296,9 +296,9 @@ class ForkOrder(Message):
 class ForkRequest(Message):
     """The message that a fork of the zygote reads first. File descriptors come with the message.
 
-    The first descriptors are for the fork: the pipe from the shell :data:`PLACEHOLDER`, the pipe to that shell, and the
-    control group's ``cgroup.procs`` if there is a group. The other descriptors are for the program. The program also
-    keeps the pipe to the shell open as long as the program runs.
+    The first descriptors are for the fork: a pipe from the sandbox's waiting shell (:data:`PLACEHOLDER`), a pipe to
+    that shell, and the control group's ``cgroup.procs`` if there is a group. The other descriptors are for the
+    program. The program also keeps the pipe to the shell open as long as the program runs.
     """
 
     order: ForkOrder

@@ -108,7 +108,7 @@ def _wrong(text: str, problem: str, suggestion: str | None) -> DomainError:
 
 
 def domain_for_reply(authority: str, target: str) -> str | None:
-    """Return the domain that a client used, which a server without a fixed domain names in its replies.
+    """Return the domain that a client used. A server without a fixed domain puts this domain into its replies.
 
     Return None if the header names no host. Then the API answers 400.
 

@@ -1,4 +1,4 @@
-"""The encoded form of API keys, which every SDK accepts. Anybody can decode this form, so it is as secret as the key.
+"""The encoded form of API keys, which every SDK accepts. Anybody can decode this form: keep it as secret as the key.
 
 e2b 2.25.0 ... 2.45.1 refuse a key that is not ``e2b_`` and lower-case hex digits. OpenKruise's keys can be any text, so
 OpenKruise's manager accepts the encoded form of each key in place of the key.
@@ -32,7 +32,7 @@ def encode_key(raw: str | bytes) -> str:
 
 
 def decode_key(key: str) -> bytes | None:
-    """Return the key in an encoded form, as bytes. Return None for other text, such as a key that E2B has issued."""
+    """Decode an encoded key and return the original key. Return None for other text, such as a key from E2B."""
     match = _ENCODED.fullmatch(key)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""Replacements that set the API URL of configurations, and choose which options of an object a call uses."""
+"""Replacements that set the API URL of configurations, and decide which options of an object apply to a call."""
 
 from __future__ import annotations
 
@@ -143,7 +143,9 @@ def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
-    """Return options that keep headers and URL of ``bound`` from another domain; ``{}`` for a call to the same domain.
+    """Return options that stop a call to another domain from using the headers and URL of ``bound``.
+
+    Return ``{}`` for a call to the same domain.
 
     Options that ``given`` lacks get empty values, but not None, because the SDK replaces None by values of ``bound``.
     """

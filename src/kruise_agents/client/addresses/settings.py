@@ -1,4 +1,4 @@
-"""Settings of the address patch: the settings in force, and the settings that a configuration keeps."""
+"""Settings of the address patch: those in force now, and those that each ``ConnectionConfig`` was made with."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def settings_of(config: Any) -> Settings | None:
 class InheritedApiUrl(str):
     """An API URL that is passed from one configuration to the next, with the settings of the first.
 
-    The SDK passes a resolved URL on as if the user had stated that URL. Without the settings, the next configuration
-    would have the old API URL, but sandbox addresses by the settings that are in force now.
+    The SDK passes a resolved URL on as if the user had stated that URL. If the settings were not passed on too, the
+    next configuration would combine the old API URL with sandbox addresses that follow the settings in force now.
     """
 
     settings: Settings | None

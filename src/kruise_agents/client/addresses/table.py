@@ -51,7 +51,7 @@ def _list(module: str, owner: str, since: str) -> tuple[Target, Target]:
 
 
 def _calls_of_objects(owner: tuple[str, str]) -> list[Target]:
-    """Return targets for methods that ignore the options of their sandbox object, up to e2b 2.16.0."""
+    """Return targets for the methods that, in e2b up to 2.16.0, ignore the options of their sandbox object."""
     # Since e2b 2.15.0, ``beta_pause`` calls ``pause``, so the target for ``pause`` is enough.
     spans = {"connect": ("2.8.0", "2.16.0"), "beta_pause": ("2.8.0", "2.14.1"), "pause": ("2.15.0", "2.16.0")}
     places = [Place(E2B, *owner, name, Kind.METHOD_OF_BOTH, *span, _OPTIONS) for name, span in spans.items()]

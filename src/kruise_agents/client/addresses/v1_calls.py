@@ -97,7 +97,7 @@ def _lost(fields: dict[str, Any]) -> Iterator[str]:
 
 
 def misread(method: str, path: str, *, private: bool) -> str | None:
-    """Return None if an older manager reads the request correctly, and otherwise the request's name for an error."""
+    """Return None if an older manager reads the request correctly; otherwise a name of the request, for an error."""
     match path.removeprefix("/").split("/"):
         case ["sandboxes", "metrics"]:
             return _NAMES["metrics"]

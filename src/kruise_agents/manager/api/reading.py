@@ -74,7 +74,7 @@ class Member:
     Args:
         hint: the type with its annotations.
         kind: the type without annotations and without None.
-        default: a function that makes the value of an absent member. The field is None for a required member.
+        default: a function that makes the value of an absent member. None for a required member.
     """
 
     attribute: str

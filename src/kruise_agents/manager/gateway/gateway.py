@@ -1,8 +1,8 @@
 """The gateway, which finds a request's sandbox, checks the request's token, and forwards the request.
 
-Protected sandboxes ask for a JWT at every port. A refusal then has the text of OpenKruise's gateway. Sandboxes created
-with E2B's ``allowPublicTraffic: false`` ask for their own token at every port except that of envd, because envd checks
-its own token. A refusal then is JSON.
+Protected sandboxes ask for a JWT at every port. A refusal then has the text of OpenKruise's gateway. A sandbox
+created with E2B's ``allowPublicTraffic: false`` asks for a token of its own at every port except envd's port, because
+envd itself checks another token. A refusal then is JSON.
 """
 
 from __future__ import annotations

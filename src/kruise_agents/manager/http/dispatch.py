@@ -24,9 +24,10 @@ from ..request_log import NO_ROUTE, RequestRecord
 class ManagerApp:
     """The ASGI application of the manager's port: ``api`` is the control plane, ``gateway`` the data plane.
 
-    The API's replies name ``domain``. If ``domain`` is None, replies name the request's host and port, without a
-    leading ``api.`` unless the path begins with ``/kruise/``. ``page`` serves ``GET /metrics`` if the request names
-    neither the API nor a sandbox. The metrics count all answers except answers that open a WebSocket.
+    The API's replies name ``domain``. If ``domain`` is None, replies name the request's host and port. A leading
+    ``api.`` of the host is dropped, unless the path begins with ``/kruise/``. ``page`` serves ``GET /metrics``
+    if the request names neither the API nor a sandbox. The metrics count all answers except answers that open a
+    WebSocket.
     """
 
     def __init__(self, api: ASGIApp, gateway: Gateway, domain: str | None, page: MetricsPage) -> None:

@@ -113,7 +113,7 @@ def _problem_of_method(owner: str, name: str, count: int) -> str:
 
 
 def _mentions(owner: str, name: str) -> bool:
-    """Return whether a method of a class uses an attribute. ``hasattr`` would miss attributes of instances."""
+    """Return whether a method of the class ``owner`` uses ``name``. ``hasattr`` would miss attributes of instances."""
     functions = [value for value in vars(_class(owner) or object).values() if isinstance(value, FunctionType)]
     return any(name in function.__code__.co_names for function in functions)
 

@@ -35,7 +35,7 @@ class Runtime(ABC):
 
     @property
     def file_owners(self) -> FileOwners | None:
-        """The owners of sandbox files on the host, or None if the manager may not access the files of all owners."""
+        """The owners of sandbox files on the host; None if the manager lacks the right to access all files."""
         return FileOwners()
 
     @abstractmethod
@@ -58,7 +58,7 @@ class Runtime(ABC):
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        """Add to ``layout`` files of ``rootfs`` that sandboxes may change, and a virtual environment for ``rootfs``.
+        """Copy the files of ``rootfs`` that sandboxes may change to ``layout``, and add a virtual environment there.
 
         Return the paths that were not copied because the manager's user may not read them.
         """
@@ -86,8 +86,8 @@ class Runtime(ABC):
     async def freeze(self, first_pid: int) -> None:
         """Stop the processes of a sandbox, which keep their memory and connections.
 
-        If ``end_signal`` is not SIGKILL, the first process keeps running, because it ends the others at that signal.
-        After an OSError, all processes that ran before run again.
+        If ``end_signal`` is not SIGKILL, the first process is not stopped, because it ends the others when it receives
+        ``end_signal``. If this method raises OSError, all processes that it has stopped run again.
         """
         stop_tree(first_pid, spare_root=self._spares_first)
 

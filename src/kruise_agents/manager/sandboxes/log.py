@@ -29,7 +29,7 @@ def read_log(path: Path, began: datetime) -> list[LogLine]:
     """Return the last lines of a log, in the order in which they were written; an empty list if there is no log.
 
     A line that does not begin with a time and a known level gets the time and level of the line before. If no line
-    before has a time, the level is ``info``, and the time is ``began`` or, if earlier, the first time in the log.
+    before has a time, the level is ``info``, and the time is the earlier of ``began`` and the first timestamp.
     """
     try:
         content = last_bytes(path)

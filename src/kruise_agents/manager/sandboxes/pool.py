@@ -136,14 +136,14 @@ class Pools:
                     pool.back_off()
 
     def _next(self, moment: float) -> Pool | None:
-        """Return the pool whose start is due first; if several are due now, the least full pool. None: all are full."""
+        """Return the pool that next needs a new sandbox; if several need one now, the least full. None: all full."""
         lacking = [pool for pool in self._pools.values() if len(pool.ready) < pool.prepared.pool]
         return min(
             lacking, key=lambda pool: (max(pool.retry_at, moment), len(pool.ready) / pool.prepared.pool), default=None
         )
 
     async def _wait_for_retry(self, pool: Pool) -> None:
-        """Wait for the end of a pool's delay, or until a create call asks for a warm sandbox or a warm sandbox ends."""
+        """Wait until the pool's delay is over, a create call asks for a warm sandbox, or a warm sandbox ends."""
         self._wanted.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(pool.retry_at):

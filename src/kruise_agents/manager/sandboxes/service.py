@@ -234,7 +234,7 @@ class SandboxService:
 
 
 class TreesInUse:
-    """The file trees that create calls copy now. A tree may be removed only while no create call copies the tree."""
+    """The file trees that are being copied for create calls. While a tree is being copied, it must not be removed."""
 
     def __init__(self) -> None:
         self._readers = Counter[Path]()

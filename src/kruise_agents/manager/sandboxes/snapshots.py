@@ -72,7 +72,7 @@ class Snapshots:
         return next((row for row in self.all(owner) if row.id in names), None)
 
     def called(self, reference: str, owner: str) -> list[SnapshotRow]:
-        """Return the snapshots with the name ``reference``, newest first, or else the snapshot with this ID, if any."""
+        """Return the snapshots named ``reference``, newest first. If none, return the snapshot with that ID, if any."""
         named = [row for row in self.all(owner) if row.name == reference.lower()]
         snapshot = self.find(reference, owner)
         return named or ([snapshot] if snapshot else [])
@@ -111,7 +111,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. Its files stay while create calls copy them, unless deleting the row needs their space."""
+        """Remove a snapshot. Files that a create call is copying are removed afterwards, or at once on a full disk."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)
@@ -177,7 +177,7 @@ class Snapshots:
                 raise ConfigurationError(f"{folder}, left over from another run, cannot be removed; remove it")
 
     async def close(self) -> None:
-        """Wait until the folders of removed snapshots are gone. All creates must have ended before this call."""
+        """Wait until the folders of removed snapshots are gone. All create calls must have ended before."""
         await asyncio.gather(*self._removals, return_exceptions=True)
 
     @asynccontextmanager
@@ -203,7 +203,7 @@ class Snapshots:
         return aside
 
     async def _discard(self, folder: Path) -> None:
-        """Remove a folder now if no create copies it. Otherwise start a task that removes it after the last create."""
+        """Remove a folder now, or, if a create call is copying it, start a task that removes it afterwards."""
         if folder not in self._sandboxes.trees_in_use:
             await self._remove(folder)
             return

@@ -150,7 +150,7 @@ def _install(file: TemplateFile, home: Path) -> None:
 
 
 def _find_python_by_path(script: Path) -> None:
-    """Make a script find Python by ``PATH``, in place of the interpreter's path on the host, which pip has written."""
+    """Replace the interpreter's path on the host, which pip wrote into a script, by ``/usr/bin/env python``."""
     if script.is_symlink() or not script.is_file():
         return
     text = script.read_bytes()

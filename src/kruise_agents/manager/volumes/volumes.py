@@ -92,7 +92,7 @@ class Volumes:
     def upload(self, volume: VolumeRow) -> Iterator[Callable[[int], None]]:
         """Yield a function to call with the size of each piece of an upload before the piece is written.
 
-        The function raises :class:`VolumeFullError` if the present uploads would not fit even into the empty volume.
+        The function raises :class:`VolumeFullError` if all running uploads together are larger than an empty volume.
         """
         reserved = 0
 

@@ -75,7 +75,7 @@ class Message(Fields):
         return number
 
     def data(self, name: str) -> bytes:
-        """Return the bytes of a field in standard or URL-safe base64, with or without padding."""
+        """Return the decoded bytes of a base64 field. The base64 is standard or URL-safe, with or without padding."""
         text = self.text(name).rstrip("=").replace("-", "+").replace("_", "/")
         try:
             return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)

@@ -1,10 +1,10 @@
-"""The way of a fork of the zygote into a sandbox, where the fork becomes the program that ``bwrap`` would have started.
+"""Functions by which a fork of the zygote enters a sandbox and becomes the program of the sandbox.
 
 ``bwrap`` has started a placeholder instead: a shell that only waits. The fork enters the placeholder's namespaces and
 takes over its capabilities, processors and resource limits, so this module need not know how ``bwrap`` sets up a
 sandbox. When the program has ended, the placeholder ends, and the sandbox with it.
 
-The fork gives up all rights on the host before any process in the sandbox can see it.
+The fork gives up all rights on the host before any process in the sandbox can see the fork.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def enter(connection: int) -> ForkOrder:
     """Read a :class:`ForkRequest` from a socket, enter the sandbox, and return the request's :class:`ForkOrder`.
 
     The calling process and its child end here. Only a grandchild, which is in the sandbox, returns. The grandchild has
-    the program's descriptors, and a descriptor that keeps the input of the placeholder (the waiting shell) open.
+    the program's descriptors and one more: as long as that one is open, the sandbox's waiting shell does not end.
     """
     # The alarm ends a fork that does not arrive, because the end of the sandbox would not end it. The process that
     # arrives is a child, and children inherit no alarm.
@@ -90,7 +90,9 @@ def _child_of(pid: int) -> int:
 
 
 def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]) -> list[int]:
-    """Renumber ``received`` to ``numbers``, and ``own`` to higher numbers. Close all others. Return the new ``own``.
+    """Move the descriptors ``received`` to ``numbers``, and ``own`` to higher numbers. Close all other descriptors.
+
+    Return the new numbers of ``own``.
 
     Programs that are executed later do not inherit ``own``, so they do not keep the placeholder's input open.
     """
@@ -167,7 +169,8 @@ def _cross(handle: int, namespaces: int, directory: str) -> None:
 def _leave_behind() -> None:
     """Fork twice, and return in the grandchild once the sandbox's first process has adopted the grandchild.
 
-    The first fork enters the pid namespace, which holds for new children only. The second makes an orphan to adopt.
+    A process that enters a pid namespace puts only its new children there, so the first fork is in the namespace. The
+    second fork makes an orphan, which the first process adopts.
     """
     child = os.fork()
     if child:

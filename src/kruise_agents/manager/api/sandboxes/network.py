@@ -100,7 +100,8 @@ def egress_rules(
     """Return the rules that a request asks for. ``internet=False`` denies everything that is not allowed.
 
     IPv6 ranges are checked and dropped, because a sandbox with its own network has no IPv6. ApiError 400 is raised for
-    a wrong range, a domain or too many entries, and for any allowed IPv4 range if sandboxes have no internet access.
+    a malformed range, for any domain, and for too many entries. If sandboxes have no internet access, any IPv4 range in
+    ``allow_out`` raises it too.
     """
     for name, entries in (("allowOut", allow_out), ("denyOut", deny_out)):
         if len(entries) > _MAX_ENTRIES:

@@ -20,7 +20,7 @@ def stopped_in(root: int, *, spare_root: bool) -> tuple[int, ...]:
 def stop_tree(root: int, *, spare_root: bool) -> None:
     """Stop every process in the tree of ``root``. With ``spare_root``, the root itself keeps running.
 
-    After an OSError, all processes that ran before run again.
+    If this function raises OSError, all processes that it has stopped run again.
     """
     seen: set[int] = set()
     stopped: list[int] = []

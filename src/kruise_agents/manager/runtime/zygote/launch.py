@@ -22,7 +22,7 @@ _READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-dro
 
 
 def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: Setup) -> Launched:
-    """Start a waiting shell with ``bwrap``, then make a fork of the zygote enter the shell's namespaces as the program.
+    """Start a waiting shell with ``bwrap``. Then fork the zygote: the fork enters the sandbox and becomes its program.
 
     Raises ZygoteError if the zygote does not fork, and OSError for other problems. After an error, the namespaces end.
     """

@@ -84,8 +84,8 @@ class Zygote:
     ) -> None:
         """Make the zygote fork a process that enters a sandbox and follows ``order`` there. Return after the fork.
 
-        Raises ZygoteError if the zygote has ended or does not fork in time. If the zygote forks too late, the new
-        process ends by itself, within seconds after the caller has ended ``first_pid``.
+        Raises ZygoteError if the zygote has ended or does not fork in time. The caller must then end ``first_pid``. A
+        process that the zygote forks too late ends by itself, within seconds after that.
 
         Args:
             first_pid: The pid of the sandbox's first process.

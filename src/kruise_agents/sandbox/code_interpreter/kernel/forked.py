@@ -78,7 +78,7 @@ def _hide(modules: frozenset[str]) -> None:
 
 
 def _forget(names: dict[str, object], module: ModuleType) -> None:
-    """Remove ``module``, and the classes and functions that it defines, from ``names``, its package's namespace."""
+    """Remove ``module`` and the classes and functions defined in it from ``names``, the namespace of its package."""
     for name, value in list(names.items()):
         if value is module or getattr(value, "__module__", None) == module.__name__:
             del names[name]

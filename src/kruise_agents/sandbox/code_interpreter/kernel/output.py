@@ -1,6 +1,6 @@
 """The standard output and error of a kernel, sent in whole lines where possible.
 
-Many clients put a line end between an execution's messages, so a message that ends within a line breaks that line.
+Many clients put a line end between an execution's messages, so a message that ends within a line splits that line.
 ipykernel alone (6.29 to 7.4) starts a timer at the first write, and sends all waiting text when the timer ends. In a
 program that never pauses, ``print`` may have written its text by then, but not yet the line end.
 

@@ -46,7 +46,7 @@ class Subscription:
         self.put(last)
 
     async def events(self, keepalive: float) -> AsyncGenerator[Json, None]:
-        """Yield events up to that given to :meth:`complete`, and a keepalive after ``keepalive`` seconds of silence."""
+        """Yield events until :meth:`complete` adds the last, and a keepalive after ``keepalive`` seconds of silence."""
         while True:
             while self._queue:
                 event = self._queue.popleft()

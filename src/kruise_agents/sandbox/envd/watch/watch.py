@@ -44,7 +44,7 @@ class Source(Protocol):
     """The methods that a watch calls on the inotify instance of the sandbox."""
 
     def attach(self, watch: Watch, path: str, *, follow: bool) -> int:
-        """Send records of a folder to ``watch``, and return the folder's watch descriptor."""
+        """Begin to pass the inotify events of a folder to ``watch``. Return the folder's watch descriptor."""
 
     def detach(self, watch: Watch, descriptor: int) -> None:
         """Stop sending records of a folder to ``watch``."""
@@ -167,7 +167,7 @@ class Watch:
             self._catch_up(descriptor)
 
     def _catch_up(self, descriptor: int) -> None:
-        """Attach the subfolders of a moved folder that could not be attached at the folder's old path."""
+        """After a folder was moved, attach those of its subfolders that could not be attached at the old path."""
         for name, is_new in self._missed.pop(descriptor, {}).items():
             relative = self._folders[descriptor].relative
             if name == _CONTENT:
