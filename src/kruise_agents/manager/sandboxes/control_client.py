@@ -55,7 +55,7 @@ class ControlClient:
         self._report = report
 
     async def prepare(self, template: Template, variables: Mapping[str, str], *, kernel: bool) -> None:
-        """Run the template's start command, if any, and wait until its ready check, if any, passes.
+        """Run the template's start command, if any, and wait until the template's ready check, if any, passes.
 
         With ``kernel``, also wait for the default kernel of the code interpreter. ``variables`` are in the environment
         of every process that starts before :meth:`init`.

@@ -101,9 +101,10 @@ class Operations:
 
     @_operation(Event.READY)
     async def start(self, sandbox: Sandbox, variables: Mapping[str, str], files: Path | None) -> None:
-        """Make a new sandbox's folders, with a copy of ``files`` if given, launch its program, and send the settings.
+        """Start a new sandbox: make folders, with a copy of ``files`` if given; launch the program; send the settings.
 
-        A pooled sandbox runs already: only rules and settings are sent. After an error the caller must end the sandbox.
+        A pooled sandbox runs already, and only gets its network rules and settings. After an error the caller must end
+        the sandbox.
         """
         lifetime = sandbox.lifetime
         cold = sandbox.process.identity is None
@@ -147,7 +148,7 @@ class Operations:
             await self.set_timeout(sandbox, seconds)
 
     async def expire(self, sandbox: Sandbox) -> None:
-        """Act as if the end time of a running sandbox had come: pause or end the sandbox, unless it never ends."""
+        """Act as if a running sandbox's end time had come: pause or end the sandbox. Has no effect if it never ends."""
         if sandbox.lifetime.never_ends:
             return
         if sandbox.lifetime.pause_at_end:
@@ -159,7 +160,7 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
-        """Set the rules of a running sandbox. Without internet in its template, only ``rules.allowed`` is reachable."""
+        """Set the rules of a running sandbox. If its template has no internet, only ``rules.allowed`` is reachable."""
         rules = sandbox.template.within(rules)
         await sandbox.process.change_rules(rules)
         sandbox.rules = rules

@@ -98,7 +98,7 @@ def wait_for(launched: Launched, name: str) -> int:
 
 
 def end(launched: Launched) -> None:
-    """End a program with everything in its namespaces."""
+    """End a program and everything else in its namespaces."""
     # Before bwrap lets the first process run, that process does not end with bwrap, and would wait for ever.
     if launched.first_pid is not None:
         with contextlib.suppress(ProcessLookupError):

@@ -39,7 +39,7 @@ def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
 
 
 def program_mounts(system: Path | None = None) -> Iterator[str]:
-    """Yield the options that mount programs and libraries of the root file system ``system``, or else of the host."""
+    """Yield the options that mount programs and libraries of the root file system ``system`` (None: of the host)."""
     root = system or Path("/")
     yield from ("--ro-bind", str(root / "usr"), "/usr")
     for name in SYSTEM_FOLDERS:

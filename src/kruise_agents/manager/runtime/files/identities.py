@@ -28,9 +28,9 @@ class NoIdentitiesError(Exception):
 class Identities:
     """The IDs of a sandbox's outer user namespace.
 
-    In the outer namespace, ID 0 is the manager's user, because only that user may access all folders to mount. A range
-    for the sandbox's users begins at 1. The inner user namespace has only this range, so no user of a sandbox is the
-    manager's user.
+    ``bwrap`` mounts folders as ID 0 of the outer namespace. ID 0 is the manager's user, because only that user may
+    access all these folders. A range for the sandbox's users begins at 1. The inner user namespace has only this range,
+    so no user of a sandbox is the manager's user.
     """
 
     uid_start: int

@@ -49,7 +49,7 @@ async def run_copy(start: Start, command: list[str]) -> None:
 
 
 def remove_tree(folder: Path) -> bool:
-    """Remove a folder, whatever the modes of its files. Follow no links. If that fails, log why and return False."""
+    """Remove a folder, whatever the file modes, and follow no links. If the removal fails, log why and return False."""
     done = _run("rm", "-rf", "--", str(folder))
     if folder.exists():
         _run("chmod", "-R", "u+rwX", "--", str(folder))

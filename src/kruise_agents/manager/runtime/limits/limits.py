@@ -31,7 +31,7 @@ class Limits:
 
 
 class Enforcer(ABC):
-    """A way to have the kernel limit the memory, the processes and the processors of a sandbox."""
+    """A way to limit the memory, the processes and the processors of a sandbox by means of the kernel."""
 
     name: str
     summary: str  # printed when the manager starts

@@ -78,7 +78,7 @@ class UnnamedFiles:
 
 
 def unnamed_files(processes: Iterable[Process], device: int) -> UnnamedFiles:
-    """Return the bytes of nameless files among the first :data:`_MOST_FILES` files that the processes have open."""
+    """Return the sizes of nameless files among the first :data:`_MOST_FILES` files that the processes have open."""
     # ``device`` is the disk. Files on other devices are in memory.
     found = UnnamedFiles()
     seen = set()

@@ -197,7 +197,7 @@ class Watchdog:
             self._end(sandbox, f"has {used} of {where} and goes on writing")
 
     def _limit_memory(self, sandbox: WatchedSandbox, family: list[Process]) -> bool:
-        """If memory exceeds the limit, choose processes to kill, or end the sandbox. Return True to look again soon."""
+        """If memory exceeds the limit, mark processes or the sandbox to be ended. Return whether to look again soon."""
         limit = sandbox.limits.memory
         unnamed = sum(sandbox.unnamed.in_memory.values())
         files = shared_memory_files(sandbox.root)

@@ -1,4 +1,4 @@
-"""Internet access of sandboxes: a program on the host carries packets, and routes in the sandbox block addresses.
+"""Internet access of sandboxes: a host program carries packets, and the sandbox's routing table blocks addresses.
 
 The carrier, ``slirp4netns`` or ``pasta`` (package ``passt``), gives the sandbox's network namespace an interface and
 needs no root rights on the host. A blocked range has an ``unreachable`` route, which no user of a sandbox may change.

@@ -91,7 +91,7 @@ def group_of(pid: int) -> Path | None:
 
 
 async def freeze(group: Path) -> None:
-    """Stop every process in a group. If a process does not stop in five seconds, continue all and raise OSError."""
+    """Stop every process in a group. If a process does not stop in 5 seconds, let all run again and raise OSError."""
     (group / "cgroup.freeze").write_text("1", encoding="ascii")
     deadline = time.monotonic() + _FREEZE_SECONDS
     while not _is_frozen(group):

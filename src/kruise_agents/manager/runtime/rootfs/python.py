@@ -111,7 +111,7 @@ def sudo_script(python: PythonPlaces) -> str:
 def fill_home(home: Path) -> None:
     """Put the login files, ``sudo``, ``pip`` and the virtual environment into an empty home folder.
 
-    The home can be moved, copied or mounted elsewhere afterwards, because no file in the home names its path.
+    The home can be moved, copied or mounted elsewhere afterwards, because no file in the home names the home's path.
     """
     fill_login_files(home)
     set_home_python(home, own_places())

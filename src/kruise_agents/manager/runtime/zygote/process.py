@@ -85,7 +85,7 @@ class Zygote:
         """Make the zygote fork a process that enters a sandbox and follows ``order`` there. Return after the fork.
 
         Raises ZygoteError if the zygote has ended or does not fork in time. The caller must then end ``first_pid``. A
-        process that the zygote forks too late ends by itself, within seconds after that.
+        process that the zygote forks too late ends by itself, within seconds of the fork.
 
         Args:
             first_pid: The pid of the sandbox's first process.
