@@ -248,7 +248,7 @@ def _check_value(declaration: Declaration, name: str, value: Any) -> None:
 
 
 def from_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Convert option values to fields of :class:`Settings`. The keys of ``values`` are parameter names.
+    """Convert option values to fields of :class:`Settings`. The keys of ``values`` are click's parameter names.
 
     A field whose option has the value None is left out.
     """

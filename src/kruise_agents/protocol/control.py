@@ -82,7 +82,7 @@ def _without_none(kind: Any) -> Any:
 
 
 class Message:
-    """Base class of dataclasses sent as JSON objects, with field names as keys, unless ``Annotated`` gives another."""
+    """Base class of dataclasses sent as JSON objects. A key is the field's name, unless ``Annotated`` states a key."""
 
     __slots__ = ()
 

@@ -31,7 +31,7 @@ _RETRY_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The numbers of sandboxes that were taken over."""
+    """The counts of running and paused sandboxes that were taken over."""
 
     running: int = 0
     paused: int = 0

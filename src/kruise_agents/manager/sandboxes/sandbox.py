@@ -36,14 +36,14 @@ class Lifetime:
     paused_seconds: float | None = None  # until a paused sandbox is ended; None: it is kept for ever
 
     def enforced(self, seconds: float | None) -> float | None:
-        """Return the time limit that the sandbox's program sets for itself: ``seconds``, or None for no limit."""
+        """Return ``seconds`` as the program's own time limit; None if the sandbox never ends or pauses instead."""
         # Only a manager can pause a sandbox, so a sandbox that is to be paused waits for a manager.
         return None if self.never_ends or self.pause_at_end else seconds
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeMount:
-    """A volume at a path in a sandbox. ``name`` is the volume's name at the time of the create call."""
+    """A volume at a path in a sandbox. ``name`` is the volume's name at the time of the mount request."""
 
     volume_id: str
     name: str

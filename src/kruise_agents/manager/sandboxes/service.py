@@ -1,4 +1,4 @@
-"""The sandboxes of one manager: found, created, killed, and closed at the end."""
+"""The service that finds, creates and kills a manager's sandboxes, and ends or keeps them when the manager ends."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class SandboxService:
         self.operations.adopt(sandbox)
 
     async def close(self, *, keep: bool = False) -> None:
-        """Refuse further creates, and end all sandboxes. With ``keep``, end only starting and pooled sandboxes."""
+        """Refuse further create calls, and end all sandboxes. With ``keep``, end only starting and pooled sandboxes."""
         self._closing = True
         await self.pools.close()
         present = [sandbox for sandbox in self._known.values() if not sandbox.state.ending]

@@ -72,7 +72,7 @@ class Snapshots:
         return next((row for row in self.all(owner) if row.id in names), None)
 
     def called(self, reference: str, owner: str) -> list[SnapshotRow]:
-        """Return the snapshots named ``reference``, newest first. If none, return the snapshot with that ID, if any."""
+        """Return the snapshots named ``reference``, newest first. If there are none, look for the ID ``reference``."""
         named = [row for row in self.all(owner) if row.name == reference.lower()]
         snapshot = self.find(reference, owner)
         return named or ([snapshot] if snapshot else [])
@@ -111,7 +111,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. Files that a create call is copying are removed afterwards, or at once on a full disk."""
+        """Remove a snapshot. Files that a create call is copying go after the copy, or at once if the disk is full."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)
@@ -129,7 +129,7 @@ class Snapshots:
         """Create ``count`` forks: sandboxes with the files, variables, metadata and settings of a running sandbox.
 
         The running sandbox is frozen during the copy. The end time of a fork is ``seconds`` after its start. Return,
-        for each fork, the new sandbox or the error of its create.
+        for each fork, the new sandbox or the exception that prevented the fork.
         """
         variables = await self._sandboxes.operations.read_variables(sandbox)
         for name in INTERNAL_VARIABLES:

@@ -1,7 +1,7 @@
 """The Unix sockets between the manager and a sandbox.
 
-The manager makes the listening sockets and hands them to the sandbox's program. The path of a Unix socket may have 107
-bytes only, and the path of a state folder may be longer. So the manager opens the folder of the sockets, and names the
+The manager makes the listening sockets and hands them to the sandbox's program. The path of a Unix socket is limited to
+107 bytes, but the path of a state folder can be longer. So the manager opens the folder of the sockets, and names the
 sockets by the short path ``/proc/self/fd/<descriptor>/<name>``.
 """
 

@@ -34,7 +34,7 @@ FREE_FOLDERS = (str(_HOME), "/code", "/opt", "/root", "/srv", "/var")
 
 @dataclass(frozen=True, slots=True)
 class TemplateFile:
-    """The content of a template file. A key that the file lacks is None or empty, or has a default in ``template``."""
+    """The content of a template file. Missing keys give None or empty fields here, and defaults in ``template``."""
 
     path: Path
     template: Template

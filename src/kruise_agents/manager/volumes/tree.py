@@ -147,7 +147,7 @@ class VolumeTree:
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """Yield a descriptor of the folder that holds ``path``, and the last part of ``path``, or ``.`` for ``/``."""
+        """Yield a descriptor of the parent folder, and the name in that folder; for ``/``, the root and ``.``."""
         *above, name = _parts(path) or ["."]
         with self._opened("/".join(above) or ".", _FOLDER) as folder:
             yield folder, name
@@ -226,7 +226,7 @@ class VolumeTree:
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[int]:
-    """Yield a descriptor of a folder, at a path that sandboxes cannot change."""
+    """Open a folder, and yield its descriptor. ``path`` must be a path that sandboxes cannot change."""
     descriptor = os.open(path, _FOLDER | os.O_CLOEXEC)
     try:
         yield descriptor

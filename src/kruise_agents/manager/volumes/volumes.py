@@ -92,7 +92,7 @@ class Volumes:
     def upload(self, volume: VolumeRow) -> Iterator[Callable[[int], None]]:
         """Yield a function to call with the size of each piece of an upload before the piece is written.
 
-        The function raises :class:`VolumeFullError` if all running uploads together are larger than an empty volume.
+        The function raises :class:`VolumeFullError` if all running uploads to the volume together exceed ``limit``.
         """
         reserved = 0
 
@@ -138,7 +138,7 @@ class Volumes:
     async def remove(self, volume: VolumeRow) -> None:
         """Remove a volume and its files. Raises :class:`VolumeUsedError` if a sandbox has the volume mounted.
 
-        If the disk is still full after the files are removed, this raises :class:`NoSpaceError`; an empty volume stays.
+        If the disk is full even without the files, the volume stays, but empty, and :class:`NoSpaceError` is raised.
         """
         if volume.id in self._mounted():
             raise VolumeUsedError(f"volume '{volume.name}' is mounted in sandboxes; end them first")
