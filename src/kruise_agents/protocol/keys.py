@@ -1,4 +1,4 @@
-"""The encoded form of API keys, which every SDK accepts. Anybody can decode this form: keep it as secret as the key.
+"""The encoded form of API keys. Every SDK accepts this form, and anybody can decode it: keep it as secret as the key.
 
 e2b 2.25.0 ... 2.45.1 refuse a key that is not ``e2b_`` and lower-case hex digits. OpenKruise's keys can be any text, so
 OpenKruise's manager accepts the encoded form of each key in place of the key.

@@ -67,7 +67,7 @@ class Context:
         raise ContextNotFoundError(self.id)
 
     async def restart(self) -> None:
-        """Start a new kernel, end the old kernel with its code, and wait for the new kernel as :meth:`kernel` does."""
+        """Start a new kernel, stop the old kernel and its code, and wait for the new kernel as :meth:`kernel` does."""
         old, self._start = self._start, None
         self.start()
         await _end(old, GRACE_SECONDS)
@@ -126,7 +126,7 @@ class Contexts:
             raise ContextNotFoundError(context_id) from None
 
     def default(self, language: str | None = None) -> Context:
-        """Return the default context of a language, or create it. Raise LanguageError if no kernel is found."""
+        """Return a language's default context; the first call creates it. Raise LanguageError if no kernel is found."""
         name = full_name(language)
         # Nothing is awaited between the look-up and the creation, so concurrent first calls get the same context.
         if name not in self._defaults:

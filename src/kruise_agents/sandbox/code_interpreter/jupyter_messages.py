@@ -84,7 +84,7 @@ class Endpoint:
         return [DELIMITER, self._signature(parts), *parts]
 
     def unpack(self, frames: Sequence[bytes]) -> Message:
-        """Return the message in ``frames``; raise one of :data:`UNREADABLE` if ``frames`` are no valid message."""
+        """Return the message in ``frames``. Raise one of the errors :data:`UNREADABLE` if the message is not valid."""
         start = list(frames).index(DELIMITER)
         signature, *parts = frames[start + 1 : start + 6]
         # With ports, because any program in the sandbox may take a port before the kernel does. Sockets of transport
@@ -99,7 +99,7 @@ class Endpoint:
 
 
 def free_ports() -> tuple[int, ...]:
-    """Return a free port for each channel. Another program may take a port first, as kernels cannot inherit sockets."""
+    """Return a free port for each channel. Kernels cannot inherit sockets, so another program may take a port first."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server((_HOST, 0))) for _ in CHANNELS]
         return tuple(listener.getsockname()[1] for listener in listeners)

@@ -152,8 +152,8 @@ class Kernel:
     def interrupt(self) -> None:
         """Interrupt the running code. An idle Python or Bash kernel ignores a first interrupt.
 
-        Some kernels may not react to an interrupt. With ``spec.kill_on_second_interrupt``, the second interrupt since
-        the last request began kills the kernel, so that the context becomes usable again.
+        Some kernels may not react to an interrupt. If ``spec.kill_on_second_interrupt`` is True, a second
+        interrupt before the next request kills the kernel, so that the context becomes usable again.
         """
         if self._interrupted and self.spec.kill_on_second_interrupt:
             self._process.signal(SIGKILL)

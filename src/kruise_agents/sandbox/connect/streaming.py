@@ -42,7 +42,7 @@ class _Reply:
 async def answer_with_stream(
     handle: Callable[[Message, Call], AsyncGenerator[Json, None]], call: Call, receive: Receive, send: Send
 ) -> None:
-    """Read one message. Send the messages that the handler yields, then the end frame. Stop if the client leaves."""
+    """Pass one message to the handler. Send the handler's messages, then the end frame. Stop if the client leaves."""
     reply = _Reply(send)
     failure: ConnectError | None = None
     try:
@@ -64,7 +64,7 @@ async def answer_to_stream(
     receive: Receive,
     send: Send,
 ) -> None:
-    """Give the client's messages to the handler, then send the handler's message and the end frame, or an error."""
+    """Give the handler the client's messages. Send the result and an end frame, or only an end frame with the error."""
     reply = _Reply(send)
     failure: ConnectError | None = None
     try:

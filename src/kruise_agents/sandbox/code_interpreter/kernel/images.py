@@ -38,7 +38,7 @@ def _change(module: ModuleType) -> None:
 
     @functools.wraps(image_class.show)
     def show_nothing(image: Any, *arguments: Any, **options: Any) -> None:
-        """Replace ``Image.show()``, which needs a screen. The last expression of a cell displays an image."""
+        """Do nothing, because ``Image.show()`` needs a screen. A cell displays an image that is its last expression."""
 
     image_class.save = save_and_display
     image_class.show = show_nothing

@@ -1,8 +1,8 @@
 """The standard output and error of a kernel, sent in whole lines where possible.
 
 Many clients put a line end between an execution's messages, so a message that ends within a line splits that line.
-ipykernel alone (6.29 to 7.4) starts a timer at the first write, and sends all waiting text when the timer ends. In a
-program that never pauses, ``print`` may have written its text by then, but not yet the line end.
+ipykernel's own stream (6.29 to 7.4) starts a timer at the first write, and sends all waiting text when the timer ends.
+In a program that never pauses, ``print`` may have written its text by then, but not yet the line end.
 
 Output of subprocesses comes through a pipe in pieces, and a piece may end within a character. ipykernel would decode
 each piece alone. Here the pieces are decoded as one stream.
@@ -22,7 +22,7 @@ _PIECE_BYTES = 64 * 1024  # the capacity of a pipe
 
 
 class LineStream(OutStream):
-    """ipykernel's stream. Its timer sends whole lines, or all text if no line is whole; ``flush`` sends all."""
+    """ipykernel's stream, but the timer sends whole lines, or all text if no line is whole; ``flush`` sends all."""
 
     _timer: Any = None
     _lines_only = False

@@ -16,7 +16,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def tolerant(pack: Packer) -> Packer:
-    """Return a packer like ``pack`` that replaces a message's lone surrogates if the result would not be UTF-8."""
+    """Return a packer like ``pack`` that replaces lone surrogates in a message that ``pack`` cannot turn into UTF-8."""
 
     def pack_tolerantly(message: Any) -> bytes:
         try:
