@@ -46,7 +46,7 @@ def environment_variables(context: click.Context) -> list[str]:
 
 
 def unknown_variables(context: click.Context) -> list[str]:
-    """Return the environment variables ``KRUISE_AGENTS_*`` that set no option, with a similar name if there is one.
+    """Return the environment variables ``KRUISE_AGENTS_*`` that set no option. A similar known name is added.
 
     Example: ``KRUISE_AGENTS_NO_INTERNET (did you mean KRUISE_AGENTS_INTERNET?)``.
     """
@@ -70,7 +70,7 @@ def _is_from_environment(context: click.Context, option: DeclaredOption) -> bool
 
 
 class DeclaredOption(click.Option):
-    """An option of click with its declaration, from which the reference page is made."""
+    """A click option that keeps the ``Declaration`` it was made from, for scripts that write the reference pages."""
 
     def __init__(self, declaration: Declaration, names: list[str], **attributes: Any) -> None:
         super().__init__(names, **attributes)

@@ -74,7 +74,7 @@ def serve(**values: Any) -> None:
 
 
 def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
-    """Return the settings, and the new API key, or None in place of the key if the operator gave keys."""
+    """Return the settings, and the generated API key (None if the operator gave keys)."""
     if (values["certificate"] is None) != (values["private_key"] is None):
         raise ConfigurationError("--cert and --key go together: give both, or only --tls for a certificate made here")
     if values["state_dir"] == "":

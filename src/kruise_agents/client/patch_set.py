@@ -82,8 +82,8 @@ class Patch:
 
         Afterwards the settings of the newest handle that is still open are in force. Closing the last handle restores
         the SDK. After that, do not use objects that were made under the patch: some of their addresses and methods
-        follow the patch, others do not. If other code has replaced a patched place since, closing the last handle
-        raises ``PatchConflictError``, and the handle stays open.
+        follow the patch, others do not. If other code replaced a patched place after the patch did, closing the last
+        handle raises ``PatchConflictError``, and the handle stays open.
         """
         self._patch_set.close(self)
 

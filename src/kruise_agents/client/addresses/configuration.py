@@ -143,11 +143,11 @@ def wrap_async_next_items(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder: str) -> dict[str, Any]:
-    """Return options that stop a call to another domain from using the headers and URL of ``bound``.
+    """Return options that keep an object's headers and URL out of a call to another domain.
 
-    Return ``{}`` for a call to the same domain.
-
-    Options that ``given`` lacks get empty values, but not None, because the SDK replaces None by values of ``bound``.
+    ``given`` are the options of the call, ``bound`` those of the object. For a call to the same domain, return ``{}``.
+    For another domain, options that ``given`` lacks get empty values, because the SDK would replace None by the value
+    in ``bound``.
     """
     if not bound or not given.get("domain"):
         return {}

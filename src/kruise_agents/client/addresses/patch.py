@@ -1,4 +1,4 @@
-"""The patch set of ``patch_e2b``, placed outside the public module, so that a reload keeps the set."""
+"""The patch set of ``patch_e2b``, kept here so that it survives a reload of the public module."""
 
 from __future__ import annotations
 

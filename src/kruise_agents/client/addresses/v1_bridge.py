@@ -1,9 +1,10 @@
 """Bridge from e2b 2.51.0 and later to a sandbox-manager that has no ``POST /v2/sandboxes``.
 
 The bridge is a transport between the SDK's REST client and the SDK's own transport. If a manager has no v2 routes, the
-bridge sends creates and connects to the older routes, and refuses calls that such a manager would misread. To decide
-whether to refuse a call, the bridge first probes a manager whose routes are not known yet. The bridge also adds an
-idempotency key to a create without such a key, and removes credentials from requests that do not go to the API.
+bridge uses the older routes to create sandboxes and to connect to them, and refuses calls that such a manager would
+misread. While the manager's routes are unknown, the bridge probes the manager before each such call. The bridge also
+adds an idempotency key to requests that create a sandbox, unless they have such a key, and removes credentials from
+requests that do not go to the API.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Bridge:
     Args:
         api_url: the base URL of the API.
         known: the known generation of each API, by base URL. The bridge adds and corrects entries.
-        private: names of further headers that are for this API only. Headers with credentials always are.
+        private: names of headers that go to this API only, in addition to the headers with credentials.
     """
 
     def __init__(self, api_url: str, known: dict[str, Generation], private: Iterable[str] = ()) -> None:
@@ -114,7 +115,7 @@ class Bridge:
     ) -> Generator[httpx.Request, httpx.Response, httpx.Response | None]:
         """Raise UnsupportedByManagerError if the manager has no v2 routes. If that is not known yet, probe the manager.
 
-        Return the response to the probe if that is 429 or 5xx, or None if ``request`` may be sent.
+        Return the probe's response if its status is 429 or 5xx; return None if ``request`` may be sent.
         """
         known = self._known.get(self._api)
         doubt = ""
@@ -142,7 +143,7 @@ class Bridge:
         return None
 
     def _probe(self, request: httpx.Request) -> httpx.Request:
-        """Return a create request without a body, which creates nothing."""
+        """Return the request that probes the manager: ``POST /v2/sandboxes`` without a body, which creates nothing."""
         # Older managers usually answer 405 before they check the key. Newer managers refuse the missing body.
         headers = request.headers.copy()
         for name in ("Content-Length", "Content-Type", "Transfer-Encoding"):

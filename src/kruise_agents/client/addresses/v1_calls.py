@@ -63,7 +63,7 @@ _SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
 
 
 def v1_path(method: str, path: str) -> str | None:
-    """Return the path that an older manager has for a v2 create or connect, or None for another request."""
+    """Return an older manager's path for a v2 request that creates a sandbox or connects to one; None for others."""
     match method, path.split("/"):
         case "POST", ["", "v2", "sandboxes"]:
             return "/sandboxes"

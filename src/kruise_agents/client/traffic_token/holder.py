@@ -33,7 +33,7 @@ class Answer:
 
 
 class _OfOneSandbox:
-    """Base class of holders. A holder is deep-copied or pickled as None: a copied configuration has no sandbox yet."""
+    """Base class of holders. A deep copy or pickle of a configuration has no sandbox yet, so its holder is None."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _no_holder, ()

@@ -81,8 +81,8 @@ def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
 def wrap_method_variant(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``class_method_variant.__get__``, through which the SDK finds ``connect`` of a class or an object.
 
-    For a protected sandbox, the answer to a connect contains no token. So if an object has no token after a connect,
-    the patch asks the API whether the sandbox is protected.
+    For a protected sandbox, the manager's answer to ``connect`` contains no token. So if an object has no token after
+    ``connect``, the patch asks the API whether the sandbox is protected.
     """
 
     def asking(variant: Any, method: Any) -> Any:

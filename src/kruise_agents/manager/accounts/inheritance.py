@@ -22,7 +22,7 @@ class Inheritance:
         self._collections = collections
 
     def transfer_to_admin(self, owner: str) -> None:
-        """Transfer what a key owns to the admin key. After a NoSpaceError, the manager's next start moves the rest."""
+        """Give the admin key what ``owner`` owns. After a NoSpaceError, the manager's next start transfers the rest."""
         for collection in self._collections:
             collection.transfer(owner, ADMIN_ID)
 

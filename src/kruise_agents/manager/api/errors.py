@@ -45,7 +45,7 @@ class ApiError(Exception):
 
 
 def sandbox_not_found(sandbox_id: str) -> ApiError:
-    """Return the same error for a sandbox that is unknown, ended, in a wrong state, or of another key."""
+    """Return a 404 error, the same if the sandbox is unknown, ended, in a wrong state, or owned by another key."""
     return ApiError(404, f"Sandbox \"{sandbox_id}\" doesn't exist or you don't have access to it")
 
 
