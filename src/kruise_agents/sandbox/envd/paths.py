@@ -55,5 +55,5 @@ def base_name(path: str) -> str:
 
 
 def displayable(name: str) -> str:
-    """Return a name for JSON, in which bytes that are not UTF-8 are replaced by U+FFFD."""
+    """Return a name or path as JSON can hold it, with U+FFFD in place of bytes that are not UTF-8."""
     return os.fsencode(name).decode("utf-8", "replace")

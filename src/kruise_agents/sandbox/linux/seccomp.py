@@ -86,7 +86,7 @@ def filter_program(machine: str = os.uname().machine) -> bytes:
 
 
 def _filter(name: str, machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
-    """Yield instructions: ``(operation, skip_if_true, skip_if_false, operand)``. A skip of 2 jumps over two of them."""
+    """Yield instructions: ``(operation, skip_if_true, skip_if_false, operand)``. A skip is a number of instructions."""
     absent, refused = _ERRNO | errno.ENOSYS, _ERRNO | errno.EPERM
     yield _LOAD_WORD, 0, 0, _ARCHITECTURE
     yield _JUMP_IF_EQUAL, 1, 0, machine.architecture

@@ -32,8 +32,8 @@ _MOUNTED = ("dev", "proc", "sys", "usr")
 def become_root_of_sandbox(home: Path) -> None:
     """Give the file tree to the users of the sandbox, and enter the inner user namespace as its ``root``.
 
-    ``root`` becomes the owner of the manager's user's files; in ``home``, the default user does. Must be called while
-    this process has a single thread. Raises OSError if the kernel refuses a step that is needed.
+    Files of the manager's user get a new owner: the default user in ``home``, and ``root`` elsewhere. Must be called
+    while this process has a single thread. Raises OSError if the kernel refuses a step that is needed.
     """
     _give(Path("/"), 0, whole=False)
     for folder in Path("/").iterdir():

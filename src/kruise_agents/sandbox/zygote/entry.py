@@ -1,8 +1,8 @@
 """Functions by which a fork of the zygote enters a sandbox and becomes the program of the sandbox.
 
-``bwrap`` has started a placeholder instead: a shell that only waits. The fork enters the placeholder's namespaces and
-takes over its capabilities, processors and resource limits, so this module need not know how ``bwrap`` sets up a
-sandbox. When the program has ended, the placeholder ends, and the sandbox with it.
+In place of the program, ``bwrap`` has started a placeholder in the sandbox: a shell that only waits. The fork enters
+the placeholder's namespaces and takes over its capabilities, processors and resource limits, so this module need not
+know how ``bwrap`` sets up a sandbox. When the program has ended, the placeholder ends, and the sandbox with it.
 
 The fork gives up all rights on the host before any process in the sandbox can see the fork.
 """
@@ -49,7 +49,7 @@ def enter(connection: int) -> ForkOrder:
     """Read a :class:`ForkRequest` from a socket, enter the sandbox, and return the request's :class:`ForkOrder`.
 
     The calling process and its child end here. Only a grandchild, which is in the sandbox, returns. The grandchild has
-    the program's descriptors and one more: as long as that one is open, the sandbox's waiting shell does not end.
+    the program's descriptors and one more. The placeholder does not end as long as this extra descriptor is open.
     """
     # The alarm ends a fork that does not arrive, because the end of the sandbox would not end it. The process that
     # arrives is a child, and children inherit no alarm.

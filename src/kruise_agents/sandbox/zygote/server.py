@@ -80,7 +80,7 @@ def _fork(connection: int, modules: frozenset[str]) -> int:
 
 
 def _try(order: ForkOrder) -> int:
-    """Try, in a fork, to become the sandbox's root if there are several users, and report success."""
+    """Carry out a trial in a fork: become the sandbox's root if it has several users, then print ``TRIAL_OUTPUT``."""
     if order.several_users:
         become_root_of_sandbox(Path(order.directory))
     sys.stdout.write(f"{TRIAL_OUTPUT}\n")

@@ -155,7 +155,7 @@ def _whole(file: io.FileIO, first: bytes, coding: Coding, headers: dict[str, str
 
 
 def _requested_range(headers: Mapping[str, str], size: int, modified: int) -> range | None:
-    """Return the requested range, or None for the whole file. The range is empty if the file has no byte of it."""
+    """Return the range of bytes that a request names: None for the whole file, empty if the file has no such byte."""
     match = _RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
     if match is None or match.groups() == ("", ""):
         return None

@@ -84,7 +84,7 @@ def _store_metadata(path: str, descriptor: int, attributes: Mapping[str, str]) -
 
 
 def _refuse_pipes(path: str) -> None:
-    """Raise HttpError 400 for a socket or pipe. The reader of a pipe could see an end of file after the upload."""
+    """Raise HttpError 400 for a socket or pipe. Closing a pipe after an upload could show its reader an end of file."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  # a plain system call
     except FileNotFoundError:

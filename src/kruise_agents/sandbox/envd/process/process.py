@@ -46,7 +46,7 @@ class Subscription:
         self.put(last)
 
     async def events(self, keepalive: float) -> AsyncGenerator[Json, None]:
-        """Yield events until :meth:`complete` adds the last, and a keepalive after ``keepalive`` seconds of silence."""
+        """Yield events, the last from :meth:`complete`. In silence, yield a keepalive every ``keepalive`` seconds."""
         while True:
             while self._queue:
                 event = self._queue.popleft()
@@ -157,7 +157,7 @@ class Process:
         return True
 
     async def end_now(self) -> None:
-        """Kill the process and its process group, unless the process has exited, and wait for the end event."""
+        """If the process still runs, kill the process and its process group. In either case, wait for the end event."""
         if not self.exited:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)

@@ -51,7 +51,7 @@ class Registry:
         return found
 
     def find_or_ended(self, selector: Message | None) -> Process | Ended:
-        """Return the running or, if there is none, the ended process that a ``ProcessSelector`` means."""
+        """Return the process that a ``ProcessSelector`` means, running or else ended, or raise ConnectError."""
         found: Process | Ended | None
         if selector is not None and selector.has("pid"):
             pid = selector.uint32("pid")

@@ -33,7 +33,7 @@ _BUFFER = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An inotify event, here called a record. ``name`` is that of an entry in the watched folder, or empty."""
+    """An inotify event, here called a record. ``name`` is the name of an entry in the watched folder, or empty."""
 
     descriptor: int
     mask: int

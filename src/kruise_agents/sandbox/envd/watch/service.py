@@ -22,7 +22,7 @@ _NETWORK_FILE_SYSTEMS = {0x6969, 0xFF534D42, 0xFE534D42, 0x517B, 0x65735546}  # 
 
 
 class WatchService:
-    """The watches of all clients. ``path_of`` returns a request's absolute path, ``entry_of`` a path's EntryInfo."""
+    """All clients' watches. ``path_of`` gives a request's absolute path, and ``entry_of`` gives a path's EntryInfo."""
 
     def __init__(self, path_of: Callable[[Message, Call], str], entry_of: Callable[[str], dict[str, Any]]) -> None:
         self._path_of = path_of

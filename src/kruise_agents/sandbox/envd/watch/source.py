@@ -26,7 +26,7 @@ class SharedInotify:
         self._watches: set[Watch] = set()
 
     async def open(self, path: str, *, recursive: bool, describe: Describe | None) -> Watch:
-        """Start a watch. Changes after ``open`` has returned are reported. Changes while it runs may be reported."""
+        """Start a watch, which reports all changes made after this call, and perhaps changes made during the call."""
         if self._instance is None:
             self._instance = Inotify()
             asyncio.get_running_loop().add_reader(self._instance.fd, self.drain)

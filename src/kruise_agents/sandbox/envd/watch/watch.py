@@ -80,7 +80,7 @@ class Watch:
         self._arrived = asyncio.Event()
 
     async def start(self) -> None:
-        """Attach the folder and, if recursive, its tree. Other tasks run meanwhile: a tree may have 100,000 folders."""
+        """Attach the folder and, if recursive, its tree. A tree can have 100,000 folders, so other tasks run too."""
         self._attach(ROOT)
         if not self._recursive:
             return
