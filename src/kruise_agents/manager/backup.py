@@ -1,4 +1,4 @@
-"""The backup of a state folder: a copy with which a manager can start. A manager may use the original meanwhile.
+"""The backup of a state folder, even while a manager uses the folder. A manager can start with the copy.
 
 usage: python -m kruise_agents.manager.backup <state folder> <new folder>
 
@@ -114,7 +114,7 @@ def _owners() -> Identities | None:
 
 
 def _copy_owned(source: Path, target: Path, owners: Identities | None) -> str:
-    """Copy a folder whose files belong to user IDs of sandboxes. An ordinary user's ``cp`` would change the owners."""
+    """Copy a folder and keep its owners: user IDs of sandboxes, which an ordinary user's ``cp`` would change."""
     if owners is None:
         return _copy(source, target)
     try:

@@ -51,8 +51,8 @@ T = TypeVar("T")
 class Manager:
     """An embedded sandbox-manager: an asynchronous context manager that serves requests inside the block.
 
-    The manager checks all settings, and then takes over the sandboxes that are left in the state folder if an earlier
-    manager was killed or ended with ``keep``. If the start fails, the next start can take the sandboxes over.
+    The manager checks all settings, and then takes over the sandboxes that an earlier manager left in the state folder
+    because it was killed or had the setting ``keep``. If the start fails, the next start can take the sandboxes over.
 
     Args:
         tell: Called with each message for the user during the start, such as the beginning of a long step.

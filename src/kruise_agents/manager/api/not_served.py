@@ -90,7 +90,7 @@ class V1Only:
 
 
 async def on_missing(request: Request, error: Exception) -> Response:
-    """Answer 404 or 405 in plain text to unknown paths and wrong methods that :class:`V1Only` does not answer."""
+    """Answer 404 or 405 in plain text to an unknown path or a wrong method that :class:`V1Only` has let through."""
     assert isinstance(error, HTTPException)
     return _wrong_method(dict(error.headers or {})) if error.status_code == 405 else _not_found()
 

@@ -46,8 +46,8 @@ class Spec:
 
     Args:
         name: the name in the request, when it is not the camel case of the attribute.
-        read: a function that reads the member in place of the type's reader, and returns None for an absent member. Its
-            first argument is :class:`Fields` for a body, and a mapping for query and headers; its second is the name.
+        read: a function that reads the member in place of the type's reader, and returns None for an absent member. The
+            first argument is :class:`Fields` for a body, and a mapping for query and headers; the second is the name.
         check: a function that is called with the name and the value, and raises an error for a wrong value.
         schema: keywords of JSON Schema, which are added to the schema of the type. If ``type`` is one of the keywords,
             the schema has these keywords only.
@@ -69,7 +69,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of a declaration.
+    """A member of a dataclass that declares a part of a request.
 
     Args:
         hint: the type with its annotations.
@@ -115,7 +115,7 @@ def unwrap(hint: Any) -> tuple[Any, list[Spec], bool]:
 
 
 def members(declaration: type) -> tuple[Member, ...]:
-    """Return the members of a declaration, in order."""
+    """Return a member for each field of the dataclass ``declaration``, in the order of the fields."""
     return _members(declaration)
 
 
@@ -251,7 +251,7 @@ def _read_parameter(values: Mapping[str, str], member: Member) -> Any:
 
 
 def whole_number(query: Mapping[str, str], name: str) -> int | None:
-    """Return a query parameter, a whole number of 0 or more; None if absent. A wrong value raises ApiError 400."""
+    """Return a query parameter as an int >= 0; None if the parameter is absent. A wrong value raises ApiError 400."""
     text = query.get(name)
     if text is None:
         return None
@@ -267,7 +267,7 @@ def allow_only(fields: Fields, *names: str) -> None:
 
 
 def refuse(fields: Fields, reasons: Mapping[str, str]) -> None:
-    """Raise ApiError 400 for a field that asks for something this manager cannot do. Empty and false values pass."""
+    """Raise ApiError 400 for a field that ``reasons`` names as unsupported. Empty and false values pass."""
     for name, reason in reasons.items():
         if fields.value(name) not in (None, False, [], {}, ""):
             where = dotted((*fields.path, name))

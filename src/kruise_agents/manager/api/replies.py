@@ -26,7 +26,7 @@ _AccessToken = Annotated[str | None, Spec(description="opens envd; null: the san
 
 
 class SandboxReply(TypedDict):
-    """A sandbox in the answer to create, connect, resume or fork."""
+    """A sandbox in the answer to a create, connect, resume or fork request."""
 
     templateID: _TemplateID
     sandboxID: str
@@ -123,7 +123,7 @@ def shown_state(sandbox: Sandbox) -> Literal["running", "paused"]:
 
 
 def sandbox_reply(sandbox: Sandbox, domain: str) -> SandboxReply:
-    """Return the answer to connect and resume."""
+    """Return the answer to a connect or resume request."""
     return {
         "templateID": sandbox.template.name,
         "sandboxID": sandbox.id,
@@ -137,7 +137,7 @@ def sandbox_reply(sandbox: Sandbox, domain: str) -> SandboxReply:
 
 
 def created_reply(sandbox: Sandbox, domain: str, sandboxes: SandboxService) -> SandboxReply:
-    """Return the answer to create and fork. For a protected sandbox, the answer has a new traffic access token."""
+    """Return the JSON of a created or forked sandbox. For a protected sandbox, add a new traffic access token."""
     reply = sandbox_reply(sandbox, domain)
     if sandbox.protected:
         token = token_reply(sandboxes.traffic_tokens.issue(sandbox.id, sandbox.uid))

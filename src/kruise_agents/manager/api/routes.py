@@ -125,7 +125,7 @@ class ApiRoute(Route):
 
 
 class Resource:
-    """The handlers for one kind of thing, such as volumes. The methods with a declaration become routes."""
+    """The handlers for one kind of thing, such as volumes. Methods that :func:`operation` decorates become routes."""
 
     topic: ClassVar[Topic]
 

@@ -19,13 +19,13 @@ def sandbox_not_found(sandbox_id: str) -> Response:
 
 
 def port_not_open(sandbox_id: str, port: int) -> Response:
-    """Return the answer for a port of a running sandbox on which nothing listens."""
+    """Return the answer for a port on which nothing listens, although the sandbox runs."""
     message = "The sandbox is running but port is not open"
     return _json(502, sandboxId=sandbox_id, message=message, port=port)
 
 
 def bad_answer(sandbox_id: str, port: int, cause: str) -> Response:
-    """Return the answer for a program on the port that does not answer as an HTTP/1.1 server should."""
+    """Return the answer for a port whose program does not answer as an HTTP/1.1 server should."""
     message = f"The program on that port did not answer as an HTTP server: {cause}"
     return _json(502, sandboxId=sandbox_id, message=message, port=port)
 

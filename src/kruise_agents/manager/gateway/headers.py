@@ -47,7 +47,7 @@ def accepts_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def unsendable(headers: Headers) -> str | None:
-    """Return the name of the first header with a control character in its value, which no server may send."""
+    """Return the name of the first header that cannot be sent, because its value has a control character; or None."""
     return next((name.decode("latin-1") for name, value in headers if _CONTROL.search(value)), None)
 
 

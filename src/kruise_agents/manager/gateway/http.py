@@ -126,7 +126,7 @@ async def _tunnel(exchange: Exchange, answer: Headers, scope: Scope) -> None:
 
 
 async def _upload(exchange: Exchange, receive: Receive) -> bool:
-    """Forward the request's body. Return True after the client has left and the connection to the sandbox is cut."""
+    """Forward the request's body, wait until the client leaves, cut the connection to the sandbox, and return True."""
     try:
         return await _pass_body(exchange, receive)
     except Exception:

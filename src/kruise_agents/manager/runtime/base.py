@@ -58,7 +58,7 @@ class Runtime(ABC):
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
-        """Copy the files of ``rootfs`` that sandboxes may change to ``layout``, and add a virtual environment there.
+        """Copy to ``layout`` those files of ``rootfs`` that sandboxes may change, and add a virtual environment there.
 
         Return the paths that were not copied because the manager's user may not read them.
         """
@@ -80,7 +80,7 @@ class Runtime(ABC):
         await run_copy(start, copy_command(source, target))
 
     def stopped_processes(self, first_pid: int) -> tuple[int, ...]:
-        """Return the pids of stopped processes that :meth:`thaw` must skip. Call this method before :meth:`freeze`."""
+        """Return the pids of processes that :meth:`thaw` must leave stopped. Call this method before :meth:`freeze`."""
         return stopped_in(first_pid, spare_root=self._spares_first)
 
     async def freeze(self, first_pid: int) -> None:

@@ -101,7 +101,7 @@ def read_extensions(metadata: Mapping[str, str]) -> Extensions:
 
 
 def read_reserved_header(headers: Mapping[str, str], name: str) -> float | None:
-    """Return how many seconds a paused sandbox is kept. ``forever`` gives infinity, and a missing header gives None.
+    """Read from a header how many seconds a paused sandbox is kept: infinity for ``forever``, None without the header.
 
     A wrong value raises ApiError 400.
     """

@@ -24,7 +24,7 @@ def read_metadata(query: Mapping[str, str], name: str) -> dict[str, str]:
     """Return the pairs of a metadata filter. A pair that is not ``key=value`` raises ApiError 400.
 
     The SDK percent-quotes every key and value and form-encodes the pairs. The HTTP client of the SDK encodes the result
-    once more (e2b 2.8.0 ... 2.63.0). ``query`` holds values from which the outermost encoding is removed.
+    once more (e2b 2.8.0 ... 2.63.0). ``query`` comes without this last encoding; the function removes the other two.
     """
     pairs: dict[str, str] = {}
     for pair in unquote_plus(query.get(name, "")).split("&") if query.get(name) else ():

@@ -99,9 +99,9 @@ def egress_rules(
 ) -> EgressRules:
     """Return the rules that a request asks for. ``internet=False`` denies everything that is not allowed.
 
-    IPv6 ranges are checked and dropped, because a sandbox with its own network has no IPv6. ApiError 400 is raised for
-    a malformed range, for any domain, and for too many entries. If sandboxes have no internet access, any IPv4 range in
-    ``allow_out`` raises it too.
+    IPv6 ranges are checked and dropped, because a sandbox with its own network has no IPv6. A malformed range, a domain
+    name, and too many entries raise ApiError 400. If sandboxes have no internet access, an IPv4 range in ``allow_out``
+    raises ApiError 400 too.
     """
     for name, entries in (("allowOut", allow_out), ("denyOut", deny_out)):
         if len(entries) > _MAX_ENTRIES:

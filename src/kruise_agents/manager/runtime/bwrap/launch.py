@@ -79,7 +79,7 @@ def start(
 
 
 def run(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> str:
-    """Run a command in namespaces to its end, and return its output. Raises OSError with the reason if it fails."""
+    """Run a command in namespaces until it ends, and return its output. If it fails, raise OSError with the reason."""
     with tempfile.TemporaryFile() as output:
         code = wait_for(start(options, command, Setup(identities, output)), command[0])
         text = output_of(output)
