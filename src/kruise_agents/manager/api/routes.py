@@ -110,7 +110,7 @@ def operation(
 
 
 class ApiRoute(Route):
-    """A route with its declaration."""
+    """A route with the :class:`Operation` that declares it."""
 
     def __init__(
         self,

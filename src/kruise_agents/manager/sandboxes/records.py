@@ -29,9 +29,9 @@ class Records:
         self._unsaved: set[Sandbox] = set()
 
     def save(self, sandbox: Sandbox) -> None:
-        """Write the row before a step that relies on the row. Raises NoSpaceError if the disk is full.
+        """Write the row. Call this before a step that relies on the row. Raises NoSpaceError if the disk is full.
 
-        Afterwards, try to write the rows that :meth:`note` could not write because the disk was full.
+        Then try to write the rows that :meth:`note` could not write because the disk was full.
         """
         self._store.save(to_row(sandbox, self._runtime))
         self._unsaved.discard(sandbox)

@@ -1,4 +1,4 @@
-"""Options of ``bwrap`` for a sandbox, for a trial of its namespaces, and for work on files as their owners."""
+"""Options of ``bwrap``: to run a sandbox, to try out its namespaces, and to change files as the files' owners."""
 
 from __future__ import annotations
 
