@@ -72,7 +72,7 @@ class Snapshots:
         return next((row for row in self.all(owner) if row.id in names), None)
 
     def called(self, reference: str, owner: str) -> list[SnapshotRow]:
-        """Return the snapshots named ``reference``, newest first. If there are none, look for the ID ``reference``."""
+        """Return the snapshots named ``reference``, newest first. If there are none, look for ``reference`` as an ID."""
         named = [row for row in self.all(owner) if row.name == reference.lower()]
         snapshot = self.find(reference, owner)
         return named or ([snapshot] if snapshot else [])
@@ -111,7 +111,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. Files that a create call is copying go after the copy, or at once if the disk is full."""
+        """Remove a snapshot. Files that a create call copies are removed after the copy; on a full disk, at once."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)
