@@ -72,7 +72,7 @@ class Snapshots:
         return next((row for row in self.all(owner) if row.id in names), None)
 
     def called(self, reference: str, owner: str) -> list[SnapshotRow]:
-        """Return the snapshots named ``reference``, newest first. If there are none, look for ``reference`` as an ID."""
+        """Return the snapshots named ``reference``, newest first. If there are none, try ``reference`` as an ID."""
         named = [row for row in self.all(owner) if row.name == reference.lower()]
         snapshot = self.find(reference, owner)
         return named or ([snapshot] if snapshot else [])
