@@ -59,7 +59,7 @@ class AddressError(KruiseAgentsError):
 
 
 class PortError(AddressError):
-    """A request for a ``port`` outside 1 ... 65535. More than 18 digits are a plain ``AddressError``."""
+    """A request for a ``port`` outside 1 ... 65535. A port of more than 18 digits raises a plain ``AddressError``."""
 
     def __init__(self, port: int) -> None:
         super().__init__(f"invalid sandbox port: {port}")

@@ -1,4 +1,4 @@
-"""Check of the installed SDK against a table of places, made before anything is patched."""
+"""Check of the installed SDK against a patch's table of places, before the patch changes anything."""
 
 from __future__ import annotations
 

@@ -146,8 +146,8 @@ def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder:
     """Return options that keep an object's headers and URL out of a call to another domain.
 
     ``given`` are the options of the call, ``bound`` those of the object. For a call to the same domain, return ``{}``.
-    For another domain, options that ``given`` lacks get empty values, because the SDK would replace None by the value
-    in ``bound``.
+    For another domain, return empty headers and an empty URL where ``given`` has none, because the SDK takes options
+    that are missing or None from ``bound``.
     """
     if not bound or not given.get("domain"):
         return {}

@@ -2,9 +2,9 @@
 
 The bridge is a transport between the SDK's REST client and the SDK's own transport. If a manager has no v2 routes, the
 bridge uses the older routes to create sandboxes and to connect to them, and refuses calls that such a manager would
-misread. While the manager's routes are unknown, the bridge probes the manager before each such call. The bridge also
-adds an idempotency key to requests that create a sandbox, unless they have such a key, and removes credentials from
-requests that do not go to the API.
+misread. While the manager's routes are unknown, the bridge probes the manager before each call that could be misread.
+The bridge also adds an idempotency key to requests that create a sandbox, unless they have such a key, and removes
+credentials from requests that do not go to the API.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ _known: dict[str, Generation] = {}
 def bridged(
     transport: httpx.BaseTransport | httpx.AsyncBaseTransport, config: Any
 ) -> httpx.BaseTransport | httpx.AsyncBaseTransport:
-    """Return a transport with the bridge over ``transport``. All bridges of a process share the known generations."""
+    """Return ``transport`` wrapped in a bridge. All bridges of a process share what they learn about managers."""
     bridge = Bridge(config.api_url, _known, private=config.headers or ())
     if isinstance(transport, httpx.AsyncBaseTransport):
         return AsyncBridgeTransport(transport, bridge)

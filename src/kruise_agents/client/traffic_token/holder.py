@@ -33,7 +33,7 @@ class Answer:
 
 
 class _OfOneSandbox:
-    """Base class of holders. A deep copy or pickle of a configuration has no sandbox yet, so its holder is None."""
+    """Base class of holders. A deep-copied or unpickled configuration has no sandbox yet, so its holder is None."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _no_holder, ()

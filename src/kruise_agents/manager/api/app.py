@@ -56,7 +56,7 @@ def create_api(
     health: Mapping[str, str],
     v1_only: bool = False,
 ) -> Starlette:
-    """Return the API as an ASGI app, for paths without ``/kruise/api``. ``health`` is what ``GET /health`` reports.
+    """Return the API as an ASGI app with routes below ``/``, not ``/kruise/api``. ``GET /health`` reports ``health``.
 
     With ``v1_only`` the API answers like an older sandbox-manager without ``POST /v2/sandboxes``.
     """
