@@ -90,7 +90,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    """Return the methods of all routes that match the path. The router's ``Allow`` has the first route's methods."""
+    """Return the methods of all routes that match the path. The router's ``Allow`` covers only the first such route."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in matching for method in route.methods or ()})

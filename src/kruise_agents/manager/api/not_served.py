@@ -5,7 +5,8 @@ names the feature. The status is 400, because the SDK would read a 404 as a miss
 
 With ``--v1-only`` the API answers like a sandbox-manager without ``POST /v2/sandboxes``, for tests of clients. Source:
 OpenKruise's manager of August 2026, which answers 405 and 404 in text before it checks the key. Two faults of that
-manager are not imitated: a fork is taken for a create, and an unknown ``DELETE`` below a sandbox deletes the sandbox.
+manager are not imitated: it treats a fork request as a create request, and an unknown ``DELETE`` below the path of a
+sandbox as a request to delete the sandbox.
 """
 
 from __future__ import annotations

@@ -34,9 +34,9 @@ class _Expected(Enum):
 class GuardedHttpProtocol(HttpToolsProtocol):
     """A client's connection with limits on time.
 
-    ``head_seconds`` limits the wait for the first byte of a new connection, the time in which a head arrives, and the
-    time in which the rest of a body arrives after the answer. ``stall_seconds`` limits how long the send buffer may
-    stay full because the client does not read.
+    ``head_seconds`` limits the wait for the first byte of a new connection, the time in which a head arrives, and, if
+    an answer ends before the request's body, the time in which the rest of the body arrives. ``stall_seconds`` limits
+    how long the send buffer may stay full because the client does not read.
     """
 
     head_seconds = 60.0

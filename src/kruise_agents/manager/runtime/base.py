@@ -35,7 +35,7 @@ class Runtime(ABC):
 
     @property
     def file_owners(self) -> FileOwners | None:
-        """The owners of sandbox files on the host; None if the manager lacks the right to access all files."""
+        """The owners of sandbox files on the host; None if the manager lacks permission for some of the files."""
         return FileOwners()
 
     @abstractmethod

@@ -95,7 +95,7 @@ class _LogEntriesReply(TypedDict):
 
 
 class LogRoutes(Resource):
-    """The routes of logs. The older route returns the oldest lines first. The v2 route can filter and reverse lines."""
+    """The routes of logs. The older route returns the oldest line first; v2 can filter lines and reverse the order."""
 
     topic = Topic.OBSERVATION
 

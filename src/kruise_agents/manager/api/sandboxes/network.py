@@ -97,7 +97,7 @@ class NetworkRoutes(Resource):
 def egress_rules(
     allow_out: Sequence[str], deny_out: Sequence[str], internet: bool | None, sandboxes: SandboxService
 ) -> EgressRules:
-    """Return the rules that a request asks for. ``internet=False`` denies everything that is not allowed.
+    """Return the rules that a request asks for. ``internet=False`` denies everything outside ``allow_out``.
 
     IPv6 ranges are checked and dropped, because a sandbox with its own network has no IPv6. A malformed range, a domain
     name, and too many entries raise ApiError 400. If sandboxes have no internet access, an IPv4 range in ``allow_out``

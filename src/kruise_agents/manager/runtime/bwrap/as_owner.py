@@ -1,4 +1,4 @@
-"""Work on sandbox files with the rights of their owners, in a user namespace that has the owners' IDs."""
+"""Operations on sandbox files with the rights of the files' owners, in a user namespace that has the owners' IDs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def give(folder: Path, identities: Identities) -> None:
 
 
 def size(folder: Path, identities: Identities | None) -> int:
-    """Return the size of a folder like :func:`.tree_size`, but also count folders that deny access to their owner."""
+    """Return a folder's size like :func:`.tree_size`, but with the contents of folders that deny their owner access."""
     return parse_size(_run_as_owners(size_command(folder), identities, "DAC_OVERRIDE", "FOWNER"))
 
 
