@@ -1,7 +1,7 @@
 """The encoded form of API keys. Every SDK accepts this form, and anybody can decode it: keep it as secret as the key.
 
-e2b 2.25.0 ... 2.45.1 refuse a key that is not ``e2b_`` and lower-case hex digits. OpenKruise's keys can be any text, so
-OpenKruise's manager accepts the encoded form of each key in place of the key.
+e2b 2.25.0 ... 2.45.1 accept only keys that are ``e2b_`` followed by lower-case hex digits. OpenKruise's keys can be any
+text, so OpenKruise's manager accepts the encoded form of each key in place of the key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ENCODED = re.compile(rf"{_PREFIX}{_MAGIC}(?P<length>[0-9a-f]{{8}})(?P<body>[0-9
 
 
 def encode_key(raw: str | bytes) -> str:
-    """Return the encoded form of a key: 38 characters, and two for each byte of the key. Text becomes UTF-8 bytes.
+    """Return the encoded form of a key: 38 characters plus two for each byte of the key. Text becomes UTF-8 bytes.
 
     Raises:
         ValueError: The key is too long for the form, or is text with a lone surrogate.

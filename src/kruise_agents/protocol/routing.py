@@ -45,8 +45,8 @@ def parse(
         sandbox_port: The value of ``E2b-Sandbox-Port``; absent or empty means envd's port, 49983.
 
     Raises:
-        PortError: The port is a number of at most 18 digits, but outside 1 ... 65535.
-        AddressError: The port is any other text, or the request names neither a port of a sandbox nor an API route.
+        PortError: The port is a number outside 1 ... 65535. A number of more than 18 digits raises AddressError.
+        AddressError: The port is not a number, or the request names neither a port of a sandbox nor an API route.
     """
     if is_private_api_path(target):
         return ApiTarget(_rooted(target[len(API_PREFIX) :]), private=True)

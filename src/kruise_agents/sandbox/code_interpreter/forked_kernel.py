@@ -1,6 +1,6 @@
-"""A fork of the sandbox program, which has a kernel's modules loaded and waits to become the first Jupyter kernel.
+"""A forked process that has a kernel's modules loaded, and waits to become the first Jupyter kernel.
 
-The sandbox program forks early, while it has one thread, no event loop, and no secrets in its memory.
+The sandbox program forks this process early, while the program has one thread, no event loop, and no secrets in memory.
 """
 
 from __future__ import annotations

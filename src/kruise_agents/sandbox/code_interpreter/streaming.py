@@ -16,7 +16,7 @@ class ExecutionStream:
     """An ASGI response with the lines of an execution. The execution is abandoned when the client leaves.
 
     ``running`` holds the tasks of all executions that have not ended. ``keepalives`` must be False for
-    e2b-code-interpreter before 2.9.0, because keepalives would restart that client's read time-out.
+    e2b-code-interpreter before 2.9.0, which limits an execution by a read time-out: each keepalive would restart it.
     """
 
     def __init__(self, execution: Execution, running: set[asyncio.Task[None]], *, keepalives: bool) -> None:

@@ -31,7 +31,7 @@ class ChartFormatter(BaseFormatter):
     _return_type = (dict,)
 
     def pop(self, typ: Any, default: Any = None) -> Any:
-        """Remove nothing. matplotlib's inline backend calls every formatter's ``pop``, and would remove ``chart``."""
+        """Remove nothing. matplotlib-inline pops ``Figure`` from all formatters, and would unregister ``chart``."""
         return default
 
 

@@ -2,7 +2,7 @@
 
 Many clients put a line end between an execution's messages, so a message that ends within a line splits that line.
 ipykernel's own stream (6.29 to 7.4) starts a timer at the first write, and sends all waiting text when the timer ends.
-In a program that never pauses, ``print`` may have written its text by then, but not yet the line end.
+In a program that prints without pause, the timer may end after ``print`` has written its text, but before the line end.
 
 Output of subprocesses comes through a pipe in pieces, and a piece may end within a character. ipykernel would decode
 each piece alone. Here the pieces are decoded as one stream.
