@@ -1,8 +1,8 @@
 """The contract between the manager and the program that it starts in each sandbox.
 
 The manager starts the program with :class:`ProgramArguments`, and sends HTTP requests to the program's control socket:
-an :class:`Endpoint` is a method and a path, a :class:`Message` is a body. The manager reaches a port that has no Unix
-socket of its own through the relay socket. If the program is forked, the fork reads a :class:`ForkRequest` first.
+an :class:`Endpoint` is a method and a path, a :class:`Message` is a body. The relay socket leads to every port that
+has no Unix socket of its own. If the program is forked, the fork reads a :class:`ForkRequest` first.
 
 The manager and the program may be of different releases, because a manager takes over the sandboxes of an earlier
 manager. So the names of sockets, the endpoints and the keys of the messages must not change.

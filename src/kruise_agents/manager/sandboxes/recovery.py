@@ -3,7 +3,8 @@
 A sandbox is ended if its end had begun. A sandbox whose start was not finished is ended too, because no client knows
 it. If its processes still run, a sandbox is taken over, even if its program does not answer at the moment, and an
 unfinished pause or resume is undone. If its processes are gone, a sandbox that was running is removed, and so is a
-sandbox whose pause with memory was not finished. Any other sandbox is kept as a paused sandbox with its files only.
+sandbox whose pause with memory was not finished. Any other sandbox without processes is kept as a paused sandbox with
+its files only.
 """
 
 from __future__ import annotations

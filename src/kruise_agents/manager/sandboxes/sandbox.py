@@ -36,7 +36,7 @@ class Lifetime:
     paused_seconds: float | None = None  # until a paused sandbox is ended; None: it is kept for ever
 
     def enforced(self, seconds: float | None) -> float | None:
-        """Return ``seconds`` as the program's own time limit; None if the sandbox never ends or pauses instead."""
+        """Return ``seconds`` as the program's own time limit; None if the sandbox never ends, or pauses at its end."""
         # Only a manager can pause a sandbox, so a sandbox that is to be paused waits for a manager.
         return None if self.never_ends or self.pause_at_end else seconds
 

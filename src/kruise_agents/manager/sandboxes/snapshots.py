@@ -111,7 +111,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. Files that a create call copies are removed after the copy; on a full disk, at once."""
+        """Remove a snapshot. Files that a create call is copying stay until the copy ends, unless the disk is full."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)

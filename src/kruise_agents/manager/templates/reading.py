@@ -34,7 +34,7 @@ FREE_FOLDERS = (str(_HOME), "/code", "/opt", "/root", "/srv", "/var")
 
 @dataclass(frozen=True, slots=True)
 class TemplateFile:
-    """The content of a template file. Missing keys give None or empty fields here, and defaults in ``template``."""
+    """The content of a template file. For missing keys, ``template`` has defaults; other fields are None or empty."""
 
     path: Path
     template: Template

@@ -168,7 +168,7 @@ class Volumes:
             self._store.save(replace(row, owner=new_owner, name=name))
 
     def recover(self) -> None:
-        """Remove unfinished uploads and folders without a row, and make missing folders, at the start of a manager."""
+        """Remove unfinished uploads, remove folders without a row, and make missing folders, at a manager's start."""
         self._staging.mkdir(mode=0o700, exist_ok=True)
         known = {row.id for row in self._store.select(VolumeRow)}
         for folder in (*self._folder.iterdir(), *self._staging.iterdir()):
