@@ -216,7 +216,7 @@ class Operations:
 
     @_operation(Event.RESUME)
     async def resume(self, sandbox: Sandbox, seconds: float, *, memory: bool = True) -> bool:
-        """Resume a paused sandbox for ``seconds``, or for ever if it never ends. A running sandbox is only extended.
+        """Resume a paused sandbox for ``seconds``; for ever if it ``never_ends``. A running sandbox is only extended.
 
         Return whether the sandbox was paused. Without ``memory``, end the processes that the pause has kept, and boot
         the sandbox from its files. If a resume fails, the sandbox is paused again.

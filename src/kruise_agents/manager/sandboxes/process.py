@@ -238,7 +238,7 @@ class SandboxProcess:
             self._parent_pipe = None
 
     async def _reap(self) -> None:
-        """Reap the process that this manager started, if any. The process ends when the sandbox's program ends."""
+        """Wait for this manager's child process, if any, and reap the child, which ends with the sandbox's program."""
         if self._child is None:
             return
         if self._child.poll() is None:

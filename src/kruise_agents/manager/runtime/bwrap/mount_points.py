@@ -1,7 +1,7 @@
 """Mount points in a sandbox's file tree, which hostile code may have laid out.
 
 While ``bwrap`` mounts, it follows links, even to folders of the host. So these functions refuse such links before
-``bwrap`` starts. No process of the sandbox runs at that time.
+``bwrap`` starts. No process of the sandbox runs at that time, so none can add a link after the check.
 """
 
 from __future__ import annotations

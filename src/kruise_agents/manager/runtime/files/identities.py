@@ -1,7 +1,8 @@
 """The host's user and group IDs that stand for the users of a sandbox.
 
-A sandbox with several users needs a range of IDs that belong to nobody on the host. Root takes a fixed range. To other
-users, ``/etc/subuid`` and ``/etc/subgid`` give a range, which ``newuidmap`` and ``newgidmap`` (package ``uidmap``) map.
+A sandbox with several users needs a range of IDs that belong to nobody on the host. If the manager runs as root, it
+takes a fixed range. Otherwise, ``/etc/subuid`` and ``/etc/subgid`` give the manager's user a range, and ``newuidmap``
+and ``newgidmap`` (package ``uidmap``) map that range.
 """
 
 from __future__ import annotations

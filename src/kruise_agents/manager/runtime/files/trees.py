@@ -61,7 +61,7 @@ def remove_tree(folder: Path) -> bool:
 
 
 def tree_size(folder: Path) -> int:
-    """Return the bytes that a folder takes on the disk, or 16 KiB for each file if that is more."""
+    """Return the bytes that a folder takes on the disk, but at least 16 KiB times its number of inodes."""
     return parse_size(_run(*size_command(folder)).stdout)
 
 

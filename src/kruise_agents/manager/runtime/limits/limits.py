@@ -82,7 +82,7 @@ class ResourceLimits(Enforcer):
 
 
 def common_limits(limits: Limits) -> ProgramLimits:
-    """Return the limits that all enforcers share: memory and disk, which are only reported, and the size of a file."""
+    """Return the limits that all enforcers share: a maximum file size, and memory and disk, which are only reported."""
     return ProgramLimits(memory=limits.memory, disk=limits.disk, max_file=limits.disk)
 
 

@@ -22,7 +22,7 @@ _READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-dro
 
 
 def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: Setup) -> Launched:
-    """Start a waiting shell with ``bwrap``. Then fork the zygote: the fork enters the sandbox and becomes its program.
+    """Start a fork of the zygote as a sandbox's program, in namespaces that ``bwrap`` first makes for a waiting shell.
 
     Raises ZygoteError if the zygote does not fork, and OSError for other problems. After an error, the namespaces end.
     """
