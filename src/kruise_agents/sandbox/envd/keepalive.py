@@ -11,7 +11,7 @@ _LEAST_SECONDS = 0.1  # a shorter interval only adds load
 
 
 def keepalive_interval(call: Call) -> float:
-    """Return the seconds of silence before a keepalive, from the header ``Keepalive-Ping-Interval`` or by default."""
+    """Return the seconds of silence before a keepalive: the header ``Keepalive-Ping-Interval``, or else the default."""
     try:
         seconds = float(call.headers.get("keepalive-ping-interval", ""))
     except ValueError:

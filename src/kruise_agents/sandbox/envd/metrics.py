@@ -5,7 +5,7 @@ processes and files alone:
 
 - ``cpu_count``: processors that the sandbox may run on
 - ``cpu_used_pct``: use of these processors in percent, 0 to 100, since the last request for metrics or, at the first
-  request, since the start; the time of a process that has ended counts only if its parent waited for it
+  request, since the start of envd; the time of a process that has ended counts only if its parent waited for it
 - ``mem_total``: the machine's memory, or the sandbox's memory limit if that is less
 - ``mem_used``: anonymous and shared memory; a shared page is usually divided among the processes that share it
 - ``mem_cache``: mapped pages of files (programs and libraries), divided in the same way

@@ -37,7 +37,7 @@ class User:
     home: Path
 
     def own(self, target: int | Path) -> None:
-        """Make this user the owner of an open file (by descriptor) or of a folder (by path), if permitted."""
+        """Make this user the owner of a file (by descriptor) or a folder (by path). Without permission, do nothing."""
         # ``chown`` is called even if nothing changes, because watches of the folder report the call as an event.
         # This process may not change, for example, the owner of another user's file that everybody may write to.
         with contextlib.suppress(PermissionError):

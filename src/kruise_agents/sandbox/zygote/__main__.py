@@ -1,8 +1,9 @@
 """The entry point of the zygote: ``python .../zygote/__main__.py <descriptor of the manager's socket>``.
 
-The manager starts this file by its path, and without ``-I``, because a forked Jupyter kernel keeps Python's flags. The
-host's ``sitecustomize`` and ``usercustomize`` must not run, because sandboxes do not see these modules. So the
-manager puts the folder ``bare`` on ``PYTHONPATH``, and Python finds the empty modules of the same names there first.
+The manager starts this file by its path. The manager leaves out ``-I``, because a forked Jupyter kernel keeps the flags
+of the zygote's Python, and other kernels run without ``-I``. The host's ``sitecustomize`` and ``usercustomize`` must
+not run, because sandboxes do not see these modules. So the manager puts the folder ``bare`` on ``PYTHONPATH``, and
+Python finds the empty modules of the same names there first.
 """
 
 import sys

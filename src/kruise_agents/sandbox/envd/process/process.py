@@ -46,7 +46,7 @@ class Subscription:
         self.put(last)
 
     async def events(self, keepalive: float) -> AsyncGenerator[Json, None]:
-        """Yield events, the last from :meth:`complete`. In silence, yield a keepalive every ``keepalive`` seconds."""
+        """Yield events; :meth:`complete` adds the last. In silence, yield a keepalive every ``keepalive`` seconds."""
         while True:
             while self._queue:
                 event = self._queue.popleft()

@@ -51,7 +51,7 @@ class Registry:
         return found
 
     def find_or_ended(self, selector: Message | None) -> Process | Ended:
-        """Return the process that a ``ProcessSelector`` means, running or else ended, or raise ConnectError."""
+        """Return the process that ``selector`` means, preferably a running one. Raise ConnectError if there is none."""
         found: Process | Ended | None
         if selector is not None and selector.has("pid"):
             pid = selector.uint32("pid")

@@ -18,7 +18,7 @@ _SHELL = ("/bin/sh", "-c", 'exec "$0" "$@"')
 
 
 class SpawnError(Exception):
-    """The failure to start a program. The text says why, as Go spells it."""
+    """The failure to start a program. The text gives the reason in Go's spelling."""
 
     def __init__(self, error: OSError | ValueError) -> None:
         text = reason(error) if isinstance(error, OSError) else str(error)

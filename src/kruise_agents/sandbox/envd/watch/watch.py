@@ -80,7 +80,7 @@ class Watch:
         self._arrived = asyncio.Event()
 
     async def start(self) -> None:
-        """Attach the folder and, if recursive, its tree. A tree can have 100,000 folders, so other tasks run too."""
+        """Attach the folder and, if recursive, its tree. A tree can have 100,000 folders, so pause for other tasks."""
         self._attach(ROOT)
         if not self._recursive:
             return
@@ -110,7 +110,7 @@ class Watch:
             await self._arrived.wait()
 
     def fail(self, error: ConnectError) -> None:
-        """Add no more events, and set the error that :meth:`take` raises after the waiting events."""
+        """Make the watch add no more events, and make :meth:`take` raise ``error`` once no events are waiting."""
         self.failure = error
         self._arrived.set()
 
