@@ -19,6 +19,7 @@ from pathlib import Path
 from ... import __version__
 from ...errors import ConfigurationError
 from ..runtime import Egress, Layout, Runtime
+from ..runtime.files.trees import make_folder
 from ..runtime.rootfs.custom import copied
 from .reading import TemplateFile
 
@@ -129,7 +130,7 @@ class Builder:
 
 
 def _put(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     if source.is_dir():
         shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
     else:
@@ -140,7 +141,13 @@ def _install(file: TemplateFile, home: Path) -> None:
     command = [str(home / ".local/bin/python"), "-m", "pip", "install", *_PIP_OPTIONS, "--", *file.requirements]
     environment = {**os.environ, "PYTHONNOUSERSITE": "1"}
     done = subprocess.run(
-        command, cwd=file.path.parent, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        command,
+        cwd=file.path.parent,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        umask=0o022,
     )
     if done.returncode != 0:
         said = (done.stdout + done.stderr).decode(errors="replace").strip()[-_LAST_OUTPUT:]

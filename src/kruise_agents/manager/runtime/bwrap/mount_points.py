@@ -30,7 +30,8 @@ def make_mount_points(layout: Layout) -> None:
         for name in mount.target.strip("/").split("/"):
             try:
                 with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, 0o755, dir_fd=folder)
+                    os.mkdir(name, dir_fd=folder)
+                    os.chmod(name, 0o755, dir_fd=folder)  # noqa: S103 - whatever the umask
                 inner = open_below(folder, name, os.O_PATH | os.O_DIRECTORY, links=False)
             finally:
                 os.close(folder)

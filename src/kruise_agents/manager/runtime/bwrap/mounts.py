@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ....errors import ConfigurationError
 from ..files.layout import Layout
+from ..files.trees import write_file
 from ..rootfs.carried_python import places
 from ..rootfs.custom import SYSTEM_FOLDERS
 from ..rootfs.python import own_places, readable_folders, sudo_script
@@ -76,8 +77,7 @@ def file_mounts(layout: Layout) -> Iterator[str]:
         files["sudo"] = sudo_script(own_places() if layout.system is None else places()), sudo
     for name, (text, place) in files.items():
         file = layout.root / name
-        file.write_text(text, encoding="utf-8")
-        file.chmod(0o755)
+        write_file(file, text, 0o755)
         yield from ("--ro-bind", str(file), str(place))
 
 

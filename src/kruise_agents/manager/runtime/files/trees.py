@@ -48,6 +48,20 @@ async def run_copy(start: Start, command: list[str]) -> None:
         raise OSError(errno.ENOSPC if any(text in message for text in _FULL) else errno.EIO, message)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its missing parents with mode 0755, whatever the umask of this process."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir()
+        folder.chmod(0o755)
+
+
+def write_file(file: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file with ``mode``, whatever the umask of this process."""
+    file.write_text(text, encoding="utf-8")
+    file.chmod(mode)
+
+
 def remove_tree(folder: Path) -> bool:
     """Remove a folder, whatever the file modes, and follow no links. If the removal fails, log why and return False."""
     done = _run("rm", "-rf", "--", str(folder))

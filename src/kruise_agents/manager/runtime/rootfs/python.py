@@ -18,6 +18,7 @@ import kruise_agents
 
 from ....protocol.control import ProgramArguments, ProgramDescriptors, ProgramLimits
 from ..files.layout import SYSTEM_PATH, USERNAME
+from ..files.trees import make_folder, write_file
 
 _PROFILE = """\
 # Read by login shells. The user's own programs come first.
@@ -98,8 +99,8 @@ def readable_folders() -> list[Path]:
 
 def fill_login_files(home: Path) -> None:
     """Write the files that a login shell reads in a user's home."""
-    (home / ".profile").write_text(_PROFILE, encoding="utf-8")
-    (home / ".bashrc").write_text("# Read by login shells too, through ~/.profile.\n", encoding="utf-8")
+    write_file(home / ".profile", _PROFILE)
+    write_file(home / ".bashrc", "# Read by login shells too, through ~/.profile.\n")
 
 
 def sudo_script(python: PythonPlaces) -> str:
@@ -122,19 +123,19 @@ def set_home_python(home: Path, python: PythonPlaces) -> None:
     local = home / ".local"
     make_environment(local, python)
     for name in ("pip", "pip3"):
-        _write_program(local / "bin" / name, _PIP)
-    _write_program(local / "bin" / "sudo", sudo_script(python))
+        write_file(local / "bin" / name, _PIP, 0o755)
+    write_file(local / "bin" / "sudo", sudo_script(python), 0o755)
 
 
 def make_environment(folder: Path, python: PythonPlaces) -> None:
     """Write a virtual environment with links to the interpreter. Imports search the manager's packages last."""
     binaries = folder / "bin"
     packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
-    binaries.mkdir(parents=True, exist_ok=True)
-    packages.mkdir(parents=True, exist_ok=True)
-    (folder / "pyvenv.cfg").write_text(
+    make_folder(binaries)
+    make_folder(packages)
+    write_file(
+        folder / "pyvenv.cfg",
         f"home = {python.base.parent}\ninclude-system-site-packages = false\nversion = {sys.version.split()[0]}\n",
-        encoding="utf-8",
     )
     for name in ("python", "python3", f"python3.{sys.version_info[1]}"):
         (binaries / name).unlink(missing_ok=True)
@@ -142,9 +143,4 @@ def make_environment(folder: Path, python: PythonPlaces) -> None:
     lines = [f"import site; site.addsitedir({folder!r})" for folder in python.packages]
     if python.environment is not None:
         lines.append(str(python.ours.parent))  # kruise_agents itself: an editable installation is not in the packages
-    (packages / "_manager_packages.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _write_program(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    path.chmod(0o755)
+    write_file(packages / "_manager_packages.pth", "\n".join(lines) + "\n")

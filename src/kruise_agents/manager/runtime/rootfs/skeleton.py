@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ....protocol.names import HIGHEST_ID, USER_ID
 from ..files.layout import SYSTEM_PATH
+from ..files.trees import write_file
 from ..network.egress import NAME_SERVER
 from .python import fill_login_files
 
@@ -34,9 +35,9 @@ _ETC = {
     # Lets `su` work for root. Passwords mean nothing in a sandbox.
     "pam.d/other": "".join(f"{kind} sufficient pam_permit.so\n" for kind in ("auth", "account", "session")),
 }
-_FOLDERS = {
+_FOLDERS = {  # each folder after the one that it is in, because folders get the umask's mode otherwise
     0o700: "root",
-    0o755: "etc/pam.d etc/skel home media mnt opt run srv var var/cache var/lib var/log",
+    0o755: "etc etc/pam.d etc/skel home media mnt opt run srv var var/cache var/lib var/log",
     0o777: "code",
     0o1777: "run/lock var/tmp",
 }
@@ -56,12 +57,10 @@ def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
     for mode, names in _FOLDERS.items():
         for name in names.split():
             folder = rootfs / name
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
             folder.chmod(mode)
     for name, text in _ETC.items():
-        file = rootfs / "etc" / name
-        file.write_text(text, encoding="utf-8")
-        file.chmod(0o640 if name == "shadow" else 0o644)
+        write_file(rootfs / "etc" / name, text, 0o640 if name == "shadow" else 0o644)
     for name, target in _LINKS.items():
         (rootfs / name).symlink_to(target)
     for home in (rootfs / "etc" / "skel", rootfs / "root"):
