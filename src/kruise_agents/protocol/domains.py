@@ -110,12 +110,12 @@ def _wrong(text: str, problem: str, suggestion: str | None) -> DomainError:
 def domain_for_reply(authority: str, target: str) -> str | None:
     """Return the domain that a client used. A server without a fixed domain puts this domain into its replies.
 
-    Return None if the header names no host. Then the API answers 400.
+    Return None if ``authority`` names no host. Then the API answers 400.
 
     Args:
         authority: The ``Host`` header of the API request, as sent. ``X-Forwarded-Host`` is never used.
-        target: The request target. Unless its path is private (``/kruise/...``), the host is lower-cased and a leading
-            ``api.`` is dropped.
+        target: The request target. If its path is not private (not ``/kruise/...``), the host of ``authority`` is
+            lower-cased, and a leading ``api.`` is dropped.
     """
     private = is_private_path(target)
     host, port = _split_port(authority)

@@ -82,7 +82,7 @@ def _request(arguments: list[str]) -> dict[str, Any]:
 
 
 def _execute(request: dict[str, Any]) -> NoReturn:
-    """Replace this process by the command, in a sandbox with one user. Exit with 1 if that fails."""
+    """Replace this process by the command: used if the sandbox has one user. Exit with 1 if that fails."""
     command = request["command"]
     if request["login"]:
         command = login_command(command)
