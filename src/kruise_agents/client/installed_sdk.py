@@ -1,4 +1,4 @@
-"""Check of the installed SDK against a patch's table of places, before the patch changes anything."""
+"""Check that the installed SDK has every place of a patch's table, made before the patch changes anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replacements that set the API URL of configurations, and decide which options of an object apply to a call."""
+"""Replacements of SDK functions that make configurations, or merge the options of an object with those of a call."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``: return the private URL of a port, or a stated URL."""
+    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``: ``sandbox_url=`` if stated, else the private URL."""
 
     @functools.wraps(original)
     def get_sandbox_url(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int | None = None) -> str:

@@ -24,7 +24,7 @@ def tokens_of(config: Any) -> Tokens | None:
 
 
 class SandboxHeaders(dict[str, str]):
-    """Headers of requests to a sandbox's ports. RPC clients keep this object, not a copy, and read ``tokens``."""
+    """Headers of requests to a sandbox's ports. RPC clients keep this very object and read its attribute ``tokens``."""
 
     tokens: Tokens
 
@@ -65,12 +65,12 @@ def wrap_traffic_access_token(original: property) -> property:
 
 
 def wrap_client(original: property) -> property:
-    """Wrap ``_client`` of the code interpreter: make each new httpx client ask the token's holder before requests."""
+    """Wrap ``_client`` of the code interpreter: its httpx clients get the token from a :mod:`.holder`."""
     return wrap_getter(original, lambda sandbox, client: _hooked(client, tokens_of(sandbox.connection_config)))
 
 
 def wrap_create_envd_api(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``_create_envd_api``: make a thread's new httpx client ask the token's holder before each request."""
+    """Wrap ``_create_envd_api``: each thread's httpx client gets the token from a :mod:`.holder`."""
 
     def hooked(part: Any, client: Any) -> Any:
         return _hooked(client, tokens_of(getattr(part, "_connection_config", None) or part.connection_config))

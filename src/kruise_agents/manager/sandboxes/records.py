@@ -31,7 +31,7 @@ class Records:
     def save(self, sandbox: Sandbox) -> None:
         """Write the row. Call this before a step that relies on the row. Raises NoSpaceError if the disk is full.
 
-        After a successful write, also try to write the rows that a full disk kept :meth:`note` from writing.
+        After a successful write, also try to write the rows that :meth:`note` could not write to a full disk.
         """
         self._store.save(to_row(sandbox, self._runtime))
         self._unsaved.discard(sandbox)
