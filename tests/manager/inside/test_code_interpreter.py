@@ -70,6 +70,18 @@ def test_a_language_that_is_not_there_says_what_to_install(shared: Sandbox) -> N
         shared.create_code_context(language="cobol")
 
 
+@pytest.mark.parametrize("kernel", ["the first", "a later"])
+def test_output_of_programs_keeps_its_order_in_forked_and_executed_kernels(sandbox: Sandbox, kernel: str) -> None:
+    context = sandbox.create_code_context() if kernel == "a later" else None
+    sandbox.run_code("import subprocess", context=context)
+    wrong = []
+    for number in range(200):
+        code = f"print({number})\nsubprocess.run(['echo', 'a']); print('b', flush=True); subprocess.run(['echo', 'c'])"
+        stdout = "".join(sandbox.run_code(f"{code}; None", context=context).logs.stdout)
+        wrong += [stdout] if stdout != f"{number}\na\nb\nc\n" else []
+    assert wrong == []
+
+
 def test_a_package_installed_by_a_command_is_there_in_the_next_cell(sandbox: Sandbox) -> None:
     sandbox.run_code("1")  # the kernel runs already
     sandbox.files.write("greeting-1.0-py3-none-any.whl", wheel("greeting", "by command"))

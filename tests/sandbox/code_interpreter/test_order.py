@@ -32,6 +32,65 @@ def test_results_stdout_and_stderr_keep_their_order(sandbox: Sandbox, context: C
     assert execution.text == "value"
 
 
+OF_PROGRAMS = {
+    "a print that is flushed": ("subprocess.run(['echo', 'a']); print('b', flush=True)", "a\nb\n"),
+    "a print": ("subprocess.run(['echo', 'a']); print('b')", "a\nb\n"),
+    "a print before": ("print('a'); subprocess.run(['echo', 'b']); print('c')", "a\nb\nc\n"),
+    "a part of a line": ("subprocess.run(['printf', 'a']); print('b'); os.write(1, b'c'); print('d')", "ab\ncd\n"),
+    "standard error": ("os.system('echo a >&2'); print('b', file=sys.stderr, flush=True)", "a\nb\n"),
+    "more than a pipe holds": (
+        "subprocess.run(['head', '-c', '300000', '/dev/zero']); print('b')",
+        "\0" * 300_000 + "b\n",
+    ),
+    "half a character": ("os.write(1, b'\\xc3'); os.write(1, b'\\xa4\\n'); print('b')", "\u00e4\nb\n"),
+    "a print of a thread": (
+        "subprocess.run(['echo', 'a']); thread = Thread(target=print, args=('b',)); thread.start(); thread.join()",
+        "a\nb\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("after", OF_PROGRAMS)
+def test_output_of_programs_comes_before_what_is_printed_afterwards(
+    sandbox: Sandbox, context: Context, after: str
+) -> None:
+    code, expected = OF_PROGRAMS[after]
+    sandbox.run_code("import os, subprocess, sys\nfrom threading import Thread", context=context)
+    for _ in range(200):
+        execution = sandbox.run_code(code + "; None", context=context)
+        assert execution.error is None
+        assert "".join(execution.logs.stdout + execution.logs.stderr) == expected
+
+
+def test_output_of_programs_comes_before_a_result_and_the_end_of_its_cell(sandbox: Sandbox, context: Context) -> None:
+    sandbox.run_code("import subprocess", context=context)
+    for number in range(200):
+        seen: list[str] = []
+        sandbox.run_code(
+            f"subprocess.run(['echo', 'a']); display({number}); subprocess.run(['echo', 'b']); None",
+            context=context,
+            on_stdout=lambda message, seen=seen: seen.append(message.line),
+            on_result=lambda result, seen=seen: seen.append(f"{result.text}\n"),
+        )
+        assert "".join(seen) == f"a\n{number}\nb\n"
+
+
+def test_a_background_thread_does_not_take_the_output_of_a_later_cells_program(
+    sandbox: Sandbox, context: Context
+) -> None:
+    """The thread prints all the time, and its prints belong to the cell that started the thread."""
+    code = (
+        "import subprocess, threading\nended = threading.Event()\n"
+        "def talk():\n    while not ended.is_set():\n        print('x', end='')\n"
+        "talking = threading.Thread(target=talk)\ntalking.start()"
+    )
+    sandbox.run_code(code, context=context)
+    for _ in range(50):
+        stdout = "".join(sandbox.run_code("subprocess.run(['echo', 'mine']); None", context=context).logs.stdout)
+        assert "mine" in stdout
+    sandbox.run_code("ended.set(); talking.join()", context=context)
+
+
 def test_an_update_of_a_display_is_no_new_result(sandbox: Sandbox, context: Context) -> None:
     code = (
         "shown = display({'text/html': 'first'}, raw=True, display_id='mine')\n"
