@@ -47,7 +47,7 @@ CONVERTED = {
     "manager/api/openapi.py": "nothing: a route is declared wrongly",
     "protocol/routing.py": "the manager answers `failed to map request to sandbox`",
     "manager/sandboxes/lifecycle.py": "RefusedError: the API answers 404",
-    "manager/sandboxes/operations.py": "RefusedError: the API answers 404",
+    "manager/sandboxes/operations.py": "RefusedError: the API answers 404, or `sandbox is not resumable`",
     "manager/sandboxes/control_client.py": "parts of `the sandbox could not be started`",
 }
 """Modules whose exceptions reach nobody with their own messages, and what is told instead."""

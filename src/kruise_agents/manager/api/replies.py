@@ -67,7 +67,9 @@ class ListedSandboxReply(TypedDict):
     clientID: _ClientID
     alias: _Alias
     startedAt: Annotated[Timestamp, Spec(description="the time of the start or of the last resume")]
-    endAt: Annotated[Timestamp, Spec(description="the end time; of a paused sandbox, the time of the pause")]
+    endAt: Annotated[
+        Timestamp, Spec(description="the end time; of a paused sandbox that has an end time, the time of the pause")
+    ]
     cpuCount: int
     memoryMB: int
     diskSizeMB: int

@@ -57,6 +57,7 @@ class RefusedError(KruiseAgentsError):
 
     def __init__(self, state: State, event: Event) -> None:
         super().__init__(f"a sandbox that is {state} takes no {event!s}")
+        self.state = state
 
 
 def next_state(state: State, event: Event) -> State:

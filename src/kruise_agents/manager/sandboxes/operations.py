@@ -214,16 +214,24 @@ class Operations:
         self._records.note(sandbox)
         logger.info("sandbox %s is paused", sandbox.id)
 
-    @_operation(Event.RESUME)
     async def resume(self, sandbox: Sandbox, seconds: float, *, memory: bool = True) -> bool:
         """Resume a paused sandbox for ``seconds``; for ever if it ``never_ends``. A running sandbox is only extended.
 
         Return whether the sandbox was paused. Without ``memory``, end the processes that the pause has kept, and boot
-        the sandbox from its files. If a resume fails, the sandbox is paused again.
+        the sandbox from its files. If a resume fails, the sandbox is paused again. A pause that came before this call
+        and is not done yet is not undone: the call raises :class:`RefusedError`.
         """
+        if sandbox.state is State.PAUSING:
+            raise RefusedError(sandbox.state, Event.RESUME)
+        return await self._resume(sandbox, seconds, memory, sandbox.pauses)
+
+    @_operation(Event.RESUME)
+    async def _resume(self, sandbox: Sandbox, seconds: float, memory: bool, pauses: int) -> bool:
         if sandbox.state is not State.PAUSED:
             await self.extend(sandbox, seconds)
             return False
+        if sandbox.pauses != pauses:
+            raise RefusedError(State.PAUSING, Event.RESUME)  # that pause waited for its turn when the call came
         sandbox.move(Event.RESUME)
         self._timers.disarm(sandbox)
         try:

@@ -78,7 +78,7 @@ class Sandbox:
     metadata: Mapping[str, str]
     access_token: str | None
     started_at: datetime
-    end_at: datetime | None  # None: never; of a paused sandbox, the moment of the pause
+    end_at: datetime | None  # None: never; of a paused sandbox that has an end time, the moment of the pause
     lifetime: Lifetime
     rules: EgressRules
     traffic_token: str | None  # needed by requests to every port except envd's; None: no such token is needed
@@ -87,6 +87,7 @@ class Sandbox:
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     kept_until: datetime | None = None  # when a paused sandbox is ended; None: never
     keeps_memory: bool = True  # whether a pause, begun or done, keeps the processes
+    pauses: int = 0  # how many pauses this manager has done
     stopped_before: tuple[int, ...] = ()  # IDs of processes that were stopped before a pause stopped all
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by the operation that changes the sandbox
     operations: set[asyncio.Task[Any]] = field(default_factory=set)  # tasks that hold the lock or wait for it
@@ -107,7 +108,8 @@ class Sandbox:
 
     def keep_for(self, seconds: float | None) -> None:
         """Record that the sandbox is paused from now on, to be ended after ``seconds``; None or infinity: never."""
-        self.end_at = now()
+        self.pauses += 1
+        self.end_at = None if self.lifetime.never_ends else now()
         self.kept_until = None if seconds is None or seconds == math.inf else now() + timedelta(seconds=seconds)
 
     def move(self, event: Event) -> None:

@@ -90,10 +90,6 @@ class SandboxService:
     def states(self) -> Iterator[State]:
         return (sandbox.state for sandbox in self._known.values())
 
-    def is_ending(self, sandbox_id: str, owner: str) -> bool:
-        sandbox = self._known.get(sandbox_id)
-        return sandbox is not None and sandbox.owner == owner and sandbox.state.ending
-
     def mounted_volumes(self) -> set[str]:
         return {mount.volume_id for sandbox in self._known.values() for mount in sandbox.volume_mounts}
 

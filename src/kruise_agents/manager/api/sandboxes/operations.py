@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from ....protocol.fields import Fields
 from ....protocol.names import PROTECT_KEY
-from ...sandboxes.lifecycle import State
+from ...sandboxes.lifecycle import RefusedError, State
 from ...sandboxes.sandbox import Sandbox
 from ...sandboxes.service import SandboxService
 from ..auth import NOT_RUNNING, own_sandbox, owner_of
@@ -36,6 +36,7 @@ LEAST_REFRESH = 15
 
 _SANDBOX = "/sandboxes/{sandbox_id}"
 _CHANGE = (400, 404, 500, 507)
+_BEING_PAUSED = "a pause of the sandbox is under way; the request may be repeated"
 _NO_EFFECT = "Without effect on a sandbox that never ends."
 
 
@@ -144,7 +145,7 @@ class SandboxRoutes(Resource):
         f"POST {_SANDBOX}/connect",
         "Connect to a sandbox; resume it if it is paused",
         _CHANGE,
-        meanings={409: "The sandbox is being killed"},
+        meanings={400: f"The general meaning, or: {_BEING_PAUSED}"},
         note="200: the sandbox was running, and keeps its end time if that is later. 201: the sandbox was resumed. A "
         "sandbox that never ends stays without an end time.",
         answers={200: SandboxReply, 201: SandboxReply},
@@ -153,25 +154,22 @@ class SandboxRoutes(Resource):
     async def connect(self, request: Request, body: _ConnectRequest) -> Response:
         if self._v1_only and body.timeout is None:
             raise ApiError(400, f"timeout should between 0 and {MAX_TIMEOUT}")
-        sandbox_id = request.path_params["sandbox_id"]
-        if self._sandboxes.is_ending(sandbox_id, owner_of(request)):
-            raise ApiError(409, f'Sandbox "{sandbox_id}" is being killed')
         sandbox = self._found(request)
-        resumed = await self._sandboxes.operations.resume(sandbox, body.seconds, memory=body.memory)
+        resumed = await self._resume(sandbox, body, 400)
         return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201 if resumed else 200)
 
     @operation(
         f"POST {_SANDBOX}/resume",
         "Resume a paused sandbox",
         _CHANGE,
-        meanings={409: "The sandbox is running"},
+        meanings={409: f"The sandbox is running, or: {_BEING_PAUSED}"},
         status=201,
     )
     async def resume(self, request: Request, body: _ConnectRequest) -> SandboxReply:
         sandbox = self._found(request)
         if sandbox.state is State.RUNNING:
             raise ApiError(409, f"Sandbox {sandbox.id} is already running")
-        await self._sandboxes.operations.resume(sandbox, body.seconds, memory=body.memory)
+        await self._resume(sandbox, body, 409)
         return sandbox_reply(sandbox, request.state.domain)
 
     @operation(
@@ -233,6 +231,19 @@ class SandboxRoutes(Resource):
         if not sandbox.protected:
             raise ApiError(409, "Sandbox cannot refresh its traffic access token")
         return token_reply(self._sandboxes.traffic_tokens.issue(sandbox.id, sandbox.uid))
+
+    async def _resume(self, sandbox: Sandbox, body: _ConnectRequest, status: int) -> bool:
+        try:
+            return await self._sandboxes.operations.resume(sandbox, body.seconds, memory=body.memory)
+        except RefusedError as error:
+            if error.state is not State.PAUSING:
+                raise
+            # OpenKruise's clients look for its text before they try again.
+            raise ApiError(
+                status,
+                "Failed to resume sandbox: Conflict: sandbox is not resumable, reason: SandboxIsPausing; try again in "
+                "a moment",
+            ) from None
 
     def _listed(self, request: Request, query: RunningListQuery, states: frozenset[str]) -> Response:
         everything = self._sandboxes.all(owner_of(request))
