@@ -18,9 +18,16 @@ from __future__ import annotations
 from .client.addresses.patch import ADDRESS_PATCH
 from .client.addresses.settings import Settings
 from .client.patch_set import Patch
-from .client.warnings import ServerDomainWarning, UntestedSDKWarning
+from .client.warnings import OlderManagerWarning, ServerDomainWarning, UntestedSDKWarning
 
-__all__ = ["Patch", "ServerDomainWarning", "UntestedSDKWarning", "patch_e2b", "unpatch_e2b"]
+__all__ = [
+    "OlderManagerWarning",
+    "Patch",
+    "ServerDomainWarning",
+    "UntestedSDKWarning",
+    "patch_e2b",
+    "unpatch_e2b",
+]
 
 
 def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_server_domain: bool = False) -> Patch:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 import warnings
 
-_NOT_THE_PROGRAM = frozenset({"kruise_agents", "e2b", "e2b_code_interpreter", "e2b_desktop"})
+_NOT_THE_PROGRAM = frozenset({"kruise_agents", "e2b", "e2b_code_interpreter", "e2b_desktop", "httpx"})
 
 
 class ServerDomainWarning(UserWarning):
     """Warning that a manager names another domain for sandboxes or volumes than the program uses."""
+
+
+class OlderManagerWarning(UserWarning):
+    """Warning that a manager without v2 routes carries out a call in another way than E2B."""
 
 
 class UntestedSDKWarning(UserWarning):
@@ -17,7 +21,7 @@ class UntestedSDKWarning(UserWarning):
 
 
 def notify(message: str, category: type[Warning]) -> None:
-    """Warn at the nearest caller outside this package and the SDK."""
+    """Warn at the nearest caller outside this package, the SDK and its HTTP client."""
     level = 1
     frame = sys._getframe()
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _NOT_THE_PROGRAM:

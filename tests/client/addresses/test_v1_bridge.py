@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from kruise_agents.errors import UnsupportedByManagerError
-from kruise_agents.patch_e2b import patch_e2b
+from kruise_agents.patch_e2b import OlderManagerWarning, patch_e2b
 from support.recorder import Answer, Recorder
 from support.sdk import needs_e2b
 
@@ -275,7 +275,8 @@ def test_a_create_over_v1_is_sent_once_whatever_comes_back(
 
 @needs_e2b("2.61.0", "idempotency_key=")
 def test_a_programs_own_idempotency_key_stays(server: Recorder) -> None:
-    create_sync(idempotency_key="mine-1")
+    with pytest.warns(OlderManagerWarning, match="an idempotency key means nothing"):
+        create_sync(idempotency_key="mine-1")
     assert [request.headers["idempotency-key"] for request in server.requests] == ["mine-1", "mine-1"]
 
 

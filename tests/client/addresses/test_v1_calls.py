@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import e2b
+import httpx
 import pytest
 
-from kruise_agents.client.addresses.v1_calls import is_no_route, misread, v1_body, v1_path
-from kruise_agents.errors import UnsupportedByManagerError
+from kruise_agents.client.addresses.v1_calls import Loss, OlderCall, is_no_route, misread, older_call, v1_path
 from kruise_agents.patch_e2b import patch_e2b
 from support.recorder import Answer, Recorder
 
@@ -114,40 +115,185 @@ def test_which_answers_say_that_no_handler_ran(status: int, body: bytes, expecte
     assert is_no_route(status, body) is expected
 
 
+CREATE_V2, CREATE_V1 = "POST /v2/sandboxes", "POST /sandboxes"
+CONNECT_V2 = "POST /v2/sandboxes/i1/connect"
+NETWORK, PAUSE, SNAPSHOT = (
+    f"{call} /sandboxes/i1/{name}" for call, name in (("PUT", "network"), ("POST", "pause"), ("POST", "snapshots"))
+)
+CONTENTS = "x-e2b-kruise-snapshot-persistent-contents"
+
+
+def put(call: str, fields: object = None, headers: dict[str, str] | None = None) -> OlderCall:
+    """Return what an older manager needs instead of ``call``."""
+    method, target = call.split(" ")
+    path, _, query = target.partition("?")
+    body = b"" if fields is None else json.dumps(fields).encode()
+    return older_call(method, path, query, httpx.Headers(headers), body, private=True)
+
+
+def body_of(call: OlderCall) -> Any:
+    assert call.body is not None
+    return json.loads(call.body)
+
+
 def test_bodies_keep_what_they_say() -> None:
     body = {"templateID": "t", "timeout": 9, "metadata": {"k": "中"}, "network": {"allowOut": ["a"], "denyOut": []}}
-    assert json.loads(v1_body("/sandboxes", json.dumps(body).encode())) == {**body, "secure": True}
-    assert json.loads(v1_body("/sandboxes/i1/connect", b'{"memory":true}')) == {"memory": True, "timeout": 300}
-    assert json.loads(v1_body("/sandboxes/i1/connect", b"")) == {"timeout": 300}
+    assert body_of(put(CREATE_V2, body)) == {**body, "secure": True}
+    assert body_of(put(CONNECT_V2, {"memory": True})) == {"memory": True, "timeout": 300}
+    assert body_of(put(CONNECT_V2)) == {"timeout": 300}
 
 
 @pytest.mark.parametrize(
+    ("call", "fields"),
+    [
+        (
+            CREATE_V1,
+            {"templateID": "t", "timeout": 9, "secure": False, "autoPause": False, "allow_internet_access": True},
+        ),
+        (CREATE_V1, {"network": {"allowOut": ["1.1.1.1"], "allowPublicTraffic": True, "rules": None}}),
+        (CREATE_V1, {"autoResume": {"enabled": False}, "iam": None}),
+        (NETWORK, {}),
+        (NETWORK, {"allowOut": ["a.b"], "denyOut": ["0.0.0.0/0"], "rules": {}, "allow_internet_access": True}),
+        ("POST /sandboxes/i1/timeout", {"timeout": 1}),
+        ("POST /sandboxes/i1/connect", {"timeout": 1}),
+        (SNAPSHOT, {}),
+        ("GET /v2/sandboxes?state=running%2Cpaused&limit=3&nextToken=abc&metadata=a.b%252Fc%3Dx-y_z~%252F", None),
+        ("GET /snapshots?sandboxID=i1&limit=3", None),
+        ("GET /sandboxes/i1", None),
+        ("POST /sandboxes/i1/traffic-access-token", None),
+    ],
+)
+def test_what_an_older_manager_reads_rightly_is_sent_as_it_is(call: str, fields: object) -> None:
+    sent = put(call, fields)
+    assert (sent.is_changed, list(sent.losses)) == (False, [])
+
+
+@pytest.mark.parametrize("call", [CREATE_V1, CREATE_V2])
+@pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"memory": False}, "memory: false"),
         ({"autoPauseMemory": False}, "autoPauseMemory: false"),
         ({"iam": {}}, "iam"),
         ({"mcp": {}}, "mcp"),
-        ({"network": {"allowOut": [], "rules": {}, "egressProxy": None}}, "network.rules"),
+        ({"network": {"allowOut": [], "rules": {"a.b": []}, "egressProxy": None}}, "network.rules"),
         ({"network": {"allowPublicTraffic": False}}, "network.allowPublicTraffic: false"),
+        ({"network": {"maskRequestHost": "a.b"}}, "network.maskRequestHost"),
+        ({"network": {"dnsServers": []}}, "network.dnsServers"),
         ({"autoResume": {"enabled": True}}, "autoResume"),
         ({"somethingNew": 1}, "somethingNew"),
     ],
 )
-def test_a_meaning_that_would_be_dropped_is_refused(fields: dict[str, object], named: str) -> None:
-    with pytest.raises(UnsupportedByManagerError, match=rf"ignore {named}, so the call was given up"):
-        v1_body("/sandboxes", json.dumps(fields).encode())
+def test_a_meaning_that_would_be_dropped_is_named(call: str, fields: dict[str, object], named: str) -> None:
+    assert put(call, fields).ignored == [named]
 
 
-def test_values_that_ask_for_what_happens_anyway_are_passed_on() -> None:
-    fields = {
-        "templateID": "base",
-        "autoResume": {"enabled": False},
-        "autoPauseMemory": True,
-        "iam": None,
-        "network": {"allowOut": ["1.1.1.1"], "allowPublicTraffic": True, "rules": None},
+@pytest.mark.parametrize(
+    ("call", "fields", "named"),
+    [
+        (NETWORK, {"egressProxy": {"address": "a:1"}, "dnsServers": ["1.1.1.1"]}, ["egressProxy", "dnsServers"]),
+        (NETWORK, {"rules": {"a.b": [{}]}}, ["rules"]),
+        (PAUSE, {"memory": False}, ["memory: false"]),
+        (PAUSE, {"requireHealthyGuest": True}, ["requireHealthyGuest"]),
+        (CONNECT_V2, {"memory": False}, ["memory: false"]),
+        ("POST /sandboxes/i1/connect", {"timeout": 1, "memory": False}, ["memory: false"]),
+        ("GET /snapshots?name=n", None, ["name"]),
+        ("GET /v2/sandboxes?order=newest&colour=red", None, ["colour", "order"]),
+        ("GET /v2/sandboxes?startedAfter=yesterday", None, ["startedAfter"]),
+        ("GET /v2/sandboxes?order=desc&nextToken=abc", None, ["nextToken of a list in another order"]),
+        ("GET /v2/sandboxes?nextToken=newest-first.abc", None, ["nextToken of a list in another order"]),
+    ],
+)
+def test_other_requests_whose_meaning_would_be_dropped(call: str, fields: object, named: list[str]) -> None:
+    assert put(call, fields).ignored == named
+
+
+@pytest.mark.parametrize(
+    ("denied", "sent"),
+    [
+        (None, ["0.0.0.0/0"]),
+        ([], ["0.0.0.0/0"]),
+        (["1.1.1.1"], ["1.1.1.1", "0.0.0.0/0"]),
+        (["0.0.0.0/0", "::/0"], ["0.0.0.0/0", "::/0"]),
+    ],
+)
+def test_a_closed_internet_is_a_denied_network(denied: list[str] | None, sent: list[str]) -> None:
+    """E2B's SDK says so: "it behaves the same as specifying deny_out=["0.0.0.0/0"] in the network config"."""
+    network: dict[str, object] = {"allowOut": ["a.b"]} if denied is None else {"denyOut": denied, "allowOut": ["a.b"]}
+    closed = {"allow_internet_access": False}
+    for call in (CREATE_V1, CREATE_V2):
+        created = put(call, {**closed, "network": network})
+        assert created.ignored == []
+        changed = body_of(created) if created.body else {**closed, "network": network}
+        assert changed["network"] == {"allowOut": ["a.b"], "denyOut": sent}
+        assert changed["allow_internet_access"] is False
+    updated = put(NETWORK, {**closed, **network})
+    assert updated.ignored == []
+    assert (body_of(updated) if updated.body else {**closed, **network}) == {
+        **closed,
+        "allowOut": ["a.b"],
+        "denyOut": sent,
     }
-    assert json.loads(v1_body("/sandboxes", json.dumps(fields).encode()))["network"]["allowOut"] == ["1.1.1.1"]
+
+
+def test_a_closed_internet_without_rules_is_a_denied_network_too() -> None:
+    assert body_of(put(CREATE_V1, {"allow_internet_access": False}))["network"] == {"denyOut": ["0.0.0.0/0"]}
+    assert body_of(put(NETWORK, {"allow_internet_access": False}))["denyOut"] == ["0.0.0.0/0"]
+
+
+@pytest.mark.parametrize(("memory", "contents"), [(False, "filesystem"), (True, "filesystem,memory")])
+def test_the_mode_of_a_snapshot_is_a_header_there(memory: bool, contents: str) -> None:
+    call = put(SNAPSHOT, {"memory": memory})
+    assert (call.headers, call.ignored) == ({CONTENTS: contents}, [])
+    assert put(SNAPSHOT, {"memory": memory}, {CONTENTS: contents}).is_changed is False
+    assert put(SNAPSHOT, {"memory": memory}, {CONTENTS: "memory"}).ignored == ["memory" if memory else "memory: false"]
+
+
+@pytest.mark.parametrize(
+    ("call", "fields", "headers", "losses"),
+    [
+        (PAUSE, None, {}, [Loss.PAUSE]),
+        (PAUSE, {"memory": True}, {}, [Loss.PAUSE]),
+        (CREATE_V1, {"autoPause": True, "autoPauseMemory": True}, {}, [Loss.PAUSE]),
+        (CREATE_V2, {"autoPause": True}, {}, [Loss.PAUSE]),
+        (CREATE_V2, {}, {"idempotency-key": "mine"}, [Loss.KEY]),
+        (SNAPSHOT, {"name": "n"}, {}, [Loss.NAME]),
+    ],
+)
+def test_what_an_older_manager_does_in_another_way_is_told(
+    call: str, fields: object, headers: dict[str, str], losses: list[Loss]
+) -> None:
+    told = put(call, fields, headers)
+    assert (told.losses, told.ignored) == (losses, [])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sent", "left"),
+    [
+        ("user%3Da%252540b.c", "user=a%40b.c", {}),
+        ("k%3Da%252520b", "k=a+b", {}),
+        ("k%3Da%252520b%26j%3Dc", "k=a+b&j=c", {}),
+        ("k%3Da%252526b%26j%3Dc", "j=c", {"k": "a&b"}),
+    ],
+)
+def test_filters_lose_the_encoding_that_the_manager_leaves_in(metadata: str, sent: str, left: dict[str, str]) -> None:
+    """The SDK sends three encodings. OpenKruise's manager removes two, so it would look for ``a%20b``."""
+    call = put(f"GET /v2/sandboxes?limit=2&metadata={metadata}")
+    assert call.query is not None
+    assert call.query["limit"] == "2"
+    assert call.query.get("metadata", "") == sent
+    assert (call.selection.metadata if call.selection else {}) == left
+    assert call.ignored == []
+
+
+def test_a_list_is_asked_for_without_the_keys_that_it_would_take_for_metadata() -> None:
+    call = put(
+        "GET /v2/sandboxes?template=T&startedAfter=2026-08-22T08%3A00%3A00%2B00%3A00&order=asc&limit=5&state=paused"
+    )
+    assert call.query == {"limit": "5", "state": "paused"}
+    assert call.selection is not None
+    assert (call.selection.template, call.selection.newest_first) == ("T", False)
+    oldest_first = put("GET /v2/sandboxes?order=asc")
+    assert (oldest_first.query, oldest_first.selection, oldest_first.ignored) == ({}, None, [])
 
 
 METRICS = "GET /sandboxes/sbx/metrics"

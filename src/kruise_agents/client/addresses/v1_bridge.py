@@ -1,29 +1,41 @@
-"""Bridge from e2b 2.51.0 and later to a sandbox-manager that has no ``POST /v2/sandboxes``.
+"""Bridge from the SDK to a sandbox-manager that has no ``POST /v2/sandboxes``.
 
-The bridge is a transport between the SDK's REST client and the SDK's own transport. If a manager has no v2 routes, the
-bridge uses the older routes to create sandboxes and to connect to them, and refuses calls that such a manager would
-misread. While the manager's routes are unknown, the bridge probes the manager before each call that could be misread.
-The bridge also adds an idempotency key to requests that create a sandbox, unless they have such a key, and removes
+The bridge is a transport between the SDK's REST client and the SDK's own transport. A request that such a manager reads
+rightly is sent as it is. Before any other request the bridge must know whether the manager has v2 routes: e2b 2.51.0
+and later try them, and for other requests the bridge probes the manager. If the routes are missing, the request is
+translated, answered from what the manager can say, or refused (``v1_calls.py``).
+
+The bridge also adds an idempotency key to v2 requests that create a sandbox, unless they have such a key, and removes
 credentials from requests that do not go to the API.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import httpx
 
 from ...errors import UnsupportedByManagerError
 from ...protocol.names import API_KEY_HEADER
-from .v1_calls import is_no_route, is_refused_body, misread, v1_body, v1_path
+from ..warnings import OlderManagerWarning, notify
+from .v1_calls import IDEMPOTENCY_KEY, Loss, OlderCall, is_no_route, is_refused_body, older_call
 
-Flow = Generator[httpx.Request, httpx.Response, httpx.Response]
+
+class Step(NamedTuple):
+    """A request to send. ``whole``: the response is read before the flow goes on, as every error is."""
+
+    request: httpx.Request
+    whole: bool = False
+
+
+Flow = Generator[Step, httpx.Response, httpx.Response]
 """A generator that yields requests, is sent the response to each, and returns the response for the SDK."""
 
-_IDEMPOTENCY_KEY = "Idempotency-Key"
 _CREDENTIALS = (API_KEY_HEADER, "Authorization")
 _TOO_MANY_REQUESTS = 429
 
@@ -35,20 +47,32 @@ class Generation(Enum):
     V2 = auto()
 
 
+@dataclass
+class Known:
+    """Knowledge of a process about one API.
+
+    Attributes:
+        considered: the losses of which the program was told, or would have been told by a manager without v2 routes.
+    """
+
+    generation: Generation | None = None
+    considered: set[Loss] = field(default_factory=set)
+
+
 class Bridge:
     """Decisions about the requests to one API.
 
     Args:
         api_url: the base URL of the API.
-        known: the known generation of each API, by base URL. The bridge adds and corrects entries.
+        known: the knowledge about each API, by base URL. The bridge adds and corrects entries.
         private: names of headers that go to this API only, in addition to the headers with credentials.
     """
 
-    def __init__(self, api_url: str, known: dict[str, Generation], private: Iterable[str] = ()) -> None:
+    def __init__(self, api_url: str, known: dict[str, Known], private: Iterable[str] = ()) -> None:
         self._base = httpx.URL(api_url)
         self._path = self._base.raw_path.decode().rstrip("/")
         self._api = f"{_origin(self._base)}{self._path}"
-        self._known = known
+        self._known = known.setdefault(self._api, Known())
         self._private = [*_CREDENTIALS, *private]
 
     def flow(self, request: httpx.Request) -> Flow:
@@ -59,88 +83,127 @@ class Bridge:
             # which sends the key; later releases use a client without headers.
             for name in self._private:
                 request.headers.pop(name, None)
-            return (yield request)
-        older = v1_path(request.method, path)
-        if older is not None:
-            return (yield from self._bridge(request, older))
-        feature = misread(request.method, path, private=self._path.endswith("/kruise/api"))
-        if feature is not None:
-            undecided = yield from self._refuse_on_v1(request, feature)
-            if undecided is not None:
-                return undecided
-        return (yield request)
+            return (yield Step(request))
+        call = older_call(
+            request.method,
+            path,
+            request.url.query.decode(),
+            request.headers,
+            request.content if isinstance(request.stream, httpx.ByteStream) else b"",
+            private=self._path.endswith("/kruise/api"),
+        )
+        if call.path is not None:
+            return (yield from self._bridge(request, call))
+        losses = self._new_losses(call)
+        if not call.is_changed and not losses:
+            return (yield Step(request))
+        undecided, doubt = yield from self._learn(request)
+        if undecided is not None and call.is_changed:
+            return undecided
+        if self._known.generation is Generation.V1_ONLY or (doubt and call.is_changed):
+            return (yield from self._put_to_v1(request, call, doubt))
+        if undecided is None:
+            self._known.considered.update(losses)
+        return (yield Step(request))
 
     def _path_in_api(self, url: httpx.URL) -> str:
         path = url.raw_path.decode().partition("?")[0]
         inside = _origin(url) == _origin(self._base) and path.startswith(f"{self._path}/")
         return path.removeprefix(self._path) if inside else ""
 
-    def _bridge(self, request: httpx.Request, older: str) -> Flow:
-        if older == "/sandboxes":
+    def _new_losses(self, call: OlderCall) -> list[Loss]:
+        return [loss for loss in call.losses if loss not in self._known.considered]
+
+    def _bridge(self, request: httpx.Request, call: OlderCall) -> Flow:
+        """Send a request to its v2 route, and to the older route if no handler ran."""
+        if call.path == "/sandboxes":
             # All attempts of one call have the same key, because the SDK's own retries are below the bridge and repeat
             # the headers. So a manager that knows such keys makes one sandbox, however often the request arrives.
-            request.headers.setdefault(_IDEMPOTENCY_KEY, str(uuid.uuid4()))
-        certain = self._known.get(self._api) is Generation.V1_ONLY
+            request.headers.setdefault(IDEMPOTENCY_KEY, str(uuid.uuid4()))
+        certain = self._known.generation is Generation.V1_ONLY
         if not certain:
-            response = yield request
+            response = yield Step(request)
             if response.is_success:
-                self._known[self._api] = Generation.V2
+                self._known.generation = Generation.V2
             if response.is_success or not _is_no_route(response):
                 return response
             certain = response.status_code == httpx.codes.METHOD_NOT_ALLOWED
             if certain:
-                self._known[self._api] = Generation.V1_ONLY
-        response = yield self._older(request, older)
+                self._known.generation = Generation.V1_ONLY
+        response = yield from self._put_to_v1(request, call)
         if not certain and response.is_success:
             # The 404 may have come from a proxy without its manager. The older route's success proves the generation.
-            self._known[self._api] = Generation.V1_ONLY
+            self._known.generation = Generation.V1_ONLY
         return response
 
-    def _older(self, request: httpx.Request, path: str) -> httpx.Request:
-        body = v1_body(path, request.content)
-        headers = request.headers.copy()
-        headers["Content-Length"] = str(len(body))
-        return httpx.Request(
-            request.method,
-            request.url.copy_with(raw_path=f"{self._path}{path}".encode()),
-            headers=headers,
-            # A create must not be repeated: an older manager knows no idempotency keys, and may have made the sandbox
-            # although a proxy answers 503. A connect may be repeated.
-            stream=SentOnce(body) if path == "/sandboxes" else httpx.ByteStream(body),
-            extensions=request.extensions,
-        )
-
-    def _refuse_on_v1(
-        self, request: httpx.Request, feature: str
-    ) -> Generator[httpx.Request, httpx.Response, httpx.Response | None]:
-        """Raise UnsupportedByManagerError if the manager has no v2 routes. If that is not known yet, probe the manager.
-
-        Return the probe's response if its status is 429 or 5xx; return None if ``request`` may be sent.
-        """
-        known = self._known.get(self._api)
-        doubt = ""
-        if known is None:
-            response = yield self._probe(request)
-            if response.status_code == _TOO_MANY_REQUESTS or response.is_server_error:
-                return response
-            if response.is_success or is_refused_body(response.status_code, response.content):
-                self._known[self._api] = Generation.V2
-            elif _is_no_route(response):
-                known = Generation.V1_ONLY
-                if response.status_code == httpx.codes.METHOD_NOT_ALLOWED:
-                    self._known[self._api] = known
-                else:
-                    doubt = (
-                        f" – or there is none at all at that address, which answered {response.status_code} with a "
-                        f"text: check E2B_DOMAIN, and what stands in front of the manager"
-                    )
-        if known is Generation.V1_ONLY:
+    def _put_to_v1(self, request: httpx.Request, call: OlderCall, doubt: str = "") -> Flow:
+        """Send what a manager without v2 routes needs, or raise UnsupportedByManagerError."""
+        if call.feature is not None:
             raise UnsupportedByManagerError(
-                f"{feature}: the sandbox-manager at {self._api} has no v2 routes, and one that old takes "
+                f"{call.feature}: the sandbox-manager at {self._api} has no v2 routes, and one that old takes "
                 f"{request.method} {request.url.path} for another call, so it was not sent. It needs a newer manager"
                 f"{doubt}"
             )
-        return None
+        if call.ignored:
+            raise UnsupportedByManagerError(
+                f"the sandbox-manager at {self._api} has no v2 routes, and one that old ignores "
+                f"{', '.join(call.ignored)}, so the call was given up. Leave it out, or use a newer manager{doubt}"
+            )
+        for loss in self._new_losses(call):
+            self._known.considered.add(loss)
+            notify(
+                f"the sandbox-manager at {self._api} has no v2 routes. With a manager that old, {loss.value}",
+                OlderManagerWarning,
+            )
+        if call.selection is None:
+            return (yield Step(self._older(request, call, call.query)))
+        pages = call.selection.pages(call.query or {})
+        try:
+            query = next(pages)
+            while True:
+                query = pages.send((yield Step(self._older(request, call, query), whole=True)))
+        except StopIteration as end:
+            return _answer(end)
+
+    def _older(self, request: httpx.Request, call: OlderCall, query: Mapping[str, str] | None) -> httpx.Request:
+        path, _, sent_query = request.url.raw_path.decode().partition("?")
+        path = path if call.path is None else f"{self._path}{call.path}"
+        sent_query = sent_query if query is None else urlencode(query)
+        body = request.content if call.body is None else call.body
+        headers = request.headers.copy()
+        headers.update(call.headers)
+        if body:
+            headers["Content-Length"] = str(len(body))
+        return httpx.Request(
+            request.method,
+            request.url.copy_with(raw_path=(f"{path}?{sent_query}" if sent_query else path).encode()),
+            headers=headers,
+            # A create must not be repeated: an older manager knows no idempotency keys, and may have made the sandbox
+            # although a proxy answers 503. Other requests may be repeated.
+            stream=SentOnce(body) if path == f"{self._path}/sandboxes" else httpx.ByteStream(body),
+            extensions=request.extensions,
+        )
+
+    def _learn(self, request: httpx.Request) -> Generator[Step, httpx.Response, tuple[httpx.Response | None, str]]:
+        """Probe the manager if its generation is unknown.
+
+        Return the probe's response if its status is 429 or 5xx, and a text if there may be no manager at all.
+        """
+        if self._known.generation is not None:
+            return None, ""
+        response = yield Step(self._probe(request))
+        if response.status_code == _TOO_MANY_REQUESTS or response.is_server_error:
+            return response, ""
+        if response.is_success or is_refused_body(response.status_code, response.content):
+            self._known.generation = Generation.V2
+        elif response.status_code == httpx.codes.METHOD_NOT_ALLOWED:
+            self._known.generation = Generation.V1_ONLY
+        elif _is_no_route(response):
+            return None, (
+                f" – or there is none at all at that address, which answered {response.status_code} with a "
+                f"text: check E2B_DOMAIN, and what stands in front of the manager"
+            )
+        return None, ""
 
     def _probe(self, request: httpx.Request) -> httpx.Request:
         """Return the request that probes the manager: ``POST /v2/sandboxes`` without a body, which creates nothing."""
@@ -180,8 +243,8 @@ class BridgeTransport(httpx.BaseTransport):
         try:
             step = next(flow)
             while True:
-                response = self._inner.handle_request(step)
-                if response.is_error:
+                response = self._inner.handle_request(step.request)
+                if response.is_error or step.whole:
                     response.read()
                 step = flow.send(response)
         except StopIteration as end:
@@ -205,8 +268,8 @@ class AsyncBridgeTransport(httpx.AsyncBaseTransport):
         try:
             step = next(flow)
             while True:
-                response = await self._inner.handle_async_request(step)
-                if response.is_error:
+                response = await self._inner.handle_async_request(step.request)
+                if response.is_error or step.whole:
                     await response.aread()
                 step = flow.send(response)
         except StopIteration as end:
@@ -218,7 +281,7 @@ class AsyncBridgeTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-_known: dict[str, Generation] = {}
+_known: dict[str, Known] = {}
 
 
 def bridged(

@@ -1,32 +1,35 @@
-"""Facts about a sandbox-manager without the v2 routes, as pure functions of methods, paths and bodies.
+"""Translation of the SDK's requests for a sandbox-manager without v2 routes, as pure functions.
 
-Paths begin after the base URL of the API. Source: OpenKruise's manager of August 2026. Each route of that manager also
-matches all longer paths below its path, so a request for an unknown path may reach the handler of such a route.
+What such a manager reads stands in ``protocol/openkruise.py``. Paths begin after the base URL of the API.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode
 
-from ...errors import UnsupportedByManagerError
-
-DEFAULT_TIMEOUT = 300
-"""The time-out in seconds that the v2 routes use for a request without ``timeout``."""
-
-_ONE_SANDBOX = frozenset({"GET", "DELETE"})
-_OF_A_SANDBOX = frozenset(
-    {
-        ("POST", "connect"),
-        ("POST", "pause"),
-        ("POST", "resume"),
-        ("POST", "snapshots"),
-        ("POST", "timeout"),
-        ("PUT", "network"),
-    }
+from ...protocol.openkruise import (
+    ALL_TRAFFIC,
+    CREATE,
+    DEFAULT_TIMEOUT,
+    LIST,
+    PAUSE,
+    PERSISTENT_CONTENTS_HEADER,
+    ROUTES,
+    SNAPSHOT,
+    TAKEN_FOR_IDS,
+    UPDATE_NETWORK,
+    Route,
+    route_at,
+    unread_fields,
+    unread_query,
 )
-_ONLY_PRIVATE = ("POST", "traffic-access-token")
+from .v1_list import Selection
+
 _NAMES = {
     "aliases": "looking up a template by its name",
     "builds": "the state of a template build",
@@ -38,28 +41,69 @@ _NAMES = {
     "tags": "template tags",
     "traffic-access-token": "traffic access tokens over the native protocol",
 }
-_READ = frozenset(
-    {
-        "templateID",
-        "timeout",
-        "autoPause",
-        "allow_internet_access",
-        "metadata",
-        "envVars",
-        "volumeMounts",
-        "network.allowOut",
-        "network.denyOut",
-    }
-)
-"""Fields of a create or a connect that an older manager reads."""
-_SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
-    "secure": (True, False),  # v1_body sends True for both
-    "autoPauseMemory": (True,),
-    "autoResume": ({"enabled": False},),
-    "memory": (True,),
-    "network.allowPublicTraffic": (True,),
-}
-"""Values of other fields that an older manager may ignore, because a sandbox behaves in that way anyway."""
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
+
+class Loss(Enum):
+    """Something that a manager without v2 routes carries out in another way, of which the program is told once."""
+
+    PAUSE = (
+        "a pause ends the pod of a sandbox. Processes, variables and files outside of volumes are gone when the "
+        "sandbox runs again, unless the cluster keeps them. Save to a volume what must stay"
+    )
+    NAME = "a snapshot gets no name. Use the snapshot_id of the answer"
+    KEY = "an idempotency key means nothing. A repeated create makes a second sandbox"
+
+
+@dataclass(frozen=True)
+class OlderCall:
+    """A request as a manager without v2 routes needs it. A value of None, or an empty one, changes nothing.
+
+    Attributes:
+        feature: the name of a request that the manager would take for another one; it must not be sent.
+        ignored: the names of everything that the manager would ignore; the request must not be sent if there is any.
+        selection: the part of a list that the client selects from the manager's answers.
+    """
+
+    path: str | None = None
+    query: Mapping[str, str] | None = None
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    feature: str | None = None
+    ignored: Sequence[str] = ()
+    losses: Sequence[Loss] = ()
+    selection: Selection | None = None
+
+    @property
+    def is_changed(self) -> bool:
+        """Return whether sending the request as it is would be wrong."""
+        changes = (self.path, self.query, self.body, self.feature, self.selection)
+        return any(change is not None for change in changes) or bool(self.headers or self.ignored)
+
+
+def older_call(
+    method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, *, private: bool
+) -> OlderCall:
+    """Return what a manager without v2 routes needs instead of a request. ``headers`` must ignore case."""
+    older = v1_path(method, path)
+    route = route_at(method, older or path, private=private)
+    if route is None or (method, path) in TAKEN_FOR_IDS:
+        return OlderCall(feature=misread(method, path, private=private))
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if route is LIST:
+        return _list(pairs)
+    ignored = unread_query(route, [key for key, _ in pairs])
+    fields = _object(body)
+    if fields is None:
+        return OlderCall(path=older, ignored=ignored)  # the manager refuses such a body
+    call = _with_body(route, fields, headers, from_v2=older is not None)
+    return OlderCall(
+        path=older,
+        body=json.dumps(call.fields, separators=(",", ":")).encode() if call.fields != fields else None,
+        headers=call.headers,
+        ignored=[*ignored, *map(_shown, call.unread.items())],
+        losses=call.losses,
+    )
 
 
 def v1_path(method: str, path: str) -> str | None:
@@ -72,53 +116,100 @@ def v1_path(method: str, path: str) -> str | None:
     return None
 
 
-def v1_body(path: str, body: bytes) -> bytes:
-    """Return the body for the older route; raise UnsupportedByManagerError if that route would lose an option."""
-    fields = json.loads(body or b"{}")
-    lost = list(_lost(fields))
-    if lost:
-        raise UnsupportedByManagerError(
-            f"this sandbox-manager has no v2 routes, and its older ones ignore {', '.join(lost)}, so the call "
-            f"was given up. Leave it out, or use a newer manager"
-        )
-    if fields.get("timeout") is None:
-        fields["timeout"] = DEFAULT_TIMEOUT
-    if path == "/sandboxes":
-        fields["secure"] = True
-    return json.dumps(fields, separators=(",", ":")).encode()
-
-
-def _lost(fields: dict[str, Any]) -> Iterator[str]:
-    network = fields.get("network") or {}
-    everything = {**fields, "network": None, **{f"network.{name}": value for name, value in network.items()}}
-    for name, value in everything.items():
-        if name not in _READ and value not in (None, *_SAYS_NOTHING.get(name, ())):
-            yield f"{name}: false" if value is False else name
-
-
 def misread(method: str, path: str, *, private: bool) -> str | None:
-    """Return None if an older manager reads the request correctly; otherwise a name of the request, for an error."""
-    match path.removeprefix("/").split("/"):
-        case ["sandboxes", "metrics"]:
-            return _NAMES["metrics"]
-        case ["sandboxes", _]:
-            known = method in _ONE_SANDBOX
-        case ["sandboxes", _, action]:
-            known = (method, action) in _OF_A_SANDBOX or (private and (method, action) == _ONLY_PRIVATE)
-        case ["sandboxes", _, *_] | ["v2", "sandboxes", _, *_] | ["snapshots", _, *_]:
-            known = False
-        case ["templates", "tags"]:
-            known = method != "DELETE"  # an older manager would delete the template "tags"
-        case ["templates", _, _, *_]:
-            known = False
-        case _:
-            known = True
-    return None if known else _name(method, path)
-
-
-def _name(method: str, path: str) -> str:
+    """Return None if no other handler of an older manager gets the request; otherwise a name of it, for an error."""
+    known = route_at(method, path, private=private) is not None and (method, path) not in TAKEN_FOR_IDS
+    if known or not any(route.is_above(path) or (method, path) in TAKEN_FOR_IDS for route in ROUTES):
+        return None
     named = (_NAMES[part] for part in path.split("/")[2:] if part in _NAMES)
     return next(named, f"{method} {path}")
+
+
+@dataclass
+class _Translation:
+    fields: dict[str, Any]
+    unread: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+    losses: list[Loss] = field(default_factory=list)
+
+
+def _with_body(route: Route, fields: Mapping[str, Any], headers: Mapping[str, str], *, from_v2: bool) -> _Translation:
+    call = _Translation(dict(fields), dict(unread_fields(route, fields)))
+    if from_v2 and fields.get("timeout") is None:
+        call.fields["timeout"] = DEFAULT_TIMEOUT
+    if route is CREATE:
+        if from_v2:
+            call.fields["secure"] = True
+        if call.unread.pop("allow_internet_access", None) is False:
+            call.fields["network"] = _without_internet(fields.get("network") or {})
+        if fields.get("autoPause"):
+            call.losses.append(Loss.PAUSE)
+        if IDEMPOTENCY_KEY in headers:
+            call.losses.append(Loss.KEY)
+    elif route is UPDATE_NETWORK and call.unread.pop("allow_internet_access", None) is False:
+        call.fields = _without_internet(fields)
+    elif route is PAUSE:
+        call.losses.append(Loss.PAUSE)
+    elif route is SNAPSHOT:
+        if call.unread.pop("name", None):
+            call.losses.append(Loss.NAME)
+        _choose_contents(call, headers)
+    return call
+
+
+def _without_internet(network: Any) -> Any:
+    """Return the rules with every address in ``denyOut``: E2B's ``allow_internet_access: false`` (its SDK, 2.63.0)."""
+    denied = network.get("denyOut") or [] if isinstance(network, dict) else None
+    if not isinstance(denied, list) or ALL_TRAFFIC in denied:
+        return network
+    return {**network, "denyOut": [*denied, ALL_TRAFFIC]}
+
+
+def _choose_contents(call: _Translation, headers: Mapping[str, str]) -> None:
+    memory = call.unread.get("memory")
+    if not isinstance(memory, bool):
+        return
+    contents = {"filesystem", "memory"} if memory else {"filesystem"}
+    given = headers.get(PERSISTENT_CONTENTS_HEADER)
+    if given is None:
+        call.headers[PERSISTENT_CONTENTS_HEADER] = ",".join(sorted(contents))
+    if given is None or {part.strip() for part in given.split(",")} == contents:
+        del call.unread["memory"]
+
+
+def _list(pairs: Sequence[tuple[str, str]]) -> OlderCall:
+    query = dict(reversed(pairs))  # the manager reads the first of equal keys
+    asked = {key: query.pop(key) for key in unread_query(LIST, list(query))}
+    filters, others = _readable_filters(query.pop("metadata", ""))
+    if filters:
+        query["metadata"] = filters
+    selection, ignored = Selection.read(asked, others, query.get("nextToken", ""))
+    return OlderCall(query=query if query != dict(pairs) else None, ignored=ignored, selection=selection)
+
+
+def _readable_filters(text: str) -> tuple[str, dict[str, str]]:
+    """Return the value of ``metadata`` that the manager reads rightly, and the pairs that no value can express.
+
+    The SDK quotes each key and value and form-encodes the pairs (e2b 2.8.0 ... 2.63.0). The manager removes only the
+    second of these encodings, and splits the result at each ``&``.
+    """
+    pairs = {unquote(key): unquote(value) for key, value in parse_qsl(text, keep_blank_values=True)}
+    others = {key: value for key, value in pairs.items() if "&" in f"{key}{value}" or "=" in key}
+    readable = {key: value for key, value in pairs.items() if key not in others}
+    return urlencode(readable), others
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(body or b"{}")
+    except ValueError:
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _shown(item: tuple[str, Any]) -> str:
+    name, value = item
+    return f"{name}: false" if value is False else name
 
 
 def is_no_route(status: int, body: bytes) -> bool:
@@ -132,7 +223,4 @@ def is_refused_body(status: int, body: bytes) -> bool:
 
 
 def _is_object(body: bytes) -> bool:
-    try:
-        return isinstance(json.loads(body), dict)
-    except ValueError:
-        return False
+    return bool(body) and _object(body) is not None
