@@ -187,6 +187,10 @@ def test_a_kernel_that_does_not_follow_an_interrupt_is_replaced(sandbox: Sandbox
     context = sandbox.create_code_context(language=name)
     with pytest.raises(TimeoutException):
         sandbox.run_code(code, context=context, timeout=0.5)
+    error = sandbox.run_code("echo 1" if name == "bash" else "1", context=context, timeout=20).error
+    assert error is not None
+    assert error.name == "ContextRestarting"
+    assert "did not run" in error.traceback
     execution = sandbox.run_code(PRINT_NUMBERS[name].format(last=1), context=context, timeout=20)
     assert (output(execution), execution.execution_count) == ("1\n", 1)
     sandbox.remove_code_context(context)

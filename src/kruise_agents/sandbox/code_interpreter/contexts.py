@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..state import SandboxState
@@ -20,7 +20,8 @@ GRACE_SECONDS = 1.0  # for the kernel of a restarted or removed context to end b
 class Context:
     """A context of one language. ``cwd`` is the requested working folder, which may not exist.
 
-    An execution holds ``lock`` while it uses the kernel.
+    An execution holds ``lock`` while it uses the kernel. ``on_client_left`` tells this execution that its client, or a
+    client that waits for the lock, has left. ``lost`` is True if the kernel ended and no client was told.
     """
 
     def __init__(
@@ -32,6 +33,8 @@ class Context:
         self.cwd = cwd
         self.state = state
         self.lock = asyncio.Lock()
+        self.on_client_left: Callable[[], None] | None = None
+        self.lost = False
         self.removed = False
         self._launcher = launcher
         self._start: asyncio.Task[Kernel] | None = None
@@ -72,6 +75,7 @@ class Context:
         self.start()
         await _end(old, GRACE_SECONDS)
         await self.kernel()
+        self.lost = False
 
     async def remove(self, grace: float = GRACE_SECONDS) -> None:
         self.removed = True

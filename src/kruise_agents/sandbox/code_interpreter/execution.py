@@ -11,11 +11,21 @@ from .environment import Changes, difference, restoration
 from .errors import ContextNotFoundError, KernelEndedError, KernelError
 from .jupyter_messages import Message
 from .kernels import Kernel
+from .languages import REPEAT_SECONDS
 from .late_output import LateOutput
-from .lines import ABORTED, CONTEXT_RESTARTING, END, UNEXPECTED_END, Line, error_line, result_fields
+from .lines import (
+    ABORTED,
+    CONTEXT_RESTARTING,
+    CONTEXT_WAS_REPLACED,
+    END,
+    UNEXPECTED_END,
+    Line,
+    error_line,
+    result_fields,
+)
 
-FIRST_REPEAT_SECONDS = 3.0  # before an interrupt is repeated, in case code swallowed it; each pause is doubled
-
+# Time is counted in steps, because the clock goes on while a pause stops this process together with the kernel.
+STEP_SECONDS = 1.0
 REPLY_SECONDS = 0.2  # to wait for the reply of a kernel that has reported that it is idle
 
 
@@ -89,7 +99,9 @@ class Execution:
         self._abandoned = False
         self._ended = False
         self._kernel: Kernel | None = None
-        self._interrupts: asyncio.TimerHandle | None = None
+        self._interrupted = False
+        self._limit: asyncio.Task[None] | None = None
+        self._waited = 0  # seconds in which nobody waited for the execution, and the kernel did not answer
         self._task: asyncio.Task[None] | None = None
 
     def start(self, write: Callable[[Line], Awaitable[None]]) -> asyncio.Task[None]:
@@ -104,25 +116,35 @@ class Execution:
     def abandon(self) -> None:
         """Stop the code, because the client has gone. Code that no kernel has received yet is not run."""
         self._abandoned = True
-        if self._kernel is not None:
-            self._interrupt_if_abandoned()
-        elif self._task is not None:
+        if self._kernel is None and self._task is not None:
             self._task.cancel()
+        self._interrupt_if_abandoned()
+        if self._context.on_client_left is not None:
+            self._context.on_client_left()
 
     async def _run(self) -> None:
         async with self._context.lock:
             try:
+                if self._context.lost:
+                    self._context.lost = False
+                    await self._send(CONTEXT_WAS_REPLACED)
+                    await self._send(END)
+                    return
                 kernel = self._kernel = await self._context.kernel()
+                self._context.on_client_left = self._limit_if_unattended
                 await self._run_in(kernel)
             except KernelEndedError:
+                if self._unattended and self._kernel is not None and not self._kernel.stopped:
+                    self._context.lost = True
                 await self._send(UNEXPECTED_END if self._context.removed else CONTEXT_RESTARTING)
                 await self._send(END)
             except (KernelError, ContextNotFoundError) as error:
                 await self._send({**UNEXPECTED_END, "traceback": str(error)})
                 await self._send(END)
             finally:
-                if self._interrupts is not None:
-                    self._interrupts.cancel()
+                self._context.on_client_left = None
+                if self._limit is not None:
+                    self._limit.cancel()
 
     async def _run_in(self, kernel: Kernel) -> None:
         base = self._context.state.environment()
@@ -168,22 +190,41 @@ class Execution:
                     await self._pass_on(late)
 
     async def _pass_on(self, message: Message) -> None:
+        state = self._transcript.accepted, self._transcript.finished
         for line in self._transcript.lines(message):
             await self._send(line)
+        if state != (self._transcript.accepted, self._transcript.finished):
+            self._waited = 0
         self._interrupt_if_abandoned()
 
     async def _send(self, line: Line) -> None:
-        if self._write is not None and not self._abandoned and not self._ended:
+        if self._write is not None and not self._unattended:
             self._ended = line is END
             await self._write(line)
 
-    def _interrupt_if_abandoned(self) -> None:
-        if self._abandoned and self._transcript.accepted and self._interrupts is None:
-            self._interrupt(FIRST_REPEAT_SECONDS)
+    @property
+    def _unattended(self) -> bool:
+        return self._abandoned or self._ended
 
-    def _interrupt(self, repeat_after: float) -> None:
+    def _interrupt_if_abandoned(self) -> None:
+        if self._abandoned and self._transcript.accepted and not self._interrupted:
+            self._interrupted = True
+            self._interrupt()
+
+    def _interrupt(self) -> None:
         late = self._late is not None and not self._late.finished
         if self._kernel is not None and (late or not self._transcript.finished):
             self._kernel.interrupt()
-            loop = asyncio.get_running_loop()
-            self._interrupts = loop.call_later(repeat_after, self._interrupt, repeat_after * 2)
+
+    def _limit_if_unattended(self) -> None:
+        if self._unattended and self._limit is None and self._kernel is not None:
+            self._limit = asyncio.create_task(self._end_in_time(self._kernel))
+
+    async def _end_in_time(self, kernel: Kernel) -> None:
+        """Repeat the interrupt, and end a kernel that does not answer, so that its context becomes usable again."""
+        while self._waited < kernel.spec.stop_seconds:
+            await asyncio.sleep(STEP_SECONDS)
+            self._waited += 1
+            if self._interrupted and self._waited % REPEAT_SECONDS == 0 and self._waited < kernel.spec.stop_seconds:
+                self._interrupt()
+        kernel.kill()

@@ -85,8 +85,7 @@ class Kernel:
         self._endpoint = endpoint
         self._context = context
         self._replies: Replies | None = None
-        self._stopped = False
-        self._interrupted = False
+        self.stopped = False  # True if the kernel was ended by :meth:`shutdown`
         self._request_numbers = count(1)
         self._shell = self._connected("shell", zmq.DEALER)
         self._iopub = self._connected("iopub", zmq.SUB)
@@ -150,20 +149,17 @@ class Kernel:
             return reply
 
     def interrupt(self) -> None:
-        """Interrupt the running code. An idle Python or Bash kernel ignores a first interrupt.
-
-        Some kernels may not react to an interrupt. If ``spec.kill_on_second_interrupt`` is True, a second
-        interrupt before the next request kills the kernel, so that the context becomes usable again.
-        """
-        if self._interrupted and self.spec.kill_on_second_interrupt:
-            self._process.signal(SIGKILL)
-        elif self.spec.interrupt == "signal":
+        """Interrupt the running code. An idle Python or Bash kernel ignores a first interrupt."""
+        if self.spec.interrupt == "signal":
             self._process.signal(SIGINT)
         else:
             control = self._connected("control", zmq.DEALER)
             control.send_multipart(self._endpoint.pack("interrupt_request", {}, self._next_id()))
             asyncio.get_running_loop().call_later(INTERRUPT_SECONDS, control.close, 0)
-        self._interrupted = True
+
+    def kill(self) -> None:
+        """End the process at once. A running request ends with KernelEndedError."""
+        self._process.signal(SIGKILL)
 
     async def shutdown(self, grace: float = 0.0) -> None:
         """End the kernel, and wait until its process has ended and its files are removed.
@@ -171,7 +167,7 @@ class Kernel:
         With ``grace``, the kernel is interrupted and has up to ``grace`` seconds to write files and run exit handlers.
         The replies to a running request are ended first, so that their reader does not see the interrupt.
         """
-        self._stopped = True
+        self.stopped = True
         if self._replies is not None:
             self._replies.stop()
         if grace and not self.ended.is_set():
@@ -209,11 +205,10 @@ class Kernel:
 
     @contextmanager
     def _request(self, kind: str, content: dict[str, Any]) -> Iterator[Replies]:
-        if self._stopped or self._process.ended.is_set():
+        if self.stopped or self._process.ended.is_set():
             raise KernelEndedError("the kernel has ended")
         request_id = self._next_id()
         replies = self._replies = Replies(request_id)
-        self._interrupted = False
         self._send(kind, content, request_id)
         try:
             yield replies
@@ -245,7 +240,7 @@ class Kernel:
 
     async def _hand_over(self, message: Message) -> None:
         replies = self._replies
-        if self._stopped or replies is None or message.parent not in replies.request_ids:
+        if self.stopped or replies is None or message.parent not in replies.request_ids:
             return
         if self.spec.output_blocks or not replies.full:
             await replies.put(message)
@@ -266,7 +261,7 @@ class Kernel:
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
-        if not self._stopped:
+        if not self.stopped:
             await self._read_last_output()
         self._shell.close(linger=0)
         self._iopub.close(linger=0)

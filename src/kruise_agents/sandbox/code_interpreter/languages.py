@@ -24,6 +24,8 @@ from .errors import LanguageError
 
 PYTHON = "python"
 CONNECTION_FILE = "{connection_file}"  # the placeholder in a command, as in ``kernel.json``
+STOP_SECONDS = 10  # for code to end after an interrupt, also for a computation that reacts late
+REPEAT_SECONDS = 3  # before an interrupt is repeated, in case code swallowed it
 
 BASH_CLASS = "kruise_agents.sandbox.code_interpreter.kernel.bash.LineKernel"
 
@@ -49,8 +51,8 @@ class KernelSpec:
     variables: Mapping[str, str] = field(default_factory=dict)
     transport: Literal["ipc", "tcp"] = "ipc"
     interrupt: Literal["signal", "message"] = "signal"
-    # True: a second interrupt kills the kernel. False: the interrupt is repeated until the code ends.
-    kill_on_second_interrupt: bool = False
+    # The kernel is replaced if its code has not stopped this many seconds after the client left.
+    stop_seconds: int = STOP_SECONDS
     # True: the kernel waits while nobody reads its output. False: the kernel drops such output unless it is stopped.
     output_blocks: bool = False
     assignment: Assignment | None = None  # source that changes environment variables; None: not possible
@@ -71,7 +73,7 @@ class Languages:
             command=(*python.command, "--kernel", BASH_CLASS),
             assignment=environment.bash_assignment,
             # After a second interrupt while it waits for the prompt, the kernel would lose track of its shell.
-            kill_on_second_interrupt=True,
+            stop_seconds=REPEAT_SECONDS,
         )
         self._folders = (
             home / ".local/share/jupyter/kernels",
@@ -99,7 +101,7 @@ class Languages:
                 transport="tcp",
                 interrupt="message",
                 # Deno (2.9) cannot interrupt code that awaits.
-                kill_on_second_interrupt=True,
+                stop_seconds=REPEAT_SECONDS,
                 assignment=environment.javascript_assignment,
                 mark=_deno_mark,
                 preparation=_NODE_LIKE,
@@ -140,7 +142,7 @@ def _installed(language: str, file: Path, description: dict[str, Any]) -> Kernel
         # Not every kernel supports the transport ``ipc``.
         transport="tcp",
         interrupt="message" if by_message else "signal",
-        kill_on_second_interrupt=by_message,
+        stop_seconds=REPEAT_SECONDS if by_message else STOP_SECONDS,
         assignment=_ASSIGNMENTS.get(language),
     )
 

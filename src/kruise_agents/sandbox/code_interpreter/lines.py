@@ -32,6 +32,12 @@ def error_line(name: str, value: str, traceback: str = "") -> Line:
 END: Line = {"type": "end_of_execution"}
 KEEPALIVE: Line = {"type": "keepalive"}
 CONTEXT_RESTARTING = error_line("ContextRestarting", "Context was restarted")
+CONTEXT_WAS_REPLACED = error_line(
+    "ContextRestarting",
+    "Context was restarted",
+    "The context has a new kernel. Code of an earlier call, whose client had left, did not stop in time or ended the "
+    "kernel. Variables are lost, and the code of this call did not run. Send the call again.",
+)
 ABORTED = error_line("ExecutionAborted", "Execution was aborted")
 UNEXPECTED_END = error_line(
     "UnexpectedEndOfExecution", "Connection to the execution was closed before the execution was finished"
