@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import socket
@@ -367,28 +368,48 @@ class TestWebSocket:
                 client.recv()
 
 
-def test_a_kill_closes_a_websocket_over_tls_too(tmp_path: Path, patched: None) -> None:
-    with running_manager(tmp_path, "--tls") as manager:
+def test_a_kill_closes_a_websocket_over_tls_too(tmp_path: Path, port: int) -> None:
+    with served_over_tls(tmp_path, "ws.py", port) as (manager, api, sandbox_id, context):
+        url = manager.sandbox_url(sandbox_id, port)
+        with connect(url.replace("https://", "wss://"), ssl=context, subprotocols=[CHAT]) as client:
+            client.recv()
+            client.send("over TLS")
+            assert client.recv() == "over TLS"
+            assert api.delete(f"/sandboxes/{sandbox_id}").status_code == 204
+            with pytest.raises(ConnectionClosedError):
+                client.recv(timeout=5)
+
+
+def test_an_application_that_believes_in_http_redirects_within_tls(tmp_path: Path, port: int) -> None:
+    with served_over_tls(tmp_path, "slashes.py", port) as (manager, api, sandbox_id, _):
+        routing = {"E2b-Sandbox-Id": sandbox_id, "E2b-Sandbox-Port": str(port)}
+        native = {"Host": f"{port}-{sandbox_id}.{manager.domain}"}
+        bare = f"https://{manager.domain}"
+        for url, headers in ((manager.sandbox_url(sandbox_id, port), {}), (bare, routing), (bare, native)):
+            answer = api.get(f"{url}/items?a=1", headers=headers)
+            assert (answer.status_code, answer.headers["location"]) == (307, f"{url.removeprefix(bare)}/items/?a=1")
+            assert api.get(f"{url}/items", headers=headers, follow_redirects=True).text == "items over http"
+
+
+@contextlib.contextmanager
+def served_over_tls(
+    folder: Path, name: str, port: int
+) -> Iterator[tuple[RunningManager, httpx.Client, str, ssl.SSLContext]]:
+    """Run one of programs/ on ``port`` in a sandbox of a manager with TLS, until it listens."""
+    with running_manager(folder, "--tls") as manager:
         context = ssl.create_default_context(cafile=str(manager.state_dir / "tls" / "ca.pem"))
-        with httpx.Client(base_url=manager.api_url, headers={"X-API-Key": manager.api_key}, verify=context) as api:
+        with manager.api(verify=context) as api:
             sandbox_id = api.post("/sandboxes", json={"templateID": "base", "secure": False}).json()["sandboxID"]
-            program = (Path(__file__).parents[1] / "programs" / "ws.py").read_text()
             envd = f"{manager.sandbox_url(sandbox_id, 49983)}"
-            api.post(f"{envd}/files?path=ws.py", files={"file": program}).raise_for_status()
-            start = {"process": {"cmd": "python", "args": ["ws.py", "23456"]}}
-            body = json.dumps(start).encode()
+            program = (Path(__file__).parents[1] / "programs" / name).read_text()
+            api.post(f"{envd}/files?path={name}", files={"file": program}).raise_for_status()
+            body = json.dumps({"process": {"cmd": "python", "args": [name, str(port)]}}).encode()
             framed = b"\0" + len(body).to_bytes(4, "big") + body
             headers = {"Content-Type": "application/connect+json", "Connect-Protocol-Version": "1"}
             with api.stream("POST", f"{envd}/process.Process/Start", content=framed, headers=headers):
-                url = manager.sandbox_url(sandbox_id, 23456)
-                wait_for(lambda: api.get(f"{url}/ready").status_code != 502, 20, "ws.py listening")
-                with connect(url.replace("https://", "wss://"), ssl=context, subprotocols=[CHAT]) as client:
-                    client.recv()
-                    client.send("over TLS")
-                    assert client.recv() == "over TLS"
-                    assert api.delete(f"/sandboxes/{sandbox_id}").status_code == 204
-                    with pytest.raises(ConnectionClosedError):
-                        client.recv(timeout=5)
+                url = manager.sandbox_url(sandbox_id, port)
+                wait_for(lambda: api.get(f"{url}/ready").status_code != 502, 20, f"{name} listening")
+                yield manager, api, sandbox_id, context
 
 
 def raw_request(manager: RunningManager, request_line: str, **headers: str) -> tuple[int, httpx.Headers, bytes]:

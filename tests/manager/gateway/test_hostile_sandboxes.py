@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from kruise_agents.manager.gateway.headers import below_prefix
@@ -145,7 +146,9 @@ def test_a_sandbox_that_closes_a_websocket_closes_it_for_the_client(front: Front
         (b"location", b"/\\other.example", b"/kruise/sb1/3001/\\other.example"),
         (b"location", b"http://d.example@other.example/", b"http://d.example@other.example/"),
         (b"location", b"http://d.example.other.example/", b"http://d.example.other.example/"),
-        (b"location", b"http://d.example/kruise/api/x", b"http://d.example/kruise/sb1/3001/kruise/api/x"),
+        (b"location", b"http://d.example/kruise/api/x", b"/kruise/sb1/3001/kruise/api/x"),
+        (b"location", b"http://d.example//other.example/x", b"/kruise/sb1/3001//other.example/x"),
+        (b"location", b"//d.example\\other.example/x", b"//d.example\\other.example/x"),
         (b"location", b"/kruise/sb2/3001/x", b"/kruise/sb1/3001/kruise/sb2/3001/x"),
         (b"set-cookie", b"a=1; Path=/; path=/kruise", b"a=1; Path=/kruise/sb1/3001/; path=/kruise/sb1/3001/kruise"),
         (b"set-cookie", b"a=1; Path=/kruise/sb2", b"a=1; Path=/kruise/sb1/3001/kruise/sb2"),
@@ -153,6 +156,67 @@ def test_a_sandbox_that_closes_a_websocket_closes_it_for_the_client(front: Front
 )
 def test_redirects_and_cookies_cannot_name_another_sandbox(name: bytes, value: bytes, expected: bytes) -> None:
     assert below_prefix([(name, value)], b"/kruise/sb1/3001", b"d.example") == [(name, expected)]
+
+
+@pytest.mark.parametrize(
+    ("authority", "value", "path"),
+    [
+        (b"d.example", b"http://d.example/items/?a=1#b", b"/items/?a=1#b"),
+        (b"d.example", b"http://d.example", b"/"),
+        (b"d.example", b"http://d.example?a=1", b"/?a=1"),
+        (b"d.example", b"HTTP://D.Example/items", b"/items"),
+        (b"d.example", b"http://d.example:80/items", b"/items"),
+        (b"d.example", b"//d.example/items", b"/items"),
+        (b"d.example:8443", b"http://d.example:8443/items", b"/items"),
+        (b"[::1]:8443", b"http://[::1]:8443/items", b"/items"),
+        (b"8000-sb1.d.example", b"http://8000-sb1.d.example/items", b"/items"),
+    ],
+)
+def test_an_address_on_the_own_host_becomes_a_path(authority: bytes, value: bytes, path: bytes) -> None:
+    below = b"/kruise/sb1/3001" + path
+    assert mapped(b"location", value, authority) == path
+    assert mapped(b"content-location", value, authority) == path
+    assert mapped(b"refresh", b"0; url='" + value + b"'", authority) == b"0; url='" + path + b"'"
+    assert mapped(b"refresh", b"5 " + value, authority, b"/kruise/sb1/3001") == b"5 " + below
+    assert mapped(b"location", value, authority, b"/kruise/sb1/3001") == below
+    assert mapped(b"location", b"/kruise/sb1/3001" + path, authority, b"/kruise/sb1/3001") == below
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"http://other.example/items",
+        b"http://d.example:8080/items",
+        b"http://d.example@other.example/",
+        b"//other.example/items",
+        b"https://d.example:8443/items",
+        b"https://d.example/items",  # an application may lead its client from http to https
+        b"items",
+        b"?page=2",
+        b"http:///items",
+        b"ftp://d.example/items",
+        b"/\t/other.example",
+    ],
+)
+def test_other_addresses_stay_as_they_are(value: bytes) -> None:
+    assert mapped(b"location", value, b"d.example") == value
+    assert mapped(b"refresh", b"0;" + value, b"d.example") == b"0;" + value
+    assert mapped(b"location", b"http:///items", b"") == b"http:///items"
+
+
+def test_an_address_with_https_on_the_own_host_keeps_its_scheme_below_the_prefix() -> None:
+    value = mapped(b"location", b"https://d.example/items", b"d.example", b"/kruise/sb1/3001")
+    assert value == b"https://d.example/kruise/sb1/3001/items"
+
+
+@pytest.mark.parametrize("path", [b"//other.example/", b"/\\other.example/", b"/\t/other.example/"])
+def test_a_path_that_browsers_read_as_a_host_stays_on_the_own_host(path: bytes) -> None:
+    assert mapped(b"location", b"http://d.example" + path, b"d.example") == b"/." + path
+    assert httpx.URL("https://d.example/a").join((b"/." + path).decode().replace("\t", "")).host == "d.example"
+
+
+def mapped(name: bytes, value: bytes, authority: bytes, prefix: bytes = b"") -> bytes:
+    return below_prefix([(name, value)], prefix, authority)[0][1]
 
 
 def count_of(answers: bytes) -> int:

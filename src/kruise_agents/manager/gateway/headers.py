@@ -26,6 +26,10 @@ _NEVER_OF_ONE_CONNECTION = frozenset({b"content-length", b"host", b"set-cookie",
 _UPGRADE = [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _COOKIE_PATH = re.compile(rb"(;\s*path\s*=\s*\"?)([^;\"]*)", re.IGNORECASE)
+_COMPLETE = re.compile(rb"(https?:|)//([^/?#\\]*)((?:[/?#].*)?)", re.IGNORECASE)
+_REFRESH = re.compile(rb"([\d.]+(?:\s*[;,]\s*|\s+)(?:url\s*=\s*)?[\"']?)([^\"']*)(.*)", re.IGNORECASE)
+_AUTHORITY = re.compile(rb"(.*?)(?::([0-9]*))?")
+_DEFAULT_PORTS = {b"http:": b"80", b"https:": b"443"}
 
 
 def forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -62,33 +66,52 @@ def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> H
 
 
 def below_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
-    """Return response headers with ``prefix``, such as ``/kruise/abc/3000``, added to the application's paths.
+    """Return response headers with the addresses of the application's own pages as the client reaches these pages.
 
-    A root-relative ``Location``, a ``Location`` on the application's own host (``authority``), and the ``Path`` of a
-    cookie get the prefix, unless the prefix is there already. The names of ``headers`` must be in lower case.
+    In ``Location``, ``Content-Location`` and ``Refresh``, an address on the application's own host (``authority``)
+    becomes a path, so that the client keeps its scheme: an application behind TLS mostly believes in http. Only an
+    https address stays complete, because an application may mean to lead its client from http to https. Paths there,
+    and the ``Path`` of a cookie, get ``prefix``, such as ``/kruise/abc/3000``, unless they have the prefix already.
+    Addresses of other hosts stay as they are. The names of ``headers`` must be in lower case.
     """
     return [(name, _rewritten(name, value, prefix, authority)) for name, value in headers]
 
 
 def _rewritten(name: bytes, value: bytes, prefix: bytes, authority: bytes) -> bytes:
-    if name == b"location":
-        return _location(value, prefix, authority)
-    if name == b"set-cookie":
+    if name in (b"location", b"content-location"):
+        return _reference(value, prefix, authority)
+    if name == b"refresh" and (parts := _REFRESH.fullmatch(value)):
+        return parts[1] + _reference(parts[2], prefix, authority) + parts[3]
+    if name == b"set-cookie" and prefix:
         return _COOKIE_PATH.sub(lambda match: match[1] + _below(match[2].strip(), prefix), value)
     return value
 
 
-def _location(value: bytes, prefix: bytes, authority: bytes) -> bytes:
-    for scheme in (b"http://", b"https://"):
-        own = scheme + authority
-        after = value[len(own) : len(own) + 1]
-        if value.lower().startswith(own.lower()) and after in (b"", b"/", b"?", b"#"):
-            return own + _below(value[len(own) :] or b"/", prefix)
-    return _below(value, prefix)
+def _reference(value: bytes, prefix: bytes, authority: bytes) -> bytes:
+    parts = _COMPLETE.fullmatch(value)
+    if parts is None:
+        return value if value.startswith(b"//") else _below(value, prefix)
+    scheme, host, path = parts.groups()
+    if not authority or _host_and_port(host, scheme) != _host_and_port(authority, scheme):
+        return value
+    if not path.startswith(b"/"):
+        path = b"/" + path
+    path = _below(path, prefix)
+    if scheme.lower() == b"https:":
+        return scheme + b"//" + host + path
+    # A path such as //other.example names a host, and so it does for browsers with a backslash or a tab in between.
+    return b"/." + path if path[1:2] in (b"/", b"\\", b"\t") else path
+
+
+def _host_and_port(authority: bytes, scheme: bytes) -> tuple[bytes, bytes]:
+    parts = _AUTHORITY.fullmatch(authority.lower())
+    if parts is None:
+        return authority.lower(), b""
+    return parts[1], parts[2] or _DEFAULT_PORTS.get(scheme.lower(), b"")
 
 
 def _below(path: bytes, prefix: bytes) -> bytes:
-    if not path.startswith(b"/") or path.startswith(b"//"):
+    if not path.startswith(b"/"):
         return path
     if path == prefix or path.startswith(prefix + b"/"):
         return path  # the application knows the prefix

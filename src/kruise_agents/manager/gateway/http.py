@@ -104,10 +104,8 @@ def _answer_headers(
             return answer, f"it answered with the status {head.status_code}"
     if (name := unsendable(answer)) is not None:
         return answer, f"its header {name} has a control character"
-    if prefix:
-        authority = next((value for name, value in scope["headers"] if name == b"host"), b"")
-        answer = below_prefix(answer, prefix, authority)
-    return answer, None
+    authority = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    return below_prefix(answer, prefix, authority), None
 
 
 def _is_handshake(scope: Scope) -> bool:
