@@ -101,26 +101,45 @@ def test_what_prometheus_is_told_to_look_at_is_there(tmp_path: Path) -> None:
     assert asked <= told
 
 
-@pytest.mark.live
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("fails", [False, True])
-def test_the_shell_lines_for_ci_run_tests_and_leave_nothing(fails: bool, tmp_path: Path) -> None:
+def ci_job(folder: Path, port: int) -> subprocess.CompletedProcess[str]:
     (block,) = blocks_run_by(__file__)
-    script = block.text.replace("7788", str(free_port()))
+    script = block.text.replace("7788", str(port)).replace("-m pytest", "test_hello.py")
     script = script.replace("kruise-agents serve", f"kruise-agents serve --runtime {available_runtime()}")
-    failing = "\nraise SystemExit(7)" if fails else ""
-    (tmp_path / "test_hello.py").write_text(PROGRAM + failing)
-    script = script.replace("-m pytest", "test_hello.py")
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
+        "HOME": str(folder),
     } | PREFORK_VARIABLES
-    done = subprocess.run(
-        ["bash", "-e", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    return subprocess.run(
+        ["bash", "-e", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_shell_lines_for_ci_run_tests_and_leave_nothing(fails: bool, tmp_path: Path) -> None:
+    failing = "\nraise SystemExit(7)" if fails else ""
+    (tmp_path / "test_hello.py").write_text(PROGRAM + failing)
+    done = ci_job(tmp_path, free_port())
     log = (tmp_path / "manager.log").read_text()
     assert (done.returncode, done.stdout) == (7 if fails else 0, "hello world\n"), done.stderr + log
     assert "ending all sandboxes" in log
+
+
+@pytest.mark.live
+def test_a_ci_job_whose_port_has_another_manager_ends_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "test_hello.py").write_text(PROGRAM)
+    (tmp_path / "other").mkdir()
+    with running_manager(tmp_path / "other", pool=0) as other:
+        done = ci_job(tmp_path, other.port)
+    assert (done.returncode, "hello world" in done.stdout) == (1, False), done.stderr
+    assert f":{other.port} is in use" in done.stdout
+
+
+@pytest.mark.live
+def test_jobs_on_one_machine_take_free_ports(tmp_path: Path) -> None:
+    (tmp_path / "test_hello.py").write_text(PROGRAM)
+    done = ci_job(tmp_path, 0)
+    assert (done.returncode, done.stdout) == (0, "hello world\n"), done.stderr
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus is not installed")
