@@ -13,8 +13,8 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
+from ...serving import JoinedWrites
+from ...serving.http_protocol import HttpProtocol
 from ..gateway.http import ResponseCutError
 from ..gateway.tunnel import TAKE_OVER, Stream
 from ..request_log import RequestRecord, new_request_id
@@ -31,7 +31,7 @@ class _Expected(Enum):
     """The request is complete, the answer is not."""
 
 
-class GuardedHttpProtocol(HttpToolsProtocol):
+class GuardedHttpProtocol(HttpProtocol):
     """A client's connection with limits on time.
 
     ``head_seconds`` limits the wait for the first byte of a new connection, the time in which a head arrives, and, if
@@ -243,7 +243,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self.connections.discard(self)
         self.cycle.disconnected = True
         self.flow.resume_reading()
-        return Stream.on(self.transport, bytes(self._buffer))
+        assert isinstance(self.transport, JoinedWrites)
+        self.transport.flush()
+        return Stream.on(self.transport.inner, bytes(self._buffer))
 
     def _refuse(self, status: int, message: str) -> None:
         self._ignoring = True

@@ -24,7 +24,7 @@ from .entry import enter
 _LATER = (
     "kruise_agents.sandbox.code_interpreter.app",
     "uvicorn.lifespan.off",
-    "uvicorn.protocols.http.httptools_impl",
+    "kruise_agents.serving.http_protocol",
 )
 """Modules that the import of ``sandbox.main`` does not load, although most programs of sandboxes need them later."""
 

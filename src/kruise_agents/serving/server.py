@@ -22,6 +22,11 @@ class Server(uvicorn.Server):
     """A server of one ASGI application on sockets that are already bound."""
 
     def __init__(self, app: Any, sockets: Sequence[socket.socket], **config: Any) -> None:
+        if "http" not in config:
+            # Imported here, so that the manager can check the installed uvicorn before.
+            from .http_protocol import HttpProtocol
+
+            config["http"] = HttpProtocol
         super().__init__(
             uvicorn.Config(
                 app,
