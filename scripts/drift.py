@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("e2b", "e2b-code-interpreter", "e2b-desktop")
-SERVER_PACKAGES = ("uvicorn", "httptools", "h11")
+SERVER_PACKAGES = ("uvicorn", "httptools")
 LOOK = "--look"
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 
-import h11
 import pytest
 
-from kruise_agents.manager.unix_http import Exchange
+from kruise_agents.manager.unix_http import BadResponseError, Chunks, Exchange, read_head
 
 LARGE = b"x" * 700_000
 
@@ -46,7 +45,7 @@ def test_a_body_of_a_known_length_is_whole_and_no_more(body: bytes) -> None:
 @pytest.mark.parametrize("sent", [b"", b"hel", LARGE])
 def test_a_body_that_is_cut_is_an_error(sent: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
-    with pytest.raises(h11.RemoteProtocolError, match="middle of the body"):
+    with pytest.raises(BadResponseError, match="middle of the body"):
         body_of(head + sent)
 
 
@@ -62,3 +61,46 @@ def test_chunks_win_over_a_length() -> None:
 
 def test_a_body_without_a_length_lasts_until_the_end() -> None:
     assert body_of(b"HTTP/1.1 200 OK\r\n\r\n" + LARGE) == LARGE
+
+
+CHUNKED = b"5;a=b\r\nhello\r\n1 \n \na\r\nsandboxed!\r\n0\r\nX-End: 1\r\n\r\nmore"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, len(CHUNKED)])
+def test_chunks_are_decoded_however_they_are_cut(size: int) -> None:
+    chunks, content = Chunks(), b""
+    for start in range(0, len(CHUNKED), size):
+        if not chunks.ended:
+            content += chunks.feed(CHUNKED[start : start + size])
+    assert content == b"hello sandboxed!"
+    assert chunks.ended
+    assert b"more".startswith(chunks.rest)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"zz\r\n", b"-1\r\n", b"\r\n", b"5\r\nhello!\r\n", b"5 5\r\nhello\r\n", b"0x5\r\nhello\r\n", b"+5\r\nhello"],
+)
+def test_malformed_chunks_are_refused(body: bytes) -> None:
+    with pytest.raises(BadResponseError, match="malformed"):
+        Chunks().feed(body)
+
+
+def test_a_head_is_read_as_servers_write_it() -> None:
+    head = read_head(b"HTTP/1.0 200\nA:b\r\nX-Long: one\r\n  two\r\nEmpty:\r\nA:  c \r\n\r\n")
+    assert (head.version, head.status) == (b"0", 200)
+    assert head.headers == [(b"a", b"b"), (b"x-long", b"one two"), (b"empty", b""), (b"a", b"c")]
+
+
+@pytest.mark.parametrize("line", [b"HTTP/2 200 OK", b"HTTP/1.1 20 OK", b"HTTP/1.1 2000 OK", b"http/1.1 200 OK", b""])
+def test_another_first_line_is_refused(line: bytes) -> None:
+    with pytest.raises(BadResponseError, match="status line"):
+        read_head(line + b"\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "lengths", [b"Content-Length: 5, 5", b"Content-Length: 1_0", b"Content-Length: \xb2", b"Content-Length: +5"]
+)
+def test_a_length_that_is_no_number_is_refused(lengths: bytes) -> None:
+    with pytest.raises(BadResponseError, match="Content-Length"):
+        body_of(b"HTTP/1.1 200 OK\r\n" + lengths + b"\r\n\r\nhello")

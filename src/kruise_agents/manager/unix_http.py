@@ -1,118 +1,331 @@
-"""An HTTP/1.1 client for one request on a connected stream, built on h11.
+"""An HTTP/1.1 client for connected streams into a sandbox.
 
-With this client the gateway forwards requests, and the manager sends requests to the programs in sandboxes.
+With this client the gateway forwards requests, and the manager sends requests to the programs in sandboxes. What a
+sandbox sends is read strictly where a mistake could change where an answer ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Literal
 
-import h11
+from ..serving import JoinedWrites
 
 _CHUNK = 256 * 1024
 _MAX_HEAD_BYTES = 256 * 1024
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _MAX_INTERIM = 32
 _SWITCHING = 101
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([0-9]{3})(?: [^\0\r\n]*)?")
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NOT_IN_A_VALUE = re.compile(rb"[\0\r\n]")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
+
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-class Exchange:
-    """A request and its response on a stream of their own.
+class BadResponseError(Exception):
+    """A response that is malformed or incomplete."""
 
-    Sending and receiving are independent, so that a response can begin before the request's body has ended. Sending
-    raises ``h11.LocalProtocolError`` for a request that HTTP cannot express. Receiving raises
-    ``h11.RemoteProtocolError`` if the response is malformed or incomplete. Sending and receiving raise OSError if the
+
+class Connection(asyncio.Protocol):
+    """A connection into a sandbox, for one request after another."""
+
+    def __init__(self) -> None:
+        self.transport: JoinedWrites
+        self._received = b""
+        self._ended = False
+        self._error: OSError | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._full = False
+        self._reading = True
+
+    @classmethod
+    async def on(cls, connected: socket.socket) -> Connection:
+        _, protocol = await asyncio.get_running_loop().create_connection(cls, sock=connected)
+        return protocol
+
+    @property
+    def silent(self) -> bool:
+        """Return whether the connection is open and everything that came has been read."""
+        return not self._received and not self._ended
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = JoinedWrites(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._received = self._received + data if self._received else data
+        if len(self._received) > 2 * _CHUNK:
+            self._reading = False
+            self.transport.pause_reading()
+        _wake(self._reader)
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        _wake(self._reader)
+        return True  # the other side may have closed only its own direction
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._error = exc if isinstance(exc, OSError) else ConnectionResetError("the connection was closed")
+        _wake(self._reader)
+        _wake(self._writer)
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        _wake(self._writer)
+
+    async def read(self) -> bytes:
+        """Return the next bytes, or b"" at the end of the stream. Raises OSError if the connection broke."""
+        while not (self._received or self._ended):
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        if self._error is not None and not self._received:
+            raise self._error
+        data, self._received = self._received, b""
+        if not self._reading:
+            self._reading = True
+            self.transport.resume_reading()
+        return data
+
+    def unread(self, data: bytes) -> None:
+        """Put bytes back, to be read again."""
+        self._received = data + self._received
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes. If the other side reads slowly, wait until most bytes are sent."""
+        if self._error is not None:
+            raise self._error
+        self.transport.write(data)
+        while self._full and self._error is None:
+            self._writer = asyncio.get_running_loop().create_future()
+            await self._writer
+        if self._error is not None:
+            raise self._error
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """The head of a response. Header names are in lower case."""
+
+    version: bytes
+    status: int
+    headers: list[tuple[bytes, bytes]]
+
+    def all(self, name: bytes) -> list[bytes]:
+        return [value for key, value in self.headers if key == name]
+
+
+class Exchange:
+    """A request and its response on a connection.
+
+    Sending and receiving are independent, so that a response can begin before the request's body has ended. Receiving
+    raises BadResponseError if the response is malformed or incomplete. Sending and receiving raise OSError if the
     connection breaks.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
         self._method = ""
-        self._length: int | None = None
+        self._chunked = False
+        self._upgrades = False
+        self._sent = False
+        self._length: int | Literal["chunked", "to the end"] = 0
+        self._keeps = False
 
     @classmethod
-    async def on(cls, connection: socket.socket) -> Exchange:
-        return cls(*await asyncio.open_connection(sock=connection, limit=_CHUNK))
+    async def on(cls, connected: socket.socket) -> Exchange:
+        return cls(await Connection.on(connected))
 
     async def send_head(self, method: str, target: bytes, headers: Headers) -> None:
+        """Send the head. Headers must be well-formed, and the sender of a body must keep to the Content-Length."""
         self._method = method
-        await self._send(h11.Request(method=method, target=target, headers=list(headers)))
+        lines = [b"%b %b HTTP/1.1" % (method.encode("ascii"), target)]
+        for name, value in headers:
+            lines.append(b"%b: %b" % (name, value))
+            self._chunked |= name == b"transfer-encoding"
+            self._upgrades |= name == b"upgrade"
+        await self.connection.write(b"\r\n".join([*lines, b"", b""]))
 
     async def send_body(self, data: bytes) -> None:
         """Send a piece of the body. If the other side reads slowly, wait until most bytes are sent."""
-        await self._send(h11.Data(data=data))
+        await self.connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def send_end(self) -> None:
-        await self._send(h11.EndOfMessage())
+        if self._chunked:
+            await self.connection.write(b"0\r\n\r\n")
+        self._sent = True
 
-    async def receive_head(self) -> h11.Response | h11.InformationalResponse:
+    async def receive_head(self) -> ResponseHead:
         """Return the head of the response, or of a 101 that answers an upgrade. Skip other interim (1xx) responses."""
         for _ in range(_MAX_INTERIM + 1):
-            event = await self._next()
-            if isinstance(event, h11.Response):
-                return event
-            if not isinstance(event, h11.InformationalResponse):
-                raise h11.RemoteProtocolError("the connection was closed before a response came")
-            if event.status_code == _SWITCHING:  # h11 accepts a 101 only if an upgrade was asked for
-                return event
-        raise h11.RemoteProtocolError(f"more than {_MAX_INTERIM} interim responses")
+            head = read_head(await self._head_bytes())
+            if head.status == _SWITCHING:
+                if not self._upgrades:
+                    raise BadResponseError("it switched to another protocol, which nobody had asked for")
+                return head
+            if head.status >= 200:
+                self._length = _body_length(self._method, head)
+                named = {word.strip().lower() for value in head.all(b"connection") for word in value.split(b",")}
+                self._keeps = head.version == b"1" and b"close" not in named and self._length != "to the end"
+                return head
+        raise BadResponseError(f"more than {_MAX_INTERIM} interim responses")
 
     async def receive_body(self) -> AsyncIterator[bytes]:
-        if self._length is not None:
-            async for piece in self._plain_body(self._length):
+        if self._length == "chunked":
+            chunks = Chunks()
+            while not chunks.ended:
+                if piece := chunks.feed(await self._more()):
+                    yield piece
+            self.connection.unread(chunks.rest)
+        elif self._length == "to the end":
+            while piece := await self.connection.read():
                 yield piece
-            return
-        while isinstance(event := await self._next(), h11.Data):
-            yield bytes(event.data)
-        if not isinstance(event, h11.EndOfMessage):
-            raise h11.RemoteProtocolError("the connection was closed in the middle of the body")
-
-    def switched(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
-        """Return the stream after a ``101`` response, and the bytes that were already read after the head."""
-        return self._reader, self._writer, self._connection.trailing_data[0]
-
-    async def _plain_body(self, left: int) -> AsyncIterator[bytes]:
-        """Yield a body of a known length without h11, which would copy each byte three times."""
-        piece = self._connection.trailing_data[0][:left]
-        while left:
-            if piece:
+        else:
+            left = self._length
+            while left:
+                piece = await self._more()
+                if len(piece) > left:
+                    self.connection.unread(piece[left:])
+                    piece = piece[:left]
                 left -= len(piece)
                 yield piece
-            if left and not (piece := await self._reader.read(min(left, _CHUNK))):
-                raise h11.RemoteProtocolError("the connection was closed in the middle of the body")
+        self._keeps = self._keeps and self._sent
+
+    @property
+    def reusable(self) -> bool:
+        """Return whether the connection can serve a next request. Ask at the end of :meth:`receive_body`."""
+        return self._keeps and self._sent and self.connection.silent
+
+    def switched(self) -> tuple[asyncio.Transport, bytes]:
+        """Return the transport after a ``101`` response, and the bytes that were already read after the head."""
+        transport = self.connection.transport
+        transport.flush()
+        received, self.connection._received = self.connection._received, b""
+        return transport.inner, received
 
     def abort(self) -> None:
         """Close the stream at once, so that no task waits on the stream any longer."""
-        self._writer.transport.abort()
+        self.connection.transport.abort()
 
     def close(self) -> None:
-        self._writer.close()
+        self.connection.transport.close()
 
-    async def _send(self, event: h11.Event) -> None:
-        data = self._connection.send(event)
-        if data:
-            self._writer.write(data)
-            await self._writer.drain()
+    async def _head_bytes(self) -> bytes:
+        head = b""
+        while True:
+            head += await self._more("the connection was closed before a response came")
+            if end := _END_OF_HEAD.search(head):
+                break
+            if len(head) > _MAX_HEAD_BYTES:
+                raise BadResponseError("the head of its answer is too large")
+        self.connection.unread(head[end.end() :])
+        return head[: end.end()]
 
-    async def _next(self) -> h11.Event | type[h11.PAUSED]:
-        while (event := self._connection.next_event()) is h11.NEED_DATA:
-            self._connection.receive_data(await self._reader.read(_CHUNK))
-        if isinstance(event, h11.Response):
-            self._length = _length(self._method, event)
-        return event  # type: ignore[return-value]  # never NEED_DATA here
+    async def _more(self, complaint: str = "the connection was closed in the middle of the body") -> bytes:
+        if data := await self.connection.read():
+            return data
+        raise BadResponseError(complaint)
 
 
-def _length(method: str, head: h11.Response) -> int | None:
-    """Return the length of a response's body if ``content-length`` gives it (RFC 9112, section 6.3), else None."""
-    if method in ("HEAD", "CONNECT") or head.status_code in (204, 304):
-        return None
-    fields = dict(head.headers)
-    return None if b"transfer-encoding" in fields or b"content-length" not in fields else int(fields[b"content-length"])
+def read_head(data: bytes) -> ResponseHead:
+    """Parse the head of a response. As many servers do, accept a line feed alone as the end of a line."""
+    first, *lines = (line.removesuffix(b"\r") for line in data.rstrip(b"\r\n").split(b"\n"))
+    status_line = _STATUS_LINE.fullmatch(first)
+    if status_line is None:
+        raise BadResponseError("it does not begin with a status line of HTTP/1.1")
+    headers: list[tuple[bytes, bytes]] = []
+    for line in lines:
+        if line.startswith((b" ", b"\t")) and headers:  # RFC 9112, section 5.2
+            name, value = headers.pop()
+            value += b" " + line.strip()
+        else:
+            name, _, value = line.partition(b":")
+            if _NAME.fullmatch(name) is None or len(name) == len(line):
+                raise BadResponseError("a header of its answer is not 'name: value'")
+        if _NOT_IN_A_VALUE.search(value):
+            raise BadResponseError(f"its header {name.decode()} has a control character")
+        headers.append((name.lower(), value.strip(b" \t")))
+    return ResponseHead(status_line[1], int(status_line[2]), headers)
+
+
+def _body_length(method: str, head: ResponseHead) -> int | Literal["chunked", "to the end"]:
+    """Return the length of a response's body in bytes, or how its end is found (RFC 9112, section 6.3)."""
+    lengths, codings = set(head.all(b"content-length")), head.all(b"transfer-encoding")
+    if len(lengths) > 1 or any(_LENGTH.fullmatch(length) is None for length in lengths):
+        raise BadResponseError("its Content-Length is not one number of bytes")
+    if codings and [coding.lower() for coding in codings] != [b"chunked"]:
+        raise BadResponseError("its Transfer-Encoding is not 'chunked'")
+    if method in ("HEAD", "CONNECT") or head.status in (204, 304):
+        return 0
+    if codings:
+        return "chunked"
+    return int(lengths.pop()) if lengths else "to the end"
+
+
+class Chunks:
+    """A decoder of a chunked body. ``rest`` holds the bytes after the end of the body."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.rest = b""
+        self._line = b""
+        self._left = 0
+        self._expected: Literal["size", "line end", "trailer"] = "size"
+        self._overhead = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the content in the next bytes of the body. Raises BadResponseError if the chunks are malformed."""
+        pieces, at = [], 0
+        while at < len(data) and not self.ended:
+            if self._left:
+                piece = data[at : at + self._left]
+                pieces.append(piece)
+                self._left -= len(piece)
+                at += len(piece)
+                self._overhead = 0
+                continue
+            end = data.find(b"\n", at) + 1 or len(data)
+            self._line += data[at:end]
+            self._overhead += end - at
+            if self._overhead > _MAX_HEAD_BYTES:
+                raise BadResponseError("what stands between or after the chunks of its answer is too large")
+            at = end
+            if self._line.endswith(b"\n"):
+                self._take_line(self._line)
+                self._line = b""
+        self.rest = data[at:]
+        return b"".join(pieces)
+
+    def _take_line(self, line: bytes) -> None:
+        if self._expected == "size":
+            size = _SIZE_LINE.fullmatch(line)
+            if size is None:
+                raise BadResponseError("the chunks of its answer are malformed")
+            self._left = int(size[1], 16)
+            self._expected = "line end" if self._left else "trailer"
+        elif self._expected == "line end":
+            if line not in (b"\r\n", b"\n"):
+                raise BadResponseError("the chunks of its answer are malformed")
+            self._expected = "size"
+        else:
+            self.ended = line in (b"\r\n", b"\n")
 
 
 async def exchange(
@@ -139,8 +352,8 @@ async def exchange(
             answer += piece
             if len(answer) > _MAX_ANSWER_BYTES:
                 raise ConnectionResetError(f"the answer is larger than {_MAX_ANSWER_BYTES} bytes")
-        return head.status_code, bytes(answer)
-    except h11.RemoteProtocolError as error:
+        return head.status, bytes(answer)
+    except BadResponseError as error:
         raise ConnectionResetError(str(error)) from error
     finally:
         call.close()

@@ -6,12 +6,11 @@ import asyncio
 import http
 import socket
 
-import h11
 from starlette.types import Receive, Scope, Send
 
 from ...protocol.addresses import SandboxTarget
 from ..request_log import RequestRecord, with_request_id
-from ..unix_http import Exchange
+from ..unix_http import BadResponseError, Exchange, ResponseHead
 from .headers import (
     Headers,
     accepts_websocket,
@@ -56,15 +55,15 @@ async def forward(
         if cause is not None:
             return cause
         begun = True
-        if isinstance(head, h11.InformationalResponse):
+        if head.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
             upload.cancel()
             await _tunnel(exchange, answer, scope)
             return None
-        await send({"type": "http.response.start", "status": head.status_code, "headers": answer})
+        await send({"type": "http.response.start", "status": head.status, "headers": answer})
         async for piece in exchange.receive_body():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
-    except (h11.RemoteProtocolError, h11.LocalProtocolError, OSError) as error:
+    except (BadResponseError, OSError) as error:
         if upload is not None and upload.done() and not upload.cancelled() and upload.result():
             return None  # the client left first; nobody waits for an answer
         if begun:
@@ -90,18 +89,16 @@ def _request_headers(scope: Scope) -> Headers:
     return headers
 
 
-def _answer_headers(
-    head: h11.Response | h11.InformationalResponse, prefix: bytes, scope: Scope
-) -> tuple[Headers, str | None]:
+def _answer_headers(head: ResponseHead, prefix: bytes, scope: Scope) -> tuple[Headers, str | None]:
     """Return the headers for the client, and the reason why the answer cannot be passed on, or None."""
-    if isinstance(head, h11.InformationalResponse):
+    if head.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
         answer = handshake_forwarded(head.headers)
         if not accepts_websocket(head.headers):
             return answer, "it switched to another protocol than the one that was asked for"
     else:
-        answer = response_forwarded(head.headers, head.status_code)
-        if head.status_code not in _STATUSES:
-            return answer, f"it answered with the status {head.status_code}"
+        answer = response_forwarded(head.headers, head.status)
+        if head.status not in _STATUSES:
+            return answer, f"it answered with the status {head.status}"
     if (name := unsendable(answer)) is not None:
         return answer, f"its header {name} has a control character"
     authority = next((value for name, value in scope["headers"] if name == b"host"), b"")
@@ -113,14 +110,14 @@ def _is_handshake(scope: Scope) -> bool:
 
 
 async def _tunnel(exchange: Exchange, answer: Headers, scope: Scope) -> None:
-    reader, writer, trailing = exchange.switched()
+    transport, received = exchange.switched()
     client: Stream = scope["extensions"][TAKE_OVER]()
     record = RequestRecord.of(scope)
     record.status = http.HTTPStatus.SWITCHING_PROTOCOLS
     lines = [b"HTTP/1.1 101 " + http.HTTPStatus.SWITCHING_PROTOCOLS.phrase.encode()]
     lines += [b"%b: %b" % header for header in with_request_id(answer, record.id)]
-    client.writer.write(b"\r\n".join([*lines, b"", trailing]))
-    await join(client, Stream(reader, writer))
+    client.writer.write(b"\r\n".join([*lines, b"", b""]))
+    await join(client, Stream.on(transport, received))
 
 
 async def _upload(exchange: Exchange, receive: Receive) -> bool:
@@ -146,6 +143,6 @@ async def _pass_body(exchange: Exchange, receive: Receive) -> bool:
                 await exchange.send_body(body)
             if not message.get("more_body"):
                 await exchange.send_end()
-        except (OSError, h11.LocalProtocolError):
+        except OSError:
             # The application answered without reading the rest, or went away. The response shows which.
             accepting = False
