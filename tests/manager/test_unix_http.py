@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from kruise_agents.manager.unix_http import BadResponseError, Chunks, Exchange, read_head
+from kruise_agents.manager import unix_http
+from kruise_agents.manager.unix_http import (
+    BadResponseError,
+    Chunks,
+    Exchange,
+    HttpConnection,
+    KeptConnections,
+    read_head,
+)
 
 LARGE = b"x" * 700_000
 
@@ -104,3 +113,114 @@ def test_another_first_line_is_refused(line: bytes) -> None:
 def test_a_length_that_is_no_number_is_refused(lengths: bytes) -> None:
     with pytest.raises(BadResponseError, match="Content-Length"):
         body_of(b"HTTP/1.1 200 OK\r\n" + lengths + b"\r\n\r\nhello")
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CONTINUABLE = {
+    "a body of a known length": OK,
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "no body": b"HTTP/1.1 204 No Content\r\n\r\n",
+}
+FINAL = {
+    "a body to the end": b"HTTP/1.1 200 OK\r\n\r\nok",
+    "a close": b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive, Close\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.0": OK.replace(b"1.1", b"1.0"),
+    "more bytes than said": OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+}
+
+
+def kept_after(
+    response: bytes,
+    meanwhile: Callable[[socket.socket, Exchange], Awaitable[None]] | None = None,
+    *,
+    whole: bool = True,
+) -> bool:
+    """Return whether a connection is there for a next request after an exchange, and after ``meanwhile``."""
+
+    async def run() -> bool:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            exchange = await Exchange.on(ours)
+            await exchange.send_head("POST", b"/", [(b"host", b"sandbox"), (b"content-length", b"2")])
+            if whole:
+                await exchange.send_body(b"ab")
+                await exchange.send_end()
+            theirs.sendall(response)
+            if response == FINAL["a body to the end"]:
+                theirs.shutdown(socket.SHUT_WR)
+            await exchange.receive_head()
+            async for _ in exchange.receive_body():
+                pass
+            kept = KeptConnections()
+            try:
+                if not exchange.reusable:
+                    return False
+                kept.give(1, exchange.connection)
+                if meanwhile is not None:
+                    await meanwhile(theirs, exchange)
+                assert kept.take(2) is None
+                return kept.take(1) is exchange.connection
+            finally:
+                kept.close()
+                exchange.abort()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", CONTINUABLE)
+def test_a_connection_serves_a_next_request_after_a_whole_exchange(name: str) -> None:
+    assert kept_after(CONTINUABLE[name])
+
+
+@pytest.mark.parametrize("name", FINAL)
+def test_a_connection_whose_end_is_said_or_unclear_serves_no_next_request(name: str) -> None:
+    assert not kept_after(FINAL[name])
+
+
+def test_a_connection_whose_request_is_unfinished_serves_no_next_request() -> None:
+    assert not kept_after(OK, whole=False)
+
+
+async def closed(theirs: socket.socket, exchange: Exchange) -> None:
+    theirs.shutdown(socket.SHUT_RDWR)
+    await until(exchange.connection.transport.is_closing)
+
+
+async def speaking(theirs: socket.socket, exchange: Exchange) -> None:
+    theirs.sendall(OK)
+    await until(lambda: not exchange.connection.silent)
+
+
+async def cut(_theirs: socket.socket, exchange: Exchange) -> None:
+    exchange.abort()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("meanwhile", [closed, speaking, cut])
+def test_a_kept_connection_that_is_closed_or_not_silent_is_never_used(
+    meanwhile: Callable[[socket.socket, Exchange], Awaitable[None]],
+) -> None:
+    assert not kept_after(OK, meanwhile)
+
+
+def test_a_few_connections_are_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unix_http, "_KEPT_SECONDS", 0.01)
+
+    async def run() -> None:
+        pairs = [socket.socketpair() for _ in range(20)]
+        connections = [await HttpConnection.on(ours) for ours, _ in pairs]
+        kept = KeptConnections()
+        for connection in connections:
+            kept.give(1, connection)
+        assert 0 < sum(connection.silent for connection in connections) < len(connections)
+        await until(lambda: not any(connection.silent for connection in connections))
+        assert kept.take(1) is None
+        for _, theirs in pairs:
+            theirs.close()
+
+    asyncio.run(run())

@@ -27,6 +27,7 @@ from kruise_agents.manager.metrics import Metrics, MetricsPage
 from kruise_agents.manager.sandboxes.lifecycle import State
 from kruise_agents.manager.sandboxes.sockets import PortClosedError
 from kruise_agents.manager.traffic_tokens import TrafficTokens
+from kruise_agents.manager.unix_http import HttpConnection
 
 SANDBOXES = ("sb1", "sb2", "api-7")
 CLOSED_PORT = 9
@@ -179,16 +180,18 @@ class _Program:
         self._sandbox_id = sandbox_id
         self._tasks = tasks
 
-    async def connect(self, port: int) -> socket.socket:
+    async def connect(self, port: int) -> HttpConnection:
         if port == CLOSED_PORT:
             raise PortClosedError(port)
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=theirs)
         task = asyncio.create_task(self._serve(port, reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return ours
+        return await HttpConnection.on(ours)
+
+    def keep(self, port: int, connection: HttpConnection) -> None:
+        connection.transport.close()
 
     async def _serve(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         arrival = Arrival(self._sandbox_id, port)

@@ -20,6 +20,8 @@ _MAX_HEAD_BYTES = 256 * 1024
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _MAX_INTERIM = 32
 _SWITCHING = 101
+_KEPT = 8
+_KEPT_SECONDS = 30.0
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([0-9]{3})(?: [^\0\r\n]*)?")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -34,7 +36,7 @@ class BadResponseError(Exception):
     """A response that is malformed or incomplete."""
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """A connection into a sandbox, for one request after another."""
 
     def __init__(self) -> None:
@@ -46,16 +48,27 @@ class Connection(asyncio.Protocol):
         self._writer: asyncio.Future[None] | None = None
         self._full = False
         self._reading = True
+        self._expiry: asyncio.TimerHandle | None = None
 
     @classmethod
-    async def on(cls, connected: socket.socket) -> Connection:
+    async def on(cls, connected: socket.socket) -> HttpConnection:
         _, protocol = await asyncio.get_running_loop().create_connection(cls, sock=connected)
         return protocol
 
     @property
     def silent(self) -> bool:
         """Return whether the connection is open and everything that came has been read."""
-        return not self._received and not self._ended
+        return not (self._received or self._ended or self.transport.is_closing())
+
+    def rest(self) -> None:
+        """Wait for a next request, and close the connection if none comes, or if the other side closes it."""
+        self._expiry = asyncio.get_running_loop().call_later(_KEPT_SECONDS, self.transport.close)
+
+    def go_on(self) -> None:
+        """Take the connection for a next request."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -71,7 +84,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._ended = True
         _wake(self._reader)
-        return True  # the other side may have closed only its own direction
+        return self._expiry is None  # in a request, the other side may close only its own direction
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
@@ -115,6 +128,37 @@ class Connection(asyncio.Protocol):
             raise self._error
 
 
+class KeptConnections:
+    """The connections to the ports of one sandbox that wait for a next request, for half a minute each."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, list[HttpConnection]] = {}
+
+    def take(self, port: int) -> HttpConnection | None:
+        waiting = self._waiting.get(port, [])
+        while waiting:
+            connection = waiting.pop()
+            connection.go_on()
+            if connection.silent:
+                return connection
+            connection.transport.close()
+        return None
+
+    def give(self, port: int, connection: HttpConnection) -> None:
+        waiting = [other for other in self._waiting.get(port, []) if other.silent]
+        if len(waiting) < _KEPT:
+            waiting.append(connection)
+            connection.rest()
+        else:
+            connection.transport.close()
+        self._waiting[port] = waiting
+
+    def close(self) -> None:
+        for port in list(self._waiting):
+            while (connection := self.take(port)) is not None:
+                connection.transport.close()
+
+
 def _wake(waiter: asyncio.Future[None] | None) -> None:
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
@@ -140,7 +184,7 @@ class Exchange:
     connection breaks.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: HttpConnection) -> None:
         self.connection = connection
         self._method = ""
         self._chunked = False
@@ -148,10 +192,11 @@ class Exchange:
         self._sent = False
         self._length: int | Literal["chunked", "to the end"] = 0
         self._keeps = False
+        self._complete = False
 
     @classmethod
     async def on(cls, connected: socket.socket) -> Exchange:
-        return cls(await Connection.on(connected))
+        return cls(await HttpConnection.on(connected))
 
     async def send_head(self, method: str, target: bytes, headers: Headers) -> None:
         """Send the head. Headers must be well-formed, and the sender of a body must keep to the Content-Length."""
@@ -206,12 +251,12 @@ class Exchange:
                     piece = piece[:left]
                 left -= len(piece)
                 yield piece
-        self._keeps = self._keeps and self._sent
+        self._complete = True
 
     @property
     def reusable(self) -> bool:
-        """Return whether the connection can serve a next request. Ask at the end of :meth:`receive_body`."""
-        return self._keeps and self._sent and self.connection.silent
+        """Return whether both sides are done with the exchange, and the connection can serve a next request."""
+        return self._keeps and self._sent and self._complete and self.connection.silent
 
     def switched(self) -> tuple[asyncio.Transport, bytes]:
         """Return the transport after a ``101`` response, and the bytes that were already read after the head."""

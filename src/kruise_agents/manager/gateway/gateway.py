@@ -20,6 +20,7 @@ from ..sandboxes.lifecycle import State
 from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.sockets import PortClosedError
 from ..traffic_tokens import ForeignTokenError, TokenRefusedError, TrafficTokens
+from ..unix_http import Exchange
 from . import errors
 from .http import forward
 
@@ -69,7 +70,14 @@ class Gateway:
             return errors.port_not_open(target.sandbox_id, target.port)
         except OSError:
             return not_found()  # the sandbox's program has just ended, and its state does not say so yet
-        cause = await forward(connection, target, _prefix(target, scope), scope, receive, send)
+        exchange = Exchange(connection)
+        try:
+            cause = await forward(exchange, target, _prefix(target, scope), scope, receive, send)
+        finally:
+            if exchange.reusable:
+                sandbox.process.keep(target.port, connection)
+            else:
+                exchange.close()
         if cause is None:
             return None
         return not_found() if sandbox.state is not State.RUNNING else errors.bad_answer(sandbox.id, target.port, cause)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http
-import socket
 
 from starlette.types import Receive, Scope, Send
 
@@ -26,17 +25,18 @@ _STATUSES = range(200, 600)
 
 
 async def forward(
-    connection: socket.socket,
+    exchange: Exchange,
     target: SandboxTarget,
     prefix: bytes,
     scope: Scope,
     receive: Receive,
     send: Send,
 ) -> str | None:
-    """Send a request to the other end of ``connection`` and the response to the client, and close ``connection``.
+    """Send a request to a port of a sandbox, and the response to the client.
 
-    When the client goes away, ``connection`` is cut, so that the application notices. A response that breaks off after
-    its head raises :class:`ResponseCutError`. A WebSocket handshake that the application accepts becomes a tunnel.
+    When the client goes away, the connection to the port is cut, so that the application notices. A response that
+    breaks off after its head raises :class:`ResponseCutError`. A WebSocket handshake that the application accepts
+    becomes a tunnel.
 
     Args:
         prefix: The part of the path that path routing took off, such as ``/kruise/abc/3000``; may be empty.
@@ -44,7 +44,6 @@ async def forward(
     Returns:
         The reason why the sandbox gave no proper response, if the client still waits for one; otherwise None.
     """
-    exchange = await Exchange.on(connection)
     upload: asyncio.Task[bool] | None = None
     begun = False
     try:
@@ -72,7 +71,6 @@ async def forward(
     finally:
         if upload is not None:
             upload.cancel()
-        exchange.close()
     return None
 
 

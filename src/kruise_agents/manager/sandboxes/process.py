@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from ..runtime import (
     Watchdog,
 )
 from ..runtime.limits.log_file import last_bytes
+from ..unix_http import HttpConnection, KeptConnections
 from .control_client import START_SECONDS, ControlClient, NoAnswerError, StartError
 from .sockets import connect_port, listen
 
@@ -64,6 +64,7 @@ class SandboxProcess:
         self._process: ProcessHandle | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._parent_pipe: int | None = None
+        self._kept = KeptConnections()
 
     @property
     def identity(self) -> ProcessIdentity | None:
@@ -128,8 +129,18 @@ class SandboxProcess:
         if self._connection is not None:
             await asyncio.to_thread(self._connection.change, rules)
 
-    async def connect(self, port: int) -> socket.socket:
-        return await connect_port(self.layout.sockets, port, self._served_ports)
+    async def connect(self, port: int) -> HttpConnection:
+        """Return a connection to a port, perhaps one that was kept. Raises what :func:`connect_port` raises."""
+        kept = self._kept.take(port)
+        return kept or await HttpConnection.on(await connect_port(self.layout.sockets, port, self._served_ports))
+
+    def keep(self, port: int, connection: HttpConnection) -> None:
+        """Keep a connection for a next request, or close it if the port belongs to a program of the sandbox's user."""
+        # Other programs than ours may close an idle connection at any moment, and a request would be lost.
+        if port in self._served_ports and self._process is not None:
+            self._kept.give(port, connection)
+        else:
+            connection.transport.close()
 
     async def ended(self) -> None:
         assert self._process is not None
@@ -177,6 +188,7 @@ class SandboxProcess:
     def release(self) -> None:
         """Close the descriptors and the internet connection. A claimed program runs on; an unclaimed program ends."""
         self._close_parent_pipe()
+        self._kept.close()
         self._watch.remove(self.layout.root.name)
         if self._connection is not None:
             self._connection.close()
