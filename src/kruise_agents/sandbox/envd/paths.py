@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import PurePosixPath
 
 from .errors import HttpError
 from .users import User
@@ -51,9 +50,9 @@ def without_trailing_slashes(path: str) -> str:
 
 def base_name(path: str) -> str:
     """Return the last component of a path, ``c`` for ``/b/c``, ``/b/c/`` and ``/b/c/.``. Return ``/`` for the root."""
-    return PurePosixPath(path).name or "/"
+    return next((part for part in reversed(path.split("/")) if part not in ("", ".")), "/")
 
 
 def displayable(name: str) -> str:
     """Return a name or path as JSON can hold it, with U+FFFD in place of bytes that are not UTF-8."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "replace")

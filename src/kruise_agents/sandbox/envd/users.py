@@ -9,6 +9,7 @@ import functools
 import grp
 import os
 import pwd
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,14 @@ class User:
         return os.getgrouplist(self.name, self.gid)
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Functions that return the name of a user or group ID, or the number as text if the ID has no name."""
+
+    owner: Callable[[int], str]
+    group: Callable[[int], str]
+
+
 class Users:
     """The users of one sandbox."""
 
@@ -75,12 +84,16 @@ class Users:
         except UnknownUserError as error:
             raise ConnectError(Code.UNAUTHENTICATED, f"invalid username: '{error.name}'") from error
 
-    def owner_name(self, uid: int) -> str:
+    def names(self) -> Names:
+        """Return the names of owners and groups. Each is looked up once, so take new names for each request."""
+        return Names(functools.cache(self._owner_name), functools.cache(self._group_name))
+
+    def _owner_name(self, uid: int) -> str:
         if not self._state.several_users and uid == os.getuid():
             return self._state.username  # the host's password file may have another name for this id
         return _name(uid, _PASSWORD_FILE, _version(_PASSWORD_FILE))
 
-    def group_name(self, gid: int) -> str:
+    def _group_name(self, gid: int) -> str:
         if not self._state.several_users and gid == os.getgid():
             return self._state.username
         return _name(gid, _GROUP_FILE, _version(_GROUP_FILE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 from ..files import metadata
 from ..paths import base_name, displayable
-from ..users import Users
+from ..users import Names
 
 # Letters and order of Go's FileMode.String, which envd shows its clients.
 _KINDS = (
@@ -23,7 +24,7 @@ _KINDS = (
 )
 
 
-def entry(path: str, users: Users) -> dict[str, Any]:
+def entry(path: str, names: Names) -> dict[str, Any]:
     """Return the ``EntryInfo`` of a path. For a link, ``type``, ``mode`` and ``metadata`` describe the target."""
     own = os.lstat(path)
     is_link = stat.S_ISLNK(own.st_mode)
@@ -35,8 +36,8 @@ def entry(path: str, users: Users) -> dict[str, Any]:
         "size": str(own.st_size),
         "mode": target.st_mode & 0o777 if target else 0,
         "permissions": permissions(own.st_mode),
-        "owner": users.owner_name(own.st_uid),
-        "group": users.group_name(own.st_gid),
+        "owner": names.owner(own.st_uid),
+        "group": names.group(own.st_gid),
         "modifiedTime": timestamp(own.st_mtime_ns),
     }
     if is_link:
@@ -46,6 +47,7 @@ def entry(path: str, users: Users) -> dict[str, Any]:
     return info
 
 
+@functools.lru_cache(maxsize=256)
 def permissions(mode: int) -> str:
     """Return a mode in Go's notation, such as ``-rw-r--r--``, ``dtrwxrwxrwx`` or ``Lrwxrwxrwx``."""
     kind = "".join(letters for matches, letters in _KINDS if matches(mode))

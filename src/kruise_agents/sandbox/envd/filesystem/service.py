@@ -26,7 +26,7 @@ class FilesystemService:
     def __init__(self, users: Users) -> None:
         self._users = users
         self._watches = WatchService(
-            lambda request, call: self._path(request, "path", call), lambda path: entry(path, users)
+            lambda request, call: self._path(request, "path", call), lambda path: entry(path, users.names())
         )
 
     def close(self) -> None:
@@ -103,17 +103,17 @@ class FilesystemService:
 
     def _entry(self, path: str) -> dict[str, Any]:
         try:
-            return entry(path, self._users)
+            return entry(path, self._users.names())
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _not_found(f"file not found: {describe('lstat', path, error)}") from error
         except OSError as error:
             raise _internal(f"error getting file info: {describe('lstat', path, error)}") from error
 
     def _entries_below(self, path: str, depth: int) -> list[dict[str, Any]]:
-        found = []
+        found, names = [], self._users.names()
         for below in _walk(path, depth):
             try:
-                found.append(entry(below, self._users))
+                found.append(entry(below, names))
             except OSError:
                 continue  # the entry has been removed meanwhile
         return found
