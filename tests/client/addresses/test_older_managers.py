@@ -202,6 +202,16 @@ def test_a_pause_is_told_once_what_it_loses(manager: OlderManager) -> None:
     assert manager.api_calls == [PROBE, "POST /sandboxes/sbx/pause", "POST /sandboxes/sbx/pause"]
 
 
+def test_an_async_pause_is_told_at_its_own_line(manager: OlderManager) -> None:
+    async def program() -> None:
+        sandbox = await e2b.AsyncSandbox.create()
+        await (sandbox.pause() if hasattr(sandbox, "pause") else sandbox.beta_pause())
+
+    with pytest.warns(OlderManagerWarning) as told:
+        asyncio.run(program())
+    assert [warning.filename for warning in told] == [__file__]
+
+
 def test_a_pause_goes_on_where_the_manager_cannot_be_asked(manager: OlderManager) -> None:
     manager.special[PROBE] = [Answer.json(503, {"code": 503, "message": "no"})]
     pause()

@@ -201,6 +201,14 @@ def test_a_meaning_that_would_be_dropped_is_named(call: str, fields: dict[str, o
         ("GET /v2/sandboxes?startedAfter=yesterday", None, ["startedAfter"]),
         ("GET /v2/sandboxes?order=desc&nextToken=abc", None, ["nextToken of a list in another order"]),
         ("GET /v2/sandboxes?nextToken=newest-first.abc", None, ["nextToken of a list in another order"]),
+        *(
+            (
+                f"GET /v2/sandboxes?order=desc&nextToken=newest-first.{token}",
+                None,
+                ["nextToken of a list in another order"],
+            )
+            for token in ("abc", "AAAA", "MQ==", "WzEsIDJd", "WyIyMDI2LTA4LTIyVDA4OjAwOjAwIiwgImkiXQ==")
+        ),
     ],
 )
 def test_other_requests_whose_meaning_would_be_dropped(call: str, fields: object, named: list[str]) -> None:

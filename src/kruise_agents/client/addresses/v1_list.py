@@ -156,6 +156,7 @@ def _read_token(token: str) -> Position | None:
         return None
     try:
         started, sandbox_id = json.loads(base64.urlsafe_b64decode(token.removeprefix(_TOKEN_MARK)))
-        return datetime.fromisoformat(started), str(sandbox_id)
     except (ValueError, TypeError):
         return None
+    moment = _moment(str(started))
+    return None if moment is None else (moment, str(sandbox_id))
