@@ -46,12 +46,27 @@ def make_root_file_system(folder: Path) -> Path:
     return folder
 
 
-def make_wheel(folder: Path) -> None:
-    """Write the wheel of ``greeter``, a package with a module and the command ``greet``."""
-    info = "greeter-1.0.dist-info"
-    with zipfile.ZipFile(folder / "greeter-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("greeter.py", "def main():\n    print('greetings')\n")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: greeter\nVersion: 1.0\n")
+def make_wheel(
+    folder: Path, version: str = "1.0", greeting: str = "greetings", *, name: str = "greeter", command: str = "greet"
+) -> Path:
+    """Write the wheel of a package with a module of the same name and three commands, and return the file.
+
+    ``command`` is declared and prints the greeting. The others are scripts: ``<command>-twice`` for Python, and
+    ``<command>-shell`` for the shell.
+    """
+    info, scripts = f"{name}-{version}.dist-info", f"{name}-{version}.data/scripts"
+    file = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as wheel:
+        wheel.writestr(f"{name}.py", f"def main():\n    print({greeting!r})\n")
+        for script, text in (
+            ("twice", f"#!python\nimport {name}\n\n{name}.main()\n{name}.main()\n"),
+            ("shell", "#!/bin/sh\necho from the shell\n"),
+        ):
+            program = zipfile.ZipInfo(f"{scripts}/{command}-{script}")
+            program.external_attr = 0o100755 << 16
+            wheel.writestr(program, text)
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\ngreet = greeter:main\n")
+        wheel.writestr(f"{info}/entry_points.txt", f"[console_scripts]\n{command} = {name}:main\n")
         wheel.writestr(f"{info}/RECORD", "")
+    return file

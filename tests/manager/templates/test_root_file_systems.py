@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -49,6 +50,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (small / "etc/resolv.conf").symlink_to(folder / "secret")
     (small / "etc/hosts").symlink_to("../../secret")
     (small / "srv").symlink_to(folder)
+    (small / "usr/local/bin").mkdir(parents=True)
+    (small / "usr/local/bin/uvicorn").write_text("#!/bin/sh\necho that of the root file system\n")
+    (small / "usr/local/bin/uvicorn").chmod(0o755)
     make_wheel(folder)
     (folder / "small.toml").write_text('rootfs = "small"\n')
     (folder / "full.toml").write_text(
@@ -101,6 +105,18 @@ def test_the_python_in_it_is_that_of_every_sandbox(manager: RunningManager) -> N
         assert sandbox.commands.run("python -m venv --without-pip v && v/bin/python -c 'import sys; print(sys.prefix)'")
         assert sandbox.commands.run("v/bin/python -c 'import sys; print(sys.prefix)'").stdout == "/home/user/v\n"
         assert sandbox.commands.run("pip --version").stdout.startswith("pip ")
+
+
+def test_commands_of_the_managers_packages_are_there_unless_it_has_a_program_of_that_name(
+    manager: RunningManager,
+) -> None:
+    version = importlib.metadata.version
+    with create(manager) as sandbox:
+        for user in ("user", "root"):
+            assert said(sandbox, "ipython --version", user) == f"{version('ipython')}\n"
+            assert said(sandbox, "uvicorn", user) == "that of the root file system\n"
+        assert sandbox.run_code("!ipython --version").logs.stdout[0].split() == [version("ipython")]
+        assert version("kruise-agents") in said(sandbox, "kruise-agents --version")
 
 
 def test_nothing_of_the_machines_system_folders_is_there(manager: RunningManager, folder: Path) -> None:

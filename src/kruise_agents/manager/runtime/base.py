@@ -64,6 +64,9 @@ class Runtime(ABC):
         """
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
+    def refresh(self, layout: Layout) -> None:  # noqa: B027 - the process runtime does that at a launch only
+        """Bring what a sandbox shares with the manager's environment up to date, even while the sandbox runs."""
+
     @abstractmethod
     def launch(self, launch: Launch) -> Launched:
         """Start the program of a sandbox whose folders exist. After an OSError, nothing is left running."""

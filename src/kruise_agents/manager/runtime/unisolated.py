@@ -12,8 +12,10 @@ from dataclasses import replace
 
 from ...protocol.control import program_command
 from .base import Runtime
+from .files.layout import SYSTEM_PATH
 from .launch import Launch, Launched
 from .limits.limits import Enforcer, ResourceLimits, common_limits
+from .rootfs.commands import Commands
 from .rootfs.python import program_arguments
 
 
@@ -29,12 +31,16 @@ class ProcessRuntime(Runtime):
     one_user_because = "the process runtime runs everything as the user who runs the manager"
     enforcer: Enforcer = ResourceLimits("the process runtime measures only")
 
+    def __init__(self) -> None:
+        self._commands = Commands()
+
     def check(self) -> None:
         pass  # processes always work
 
     def launch(self, launch: Launch) -> Launched:
         home = launch.layout.home
-        arguments = program_arguments(home, launch.descriptors, common_limits(launch.limits))
+        self._commands.add_to(home / ".local" / "bin")
+        arguments = program_arguments(home, SYSTEM_PATH, launch.descriptors, common_limits(launch.limits))
         process = subprocess.Popen(
             program_command(sys.executable, replace(arguments, own_init=True)),
             env={"LANG": "C.UTF-8", "TMPDIR": str(launch.layout.tmp)},

@@ -106,6 +106,7 @@ class SandboxProcess:
         The program ends by itself after ``seconds_left`` and a grace period; None: never. A :class:`StartError` is
         raised if the program does not answer within ``patience`` seconds.
         """
+        self._runtime.refresh(self.layout)  # a pooled sandbox may have waited for long
         await self.control.init(InitSettings(access_token, dict(variables), seconds_left), patience)
         self._close_parent_pipe()
 

@@ -11,6 +11,7 @@ from ....errors import ConfigurationError
 from ..files.layout import Layout
 from ..files.trees import write_file
 from ..rootfs.carried_python import places
+from ..rootfs.commands import COMMANDS
 from ..rootfs.custom import SYSTEM_FOLDERS
 from ..rootfs.python import own_places, readable_folders, sudo_script
 from ..rootfs.skeleton import bound_from_host
@@ -79,6 +80,13 @@ def file_mounts(layout: Layout) -> Iterator[str]:
         file = layout.root / name
         write_file(file, text, 0o755)
         yield from ("--ro-bind", str(file), str(place))
+
+
+def command_mounts(folder: Path | None) -> Iterator[str]:
+    """Yield the options that mount a folder with the commands of the manager's packages."""
+    if folder is not None:
+        yield from _parent_folders(Path(COMMANDS))
+        yield from ("--ro-bind-try", str(folder), str(COMMANDS))
 
 
 def refuse_visible(state_dir: Path) -> None:

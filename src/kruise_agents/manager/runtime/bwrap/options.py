@@ -9,7 +9,7 @@ from ..files.layout import SYSTEM_PATH, USERNAME, Layout
 from ..limits.limits import MIB, Limits
 from ..rootfs.carried_python import CarriedPython
 from .mount_points import make_mount_points, refuse_links
-from .mounts import file_mounts, machine_mounts, own_mounts, program_mounts
+from .mounts import command_mounts, file_mounts, machine_mounts, own_mounts, program_mounts
 
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
@@ -18,9 +18,12 @@ VARIABLES = {"LANG": "C.UTF-8", "PATH": SYSTEM_PATH, "PWD": HOME}  # bwrap sets 
 _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_RESOURCE")
 
 
-def sandbox_options(layout: Layout, limits: Limits, carried: CarriedPython | None, *, several_users: bool) -> list[str]:
+def sandbox_options(
+    layout: Layout, limits: Limits, carried: CarriedPython | None, commands: Path | None, *, several_users: bool
+) -> list[str]:
     """Return the options for a sandbox, and make the mount points in its prepared file tree.
 
+    ``commands`` is the folder with the commands of the manager's packages.
     Raises OSError if a link is in the way of a mount, or if the root file system is missing.
     """
     if layout.system is not None and not (layout.system / "usr").is_dir():
@@ -31,6 +34,7 @@ def sandbox_options(layout: Layout, limits: Limits, carried: CarriedPython | Non
     for mount in layout.mounts:
         options += ["--bind", str(mount.source), mount.target]
     options += file_mounts(layout)
+    options += command_mounts(commands)
     refuse_links(layout.rootfs, options)
     return options
 

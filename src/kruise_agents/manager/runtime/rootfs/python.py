@@ -17,8 +17,9 @@ from pathlib import Path, PurePosixPath
 import kruise_agents
 
 from ....protocol.control import ProgramArguments, ProgramDescriptors, ProgramLimits
-from ..files.layout import SYSTEM_PATH, USERNAME
+from ..files.layout import USERNAME
 from ..files.trees import make_folder, write_file
+from .commands import COMMANDS
 
 _PROFILE = """\
 # Read by login shells. The user's own programs come first.
@@ -26,10 +27,14 @@ if [ -n "$BASH_VERSION" ] && [ -f "$HOME/.bashrc" ]; then
     . "$HOME/.bashrc"
 fi
 case ":$PATH:" in
+    *":COMMANDS:"*) ;;
+    *) PATH="COMMANDS:$PATH" ;;
+esac
+case ":$PATH:" in
     *":$HOME/.local/bin:"*) ;;
     *) PATH="$HOME/.local/bin:$PATH" ;;
 esac
-"""
+""".replace("COMMANDS", str(COMMANDS))
 _PIP = """\
 #!/bin/sh
 exec "$(dirname "$(readlink -f "$0")")/python" -m pip "$@"
@@ -65,10 +70,15 @@ def base_executable() -> Path:
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
-def program_arguments(home: Path, descriptors: ProgramDescriptors, limits: ProgramLimits) -> ProgramArguments:
-    """Return the arguments of a sandbox's program. ``home`` is the home folder as the program sees it."""
+def program_arguments(
+    home: Path, path: str, descriptors: ProgramDescriptors, limits: ProgramLimits
+) -> ProgramArguments:
+    """Return the arguments of a sandbox's program, which sees its home folder as ``home``.
+
+    ``path`` has the folders on ``PATH`` behind the one with the user's own programs.
+    """
     local = home / ".local" / "bin"
-    return ProgramArguments(USERNAME, home, f"{local}:{SYSTEM_PATH}", local / "python", descriptors, limits)
+    return ProgramArguments(USERNAME, home, f"{local}:{path}", local / "python", descriptors, limits)
 
 
 def compile_program() -> None:

@@ -1,0 +1,163 @@
+"""Commands of the packages in the manager's environment, and pip, in a sandbox."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2b.sandbox.commands.command_handle import PtySize
+from e2b_code_interpreter import Sandbox
+
+from kruise_agents.patch_e2b import patch_e2b
+from support.managers import NO_IDENTITIES, RunningManager, available_runtime, one_user_because, running_manager
+from support.templates import make_wheel
+
+STARTED = """
+start = "greet > ~/started; exec sleep 600"
+[ready]
+command = "test -s ~/started"
+"""
+several = pytest.mark.needs("several users")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment like that of the tests, to which tests add packages."""
+    environment = tmp_path_factory.mktemp("environment") / "readable"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    own = Path(sysconfig.get_path("purelib"))
+    target = environment / own.relative_to(sys.prefix)
+    target.rmdir()
+    shutil.copytree(own, target, copy_function=_link, symlinks=True)
+    _install(python, make_wheel(tmp_path_factory.mktemp("wheels")))
+    return python
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _install(python: Path, wheel: Path) -> None:
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", str(wheel)], check=True)
+
+
+@pytest.fixture(scope="module", params=["several users", "one user", "process"])
+def manager(
+    request: pytest.FixtureRequest, python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningManager]:
+    if request.param != "process" and available_runtime() == "process":
+        pytest.skip("this machine permits no namespaces")
+    if request.param == "several users" and one_user_because():
+        pytest.skip(f"sandboxes have one user: {one_user_because()}")
+    folder = tmp_path_factory.mktemp("manager")
+    (folder / "templates").mkdir()
+    (folder / "templates" / "started.toml").write_text(STARTED)
+    with running_manager(
+        folder,
+        *("--templates", str(folder / "templates")),
+        runtime="process" if request.param == "process" else None,
+        prelude=NO_IDENTITIES if request.param == "one user" else "",
+        python=python,
+    ) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def patched() -> Iterator[None]:
+    with patch_e2b(False):
+        yield
+
+
+def isolates(manager: RunningManager) -> bool:
+    return "runtime process" not in manager.output
+
+
+def said(sandbox: Sandbox, command: str, user: str = "user", **options: str) -> str:
+    return sandbox.commands.run(f"({command}) 2>&1; true", user=user, **options).stdout.strip()
+
+
+def cell(sandbox: Sandbox, code: str) -> str:
+    execution = sandbox.run_code(code)
+    assert execution.error is None, execution.error
+    return "".join(execution.logs.stdout + execution.logs.stderr).strip()
+
+
+def test_commands_of_the_managers_packages_are_found_in_every_way(manager: RunningManager, sandbox: Sandbox) -> None:
+    ways = {
+        "a command": said(sandbox, "greet"),
+        "root": said(sandbox, "greet", "root"),
+        "sudo": said(sandbox, "sudo greet"),
+        "a login of root": said(sandbox, "sudo -i greet"),
+        "another folder": said(sandbox, "cd /tmp && greet"),
+        "a cell": cell(sandbox, "!greet"),
+        "a program": cell(sandbox, "import subprocess; print(subprocess.run('greet', capture_output=True).stdout)"),
+    }
+    assert ways == {**dict.fromkeys(ways, "greetings"), "a program": "b'greetings\\n'"}
+    terminal = sandbox.pty.create(PtySize(24, 80), timeout=30)
+    sandbox.pty.send_stdin(terminal.pid, b"greet | tr a-z A-Z; exit\n")
+    shown: list[bytes] = []
+    terminal.wait(on_pty=shown.append)
+    assert b"GREETINGS" in b"".join(shown)
+    assert said(sandbox, "greet-twice; greet-shell").split("\n") == ["greetings", "greetings", "from the shell"]
+    assert "kruise-agents" in said(sandbox, "kruise-agents --version")
+
+
+def test_the_start_command_of_a_template_finds_them(manager: RunningManager) -> None:
+    with Sandbox.create("started", domain=manager.domain, api_key=manager.api_key) as sandbox:
+        assert sandbox.files.read("started") == "greetings\n"
+
+
+def test_they_run_with_what_the_sandbox_has_installed_itself(
+    manager: RunningManager, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    packages = said(sandbox, "python -c \"import sysconfig; print(sysconfig.get_path('purelib'))\"")
+    sandbox.files.write(f"{packages}/greeter.py", "def main():\n    print('of the sandbox')\n")
+    assert said(sandbox, "greet; greet-twice").split("\n") == ["of the sandbox"] * 3
+    wheel = make_wheel(tmp_path, "2.0", "the second")
+    sandbox.files.write(wheel.name, wheel.read_bytes())
+    sandbox.files.remove(f"{packages}/greeter.py")
+    assert "Successfully installed greeter-2.0" in said(sandbox, f"pip install --no-index ./{wheel.name}")
+    assert said(sandbox, "greet") == "the second" == said(sandbox, "greet", "root")
+    assert "Found existing installation" in said(sandbox, "pip uninstall --yes greeter")
+    if isolates(manager):  # there pip has replaced the only script
+        assert said(sandbox, "greet") == "greetings"
+
+
+def test_an_activated_environment_of_the_sandbox_does_not_matter(manager: RunningManager, sandbox: Sandbox) -> None:
+    assert said(sandbox, "python -m venv --without-pip v && . v/bin/activate && greet") == "greetings"
+
+
+@several
+def test_a_shell_that_takes_nothing_over_finds_them(manager: RunningManager, sandbox: Sandbox) -> None:
+    if not sandbox_has_several(sandbox):
+        pytest.skip("this manager's sandboxes have one user")
+    assert said(sandbox, "useradd -m bob 2>&1 || true; su - bob -c greet; su - user -c greet", "root") == (
+        "greetings\ngreetings"
+    )
+
+
+def sandbox_has_several(sandbox: Sandbox) -> bool:
+    return said(sandbox, "id -u", "root") == "0" and said(sandbox, "id -u") == "1000"
+
+
+def test_a_package_that_comes_while_the_manager_runs(
+    manager: RunningManager, sandbox: Sandbox, python: Path, tmp_path: Path
+) -> None:
+    name = f"late{manager.port}"
+    wheel = make_wheel(tmp_path, name=name, command=name, greeting="later")
+    assert "not found" in said(sandbox, name)
+    _install(python, wheel)
+    with Sandbox.create(domain=manager.domain, api_key=manager.api_key) as later:
+        assert said(later, name) == "later" == cell(later, f"!{name}")
+        if isolates(manager):
+            assert said(sandbox, name) == "later"
