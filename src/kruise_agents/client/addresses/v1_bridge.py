@@ -23,6 +23,7 @@ import httpx
 from ...errors import UnsupportedByManagerError
 from ...protocol.names import API_KEY_HEADER
 from ..warnings import OlderManagerWarning, notify
+from .missing_template import is_missing_template, question, with_templates
 from .v1_calls import IDEMPOTENCY_KEY, Loss, OlderCall, is_no_route, is_refused_body, older_call
 
 
@@ -34,7 +35,8 @@ class Step(NamedTuple):
 
 
 Flow = Generator[Step, httpx.Response, httpx.Response]
-"""A generator that yields requests, is sent the response to each, and returns the response for the SDK."""
+"""A generator that yields requests, is sent the response to each or the exception in place of one, and returns the
+response for the SDK."""
 
 _CREDENTIALS = (API_KEY_HEADER, "Authorization")
 _TOO_MANY_REQUESTS = 429
@@ -84,6 +86,13 @@ class Bridge:
             for name in self._private:
                 request.headers.pop(name, None)
             return (yield Step(request))
+        response = yield from self._route(request, path)
+        if is_missing_template(response):
+            return (yield from self._with_templates(request, response))
+        return response
+
+    def _route(self, request: httpx.Request, path: str) -> Flow:
+        """Send a request to the API in the form that the manager reads."""
         call = older_call(
             request.method,
             path,
@@ -105,6 +114,14 @@ class Bridge:
         if undecided is None:
             self._known.considered.update(losses)
         return (yield Step(request))
+
+    def _with_templates(self, request: httpx.Request, refusal: httpx.Response) -> Flow:
+        url = self._base.copy_with(raw_path=f"{self._path}/templates".encode())
+        try:
+            templates = yield Step(question(request, url), whole=True)
+        except Exception:
+            return refusal
+        return with_templates(refusal, templates)
 
     def _path_in_api(self, url: httpx.URL) -> str:
         path = url.raw_path.decode().partition("?")[0]
@@ -243,10 +260,14 @@ class BridgeTransport(httpx.BaseTransport):
         try:
             step = next(flow)
             while True:
-                response = self._inner.handle_request(step.request)
-                if response.is_error or step.whole:
-                    response.read()
-                step = flow.send(response)
+                try:
+                    response = self._inner.handle_request(step.request)
+                    if response.is_error or step.whole:
+                        response.read()
+                except Exception as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(response)
         except StopIteration as end:
             return _answer(end)
         finally:
@@ -268,10 +289,14 @@ class AsyncBridgeTransport(httpx.AsyncBaseTransport):
         try:
             step = next(flow)
             while True:
-                response = await self._inner.handle_async_request(step.request)
-                if response.is_error or step.whole:
-                    await response.aread()
-                step = flow.send(response)
+                try:
+                    response = await self._inner.handle_async_request(step.request)
+                    if response.is_error or step.whole:
+                        await response.aread()
+                except Exception as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(response)
         except StopIteration as end:
             return _answer(end)
         finally:
