@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from support.managers import RunningManager, running_manager, wait_for
 
 pytestmark = pytest.mark.live
 EXTENSION = "e2b.agents.kruise.io/"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 TICKER = "i=0; while :; do i=$((i+1)); echo $i > ticks; sleep 0.02; done"
 
 
@@ -66,14 +68,14 @@ class TestWithItsMemory:
     def test_kernels_commands_and_files_go_on_where_they_were(self, sandbox: Sandbox, options: dict[str, Any]) -> None:
         sandbox.run_code("x = 41")
         command = sandbox.commands.run(TICKER, background=True)
-        boot = sandbox.files.read("/proc/sys/kernel/random/boot_id")
+        boot = sandbox.files.read(BOOT_ID)
         assert sandbox.pause() in (True, sandbox.sandbox_id)
         again = Sandbox.connect(sandbox.sandbox_id, **options)
         assert again.run_code("x + 1").text == "42"
         assert command.pid in [process.pid for process in again.commands.list()]
         before = again.files.read("ticks")
         wait_for(lambda: again.files.read("ticks") != before, what="a tick")
-        assert again.files.read("/proc/sys/kernel/random/boot_id") == boot
+        assert again.files.read(BOOT_ID) == boot
 
     def test_a_command_is_joined_again_by_its_pid(self, sandbox: Sandbox, options: dict[str, Any]) -> None:
         command = sandbox.commands.run("read x; echo got $x", background=True, stdin=True)
@@ -158,6 +160,19 @@ class TestFilesOnly:
         assert answer.status_code == 201
         assert sandbox.files.read("kept.txt") == "kept"
         assert command.pid not in [process.pid for process in sandbox.commands.list()]
+
+    @pytest.mark.needs("namespaces")
+    def test_each_boot_has_an_id_of_its_own(self, sandbox: Sandbox, options: dict[str, Any], api: httpx.Client) -> None:
+        first = sandbox.files.read(BOOT_ID)
+        assert str(uuid.UUID(first.strip())) == first.strip()
+        assert sandbox.commands.run(f"cat {BOOT_ID}").stdout == first
+        assert sandbox.run_code(f"open({BOOT_ID!r}).read()").text == repr(first).strip("'")
+        assert Path(BOOT_ID).read_text() != first
+        assert api.post(f"/sandboxes/{sandbox.sandbox_id}/pause", json={"memory": False}).status_code == 204
+        second = Sandbox.connect(sandbox.sandbox_id, **options).files.read(BOOT_ID)
+        with Sandbox.create(**options) as other:
+            third = other.files.read(BOOT_ID)
+        assert len({first, second, third}) == 3
 
 
 class TestStatuses:

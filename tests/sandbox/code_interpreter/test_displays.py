@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,9 +93,25 @@ def test_saving_an_image_to_a_text_path_displays_it(sandbox: Sandbox, context: C
     assert [bool(result.png) for result in execution.results] == [True]
     code = (
         "import io, os, pathlib\nimage.save(pathlib.Path('other.png')); image.save(io.BytesIO(), 'PNG')\n"
-        "image.show()\nprint(os.path.exists('made.png'), os.path.exists('other.png'))"
+        "print(os.path.exists('made.png'), os.path.exists('other.png'))"
     )
     execution = sandbox.run_code(code, context=context)
     assert execution.results == []
     assert execution.error is None
     assert "".join(execution.logs.stdout) == "True True\n"
+
+
+@pytest.mark.parametrize("show", ["image.show()", "image.show('title')", "ImageShow.show(image)"])
+def test_an_image_that_is_shown_is_a_result(sandbox: Sandbox, context: Context, tmp_path: Path, show: str) -> None:
+    """A program such as ImageMagick's ``display`` on ``PATH`` makes no difference, because there is no screen."""
+    program = tmp_path / "display"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    code = f"import os\nos.environ['PATH'] = {str(tmp_path)!r} + ':' + os.environ['PATH']\n"
+    code += f"from PIL import Image, ImageShow\nimage = Image.new('RGB', (2, 2))\n{show}\nNone"
+    execution = sandbox.run_code(code, context=context)
+    assert execution.error is None
+    (result,) = execution.results
+    assert base64.b64decode(result.png or "").startswith(b"\x89PNG")
+    assert not result.is_main_result
+    assert not (tmp_path / "ran").exists()

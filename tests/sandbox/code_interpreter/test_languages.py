@@ -93,6 +93,20 @@ def test_typescript_has_types_and_a_context_of_its_own(sandbox: Sandbox) -> None
     assert {"javascript", "typescript"} <= {one.language for one in sandbox.list_code_contexts()}
 
 
+@pytest.mark.live
+def test_javascript_is_listed_before_its_kernel_starts(serve: Any) -> None:
+    with serve() as served:
+        sandbox = served.sandbox()
+        assert sandbox.run_code("1").text == "1"
+        python, javascript = sandbox.list_code_contexts()
+        assert [python.language, javascript.language] == ["python", "javascript"]
+        assert python.cwd == javascript.cwd == str(served.state.home)
+        assert [file.name for file in served.kernel_folder.glob("*.json")] == ["k1.json"]
+        sandbox.run_code("globalThis.kept = 1", language="js")
+        assert sandbox.run_code("kept", context=javascript).text == "1"
+        assert sandbox.list_code_contexts() == [python, javascript]
+
+
 def test_the_async_sdk_runs_them_too(served: Any) -> None:
     async def run() -> list[str]:
         sandbox = served.async_sandbox()

@@ -23,6 +23,7 @@ from .contexts import Context, Contexts
 from .errors import ContextNotFoundError, InvalidRequestError, KernelError
 from .execution import Execution
 from .forked_kernel import WaitingKernel
+from .languages import JAVASCRIPT
 from .launcher import KernelLauncher
 from .requests import CreateContextRequest, ExecuteRequest
 from .streaming import ExecutionStream
@@ -57,12 +58,15 @@ class CodeInterpreter:
         )
 
     async def start(self) -> None:
-        """Begin to start the default Python context. ``/health`` and executions in this context report a failed start.
+        """Add the default contexts of Python, which begins to start, and of JavaScript.
+
+        ``/health`` and executions in the context of Python report a failed start.
 
         Raises ConfigurationError if the path of the kernel folder is too long.
         """
         self._launcher.prepare()
         self._contexts.default()
+        self._contexts.announce(JAVASCRIPT)
 
     async def failure(self) -> BaseException | None:
         return await self._contexts.failure()

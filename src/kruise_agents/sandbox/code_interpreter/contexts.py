@@ -6,10 +6,11 @@ import asyncio
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ..state import SandboxState
-from .errors import ContextNotFoundError, KernelError
+from .errors import ContextNotFoundError, KernelError, LanguageError
 from .kernels import Kernel
 from .languages import KernelSpec, Languages, full_name
 from .launcher import KernelLauncher
@@ -137,6 +138,11 @@ class Contexts:
             self._defaults[name] = self._add(name, str(self._state.home))
         return self._defaults[name]
 
+    def announce(self, language: str) -> None:
+        """Add a language's default context, whose kernel starts at its first use. Do nothing if no kernel is found."""
+        with suppress(LanguageError):
+            self._defaults[language] = self._add(language, str(self._state.home), start=False)
+
     async def failure(self) -> BaseException | None:
         """Wait while default contexts are being started. Return the error of a context that did not start, or None."""
         failures = [await context.failure() for context in list(self._defaults.values())]
@@ -161,10 +167,11 @@ class Contexts:
     async def close(self) -> None:
         await asyncio.gather(*(self.remove(context, grace=0) for context in self))
 
-    def _add(self, language: str, cwd: str) -> Context:
+    def _add(self, language: str, cwd: str, *, start: bool = True) -> Context:
         context = Context(language, self._languages.spec(language), cwd, self._state, self._launcher)
         self._contexts[context.id] = context
-        context.start()
+        if start:
+            context.start()
         return context
 
 

@@ -23,6 +23,7 @@ from .environment import Changes
 from .errors import LanguageError
 
 PYTHON = "python"
+JAVASCRIPT = "javascript"
 CONNECTION_FILE = "{connection_file}"  # the placeholder in a command, as in ``kernel.json``
 STOP_SECONDS = 10  # for code to end after an interrupt, also for a computation that reacts late
 REPEAT_SECONDS = 3  # before an interrupt is repeated, in case code swallowed it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ..rootfs.skeleton import bound_from_host
 _REAL_SUDO = Path("/usr/bin/sudo")  # cannot work in a sandbox, so our own sudo is mounted over it
 # An empty file is mounted over this: even the first programs, which have no limits yet, load the libraries named in it.
 _PRELOADED = Path("/etc/ld.so.preload")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROCESSORS = Path("/sys/devices/system/cpu")
 # Files in /proc that show or change too much of the whole machine. Most of them are for the host's root only.
 _CLOSED = ("kcore", "keys", "key-users", "kmsg", "timer_list", "sched_debug", "latency_stats", "sysrq-trigger")
@@ -72,13 +74,14 @@ def own_mounts() -> Iterator[str]:
 
 
 def file_mounts(layout: Layout) -> Iterator[str]:
-    """Write files that replace ``ld.so.preload`` and any real ``sudo``. Yield the options that mount these files."""
-    files = {"ld.so.preload": ("", _PRELOADED)}
+    """Write files that replace ``ld.so.preload``, the boot ID and any real ``sudo``. Yield options that mount them."""
+    # A start of a sandbox is a boot, and programs tell boots apart by this ID.
+    files = {"ld.so.preload": ("", 0o644, _PRELOADED), "boot_id": (f"{uuid.uuid4()}\n", 0o644, _BOOT_ID)}
     if (sudo := _place_of_sudo(layout.system)) is not None:
-        files["sudo"] = sudo_script(own_places() if layout.system is None else places()), sudo
-    for name, (text, place) in files.items():
+        files["sudo"] = sudo_script(own_places() if layout.system is None else places()), 0o755, sudo
+    for name, (text, mode, place) in files.items():
         file = layout.root / name
-        write_file(file, text, 0o755)
+        write_file(file, text, mode)
         yield from ("--ro-bind", str(file), str(place))
 
 
