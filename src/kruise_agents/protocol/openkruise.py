@@ -150,7 +150,7 @@ ROUTES: tuple[Route, ...] = (
     SNAPSHOT,
     Route("GET", "/snapshots", "list.go: a key besides these is ignored", query=_PAGES | {"sandboxID"}),
     Route("GET", "/templates", "templates.go; seen"),
-    Route("GET", "/templates/{templateID}", "templates.go; seen"),
+    Route("GET", "/templates/{templateID}", "templates.go; seen: the ID of a template is its name"),
     Route("DELETE", "/templates/{templateID}", "templates.go; seen: deletes a snapshot"),
     Route("GET", "/browser/{sandboxID}/json/version", "services.go; seen", query=frozenset({"cdpPort"})),
     Route("GET", "/debug", "routes.go; seen"),

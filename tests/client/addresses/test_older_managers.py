@@ -380,3 +380,23 @@ def test_a_list_by_metadata_finds_every_value(value: str, manager: OlderManager)
     manager.sandboxes = [sandbox(0), sandbox(1, metadata={"user": value, "k": "v"}), sandbox(2, metadata={"k": "v"})]
     assert every_page(query=e2b.SandboxQuery(metadata={"user": value, "k": "v"})) == [["s001"]]
     assert (manager.api_calls[0] == PROBE) == (value != "plain.value/1")
+
+
+@needs_e2b("2.24.0", "Template.exists")
+def test_a_template_is_found_by_its_name(manager: OlderManager) -> None:
+    known = {"templateID": "known", "public": True, "aliases": ["known"], "names": ["known"], "builds": []}
+    manager.special |= {
+        "GET /templates/known": [Answer.json(200, known)],
+        "GET /templates/other": [Answer.json(404, {"code": 404, "message": "Template not found: other"})],
+    }
+    assert e2b.Template.exists("known")
+    assert not e2b.Template.exists("other")
+    assert asyncio.run(e2b.AsyncTemplate.exists("known"))
+    assert manager.api_calls == [PROBE, "GET /templates/known", "GET /templates/other", "GET /templates/known"]
+
+
+@needs_e2b("2.24.0", "Template.exists")
+def test_no_template_is_missed_where_there_may_be_no_manager(manager: OlderManager) -> None:
+    manager.special[PROBE] = [Answer.text(404, "404 page not found\n")]
+    with pytest.raises(UnsupportedByManagerError, match="there is none at all at that address"):
+        e2b.Template.exists("known")

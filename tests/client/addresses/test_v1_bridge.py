@@ -191,7 +191,6 @@ def test_what_v1_would_ignore_is_refused(options: dict[str, Any], named: str, le
 MISREAD: dict[str, Callable[[Any], Any]] = {
     "sandbox metrics": lambda sandbox: sandbox.get_metrics(),
     "forking a sandbox": lambda sandbox: sandbox.fork(),
-    "looking up a template by its name": lambda _: e2b.Template.exists("name"),
     "template tags": lambda _: e2b.Template.get_tags("name"),
 }
 

@@ -293,6 +293,14 @@ def test_filters_lose_the_encoding_that_the_manager_leaves_in(metadata: str, sen
     assert call.ignored == []
 
 
+def test_a_template_is_looked_up_by_its_id_which_is_its_name_there() -> None:
+    call = put("GET /templates/aliases/a%2Fb")
+    assert (call.path, call.feature) == ("/templates/a%2Fb", "looking up a template by its name")
+    for path in ("/templates/aliases/", "/templates/aliases/a/b"):
+        assert put(f"GET {path}").path is None
+        assert put(f"GET {path}").feature is not None
+
+
 def test_a_list_is_asked_for_without_the_keys_that_it_would_take_for_metadata() -> None:
     call = put(
         "GET /v2/sandboxes?template=T&startedAfter=2026-08-22T08%3A00%3A00%2B00%3A00&order=asc&limit=5&state=paused"

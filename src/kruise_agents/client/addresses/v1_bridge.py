@@ -24,7 +24,7 @@ from ...errors import UnsupportedByManagerError
 from ...protocol.names import API_KEY_HEADER
 from ..warnings import OlderManagerWarning, notify
 from .missing_template import is_missing_template, question, with_templates
-from .v1_calls import IDEMPOTENCY_KEY, Loss, OlderCall, is_no_route, is_refused_body, older_call
+from .v1_calls import IDEMPOTENCY_KEY, Loss, OlderCall, is_no_route, is_refused_body, older_call, v1_path
 
 
 class Step(NamedTuple):
@@ -101,7 +101,7 @@ class Bridge:
             request.content if isinstance(request.stream, httpx.ByteStream) else b"",
             private=self._path.endswith("/kruise/api"),
         )
-        if call.path is not None:
+        if v1_path(request.method, path) is not None:
             return (yield from self._bridge(request, call))
         losses = self._new_losses(call)
         if not call.is_changed and not losses:
@@ -155,7 +155,7 @@ class Bridge:
 
     def _put_to_v1(self, request: httpx.Request, call: OlderCall, doubt: str = "") -> Flow:
         """Send what a manager without v2 routes needs, or raise UnsupportedByManagerError."""
-        if call.feature is not None:
+        if call.feature is not None and (call.path is None or doubt):
             raise UnsupportedByManagerError(
                 f"{call.feature}: the sandbox-manager at {self._api} has no v2 routes, and one that old takes "
                 f"{request.method} {request.url.path} for another call, so it was not sent. It needs a newer manager"

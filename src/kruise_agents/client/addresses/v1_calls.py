@@ -60,7 +60,8 @@ class OlderCall:
     """A request as a manager without v2 routes needs it. A value of None, or an empty one, changes nothing.
 
     Attributes:
-        feature: the name of a request that the manager would take for another one; it must not be sent.
+        path: the path of a route of the manager that does the same.
+        feature: the name of a request that the manager would take for another one at the path of the SDK.
         ignored: the names of everything that the manager would ignore; the request must not be sent if there is any.
         selection: the part of a list that the client selects from the manager's answers.
     """
@@ -88,7 +89,7 @@ def older_call(
     older = v1_path(method, path)
     route = route_at(method, older or path, private=private)
     if route is None or (method, path) in TAKEN_FOR_IDS:
-        return OlderCall(feature=misread(method, path, private=private))
+        return OlderCall(path=_template_path(method, path), feature=misread(method, path, private=private))
     pairs = parse_qsl(query, keep_blank_values=True)
     if route is LIST:
         return _list(pairs)
@@ -113,6 +114,14 @@ def v1_path(method: str, path: str) -> str | None:
             return "/sandboxes"
         case "POST", ["", "v2", "sandboxes", sandbox_id, "connect"] if sandbox_id:
             return f"/sandboxes/{sandbox_id}/connect"
+    return None
+
+
+def _template_path(method: str, path: str) -> str | None:
+    """Return the path of a template for the look-up of its name, because there a template's name is its ID."""
+    match method, path.split("/"):
+        case "GET", ["", "templates", "aliases", name] if name:
+            return f"/templates/{name}"
     return None
 
 
