@@ -70,8 +70,7 @@ class HttpConnection(asyncio.Protocol):
             self._expiry.cancel()
             self._expiry = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # connections are streams
         self.transport = JoinedWrites(transport)
 
     def data_received(self, data: bytes) -> None:

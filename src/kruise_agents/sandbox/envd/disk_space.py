@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import stat
 import tempfile
@@ -34,17 +35,18 @@ def disk_full(path: str, size: int) -> HttpError:
 
 def has_room(path: str, size: int) -> bool:
     """Return True if ``size`` bytes fit at ``path``, or if the free space is unknown (``path`` may be a device)."""
-    # The space of an old file at the path does not count as free: for example, a snapshot may share that space.
     disk = _disk(path)
-    return disk is None or _available(disk[1]) >= size
+    return disk is None or _has_room(disk[1], size)
 
 
 def require_room_for_file(path: str, size: int) -> None:
     """Raise HttpError 507 if a file of ``size`` bytes does not fit at ``path``. Call this before the file is opened."""
-    if not has_room(path, size):
-        raise no_space(size)
     disk = _disk(path)
-    if disk is not None and _out_of_inodes(disk[1]) and not os.path.lexists(path):
+    if disk is None:
+        return
+    if not _has_room(disk[1], size):
+        raise no_space(size)
+    if _out_of_inodes(disk[1]) and not os.path.lexists(path):
         raise _no_inodes()
 
 
@@ -98,18 +100,27 @@ class DiskUsage:
 
 def _disk(path: str) -> tuple[int, os.statvfs_result] | None:
     """Return the device number and ``statvfs`` figures of the disk that holds, or will hold, the file at ``path``."""
-    for place in (Path(path), *Path(path).parents):
+    place = path
+    while True:
         try:
-            facts = place.stat()
+            facts = os.stat(place)  # noqa: PTH116  # a plain system call, as each upload takes two
             if stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):
                 disk = os.statvfs(place)
                 return (facts.st_dev, disk) if disk.f_blocks else None
         except FileNotFoundError:
-            continue
+            parent = posixpath.dirname(place.rstrip("/"))
+            if parent == place:
+                return None
+            place = parent
         except OSError:
             return None  # opening the file will say what is wrong
-        return None  # a device or a pipe
-    return None
+        else:
+            return None  # a device or a pipe
+
+
+def _has_room(disk: os.statvfs_result, size: int) -> bool:
+    # The space of an old file at the path does not count as free: for example, a snapshot may share that space.
+    return _available(disk) >= size
 
 
 def _available(disk: os.statvfs_result) -> int:

@@ -71,11 +71,7 @@ class Users:
             if name not in (self._state.username, "root"):
                 raise UnknownUserError(name)
             return User(self._state.username, os.getuid(), os.getgid(), self._state.home)
-        try:
-            found = pwd.getpwnam(name)
-        except (KeyError, ValueError):
-            raise UnknownUserError(name) from None
-        return User(name, found.pw_uid, found.pw_gid, Path(found.pw_dir))
+        return _user(name, _version(_PASSWORD_FILE))
 
     def of_call(self, call: Call) -> User:
         """Return the user in ``Authorization: Basic``, or the default user. Raise ConnectError for an unknown user."""
@@ -115,6 +111,15 @@ def _version(file: Path) -> int:
         return file.stat().st_mtime_ns
     except OSError:
         return 0
+
+
+@functools.lru_cache(maxsize=128)
+def _user(name: str, _version: int) -> User:
+    try:
+        found = pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        raise UnknownUserError(name) from None
+    return User(name, found.pw_uid, found.pw_gid, Path(found.pw_dir))
 
 
 @functools.lru_cache(maxsize=128)
