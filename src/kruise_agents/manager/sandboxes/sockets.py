@@ -20,6 +20,8 @@ from ...protocol.control import RELAY_CLOSED, RELAY_OPEN, RELAY_SOCKET, SERVED_P
 _BACKLOG = 4096
 CONNECT_SECONDS = 30.0
 _RETRY_SECONDS = 0.005
+_SEND_BUFFER = 1024 * 1024
+"""Bytes, of which Linux commonly grants 416 KiB. The default takes no whole piece of a large upload."""
 
 
 class PortClosedError(Exception):
@@ -45,6 +47,7 @@ async def connect(folder: Path, name: str, patience: float = CONNECT_SECONDS) ->
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         with _short(folder, name) as path:
             await _connect_when_there_is_room(connection, path, patience)
     except BaseException:
