@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from ..protocol.control import ReadyCheck
 from .envd.process.spawn import popen
 from .envd.users import User, Users
+from .linux.process_tree import kill_tree
 from .state import SandboxState
 
 _POLL_SECONDS = 0.05
@@ -31,7 +31,7 @@ async def run_start_command(state: SandboxState, command: str, ready: ReadyCheck
     """Start a template's start command, and return when the check ``ready`` passes. Without a check, return at once.
 
     The command keeps running after the return. Raises OSError if the shell for the command or the check cannot be
-    started. If the command or the check fails, the command's process group is killed, and NotReadyError is raised.
+    started. If the command or the check fails, the command and its descendants are killed, and NotReadyError is raised.
     """
     with tempfile.TemporaryFile() as output:
         programs = _Programs(state)
@@ -138,8 +138,8 @@ async def _answers(url: str) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is None:
+        kill_tree(process.pid)
     process.wait()
 
 

@@ -21,7 +21,7 @@ from e2b_code_interpreter import Sandbox
 from kruise_agents.manager.runtime.pause.signals import continue_tree, stop_tree, stopped_in
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.sandbox.end_of_life import GRACE_SECONDS
-from kruise_agents.sandbox.linux.pid1 import _descendants
+from kruise_agents.sandbox.linux.process_tree import descendants as inner_descendants
 from support.managers import RunningManager, running_manager, wait_for
 
 pytestmark = pytest.mark.live
@@ -361,7 +361,7 @@ class TestBySignals:
         report = httpx.get(f"{bare.api_url}/health", headers={"Accept": "application/json"}).json()
         assert report["pause"] == "stopping each of their processes (SIGSTOP)"
 
-    @pytest.mark.parametrize("look", [lambda pid: stopped_in(pid, spare_root=False), _descendants])
+    @pytest.mark.parametrize("look", [lambda pid: stopped_in(pid, spare_root=False), inner_descendants])
     def test_processes_may_end_while_they_are_looked_for(self, look: Callable[[int], object]) -> None:
         churn = ["bash", "-c", "while :; do for one in 1 2 3 4; do /bin/true & done; wait; done"]
         with subprocess.Popen(churn) as churning:

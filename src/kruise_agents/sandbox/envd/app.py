@@ -82,7 +82,7 @@ class Envd:
         self.app: ASGIApp = app
 
     async def close(self) -> None:
-        """Stop all watches, kill running process groups, and wait at most five seconds for the processes to end."""
+        """Stop all watches, and kill running commands with their descendants, which takes at most five seconds."""
         self._filesystem.close()
         await self._processes.close()
 

@@ -7,15 +7,14 @@ exits. If the first process itself is killed, the sandbox's program kills its ow
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 
 from .process import check, libc
+from .process_tree import descendants
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -66,7 +65,7 @@ def _end_descendants() -> None:
     Give up after one second. A process that still lives usually hangs in a system call that no signal interrupts.
     """
     deadline = time.monotonic() + _DEADLINE_SECONDS
-    while (found := _descendants(os.getpid())) and time.monotonic() < deadline:
+    while (found := descendants(os.getpid())) and time.monotonic() < deadline:
         for pid in found:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -82,12 +81,3 @@ def _reap() -> None:
             pass
     except ChildProcessError:
         return
-
-
-def _descendants(pid: int) -> list[int]:
-    children: list[int] = []
-    with contextlib.suppress(OSError):  # the process has just ended
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                children += [int(child) for child in (thread / "children").read_text().split()]
-    return [below for child in children for below in (child, *_descendants(child))]

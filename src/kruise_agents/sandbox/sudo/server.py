@@ -124,7 +124,7 @@ class SudoServer:
                 stdout=standard[1],
                 stderr=standard[2],
                 pass_fds=(folder,),
-                start_new_session=True,
+                own_session=terminal is not None,
                 umask=0o022,
             )
         except FileNotFoundError as error:

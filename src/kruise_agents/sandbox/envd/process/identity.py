@@ -1,4 +1,8 @@
-"""Start of programs as another user, and with a raised OOM score.
+"""Start of programs as another user, in the process group of commands, and with a raised OOM score.
+
+Commands lead neither a session nor a group: ``setsid`` in a command would otherwise fork, and end before its program.
+Their session is that of this process. Their group is another, so that a command that signals its own group, as
+``kill 0`` does, spares this process. A waiting shell leads the group.
 
 ``subprocess`` can change the user, but then calls ``fork`` instead of ``vfork``. ``fork`` copies this process's page
 tables, which takes about ten times as long as the rest of the start and blocks the event loop. To Linux, each thread
@@ -28,13 +32,20 @@ _PR_SET_DUMPABLE = 4
 # setgroups, setresgid, setresuid
 _SYSTEM_CALLS = {"x86_64": (116, 119, 117), "aarch64": (159, 149, 147)}.get(platform.machine())
 
+_LEADER = ("/bin/sh", "-c", "read -r _", "leader of commands")
 _COMMAND_SCORE = 100
 _SCORE_FILE = Path("/proc/self/oom_score_adj")
 logger = logging.getLogger(__name__)
 
 
-def start_as(user: User, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a program as ``user``. The options and exceptions are those of ``subprocess.Popen``."""
+def start_as(
+    user: User, command: Sequence[str], *, own_session: bool = False, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start a program as ``user``, with ``own_session`` as the leader of a session, else in the group of commands.
+
+    The other options and the exceptions are those of ``subprocess.Popen``.
+    """
+    options |= {"start_new_session": True} if own_session else {"process_group": _commands.id()}
     with _commands_killed_first():
         if user.uid == os.getuid():
             return subprocess.Popen(command, **options)
@@ -42,6 +53,31 @@ def start_as(user: User, command: Sequence[str], **options: Any) -> subprocess.P
         if _SYSTEM_CALLS is None:
             return subprocess.Popen(command, user=user.uid, group=user.gid, extra_groups=groups, **options)
         return _thread().submit(_start_here, user.uid, user.gid, groups, command, options).result()
+
+
+class _Group:
+    """The process group of commands."""
+
+    def __init__(self) -> None:
+        self._leader: subprocess.Popen[bytes] | None = None
+
+    def id(self) -> int:
+        """Return the group's id. The group is there until the next call, even if its leader is killed meanwhile."""
+        # A killed leader stays in its group until it is reaped. Only poll() reaps it.
+        if self._leader is None or self._leader.poll() is not None:
+            self._leader = subprocess.Popen(
+                _LEADER,
+                env={},
+                cwd="/",
+                stdin=subprocess.PIPE,  # whose end, at the end of this process, ends the shell
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                process_group=0,
+            )
+        return self._leader.pid
+
+
+_commands = _Group()
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import IO
 
 from ...connect import Json
+from ...linux.process_tree import kill_tree
 from . import events, terminal
 from .events import OutputKind
 from .input import Input
@@ -157,10 +158,9 @@ class Process:
         return True
 
     async def end_now(self) -> None:
-        """If the process still runs, kill the process and its process group. In either case, wait for the end event."""
+        """If the process still runs, kill the process and its descendants. In either case, wait for the end event."""
         if not self.exited:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            kill_tree(self.pid)
         self._kill()
         await self._ended
 

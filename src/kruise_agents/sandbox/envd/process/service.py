@@ -60,7 +60,7 @@ class ProcessService:
         return ConnectService(methods, check=self._users.of_call)
 
     async def close(self) -> None:
-        """Kill running processes with their process groups, and wait at most five seconds for their end events."""
+        """Kill running processes with their descendants, and wait at most five seconds for their end events."""
         endings = [asyncio.ensure_future(process.end_now()) for process in self._registry.running()]
         if endings:
             _, pending = await asyncio.wait(endings, timeout=_CLOSE_SECONDS)

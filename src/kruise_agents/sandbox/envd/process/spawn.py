@@ -28,7 +28,7 @@ class SpawnError(Exception):
 def spawn(
     command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, with_stdin: bool
 ) -> subprocess.Popen[bytes]:
-    """Start a program in its own session, through a shell if Linux cannot execute it. Raise SpawnError on failure."""
+    """Start a program with pipes, through a shell if Linux cannot execute it. Raise SpawnError on failure."""
     stdin = subprocess.PIPE if with_stdin else subprocess.DEVNULL
     try:
         try:
@@ -42,9 +42,16 @@ def spawn(
 
 
 def popen(
-    command: Sequence[str], environment: Mapping[str, str], folder: str, user: User, *, stdin: int, output: int
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: str,
+    user: User,
+    *,
+    stdin: int,
+    output: int,
+    own_session: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a program as ``user`` in its own session. ``output`` is passed to Popen as ``stdout`` and ``stderr``."""
+    """Start a program, see :func:`start_as`. ``output`` is passed to Popen as ``stdout`` and ``stderr``."""
     return start_as(
         user,
         command,
@@ -54,6 +61,6 @@ def popen(
         stdin=stdin,
         stdout=output,
         stderr=output,
-        start_new_session=True,
+        own_session=own_session,
         umask=_UMASK,
     )

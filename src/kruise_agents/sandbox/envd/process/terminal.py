@@ -50,7 +50,7 @@ def spawn_in_terminal(
             user.own(slave)
             shell = [*_SHELL, os.ttyname(slave), *command]
             # The child inherits the open terminal, because a terminal that no process has open reports its end.
-            process = popen(shell, environment, folder, user, stdin=slave, output=slave)
+            process = popen(shell, environment, folder, user, stdin=slave, output=slave, own_session=True)
         except (OSError, ValueError) as error:
             raise SpawnError(error) from error
         finally:
