@@ -43,7 +43,7 @@ def decode_port(data: bytes) -> int:
 
 # The lines in the program's log. Their times are in UTC.
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-LOG_LINE = r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (?P<level>[A-Z]+) (?P<rest>.*)"
+LOG_LINE = r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (?P<level>[A-Z]+) (?P<logger>[^\s:]+): (?P<message>.*)"
 
 
 class Endpoint(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -77,12 +78,12 @@ class _LogEntryReply(TypedDict):
     timestamp: Timestamp
     message: str
     level: Annotated[str, Spec(enum=LEVELS)]
-    fields: Annotated[Mapping[str, str], Spec(description="always empty; SDKs require it")]
+    fields: Annotated[Mapping[str, str], Spec(description="the `logger`")]
 
 
 class _LogLineReply(TypedDict):
     timestamp: Timestamp
-    line: str
+    line: Annotated[str, Spec(description="a JSON object with `level`, `logger` and `message`")]
 
 
 class _LogsReply(TypedDict):
@@ -113,7 +114,7 @@ class LogRoutes(Resource):
         found = select(lines, cursor=query.start, backward=False, level="debug", search="")
         shown = list(islice(found, min(query.limit, MAX_LINES)))
         reply: _LogsReply = {
-            "logs": [{"timestamp": timestamp(line.at), "line": line.text} for line in shown],
+            "logs": [{"timestamp": timestamp(line.at), "line": _json(line)} for line in shown],
             "logEntries": [_entry(line) for line in shown],
         }
         return reply
@@ -137,4 +138,10 @@ async def _lines(sandbox: Sandbox) -> list[LogLine]:
 
 
 def _entry(line: LogLine) -> _LogEntryReply:
-    return {"timestamp": timestamp(line.at), "message": line.text, "level": line.level, "fields": {}}
+    fields = {"logger": line.logger}
+    return {"timestamp": timestamp(line.at), "message": line.text, "level": line.level, "fields": fields}
+
+
+def _json(line: LogLine) -> str:
+    """Return a line as E2B's log collector writes it. ``e2b sandbox logs`` parses it (@e2b/cli 2.19.0)."""
+    return json.dumps({"level": line.level, "logger": line.logger, "message": line.text}, ensure_ascii=False)
