@@ -103,10 +103,28 @@ def test_what_an_object_hands_on_can_be_copied_and_pickled() -> None:
         assert e2b.ConnectionConfig(**copy.deepcopy(params)).api_url == native.api_url
 
 
-@pytest.mark.parametrize("key", ["ключ", " led by a blank", "two\nlines"])
+@pytest.mark.parametrize("key", ["ключ", "two\nlines", "a tab\tinside"])
 def test_a_key_that_cannot_travel_in_a_header_goes_in_its_other_form(key: str) -> None:
     patch_e2b()
     assert decode_key(e2b.ConnectionConfig(api_key=key).api_key) == key.encode()
+
+
+@pytest.mark.parametrize("key", ["some key\n", "some key\r\n", " some key", "some key\t ", "e2b_ab1\r", "ключ\n"])
+def test_blanks_and_line_ends_around_a_key_do_not_count(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_e2b()
+    monkeypatch.setenv("E2B_API_KEY", key)
+    sent = e2b.ConnectionConfig().api_key
+    assert e2b.ConnectionConfig(api_key=key).api_key == sent
+    assert sent == e2b.ConnectionConfig(api_key=key.strip()).api_key
+
+
+def test_a_key_of_blanks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_e2b()
+    with pytest.raises(ConfigurationError, match="API key"):
+        e2b.ConnectionConfig(api_key=" \r\n")
+    monkeypatch.setenv("E2B_API_KEY", "\n")
+    with pytest.raises(ConfigurationError, match="E2B_API_KEY"):
+        e2b.ConnectionConfig()
 
 
 def test_an_instance_call_with_another_domain_and_its_key_goes_there() -> None:

@@ -34,13 +34,23 @@ def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]
             self.api_url = str(self.api_url)
         if settings is None or self.debug:
             return
-        if self.api_key and not _FITS_A_HEADER.fullmatch(self.api_key):
-            self.api_key = encode_key(self.api_key)
+        if self.api_key:
+            self.api_key = _sendable(self.api_key)
         if not (stated or self._api_url()):
             self.api_url = api_url(settings.scheme, usable_domain(self.domain))
         mark(self, settings)
 
     return __init__
+
+
+def _sendable(key: str) -> str:
+    """Return a key as a header can carry it. Servers do not see blanks and line ends around a header's value."""
+    stripped = key.strip()
+    if not stripped:
+        raise ConfigurationError(
+            f"the API key {key!r} has nothing but blanks; set E2B_API_KEY or api_key= to a key of your sandbox-manager"
+        )
+    return stripped if _FITS_A_HEADER.fullmatch(stripped) else encode_key(stripped)
 
 
 def wrap_volume_config(original: Callable[..., None]) -> Callable[..., None]:
