@@ -34,6 +34,16 @@ def test_a_displayed_type_arrives_in_its_field(sandbox: Sandbox, mime_type: str,
     assert not result.is_main_result
 
 
+def test_nan_and_infinity_arrive_as_null_without_a_warning(sandbox: Sandbox) -> None:
+    code = "from IPython.display import JSON\nJSON({'a': [float('nan'), float('inf')], 'b': 1})"
+    execution = sandbox.run_code(f"{code}\n")
+    assert execution.results[0].json == {"a": [None, None], "b": 1}
+    assert execution.logs.stderr == []
+    raw = sandbox.run_code("display({'application/x-thing': [float('nan')]}, raw=True)")
+    assert raw.results[0].extra == {"application/x-thing": [None]}
+    assert raw.logs.stderr == []
+
+
 def test_an_unknown_type_arrives_in_extra(sandbox: Sandbox) -> None:
     (result,) = sandbox.run_code("display({'application/x-thing': 'x'}, raw=True)").results
     assert result.extra == {"application/x-thing": "x"}

@@ -1,14 +1,15 @@
-"""Messages with lone surrogates, as a kernel packs them."""
+"""Messages with lone surrogates, NaN or infinity, as a kernel packs them."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+import numpy
 import pytest
 from jupyter_client.session import json_packer
 
-from kruise_agents.sandbox.code_interpreter.kernel.surrogates import tolerant
+from kruise_agents.sandbox.code_interpreter.kernel.packing import tolerant
 
 
 @pytest.mark.parametrize(
@@ -18,9 +19,18 @@ from kruise_agents.sandbox.code_interpreter.kernel.surrogates import tolerant
         ({"text": "a\ud83d\nb"}, {"text": "a\ufffd\nb"}),
         ({"text": "bytes \udcff"}, {"text": "bytes \ufffd"}),
         ({"\udfff": [1, None, ("\ud800", {"a": "\udfff"})]}, {"\ufffd": [1, None, ["\ufffd", {"a": "\ufffd"}]]}),
+        ({"\udfff": float("nan")}, {"\ufffd": None}),
+        (
+            {"a": [float("nan"), {"b": (float("inf"), 1.5)}], "c": -float("inf")},
+            {"a": [None, {"b": [None, 1.5]}], "c": None},
+        ),
+        (
+            {"a": [numpy.float32("nan"), numpy.float64("inf"), numpy.float32(1.5), 10**400]},
+            {"a": [None, None, 1.5, 10**400]},
+        ),
     ],
 )
-def test_a_surrogate_is_replaced_wherever_it_is(message: Any, arrives: Any) -> None:
+def test_what_has_no_form_is_replaced_wherever_it_is(message: Any, arrives: Any) -> None:
     assert json.loads(tolerant(json_packer)(message)) == arrives
 
 
