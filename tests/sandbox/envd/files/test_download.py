@@ -41,6 +41,57 @@ def test_files_of_unknown_size_are_read_to_their_end(sandbox: Sandbox) -> None:
     assert "Name:" in sandbox.files.read("/proc/self/status")
 
 
+# The stated size is that of a page.
+PAGES = ["/sys/class/net/lo/mtu", "/sys/kernel/mm/transparent_hugepage/enabled"]
+RECORDS = ["/proc/sys/kernel/random/boot_id", "/proc/filesystems"]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *RECORDS])
+def test_files_of_a_wrong_size_are_read_whole_and_in_part(path: str, sandbox: Sandbox, served_envd: Any) -> None:
+    if not Path(path).exists():
+        pytest.skip(f"this machine has no {path}")
+    content = Path(path).read_bytes()
+    size = len(content)
+    assert sandbox.files.read(path, format="bytes") == content
+    assert b"".join(sandbox.files.read(path, format="stream")) == content
+    assert sandbox.files.read(path, gzip=True) == content.decode()
+    for wanted, part in [("0-2", content[:3]), ("1-", content[1:]), ("-2", content[-2:]), ("-9999", content)]:
+        reply = get(served_envd, path, range=f"bytes={wanted}")
+        assert (reply.status_code, reply.content) == (206, part)
+        assert reply.headers["content-range"].endswith(f"/{size}")
+    reply = get(served_envd, path, range=f"bytes={size}-")
+    assert (reply.status_code, reply.headers["content-range"]) == (416, f"bytes */{size}")
+    reply = httpx.head(served_envd.url + "/files", params={"path": path})
+    assert (reply.status_code, reply.headers["content-length"]) == (200, str(size))
+
+
+def test_a_file_that_grows_while_it_is_read_arrives_as_it_began(served_envd: Any) -> None:
+    size = 20_000_000
+    with (served_envd.home / "f").open("wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        with httpx.stream("GET", served_envd.url + "/files", params={"path": "f"}) as reply:
+            pieces = reply.iter_raw()
+            received = len(next(pieces))
+            file.write(b"more")
+            file.flush()
+            received += sum(map(len, pieces))
+        assert received == size
+        assert reply.headers["content-length"] == str(size)
+
+
+@pytest.mark.parametrize("part", [{}, {"range": "bytes=10-"}])
+def test_a_file_that_shrinks_while_it_is_read_fails(part: dict[str, str], served_envd: Any) -> None:
+    with (served_envd.home / "f").open("wb") as file:
+        file.truncate(50_000_000)
+        with httpx.stream("GET", served_envd.url + "/files", params={"path": "f"}, headers=part) as reply:
+            pieces = reply.iter_raw()
+            next(pieces)
+            file.truncate(1000)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(pieces)
+
+
 def test_a_pipe_without_a_writer_is_empty(sandbox: Sandbox, served_envd: Any) -> None:
     os.mkfifo(served_envd.home / "pipe")
     assert sandbox.files.read("pipe") == ""

@@ -27,6 +27,7 @@ from ..paths import base_name
 from .encodings import Coding, chosen_coding, gzipped
 
 # The first bytes are read on the event loop, which saves a thread switch for small files. A thread reads the rest.
+# Small files are read before the response begins, because files in /proc and /sys have other sizes than they state.
 _FIRST = 256 * 1024
 _CHUNK = 1024 * 1024
 # Headers that ask for a part of the content, or for the content on a condition.
@@ -58,7 +59,7 @@ class _Opened:
     path: str
     file: io.FileIO
     modified: int
-    size: int  # 0 may mean an unknown size: files in /proc have the size 0 and some content
+    size: int  # as the file system states it; 0 if the file is no regular file
 
 
 class _FileResponse(StreamingResponse):
@@ -114,34 +115,47 @@ def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
         "last-modified": formatdate(opened.modified, usegmt=True),
         "vary": "Accept-Encoding",
     }
-    if not opened.size:
-        first = file.read(_FIRST) or b""
-        return _whole(file, first, coding, headers, _content_type(name, first))
+    content, size = None, opened.size
+    if size <= _FIRST:
+        content = _read(file, size or _FIRST)
+        if not size and len(content) == _FIRST:
+            return _whole(file, content, coding, headers, _content_type(name, content))
+        size = len(content)
     headers["accept-ranges"] = "bytes"
     if _not_modified(request.headers, opened.modified):
         file.close()
         return Response(status_code=304, headers=headers)
-    part = _requested_range(request.headers, opened.size, opened.modified)
+    part = _requested_range(request.headers, size, opened.modified)
     if part is not None and not part:
         file.close()
-        return Response(status_code=416, headers=headers | {"content-range": f"bytes */{opened.size}"})
-    media_type = _content_type(name, os.pread(file.fileno(), 512, 0))
+        return Response(status_code=416, headers=headers | {"content-range": f"bytes */{size}"})
+    media_type = _content_type(name, os.pread(file.fileno(), 512, 0) if content is None else content)
     if coding == "gzip":
-        return _whole(file, file.read(_FIRST) or b"", coding, headers, media_type)
-    length = opened.size
+        return _whole(file, _read(file, _FIRST) if content is None else content, coding, headers, media_type)
+    sent = range(size) if part is None else part
     if part is not None:
-        length = len(part)
-        headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{opened.size}"
-        file.seek(part.start)
-    headers["content-length"] = str(length)
-    first = file.read(min(length, _FIRST)) or b""
+        headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+    headers["content-length"] = str(len(sent))
+    if content is None:
+        file.seek(sent.start)
+        first = _read(file, min(len(sent), _FIRST))
+    else:
+        first = content[sent.start : sent.stop]
     return _FileResponse(
         file,
-        _pieces(file, first, length - len(first)),
+        _pieces(file, first, len(sent) - len(first)),
         status_code=206 if part else 200,
         headers=headers,
         media_type=media_type,
     )
+
+
+def _read(file: io.FileIO, size: int) -> bytes:
+    """Return up to ``size`` bytes, fewer only at the end of the file or if a pipe has no more bytes now."""
+    content = file.read(size) or b""
+    while len(content) < size and (more := file.read(size - len(content))):
+        content += more
+    return content
 
 
 def _whole(file: io.FileIO, first: bytes, coding: Coding, headers: dict[str, str], media_type: str) -> Response:
