@@ -60,7 +60,8 @@ def patch_traffic_access_token() -> Patch:
     :func:`refresh_traffic_access_token` refreshes that token when a refresh is due. The method
     ``sandbox.refresh_traffic_access_token()`` does the same, but type checkers do not know the method.
 
-    The patch does not change requests in debug mode, or with a token that is not a JWT or has no expiry. Sandbox
+    The patch does not change requests in debug mode. If a create brings a token that is not a JWT or has no expiry,
+    requests are not changed before a forced refresh. Such a token of a refresh is sent until its stated expiry. Sandbox
     objects that were made without the patch stay unpatched. The patch works with and without ``patch_e2b()``, in any
     order.
 

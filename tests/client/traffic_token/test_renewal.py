@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from typing import Any
 
 import pytest
@@ -96,7 +97,7 @@ def test_what_is_no_jwt_is_opaque(token: str) -> None:
     assert read_claims(token) is None
 
 
-def read(token: Any = None, expiration: Any = STATED, **other: Any) -> str:
+def read(token: Any = None, expiration: Any = STATED, **other: Any) -> tuple[str, float]:
     answer = {
         "trafficAccessToken": jwt({"exp": FRESH}) if token is None else token,
         "trafficAccessTokenExpiration": expiration,
@@ -109,7 +110,15 @@ def read(token: Any = None, expiration: Any = STATED, **other: Any) -> str:
     [STATED, "2027-01-15T17:00:00+08:00", "2027-01-15T09:00:00.000Z", "2027-01-15T09:00:05Z", "2027-01-15T08:59:55Z"],
 )
 def test_a_good_answer_gives_its_token(expiration: str) -> None:
-    assert read(expiration=expiration, more="is fine") == jwt({"exp": FRESH})
+    assert read(expiration=expiration, more="is fine") == (jwt({"exp": FRESH}), FRESH)
+
+
+@pytest.mark.parametrize("token", ["7d9f1c1e-1111-4222-8333-944455556666", jwt({"sub": "x"}), "a.b.c"])
+@pytest.mark.parametrize(("stated", "exp"), [(STATED, FRESH), (None, math.inf), ("2127-01-15T09:00:00Z", 4955677200.0)])
+def test_an_opaque_token_is_good_until_the_stated_time(token: str, stated: str | None, exp: float) -> None:
+    assert read(token, stated) == (token, exp)
+    body = json.dumps({"trafficAccessToken": token}).encode()
+    assert read_fresh_token(200, {}, body, NOW) == (token, math.inf)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +130,11 @@ def test_a_good_answer_gives_its_token(expiration: str) -> None:
         (None, 17, "traffic access token refresh returned an invalid response"),
         (None, "tomorrow", "traffic access token refresh returned an invalid response"),
         (None, "2027-01-15T09:00:00", "traffic access token expiration must include a timezone"),
-        ("opaque", STATED, "traffic access token is not a JWT with a valid exp claim"),
-        (jwt({"sub": "x"}), STATED, "traffic access token is not a JWT with a valid exp claim"),
+        ("opaque", "tomorrow", "traffic access token refresh returned an invalid response"),
+        ("opaque", "2027-01-15T09:00:00", "traffic access token expiration must include a timezone"),
+        ("opaque", "2027-01-15T08:00:00Z", "traffic access token refresh returned an expired token"),
+        ("opaque\n", STATED, "traffic access token refresh returned an invalid response"),
+        ("schlüssel", STATED, "traffic access token refresh returned an invalid response"),
         (None, "2027-01-15T09:00:06Z", "traffic access token expiration does not match its exp claim"),
         (jwt({"exp": NOW}), "2027-01-15T08:00:00Z", "traffic access token refresh returned an expired token"),
     ],

@@ -10,6 +10,7 @@ import json
 import pickle
 import threading
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,6 +55,7 @@ class Server(Recorder):
     metadata: dict[str, str] = field(default_factory=lambda: dict(PROTECTED))
     refusal: int | None = None
     validity: float = HOUR
+    opaque: bool = False
     issued: list[str] = field(default_factory=list)
 
     def paths(self, ending: str) -> list[RecordedRequest]:
@@ -86,7 +88,7 @@ class Server(Recorder):
     def _refresh(self) -> Answer:
         if self.refusal is not None:
             return Answer.json(self.refusal, {"code": self.refusal, "message": "no"})
-        token = jwt(self.validity, f"issued {len(self.issued)}")
+        token = str(uuid.uuid4()) if self.opaque else jwt(self.validity, f"issued {len(self.issued)}")
         self.issued.append(token)
         expiration = datetime.fromtimestamp(time.time() + self.validity, UTC).isoformat()
         return Answer.json(200, {"trafficAccessToken": token, "trafficAccessTokenExpiration": expiration})
@@ -291,6 +293,27 @@ def test_an_opaque_token_is_left_to_the_sdk(server: Server, act: Any) -> None:
     assert set(tokens(request for request in server.data if "/49999/" not in request.target)) == {None}
     assert set(tokens(request for request in server.data if "/49999/" in request.target)) <= {server.created}
     assert server.refreshes == []
+
+
+def test_an_opaque_token_of_a_refresh_is_sent_until_its_end(server: Server, act: Any) -> None:
+    """OpenKruise's manager answers with a UUID that is valid for 100 years, unless another issuer is plugged in."""
+    server.opaque, server.validity = True, 100 * 365 * 24 * HOUR
+
+    async def scenario(cls: Any, do: Any) -> None:
+        sandbox = await do(cls.connect("sbx"))
+        await do(exercise(sandbox))
+        assert sandbox.traffic_access_token == server.issued[0]
+        token = await do(refresh_traffic_access_token(sandbox))
+        assert token == server.issued[0]
+        assert token.expires_at > datetime.now(UTC)
+        server.validity = 30
+        assert await do(refresh_traffic_access_token(sandbox, force=True)) == server.issued[1]
+        await do(sandbox.files.exists("/a"))
+
+    act(scenario)
+    assert set(tokens(server.data[:-1])) == {server.issued[0]}
+    assert tokens(server.data[-1:]) == [server.issued[2]], "the second token was near its end"
+    assert len(server.refreshes) == 3
 
 
 def test_a_forced_refresh_gives_a_new_token_that_is_used_from_then_on(server: Server, act: Any) -> None:

@@ -11,6 +11,7 @@ import binascii
 import json
 import math
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ _AHEAD_SHARE = 0.2
 _JITTER_SHARE = 0.1
 _BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _TOLERATED_SECONDS = 5.0
+_INVALID = "traffic access token refresh returned an invalid response"
+_FITS_A_HEADER = re.compile(r"[!-~]+")
 
 
 class TrafficAccessToken(str):
@@ -55,8 +58,9 @@ class ManagedToken:
 class TokenState:
     """The state of a sandbox's token. Callers must report the outcomes of refreshes one at a time.
 
-    A JWT with an expiry is *managed*: it is renewed in time. For a sandbox that is known to be protected and has no
-    token, a managed token is fetched. Any other token is *opaque*: the SDK sends it, and nothing renews it.
+    A token whose expiry is known is *managed*: it is renewed in time. JWTs name their expiry, and for any token that is
+    fetched the manager states it. For a sandbox that is known to be protected and has no token, a managed token is
+    fetched. A token of unknown expiry that a create brought is *opaque*: the SDK sends it, and nothing renews it.
     """
 
     def __init__(
@@ -112,13 +116,11 @@ class TokenState:
 
     def answered(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         try:
-            token = read_fresh_token(status, headers, body, self._clock())
+            token, exp = read_fresh_token(status, headers, body, self._clock())
         except TrafficAccessTokenRefreshError as error:
             self.failed(error)
             return
-        claims = read_claims(token)
-        assert claims is not None
-        self._managed = self._scheduled(token, claims.exp, iat=None)
+        self._managed = self._scheduled(token, exp, iat=None)
         self._failures, self._wait_until, self._error = 0, _NEVER, None
         self.attempts += 1
 
@@ -178,8 +180,12 @@ def read_retry_after(text: str | None) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def read_fresh_token(status: int, headers: Mapping[str, str], body: bytes, now: float) -> str:
-    """Return the new token in an answer; raise TrafficAccessTokenRefreshError if the answer has no usable token."""
+def read_fresh_token(status: int, headers: Mapping[str, str], body: bytes, now: float) -> tuple[str, float]:
+    """Return the new token in an answer, and its expiry, which is infinite if neither token nor answer names a time.
+
+    Raises:
+        TrafficAccessTokenRefreshError: the answer has no usable token.
+    """
     if status >= 300:
         raise TrafficAccessTokenRefreshError(
             f"traffic access token refresh failed with status {status}",
@@ -187,27 +193,30 @@ def read_fresh_token(status: int, headers: Mapping[str, str], body: bytes, now: 
             status_code=status,
         )
     token, expiration = _fields(body, status)
+    claims = read_claims(token)
+    if claims is None and expiration is None:
+        return token, math.inf
+    if expiration is None:
+        raise _refused(_INVALID, status)
     if expiration.tzinfo is None:
         raise _refused("traffic access token expiration must include a timezone", status)
-    claims = read_claims(token)
-    if claims is None:
-        raise _refused("traffic access token is not a JWT with a valid exp claim", status)
     stated = expiration.timestamp()
-    if abs(stated - claims.exp) > _TOLERATED_SECONDS:
+    if claims is not None and abs(stated - claims.exp) > _TOLERATED_SECONDS:
         raise _refused("traffic access token expiration does not match its exp claim", status)
     if stated <= now:
         raise _refused("traffic access token refresh returned an expired token", status)
-    return token
+    return token, stated if claims is None else claims.exp
 
 
-def _fields(body: bytes, status: int) -> tuple[str, datetime]:
+def _fields(body: bytes, status: int) -> tuple[str, datetime | None]:
     try:
         answer = json.loads(body)
-        token, expiration = answer["trafficAccessToken"], datetime.fromisoformat(answer["trafficAccessTokenExpiration"])
+        token, stated = answer["trafficAccessToken"], answer.get("trafficAccessTokenExpiration")
+        expiration = None if stated is None else datetime.fromisoformat(stated)
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise _refused("traffic access token refresh returned an invalid response", status) from None
-    if not isinstance(token, str) or not token:
-        raise _refused("traffic access token refresh returned an invalid response", status)
+        raise _refused(_INVALID, status) from None
+    if not isinstance(token, str) or not _FITS_A_HEADER.fullmatch(token):
+        raise _refused(_INVALID, status)
     return token, expiration
 
 
