@@ -254,6 +254,7 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_counts_
         "keep": ("1", True),
         "templates": (str(tmp_path), tmp_path),
         "pool": ("7", 7),
+        "like": ("openkruise", "openkruise"),
         "v1_only": ("true", True),
         "traffic_token_validity": ("60", 60),
         "traffic_token_clock_skew": ("1.5", 1.5),

@@ -45,6 +45,7 @@ OTHERS_THAT_TELL = {
 """Functions beside the exceptions of this package that get a message for users, and which argument has the message."""
 CONVERTED = {
     "manager/api/openapi.py": "nothing: a route is declared wrongly",
+    "manager/openkruise/data_plane.py": "the manager answers `failed to map request to sandbox`",
     "protocol/routing.py": "the manager answers `failed to map request to sandbox`",
     "manager/sandboxes/lifecycle.py": "RefusedError: the API answers 404",
     "manager/sandboxes/operations.py": "RefusedError: the API answers 404, or `sandbox is not resumable`",

@@ -14,14 +14,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from starlette.types import ASGIApp
+
 from .. import __version__
 from ..errors import ConfigurationError
+from ..protocol import routing
 from ..protocol.domains import parse_domain
+from . import openkruise
 from .accounts.inheritance import Inheritance
 from .accounts.keys import Keys
 from .accounts.secrets import SecretStore
 from .api import create_api
 from .gateway import Gateway
+from .gateway.errors import DataPlaneErrors
 from .http.certificates import make_certificate
 from .http.dispatch import ManagerApp
 from .http.listening import bind
@@ -31,7 +36,7 @@ from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
 from .runtime.files.ext4_spread import spread_apart
 from .runtime.rootfs.python import compile_program
 from .sandboxes.recovery import Found, recover, require_runtime
-from .sandboxes.sandbox import now
+from .sandboxes.sandbox import Sandbox, now
 from .sandboxes.service import SandboxService
 from .sandboxes.snapshots import Snapshots
 from .sandboxes.usage_history import UsageHistory
@@ -109,11 +114,7 @@ class Manager:
             store = resources.enter_context(closing(Database(settings.state_dir / "state.db")))
             require_runtime(store, runtime)
             secret = StateSecret.at(settings.state_dir / "secret")
-            tokens = TrafficTokens(
-                settings.traffic_token_validity,
-                settings.traffic_token_clock_skew,
-                key_file=settings.state_dir / "traffic-token-key.pem",
-            )
+            tokens = self._tokens(secret)
             tokens.check_key_file()
             volumes_folder, sandboxes_folder = self._folder("volumes"), self._folder("sandboxes")
             snapshots_folder, _ = self._folder("snapshots"), self._folder("prepared")
@@ -125,7 +126,23 @@ class Manager:
 
         metrics = Metrics()
         spread_apart(sandboxes_folder)
-        sandboxes = SandboxService(runtime, sandboxes_folder, store, secret, tokens, egress, volumes_folder, metrics)
+        known_templates = Templates(now(), templates)
+
+        def first_files(sandbox: Sandbox) -> Path | None:
+            source = snapshots.source(sandbox.template.name, sandbox.owner, known_templates)
+            return None if source is None else source[1]
+
+        sandboxes = SandboxService(
+            runtime,
+            sandboxes_folder,
+            store,
+            secret,
+            tokens,
+            egress,
+            volumes_folder,
+            metrics,
+            first_files=first_files,
+        )
         snapshots = Snapshots(snapshots_folder, sandboxes)
         volumes = Volumes(
             volumes_folder, store, secret, runtime, mounted=sandboxes.mounted_volumes, limit=settings.limits.disk
@@ -134,23 +151,31 @@ class Manager:
         secrets = SecretStore(store, secret)
         inheritance = Inheritance(sandboxes, snapshots, volumes, secrets)
         history = UsageHistory(sandboxes.visible)
-        app = ManagerApp(
-            create_api(
+        like_openkruise = settings.like_openkruise
+        api: ASGIApp
+        if like_openkruise:
+            api = openkruise.create_api(sandboxes, snapshots, known_templates, keys, inheritance)
+        else:
+            health = _health(runtime, egress)
+            api = create_api(
                 sandboxes,
                 snapshots,
-                Templates(now(), templates),
+                known_templates,
                 keys,
                 inheritance,
                 history,
                 volumes,
                 secrets,
                 runtime,
-                health=_health(runtime, egress),
-                v1_only=settings.v1_only,
-            ),
-            Gateway(sandboxes.find, sandboxes.operations.resume_for_traffic, tokens),
+                health=health,
+            )
+        errors = openkruise.OpenKruiseErrors() if like_openkruise else DataPlaneErrors()
+        app = ManagerApp(
+            api,
+            Gateway(sandboxes.find, sandboxes.operations.resume_for_traffic, tokens, errors),
             settings.domain,
             MetricsPage(metrics, sandboxes.states, sandboxes.pools.all),
+            openkruise.find_target if like_openkruise else routing.parse,
         )
         server = front_server(app, listeners, **tls)
         await _finish(snapshots.recover())
@@ -211,6 +236,16 @@ class Manager:
         folder = self._settings.state_dir / name
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
+
+    def _tokens(self, secret: StateSecret) -> TrafficTokens:
+        settings = self._settings
+        if settings.like_openkruise:
+            return openkruise.OpaqueTokens(secret, settings.traffic_token_validity)
+        return TrafficTokens(
+            settings.traffic_token_validity,
+            settings.traffic_token_clock_skew,
+            key_file=settings.state_dir / "traffic-token-key.pem",
+        )
 
     def _tls(self) -> dict[str, Any]:
         """Return uvicorn's options for https, or an empty dict for http. Make a certificate if ``tls`` needs one."""

@@ -17,6 +17,8 @@ from .templates import MAX_POOL
 from .traffic_tokens import DEFAULT_CLOCK_SKEW, DEFAULT_VALIDITY
 
 VARIABLE_PREFIX = "KRUISE_AGENTS_"
+OPENKRUISE = "openkruise"
+"""The value of ``like`` that stands for OpenKruise's sandbox-manager."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +181,17 @@ class Settings:
             most=MAX_POOL,
         ),
     ] = 1
-    v1_only: Annotated[
-        bool, Option("--v1-only", "Answer like an older sandbox-manager, without POST /v2/sandboxes. For tests.")
-    ] = False
+    like: Annotated[
+        str | None,
+        Option(
+            "--like",
+            "Answer as another manager does, its misreadings included, so that programs for a cluster can be tested "
+            "without one. 'openkruise': OpenKruise's sandbox-manager of August 2026.",
+            choices=(OPENKRUISE,),
+            default_text="answer as E2B's manager does",
+        ),
+    ] = None
+    v1_only: Annotated[bool, Option("--v1-only", "The earlier name of --like openkruise.")] = False
     traffic_token_validity: Annotated[
         int,
         Option(
@@ -203,6 +213,10 @@ class Settings:
             unit="SECONDS",
         ),
     ] = DEFAULT_CLOCK_SKEW
+
+    @property
+    def like_openkruise(self) -> bool:
+        return self.v1_only or self.like == OPENKRUISE
 
 
 def declarations() -> Iterator[Declaration]:
@@ -232,6 +246,8 @@ def check_values(settings: Settings) -> None:
                 raise ConfigurationError(f"{name} must be a list of str")
         elif value is not None or declaration.required or declaration.default is not None:
             _check_value(declaration, name, value)
+    if settings.like not in (None, OPENKRUISE):
+        raise ConfigurationError(f"like must be {OPENKRUISE!r} or None, got {settings.like!r}")
     if settings.private_key is not None and settings.certificate is None:
         raise ConfigurationError("private_key is set and certificate is not: give both")
 

@@ -76,7 +76,7 @@ def test_two_types_cannot_share_the_name_of_a_schema() -> None:
 
 
 def test_older_managers_had_no_such_document(tmp_path: Path) -> None:
-    with running_manager(tmp_path, "--v1-only", runtime="process") as old, old.api() as api:
+    with running_manager(tmp_path, "--like", "openkruise", runtime="process") as old, old.api() as api:
         assert api.get("/openapi.json").status_code == 404
 
 

@@ -26,7 +26,7 @@ from ..volumes import Volumes
 from .auth import RequireCredentials
 from .errors import ApiError, on_api_error, on_client_left, on_crash, on_failure, on_http_error, on_refused
 from .keys import KeyRoutes
-from .not_served import V1Only, on_missing, unsupported_routes
+from .not_served import unsupported_routes
 from .openapi import document
 from .reading import Spec
 from .routes import Access, Resource, Topic, operation
@@ -54,17 +54,16 @@ def create_api(
     runtime: Runtime,
     *,
     health: Mapping[str, str],
-    v1_only: bool = False,
 ) -> Starlette:
-    """Return the API as an ASGI app with routes below ``/``, not ``/kruise/api``. ``GET /health`` reports ``health``.
+    """Return the API as an ASGI app with routes below ``/``, not ``/kruise/api``.
 
-    With ``v1_only`` the API answers like an older sandbox-manager without ``POST /v2/sandboxes``.
+    ``GET /health`` reports ``health``.
     """
     routes = [
         # The router takes the first match. /sandboxes/metrics comes before /sandboxes/{sandbox_id}, which matches too.
         *MetricsRoutes(sandboxes, usage).routes(),
         *CreateRoutes(sandboxes, templates, snapshots, volumes, keys).routes(),
-        *SandboxRoutes(sandboxes, v1_only=v1_only).routes(),
+        *SandboxRoutes(sandboxes).routes(),
         *HealthRoutes(health).routes(),
         *unsupported_routes(),
         *LogRoutes(sandboxes).routes(),
@@ -76,22 +75,18 @@ def create_api(
         *VolumeContentRoutes(volumes, runtime).routes(),
         *SecretRoutes(secrets, keys).routes(),
     ]
-    if not v1_only:
-        description = DescriptionRoutes()
-        routes += description.routes()
-        description.document = document(routes)
+    description = DescriptionRoutes()
+    routes += description.routes()
+    description.document = document(routes)
     app = Starlette(
         routes=routes,
-        middleware=[
-            *([Middleware(V1Only)] if v1_only else []),
-            Middleware(RequireCredentials, keys=keys, volumes=volumes, routes=routes),
-        ],
+        middleware=[Middleware(RequireCredentials, keys=keys, volumes=volumes, routes=routes)],
         exception_handlers={
             ApiError: on_api_error,
             RefusedError: on_refused,
             **dict.fromkeys((NoAnswerError, StartError, NoSpaceError), on_failure),
             ClientDisconnect: on_client_left,
-            HTTPException: on_missing if v1_only else on_http_error,
+            HTTPException: on_http_error,
             Exception: on_crash,
         },
     )

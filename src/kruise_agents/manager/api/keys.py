@@ -67,7 +67,9 @@ def _read_quota(fields: Fields, name: str) -> Quota | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _NewApiKeyRequest:
+class NewApiKeyRequest:
+    """The body of a request for a new API key."""
+
     name: Annotated[str, Spec(read=_read_name, minLength=1, maxLength=_MAX_NAME, description="for people; not blank")]
     team_name: Annotated[
         str,
@@ -87,7 +89,9 @@ class _NewApiKeyRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _ApiKeysQuery:
+class ApiKeysQuery:
+    """The query of a list of API keys."""
+
     team_name: Annotated[str | None, Spec(description="left out: the team of the caller")] = None
 
 
@@ -159,7 +163,7 @@ class KeyRoutes(Resource):
         (400,),
         meanings={403: "Only the admin team may name another team"},
     )
-    async def list_all(self, request: Request, query: _ApiKeysQuery) -> list[_ApiKeyReply]:
+    async def list_all(self, request: Request, query: ApiKeysQuery) -> list[_ApiKeyReply]:
         caller = caller_of(request)
         team = caller.team if query.team_name is None else query.team_name
         if team != caller.team and not caller.is_admin:
@@ -177,7 +181,7 @@ class KeyRoutes(Resource):
         status=201,
         note="The answer has the key, which the manager does not keep. No other key can read it later.",
     )
-    async def make(self, request: Request, body: _NewApiKeyRequest) -> _MadeApiKeyReply:
+    async def make(self, request: Request, body: NewApiKeyRequest) -> _MadeApiKeyReply:
         caller = still_valid(request, self._keys)
         team = _team(body.team_name, caller)
         if caller.quota != UNLIMITED:

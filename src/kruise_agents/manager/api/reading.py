@@ -149,11 +149,7 @@ async def read_fields(request: Request) -> Fields:
     Raises ApiError: 400 when the body is not a JSON object, 408 when the body takes longer than :data:`BODY_SECONDS` to
     arrive, 413 when the body is larger than 4 MiB.
     """
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            data = await _receive(request)
-    except TimeoutError:
-        raise ApiError(408, f"the request body did not arrive within {BODY_SECONDS:g} seconds") from None
+    data = await read_raw(request)
     if not data.strip():
         return Fields({})
     try:
@@ -167,6 +163,15 @@ async def read_fields(request: Request) -> Fields:
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"Error when parsing request: the body is not JSON: {error}") from None
     return fields
+
+
+async def read_raw(request: Request) -> bytes:
+    """Return the body of a request. Raises ApiError 408 and 413 as :func:`read_fields` does."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _receive(request)
+    except TimeoutError:
+        raise ApiError(408, f"the request body did not arrive within {BODY_SECONDS:g} seconds") from None
 
 
 async def _receive(request: Request) -> bytes:

@@ -70,7 +70,7 @@ def _check_count(name: str, count: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _SnapshotHeaders:
+class SnapshotHeaders:
     """The headers of a snapshot request. ``persistent_contents`` and ``wait_seconds`` are checked, but not used."""
 
     ttl: Annotated[
@@ -159,7 +159,7 @@ class SnapshotRoutes(Resource):
         meanings={404: NOT_RUNNING},
         status=201,
     )
-    async def take(self, request: Request, headers: _SnapshotHeaders, body: _NewSnapshotRequest) -> _SnapshotReply:
+    async def take(self, request: Request, headers: SnapshotHeaders, body: _NewSnapshotRequest) -> _SnapshotReply:
         reference = self._reference(body.name)
         sandbox = own_sandbox(request, self._sandboxes, State.RUNNING)
         with _copy_errors():

@@ -21,7 +21,7 @@ from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.sockets import PortClosedError
 from ..traffic_tokens import ForeignTokenError, TokenRefusedError, TrafficTokens
 from ..unix_http import Exchange
-from . import errors
+from .errors import DataPlaneErrors
 from .http import forward
 
 _RESERVED = frozenset({"/init", "/freeze", "/unfreeze", "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"})
@@ -36,12 +36,20 @@ class Gateway:
 
     ``lookup`` finds a running or paused sandbox in memory. ``resume_for_traffic`` resumes a paused sandbox that has
     ``autoResume``, and returns whether the sandbox runs now. ``tokens`` checks the tokens of protected sandboxes.
+    ``errors`` writes the answers to requests that get none from a sandbox.
     """
 
-    def __init__(self, lookup: Lookup, resume_for_traffic: ResumeForTraffic, tokens: TrafficTokens) -> None:
+    def __init__(
+        self,
+        lookup: Lookup,
+        resume_for_traffic: ResumeForTraffic,
+        tokens: TrafficTokens,
+        errors: DataPlaneErrors | None = None,
+    ) -> None:
         self._lookup = lookup
         self._resume_for_traffic = resume_for_traffic
         self._tokens = tokens
+        self.errors = errors or DataPlaneErrors()
 
     async def serve(self, target: SandboxTarget, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward or refuse one request. Return when the answer or, for a WebSocket, the connection has ended."""
@@ -55,19 +63,19 @@ class Gateway:
     ) -> Response | None:
         path = target.path.partition("?")[0]
         if target.port == ENVD_PORT and path in _RESERVED:
-            return errors.reserved_route(path)
-        not_found = partial(errors.sandbox_not_found, target.sandbox_id)
+            return self.errors.reserved_route(path)
+        not_found = partial(self.errors.sandbox_not_found, target.sandbox_id)
         sandbox = self._lookup(target.sandbox_id)
         if sandbox is None:
             return not_found()
-        if (refused := _refusal(sandbox, target.port, tokens, self._tokens)) is not None:
+        if (refused := self._refusal(sandbox, target.port, tokens)) is not None:
             return refused
         if sandbox.state is not State.RUNNING and not await self._resume_for_traffic(sandbox):
             return not_found()
         try:
             connection = await sandbox.process.connect(target.port)
         except PortClosedError:
-            return errors.port_not_open(target.sandbox_id, target.port)
+            return self.errors.port_not_open(target.sandbox_id, target.port)
         except OSError:
             return not_found()  # the sandbox's program has just ended, and its state does not say so yet
         exchange = Exchange(connection)
@@ -80,7 +88,20 @@ class Gateway:
                 exchange.close()
         if cause is None:
             return None
-        return not_found() if sandbox.state is not State.RUNNING else errors.bad_answer(sandbox.id, target.port, cause)
+        if sandbox.state is not State.RUNNING:
+            return not_found()
+        return self.errors.bad_answer(sandbox.id, target.port, cause)
+
+    def _refusal(self, sandbox: Sandbox, port: int, tokens: list[bytes]) -> Response | None:
+        if sandbox.protected:
+            return _refusal_of_protected(sandbox, tokens, self._tokens)
+        if sandbox.traffic_token is None or port == ENVD_PORT:
+            return None
+        if not tokens:
+            return self.errors.traffic_token_missing(sandbox.id, TRAFFIC_TOKEN_HEADER)
+        if len(tokens) != 1 or not hmac.compare_digest(tokens[0], sandbox.traffic_token.encode()):
+            return self.errors.traffic_token_invalid(sandbox.id, TRAFFIC_TOKEN_HEADER)
+        return None
 
 
 def _take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:
@@ -89,18 +110,6 @@ def _take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:
     if not tokens:
         return tokens, scope
     return tokens, {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != _TOKEN_HEADER]}
-
-
-def _refusal(sandbox: Sandbox, port: int, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:
-    if sandbox.protected:
-        return _refusal_of_protected(sandbox, tokens, issuer)
-    if sandbox.traffic_token is None or port == ENVD_PORT:
-        return None
-    if not tokens:
-        return errors.traffic_token_missing(sandbox.id, TRAFFIC_TOKEN_HEADER)
-    if len(tokens) != 1 or not hmac.compare_digest(tokens[0], sandbox.traffic_token.encode()):
-        return errors.traffic_token_invalid(sandbox.id, TRAFFIC_TOKEN_HEADER)
-    return None
 
 
 def _refusal_of_protected(sandbox: Sandbox, tokens: list[bytes], issuer: TrafficTokens) -> Response | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
 from starlette.responses import PlainTextResponse
@@ -10,15 +10,16 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...errors import AddressError, PortError
-from ...protocol.addresses import ApiTarget
+from ...protocol.addresses import ApiTarget, Target
 from ...protocol.domains import domain_for_reply
 from ...protocol.names import SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER
 from ...protocol.routing import parse
 from ..api.errors import error_response
 from ..gateway import Gateway
-from ..gateway.errors import invalid_port, unmappable
 from ..metrics import MetricsPage
 from ..request_log import NO_ROUTE, RequestRecord
+
+FindTarget = Callable[[str, str, str | None, str | None], Target]
 
 
 class ManagerApp:
@@ -27,11 +28,19 @@ class ManagerApp:
     The API's replies name ``domain``. If ``domain`` is None, replies name the request's host and port. A leading
     ``api.`` of the host is dropped, unless the path begins with ``/kruise/``. ``page`` serves ``GET /metrics``
     if the request names neither the API nor a sandbox. The metrics count all answers except answers that open a
-    WebSocket.
+    WebSocket. ``find_target`` parses requests as ``protocol.routing.parse`` does.
     """
 
-    def __init__(self, api: ASGIApp, gateway: Gateway, domain: str | None, page: MetricsPage) -> None:
+    def __init__(
+        self,
+        api: ASGIApp,
+        gateway: Gateway,
+        domain: str | None,
+        page: MetricsPage,
+        find_target: FindTarget = parse,
+    ) -> None:
         self._page = page
+        self._find_target = find_target
         self._api = api
         self._gateway = gateway
         self._domain = domain
@@ -60,18 +69,23 @@ class ManagerApp:
         raw = _raw_target(scope)
         authority = _header(headers, "host") or ""
         try:
-            target = parse(authority, raw, _header(headers, SANDBOX_ID_HEADER), _header(headers, SANDBOX_PORT_HEADER))
+            target = self._find_target(
+                authority, raw, _header(headers, SANDBOX_ID_HEADER), _header(headers, SANDBOX_PORT_HEADER)
+            )
         except PortError as error:
-            await invalid_port(error.port)(scope, receive, send)
+            await self._gateway.errors.invalid_port(error.port)(scope, receive, send)
         except AddressError:
-            path = scope["path"] if scope["method"] in ("GET", "HEAD") else None
+            # A request with the ID of a sandbox is none for the manager's own pages, even if its port is wrong.
+            own = scope["method"] in ("GET", "HEAD") and not _header(headers, SANDBOX_ID_HEADER)
+            path = scope["path"] if own else None
             if path == "/metrics":
                 record.route = path
                 await self._page.response()(scope, receive, send)
             elif path == "/health":
                 await self._call_api(record, scope, receive, send)
             else:
-                await unmappable(f"{scope['scheme']}://{authority}{raw}")(scope, receive, send)
+                url = f"{scope['scheme']}://{authority}{raw}"
+                await self._gateway.errors.unmappable(url)(scope, receive, send)
         else:
             if isinstance(target, ApiTarget):
                 await self._serve_api(target, authority, raw, record, scope, receive, send)

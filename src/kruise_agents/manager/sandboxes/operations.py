@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+FirstFiles = Callable[[Sandbox], Path | None]
 _Method = Callable[Concatenate["Operations", Sandbox, P], Coroutine[Any, Any, T]]
 
 
@@ -85,12 +86,18 @@ class Operations:
     An operation raises :class:`RefusedError` if the state of the sandbox does not allow the operation, or if the
     sandbox is ended meanwhile. If the sandbox's program has ended or does not answer, an operation raises
     :class:`StartError` while it starts the program, and otherwise :class:`NoAnswerError`. ``on_gone`` is called
-    with each sandbox after its end.
+    with each sandbox after its end. ``first_files`` returns the file tree that a sandbox was made from, or None.
     """
 
     def __init__(
-        self, runtime: Runtime, records: Records, metrics: Metrics, on_gone: Callable[[Sandbox], None]
+        self,
+        runtime: Runtime,
+        records: Records,
+        metrics: Metrics,
+        on_gone: Callable[[Sandbox], None],
+        first_files: FirstFiles,
     ) -> None:
+        self._first_files = first_files
         self._runtime = runtime
         self._records = records
         self._metrics = metrics
@@ -332,6 +339,10 @@ class Operations:
                 raise
             sandbox.keeps_memory = False
         variables = environment(sandbox.id, sandbox.template, saved.load())
+        if not sandbox.lifetime.pause_keeps_files:
+            with space_for(sandbox.process.layout.root.parent):
+                await sandbox.process.renew(self._first_files(sandbox))
+                saved.save(variables)  # for another attempt
         try:
             sandbox.process.launch(prepared=True)
             self._records.save(sandbox)

@@ -81,6 +81,14 @@ class SandboxProcess:
         self.layout.make_outer()
         await self._runtime.copy(files, self.layout.rootfs)
 
+    async def renew(self, files: Path | None) -> None:
+        """Replace the folders of a stopped sandbox by those of a new one, with a copy of ``files`` if given."""
+        await asyncio.to_thread(self._runtime.remove, self.layout.root)
+        if files is None:
+            self._runtime.prepare(self.layout)
+        else:
+            await self.fill(files)
+
     def launch(self, *, prepared: bool = False) -> None:
         """Start the program, and return before it is ready. With ``prepared``, the folders exist already.
 

@@ -32,6 +32,7 @@ class Lifetime:
     never_ends: bool = False  # later requests for an end time have no effect
     pause_at_end: bool = False  # at the end time the sandbox is paused instead of ended
     pause_keeps_memory: bool = True  # in the pause at the end time; False: only files are kept
+    pause_keeps_files: bool = True  # False: a resume boots the sandbox with the files that it had at first
     wakes_on_traffic: bool = False
     paused_seconds: float | None = None  # until a paused sandbox is ended; None: it is kept for ever
 

@@ -19,7 +19,7 @@ from ..templates.model import Template
 from ..traffic_tokens import TrafficTokens
 from .control_client import StartError
 from .lifecycle import RefusedError, State
-from .operations import Operations
+from .operations import FirstFiles, Operations
 from .pool import PooledSandbox, Pools
 from .process import SandboxProcess
 from .records import Records
@@ -49,6 +49,7 @@ class SandboxService:
         volumes: Path,
         metrics: Metrics,
         process_type: Callable[..., SandboxProcess] = SandboxProcess,  # replaced by tests
+        first_files: FirstFiles = lambda sandbox: None,
     ) -> None:
         self.traffic_tokens = traffic_tokens
         self.runtime = runtime
@@ -63,7 +64,7 @@ class SandboxService:
         self._known: dict[str, Sandbox] = {}
         self._records = Records(store, runtime.name)
         self._closing = False
-        self.operations = Operations(runtime, self._records, self._metrics, self._forget)
+        self.operations = Operations(runtime, self._records, self._metrics, self._forget, first_files)
         self.trees_in_use = TreesInUse()
         self.pools = Pools(self.new_process)
 

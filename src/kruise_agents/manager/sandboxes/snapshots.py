@@ -21,7 +21,7 @@ from ...protocol.names import INTERNAL_VARIABLES
 from ..accounts.quota import UNLIMITED, Quota
 from ..state.database import NoSpaceError
 from ..state.tables import SnapshotRow
-from ..templates.model import Template
+from ..templates.model import Template, Templates
 from .sandbox import NewSandbox, Sandbox, now
 from .service import SandboxService
 
@@ -80,6 +80,17 @@ class Snapshots:
     def template(self, snapshot: SnapshotRow) -> tuple[Template, Path]:
         """Return the template of sandboxes that are made from a snapshot, and the file tree to copy for them."""
         return replace(Template.from_json(snapshot.template), name=snapshot.id), self._folder / snapshot.folder
+
+    def source(self, reference: str, owner: str, templates: Templates) -> tuple[Template, Path | None] | None:
+        """Return the template of new sandboxes, and the file tree to copy for them; None: there is no such name.
+
+        ``reference`` names a template, or a snapshot of ``owner``.
+        """
+        prepared = templates.prepared(reference)
+        if prepared is not None:
+            return prepared.template, prepared.files
+        snapshot = self.find(reference, owner)
+        return None if snapshot is None else self.template(snapshot)
 
     async def take(
         self, sandbox: Sandbox, owner: str, reference: Reference | None = None, seconds: float | None = None

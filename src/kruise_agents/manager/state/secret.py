@@ -41,6 +41,10 @@ class StateSecret:
         """Return the token for the ports of a sandbox that is not public: 256 bits in hex."""
         return hmac.new(self._value, f"traffic:{sandbox_id}".encode(), hashlib.sha256).hexdigest()
 
+    def opaque_traffic_token(self, nonce: bytes, sandbox_uid: str) -> bytes:
+        """Return the part of an opaque traffic access token that proves that this manager has issued it: 256 bits."""
+        return hmac.digest(self._value, b"opaque-traffic:" + nonce + sandbox_uid.encode(), "sha256")
+
     def volume_token(self, volume_id: str, owner: str) -> str:
         """Return the token for the contents of a volume: 256 bits in hex. A new owner gets another token."""
         return hmac.new(self._value, f"volume:{volume_id}:{owner}".encode(), hashlib.sha256).hexdigest()

@@ -212,29 +212,33 @@ class CreateRoutes(Resource):
             rules=rules,
             public=network.allow_public_traffic,
         )
-        return await self._start(new, extensions.ready_seconds, on_id_assigned)
-
-    async def _start(self, new: NewSandbox, seconds: float | None, on_id_assigned: OnIdAssigned) -> Sandbox:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._sandboxes.create(new, on_id_assigned)
-        except QuotaExceededError as error:
-            raise ApiError(403, str(error)) from None
-        except TimeoutError:
-            message = f"the sandbox was not ready within {seconds} seconds, as the metadata asks; it was ended"
-            raise ApiError(500, message, headers=DO_NOT_RETRY) from None
-        except ManagerEndingError as error:
-            raise ApiError(503, str(error), headers=RETRY) from None
-        except (StartError, OSError) as error:
-            logger.exception("no sandbox could be made")
-            raise ApiError(500, f"the sandbox could not be started: {error}", headers=DO_NOT_RETRY) from error
+        return await start_sandbox(self._sandboxes, new, extensions.ready_seconds, on_id_assigned)
 
     def _template(self, reference: str, owner: str) -> tuple[Template, Path | None]:
-        prepared = self._templates.prepared(reference)
-        if prepared is not None:
-            return prepared.template, prepared.files
-        snapshot = self._snapshots.find(reference, owner)
-        if snapshot is not None:
-            return self._snapshots.template(snapshot)
-        names = ", ".join(template.name for template in self._templates.all())
-        raise ApiError(404, f"template '{reference}' not found; this manager has: {names} (--templates adds more)")
+        found = self._snapshots.source(reference, owner, self._templates)
+        if found is None:
+            names = ", ".join(template.name for template in self._templates.all())
+            raise ApiError(404, f"template '{reference}' not found; this manager has: {names} (--templates adds more)")
+        return found
+
+
+async def start_sandbox(
+    sandboxes: SandboxService,
+    new: NewSandbox,
+    seconds: float | None,
+    on_id_assigned: OnIdAssigned = lambda sandbox_id: None,
+) -> Sandbox:
+    """Create a sandbox within ``seconds``, if given. Every failure but a full disk raises an ApiError."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await sandboxes.create(new, on_id_assigned)
+    except QuotaExceededError as error:
+        raise ApiError(403, str(error)) from None
+    except TimeoutError:
+        message = f"the sandbox was not ready within {seconds} seconds, as the metadata asks; it was ended"
+        raise ApiError(500, message, headers=DO_NOT_RETRY) from None
+    except ManagerEndingError as error:
+        raise ApiError(503, str(error), headers=RETRY) from None
+    except (StartError, OSError) as error:
+        logger.exception("no sandbox could be made")
+        raise ApiError(500, f"the sandbox could not be started: {error}", headers=DO_NOT_RETRY) from error

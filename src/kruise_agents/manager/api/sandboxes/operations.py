@@ -109,9 +109,8 @@ class SandboxRoutes(Resource):
 
     topic = Topic.SANDBOXES
 
-    def __init__(self, sandboxes: SandboxService, *, v1_only: bool = False) -> None:
+    def __init__(self, sandboxes: SandboxService) -> None:
         self._sandboxes = sandboxes
-        self._v1_only = v1_only
 
     @operation(
         "GET /sandboxes",
@@ -152,8 +151,6 @@ class SandboxRoutes(Resource):
         also=f"/v2{_SANDBOX}/connect",
     )
     async def connect(self, request: Request, body: _ConnectRequest) -> Response:
-        if self._v1_only and body.timeout is None:
-            raise ApiError(400, f"timeout should between 0 and {MAX_TIMEOUT}")
         sandbox = self._found(request)
         resumed = await self._resume(sandbox, body, 400)
         return JSONResponse(sandbox_reply(sandbox, request.state.domain), status_code=201 if resumed else 200)

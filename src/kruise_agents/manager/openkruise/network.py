@@ -1,0 +1,57 @@
+"""Network rules. A request replaces all rules by its ``allowOut`` and ``denyOut``, and nothing else of it counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from ...protocol.fields import Fields
+from ..runtime import EgressRules
+from .reading import Refused
+
+_MAX_ENTRIES = 100
+_HOST_NAME = re.compile(r"([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,}")
+
+
+def read_rules(fields: Fields) -> EgressRules:
+    """Return the rules in ``fields``. IPv6 ranges are checked and dropped, as sandboxes here have no IPv6.
+
+    Where sandboxes have no internet access, the rules are kept and shown, and mean nothing.
+    """
+    lists = {name: fields.texts(name) for name in ("allowOut", "denyOut")}
+    for name, entries in lists.items():
+        if len(entries) > _MAX_ENTRIES:
+            raise Refused(400, f"{name} list exceeds maximum of {_MAX_ENTRIES} entries")
+    allowed = [_allowed(entry) for entry in lists["allowOut"]]
+    denied = [_range(entry) for entry in lists["denyOut"]]
+    for entry, network in zip(lists["denyOut"], denied, strict=True):
+        if network is None:
+            raise Refused(400, f'domains are not supported in denyOut: "{entry}" is not a valid CIDR or IP address')
+    return EgressRules(_version_4(allowed), _version_4(denied))
+
+
+def _allowed(entry: str) -> IPv4Network | IPv6Network:
+    network = _range(entry)
+    if network is not None:
+        return network
+    if entry.startswith("*"):
+        raise Refused(
+            400,
+            f'invalid allowOut entry: "{entry}" wildcard domains are not supported, use a concrete domain instead',
+        )
+    if not _HOST_NAME.fullmatch(entry):
+        raise Refused(400, f'invalid allowOut entry: "{entry}" is not a valid CIDR, IP, or domain')
+    # OpenKruise's manager takes host names. To ignore one here would open or close more than was asked for.
+    raise Refused(400, f"allowOut entry '{entry}' is not supported by this manager: only addresses and CIDRs are")
+
+
+def _range(entry: str) -> IPv4Network | IPv6Network | None:
+    try:
+        return ip_network(entry, strict=False)
+    except ValueError:
+        return None
+
+
+def _version_4(networks: Sequence[IPv4Network | IPv6Network | None]) -> tuple[IPv4Network, ...]:
+    return tuple(network for network in networks if isinstance(network, IPv4Network))
