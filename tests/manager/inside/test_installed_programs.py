@@ -161,3 +161,97 @@ def test_a_package_that_comes_while_the_manager_runs(
         assert said(later, name) == "later" == cell(later, f"!{name}")
         if isolates(manager):
             assert said(sandbox, name) == "later"
+
+
+def versions(sandbox: Sandbox, folder: Path, *numbers: str) -> None:
+    """Put wheels of ``greeter`` into the home, where a version prints its number."""
+    for number in numbers:
+        wheel = make_wheel(folder, number, number)
+        sandbox.files.write(wheel.name, wheel.read_bytes())
+
+
+def pip_install(home: str, number: str, *options: str) -> str:
+    return " ".join(["pip install --no-index", *options, f"{home}/greeter-{number}-py3-none-any.whl"])
+
+
+def test_code_and_commands_install_into_the_same_folder(
+    manager: RunningManager, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    versions(sandbox, tmp_path, "2", "3", "4", "5")
+    home = said(sandbox, "echo ~")
+    # Versions of root and of the default user take turns.
+    for install, number in (
+        (lambda command: cell(sandbox, f"!{command}"), "2"),
+        (lambda command: said(sandbox, command), "3"),
+        (lambda command: said(sandbox, f"sudo {command}"), "4"),
+        (lambda command: said(sandbox, command), "5"),
+    ):
+        assert f"Successfully installed greeter-{number}" in install(pip_install(home, number))
+        assert (
+            said(sandbox, "greet; greet-twice")
+            == "\n".join([number] * 3)
+            == said(sandbox, "greet; greet-twice", "root")
+        )
+        assert cell(sandbox, "!python -c 'import greeter; greeter.main()'") == number
+    cell(sandbox, f"!{pip_install(home, '2', '--force-reinstall')}")
+    assert "Successfully uninstalled greeter-2" in said(sandbox, "pip uninstall --yes greeter")
+    assert said(sandbox, "pip list --path ~/.local/lib/python3*/site-packages | grep greeter") == ""
+
+
+def test_an_installation_for_the_user_is_one(manager: RunningManager, sandbox: Sandbox, tmp_path: Path) -> None:
+    versions(sandbox, tmp_path, "2", "3", "4", "5")
+    home = said(sandbox, "echo ~")
+    for user, number in (("cell", "2"), ("user", "3"), ("root", "4"), ("cell", "5")):
+        command = pip_install(home, number, "--user")
+        installed = cell(sandbox, f"!{command}") if user == "cell" else said(sandbox, command, user)
+        assert f"Successfully installed greeter-{number}" in installed
+        for other in ("user", "root"):
+            assert said(sandbox, "greet; python -c 'import greeter; greeter.main()'", other).split() == [number] * 2
+        assert cell(sandbox, "!greet") == number
+
+
+def test_a_copy_of_a_sandbox_installs_into_the_same_folder_too(
+    manager: RunningManager, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    versions(sandbox, tmp_path, "2", "3")
+    snapshot = sandbox.create_snapshot()
+    with Sandbox.create(snapshot.snapshot_id, domain=manager.domain, api_key=manager.api_key) as copy:
+        home = said(copy, "echo ~")
+        cell(copy, f"!{pip_install(home, '2')}")
+        assert "Successfully installed greeter-3" in said(copy, pip_install(home, "3"))
+        assert said(copy, "greet") == "3" == said(copy, "greet", "root")
+
+
+def test_no_program_of_ours_imports_from_the_current_folder(
+    manager: RunningManager, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    versions(sandbox, tmp_path, "2")
+    home = said(sandbox, "echo ~")
+    for module in ("types", "enum", "signal", "json", "greeter", "pip", "site", "sitecustomize", "kruise_agents"):
+        sandbox.files.write(f"trap/{module}.py", "raise SystemExit('imported from the current folder')")
+    for command, answer in (
+        (pip_install(home, "2"), "Successfully installed greeter-2"),
+        ("pip3 --version", "pip "),
+        ("sudo -n greet", "2"),
+        ("greet", "2"),
+        ("greet-twice", "2\n2"),
+        ("kruise-agents --version", "kruise-agents"),
+    ):
+        assert answer in said(sandbox, command, cwd=f"{home}/trap"), command
+    context = sandbox.create_code_context(cwd=f"{home}/trap")
+    assert sandbox.run_code("6 * 7", context=context).text == "42"
+    if isolates(manager):
+        assert said(sandbox, "greet", "root", cwd=f"{home}/trap") == "2"
+
+
+@several
+def test_another_user_installs_into_an_own_home(manager: RunningManager, sandbox: Sandbox, tmp_path: Path) -> None:
+    if not sandbox_has_several(sandbox):
+        pytest.skip("this manager's sandboxes have one user")
+    versions(sandbox, tmp_path, "2", "3")
+    said(sandbox, "useradd -m bob", "root")
+    assert "Successfully installed greeter-2" in said(sandbox, pip_install("~user", "2"), "bob")
+    assert "Successfully installed greeter-3" in said(sandbox, pip_install("~user", "3", "--user"), "bob")
+    assert said(sandbox, "greet; command -v greet", "bob").split() == ["3", "/home/bob/.local/bin/greet"]
+    assert said(sandbox, "python -c 'import greeter; greeter.main()'", "bob") == "3"
+    assert said(sandbox, "greet") == "greetings" == said(sandbox, "greet", "root")

@@ -63,6 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in (("web", SERVER), ("broken", BROKEN), ("slow", SLOW), ("daemon", DAEMON), ("ml", ML)):
         (folder / f"{name}.toml").write_text(text)
     (folder / "hello.txt").write_text("hello from the template")
+    (folder / "types.py").write_text("raise SystemExit('pip must not import this')")
     (folder / "folder").mkdir()
     (folder / "folder" / "run.sh").write_text("#!/bin/sh\necho ran\n")
     (folder / "folder" / "run.sh").chmod(0o755)

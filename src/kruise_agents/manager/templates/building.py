@@ -138,7 +138,8 @@ def _put(source: Path, target: Path) -> None:
 
 
 def _install(file: TemplateFile, home: Path) -> None:
-    command = [str(home / ".local/bin/python"), "-m", "pip", "install", *_PIP_OPTIONS, "--", *file.requirements]
+    # With -P, Python does not import from the current folder, which is that of the templates.
+    command = [str(home / ".local/bin/python"), "-P", "-m", "pip", "install", *_PIP_OPTIONS, "--", *file.requirements]
     environment = {**os.environ, "PYTHONNOUSERSITE": "1"}
     done = subprocess.run(
         command,

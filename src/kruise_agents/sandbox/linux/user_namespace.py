@@ -8,9 +8,11 @@ count for mounts and the network, which belong to the outer namespace.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
+import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,8 @@ _CLONE_NEWUSER = 0x10000000
 # chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service, sys_chroot, sys_ptrace: over the
 # sandbox's own users, files and processes.
 _KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 18, 19)
+_ACL_VERSION = 2  # see linux/posix_acl_xattr.h
+_NOBODY = 0xFFFFFFFF
 _NESTED_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 _LOWEST_OPEN_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _MOUNTED = ("dev", "proc", "sys", "usr")
@@ -39,7 +43,12 @@ def become_root_of_sandbox(home: Path) -> None:
     for folder in Path("/").iterdir():
         if folder.name not in _MOUNTED:
             _give(folder, 0, whole=True, leave=home)
+    shared = home / ".local"
+    new = shared.is_dir() and not shared.is_symlink() and shared.lstat().st_uid == 0
     _give(home, USER_ID, whole=True)
+    if new:
+        for folder, _, _ in os.walk(shared):
+            _share(folder, USER_ID)
     # Allow one more user namespace. Namespaces inside of it count too, so programs in the sandbox can make none.
     _NESTED_NAMESPACES.write_text("1", encoding="ascii")
     _LOWEST_OPEN_PORT.write_text("0", encoding="ascii")
@@ -66,6 +75,24 @@ def _give(path: Path, inner: int, *, whole: bool, leave: Path | None = None) -> 
         # Read-only mounts of the host keep their owners, and a path may be missing.
         if error.errno not in (errno.EROFS, errno.ENOENT, errno.EPERM, errno.EACCES):
             raise
+
+
+def _share(folder: str, inner: int) -> None:
+    """Give a user all rights to files that anybody makes in a folder from now on, and in the folders made there.
+
+    So the user can replace packages that ``root`` has installed. File systems without access control lists are left.
+    """
+    everything, read = 7, 5
+    entries = (
+        (0x01, everything, _NOBODY),  # the owner
+        (0x02, everything, inner + 1),
+        (0x04, read, _NOBODY),  # the group
+        (0x10, everything, _NOBODY),  # the limit of the two entries before
+        (0x20, read, _NOBODY),  # others
+    )
+    acl = struct.pack("<I", _ACL_VERSION) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    with contextlib.suppress(OSError):
+        os.setxattr(folder, "system.posix_acl_default", acl)
 
 
 def _enter() -> None:

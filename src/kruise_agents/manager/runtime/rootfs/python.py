@@ -37,8 +37,16 @@ esac
 """.replace("COMMANDS", str(COMMANDS))
 _PIP = """\
 #!/bin/sh
-exec "$(dirname "$(readlink -f "$0")")/python" -m pip "$@"
+exec "$(dirname "$(readlink -f "$0")")/python" -P -m pip "$@"
 """
+# Python executes this line in two passes: before and after it has switched off the packages of users, as it does in
+# each virtual environment. What root installs for itself goes where everybody finds it, because code runs as root.
+_USERS_PACKAGES = (
+    "import os, site, sys; "
+    "os.geteuid() or os.environ.setdefault('PYTHONUSERBASE', sys.prefix); "
+    "site.ENABLE_USER_SITE = site.check_enableusersite(); "
+    "site.getusersitepackages().startswith(sys.prefix + os.sep) or site.addusersitepackages(None)\n"
+)
 _SUDO = """\
 #!/bin/sh
 exec {python} -I -S {client} "$@"
@@ -131,21 +139,26 @@ def fill_home(home: Path) -> None:
 def set_home_python(home: Path, python: PythonPlaces) -> None:
     """Set the Python of a home folder: write the virtual environment, ``pip`` and ``sudo`` there, or overwrite them."""
     local = home / ".local"
-    make_environment(local, python)
+    packages = make_environment(local, python)
+    write_file(packages / "_install_for_users.pth", _USERS_PACKAGES)  # before the file with the manager's packages
     for name in ("pip", "pip3"):
         write_file(local / "bin" / name, _PIP, 0o755)
     write_file(local / "bin" / "sudo", sudo_script(python), 0o755)
 
 
-def make_environment(folder: Path, python: PythonPlaces) -> None:
-    """Write a virtual environment with links to the interpreter. Imports search the manager's packages last."""
+def make_environment(folder: Path, python: PythonPlaces) -> Path:
+    """Write a virtual environment with links to the interpreter, and return its folder for packages.
+
+    Imports search the manager's packages last.
+    """
     binaries = folder / "bin"
     packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     make_folder(binaries)
     make_folder(packages)
+    # Python takes every word but "true" for false. Because of "false", pip would refuse the option --user.
     write_file(
         folder / "pyvenv.cfg",
-        f"home = {python.base.parent}\ninclude-system-site-packages = false\nversion = {sys.version.split()[0]}\n",
+        f"home = {python.base.parent}\ninclude-system-site-packages = False\nversion = {sys.version.split()[0]}\n",
     )
     for name in ("python", "python3", f"python3.{sys.version_info[1]}"):
         (binaries / name).unlink(missing_ok=True)
@@ -154,3 +167,4 @@ def make_environment(folder: Path, python: PythonPlaces) -> None:
     if python.environment is not None:
         lines.append(str(python.ours.parent))  # kruise_agents itself: an editable installation is not in the packages
     write_file(packages / "_manager_packages.pth", "\n".join(lines) + "\n")
+    return packages
