@@ -47,8 +47,8 @@ def become_root_of_sandbox(home: Path) -> None:
     new = shared.is_dir() and not shared.is_symlink() and shared.lstat().st_uid == 0
     _give(home, USER_ID, whole=True)
     if new:
-        for folder, _, _ in os.walk(shared):
-            _share(folder, USER_ID)
+        for inner, _, _ in os.walk(shared):
+            _share(inner, USER_ID)
     # Allow one more user namespace. Namespaces inside of it count too, so programs in the sandbox can make none.
     _NESTED_NAMESPACES.write_text("1", encoding="ascii")
     _LOWEST_OPEN_PORT.write_text("0", encoding="ascii")
@@ -77,7 +77,7 @@ def _give(path: Path, inner: int, *, whole: bool, leave: Path | None = None) -> 
             raise
 
 
-def _share(folder: str, inner: int) -> None:
+def _share(folder: str, user: int) -> None:
     """Give a user all rights to files that anybody makes in a folder from now on, and in the folders made there.
 
     So the user can replace packages that ``root`` has installed. File systems without access control lists are left.
@@ -85,7 +85,7 @@ def _share(folder: str, inner: int) -> None:
     everything, read = 7, 5
     entries = (
         (0x01, everything, _NOBODY),  # the owner
-        (0x02, everything, inner + 1),
+        (0x02, everything, user + 1),
         (0x04, read, _NOBODY),  # the group
         (0x10, everything, _NOBODY),  # the limit of the two entries before
         (0x20, read, _NOBODY),  # others
