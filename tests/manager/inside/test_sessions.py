@@ -77,6 +77,19 @@ def test_commands_share_the_session_of_the_program_and_a_terminal_has_its_own(sa
     assert b"".join(output).split()[-3:] == [str(terminal.pid).encode()] * 3
 
 
+def test_a_terminal_that_is_read_and_written_as_a_file_is_not_the_programs(sandbox: Sandbox) -> None:
+    """The end of a program's own terminal would end the program, and with it the sandbox."""
+    code = "import os, pty; m, s = pty.openpty(); os.write(m, b'typed\\n'); print(os.ttyname(s), flush=True); input()"
+    handle = sandbox.commands.run(f'python -c "{code}"', background=True, stdin=True, timeout=60)
+    terminal = next(out for out, _, _ in handle if out).strip()
+    assert sandbox.files.read(terminal, user="root") == "typed\n"
+    sandbox.files.write(terminal, "shown", user="root")
+    assert sandbox.commands.run("ps -o tty= -p $PPID").stdout.strip() == "?"
+    sandbox.commands.send_stdin(handle.pid, "\n")
+    assert handle.wait().exit_code == 0
+    assert sandbox.is_running()
+
+
 @pytest.mark.parametrize("user", ["user", "root"])
 def test_a_signal_to_the_group_of_a_command_spares_the_program(sandbox: Sandbox, user: str) -> None:
     kept = sandbox.files.write("kept", "1").path

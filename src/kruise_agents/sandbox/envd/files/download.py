@@ -94,8 +94,9 @@ async def _pieces(file: io.FileIO, first: bytes, rest: int | None) -> AsyncItera
 
 def _open(path: str) -> _Opened:
     try:
-        # Non-blocking, because nobody may be at the other end of a named pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        # Non-blocking, because nobody may be at the other end of a named pipe. A terminal must not become the program's
+        # own, because the end of this terminal would end the program.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:
         raise HttpError(404, f"path '{path}' does not exist") from None
     except OSError as error:

@@ -19,7 +19,7 @@ from .spool import Piece
 
 _FILE_MODE = 0o644
 # Non-blocking, because another program may have just put a named pipe there that no process reads.
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 _locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
