@@ -15,7 +15,7 @@ from ipykernel.kernelapp import IPKernelApp
 from tornado.ioloop import IOLoop
 from traitlets.config import Config
 
-from . import formatters, images, output, packing
+from . import formatters, images, output, packing, threads
 
 OUTPUT_MESSAGES_IN_FLIGHT = 64  # that a slow reader has not taken, before the output channel blocks
 
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     with without_debugger():
         application.initialize(["-f", options.connection_file])
     application.session.pack = packing.tolerant(application.session.pack)
+    threads.install()
     if application.shell is not None:
         extend_shell(application.shell)
     application.start()

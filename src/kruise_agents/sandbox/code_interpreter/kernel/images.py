@@ -6,21 +6,16 @@ E2B's template has these changes, and programs may rely on them. Pillow is chang
 from __future__ import annotations
 
 import functools
-import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+from .imports import change_at_import
+
 
 def install() -> None:
-    """Change the modules of Pillow that are loaded now, and the others at their import."""
-    for name, change in _CHANGES.items():
-        if name in sys.modules:
-            change(sys.modules[name])
-        else:
-            sys.meta_path.insert(0, _Finder(name, change))
+    """Change ``PIL.Image`` and ``PIL.ImageShow``."""
+    change_at_import("PIL.Image", _display_when_saved)
+    change_at_import("PIL.ImageShow", _display_when_shown)
 
 
 def _display_when_saved(module: ModuleType) -> None:
@@ -53,39 +48,3 @@ def _display(image: Any) -> None:
     from IPython.display import display
 
     display(image)  # type: ignore[no-untyped-call]  # IPython has types in parts
-
-
-_CHANGES: dict[str, Callable[[ModuleType], None]] = {
-    "PIL.Image": _display_when_saved,
-    "PIL.ImageShow": _display_when_shown,
-}
-
-
-class _Finder(MetaPathFinder):
-    """A finder that changes a module at its first import, and then removes itself."""
-
-    def __init__(self, name: str, change: Callable[[ModuleType], None]) -> None:
-        self._name = name
-        self._change = change
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != self._name:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            sys.meta_path.remove(self)
-            _change_after_execution(spec.loader, self._change)
-        return spec
-
-
-def _change_after_execution(loader: Any, change: Callable[[ModuleType], None]) -> None:
-    execute = loader.exec_module
-
-    def execute_and_change(module: ModuleType) -> None:
-        del loader.exec_module  # the loader has its own method again
-        execute(module)
-        change(module)
-
-    loader.exec_module = execute_and_change
