@@ -21,7 +21,6 @@ from pathlib import Path
 from compat_table import page
 
 from support.environments import ROOT
-from support.managers import RunningManager
 from support.matrix import Cell, cell_key, fails_natively, run_cell, serving
 from support.releases import BrokenPair, Pair, Releases, read_releases
 
@@ -81,13 +80,11 @@ def run_matrix(releases: Releases, wanted: list[str], workers: int) -> Iterator[
 def run_missing(missing: list[tuple[Pair, str]], workers: int) -> Iterator[Cell]:
     with (
         tempfile.TemporaryDirectory(prefix="kruise-agents-compat-") as folder,
-        serving(Path(folder, "https"), "https") as over_tls,
-        serving(Path(folder, "http"), "http") as plain,
+        serving(Path(folder)) as managers,
         ThreadPoolExecutor(workers) as pool,
     ):
-        managers: dict[str, RunningManager] = {"https": over_tls, "http": plain}
         running = collections.deque[Future[Cell]](
-            pool.submit(run_cell, pair, scheme, managers[scheme]) for pair, scheme in missing
+            pool.submit(run_cell, pair, scheme, managers) for pair, scheme in missing
         )
         try:
             for number, future in enumerate(as_completed(running), 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 
-from support.matrix import Cell
+from support.matrix import LIKE_OPENKRUISE, Cell
 from support.releases import BrokenPair, Releases
 
 NOT_THERE = "-"
@@ -29,6 +29,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "E2B()": ("E2B client",),
     "of CI": ("E2B client of the code interpreter",),
     "of desktop": ("E2B client of the desktop",),
+    LIKE_OPENKRUISE: (LIKE_OPENKRUISE,),
     "wire": ("wire",),
 }
 INTRODUCTION = """\
@@ -67,7 +68,12 @@ sync classes only).
 | desktop stream | the page at the desktop's stream URL, and the WebSocket that noVNC opens for that URL |
 | E2B() | the client object of e2b, with no domain in the environment: sandboxes, templates, volumes, secrets |
 | of CI, of desktop | the same for the client objects of the code interpreter and of the desktop |
+| on OpenKruise's | the manager is like OpenKruise's (`serve --like openkruise`, over http): see below |
 | wire | of {requests} requests, seen by a recording proxy, each is for the one domain and below `/kruise/` |
+
+On a manager like OpenKruise's, files, commands, `run_code`, `get_host`, connect, network rules, and lists by metadata,
+template, start time and order give what they should. Metrics, forks, and options that such a manager ignores are
+refused by name. A pause warns that files are gone.
 
 """
 

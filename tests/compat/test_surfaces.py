@@ -20,6 +20,7 @@ def managers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run
         yield {
             "http": stack.enter_context(running_manager(tmp_path_factory.mktemp("http"))),
             "https": stack.enter_context(running_manager(tmp_path_factory.mktemp("https"), "--tls")),
+            "like": stack.enter_context(running_manager(tmp_path_factory.mktemp("like"), "--like", "openkruise")),
         }
 
 
@@ -30,6 +31,15 @@ def test_every_surface_works_and_no_request_leaves_the_prefix(
     pair: str, scheme: str, managers: dict[str, RunningManager]
 ) -> None:
     results, _ = run_surfaces(sdk_environment(pair), scheme, managers[scheme])
+    assert {mode: wrong(found) for mode, found in results.items()} == {"sync": {}, "async": {}}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("pair", ["oldest", "2.38", "2.51", "newest"])
+def test_nothing_is_silently_wrong_on_a_manager_like_openkruises(
+    pair: str, managers: dict[str, RunningManager]
+) -> None:
+    results, _ = run_surfaces(sdk_environment(pair), "http", managers["like"], program="on_openkruise.py")
     assert {mode: wrong(found) for mode, found in results.items()} == {"sync": {}, "async": {}}
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ from .releases import BrokenPair, Pair
 PROGRAMS = ROOT / "tests" / "compat" / "programs"
 _SECONDS = 240
 _CLIENT_SOURCES = ("client", "protocol", "errors.py", "keys.py", "patch_e2b.py", "patch_traffic_token.py")
-_TEST_SOURCES = ("compat/programs/surfaces.py", "support/recorder.py", "support/matrix.py")
+_TEST_SOURCES = (
+    "compat/programs/surfaces.py",
+    "compat/programs/on_openkruise.py",
+    "support/recorder.py",
+    "support/matrix.py",
+)
+LIKE_OPENKRUISE = "on OpenKruise's"
+"""The surface of a cell over http that has the faults on a manager like OpenKruise's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +52,55 @@ class Cell:
         return all(found == "ok" for results in self.results.values() for found in results.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Managers:
+    """The managers of a matrix: one for each scheme, and one over http that is like OpenKruise's."""
+
+    https: RunningManager
+    http: RunningManager
+    like_openkruise: RunningManager
+
+
 @contextmanager
-def serving(folder: Path, scheme: str) -> Iterator[RunningManager]:
-    """Start the manager of the built wheel, which does not change when the sources change."""
-    folder.mkdir(parents=True)
-    options = ["--tls"] if scheme == "https" else []
-    with running_manager(folder, *options, pool=2, python=sdk_environment("local")) as manager:
-        yield manager
+def serving(folder: Path) -> Iterator[Managers]:
+    """Start the managers of the built wheel, which does not change when the sources change."""
+    with ExitStack() as stack:
+
+        def start(name: str, *options: str) -> RunningManager:
+            (folder / name).mkdir(parents=True)
+            return stack.enter_context(
+                running_manager(folder / name, *options, pool=2, python=sdk_environment("local"))
+            )
+
+        yield Managers(start("https", "--tls"), start("http"), start("like", "--like", "openkruise"))
 
 
-def run_cell(pair: Pair, scheme: str, manager: RunningManager) -> Cell:
-    """Run the program of all surfaces with a pair, and check the requests that the program sent."""
-    results, requests = run_surfaces(release_python(pair), scheme, manager, release_path(pair))
+def run_cell(pair: Pair, scheme: str, managers: Managers) -> Cell:
+    """Run the programs with a pair, and check the requests that the programs sent."""
+    python, path = release_python(pair), release_path(pair)
+    results, requests = run_surfaces(python, scheme, managers.https if scheme == "https" else managers.http, path)
+    if scheme == "http":
+        found, more = run_surfaces(python, scheme, managers.like_openkruise, path, program="on_openkruise.py")
+        requests += more
+        for mode, surfaces in found.items():
+            wrong = [f"{surface}: {said}" for surface, said in surfaces.items() if said != "ok"]
+            results.setdefault(mode, {"create": "ok"})[LIKE_OPENKRUISE] = "; ".join(wrong) or "ok"
     return Cell(pair, scheme, results, requests)
 
 
 def run_surfaces(
-    python: Path, scheme: str, manager: RunningManager, path: Sequence[Path] = ()
+    python: Path,
+    scheme: str,
+    manager: RunningManager,
+    path: Sequence[Path] = (),
+    program: str = "surfaces.py",
 ) -> tuple[dict[str, dict[str, str]], int]:
     """Run the program of all surfaces. Return the program's results and the number of its requests."""
     with Recorder(upstream=manager.port, tls=manager.tls) as wire:
         environment = {**_environment(path), **manager.environment(), "E2B_DOMAIN": wire.domain}
         if manager.tls is not None:
             environment["SSL_CERT_FILE"] = str(manager.tls / "ca.pem")
-        said = _run(python, "surfaces.py", scheme, environment=environment)
+        said = _run(python, program, scheme, environment=environment)
     return judge(said, wire), len(wire.requests)
 
 
