@@ -30,6 +30,9 @@ class KernelApplication(IPKernelApp):
             s.setsockopt(zmq.XPUB_NODROP, 1)
         return super()._bind_socket(s, port)  # type: ignore[no-untyped-call]  # ipykernel has types in parts
 
+    def parse_command_line(self, argv: object = None) -> None:
+        """Do nothing: the configuration has all settings, and a parser for every option takes milliseconds to make."""
+
     def start(self) -> None:
         # ipykernel 7.4 interrupts awaiting code by a callback, which a signal handler adds to the event loop. That does
         # not wake the loop, so the code would wait until something else happens. A wake-up descriptor wakes the loop.
@@ -53,11 +56,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--kernel")
     options = parser.parse_args(arguments)
 
-    application: Any = KernelApplication.instance(config=configuration(options.parent))
+    application: Any = KernelApplication.instance(config=configuration(options.parent, options.connection_file))
     if options.kernel is not None:
         application.kernel_class = options.kernel
     with without_debugger():
-        application.initialize(["-f", options.connection_file])
+        application.initialize([])
     application.session.pack = packing.tolerant(application.session.pack)
     threads.install()
     if application.shell is not None:
@@ -74,10 +77,11 @@ def extend_shell(shell: Any) -> None:
     images.install()
 
 
-def configuration(parent: int) -> Config:
+def configuration(parent: int, connection_file: str) -> Config:
     """Return kernel settings similar to those of E2B's template (August 2026)."""
     config = Config()
     config.IPKernelApp.parent_handle = parent
+    config.IPKernelApp.connection_file = connection_file
     config.IPKernelApp.outstream_class = f"{output.__name__}.{output.LineStream.__name__}"
     config.InteractiveShell.colors = "nocolor"
     config.PlainTextFormatter.max_seq_length = 0

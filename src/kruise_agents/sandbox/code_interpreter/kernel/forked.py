@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from IPython.core import application as ipython
+from IPython.core.inputtransformer2 import TransformerManager
 
 from .application import main, without_debugger
 
@@ -48,6 +49,8 @@ def load() -> frozenset[str]:
         for name in _LATER:
             with contextlib.suppress(ImportError):  # other releases have other modules
                 importlib.import_module(name)
+    # Compiles regular expressions, which are kept.
+    TransformerManager().transform_cell("1")  # type: ignore[no-untyped-call]  # IPython has types in parts
     return frozenset(sys.modules) - {__name__, "__main__"}
 
 
