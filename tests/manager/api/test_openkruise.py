@@ -195,6 +195,26 @@ class TestMisreadings:
         for each in made:
             api.delete(f"/sandboxes/{each}")
 
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            (b'{"templateID": "base", "metadata": {"k": "\\ud800"}}', 500),
+            (b'{"templateID": "base", "envVars": {"a": "\\u0000"}}', 400),
+            (b'{"templateID": "base", "envVars": {"a=b": "1"}}', 400),
+            (b'{"templateID": "base", "timeout": NaN}', 500),
+            (b'{"templateID": "base", "timeout": ' + b"9" * 5000 + b"}", 500),
+            (b'{"templateID": ' + b"[" * 100_000, 500),
+            (b"\xff\xfe", 500),
+            (b"[]", 500),
+        ],
+        ids=["half a surrogate pair", "NUL", "=", "NaN", "many digits", "deep", "no UTF-8", "array"],
+    )
+    def test_hostile_bodies_are_refused(self, body: bytes, status: int, api: httpx.Client) -> None:
+        answer = api.post("/sandboxes", content=body)
+        assert answer.status_code == status
+        assert answer.json()["message"]
+        assert api.get("/v2/sandboxes").status_code == 200
+
 
 @pytest.mark.live
 class TestPause:

@@ -61,6 +61,11 @@ async def read_object(request: Request) -> Mapping[str, Any]:
         raise ValueError(_complaint(error)) from None
     except (RecursionError, ValueError):
         raise ValueError("exceeded max depth") from None
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # JSON can spell half a surrogate pair. Go takes that for U+FFFD, which no client means.
+        raise ValueError("invalid surrogate pair in string literal") from None
     if not isinstance(value, dict):
         raise ValueError(f"json: cannot unmarshal {_kind(value)} into Go value of type struct")  # noqa: TRY004 - of the body
     return value

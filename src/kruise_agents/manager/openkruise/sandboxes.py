@@ -13,7 +13,7 @@ from ..api.errors import DO_NOT_RETRY, ApiError
 from ..api.formats import MAX_TIMEOUT
 from ..api.reading import read_parameters
 from ..api.replies import shown_state, token_reply
-from ..api.sandboxes.create import start_sandbox
+from ..api.sandboxes.create import check_variables, start_sandbox
 from ..api.sandboxes.extensions import read_extensions, read_reserved_header
 from ..api.snapshots import SnapshotHeaders
 from ..sandboxes.control_client import NoAnswerError
@@ -168,6 +168,8 @@ class SandboxHandlers:
         if not _LEAST_TIMEOUT <= seconds <= MAX_TIMEOUT:
             raise Refused(400, f"timeout should between {_LEAST_TIMEOUT} and {MAX_TIMEOUT}")
         rules = read_rules(fields.object("network") or Fields({}))
+        variables = fields.text_map("envVars")
+        check_variables("envVars", variables)
         caller = still_valid(request, self._keys)
         source = self._snapshots.source(fields.text("templateID") or "", caller.id, self._templates)
         if source is None:
@@ -192,7 +194,7 @@ class SandboxHandlers:
                 paused_seconds=extensions.paused_seconds,
             ),
             metadata=extensions.metadata,
-            variables=fields.text_map("envVars"),
+            variables=variables,
             quota=caller.quota,
             files=files,
             rules=rules,

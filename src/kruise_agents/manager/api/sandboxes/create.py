@@ -40,7 +40,8 @@ MAX_VARIABLES_BYTES = 1024 * 1024
 logger = logging.getLogger(__name__)
 
 
-def _check_variables(name: str, variables: Mapping[str, str]) -> None:
+def check_variables(name: str, variables: Mapping[str, str]) -> None:
+    """Raise ApiError 400 for variables that no program can be started with."""
     total = 0
     for variable, value in variables.items():
         if not variable or "=" in variable or "\0" in variable + value:
@@ -91,7 +92,7 @@ class _NewSandboxRequest:
     ] = field(default_factory=dict)
     env_vars: Annotated[
         dict[str, str],
-        Spec(check=_check_variables, description="environment variables of commands and code in the sandbox"),
+        Spec(check=check_variables, description="environment variables of commands and code in the sandbox"),
     ] = field(default_factory=dict)
     secure: Annotated[bool, Spec(description="whether envd asks for an access token")] = True
     allow_internet_access: Annotated[bool | None, Spec(name="allow_internet_access", description=NO_INTERNET)] = None
