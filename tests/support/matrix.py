@@ -104,11 +104,6 @@ def run_surfaces(
     return judge(said, wire), len(wire.requests)
 
 
-def run_program(python: Path, program: str, variables: dict[str, str]) -> str:
-    """Run a program of ``tests/compat/programs`` with an SDK. Return its output, or all its messages if it fails."""
-    return _run(python, program, environment={**_environment(()), **variables})
-
-
 def cell_key(pair: Pair, scheme: str) -> str:
     """Return a digest of all that a cell's result depends on. A result is kept until the digest changes."""
     sources = [ROOT / "src" / "kruise_agents" / name for name in _CLIENT_SOURCES]

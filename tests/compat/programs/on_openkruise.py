@@ -1,4 +1,4 @@
-"""What an SDK does on a manager like OpenKruise's, which has no v2 routes: works, or is refused by name.
+"""Calls on a manager like OpenKruise's, which has no v2 routes. Each call works, or is refused by name.
 
 usage: on_openkruise.py http
 
@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import e2b
+import httpx
 
 # Importing this module calls patch_e2b.
 from compat.programs.surfaces import (
@@ -53,56 +54,88 @@ async def refused(call: Any) -> None:
     raise AssertionError(f"was not refused, and gave {found!r}")
 
 
+def seen(sandbox: Any) -> dict[str, Any]:
+    """Return the manager's own answer about a sandbox, which older SDKs do not show whole."""
+    url = f"http://{os.environ['E2B_DOMAIN']}/kruise/api/sandboxes/{sandbox.sandbox_id}"
+    found: dict[str, Any] = httpx.get(url, headers={"X-API-Key": os.environ["E2B_API_KEY"]}).json()
+    return found
+
+
+def denied(sandbox: Any) -> list[str]:
+    return list((seen(sandbox).get("network") or {}).get("denyOut") or [])
+
+
 @surface("lists")
 async def lists(walk: Walk) -> None:
     sandboxes, query = walk.cls("Sandbox"), e2b.SandboxQuery
-    queries: dict[str, Any] = {
-        "metadata": {"walk": walk.mark},
-        "template": (await done(walk.sbx.get_info())).template_id,
-        "started_after": datetime.now(UTC) - timedelta(days=1),
-    }
-    known = inspect.signature(query).parameters
-    options: list[dict[str, Any]] = [{name: value} for name, value in queries.items() if name in known]
-    if "order" in inspect.signature(sandboxes.list).parameters:
-        options.append({"order": "desc"})
-    for one in options:
-        order = {"order": one.pop("order")} if "order" in one else {}
-        wanted: Any = {"metadata": queries["metadata"], **one}
-        listed = await done(sandboxes.list(query=query(**wanted), **order).next_items())
-        expect((one, [info.sandbox_id for info in listed]), (one, [walk.sbx.sandbox_id]))
+    mine = {"walk": walk.mark}
+    other = await done(sandboxes.create(metadata={**mine, "user": "a b@c.example"}, allow_internet_access=False))
+    expect(denied(other), ["0.0.0.0/0"])
+    # The manager's times are whole seconds.
+    pair = (walk.sbx, other)
+    ids = [sandbox_id for _, sandbox_id in sorted((seen(one)["startedAt"], one.sandbox_id) for one in pair)]
+    later, earlier = datetime.now(UTC) + timedelta(days=1), datetime.now(UTC) - timedelta(days=1)
+    cases: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
+        ({"metadata": {**mine, "user": "a b@c.example"}}, {}, [other.sandbox_id]),
+        ({"template": seen(other)["templateID"]}, {}, ids),
+        ({"template": "other"}, {}, []),
+        ({"started_after": earlier}, {}, ids),
+        ({"started_after": later}, {}, []),
+        ({}, {"order": "asc"}, ids),
+        ({}, {"order": "desc"}, ids[::-1]),
+    ]
+    known = {*inspect.signature(query).parameters, *inspect.signature(sandboxes.list).parameters}
+    for asked, options, wanted in cases:
+        if known.issuperset({*asked, *options}):
+            fields: Any = {"metadata": mine, **asked}
+            listed = await done(sandboxes.list(query=query(**fields), **options).next_items())
+            expect((asked, options, [info.sandbox_id for info in listed]), (asked, options, wanted))
+    await done(other.kill())
 
 
 @surface("refusals")
 async def refusals(walk: Walk) -> None:
-    sandboxes = walk.cls("Sandbox")
+    create = walk.cls("Sandbox").create
     await refused(walk.sbx.get_metrics)
-    await refused(lambda: sandboxes.create(network={"allow_public_traffic": False}))
+    await refused(lambda: create(network={"allow_public_traffic": False}))
+    await refused(lambda: create(network={"mask_request_host": "a.example"}))
+    await refused(lambda: create(mcp={"github": {}}))
     if hasattr(walk.sbx, "fork"):
         await refused(walk.sbx.fork)
-    if hasattr(walk.sbx, "update_network"):
-        header = {"a.example": [{"transform": {"headers": {"a": "b"}}}]}
-        await refused(lambda: walk.sbx.update_network({"rules": header}))
+    expect(
+        len(await done(walk.cls("Sandbox").list(query=e2b.SandboxQuery(metadata={"walk": walk.mark})).next_items())), 1
+    )
+
+
+@surface("lifecycle", "2.24.0")
+async def lifecycle(walk: Walk) -> None:
+    create = walk.cls("Sandbox").create
+    await refused(lambda: create(lifecycle={"on_timeout": "pause", "auto_resume": True}))
 
 
 @surface("rules", "2.24.0")
 async def rules(walk: Walk) -> None:
     await done(walk.sbx.update_network({"allow_internet_access": False}))
-    info = await done(walk.sbx.get_info())
-    network = getattr(info, "network", None)
-    if network is not None:
-        expect(dict(network).get("deny_out"), ["0.0.0.0/0"])
+    expect(denied(walk.sbx), ["0.0.0.0/0"])
+    headers = {"a.example": [{"transform": {"headers": {"a": "b"}}}]}
+    await refused(lambda: walk.sbx.update_network({"rules": headers}))
+    expect(denied(walk.sbx), ["0.0.0.0/0"])
 
 
 @surface("pause")
 async def pause(walk: Walk) -> None:
-    """Expect that a pause says once what it loses, and that files are gone afterwards."""
+    """Expect that a pause says once what it loses, and that the files are gone afterwards."""
     await done(walk.sbx.files.write("lost.txt", "in the pod"))
     method = walk.sbx.pause if hasattr(walk.sbx, "pause") else walk.sbx.beta_pause
+    if "keep_memory" in inspect.signature(method).parameters:
+        await refused(lambda: method(keep_memory=False))
+        expect(seen(walk.sbx)["state"], "running")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         await done(method())
     if not walk.prefix:  # told once in a process
         expect([one.category for one in told if one.category is OlderManagerWarning], [OlderManagerWarning])
+    expect(seen(walk.sbx)["state"], "paused")
     again = await done(walk.cls("Sandbox").connect(walk.sbx.sandbox_id, timeout=60))
     expect(await done(again.files.exists("lost.txt")), False)
 
