@@ -18,11 +18,12 @@ from __future__ import annotations
 from .client.addresses.patch import ADDRESS_PATCH
 from .client.addresses.settings import Settings
 from .client.patch_set import Patch
-from .client.warnings import OlderManagerWarning, ServerDomainWarning, UntestedSDKWarning
+from .client.warnings import OlderManagerWarning, SandboxIdWarning, ServerDomainWarning, UntestedSDKWarning
 
 __all__ = [
     "OlderManagerWarning",
     "Patch",
+    "SandboxIdWarning",
     "ServerDomainWarning",
     "UntestedSDKWarning",
     "patch_e2b",

@@ -119,7 +119,7 @@ def exists(place: Place) -> bool:
     [
         (Config, "envd_port"),
         (Config, "_api_url"),
-        (e2b.sandbox.main.SandboxBase, "envd_api_url"),
+        (e2b.sandbox.main.SandboxBase, "sandbox_id"),
         (e2b.sandbox.main.SandboxBase, "connection_config"),
         (e2b.sandbox.main.SandboxBase, "mcp_port"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 
@@ -16,8 +17,23 @@ class OlderManagerWarning(UserWarning):
     """Warning that a manager without v2 routes carries out a call in another way than E2B."""
 
 
+class SandboxIdWarning(UserWarning):
+    """Warning that OpenKruise's manager takes the addresses of a sandbox for addresses of its API."""
+
+
 class UntestedSDKWarning(UserWarning):
     """Warning that an installed package of the SDK is newer than the releases that kruise-agents was tested with."""
+
+
+def notify_of_made_sandbox(message: str, category: type[Warning]) -> None:
+    """Warn as :func:`notify` does. If a filter turns warnings into errors, log the message instead.
+
+    An error would lose a sandbox that exists by now.
+    """
+    try:
+        notify(message, category)
+    except category:
+        logging.getLogger("kruise_agents").warning(message)
 
 
 def notify(message: str, category: type[Warning]) -> None:

@@ -1,17 +1,17 @@
-"""Choice between the domain that a program uses and another domain that the server's answer names."""
+"""Wrappers of the constructors of sandbox objects and volumes, which choose the domain of the addresses."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import inspect
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ...errors import ConfigurationError
 from ..seams import bind_call
-from ..warnings import ServerDomainWarning, notify
+from ..warnings import ServerDomainWarning, notify_of_made_sandbox
+from .api_ids import prepare_sandbox
 from .cross_domain import is_vendor_default, same_domain, usable_domain
 from .settings import Settings, settings_of
 
@@ -19,7 +19,7 @@ _warned_about: set[tuple[str, str]] = set()
 
 
 def wrap_sandbox_base(original: Callable[..., None]) -> Callable[..., None]:
-    """Wrap ``SandboxBase.__init__``: choose the domain of the sandbox's addresses."""
+    """Wrap ``SandboxBase.__init__``: choose the domain of the sandbox's addresses, and prepare IDs like the API's."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -30,7 +30,9 @@ def wrap_sandbox_base(original: Callable[..., None]) -> Callable[..., None]:
         config, answer = call.arguments.get("connection_config"), call.arguments.get("sandbox_domain")
         settings = settings_of(config)
         if settings is not None and isinstance(answer, str) and answer:
-            call.arguments["sandbox_domain"] = _domain_to_use(config, settings, answer, "its sandboxes")
+            answer = call.arguments["sandbox_domain"] = _domain_to_use(config, settings, answer, "its sandboxes")
+        if settings is not None:
+            prepare_sandbox(config, str(call.arguments.get("sandbox_id")), answer)
         return original(*call.args, **call.kwargs)
 
     return __init__
@@ -93,8 +95,4 @@ def _warn_once(own: str, answer: str, message: str) -> None:
     if (own, answer) in _warned_about:
         return
     _warned_about.add((own, answer))
-    try:
-        notify(message, ServerDomainWarning)
-    except ServerDomainWarning:
-        # A filter turns warnings into errors. An error would lose the sandbox, which exists by now.
-        logging.getLogger("kruise_agents").warning(message)
+    notify_of_made_sandbox(message, ServerDomainWarning)

@@ -6,7 +6,10 @@ undoes the patch iterates over the table, and so do the tests.
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..seams import ANY_SIGNATURE, CODE_INTERPRETER, DESKTOP, E2B, Kind, Place, Signature, Table, Target, relied_on
+from .api_ids import EXTRA_HEADERS
 from .configuration import (
     wrap_async_next_items,
     wrap_call_of_object,
@@ -21,10 +24,12 @@ from .reply_domain import wrap_made_volume, wrap_sandbox_base
 from .rest_client import wrap_api_client, wrap_validate_api_key
 from .urls import (
     replace_get_host,
+    replace_get_sandbox_direct_url,
     replace_get_sandbox_url,
     wrap_file_url,
     wrap_get_mcp_url,
     wrap_jupyter_url,
+    wrap_older_jupyter_url,
     wrap_stream_url,
 )
 
@@ -63,10 +68,10 @@ def _made_volumes(owner: tuple[str, str]) -> list[Target]:
     return [Target("S14", place, wrap_made_volume) for place in places]
 
 
-def _jupyter_url(module: str, owner: str) -> Target:
-    module = f"e2b_code_interpreter.{module}"
-    place = Place(CODE_INTERPRETER, module, owner, "_jupyter_url", Kind.PROPERTY, "2.4.1", "2.10.3")
-    return Target("S7", place, wrap_jupyter_url)
+def _jupyter_urls(module: str, owner: str) -> tuple[Target, Target]:
+    place = partial(Place, CODE_INTERPRETER, f"e2b_code_interpreter.{module}", owner, "_jupyter_url", Kind.PROPERTY)
+    older, newer = place("2.4.1", "2.8.1"), place("2.9.0", "2.10.3")
+    return Target("S7", older, wrap_older_jupyter_url), Target("S7", newer, wrap_jupyter_url)
 
 
 _API_URL = Signature(("api_url",))
@@ -81,14 +86,16 @@ TARGETS: tuple[Target, ...] = (
     Target("S1b", _function(_CONFIG, "get_api_params", Signature(("**opts",), complete=True)), wrap_get_api_params),
     Target("S2", _function(_CONFIG, "get_host", Signature((*_ADDRESS, "port"), complete=True)), replace_get_host),
     Target("S3a", _function(_CONFIG, "get_sandbox_url", _PORTS), replace_get_sandbox_url),
-    Target("S3b", _function(_CONFIG, "get_sandbox_direct_url", _PORTS, "2.25.1"), replace_get_sandbox_url),
+    Target("S3b", _function(_CONFIG, "get_sandbox_direct_url", _PORTS, "2.25.1"), replace_get_sandbox_direct_url),
     Target("S4", _function(_SANDBOX, "_file_url", ANY_SIGNATURE), wrap_file_url),
     Target("S5", _function(_SANDBOX, "get_mcp_url", Signature(complete=True)), wrap_get_mcp_url),
-    _jupyter_url("code_interpreter_sync", "Sandbox"),
-    _jupyter_url("code_interpreter_async", "AsyncSandbox"),
+    *_jupyter_urls("code_interpreter_sync", "Sandbox"),
+    *_jupyter_urls("code_interpreter_async", "AsyncSandbox"),
     Target("S8", _STREAM, wrap_stream_url),
     Target(
-        "S9", _function(_SANDBOX, "__init__", Signature(("sandbox_domain", "connection_config"))), wrap_sandbox_base
+        "S9",
+        _function(_SANDBOX, "__init__", Signature(("sandbox_id", "sandbox_domain", "connection_config"))),
+        wrap_sandbox_base,
     ),
     Target("K1", _KEY_CHECK, wrap_validate_api_key),
     Target("B1", _function(("e2b.api", "ApiClient"), "__init__", Signature(("config", "transport"))), wrap_api_client),
@@ -110,7 +117,7 @@ TARGETS: tuple[Target, ...] = (
 
 _PAGINATOR = ("e2b.sandbox.sandbox_api", "PaginatorBase")
 RELIED_ON: tuple[Place, ...] = (
-    *relied_on(_CONFIG, Kind.INSTANCE_ATTRIBUTE, "domain", "debug", "api_url", "_sandbox_url"),
+    *relied_on(_CONFIG, Kind.INSTANCE_ATTRIBUTE, "domain", "debug", "api_url", "_sandbox_url", EXTRA_HEADERS),
     *relied_on(_CONFIG, Kind.STATIC_METHOD, "_api_url"),
     *relied_on(_CONFIG, Kind.NUMBER, "envd_port"),
     *relied_on(_VOLUME_CONFIG, Kind.INSTANCE_ATTRIBUTE, "domain", "debug", "api_url", since="2.19.0"),
@@ -119,8 +126,7 @@ RELIED_ON: tuple[Place, ...] = (
     *relied_on(_ASYNC_VOLUME, Kind.INSTANCE_ATTRIBUTE, "_domain", since="2.19.0"),
     *relied_on(_PAGINATOR, Kind.INSTANCE_ATTRIBUTE, "_opts", since="2.22.0", until="2.30.0"),
     *relied_on(("e2b.paginator", "PaginatorBase"), Kind.INSTANCE_ATTRIBUTE, "_opts", since="2.31.0"),
-    *relied_on(_SANDBOX, Kind.PROPERTY, "sandbox_id", "sandbox_domain", "connection_config", "envd_api_url"),
-    *relied_on(_SANDBOX, Kind.PROPERTY, "envd_direct_url", since="2.25.1"),
+    *relied_on(_SANDBOX, Kind.PROPERTY, "sandbox_id", "sandbox_domain", "connection_config"),
     *relied_on(_SANDBOX, Kind.NUMBER, "mcp_port"),
 )
 

@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 from ...protocol.addresses import sandbox_host
 from ..seams import wrap_getter, wrap_result
+from .api_ids import bare_url
 from .cross_domain import usable_domain
 from .settings import settings_of
 
@@ -28,10 +29,24 @@ def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``get_sandbox_url`` and ``get_sandbox_direct_url``: ``sandbox_url=`` if stated, else the private URL."""
+    """Replace ``get_sandbox_url``, the URL of the SDK's own requests: ``sandbox_url=`` if stated, else a private URL.
+
+    The requests carry routing headers, so an ID that cannot be reached by path gets the URL of the bare domain.
+    """
+    by_path = replace_get_sandbox_direct_url(original)
 
     @functools.wraps(original)
     def get_sandbox_url(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int | None = None) -> str:
+        return bare_url(self, sandbox_id, sandbox_domain) or by_path(self, sandbox_id, sandbox_domain, port)
+
+    return get_sandbox_url
+
+
+def replace_get_sandbox_direct_url(original: Callable[..., str]) -> Callable[..., str]:
+    """Replace ``get_sandbox_direct_url``, the URL for requests of others: ``sandbox_url=``, else the private path."""
+
+    @functools.wraps(original)
+    def get_sandbox_direct_url(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int | None = None) -> str:
         settings = settings_of(self)
         if settings is None:
             # The parameter port is new in e2b 2.55.1.
@@ -44,7 +59,7 @@ def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
             f"{settings.scheme}://{self.get_host(sandbox_id, sandbox_domain, self.envd_port if port is None else port)}"
         )
 
-    return get_sandbox_url
+    return get_sandbox_direct_url
 
 
 def wrap_file_url(original: Callable[..., str]) -> Callable[..., str]:
@@ -52,9 +67,10 @@ def wrap_file_url(original: Callable[..., str]) -> Callable[..., str]:
 
     def below_base(sandbox: Any, url: str) -> str:
         config = sandbox.connection_config
-        if settings_of(config) is None or config._sandbox_url:
+        settings = settings_of(config)
+        if settings is None or config._sandbox_url:
             return url
-        base = getattr(sandbox, "envd_direct_url", None) or sandbox.envd_api_url
+        base = f"{settings.scheme}://{config.get_host(sandbox.sandbox_id, sandbox.sandbox_domain, config.envd_port)}"
         # The query has a signature and stays byte by byte. The signature does not cover the host (e2b 2.63.0).
         return f"{base}/{url.split('/', 3)[3]}"
 
@@ -67,7 +83,17 @@ def wrap_get_mcp_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def wrap_jupyter_url(original: property) -> property:
-    """Wrap ``_jupyter_url`` of code interpreters up to 2.10.3: use the patch's scheme in place of https.
+    """Wrap ``_jupyter_url`` of code interpreters from 2.9.0 to 2.10.3, whose requests carry routing headers."""
+    by_path = wrap_older_jupyter_url(original)
+
+    def reachable(sandbox: Any, url: str) -> str:
+        return bare_url(sandbox.connection_config, sandbox.sandbox_id, sandbox.sandbox_domain) or url
+
+    return wrap_getter(by_path, reachable)
+
+
+def wrap_older_jupyter_url(original: property) -> property:
+    """Wrap ``_jupyter_url`` of code interpreters before 2.9.0: use the patch's scheme in place of https.
 
     A stated sandbox URL stays unchanged. Code interpreters before 2.9.0 ignore such a URL.
     """
