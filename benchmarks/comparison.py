@@ -56,6 +56,7 @@ def waits(records: Mapping[str, Record]) -> Iterable[Row]:
     ):
         plain, *_, whole = (f"{side['median']:.2f} ms" for side in sandbox[name]["sides"])
         yield what, whole, beside, plain, f"{sandbox[name]['ratio']:.2f}", f"at most {TARGETS[name]:g}"
+    yield from _file_rows(sandbox.get("files"))
     yield from _transfer_rows(sandbox["transfer"])
     yield from _patch_rows(patch)
     creates, cycles, idle = fleet["at_once"], fleet["cycles"], fleet["idle"]
@@ -70,6 +71,19 @@ def waits(records: Mapping[str, Record]) -> Iterable[Row]:
     few = sandbox["idle"]
     what = f"memory of one of {few['sandboxes']} idle sandboxes"
     yield what, f"{few['sandbox']['pss']:.1f} MB", "–", "–", "–", memory
+
+
+def _file_rows(files: Record | None) -> Iterable[Row]:
+    for row in [] if files is None else files["rows"]:
+        beside, target = "the SDK and a plain file server in Go", f"at most {TARGETS['files']:g}"
+        yield (
+            f"{row['what']}, SDK",
+            f"{row['sdk']:.2f} ms",
+            beside,
+            f"{row['go']:.2f} ms",
+            f"{row['of_go']:.2f}",
+            target,
+        )
 
 
 def _transfer_rows(transfer: Record | None) -> Iterable[Row]:
@@ -108,6 +122,7 @@ def _missed(records: Mapping[str, Record]) -> str:
     """Return the sentence that names the targets that the figures miss."""
     fleet, sandbox, patch = (records[name] for name in ("fleet", "sandbox", "patch"))
     slow = [way for way, ratio in patch["ratio"]["storm"].items() if ratio > TARGETS["commands at once"]]
+    files = [row["what"] for row in (sandbox.get("files") or {"rows": []})["rows"] if row["of_go"] > TARGETS["files"]]
     rates = (sandbox["transfer"] or {"ratio": {}})["ratio"]
     memory = max(fleet["idle"]["mb"], sandbox["idle"]["sandbox"]["pss"])
     e2b = [row["what"] for row in records["e2b-servers"]["rows"] if row["ratio"] > TARGETS["beside E2B's servers"]]
@@ -115,6 +130,7 @@ def _missed(records: Mapping[str, Record]) -> str:
         "the first result from a pool": fleet["warm"]["of_jupyter"] > TARGETS["first result, warm"],
         "`run_code`": sandbox["run_code"]["ratio"] > TARGETS["run_code"],
         "`commands.run`": sandbox["commands.run"]["ratio"] > TARGETS["commands.run"],
+        f"files beside a file server in Go ({'; '.join(files)})": bool(files),
         **{f"the {way}load": rate < TARGETS["transfer"] for way, rate in rates.items()},
         "a request through the patch over https": patch["ratio"]["request"][OVER_HTTPS]
         > TARGETS["request through the patch"],

@@ -49,8 +49,8 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name in ("cold", "warm"):
             (folder / name).mkdir()
-        cold = stack.enter_context(running_manager(folder / "cold"))
-        warm = stack.enter_context(running_manager(folder / "warm", pool=options.pool))
+        cold = stack.enter_context(running_manager(folder / "cold", "--log-level", "warning"))
+        warm = stack.enter_context(running_manager(folder / "warm", "--log-level", "warning", pool=options.pool))
         figures = single(cold, warm, options)
         jupyter = statistics.median(figures["jupyter"])
         record |= {name: times(seconds, jupyter) for name, seconds in figures.items()}

@@ -50,6 +50,7 @@ def sandbox(record: Record) -> Iterable[str]:
         TARGETS["commands.run"],
     )
     yield ""
+    yield from _files(record.get("files"))
     yield "'Into the sandbox' is a plain HTTP request on the Unix socket that the gateway uses. It has the work of envd"
     yield "or the code interpreter, and of the process or kernel. 'Through the gateway' adds the manager. The last line"
     yield "adds the SDK."
@@ -95,6 +96,30 @@ def _calls(calls: Record, title: str) -> Iterable[str]:
 
 def _verdict(calls: Record, name: str, against: str, target: float) -> str:
     return f"{name} takes **{calls['ratio']:.2f}** times as long as {against} (target: at most {target:g})."
+
+
+def _files(files: Record | None) -> Iterable[str]:
+    yield "## Files, beside a plain file server in Go"
+    yield ""
+    if files is None:
+        yield "Not measured in this run. It takes Go and nginx (apt-get install golang-go nginx-light)."
+        yield ""
+        return
+    yield f"Medians of {files['calls']} calls, and of {files['uploads']} uploads, in milliseconds."
+    yield ""
+    yield (
+        "| measured | SDK, Go server | SDK, Go server behind nginx | into the sandbox | through the gateway "
+        "| SDK, sandbox | of Go | of Go behind nginx |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for row in files["rows"]:
+        times = [f"{row[name]:.2f}" if name in row else "" for name in ("go", "nginx", "into", "through", "sdk")]
+        yield "| " + " | ".join([row["what"], *times, f"{row['of_go']:.2f}", f"{row['of_nginx']:.2f}"]) + " |"
+    yield ""
+    yield "The Go server (`benchmarks/file_server.go`) writes, reads and lists as E2B's envd does, without access"
+    yield "tokens, users, limits, metadata and gateway. nginx stands for the gateway of a cluster. Target: at most"
+    yield f"{TARGETS['files']:g} of Go."
+    yield ""
 
 
 def _transfers(transfer: Record | None) -> Iterable[str]:

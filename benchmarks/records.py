@@ -21,6 +21,7 @@ TARGETS: dict[str, float] = {
     "run_code": 1.5,
     "commands.run": 3,
     "transfer": 0.5,
+    "files": 1,
     "patch, ms": 5,
     "request through the patch": 1.02,
     "commands at once": 1,

@@ -1,4 +1,4 @@
-"""Costs of a sandbox, beside a Jupyter kernel with its own client, `subprocess.run` and nginx.
+"""Costs of a sandbox, beside a Jupyter kernel with its own client, `subprocess.run`, nginx and a file server in Go.
 
 `make bench-sandbox` writes docs/benchmarks/sandbox.json, and from these figures sandbox.md, and
 docs/explanation/performance.md with its pictures.
@@ -14,6 +14,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import shutil
 import socket
 import statistics
@@ -23,14 +24,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import records, written
 from benchmarks.records import Record
+from e2b.connection_config import ConnectionConfig
 from e2b_code_interpreter import Sandbox
 from jupyter_client.manager import KernelManager
+from packaging.version import Version
 
+from kruise_agents.manager.api.replies import ENVD_VERSION
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import RunningManager, descendants, running_manager, wait_for
 
@@ -38,6 +43,9 @@ CALLS = 300
 WARM_UP = 20
 TRANSFERS = 7
 TRANSFER_BYTES = 256 * 1024 * 1024
+SMALL = "x" * 1024
+ENTRIES = 100
+UPLOAD_BYTES = 64 * 1024 * 1024
 IDLE_SECONDS = 60
 IDLE = 10
 """How many sandboxes share pages where the memory of one is measured; fleet.py has a hundred."""
@@ -50,7 +58,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         made = records.circumstances("make bench-sandbox", os.getloadavg()[0])
-        manager = stack.enter_context(running_manager(folder))
+        manager = stack.enter_context(running_manager(folder, "--log-level", "warning"))
         stack.enter_context(patch_e2b(False))
         others = [used_sandbox(manager) for _ in range(IDLE - 1)]
         before = set(descendants(manager.process.pid))
@@ -61,6 +69,7 @@ def main() -> int:
         floors = Floors(manager, sandbox)
         record |= calls(folder, floors)
         record["transfer"] = transfers(folder, floors)
+        record["files"] = small_files(folder, floors)
         sandbox.kill()
     records.write("sandbox", record)
     print(written.write()["sandbox.md"])
@@ -77,6 +86,7 @@ class Floors:
     def __post_init__(self) -> None:
         self.headers = {"X-Access-Token": self.sandbox._envd_access_token or ""}
         self._gateway = http.client.HTTPConnection("127.0.0.1", self.manager.port)
+        self._inner: dict[str, UnixConnection] = {}
 
     @property
     def sockets(self) -> Path:
@@ -90,17 +100,18 @@ class Floors:
     def path(self, port: int, path: str) -> str:
         return f"/kruise/{self.sandbox.sandbox_id}/{port}{path}"
 
-    def through_gateway(self, port: int, path: str, body: bytes, content_type: str) -> bytes:
+    def through_gateway(self, port: int, path: str, body: bytes | None, content_type: str = "") -> bytes:
         """Send a request on a connection that is kept open, as the SDK's connections are, and return the answer."""
-        return exchange(self._gateway, self.path(port, path), body, self.headers | {"Content-Type": content_type})
+        return exchange(self._gateway, self.path(port, path), body, self._with(content_type))
 
-    def into_sandbox(self, name: str, path: str, body: bytes, content_type: str) -> bytes:
-        """Send a request on a new connection to the sandbox's Unix socket, as the gateway does."""
-        connection = UnixConnection(self.sockets / name)
-        try:
-            return exchange(connection, path, body, self.headers | {"Content-Type": content_type})
-        finally:
-            connection.close()
+    def into_sandbox(self, name: str, path: str, body: bytes | None, content_type: str = "") -> bytes:
+        """Send a request to the sandbox's Unix socket, on a connection that is kept open, as the gateway does."""
+        if name not in self._inner:
+            self._inner[name] = UnixConnection(self.sockets / name)
+        return exchange(self._inner[name], path, body, self._with(content_type))
+
+    def _with(self, content_type: str) -> dict[str, str]:
+        return self.headers | ({"Content-Type": content_type} if content_type else {})
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -113,8 +124,8 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def exchange(connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    connection.request("POST", path, body, headers)
+def exchange(connection: http.client.HTTPConnection, path: str, body: bytes | None, headers: dict[str, str]) -> bytes:
+    connection.request("GET" if body is None else "POST", path, body, headers)
     answer = connection.getresponse()
     data = answer.read()
     if answer.status != 200:
@@ -161,13 +172,17 @@ def enveloped(message: dict[str, Any]) -> bytes:
 TRUE = enveloped({"process": {"cmd": "/bin/bash", "args": ["-l", "-c", "true"]}, "stdin": False})
 
 
-def take_turns(sides: dict[str, Call]) -> dict[str, list[float]]:
-    """Call the sides in turn, and return the milliseconds of each call of each side, without the first calls."""
+def take_turns(sides: Mapping[str, Call], count: int = CALLS, warm_up: int = WARM_UP) -> dict[str, list[float]]:
+    """Call the sides in turn, and return the milliseconds of each call of each side, without the first calls.
+
+    The order changes from round to round, because what a side does after its answer slows down the next side.
+    """
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(WARM_UP + CALLS):
-        for name, call in sides.items():
-            took = timed(call) * 1e3
-            if number >= WARM_UP:
+    shuffled = random.Random(0)
+    for number in range(warm_up + count):
+        for name in shuffled.sample(list(sides), len(sides)):
+            took = timed(sides[name]) * 1e3
+            if number >= warm_up:
                 times[name].append(took)
     return times
 
@@ -238,6 +253,92 @@ def of_calls(sides: dict[str, list[float]]) -> Record:
     return {"calls": CALLS, "sides": figures, "ratio": whole / plain}
 
 
+# What files cost, beside a file server in Go
+
+MULTIPART = "multipart/form-data; boundary=b0b0"
+SMALL_FORM = (
+    '--b0b0\r\nContent-Disposition: form-data; name="file"; filename="small"\r\n\r\n' + SMALL + "\r\n--b0b0--\r\n"
+).encode()
+LIST = json.dumps({"path": "many", "depth": 1}).encode()
+
+
+def small_files(folder: Path, floors: Floors) -> Record | None:
+    """Measure the SDK's calls on files against a sandbox, and against a Go server, direct and behind nginx."""
+    go = shutil.which("go", path=f"{os.environ['PATH']}:/usr/local/go/bin")
+    if go is None or shutil.which("nginx") is None:
+        return None
+    source = folder / "upload.bin"
+    source.write_bytes(os.urandom(2**20) * (UPLOAD_BYTES >> 20))
+    with go_server(go, folder) as plain, nginx(folder, behind=plain) as proxy:
+        others = {"go": sdk_of(plain, floors), "nginx": sdk_of(f"{proxy}/behind", floors)}
+        sandboxes = {**others, "sdk": floors.sandbox}
+        for sandbox in sandboxes.values():
+            for number in range(ENTRIES):
+                sandbox.files.write(f"many/{number}", SMALL)
+            sandbox.files.write("small", SMALL)
+        cases: dict[str, tuple[Callable[[Sandbox], object], tuple[str, bytes | None, str]]] = {
+            "`files.write` of 1 KB": (
+                lambda sandbox: sandbox.files.write("small", SMALL),
+                ("/files?path=small", SMALL_FORM, MULTIPART),
+            ),
+            "`files.read` of 1 KB": (lambda sandbox: sandbox.files.read("small"), ("/files?path=small", None, "")),
+            f"`files.list` of {ENTRIES} entries": (
+                lambda sandbox: sandbox.files.list("many"),
+                ("/filesystem.Filesystem/ListDir", LIST, JSON),
+            ),
+        }
+        rows = [
+            file_row(
+                what,
+                take_turns(
+                    {name: partial(call, sandbox) for name, sandbox in sandboxes.items()}
+                    | {
+                        "into": partial(floors.into_sandbox, "envd", *request),
+                        "through": partial(floors.through_gateway, ENVD, *request),
+                    }
+                ),
+            )
+            for what, (call, request) in cases.items()
+        ]
+        uploads = {name: partial(sdk_up, sandbox, source) for name, sandbox in sandboxes.items()}
+        rows.append(file_row(f"upload of {UPLOAD_BYTES >> 20} MB", take_turns(uploads, TRANSFERS, 1)))
+    return {"calls": CALLS, "uploads": TRANSFERS, "rows": rows}
+
+
+def file_row(what: str, times: dict[str, list[float]]) -> Record:
+    """Return the medians of the sides, and how many times as long as each Go server the SDK with a sandbox takes."""
+    medians = {name: statistics.median(of_side) for name, of_side in times.items()}
+    ratios = {f"of_{name}": medians["sdk"] / medians[name] for name in ("go", "nginx")}
+    return {"what": what, **medians, **ratios}
+
+
+def sdk_of(url: str, floors: Floors) -> Sandbox:
+    """Return the SDK's object for a sandbox whose envd is at ``url``."""
+    config = ConnectionConfig(api_key=floors.manager.api_key, domain=floors.manager.domain, sandbox_url=url)
+    return Sandbox(
+        sandbox_id="plain",
+        sandbox_domain=None,
+        envd_version=Version(ENVD_VERSION),
+        envd_access_token="none",
+        connection_config=config,
+    )
+
+
+@contextlib.contextmanager
+def go_server(go: str, folder: Path) -> Iterator[str]:
+    """Build and start benchmarks/file_server.go."""
+    home, program = folder / "go", folder / "file_server"
+    home.mkdir()
+    command = [go, "build", "-o", str(program), str(Path(__file__).with_name("file_server.go"))]
+    subprocess.run(command, env={**os.environ, "GOTOOLCHAIN": "local", "GO111MODULE": "off"}, check=True)
+    with subprocess.Popen([program, home], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
+
+
 # What a large file costs
 
 
@@ -303,10 +404,19 @@ def sdk_down(sandbox: Sandbox) -> None:
         raise RuntimeError(f"{size} bytes came")
 
 
+_PROXY = 'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_request_buffering off; proxy_buffering off;'
+
+
 @contextlib.contextmanager
-def nginx(folder: Path) -> Iterator[str]:
-    """Start nginx, which serves and takes files of a folder, with the usual settings."""
-    root = folder / "nginx"
+def nginx(folder: Path, behind: str | None = None) -> Iterator[str]:
+    """Start nginx, which serves and takes files of a folder, with the usual settings.
+
+    Args:
+        behind: the address of a server that nginx passes requests below ``/behind/`` to.
+    """
+    root = folder / ("proxy" if behind else "nginx")
+    passed = f"location /behind/ {{ proxy_pass http://other/; {_PROXY} }}" if behind else ""
+    other = f"upstream other {{ server {behind.removeprefix('http://')}; keepalive 8; }}" if behind else ""
     for name in ("www", "temp"):
         (root / name).mkdir(parents=True)
         (root / name).chmod(0o777)
@@ -318,8 +428,8 @@ def nginx(folder: Path) -> Iterator[str]:
     )
     (root / "nginx.conf").write_text(
         f"pid {root}/pid; error_log {root}/error.log; worker_processes 2; events {{}}\n"
-        f"http {{ access_log off; sendfile on; client_max_body_size 0; {temporary}\n"
-        f"server {{ listen 127.0.0.1:{port}; location / {{ root {root}/www; dav_methods PUT DELETE; }} }} }}\n"
+        f"http {{ access_log off; sendfile on; client_max_body_size 0; {temporary} {other}\n"
+        f"server {{ listen 127.0.0.1:{port}; {passed} location / {{ root {root}/www; dav_methods PUT DELETE; }} }} }}\n"
     )
     command = ["nginx", "-c", str(root / "nginx.conf"), "-e", str(root / "error.log"), "-g", "daemon off;"]
     with subprocess.Popen(command) as process:

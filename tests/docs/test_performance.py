@@ -121,3 +121,32 @@ def test_pictures_fetch_nothing(tmp_path: Path) -> None:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     assert wrong_fetches(tmp_path) == []
     assert [path.name for path in PICTURES if re.search(r"href|url\(|@import|@font-face", path.read_text())] == []
+
+
+FILES = {
+    "calls": 3,
+    "uploads": 2,
+    "rows": [
+        {"what": "`files.read`", "go": 1.0, "nginx": 2.0, "into": 0.5, "through": 1.25, "sdk": 1.5}
+        | {"of_go": 1.5, "of_nginx": 0.75},
+        {"what": "an upload", "go": 60.0, "nginx": 70.0, "sdk": 30.0, "of_go": 0.5, "of_nginx": 0.43},
+    ],
+}
+
+
+def test_files_are_shown_beside_the_file_server(written: ModuleType) -> None:
+    figures = records(written)
+    figures["sandbox"]["files"] = FILES
+    page = written.pages.pages(figures)["sandbox.md"]
+    assert "| `files.read` | 1.00 | 2.00 | 0.50 | 1.25 | 1.50 | 1.50 | 0.75 |" in page
+    assert "| an upload | 60.00 | 70.00 |  |  | 30.00 | 0.50 | 0.43 |" in page
+    comparison = written.comparison.page(figures)
+    assert "| `files.read`, SDK | 1.50 ms | the SDK and a plain file server in Go | 1.00 ms | 1.50 |" in comparison
+    assert "files beside a file server in Go (`files.read`)" in " ".join(comparison.split())
+
+
+def test_without_go_the_rest_is_written(written: ModuleType) -> None:
+    figures = records(written)
+    figures["sandbox"]["files"] = None
+    assert "It takes Go and nginx" in written.pages.pages(figures)["sandbox.md"]
+    assert "file server in Go |" not in written.comparison.page(figures)
