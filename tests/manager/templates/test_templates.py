@@ -157,6 +157,8 @@ def test_requirements_are_there_with_their_commands(manager: RunningManager) -> 
     with create(manager, "ml") as sandbox:
         assert sandbox.run_code("import greeter; greeter.main()").logs.stdout == ["greetings\n"]
         assert sandbox.commands.run("greet").stdout == "greetings\n"
+        other_python = "python -m venv --without-pip v && . v/bin/activate"
+        assert sandbox.commands.run(f"{other_python} && greet && greet-twice").stdout == "greetings\n" * 3
     with create(manager, "code-interpreter-v1") as other:
         assert other.run_code("import greeter").error is not None
 

@@ -20,6 +20,7 @@ from ... import __version__
 from ...errors import ConfigurationError
 from ..runtime import Egress, Layout, Runtime
 from ..runtime.files.trees import make_folder
+from ..runtime.rootfs.commands import BESIDE
 from ..runtime.rootfs.custom import copied
 from .reading import TemplateFile
 
@@ -154,15 +155,15 @@ def _install(file: TemplateFile, home: Path) -> None:
         said = (done.stdout + done.stderr).decode(errors="replace").strip()[-_LAST_OUTPUT:]
         raise ConfigurationError(f"{file.path}: the requirements cannot be installed; pip says:\n{said}")
     for script in (home / ".local/bin").iterdir():
-        _find_python_by_path(script)
+        _find_python_beside(script)
 
 
-def _find_python_by_path(script: Path) -> None:
-    """Replace the interpreter's path on the host, which pip wrote into a script, by ``/usr/bin/env python``."""
+def _find_python_beside(script: Path) -> None:
+    """Have a script find the interpreter in its own folder. pip wrote the interpreter's path on the host into it."""
     if script.is_symlink() or not script.is_file():
         return
     text = script.read_bytes()
-    changed = _OUR_PYTHON.sub(b"#!/usr/bin/env python\n", text, count=1) if text.startswith(b"#!") else text
+    changed = _OUR_PYTHON.sub(lambda _: BESIDE.encode(), text, count=1) if text.startswith(b"#!") else text
     if changed != text:
         script.write_bytes(changed)
 

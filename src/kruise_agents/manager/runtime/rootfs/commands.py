@@ -29,12 +29,12 @@ from {module} import {name}
 if __name__ == "__main__":
     sys.exit({attribute}())
 """
-# A script for the shell and for Python, as installers write it if the interpreter's path is too long for a line with #!
-_BESIDE = """\
+BESIDE = """\
 #!/bin/sh
 '''exec' "$(dirname "$(readlink -f "$0")")/python" "$0" "$@"
 ' '''
 """
+"""The first lines of a script for ``python`` in the same folder. The shell reads the script, then Python."""
 _Commands: TypeAlias = Mapping[str, str | Path]  # by name: the text of a script, or the program that a link leads to
 
 
@@ -47,7 +47,7 @@ class Commands:
     """
 
     def __init__(self, python: PurePosixPath | None = None, system: Path | None = None) -> None:
-        self._first_lines = _BESIDE if python is None else f"#!{python}\n"
+        self._first_lines = BESIDE if python is None else f"#!{python}\n"
         self._system = system
         places = [Path(folder) for folder in SYSTEM_PATH.split(":")]
         self._programs = [system / folder.relative_to("/") for folder in places] if system is not None else places
