@@ -353,6 +353,31 @@ class TestBadInput:
             assert message == "template tags: not supported by this manager yet"
 
     @pytest.mark.parametrize(
+        ("body", "file"),
+        [
+            ({"name": "vf-0b8d428bf0aac599a412420e"}, "vf-0b8d428bf0aac599a412420e.toml"),
+            ({"name": "Mine:default", "tags": []}, "mine.toml"),
+            ({"alias": "mine", "dockerfile": "FROM scratch"}, "mine.toml"),
+            ({"name": "mine:v2"}, "<name>.toml"),
+            ({"name": "../mine"}, "<name>.toml"),
+            ({"name": "a\nb"}, "<name>.toml"),
+            ({"name": "a" * 129}, "<name>.toml"),
+            ({}, "<name>.toml"),
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/templates", "/v2/templates", "/v3/templates"])
+    def test_a_refused_build_names_the_file_that_makes_the_template(
+        self, path: str, body: dict[str, object], file: str, api: httpx.Client
+    ) -> None:
+        answer = api.post(path, json=body)
+        assert answer.status_code == 400
+        assert answer.json()["message"] == (
+            "template builds: not supported by this manager yet; name a template that is there, such as base, or put "
+            f"{file} into the folder of the manager's option --templates (the file may be empty) and start the manager "
+            "again"
+        )
+
+    @pytest.mark.parametrize(
         ("method", "path"),
         [
             ("PATCH", "/templates/base"),

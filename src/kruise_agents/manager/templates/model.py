@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from ...protocol.control import ReadyCheck
 from ..accounts.quota import Use
 from ..runtime import MIB, EgressRules, Limits
 
+NAME = re.compile(r"[a-z0-9_-]{1,128}")
 _BUILDS = uuid.UUID("7e2f7b52-64f0-4b0e-a2b0-3f4b1f2d9c11")
 
 
@@ -104,5 +106,11 @@ class Templates:
 
     def prepared(self, reference: str) -> PreparedTemplate | None:
         """Return the template that :meth:`find` returns, with its prepared files and the size of its pool."""
-        name, _, tag = reference.lower().partition(":")
-        return self._by_name.get(name) if tag in ("", "default") else None
+        name = template_name(reference)
+        return None if name is None else self._by_name.get(name)
+
+
+def template_name(reference: str) -> str | None:
+    """Return the name in ``name`` or ``name:default``, in lower case; None if no template can have the name."""
+    name, _, tag = reference.lower().partition(":")
+    return name if tag in ("", "default") and NAME.fullmatch(name) else None

@@ -12,7 +12,7 @@ from ...errors import ConfigurationError
 from ...protocol.control import DEFAULT_READY_SECONDS, ReadyCheck
 from ...protocol.fields import Fields
 from ..runtime import LEAST, MIB, MOST, Limits
-from .model import Template, built_in
+from .model import NAME, Template, built_in
 from .table import Source, Table
 
 MAX_POOL = 100
@@ -21,7 +21,6 @@ _KEYS = (
     *("internet", "rootfs", *LEAST),
 )
 _READY_KEYS = ("command", "port", "url", "seconds")
-_NAME = re.compile(r"[a-z0-9_-]{1,128}")
 _VARIABLE = re.compile(r"[^=\0]+")
 _URL = re.compile(r"http://(localhost|127\.0\.0\.1)(?::(?P<port>[0-9]{1,5}))?(/[!-~]*)?")
 _PLACE = re.compile(r"[/@]|^\s*\.|\.(?:zip|tar|tgz|tbz|tlz|txz|gz|bz2|xz|lzma)\s*$", re.IGNORECASE)
@@ -100,7 +99,7 @@ def _read(path: Path, limits: Limits) -> tuple[TemplateFile | None, list[str]]:
 
 def _template(table: Table, path: Path, limits: Limits) -> Template:
     name = table.text("name") or path.stem
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         table.complain("name", f"the name '{name}' must be made of a-z, 0-9, '-' and '_'")
     code_interpreter = table.flag("code_interpreter")
     if code_interpreter is None:
