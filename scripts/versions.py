@@ -1,4 +1,4 @@
-"""`make lowest` and `make newest`: the demo and the quick tests on other versions than those of lock/.
+"""`make lowest` and `make newest`: the demo, the quick tests and some of kernels on other versions than those of lock/.
 
 Makes an environment below .venvs/. Every direct dependency there, also of the extras, has the oldest or the newest
 version that pyproject.toml permits and that has a wheel for the Python. The tests import names of the newest SDK. So
@@ -23,6 +23,10 @@ SDK = ("e2b", "e2b-code-interpreter")
 EXTRAS = [argument for extra in ("local", "data", "languages") for argument in ("--extra", extra)]
 # The generated pages are written with the click of lock/dev.txt. Other versions of click wrap lines elsewhere.
 PYTEST = ["-m", "pytest", "-q", "-m", "not live and not slow", "--deselect=tests/cli/test_reference.py"]
+KERNELS = [
+    *("-m", "pytest", "-q"),
+    *(f"tests/sandbox/code_interpreter/test_{name}.py" for name in ("gevent", "interruptions", "replacement")),
+]
 WORKERS = ["-n", os.environ.get("WORKERS", "4"), "--dist", "worksteal"]
 STARTED = time.monotonic()
 
@@ -60,6 +64,7 @@ def main(which: str, base: str = sys.executable) -> None:
         environment.run("the tests of the patch, on the oldest SDK", *PYTEST, "tests/client")
         environment.install("--upgrade", *SDK)
     environment.run("the quick tests, on the newest SDK", *PYTEST, *WORKERS)
+    environment.run("the tests of kernels that must be replaced, on this ipykernel", *KERNELS, *WORKERS)
     say(f"works with {environment.versions.relative_to(ROOT)}")
 
 

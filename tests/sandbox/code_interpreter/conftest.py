@@ -97,7 +97,7 @@ class Server:
     async def _serve(self) -> None:
         interpreter = CodeInterpreter(self._state, self._folder)
         config = uvicorn.Config(
-            interpreter.app, port=0, lifespan="off", log_level="warning", timeout_graceful_shutdown=1
+            interpreter.app, port=0, lifespan="off", ws="none", log_level="warning", timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(config)
         serving = asyncio.create_task(self._server.serve())
