@@ -138,6 +138,7 @@ def test_a_ci_job_whose_port_has_another_manager_ends_with_the_reason(tmp_path: 
 @pytest.mark.live
 def test_jobs_on_one_machine_take_free_ports(tmp_path: Path) -> None:
     (tmp_path / "test_hello.py").write_text(PROGRAM)
+    (tmp_path / "manager.log").write_text(f"kruise-agents: sandbox-manager on http://localhost:{free_port()}\n")
     done = ci_job(tmp_path, 0)
     assert (done.returncode, done.stdout) == (0, "hello world\n"), done.stderr
 

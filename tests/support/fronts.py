@@ -179,6 +179,7 @@ class _Program:
         self._front = front
         self._sandbox_id = sandbox_id
         self._tasks = tasks
+        self.whole_paths: set[int] = set()
 
     async def connect(self, port: int) -> HttpConnection:
         if port == CLOSED_PORT:

@@ -172,7 +172,13 @@ class Manager:
         errors = openkruise.OpenKruiseErrors() if like_openkruise else DataPlaneErrors()
         app = ManagerApp(
             api,
-            Gateway(sandboxes.find, sandboxes.operations.resume_for_traffic, tokens, errors),
+            Gateway(
+                sandboxes.find,
+                sandboxes.operations.resume_for_traffic,
+                tokens,
+                errors,
+                finds_whole_paths=not like_openkruise,
+            ),
             settings.domain,
             MetricsPage(metrics, sandboxes.states, sandboxes.pools.all),
             openkruise.find_target if like_openkruise else routing.parse,

@@ -23,6 +23,7 @@ from ..traffic_tokens import ForeignTokenError, TokenRefusedError, TrafficTokens
 from ..unix_http import Exchange
 from .errors import DataPlaneErrors
 from .http import forward
+from .whole_paths import Paths
 
 _RESERVED = frozenset({"/init", "/freeze", "/unfreeze", "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"})
 _TOKEN_HEADER = TRAFFIC_TOKEN_HEADER.encode()
@@ -37,6 +38,7 @@ class Gateway:
     ``lookup`` finds a running or paused sandbox in memory. ``resume_for_traffic`` resumes a paused sandbox that has
     ``autoResume``, and returns whether the sandbox runs now. ``tokens`` checks the tokens of protected sandboxes.
     ``errors`` writes the answers to requests that get none from a sandbox.
+    With ``finds_whole_paths`` applications that expect the prefix of private paths get whole paths.
     """
 
     def __init__(
@@ -45,11 +47,14 @@ class Gateway:
         resume_for_traffic: ResumeForTraffic,
         tokens: TrafficTokens,
         errors: DataPlaneErrors | None = None,
+        *,
+        finds_whole_paths: bool = True,
     ) -> None:
         self._lookup = lookup
         self._resume_for_traffic = resume_for_traffic
         self._tokens = tokens
         self.errors = errors or DataPlaneErrors()
+        self._finds_whole_paths = finds_whole_paths
 
     async def serve(self, target: SandboxTarget, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward or refuse one request. Return when the answer or, for a WebSocket, the connection has ended."""
@@ -72,20 +77,27 @@ class Gateway:
             return refused
         if sandbox.state is not State.RUNNING and not await self._resume_for_traffic(sandbox):
             return not_found()
+        exchanges: list[Exchange] = []
+
+        async def connect() -> Exchange:
+            exchanges.append(Exchange(await sandbox.process.connect(target.port)))
+            return exchanges[-1]
+
         try:
-            connection = await sandbox.process.connect(target.port)
+            exchange = await connect()
         except PortClosedError:
+            sandbox.process.whole_paths.discard(target.port)
             return self.errors.port_not_open(target.sandbox_id, target.port)
         except OSError:
             return not_found()  # the sandbox's program has just ended, and its state does not say so yet
-        exchange = Exchange(connection)
         try:
-            cause = await forward(exchange, target, _prefix(target, scope), scope, receive, send)
+            cause = await forward(exchange, self._paths(target, sandbox, scope), connect, scope, receive, send)
         finally:
-            if exchange.reusable:
-                sandbox.process.keep(target.port, connection)
-            else:
-                exchange.close()
+            for exchange in exchanges:
+                if exchange.reusable:
+                    sandbox.process.keep(target.port, exchange.connection)
+                else:
+                    exchange.close()
         if cause is None:
             return None
         if sandbox.state is not State.RUNNING:
@@ -102,6 +114,12 @@ class Gateway:
         if len(tokens) != 1 or not hmac.compare_digest(tokens[0], sandbox.traffic_token.encode()):
             return self.errors.traffic_token_invalid(sandbox.id, TRAFFIC_TOKEN_HEADER)
         return None
+
+    def _paths(self, target: SandboxTarget, sandbox: Sandbox, scope: Scope) -> Paths:
+        query = scope["query_string"]
+        asked = scope["raw_path"] + (b"?" + query if query else b"")
+        ports = sandbox.process.whole_paths if self._finds_whole_paths else None
+        return Paths(target.path.encode("latin-1"), asked, _prefix(target, scope), target.port, ports)
 
 
 def _take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:

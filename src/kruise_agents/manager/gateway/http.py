@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import http
+from collections.abc import Awaitable, Callable
 
 from starlette.types import Receive, Scope, Send
 
-from ...protocol.addresses import SandboxTarget
 from ..request_log import RequestRecord, with_request_id
 from ..unix_http import BadResponseError, Exchange, ResponseHead
 from .headers import (
@@ -20,14 +20,17 @@ from .headers import (
     unsendable,
 )
 from .tunnel import TAKE_OVER, Stream, join
+from .whole_paths import Ask, Paths
 
 _STATUSES = range(200, 600)
+
+Connect = Callable[[], Awaitable[Exchange]]
 
 
 async def forward(
     exchange: Exchange,
-    target: SandboxTarget,
-    prefix: bytes,
+    paths: Paths,
+    connect: Connect,
     scope: Scope,
     receive: Receive,
     send: Send,
@@ -39,7 +42,7 @@ async def forward(
     becomes a tunnel.
 
     Args:
-        prefix: The part of the path that path routing took off, such as ``/kruise/abc/3000``; may be empty.
+        connect: A function that returns another exchange with the port, for a request that is sent again.
 
     Returns:
         The reason why the sandbox gave no proper response, if the client still waits for one; otherwise None.
@@ -47,10 +50,14 @@ async def forward(
     upload: asyncio.Task[bool] | None = None
     begun = False
     try:
-        await exchange.send_head(scope["method"], target.path.encode("latin-1"), _request_headers(scope))
+        await exchange.send_head(scope["method"], paths.path, _request_headers(scope))
         upload = asyncio.create_task(_upload(exchange, receive))
         head = await exchange.receive_head()
-        answer, cause = _answer_headers(head, prefix, scope)
+        if _can_be_repeated(scope) and (better := await paths.better(head, _asking(scope, connect))) is not None:
+            upload.cancel()
+            exchange, head = better
+            upload = asyncio.create_task(_upload(exchange, receive))
+        answer, cause = _answer_headers(head, paths.prefix, scope)
         if cause is not None:
             return cause
         begun = True
@@ -76,6 +83,21 @@ async def forward(
 
 class ResponseCutError(Exception):
     """A response from a sandbox broke off in the middle. The server then cuts the client's connection."""
+
+
+def _can_be_repeated(scope: Scope) -> bool:
+    framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+    return scope["method"] in ("GET", "HEAD") and not framed and not _is_handshake(scope)
+
+
+def _asking(scope: Scope, connect: Connect) -> Ask:
+    async def ask(path: bytes) -> tuple[Exchange, ResponseHead]:
+        exchange = await connect()
+        await exchange.send_head(scope["method"], path, _request_headers(scope))
+        await exchange.send_end()
+        return exchange, await exchange.receive_head()
+
+    return ask
 
 
 def _request_headers(scope: Scope) -> Headers:

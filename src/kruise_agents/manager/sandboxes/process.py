@@ -65,6 +65,8 @@ class SandboxProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._parent_pipe: int | None = None
         self._kept = KeptConnections()
+        self.whole_paths: set[int] = set()
+        """Ports whose programs expect ``/kruise/<id>/<port>`` in the paths of requests."""
 
     @property
     def identity(self) -> ProcessIdentity | None:

@@ -1,0 +1,82 @@
+"""The paths of applications that expect their prefix in requests, such as Vite with ``--base /kruise/<id>/<port>/``.
+
+The gateway takes the prefix off the path, as OpenKruise's manager does. An application that expects the prefix mostly
+answers its root with a redirect to the prefix: the address that the client asked for, so a browser would never arrive.
+The gateway then asks for the whole path. If the application has an answer there, the sandbox's port gets whole paths
+from then on, until it answers 404 to a whole path and has an answer without the prefix.
+
+Only requests that can be repeated decide: GET or HEAD, without a body. The client gets one of the two answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ..sandboxes.sockets import PortClosedError
+from ..unix_http import BadResponseError, Exchange, ResponseHead
+
+_NOT_FOUND = 404
+_REFUSALS = (401, 403)
+_REDIRECTS = (301, 302, 303, 307, 308)
+_SECONDS = 10.0
+
+Ask = Callable[[bytes], Awaitable[tuple[Exchange, ResponseHead]]]
+"""A function that sends the request again, with another path, and returns the exchange and the head of the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The two paths of one request, and the ports of its sandbox whose applications get whole paths.
+
+    Attributes:
+        stripped: the path and the query without the prefix.
+        asked: the path and the query that the client asked for.
+        prefix: the part of ``asked`` that is not in ``stripped``; empty if the address names the port in another way.
+        ports: the numbers of such ports, to which this class adds ``port``; None for a gateway that has no such ports.
+    """
+
+    stripped: bytes
+    asked: bytes
+    prefix: bytes
+    port: int
+    ports: set[int] | None
+
+    @property
+    def path(self) -> bytes:
+        """The path to send first."""
+        return self.asked if self.ports and self.port in self.ports and self._has_both else self.stripped
+
+    async def better(self, head: ResponseHead, ask: Ask) -> tuple[Exchange, ResponseHead] | None:
+        """Return another answer to pass on in place of the answer ``head`` to ``path``, or None."""
+        whole = self.path != self.stripped
+        doubtful = head.status == _NOT_FOUND if whole else self._leads_to_itself(head)
+        if self.ports is None or not (self._has_both and doubtful):
+            return None
+        try:
+            async with asyncio.timeout(_SECONDS):
+                exchange, other = await ask(self.stripped if whole else self.asked)
+        except (OSError, BadResponseError, PortClosedError):  # a TimeoutError is an OSError
+            return None
+        if self._is_answer(other) and not (self._leads_below(other) if whole else self._leads_to_itself(other)):
+            (self.ports.discard if whole else self.ports.add)(self.port)
+            return exchange, other
+        return None
+
+    @property
+    def _has_both(self) -> bool:
+        return bool(self.prefix) and self.asked.startswith(self.prefix + b"/")
+
+    def _leads_to_itself(self, head: ResponseHead) -> bool:
+        """Return whether an answer sends the client to the address that it asked for, with nothing new in hand."""
+        return head.status in _REDIRECTS and head.all(b"location") == [self.asked] and not head.all(b"set-cookie")
+
+    def _leads_below(self, head: ResponseHead) -> bool:
+        """Return whether an answer sends the client to an address with the prefix, as such an application does."""
+        return head.status in _REDIRECTS and any(
+            value.startswith(self.prefix + b"/") for value in head.all(b"location")
+        )
+
+    def _is_answer(self, head: ResponseHead) -> bool:
+        return 200 <= head.status < 400 or head.status in _REFUSALS
