@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
-from kruise_agents.sandbox.code_interpreter.lines import result_fields
+from kruise_agents.sandbox.code_interpreter.lines import encoded, result_fields
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,16 @@ from kruise_agents.sandbox.code_interpreter.lines import result_fields
 )
 def test_a_known_type_becomes_a_field(mime_type: str, field: str, value: object) -> None:
     assert result_fields({mime_type: value}) == {field: value, "extra": {}}
+
+
+def test_numbers_that_json_does_not_have_become_null() -> None:
+    line = {"type": "result", "json": [math.nan, {"a": -math.inf}, 1.5, "NaN"], "extra": {}}
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    sent = json.loads(encoded(line), parse_constant=refuse)
+    assert sent == {"type": "result", "json": [None, {"a": None}, 1.5, "NaN"], "extra": {}}
 
 
 def test_other_types_stay_in_extra_as_they_are() -> None:

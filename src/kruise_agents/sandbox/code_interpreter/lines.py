@@ -53,10 +53,14 @@ def result_fields(bundle: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encoded(line: Line) -> bytes:
-    """Return a line as bytes, with everything outside ASCII escaped."""
+    """Return a line as bytes, with everything outside ASCII escaped, and null in place of NaN and infinity."""
     # The Python SDK splits the stream at every line end that str.splitlines knows, such as U+2028 and U+0085. The
     # output of a program may also contain lone surrogates, which UTF-8 cannot encode.
-    return json.dumps(line).encode("ascii") + b"\n"
+    try:
+        text = json.dumps(line, allow_nan=False)
+    except ValueError:  # a kernel has sent what is no JSON for most clients
+        text = json.dumps(json.loads(json.dumps(line), parse_constant=lambda _: None))
+    return text.encode("ascii") + b"\n"
 
 
 def _unquoted(text: Any) -> Any:
