@@ -21,9 +21,10 @@ service.new_sandbox_id = lambda: "api-prod--" + sandbox.new_sandbox_id()
 """
 
 
-@pytest.fixture
-def wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
-    with running_manager(tmp_path, prelude=PRELUDE) as manager, Recorder(upstream=manager.port) as recorder:
+@pytest.fixture(params=[(), ("--like", "openkruise")], ids=["embedded", "like OpenKruise's"])
+def wire(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    manager_of_this_kind = running_manager(tmp_path, *request.param, prelude=PRELUDE)
+    with manager_of_this_kind as manager, Recorder(upstream=manager.port) as recorder:
         monkeypatch.setenv("E2B_DOMAIN", recorder.domain)
         monkeypatch.setenv("E2B_API_KEY", manager.api_key)
         with patch_e2b(False):

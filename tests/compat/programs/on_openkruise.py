@@ -36,6 +36,7 @@ from compat.programs.surfaces import (
 )
 from kruise_agents.errors import UnsupportedByManagerError
 from kruise_agents.patch_e2b import OlderManagerWarning
+from kruise_agents.patch_traffic_token import patch_traffic_access_token, refresh_traffic_access_token
 
 SURFACES.clear()
 surface("files")(files)
@@ -138,6 +139,21 @@ async def pause(walk: Walk) -> None:
     expect(seen(walk.sbx)["state"], "paused")
     again = await done(walk.cls("Sandbox").connect(walk.sbx.sandbox_id, timeout=60))
     expect(await done(again.files.exists("lost.txt")), False)
+
+
+@surface("traffic token")
+async def traffic_token(walk: Walk) -> None:
+    """Expect that the token of a protected sandbox, which is a UUID there, is fetched and sent after ``connect``."""
+    protected = {"security.agents.kruise.io/enable-jwt-auth": "true"}
+    with patch_traffic_access_token():
+        made = await done(walk.cls("Sandbox").create(metadata=protected))
+        sandbox = await done(walk.cls("Sandbox").connect(made.sandbox_id))
+        await done(sandbox.files.write("a.txt", "text"))
+        expect(await done(sandbox.files.read("a.txt")), "text")
+        expect((await done(sandbox.commands.run("cat a.txt"))).stdout, "text")
+        token = await done(refresh_traffic_access_token(sandbox))
+        expect((token, token.count("-")), (sandbox.traffic_access_token, 4))
+        await done(sandbox.kill())
 
 
 if __name__ == "__main__":

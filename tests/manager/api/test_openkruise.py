@@ -235,6 +235,13 @@ class TestPause:
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("path", ["/kruise/api-prod--a/49983/health", "/kruise/apis/3000", "/kruise/apis?x=1"])
+def test_an_id_like_the_api_is_taken_for_the_api(path: str, openkruise: RunningManager) -> None:
+    answer = httpx.get(f"http://{openkruise.domain}{path}")
+    assert (answer.status_code, answer.text) == (404, "404 page not found\n")
+
+
+@pytest.mark.live
 class TestTrafficTokens:
     def test_they_are_uuids_valid_for_a_hundred_years(self, api: httpx.Client, openkruise: RunningManager) -> None:
         made = create(api, metadata=PROTECTED)

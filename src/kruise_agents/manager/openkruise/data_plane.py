@@ -5,16 +5,19 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from ...errors import AddressError
-from ...protocol.addresses import SandboxTarget, Target, is_private_path
+from ...protocol.addresses import API_PREFIX, ApiTarget, SandboxTarget, Target, is_private_api_path, is_private_path
 from ...protocol.routing import parse
 from ..gateway.errors import DataPlaneErrors
 
 
 def find_target(authority: str, target: str, sandbox_id: str | None = None, sandbox_port: str | None = None) -> Target:
-    """Parse a request as ``protocol.routing.parse`` does, but refuse two kinds that OpenKruise's manager cannot map.
+    """Parse a request as ``protocol.routing.parse`` does, but misread three kinds as OpenKruise's manager does.
 
-    These are ``/kruise/<id>/3000?x=1``, whose port seems to be ``3000?x=1``, and an ID header without a port header.
+    ``/kruise/api-prod--a/3000`` seems to be a path of the API. ``/kruise/<id>/3000?x=1``, whose port seems to be
+    ``3000?x=1``, and an ID header without a port header cannot be mapped.
     """
+    if target.startswith(API_PREFIX) and not is_private_api_path(target):
+        return ApiTarget(target, private=False)
     found = parse(authority, target, sandbox_id, sandbox_port)
     if isinstance(found, SandboxTarget):
         if is_private_path(target):
