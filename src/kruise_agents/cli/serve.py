@@ -114,6 +114,8 @@ def _greeting(settings: Settings, manager: Manager, new_key: str | None) -> str:
         f"kruise-agents {__version__}: sandbox-manager on {scheme}://{address}",
         *_isolation(manager),
     ]
+    if settings.like_openkruise:
+        lines.append("answering as OpenKruise's manager does, its misreadings included")
     if found != Found():
         lines.append(f"sandboxes taken over from the last run: {found.running} running, {found.paused} paused")
     if settings.host not in _LOOPBACK:

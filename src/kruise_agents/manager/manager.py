@@ -246,7 +246,7 @@ class Manager:
     def _tokens(self, secret: StateSecret) -> TrafficTokens:
         settings = self._settings
         if settings.like_openkruise:
-            return openkruise.OpaqueTokens(secret, settings.traffic_token_validity)
+            return openkruise.OpaqueTokens(secret, settings.traffic_token_validity, settings.traffic_token_clock_skew)
         return TrafficTokens(
             settings.traffic_token_validity,
             settings.traffic_token_clock_skew,

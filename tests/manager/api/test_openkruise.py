@@ -20,7 +20,9 @@ from e2b_code_interpreter import AsyncSandbox, Sandbox
 
 from kruise_agents.client.warnings import OlderManagerWarning
 from kruise_agents.errors import UnsupportedByManagerError
-from kruise_agents.manager.openkruise.app import create_api
+from kruise_agents.manager.openkruise import OpaqueTokens, create_api
+from kruise_agents.manager.state.secret import StateSecret
+from kruise_agents.manager.traffic_tokens import TokenRefusedError
 from kruise_agents.protocol.keys import encode_key
 from kruise_agents.protocol.openkruise import ROUTES
 from support.managers import API_KEY, RunningManager, running_manager, wait_for
@@ -256,6 +258,23 @@ class TestTrafficTokens:
             assert httpx.get(f"{port}/health", headers={"e2b-traffic-access-token": token}).status_code == 204
         api.delete(one)
 
+    def test_one_opens_its_sandbox_until_its_end(self) -> None:
+        now = [1_800_000_000.0]
+        tokens = OpaqueTokens(StateSecret(b"s" * 32), validity=100, clock_skew=60, clock=lambda: now[0])
+        token = tokens.issue("a", "1")
+        assert token.expires_at == datetime.fromtimestamp(now[0] + 100, UTC)
+        tokens.check(token.value, "a", "1")
+        for value, uid in ((token.value, "2"), (token.value.upper(), "1"), ("{" + token.value + "}", "1"), ("é", "1")):
+            with pytest.raises(TokenRefusedError):
+                tokens.check(value, "a", uid)
+        with pytest.raises(TokenRefusedError):
+            OpaqueTokens(StateSecret(b"t" * 32), clock=lambda: now[0]).check(token.value, "a", "1")
+        now[0] += 159
+        tokens.check(token.value, "a", "1")
+        now[0] += 1
+        with pytest.raises(TokenRefusedError, match="expired"):
+            tokens.check(token.value, "a", "1")
+
     @pytest.mark.parametrize("token", [None, "x", "11111111-2222-4333-8444-555555555555", "of another"])
     def test_a_wrong_one_opens_nothing(self, token: str | None, api: httpx.Client, openkruise: RunningManager) -> None:
         made, other = (create(api, metadata=PROTECTED) for _ in range(2))
@@ -336,6 +355,20 @@ class TestNewestSdk:
             log = manager.log.read_text()[earlier:]
             assert len(sandbox.get_metrics()) == 1
         assert "POST /sandboxes " not in log
+
+
+@pytest.mark.live
+def test_a_paused_sandbox_starts_from_its_template_after_a_restart_too(tmp_path: Path) -> None:
+    options = ("--like", "openkruise", "--keep")
+    with running_manager(tmp_path, *options) as manager, manager.api() as api:
+        assert "answering as OpenKruise's manager does" in manager.output
+        one = f"/sandboxes/{create(api)['sandboxID']}"
+        assert api.post(f"{one}/pause").status_code == 204
+    with running_manager(tmp_path, *options) as manager, manager.api() as api:
+        assert api.get(one).json()["state"] == "paused"
+        assert api.post(f"{one}/connect", json={"timeout": 60}).status_code == 201
+        assert httpx.get(f"{manager.sandbox_url(one.removeprefix('/sandboxes/'), 49983)}/health").status_code == 204
+        assert api.delete(one).status_code == 204
 
 
 @pytest.mark.live
