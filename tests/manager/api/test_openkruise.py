@@ -16,13 +16,14 @@ from typing import Any
 import httpx
 import pytest
 from e2b.exceptions import SandboxException
-from e2b_code_interpreter import AsyncSandbox, Sandbox
+from e2b_code_interpreter import AsyncSandbox, Sandbox, SandboxQuery
 
 from kruise_agents.client.warnings import OlderManagerWarning
 from kruise_agents.errors import UnsupportedByManagerError
 from kruise_agents.manager.openkruise import OpaqueTokens, create_api
 from kruise_agents.manager.state.secret import StateSecret
 from kruise_agents.manager.traffic_tokens import TokenRefusedError
+from kruise_agents.patch_traffic_token import patch_traffic_access_token
 from kruise_agents.protocol.keys import encode_key
 from kruise_agents.protocol.openkruise import ROUTES
 from support.managers import API_KEY, RunningManager, running_manager, wait_for
@@ -344,6 +345,29 @@ class TestNewestSdk:
             assert error is not None
             assert error.name == "NameError"
             assert not sandbox.files.exists("mine")
+
+    def test_it_uses_an_opaque_token_after_a_connect_too(self, options: dict[str, Any]) -> None:
+        with patch_traffic_access_token(), Sandbox.create(metadata=PROTECTED, **options) as sandbox:
+            assert sandbox.run_code("6 * 7").text == "42"
+            again = Sandbox.connect(sandbox.sandbox_id, **options)
+            assert again.commands.run("echo here").stdout == "here\n"
+
+    def test_filters_and_orders_find_what_is_there(self, options: dict[str, Any]) -> None:
+        query = SandboxQuery(metadata={"k": "x y/z:1&é=%20+"})
+        with Sandbox.create(metadata=query.metadata, **options) as sandbox:
+            for order in ("asc", "desc"):
+                pages = Sandbox.list(query=query, order=order, **options)
+                found: list[str] = []
+                while pages.has_next:
+                    found += [each.sandbox_id for each in pages.next_items()]
+                assert found == [sandbox.sandbox_id]
+
+    def test_rules_that_close_the_internet_are_translated(self, options: dict[str, Any]) -> None:
+        with Sandbox.create(**options) as sandbox:
+            sandbox.update_network({"allow_internet_access": False})
+            network = sandbox.get_info().network
+            assert network is not None
+            assert network["deny_out"] == ["0.0.0.0/0"]
 
     def test_what_its_envd_is_too_old_for_is_refused(self, options: dict[str, Any]) -> None:
         with Sandbox.create(**options) as sandbox, pytest.raises(SandboxException):
