@@ -63,14 +63,22 @@ def permissions(mode: int) -> str:
 def timestamp(nanoseconds: int) -> str:
     """Return nanoseconds since 1970 as an RFC 3339 string, or the start of 1970 if the year is outside 1 to 9999."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
-    try:
-        text = datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
-    except (ValueError, OverflowError, OSError):
+    text = _second(seconds)
+    if text is None:
         return "1970-01-01T00:00:00Z"  # RFC 3339 has no years after 9999
-    digits = f"{fraction:09d}"  # shortened to 0, 3, 6 or 9 decimals
-    while digits.endswith("000"):
-        digits = digits[:-3]
-    return f"{text}.{digits}Z" if digits else f"{text}Z"
+    if not fraction:
+        return f"{text}Z"
+    decimals = 9 if fraction % 1000 else 6 if fraction % 1_000_000 else 3
+    return f"{text}.{fraction:09d}"[: len(text) + 1 + decimals] + "Z"
+
+
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str | None:
+    """Return the time without fraction and zone, or None if the year is outside 1 to 9999. Files often share it."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _follow(path: str) -> os.stat_result | None:
