@@ -40,6 +40,25 @@ def test_every_route_of_the_table_has_a_handler() -> None:
     assert set(api.handlers) == {(route.method, route.path) for route in ROUTES}
 
 
+def test_an_unexpected_error_is_json() -> None:
+    def fail(key: bytes) -> None:
+        raise ZeroDivisionError
+
+    services: Any = [SimpleNamespace(operations=None), None, None, SimpleNamespace(find=fail), None]
+    app = create_api(*services)
+
+    async def with_state(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "state": {}}, receive, send)
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(with_state, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://manager") as client:
+            return await client.get("/templates")
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["message"]) == (500, "Internal Server Error")
+
+
 @pytest.fixture(scope="module")
 def openkruise(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningManager]:
     with running_manager(tmp_path_factory.mktemp("openkruise"), "--like", "openkruise") as running:

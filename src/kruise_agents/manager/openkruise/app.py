@@ -84,7 +84,12 @@ class _Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        await (await self._answer(request))(scope, receive, send)
+        try:
+            response = await self._answer(request)
+        except Exception:
+            await replies.error(500, 500, "Internal Server Error")(scope, receive, send)
+            raise  # the server logs the traceback
+        await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         path, private = request.scope["path"], request.scope["state"].get("private", False)
