@@ -44,7 +44,7 @@ def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]
 
 
 def _sendable(key: str) -> str:
-    """Return a key as a header can carry it. Servers do not see blanks and line ends around a header's value."""
+    """Return a key in a form that fits a header, without blanks and line ends around it, which servers strip."""
     stripped = key.strip()
     if not stripped:
         raise ConfigurationError(

@@ -1,7 +1,7 @@
-"""The answer to a create whose template the sandbox-manager does not have, with the templates that are there.
+"""The error when a new sandbox's template is missing, extended by the names of the templates that the manager has.
 
-OpenKruise's manager says only ``Template or Checkpoint not found``: status 400, a JSON object with ``message``
-(``pkg/servers/e2b/create.go`` at commit 0b72c83ae0bc; seen).
+The error of OpenKruise's manager says only ``Template or Checkpoint not found``: status 400, a JSON object with
+``message`` (``pkg/servers/e2b/create.go`` at commit 0b72c83ae0bc; seen).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _OF_A_BODY = ("Content-Length", "Content-Type", "Content-Encoding", "Transfer-En
 
 
 def is_missing_template(response: httpx.Response) -> bool:
-    """Return whether a response is this answer."""
+    """Return whether a response is the manager's error for a missing template."""
     return response.status_code == httpx.codes.BAD_REQUEST and _fields(response).get("message") == _NOT_FOUND
 
 
 def question(request: httpx.Request, url: httpx.URL) -> httpx.Request:
-    """Return the request for the list of templates at ``url``, with the credentials of the create."""
+    """Return the request for the list of templates at ``url``, with the credentials of ``request``."""
     headers = request.headers.copy()
     for name in _OF_A_BODY:
         headers.pop(name, None)
@@ -34,7 +34,7 @@ def question(request: httpx.Request, url: httpx.URL) -> httpx.Request:
 
 
 def with_templates(refusal: httpx.Response, templates: httpx.Response) -> httpx.Response:
-    """Return ``refusal`` with the names of ``templates`` in its message; ``refusal`` itself if these are no list."""
+    """Return ``refusal`` with template names added to its message; unchanged if ``templates`` does not hold a list."""
     names = _names(templates) if templates.is_success else None
     if names is None:
         return refusal

@@ -19,7 +19,7 @@ _warned_about: set[tuple[str, str]] = set()
 
 
 def wrap_sandbox_base(original: Callable[..., None]) -> Callable[..., None]:
-    """Wrap ``SandboxBase.__init__``: choose the domain of the sandbox's addresses, and prepare IDs like the API's."""
+    """Wrap ``SandboxBase.__init__``: choose the domain of addresses, and prepare for an ID that begins with ``api``."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)

@@ -1,9 +1,9 @@
 """Bridge from the SDK to a sandbox-manager that has no ``POST /v2/sandboxes``.
 
 The bridge is a transport between the SDK's REST client and the SDK's own transport. A request that such a manager reads
-rightly is sent as it is. Before any other request the bridge must know whether the manager has v2 routes: e2b 2.51.0
-and later try them, and for other requests the bridge probes the manager. If the routes are missing, the request is
-translated, answered from what the manager can say, or refused (``v1_calls.py``).
+rightly is sent as it is. For any other request the bridge must know whether the manager has v2 routes. e2b 2.51.0 and
+later send v2 requests, whose answers tell that. Before other requests the bridge probes the manager. If the routes are
+missing, the request is translated, answered from what the manager can say, or refused (``v1_calls.py``).
 
 The bridge also adds an idempotency key to v2 requests that create a sandbox, unless they have such a key, and removes
 credentials from requests that do not go to the API.
@@ -28,7 +28,7 @@ from .v1_calls import IDEMPOTENCY_KEY, Loss, OlderCall, is_no_route, is_refused_
 
 
 class Step(NamedTuple):
-    """A request to send. ``whole``: the response is read before the flow goes on, as every error is."""
+    """A request to send. ``whole``: read the response's body before the flow goes on. Error bodies are always read."""
 
     request: httpx.Request
     whole: bool = False
@@ -54,7 +54,7 @@ class Known:
     """Knowledge of a process about one API.
 
     Attributes:
-        considered: the losses of which the program was told, or would have been told by a manager without v2 routes.
+        considered: losses that need no more reports: the program was told, or the manager appeared to have v2 routes.
     """
 
     generation: Generation | None = None
@@ -202,9 +202,9 @@ class Bridge:
         )
 
     def _learn(self, request: httpx.Request) -> Generator[Step, httpx.Response, tuple[httpx.Response | None, str]]:
-        """Probe the manager if its generation is unknown.
+        """Probe the manager for v2 routes, unless the process knows already whether they exist.
 
-        Return the probe's response if its status is 429 or 5xx, and a text if there may be no manager at all.
+        Return the probe's response if its status is 429 or 5xx, and a hint for errors if there may be no manager.
         """
         if self._known.generation is not None:
             return None, ""

@@ -61,7 +61,7 @@ class OlderCall:
 
     Attributes:
         path: the path of a route of the manager that does the same.
-        feature: the name of a request that the manager would take for another one at the path of the SDK.
+        feature: the request's name in errors, if the manager would misread the request at the SDK's path.
         ignored: the names of everything that the manager would ignore; the request must not be sent if there is any.
         selection: the part of a list that the client selects from the manager's answers.
     """
@@ -126,7 +126,7 @@ def _template_path(method: str, path: str) -> str | None:
 
 
 def misread(method: str, path: str, *, private: bool) -> str | None:
-    """Return None if no other handler of an older manager gets the request; otherwise a name of it, for an error."""
+    """Return a name for error messages if a wrong handler of an older manager would get the request, else None."""
     known = route_at(method, path, private=private) is not None and (method, path) not in TAKEN_FOR_IDS
     if known or not any(route.is_above(path) or (method, path) in TAKEN_FOR_IDS for route in ROUTES):
         return None

@@ -47,7 +47,7 @@ class Selection:
     ) -> tuple[Selection | None, list[str]]:
         """Return the selection for query keys that the manager does not know, and the names of those that are unclear.
 
-        The selection is None if it has all sandboxes in the manager's own order.
+        There is no selection (None) if the list is to have all sandboxes in the manager's own order.
         """
         started_after = _moment(asked.get("startedAfter", ""))
         order = asked.get("order") or "asc"
@@ -81,7 +81,7 @@ class Selection:
             query = {**query, "nextToken": token}
 
     def _newest_first(self, query: Mapping[str, str]) -> Pages:
-        """Fetch the whole list for each page, because the manager knows no tokens for this order."""
+        """Fetch the whole list for each page, because the manager has no page tokens for this order."""
         text = query.get("limit") or str(MOST_PER_PAGE)
         limit = int(text) if text.isascii() and text.isdecimal() else 0
         if not 1 <= limit <= MOST_PER_PAGE:

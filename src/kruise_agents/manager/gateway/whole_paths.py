@@ -34,7 +34,7 @@ class Paths:
         stripped: the path and the query without the prefix.
         asked: the path and the query that the client asked for.
         prefix: the part of ``asked`` that is not in ``stripped``; empty if the address names the port in another way.
-        ports: the numbers of such ports, to which this class adds ``port``; None for a gateway that has no such ports.
+        ports: the ports that get whole paths. ``better`` adds or removes ``port``. None: the gateway has no such ports.
     """
 
     stripped: bytes
@@ -69,7 +69,7 @@ class Paths:
         return bool(self.prefix) and self.asked.startswith(self.prefix + b"/")
 
     def _leads_to_itself(self, head: ResponseHead) -> bool:
-        """Return whether an answer sends the client to the address that it asked for, with nothing new in hand."""
+        """Return whether an answer redirects the client to the address that it asked for, and sets no cookie."""
         return head.status in _REDIRECTS and head.all(b"location") == [self.asked] and not head.all(b"set-cookie")
 
     def _leads_below(self, head: ResponseHead) -> bool:

@@ -95,7 +95,7 @@ def _sandbox(sandbox: Sandbox, domain: str, tokens: Mapping[str, Any]) -> dict[s
 
 
 def _end(sandbox: Sandbox) -> str:
-    """Return the end time; of a paused sandbox that has one, the time when it is deleted."""
+    """Return the end time, or the time of deletion if the sandbox is paused; ``NO_END`` if the sandbox never ends."""
     if sandbox.end_at is None:
         return NO_END
     if not sandbox.state.shown_as_paused:

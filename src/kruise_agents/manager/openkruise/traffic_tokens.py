@@ -17,7 +17,7 @@ _NONCE_BYTES = 6  # the time of issue, then random bytes; a UUID's version is in
 
 
 class OpaqueTokens(TrafficTokens):
-    """The issuer and verifier of opaque tokens. They are not stored: 74 bits of each are derived from the other 48.
+    """The issuer and verifier of opaque tokens, which need no storage: 74 bits of a token are a MAC of the other 48.
 
     OpenKruise's manager without a gateway for JWTs lets requests through without any token. This manager asks for one
     all the same, so that a test sees whether a client sends it.

@@ -58,7 +58,7 @@ class CodeInterpreter:
         )
 
     async def start(self) -> None:
-        """Add the default contexts of Python, which begins to start, and of JavaScript.
+        """Add the default contexts of Python and JavaScript, and start Python's kernel in the background.
 
         ``/health`` and executions in the context of Python report a failed start.
 

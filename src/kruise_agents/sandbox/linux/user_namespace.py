@@ -80,7 +80,7 @@ def _give(path: Path, inner: int, *, whole: bool, leave: Path | None = None) -> 
 def _share(folder: str, user: int) -> None:
     """Give a user all rights to files that anybody makes in a folder from now on, and in the folders made there.
 
-    So the user can replace packages that ``root`` has installed. File systems without access control lists are left.
+    So the user can replace packages that ``root`` has installed. Without ACLs in the file system, do nothing.
     """
     everything, read = 7, 5
     entries = (

@@ -56,7 +56,7 @@ class Commands:
         self._written: _Commands | None = None
 
     def update(self, folder: Path) -> None:
-        """Make ``folder``, which only this method writes to, contain the commands. Sandboxes may be using them."""
+        """Bring the commands in ``folder`` up to date, even while sandboxes use them. No other code writes there."""
         commands = self._find()
         if commands is self._written and folder.is_dir():
             return

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 def start_as(
     user: User, command: Sequence[str], *, own_session: bool = False, **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Start a program as ``user``, with ``own_session`` as the leader of a session, else in the group of commands.
+    """Start a program as ``user``: as the leader of a session if ``own_session``, else in the group of commands.
 
     The other options and the exceptions are those of ``subprocess.Popen``.
     """
