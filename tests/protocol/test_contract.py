@@ -40,7 +40,10 @@ RENAMES: dict[str, list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], s
 OF_OTHERS = {
     ("manager/gateway/gateway.py", "/init"): "a route of E2B's envd",
     ("manager/api", "envVars"): "a field of E2B's create",
+    ("manager/openkruise", "envVars"): "a field of E2B's create",
     ("client/addresses/v1_calls.py", "envVars"): "a field of E2B's create",
+    ("client/addresses/api_ids.py", "E2b-Sandbox-Id"): "the SDK's spelling, whose own header replaces this one",
+    ("client/addresses/api_ids.py", "E2b-Sandbox-Port"): "the SDK's spelling, whose own header replaces this one",
     ("manager/settings.py", "--memory"): "an option of the manager",
     ("manager/settings.py", "--disk"): "an option of the manager",
     ("sandbox/sudo/client.py", "--user"): "an option of sudo",
