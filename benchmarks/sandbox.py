@@ -276,33 +276,35 @@ def small_files(folder: Path, floors: Floors) -> Record | None:
             for number in range(ENTRIES):
                 sandbox.files.write(f"many/{number}", SMALL)
             sandbox.files.write("small", SMALL)
-        cases: dict[str, tuple[Callable[[Sandbox], object], tuple[str, bytes | None, str]]] = {
+        # Each side writes a file of its own, because a write waits until the disk has the one before to the same file.
+        cases: dict[str, tuple[Callable[[Sandbox], object], dict[str, Call]]] = {
             "`files.write` of 1 KB": (
-                lambda sandbox: sandbox.files.write("small", SMALL),
-                ("/files?path=small", SMALL_FORM, MULTIPART),
+                lambda sandbox: sandbox.files.write("nginx" if sandbox is others["nginx"] else "small", SMALL),
+                without_sdk(floors, "/files?path={side}", SMALL_FORM, MULTIPART),
             ),
-            "`files.read` of 1 KB": (lambda sandbox: sandbox.files.read("small"), ("/files?path=small", None, "")),
+            "`files.read` of 1 KB": (
+                lambda sandbox: sandbox.files.read("small"),
+                without_sdk(floors, "/files?path=small", None, ""),
+            ),
             f"`files.list` of {ENTRIES} entries": (
                 lambda sandbox: sandbox.files.list("many"),
-                ("/filesystem.Filesystem/ListDir", LIST, JSON),
+                without_sdk(floors, "/filesystem.Filesystem/ListDir", LIST, JSON),
             ),
         }
         rows = [
-            file_row(
-                what,
-                take_turns(
-                    {name: partial(call, sandbox) for name, sandbox in sandboxes.items()}
-                    | {
-                        "into": partial(floors.into_sandbox, "envd", *request),
-                        "through": partial(floors.through_gateway, ENVD, *request),
-                    }
-                ),
-            )
-            for what, (call, request) in cases.items()
+            file_row(what, take_turns({name: partial(call, sandbox) for name, sandbox in sandboxes.items()} | more))
+            for what, (call, more) in cases.items()
         ]
         uploads = {name: partial(sdk_up, sandbox, source) for name, sandbox in sandboxes.items()}
         rows.append(file_row(f"upload of {UPLOAD_BYTES >> 20} MB", take_turns(uploads, TRANSFERS, 1)))
     return {"calls": CALLS, "uploads": TRANSFERS, "rows": rows}
+
+
+def without_sdk(floors: Floors, path: str, body: bytes | None, content_type: str) -> dict[str, Call]:
+    return {
+        "into": lambda: floors.into_sandbox("envd", path.format(side="into"), body, content_type),
+        "through": lambda: floors.through_gateway(ENVD, path.format(side="through"), body, content_type),
+    }
 
 
 def file_row(what: str, times: dict[str, list[float]]) -> Record:
