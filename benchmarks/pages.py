@@ -118,7 +118,8 @@ def _files(files: Record | None) -> Iterable[str]:
     yield ""
     yield "The Go server (`benchmarks/file_server.go`) writes, reads and lists as E2B's envd does, without access"
     yield "tokens, users, limits, metadata and gateway. nginx stands for the gateway of a cluster. Target: at most"
-    yield f"{TARGETS['files']:g} of Go."
+    yield f"{TARGETS['files']:g} of Go. Each write replaces a file of 1 KB. Where the disk is mounted with `discard`,"
+    yield "the write waits until the disk has discarded the old block, on a busy disk longer than for all else."
     yield ""
 
 
