@@ -87,7 +87,7 @@ def test_a_rename_in_the_contract_is_enough(tmp_path: Path) -> None:
     ("module", "used"),
     [
         ("kruise_agents.sandbox.main", "control fields names"),
-        ("kruise_agents.patch_e2b", "addresses domains keys"),
+        ("kruise_agents.patch_e2b", "addresses domains keys names"),
     ],
 )
 def test_each_side_imports_only_what_it_uses_of_the_contract(module: str, used: str) -> None:
