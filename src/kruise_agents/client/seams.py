@@ -15,7 +15,7 @@ DESKTOP = "e2b-desktop"
 
 
 class Kind(StrEnum):
-    """The kind of object that the SDK has at a place."""
+    """The kind of object that the SDK has at a :class:`Place`."""
 
     FUNCTION = "function"
     PROPERTY = "property"

@@ -51,10 +51,10 @@ class Generation(Enum):
 
 @dataclass
 class Known:
-    """Knowledge of a process about one API.
+    """Facts that this process has learnt about one API.
 
     Attributes:
-        considered: losses that need no more reports: the program was told, or the manager appeared to have v2 routes.
+        considered: losses that are not reported again: the program was told, or the manager appears to have v2 routes.
     """
 
     generation: Generation | None = None

@@ -66,13 +66,13 @@ def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> H
 
 
 def below_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
-    """Return response headers with the addresses of the application's own pages as the client reaches these pages.
+    """Return response headers that lead the client to the application's own pages.
 
     In ``Location``, ``Content-Location`` and ``Refresh``, an address on the application's own host (``authority``)
-    becomes a path, so that the client keeps its scheme: most applications behind TLS take their own scheme for http.
-    Only an https address stays complete, because an application may mean to lead its client from http to https. The
-    paths in these headers, and the ``Path`` of a cookie, get ``prefix``, such as ``/kruise/abc/3000``, unless they have
-    the prefix already. Addresses of other hosts stay as they are. The names of ``headers`` must be in lower case.
+    becomes a path, so that the client keeps its scheme: most applications behind TLS do not know that clients use
+    https. Only an https address stays complete, because an application may mean to lead its client from http to https.
+    The paths in these headers, and the ``Path`` of a cookie, get ``prefix``, such as ``/kruise/abc/3000``, unless they
+    have the prefix already. Addresses of other hosts stay as they are. The names of ``headers`` must be in lower case.
     """
     return [(name, _rewritten(name, value, prefix, authority)) for name, value in headers]
 

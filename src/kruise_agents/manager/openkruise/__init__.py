@@ -1,7 +1,7 @@
-"""The answers of OpenKruise's sandbox-manager, misreadings included: all that ``serve --like openkruise`` changes.
+"""Answers as OpenKruise's manager gives them, also where it misreads a request, for ``serve --like openkruise``.
 
-Sources: ``protocol/openkruise.py`` for what that manager reads of a request, and its answers to 136 requests when it
-ran (August 2026); ``tests/manager/api/openkruise.toml`` has them, and says which are not imitated and why.
+There are two sources. ``protocol/openkruise.py`` says what that manager reads of a request.
+``tests/manager/api/openkruise.toml`` has its answers to 136 requests (August 2026), and says which are not imitated.
 
 Not imitated, because no client should depend on it: IDs that are guessable (``<namespace>--<name>``), metadata that
 Kubernetes adds, namespaces, replicas and their peers, the resources of pods, and a browser's address.

@@ -159,7 +159,7 @@ def _install(file: TemplateFile, home: Path) -> None:
 
 
 def _find_python_beside(script: Path) -> None:
-    """Have a script find the interpreter in its own folder. pip wrote the interpreter's path on the host into it."""
+    """Replace the interpreter in a script's first line, a path on the host, by the one in the script's own folder."""
     if script.is_symlink() or not script.is_file():
         return
     text = script.read_bytes()

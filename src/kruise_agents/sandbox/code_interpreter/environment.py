@@ -27,7 +27,7 @@ def restoration(changed: Mapping[str, str], base: Mapping[str, str]) -> Changes:
 
 
 def python_assignment(changes: Changes) -> str:
-    """Return the changes as a Python expression that binds no name."""
+    """Return a Python expression that makes the changes, and leaves no variable behind."""
     values, removed = _split(changes)
     environ = "__import__('os').environ"
     return f"({environ}.update({values!a}), [{environ}.pop(name, None) for name in {removed!a}])"
