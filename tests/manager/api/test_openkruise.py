@@ -196,6 +196,16 @@ class TestMisreadings:
         assert "network" not in api.get(one).json()
         api.delete(one)
 
+    def test_host_names_are_allowed_and_shown_also_after_a_restart(self, tmp_path: Path) -> None:
+        rules = {"allowOut": ["1.1.1.1/32", "Some.example", "some.example"], "denyOut": ["0.0.0.0/0"]}
+        kept = ("--like", "openkruise", "--keep")
+        with running_manager(tmp_path, *kept) as first, first.api() as api:
+            one = create(api, network=rules)["sandboxID"]
+        with running_manager(tmp_path, *kept) as second, second.api() as api:
+            shown = api.get(f"/sandboxes/{one}").json()["network"]
+            assert shown == {"allowOut": ["1.1.1.1/32", "some.example"], "denyOut": ["0.0.0.0/0"]}
+            api.delete(f"/sandboxes/{one}")
+
     def test_fields_that_it_does_not_know_mean_nothing(self, api: httpx.Client) -> None:
         fields = {"secure": False, "allow_internet_access": False, "mcp": {"a": {}}, "iam": 1, "autoResume": 1}
         made = create(api, network={"allowPublicTraffic": False, "rules": {"x": 1}}, **fields)

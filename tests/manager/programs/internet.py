@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 from e2b_code_interpreter import Sandbox
@@ -20,6 +21,13 @@ from kruise_agents.patch_e2b import patch_e2b
 from support.managers import RunningManager, descendants, running_manager, wait_for
 
 PUBLIC, OTHER, PRIVATE, HOST = "198.51.100.1", "198.51.100.2", "10.1.2.3", "203.0.113.2"
+NAMES = {
+    "some.example": [PUBLIC],
+    "other.example": [OTHER],
+    "moves.example": [PUBLIC],
+    "private.example": [PRIVATE, HOST, "127.0.0.1", "10.0.2.2", "0.0.0.0"],
+}
+"""What the name server answers. A test program may change the answers."""
 _SERVER = """
 import socket, threading
 for line in iter(input, "serve"):
@@ -65,6 +73,8 @@ def main(carrier: str, folder: Path) -> None:
         _local_servers()
         prelude = (
             "import kruise_agents.manager.runtime.network.egress as egress\n"
+            "import kruise_agents.manager.runtime.network.host_names as host_names\n"
+            "host_names.SECONDS, host_names.KEPT_SECONDS = 0.2, 1.0\n"
             f"egress._CARRIERS = {{{carrier!r}: egress._CARRIERS[{carrier!r}]}}\n"
         )
         with patch_e2b(False):
@@ -73,6 +83,7 @@ def main(carrier: str, folder: Path) -> None:
             with running_manager(folder, "--templates", str(templates), prelude=prelude) as manager:
                 again = {
                     "taken over": _find_out_again(manager, str(found["left"])),
+                    "taken over, with a name": _find_out_again(manager, str(found["left with a name"])),
                     "taken over, of a closed template": _find_out_again(manager, str(found["left closed"])),
                 }
                 print(json.dumps(found | again))
@@ -108,9 +119,14 @@ def _local_servers() -> None:
             question, sender = names.recvfrom(512)
             end = question.index(b"\0", 12) + 5
             is_address = question[end - 4 : end - 2] == b"\0\1"
-            head = question[:2] + b"\x81\x80\0\1\0" + (b"\1" if is_address else b"\0") + bytes(4)
-            record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(PUBLIC)
-            names.sendto(head + question[12:end] + (record if is_address else b""), sender)
+            labels, place = [], 12
+            while question[place]:
+                labels.append(question[place + 1 : place + 1 + question[place]].decode())
+                place += 1 + question[place]
+            found = NAMES.get(".".join(labels).lower(), []) if is_address else []
+            head = question[:2] + b"\x81\x80\0\1\0" + bytes([len(found)]) + bytes(4)
+            records = [b"\xc0\x0c\0\1\0\1\0\0\0\x01\0\4" + socket.inet_aton(address) for address in found]
+            names.sendto(head + question[12:end] + b"".join(records), sender)
 
     def answer_others() -> None:
         while True:
@@ -180,6 +196,37 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
         forked = Sandbox.connect(fork["sandbox"]["sandboxID"], domain=manager.domain, api_key=manager.api_key)
         look("fork of one that is denied something", forked)
         forked.kill()
+    by_name: dict[str, Any] = {"network": {"deny_out": ["0.0.0.0/0"], "allow_out": ["Some.example"]}}
+    tries("one name allowed", **by_name)
+    claims("warm, one name allowed", "waits", **by_name)
+    tries("closed template, one name allowed", template="closed", **by_name)
+    tries("one name allowed later", put(allowOut=["some.example"], denyOut=["0.0.0.0/0"]))
+    tries("another name later", put(allowOut=["other.example"], denyOut=["0.0.0.0/0"]), **by_name)
+    tries("no name later", put(denyOut=["0.0.0.0/0"]), **by_name)
+    for name in ("private.example", "nobody.example"):
+        with Sandbox.create(**(options | {"network": {"deny_out": ["0.0.0.0/0"], "allow_out": [name]}})) as sandbox:
+            look(f"{name} allowed", sandbox)
+            for place in (HOST, "10.0.2.2", "127.0.0.1", "0.0.0.0", name):
+                found[f"{name} allowed"][place] = _fetch(sandbox, f"http://{place}:8080/")  # type: ignore[index]  # a dict
+    with Sandbox.create(**(options | by_name)) as source, manager.api() as client:
+        found["shown"] = client.get(f"/sandboxes/{source.sandbox_id}").json()["network"]["allowOut"]
+        (fork,) = client.post(f"/sandboxes/{source.sandbox_id}/fork", json={}).raise_for_status().json()
+        forked = Sandbox.connect(fork["sandbox"]["sandboxID"], domain=manager.domain, api_key=manager.api_key)
+        look("fork with a name", forked)
+        forked.kill()
+        for memory in (True, False):
+            source.pause(keep_memory=memory)
+            source.connect()
+            look(f"paused and resumed with a name, memory {memory}", source)
+    moves: dict[str, Any] = {"network": {"deny_out": ["0.0.0.0/0"], "allow_out": ["moves.example"]}}
+    with Sandbox.create(**(options | moves)) as sandbox:
+        look("before the move", sandbox)
+        NAMES["moves.example"] = [OTHER]
+        wait_for(lambda: "answer of" in _fetch(sandbox, f"http://{OTHER}/"), 30, "the new address")
+        wait_for(lambda: "answer of" not in _fetch(sandbox, f"http://{PUBLIC}/"), 30, "the end of the old address")
+        look("after the move", sandbox)
+        NAMES["moves.example"] = []
+        wait_for(lambda: "answer of" not in _fetch(sandbox, f"http://{OTHER}/"), 30, "the end of the new address")
     sandbox = Sandbox.create(**options)
     for place in ("10.0.2.2", "10.0.2.3", HOST, "127.0.0.1", "10.0.2.15", "10.0.2.100"):
         found[f"machine by {place}"] = [
@@ -194,6 +241,7 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
     put(denyOut=[f"{OTHER}/32"])(sandbox)
     found["left"] = sandbox.sandbox_id
     found["left closed"] = Sandbox.create(**(options | {"template": "closed"})).sandbox_id
+    found["left with a name"] = Sandbox.create(**(options | by_name)).sandbox_id
     for template in ("waits", "closed"):
         wait_for(lambda: _waiting(manager, template) == 1, 60, f"a warm sandbox of {template}")  # noqa: B023
     carriers = _carriers(manager)

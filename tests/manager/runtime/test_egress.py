@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,35 @@ def test_what_is_allowed_beats_what_is_denied(found: dict[str, Any]) -> None:
     assert "answer of" not in found["one allowed"]["other"]
 
 
+BY_NAME = [
+    *("one name allowed", "warm, one name allowed", "closed template, one name allowed", "one name allowed later"),
+    *("fork with a name", "before the move"),
+    *("paused and resumed with a name, memory True", "paused and resumed with a name, memory False"),
+]
+
+
+@pytest.mark.parametrize("case", BY_NAME)
+def test_the_addresses_of_an_allowed_name_are_open_and_no_others(found: dict[str, Any], case: str) -> None:
+    assert found[case]["public"] == found[case]["name"] == PUBLIC
+    assert not [place for place in ("other", "private") if "answer of" in found[case][place]]
+
+
+def test_an_allowed_name_is_followed_to_its_new_address(found: dict[str, Any]) -> None:
+    for case in ("after the move", "another name later"):
+        assert found[case]["other"] == OTHER
+        assert "answer of" not in found[case]["public"]
+
+
+@pytest.mark.parametrize("case", ["private.example allowed", "nobody.example allowed", "no name later"])
+def test_a_name_with_private_addresses_or_none_opens_nothing(found: dict[str, Any], case: str) -> None:
+    """A name's owner chooses the answers, and must not choose this machine or its network."""
+    assert all(said.startswith("curl:") for said in found[case].values())
+
+
+def test_an_allowed_name_is_shown(found: dict[str, Any]) -> None:
+    assert found["shown"] == ["some.example"]
+
+
 def test_private_addresses_are_never_reached(found: dict[str, Any]) -> None:
     for case in ("default", "private allowed", "opened later"):
         assert "curl:" in found[case]["private"]
@@ -136,13 +166,15 @@ def test_routes_cannot_be_changed_from_inside(found: dict[str, Any]) -> None:
 
 def test_the_carriers_end_with_a_manager_that_is_killed(found: dict[str, Any]) -> None:
     """The test program waits until the carriers have ended."""
-    assert found["carriers"] == 4, "one for each sandbox, of which two wait"
+    assert found["carriers"] == 5, "one for each sandbox, of which two wait"
 
 
 def test_the_next_manager_connects_what_it_takes_over_by_the_same_rules(found: dict[str, Any]) -> None:
     assert found["taken over"]["public"] == PUBLIC
     assert "answer of" not in found["taken over"]["other"]
     assert not [said for said in found["taken over, of a closed template"].values() if "answer of" in said]
+    assert found["taken over, with a name"]["public"] == PUBLIC
+    assert "answer of" not in found["taken over, with a name"]["other"]
 
 
 def test_what_carries_packets_of_hostile_code_is_shut_in_itself(tmp_path: Path) -> None:
@@ -187,14 +219,63 @@ def test_new_ranges_are_blocked_before_old_ones_are_opened_also_after_an_error(m
     monkeypatch.setattr(egress, "_own_addresses", list)
     first, second = (EgressRules(denied=(IPv4Network(network),)) for network in ("1.0.0.0/8", "2.0.0.0/8"))
     connection = egress.Connection(1)
-    connection.change(first)
+    connection.change(first, {})
     with pytest.raises(OSError, match="a test says so"):
-        connection.change(second)
-    connection.change(first)
+        connection.change(second, {})
+    connection.change(first, {})
     connection.close()
     for command, opened in zip(commands, ([], ["-1.0.0.0/8"], ["-2.0.0.0/8"]), strict=True):
         assert [change for change in command if change[0] == "-"] == command[len(command) - len(opened) :] == opened
     assert "+1.0.0.0/8" in commands[2], "the change that failed may have opened it"
+
+
+@given(st.lists(networks, max_size=4), st.lists(networks, max_size=4), st.integers(0, 2**32 - 1))
+def test_the_addresses_of_names_count_as_allowed_ones(
+    denied: list[IPv4Network], addresses: list[IPv4Network], number: int
+) -> None:
+    rules = EgressRules(denied=tuple(denied), names=("a.example", "b.example"))
+    opened = rules.with_addresses({"a.example": tuple(addresses), "other.example": (IPv4Network("0.0.0.0/0"),)})
+    same = EgressRules(tuple(addresses), tuple(denied))
+    address = IPv4Address(number)
+    if address not in IPv4Network("10.0.2.0/24"):
+        assert any(address in one for one in opened.blocked()) == any(address in one for one in same.blocked())
+    name_server = IPv4Address(egress.NAME_SERVER)
+    assert not any(name_server in one for one in rules.closed().blocked() if one.subnet_of(IPv4Network("10.0.2.0/24")))
+
+
+@pytest.mark.needs("namespaces")
+def test_the_routes_of_a_network_follow_the_names_of_its_rules() -> None:
+    """Needs no carrier: the routes are there before a network is connected."""
+    everything = IPv4Network("0.0.0.0/0")
+    rules = EgressRules(denied=(everything,), names=("a.example",))
+    public, other, private = (IPv4Network(one) for one in ("198.51.100.1", "198.51.100.2", "10.1.2.3"))
+    command = ["unshare", "--user", "--map-root-user", "--net", "cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        own = Path("/proc/self/ns/net").readlink()
+        wait_for(lambda: Path(f"/proc/{process.pid}/ns/net").readlink() != own, what="the network")
+        connection = egress.Connection(process.pid)
+        connection.change(rules, {"a.example": ()})
+        assert all(is_blocked(process.pid, one) for one in (public, other, private))
+        connection.learn({"a.example": (public, private)})
+        assert [is_blocked(process.pid, one) for one in (public, other, private)] == [False, True, True]
+        connection.learn({"a.example": (other,)})
+        assert [is_blocked(process.pid, one) for one in (public, other, private)] == [True, False, True]
+        connection.change(EgressRules(denied=(everything,), names=("b.example",)), {"b.example": (public,)})
+        connection.learn({"a.example": (other,)})  # found for the rules of before
+        assert [is_blocked(process.pid, one) for one in (public, other, private)] == [False, True, True]
+        connection.close()
+        connection.learn({"b.example": (other,)})
+        assert is_blocked(process.pid, other), "a closed connection changes nothing"
+
+
+def is_blocked(pid: int, address: IPv4Network) -> bool:
+    lines = Path(f"/proc/{pid}/net/route").read_text().splitlines()[1:]
+    routes = [line.split() for line in lines]
+    assert all(int(flags, 16) & 0x200 for _, _, _, flags, *_ in routes), "all of them are unreachable"
+    return any(
+        int(address[0]) & socket.ntohl(int(mask, 16)) == socket.ntohl(int(destination, 16))
+        for _, destination, _, _, _, _, _, mask, *_ in routes
+    )
 
 
 @pytest.mark.parametrize("name", ["maskRequestHost", "httpsPorts"])
@@ -214,7 +295,11 @@ def test_what_would_change_requests_on_their_way_in_is_refused(api: httpx.Client
             {"allowOut": ["some.example"]},
             "When specifying allowed domains in allow out, you must include 'ALL_TRAFFIC'",
         ),
-        ({"allowOut": ["some.example"], "denyOut": ["0.0.0.0/0"]}, "allowOut entry 'some.example' is not supported"),
+        ({"allowOut": ["*.a.example"], "denyOut": ["0.0.0.0/0"]}, "allowOut entry '*.a.example' is not supported"),
+        ({"allowOut": ["1.2.3.4", "*"], "denyOut": ["0.0.0.0/0"]}, "allowOut entry '*' is not supported"),
+        ({"allowOut": ["some.example\n"], "denyOut": ["0.0.0.0/0"]}, "invalid allowed address some.example"),
+        ({"allowOut": ["http://some.example"]}, "invalid allowed address http://some.example"),
+        ({"allowOut": ["some.example"] * 101}, "allowOut list exceeds maximum of 100 entries"),
         ({"allowOut": "1.2.3.4"}, "must be an array of strings"),
         ({"denyOut": ["1.2.3.4"] * 101}, "denyOut list exceeds maximum of 100 entries"),
         ({"maskRequestHost": "x.example"}, "field 'maskRequestHost' is not supported"),
@@ -259,8 +344,10 @@ def test_without_a_way_out_the_network_ends_at_the_sandboxs_loopback(closed: Run
 
 def test_without_a_way_out_nothing_can_be_allowed(closed: RunningManager) -> None:
     with closed.api() as client:
-        answer = client.post("/sandboxes", json={"templateID": "base", "network": {"allowOut": ["1.2.3.4"]}})
-        assert answer.status_code == 400
-        assert "no internet access" in answer.text
+        for entry in ("1.2.3.4", "some.example"):
+            network = {"allowOut": [entry], "denyOut": ["0.0.0.0/0"]}
+            answer = client.post("/sandboxes", json={"templateID": "base", "network": network})
+            assert answer.status_code == 400
+            assert "no internet access" in answer.text
         report = client.get("/health", headers={"Accept": "application/json"}).json()
         assert report["internet"] == ("none" if available_runtime() == "bubblewrap" else "the machine's")

@@ -25,6 +25,14 @@ Ranges = Annotated[
         description="IPv4 addresses and CIDRs; an allowed address beats a denied one. IPv6 ones have no effect",
     ),
 ]
+Destinations = Annotated[
+    list[str],
+    Spec(
+        maxItems=100,
+        description="IPv4 addresses, CIDRs, and, where 0.0.0.0/0 is denied, host names; an allowed address beats a "
+        "denied one. IPv6 ones have no effect",
+    ),
+]
 _T = TypeVar("_T")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"

@@ -85,7 +85,7 @@ class _LifecycleReply(TypedDict):
 
 
 class _NetworkRulesReply(TypedDict):
-    allowOut: Annotated[Sequence[Range], Spec(description="CIDRs; an allowed address beats a denied one")]
+    allowOut: Annotated[Sequence[str], Spec(description="CIDRs and host names; an allowed address beats a denied one")]
     denyOut: Annotated[
         Sequence[Range],
         Spec(
@@ -191,7 +191,7 @@ def sandbox_detail(sandbox: Sandbox, domain: str) -> SandboxDetailReply:
     public = sandbox.traffic_token is None
     if sandbox.rules != EgressRules() or not public:
         detail["network"] = {
-            "allowOut": [str(block) for block in sandbox.rules.allowed],
+            "allowOut": [*map(str, sandbox.rules.allowed), *sandbox.rules.names],
             "denyOut": [str(block) for block in sandbox.rules.denied],
             "allowPublicTraffic": public,
         }

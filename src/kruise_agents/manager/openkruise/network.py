@@ -24,26 +24,25 @@ def read_rules(fields: Fields) -> EgressRules:
         if len(entries) > _MAX_ENTRIES:
             raise Refused(400, f"{name} list exceeds maximum of {_MAX_ENTRIES} entries")
     allowed = [_allowed(entry) for entry in lists["allowOut"]]
+    names = [entry.lower() for entry, network in zip(lists["allowOut"], allowed, strict=True) if network is None]
     denied = [_range(entry) for entry in lists["denyOut"]]
     for entry, network in zip(lists["denyOut"], denied, strict=True):
         if network is None:
             raise Refused(400, f'domains are not supported in denyOut: "{entry}" is not a valid CIDR or IP address')
-    return EgressRules(_version_4(allowed), _version_4(denied))
+    return EgressRules(_version_4(allowed), _version_4(denied), tuple(dict.fromkeys(names)))
 
 
-def _allowed(entry: str) -> IPv4Network | IPv6Network:
+def _allowed(entry: str) -> IPv4Network | IPv6Network | None:
+    # Return None for a host name.
     network = _range(entry)
-    if network is not None:
+    if network is not None or _HOST_NAME.fullmatch(entry):
         return network
     if entry.startswith("*"):
         raise Refused(
             400,
             f'invalid allowOut entry: "{entry}" wildcard domains are not supported, use a concrete domain instead',
         )
-    if not _HOST_NAME.fullmatch(entry):
-        raise Refused(400, f'invalid allowOut entry: "{entry}" is not a valid CIDR, IP, or domain')
-    # OpenKruise's manager takes host names. To ignore one here would open or close more than was asked for.
-    raise Refused(400, f"allowOut entry '{entry}' is not supported by this manager: only addresses and CIDRs are")
+    raise Refused(400, f'invalid allowOut entry: "{entry}" is not a valid CIDR, IP, or domain')
 
 
 def _range(entry: str) -> IPv4Network | IPv6Network | None:

@@ -70,7 +70,7 @@ def detail(sandbox: Sandbox, domain: str) -> dict[str, Any]:
     reply = shown(sandbox, domain)
     if sandbox.rules != EgressRules():
         reply["network"] = {
-            "allowOut": [str(block) for block in sandbox.rules.allowed],
+            "allowOut": [*map(str, sandbox.rules.allowed), *sandbox.rules.names],
             "denyOut": [str(block) for block in sandbox.rules.denied],
         }
     return reply

@@ -167,7 +167,7 @@ class Operations:
 
     @_operation(Event.READY, needs=State.RUNNING)
     async def change_rules(self, sandbox: Sandbox, rules: EgressRules) -> None:
-        """Set the rules of a running sandbox. If its template has no internet, only ``rules.allowed`` is reachable."""
+        """Set the rules of a running sandbox. If its template has no internet, only what ``rules`` allow is open."""
         rules = sandbox.template.within(rules)
         await sandbox.process.change_rules(rules)
         sandbox.rules = rules

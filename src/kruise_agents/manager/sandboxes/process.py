@@ -25,12 +25,14 @@ from ..runtime import (
     Watchdog,
 )
 from ..runtime.limits.log_file import last_bytes
+from ..runtime.network import host_names
 from ..unix_http import HttpConnection, KeptConnections
 from .control_client import START_SECONDS, ControlClient, NoAnswerError, StartError
 from .sockets import connect_port, listen
 
 _END_SECONDS = 3.0
 _LOG_LINES = 20
+_LOOKUP_SECONDS = 2.0  # a name that is not found by then is closed until it is found
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class SandboxProcess:
         self._watch = watch
         self._egress = egress
         self._connection: Connection | None = None
+        self._names_task: asyncio.Task[None] | None = None
         self._process: ProcessHandle | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._parent_pipe: int | None = None
@@ -129,16 +132,21 @@ class SandboxProcess:
 
     async def attach(self, rules: EgressRules) -> None:
         """Connect the sandbox's own network, if any, to the internet within ``rules``. Raises StartError on failure."""
-        if self._process is None or not self._runtime.own_network:
+        if self._process is None or not self._runtime.own_network or self._egress.carrier is None:
             return
+        hosts = await self._egress.host_names.find(rules.names, _LOOKUP_SECONDS)
         try:
-            self._connection = await asyncio.to_thread(self._egress.attach, self._process.identity.pid, rules)
+            self._connection = await asyncio.to_thread(self._egress.attach, self._process.identity.pid, rules, hosts)
         except OSError as error:
             raise StartError(self._report(f"could not be connected to the internet: {error}")) from error
+        self._follow(rules.names)
 
     async def change_rules(self, rules: EgressRules) -> None:
         if self._connection is not None:
-            await asyncio.to_thread(self._connection.change, rules)
+            hosts = await self._egress.host_names.find(rules.names, _LOOKUP_SECONDS)
+            self._follow(())
+            await asyncio.to_thread(self._connection.change, rules, hosts)
+            self._follow(rules.names)
 
     async def connect(self, port: int) -> HttpConnection:
         """Return a connection to a port, perhaps one that was kept. Raises what :func:`connect_port` raises."""
@@ -176,6 +184,7 @@ class SandboxProcess:
 
     async def stop(self) -> None:
         """End every process; the folders stay. May be called at any time, also more than once."""
+        self._follow(())
         self._close_parent_pipe()
         if self._process is not None:
             self._end_all()
@@ -199,6 +208,7 @@ class SandboxProcess:
     def release(self) -> None:
         """Close the descriptors and the internet connection. A claimed program runs on; an unclaimed program ends."""
         self._close_parent_pipe()
+        self._follow(())
         self._kept.close()
         self._watch.remove(self.layout.root.name)
         if self._connection is not None:
@@ -207,6 +217,24 @@ class SandboxProcess:
         if self._process is not None:
             self._process.close()
             self._process = None
+
+    def _follow(self, names: Collection[str]) -> None:
+        # Keep the addresses of these names up to date from now on, and no longer those of other names.
+        if self._names_task is not None:
+            self._names_task.cancel()
+            self._names_task = None
+        if names and self._connection is not None:
+            self._names_task = asyncio.create_task(self._keep_names(self._connection, names))
+
+    async def _keep_names(self, connection: Connection, names: Collection[str]) -> None:
+        while self.alive:
+            await asyncio.sleep(host_names.SECONDS)
+            hosts = await self._egress.host_names.find(names)
+            try:
+                if self.alive:
+                    await asyncio.to_thread(connection.learn, hosts)
+            except OSError as error:
+                logger.warning("addresses of host names in sandbox %s: %s", self.layout.root.name, error)
 
     def _hold(self, process: ProcessHandle) -> None:
         self._process = process

@@ -65,6 +65,7 @@ def to_row(sandbox: Sandbox, runtime: str) -> SandboxRow:
     network = {
         "allowed": [str(network) for network in sandbox.rules.allowed],
         "denied": [str(network) for network in sandbox.rules.denied],
+        "names": sandbox.rules.names,
         "public": sandbox.traffic_token is None,
     }
     return SandboxRow(
@@ -104,7 +105,7 @@ def from_row(row: SandboxRow, process: SandboxProcess, secret: StateSecret) -> S
         started_at=datetime.fromtimestamp(row.started_at, UTC),
         end_at=_moment(row.end_at),
         lifetime=Lifetime(**json.loads(row.lifetime)),
-        rules=EgressRules(allowed, denied),
+        rules=EgressRules(allowed, denied, tuple(network.get("names", ()))),
         traffic_token=None if network.get("public", True) else secret.traffic_token(row.id),
         volume_mounts=mounts_of(row),
         state=State(row.state),

@@ -16,7 +16,7 @@ from ...sandboxes.lifecycle import State
 from ...sandboxes.service import SandboxService
 from ..auth import NOT_RUNNING, own_sandbox
 from ..errors import ApiError
-from ..formats import Ranges
+from ..formats import Destinations, Ranges
 from ..reading import Spec, refuse
 from ..routes import Resource, Topic, operation
 
@@ -27,7 +27,7 @@ NO_INTERNET = (
 )
 NO_RULES = "Where sandboxes have no internet access of their own, allowOut is refused and denyOut has no effect."
 _EVERYTHING = IPv4Network("0.0.0.0/0")
-_NAME = re.compile(r"^(\*|(\*\.)?([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,})$")
+_NAME = re.compile(r"\*|(\*\.)?([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,}")
 _REFUSED = {
     "maskRequestHost": "requests keep their Host header",
     "rules": "requests to the outside are not changed",
@@ -39,7 +39,7 @@ _REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class _NetworkRequest:
-    allow_out: Ranges = field(default_factory=list)
+    allow_out: Destinations = field(default_factory=list)
     deny_out: Ranges = field(default_factory=list)
     allow_internet_access: Annotated[bool | None, Spec(name="allow_internet_access", description=NO_INTERNET)] = None
 
@@ -54,7 +54,7 @@ class _NetworkRequest:
 class NewNetworkRequest:
     """The network rules in the body of a create call."""
 
-    allow_out: Ranges = field(default_factory=list)
+    allow_out: Destinations = field(default_factory=list)
     deny_out: Ranges = field(default_factory=list)
     allow_public_traffic: Annotated[
         bool,
@@ -99,9 +99,9 @@ def egress_rules(
 ) -> EgressRules:
     """Return the rules that a request asks for. ``internet=False`` denies everything outside ``allow_out``.
 
-    IPv6 ranges are checked and dropped, because a sandbox with its own network has no IPv6. A malformed range, a domain
-    name, and too many entries raise ApiError 400. If sandboxes have no internet access, an IPv4 range in ``allow_out``
-    raises ApiError 400 too.
+    IPv6 ranges are checked and dropped, because a sandbox with its own network has no IPv6. A malformed range, a name
+    with ``*``, and too many entries raise ApiError 400. If sandboxes have no internet access, a name or an IPv4 range
+    in ``allow_out`` raises ApiError 400 too.
     """
     for name, entries in (("allowOut", allow_out), ("denyOut", deny_out)):
         if len(entries) > _MAX_ENTRIES:
@@ -109,20 +109,22 @@ def egress_rules(
     denied = [_range(entry, f"invalid denied CIDR {entry}") for entry in deny_out]
     if internet is False:
         denied.append(_EVERYTHING)
-    domains = [entry for entry in allow_out if _NAME.match(entry)]
-    if domains and _EVERYTHING not in denied:
+    names = [entry for entry in allow_out if _NAME.fullmatch(entry)]
+    if names and _EVERYTHING not in denied:
         raise ApiError(
             400,
             "When specifying allowed domains in allow out, you must include 'ALL_TRAFFIC' in deny out to block all "
             "other traffic.",
         )
-    if domains:
+    if wildcard := next((name for name in names if name.startswith("*")), None):
         raise ApiError(
-            400, f"allowOut entry '{domains[0]}' is not supported by this manager: only addresses and CIDRs are"
+            400,
+            f"allowOut entry '{wildcard}' is not supported by this manager: it opens the addresses of a name, and a "
+            "name with '*' has none; name each host",
         )
-    allowed = [_range(entry, f"invalid allowed address {entry}") for entry in allow_out]
-    rules = EgressRules(_version_4(allowed), _version_4(denied))
-    if rules.allowed and not sandboxes.reach_the_internet:
+    ranges = [_range(entry, f"invalid allowed address {entry}") for entry in allow_out if entry not in names]
+    rules = EgressRules(_version_4(ranges), _version_4(denied), tuple(dict.fromkeys(map(str.lower, names))))
+    if (rules.allowed or rules.names) and not sandboxes.reach_the_internet:
         raise ApiError(
             400, "field 'network.allowOut' is not supported by this manager: its sandboxes have no internet access"
         )

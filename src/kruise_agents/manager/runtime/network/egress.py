@@ -16,12 +16,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Self
+
+from .host_names import Addresses, HostNames
 
 INTERFACE = "tap0"
 NAME_SERVER = "10.0.2.3"  # the carrier answers there, and asks the name servers of the host
@@ -61,24 +64,30 @@ logger = logging.getLogger(__name__)
 class EgressRules:
     """The network rules of a sandbox. Where ``allowed`` and ``denied`` overlap, ``allowed`` wins.
 
-    Private addresses are blocked even if allowed, except a few addresses of the sandbox's own network.
+    ``names`` are host names whose addresses are allowed too. Private addresses are blocked even if allowed, except a
+    few addresses of the sandbox's own network.
     """
 
     allowed: tuple[IPv4Network, ...] = ()
     denied: tuple[IPv4Network, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def with_addresses(self, hosts: Addresses) -> Self:
+        """Return these rules, with the addresses that ``hosts`` has for ``names`` in ``allowed``."""
+        found = (address for name in self.names for address in hosts.get(name, ()))
+        return replace(self, allowed=(*self.allowed, *found))
 
     def blocked(self, own: Iterable[IPv4Network] = ()) -> list[IPv4Network]:
         """Return the ranges to block. ``own`` are the host's addresses, which are always blocked too."""
-        denied = list(ipaddress.collapse_addresses(self.denied))
-        for allowed in self.allowed:
-            denied = [rest for network in denied for rest in _without(network, allowed)]
+        ranges = ipaddress.collapse_addresses(self.denied)
+        denied = [rest for network in ranges for rest in _without(network, self.allowed)]
         blocked = list(ipaddress.collapse_addresses([*denied, *_ALWAYS_BLOCKED, *own]))
         if blocked == [_EVERYTHING]:
             blocked = list(_EVERYTHING.subnets())  # a route to everything would have no effect beside the default
         return [*blocked, *self._blocked_of_carrier()]
 
     def closed(self) -> Self:
-        """Return these rules, changed to deny everything but the ranges in ``allowed``."""
+        """Return these rules, changed to deny everything but what ``allowed`` and ``names`` name."""
         return self if _EVERYTHING in self.denied else replace(self, denied=(*self.denied, _EVERYTHING))
 
     @property
@@ -88,11 +97,8 @@ class EgressRules:
     def _blocked_of_carrier(self) -> list[IPv4Network]:
         # Return the carrier's network without the used addresses: the host might have a network with the same range.
         # The interface's own route to that network beats shorter routes, so the parts need routes of their own.
-        nothing_allowed = self.everything_denied and not self.allowed
-        rest = [_OWN_NETWORK]
-        for address in [*_OWN_ADDRESSES, *([] if nothing_allowed else [_NAME_SERVER])]:
-            rest = [part for network in rest for part in _without(network, address)]
-        return rest
+        nothing_allowed = self.everything_denied and not self.allowed and not self.names
+        return list(_without(_OWN_NETWORK, [*_OWN_ADDRESSES, *([] if nothing_allowed else [_NAME_SERVER])]))
 
 
 class Egress:
@@ -111,11 +117,13 @@ class Egress:
         if why_not:
             self.carrier = None
         how = f"none ({why_not})" if why_not else f"by {self.carrier}"
+        self.host_names = HostNames()
         self.summary = f"internet access of sandboxes: {how}"
 
-    def attach(self, pid: int, rules: EgressRules) -> Connection | None:
+    def attach(self, pid: int, rules: EgressRules, hosts: Addresses) -> Connection | None:
         """Connect the network namespace of a process to the internet. Return None if sandboxes have no internet access.
 
+        ``hosts`` has the addresses of the names in ``rules``; the caller tells the connection of later addresses.
         The call blocks until packets can flow. On failure, it ends the carrier, and raises OSError with the reason.
         """
         if self.carrier is None:
@@ -125,7 +133,7 @@ class Egress:
         connection = Connection(pid)
         try:
             confined = _AS_ROOT[self.carrier] if os.geteuid() == 0 else ()
-            connection.start(rules, [self._installed[self.carrier], *confined, *_CARRIERS[self.carrier]])
+            connection.start(rules, hosts, [self._installed[self.carrier], *confined, *_CARRIERS[self.carrier]])
         except BaseException:
             connection.close()
             raise
@@ -137,11 +145,15 @@ class Connection:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
+        self._rules = EgressRules()
+        self._hosts: Addresses | None = None  # of the rules that hold; None after an error
         self._blocked: set[IPv4Network] = set()
+        self._lock = threading.Lock()
+        self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
 
-    def start(self, rules: EgressRules, carrier: list[str]) -> None:
+    def start(self, rules: EgressRules, hosts: Addresses, carrier: list[str]) -> None:
         """Apply the rules, start the carrier, and wait until packets can flow. Raises OSError if a step fails."""
         # Changes have to wait for bwrap to set up the loopback: bwrap fails if the network changes at that moment.
         deadline = time.monotonic() + _SECONDS
@@ -149,7 +161,7 @@ class Connection:
             if time.monotonic() > deadline:
                 raise OSError("the sandbox's loopback did not come up")
             time.sleep(0.002)
-        self.change(rules)
+        self.change(rules, hosts)
         with _namespaces(self._pid) as (user, net):
             places = {"user": f"/proc/self/fd/{user}", "net": f"/proc/self/fd/{net}", "uid": os.geteuid()}
             self._process = subprocess.Popen(
@@ -169,9 +181,24 @@ class Connection:
                 raise OSError(f"{carrier[0]} did not connect the sandbox: {message}")
             time.sleep(0.005)  # no process outside of the namespace can wait for an interface
 
-    def change(self, rules: EgressRules) -> None:
+    def change(self, rules: EgressRules, hosts: Addresses) -> None:
         """Replace the rules, which takes a moment. After an OSError, parts of the old and of the new rules may hold."""
-        wanted = set(rules.blocked(_own_addresses()))
+        with self._lock:
+            self._rules = rules
+            self._apply(hosts)
+
+    def learn(self, hosts: Addresses) -> None:
+        """Open the addresses that the names in the rules have now, and block their earlier addresses.
+
+        Has no effect if the rules have other names by now. Raises OSError as :meth:`change` does.
+        """
+        with self._lock:
+            if hosts != self._hosts and hosts.keys() == set(self._rules.names) and not self._closed:
+                self._apply(hosts)
+
+    def _apply(self, hosts: Addresses) -> None:
+        self._hosts = None
+        wanted = set(self._rules.with_addresses(hosts).blocked(_own_addresses()))
         # All ranges are blocked anew, because an earlier change may have failed. Then old ranges are opened: in the
         # other order, too much would be open in between.
         changes = [f"+{network}" for network in wanted]
@@ -186,8 +213,11 @@ class Connection:
         if done.returncode != 0:
             raise OSError(f"the sandbox's routes: {done.stderr.decode(errors='replace').strip()[-500:]}")
         self._blocked = wanted
+        self._hosts = hosts
 
     def close(self) -> None:
+        with self._lock:
+            self._closed = True
         self._output.close()
         if self._process is not None:
             self._process.communicate()
@@ -205,10 +235,16 @@ def _namespaces(pid: int) -> Iterator[tuple[int, int]]:
         yield user, net
 
 
-def _without(network: IPv4Network, part: IPv4Network) -> list[IPv4Network]:
-    if network.subnet_of(part):
-        return []
-    return list(network.address_exclude(part)) if part.subnet_of(network) else [network]
+def _without(network: IPv4Network, parts: Iterable[IPv4Network]) -> Iterator[IPv4Network]:
+    first, last = network[0], network[-1]
+    for part in ipaddress.collapse_addresses(parts):  # in ascending order
+        if part.overlaps(network):
+            if part[0] > first:
+                yield from ipaddress.summarize_address_range(first, part[0] - 1)
+            if part[-1] >= last:
+                return
+            first = part[-1] + 1
+    yield from ipaddress.summarize_address_range(first, last)
 
 
 def _own_addresses() -> list[IPv4Network]:
