@@ -215,7 +215,7 @@ def test_new_ranges_are_blocked_before_old_ones_are_opened_also_after_an_error(m
         return subprocess.CompletedProcess(command, codes[len(commands) - 1], b"", b"a test says so")
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(egress, "_namespaces", lambda _pid: contextlib.nullcontext((8, 9)))
+    monkeypatch.setattr(egress, "_namespaces", lambda _pid: contextlib.nullcontext((0, 0)))
     monkeypatch.setattr(egress, "_own_addresses", list)
     first, second = (EgressRules(denied=(IPv4Network(network),)) for network in ("1.0.0.0/8", "2.0.0.0/8"))
     connection = egress.Connection(1)
@@ -266,6 +266,27 @@ def test_the_routes_of_a_network_follow_the_names_of_its_rules() -> None:
         connection.close()
         connection.learn({"b.example": (other,)})
         assert is_blocked(process.pid, other), "a closed connection changes nothing"
+
+
+@pytest.mark.needs("namespaces")
+def test_no_routes_of_another_network_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of a process that has ended may be given to a process of the machine's network."""
+    rules = EgressRules(denied=(IPv4Network("198.51.100.0/24"),))
+    command = ["unshare", "--user", "--map-root-user", "--net", "cat"]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE) as process,
+        subprocess.Popen(command, stdin=subprocess.PIPE) as other,
+    ):
+        own = Path("/proc/self/ns/net").readlink()
+        for pid in (process.pid, other.pid):
+            wait_for(lambda: Path(f"/proc/{pid}/ns/net").readlink() != own, what="the network")  # noqa: B023
+        connection = egress.Connection(process.pid)
+        connection.change(rules, {})
+        monkeypatch.setattr(connection, "_pid", other.pid)
+        with pytest.raises(OSError, match="the sandbox has ended"):
+            connection.change(rules, {})
+        assert not is_blocked(other.pid, IPv4Network("198.51.100.1"))
+        connection.close()
 
 
 def is_blocked(pid: int, address: IPv4Network) -> bool:

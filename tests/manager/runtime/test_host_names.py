@@ -162,6 +162,7 @@ def test_an_address_stays_for_a_while_after_the_last_answer_with_it(
 
 def test_names_that_nobody_asks_for_are_forgotten(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_names, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(host_names, "SECONDS", 0.0)
 
     async def ask() -> None:
         names = HostNames()

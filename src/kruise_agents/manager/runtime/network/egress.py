@@ -148,6 +148,7 @@ class Connection:
         self._rules = EgressRules()
         self._hosts: Addresses | None = None  # of the rules that hold; None after an error
         self._blocked: set[IPv4Network] = set()
+        self._network: int | None = None  # the inode of the namespace
         self._lock = threading.Lock()
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -205,6 +206,11 @@ class Connection:
         changes += [f"-{network}" for network in self._blocked - wanted]
         self._blocked |= wanted
         with _namespaces(self._pid) as (user, net):
+            # Never change the network of another process, which has the number of one that has ended.
+            network = os.fstat(net).st_ino
+            if self._network not in (None, network):
+                raise OSError("the sandbox has ended")
+            self._network = network
             program = str(Path(__file__).with_name("routes.py"))
             command = [sys.executable, "-I", "-S", program, str(user), str(net), *changes]
             done = subprocess.run(

@@ -38,6 +38,7 @@ class HostNames:
 
     def __init__(self) -> None:
         self._names: dict[str, _Name] = {}
+        self._forgot_at = 0.0
         self._room = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
 
     async def find(self, names: Collection[str], patience: float | None = None) -> Addresses:
@@ -80,7 +81,11 @@ class HostNames:
         return tuple(sorted(IPv4Network(address) for _, address in sorted(found)[:most]))
 
     def _forget(self) -> None:
-        since = time.monotonic() - KEPT_SECONDS
+        moment = time.monotonic()
+        if moment - self._forgot_at < SECONDS:
+            return
+        self._forgot_at = moment
+        since = moment - KEPT_SECONDS
         for name, known in list(self._names.items()):
             if known.lookup.done() and known.asked_at < since:
                 del self._names[name]
