@@ -202,6 +202,26 @@ def test_a_pause_is_told_once_what_it_loses(manager: OlderManager) -> None:
     assert manager.api_calls == [PROBE, "POST /sandboxes/sbx/pause", "POST /sandboxes/sbx/pause"]
 
 
+def test_a_pause_is_not_sent_while_its_warning_is_an_error(manager: OlderManager) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            with pytest.raises(OlderManagerWarning):
+                pause()
+    assert manager.api_calls == [PROBE]
+
+
+@pytest.mark.parametrize("refusal", [Answer.json(401, {"code": 401, "message": "no"}), Answer.text(404, "no route")])
+def test_a_pause_is_told_what_it_loses_although_the_manager_could_not_be_asked_before(
+    refusal: Answer, manager: OlderManager
+) -> None:
+    manager.special[PROBE] = [refusal]
+    pause()
+    del manager.special[PROBE]
+    with pytest.warns(OlderManagerWarning):
+        pause()
+
+
 def test_an_async_pause_is_told_at_its_own_line(manager: OlderManager) -> None:
     async def program() -> None:
         sandbox = await e2b.AsyncSandbox.create()
@@ -326,6 +346,10 @@ def test_a_page_without_a_match_is_not_shown_while_there_are_more(manager: Older
 def test_a_list_of_sandboxes_started_at_a_time_or_later(manager: OlderManager) -> None:
     start = datetime.datetime(2026, 8, 22, 8, 4, tzinfo=datetime.UTC)
     assert every_page(query=e2b.SandboxQuery(started_after=start)) == [["s008", "s009", "s010", "s011"]]
+    # The manager has cut the fractions off its times.
+    inside = start + datetime.timedelta(milliseconds=400)
+    assert every_page(query=e2b.SandboxQuery(started_after=inside)) == [["s008", "s009", "s010", "s011"]]
+    assert every_page(query=e2b.SandboxQuery(started_after=start + datetime.timedelta(seconds=1))) == [["s010", "s011"]]
 
 
 @needs_queries

@@ -54,7 +54,7 @@ class Known:
     """Facts that this process has learnt about one API.
 
     Attributes:
-        considered: losses that are not reported again: the program was told, or the manager appears to have v2 routes.
+        considered: losses that are not reported again: the program was told, or the manager has v2 routes.
     """
 
     generation: Generation | None = None
@@ -111,7 +111,7 @@ class Bridge:
             return undecided
         if self._known.generation is Generation.V1_ONLY or (doubt and call.is_changed):
             return (yield from self._put_to_v1(request, call, doubt))
-        if undecided is None:
+        if self._known.generation is Generation.V2:
             self._known.considered.update(losses)
         return (yield Step(request))
 
@@ -167,11 +167,11 @@ class Bridge:
                 f"{', '.join(call.ignored)}, so the call was given up. Leave it out, or use a newer manager{doubt}"
             )
         for loss in self._new_losses(call):
-            self._known.considered.add(loss)
             notify(
                 f"the sandbox-manager at {self._api} has no v2 routes. With a manager that old, {loss.value}",
                 OlderManagerWarning,
             )
+            self._known.considered.add(loss)  # not if a filter made the warning an error: nothing is sent then
         if call.selection is None:
             return (yield Step(self._older(request, call, call.query)))
         pages = call.selection.pages(call.query or {})

@@ -60,6 +60,9 @@ class Selection:
         is_own = token.startswith(_TOKEN_MARK)
         if is_own != (after is not None) or (token and is_own != (order == "desc")):
             unclear.append("nextToken of a list in another order")
+        if started_after is not None:
+            # The manager cuts its times to whole seconds. A sandbox of that very second must not be missing.
+            started_after = started_after.replace(microsecond=0)
         selection = cls(asked.get("template") or None, started_after, metadata, order == "desc", after)
         return (None if selection == cls() else selection), unclear
 
