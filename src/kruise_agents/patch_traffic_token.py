@@ -60,9 +60,9 @@ def patch_traffic_access_token() -> Patch:
     :func:`refresh_traffic_access_token` refreshes that token when a refresh is due. The method
     ``sandbox.refresh_traffic_access_token()`` does the same, but type checkers do not know the method.
 
-    The patch does not change requests in debug mode. If a create brings a token that is not a JWT with an expiry,
-    requests are not changed before a forced refresh. If a refresh brings such a token, the token is sent until the
-    expiry that the manager states. Sandbox objects that were made without the patch stay unpatched. The patch works
+    The patch does not change requests in debug mode. If a create brings a token that is not a JWT with an expiry, the
+    token is sent as it is and not renewed. If a refresh brings such a token, the token is sent until the expiry that
+    the manager states. Sandbox objects that were made without the patch stay unpatched. The patch works
     with and without ``patch_e2b()``, in any order.
 
     Returns:

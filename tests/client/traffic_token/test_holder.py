@@ -153,11 +153,10 @@ def test_a_sandbox_that_needs_a_token_fetches_its_first_one() -> None:
     assert holder.state.token == server.token(1)
 
 
-def test_an_opaque_token_is_shown_and_left_to_the_sdk() -> None:
+def test_an_opaque_token_is_sent_and_shown_as_it_is() -> None:
     server = Server()
     holder = server.holder("opaque")
-    assert holder.current() is None
-    assert holder.state.token == holder.refresh(force=False) == "opaque"
+    assert holder.current() == holder.state.token == holder.refresh(force=False) == "opaque"
     assert server.calls == 0
 
 

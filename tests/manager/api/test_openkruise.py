@@ -375,9 +375,10 @@ class TestNewestSdk:
             assert error.name == "NameError"
             assert not sandbox.files.exists("mine")
 
-    def test_it_uses_an_opaque_token_after_a_connect_too(self, options: dict[str, Any]) -> None:
+    def test_it_uses_an_opaque_token_after_a_create_and_a_connect(self, options: dict[str, Any]) -> None:
         with patch_traffic_access_token(), Sandbox.create(metadata=PROTECTED, **options) as sandbox:
             assert sandbox.run_code("6 * 7").text == "42"
+            assert sandbox.commands.run("echo here").stdout == "here\n"
             again = Sandbox.connect(sandbox.sandbox_id, **options)
             assert again.commands.run("echo here").stdout == "here\n"
 

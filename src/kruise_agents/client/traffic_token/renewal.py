@@ -60,7 +60,7 @@ class TokenState:
 
     A token whose expiry is known is *managed*: it is renewed in time. JWTs name their expiry, and for any token that is
     fetched the manager states it. For a sandbox that is known to be protected and has no token, a managed token is
-    fetched. A token of unknown expiry that a create brought is *opaque*: the SDK sends it, and nothing renews it.
+    fetched. A token of unknown expiry that a create brought is *opaque*: it is sent as it is, and nothing renews it.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TokenState:
         self._clock = clock
         self._jitter = jitter
         claims = read_claims(token) if token else None
-        self._opaque = token if claims is None else None
+        self._opaque = token or None if claims is None else None
         self._managed: ManagedToken | None = None
         self._failures = 0
         self._wait_until = _NEVER
@@ -100,7 +100,7 @@ class TokenState:
         """Return the token to send, ``SEND_NONE`` to send no token, or None to leave the SDK's headers unchanged."""
         managed = self._managed
         if managed is None:
-            return None
+            return self._opaque
         if self._clock() >= managed.exp:
             if self._error is not None and self._error.status_code == _GONE:
                 return SEND_NONE
@@ -109,7 +109,7 @@ class TokenState:
 
     def to_show(self) -> TrafficAccessToken:
         """Return the token for the caller of a refresh; raise TrafficAccessTokenExpired if no token is valid."""
-        value = self.to_send() or self._opaque
+        value = self.to_send()
         if not value:
             raise TrafficAccessTokenExpired from self._error
         return TrafficAccessToken(value, _utc(self._managed.exp) if self._managed is not None else None)
