@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from kruise_agents.sandbox.linux import process_tree
 from kruise_agents.sandbox.linux.process_tree import descendants, kill_tree
 from support.managers import processes_with, wait_for
 
@@ -26,3 +27,8 @@ def test_a_tree_of_processes_ends_whole(command: str) -> None:
         kill_tree(root.pid)
         assert root.wait() == -9
     wait_for(lambda: processes_with("971270") == [], what="the end of the descendants")
+
+
+def test_a_tree_of_processes_may_be_deeper_than_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_tree, "_children", lambda pid: [pid + 1] if pid < 5000 else [])
+    assert descendants(1) == list(range(2, 5001))

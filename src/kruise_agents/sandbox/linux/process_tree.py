@@ -11,12 +11,22 @@ from pathlib import Path
 
 def descendants(pid: int) -> list[int]:
     """Return the processes below ``pid``. A process whose parent has ended belongs to process 1 or another reaper."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:  # not a recursion, because a tree may be deeper than Python's stack
+        children = _children(waiting.pop())
+        found += children
+        waiting += children
+    return found
+
+
+def _children(pid: int) -> list[int]:
     children: list[int] = []
     with contextlib.suppress(OSError):  # the process has just ended
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
                 children += [int(child) for child in (thread / "children").read_text().split()]
-    return [below for child in children for below in (child, *descendants(child))]
+    return children
 
 
 def kill_tree(root: int) -> None:
