@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -93,6 +94,65 @@ def test_chunks_are_decoded_however_they_are_cut(size: int) -> None:
 def test_malformed_chunks_are_refused(body: bytes) -> None:
     with pytest.raises(BadResponseError, match="malformed"):
         Chunks().feed(body)
+
+
+def test_tiny_chunks_are_decoded_in_steps() -> None:
+    chunks, content, steps = Chunks(), b"", 0
+    rest = b"1\r\na\r\n" * 10_000 + b"0\r\n\r\nmore"
+    while not chunks.ended:
+        content += chunks.feed(rest)
+        rest = chunks.rest
+        steps += 1
+    assert (content, rest) == (b"a" * 10_000, b"more")
+    assert steps >= 10
+    assert body_of(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 10_000 + b"0\r\n\r\n"
+    ) == (b"a" * 10_000)
+
+
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n", b"\r\n\n", b"\n\r\n"])
+def test_a_head_may_come_byte_by_byte(end: bytes) -> None:
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        exchange = await Exchange.on(ours)
+        receiving = asyncio.create_task(exchange.receive_head())
+        with theirs:
+            for byte in b"HTTP/1.1 204 X\r\nA: b" + end + b"HTTP/1.1":
+                theirs.send(bytes([byte]))
+                await asyncio.sleep(0.001)
+            assert (await receiving).headers == [(b"a", b"b")]
+            assert await exchange.connection.read() == b"HTTP/1.1"
+        exchange.abort()
+
+    asyncio.run(run())
+
+
+def test_a_long_head_that_comes_byte_by_byte_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = 0
+
+    class Counted:
+        def search(self, head: bytearray, start: int = 0) -> re.Match[bytes] | None:
+            nonlocal searched
+            searched += len(head) - start
+            return re.compile(rb"\n\r?\n").search(head, start)
+
+    monkeypatch.setattr(unix_http, "_END_OF_HEAD", Counted())
+
+    async def run() -> int:
+        ours, theirs = socket.socketpair()
+        exchange = await Exchange.on(ours)
+        receiving = asyncio.create_task(exchange.receive_head())
+        head = b"HTTP/1.1 204 X\r\n" + b"A: b\r\n" * 300 + b"\r\n"
+        with theirs:
+            for byte in head:
+                exchange.connection.data_received(bytes([byte]))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            await receiving
+        exchange.abort()
+        return len(head)
+
+    assert asyncio.run(run()) <= searched < 10_000
 
 
 def test_a_head_is_read_as_servers_write_it() -> None:

@@ -19,6 +19,7 @@ _CHUNK = 256 * 1024
 _MAX_HEAD_BYTES = 256 * 1024
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _MAX_INTERIM = 32
+_MAX_LINES = 1000
 _SWITCHING = 101
 _KEPT = 8
 _KEPT_SECONDS = 30.0
@@ -235,7 +236,9 @@ class Exchange:
         if self._length == "chunked":
             chunks = Chunks()
             while not chunks.ended:
-                if piece := chunks.feed(await self._more()):
+                if chunks.rest:
+                    await asyncio.sleep(0)  # many tiny chunks take long, and other connections must go on
+                if piece := chunks.feed(chunks.rest or await self._more()):
                     yield piece
             self.connection.unread(chunks.rest)
         elif self._length == "to the end":
@@ -272,15 +275,16 @@ class Exchange:
         self.connection.transport.close()
 
     async def _head_bytes(self) -> bytes:
-        head = b""
+        head = bytearray()
         while True:
+            searched = max(len(head) - 2, 0)  # a head that comes byte by byte is searched only once
             head += await self._more("the connection was closed before a response came")
-            if end := _END_OF_HEAD.search(head):
+            if end := _END_OF_HEAD.search(head, searched):
                 break
             if len(head) > _MAX_HEAD_BYTES:
                 raise BadResponseError("the head of its answer is too large")
-        self.connection.unread(head[end.end() :])
-        return head[: end.end()]
+        self.connection.unread(bytes(head[end.end() :]))
+        return bytes(head[: end.end()])
 
     async def _more(self, complaint: str = "the connection was closed in the middle of the body") -> bytes:
         if data := await self.connection.read():
@@ -324,7 +328,7 @@ def _body_length(method: str, head: ResponseHead) -> int | Literal["chunked", "t
 
 
 class Chunks:
-    """A decoder of a chunked body. ``rest`` holds the bytes after the end of the body."""
+    """A decoder of a chunked body. ``rest`` holds the bytes that were not decoded: before or after the body's end."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -335,9 +339,12 @@ class Chunks:
         self._overhead = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Return the content in the next bytes of the body. Raises BadResponseError if the chunks are malformed."""
-        pieces, at = [], 0
-        while at < len(data) and not self.ended:
+        """Return the content in the next bytes of the body. Raises BadResponseError if the chunks are malformed.
+
+        A call decodes a limited number of chunks. While ``rest`` has bytes before the end of the body, feed ``rest``.
+        """
+        pieces, at, lines = [], 0, 0
+        while at < len(data) and lines < _MAX_LINES and not self.ended:
             if self._left:
                 piece = data[at : at + self._left]
                 pieces.append(piece)
@@ -351,6 +358,7 @@ class Chunks:
             if self._overhead > _MAX_HEAD_BYTES:
                 raise BadResponseError("what stands between or after the chunks of its answer is too large")
             at = end
+            lines += 1
             if self._line.endswith(b"\n"):
                 self._take_line(self._line)
                 self._line = b""
