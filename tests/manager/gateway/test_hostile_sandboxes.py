@@ -99,6 +99,12 @@ def test_bytes_after_the_response_are_nobodys_response(front: Front) -> None:
     assert b"evil" not in answer.lower()
 
 
+def test_of_equal_lengths_the_client_gets_one(front: Front) -> None:
+    answer = answer_of(front, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: 1\r\nContent-Length: 2\r\n\r\nok")
+    assert answer.lower().count(b"content-length: 2\r\n") == 1
+    assert answer.endswith(b"\r\n\r\nok")
+
+
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 def test_a_response_without_a_body_has_none_whatever_its_length_says(status: bytes, front: Front) -> None:
     answer = answer_of(front, b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\nhello")

@@ -59,10 +59,13 @@ def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> H
     """Return the headers of a response for the client, with names in lower case.
 
     A 204, a 304 and a response with ``Transfer-Encoding`` lose ``Content-Length``, which is not their body's length.
+    Of several equal lengths, one is left, because some proxies refuse two.
     """
     lowered = [(name.lower(), value) for name, value in headers]
     unframed = status in (204, 304) or any(name == b"transfer-encoding" for name, _ in lowered)
-    return [pair for pair in forwarded(lowered) if not (unframed and pair[0] == b"content-length")]
+    passed = forwarded(lowered)
+    lengths = [pair for pair in passed if pair[0] == b"content-length"]
+    return [pair for pair in passed if pair not in lengths] + ([] if unframed else lengths[:1])
 
 
 def below_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
