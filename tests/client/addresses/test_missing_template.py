@@ -73,6 +73,7 @@ def test_the_list_is_asked_for_once_with_the_same_credentials(create: Callable[.
         Answer.text(404, "404 page not found\n"),
         Answer.text(200, "<html>"),
         Answer.json(200, {"templates": []}),
+        pytest.param(Answer(200, b"[" * 100_000, {"Content-Type": "application/json"}), id="too deep"),
         Answer(200, b"[]", {"Transfer-Encoding": "chunked"}),  # breaks the connection
     ],
     ids=str,

@@ -63,5 +63,5 @@ def _fields(response: httpx.Response) -> dict[str, Any]:
 def _parsed(response: httpx.Response) -> Any:
     try:
         return json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -211,7 +211,7 @@ def _readable_filters(text: str) -> tuple[str, dict[str, str]]:
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
         fields = json.loads(body or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) else None
 
