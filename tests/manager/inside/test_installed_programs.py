@@ -244,6 +244,16 @@ def test_no_program_of_ours_imports_from_the_current_folder(
         assert said(sandbox, "greet", "root", cwd=f"{home}/trap") == "2"
 
 
+@pytest.mark.parametrize("damage", ["rm -rf ~/.local", "rm -rf ~/.local/bin; touch ~/.local/bin"])
+def test_a_sandbox_boots_whatever_its_code_has_done_to_the_folder(
+    manager: RunningManager, sandbox: Sandbox, damage: str
+) -> None:
+    said(sandbox, damage)
+    sandbox.pause(keep_memory=False)
+    with Sandbox.connect(sandbox.sandbox_id, domain=manager.domain, api_key=manager.api_key) as booted:
+        assert said(booted, "echo here") == "here"
+
+
 @several
 def test_another_user_installs_into_an_own_home(manager: RunningManager, sandbox: Sandbox, tmp_path: Path) -> None:
     if not sandbox_has_several(sandbox):

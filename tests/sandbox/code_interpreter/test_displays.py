@@ -125,3 +125,16 @@ def test_an_image_that_is_shown_is_a_result(sandbox: Sandbox, context: Context, 
     assert base64.b64decode(result.png or "").startswith(b"\x89PNG")
     assert not result.is_main_result
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_image_is_a_result_although_a_program_has_looked_for_the_module_before(
+    sandbox: Sandbox, context: Context
+) -> None:
+    code = (
+        "import importlib.util, sys\nfor name in [name for name in sys.modules if name.startswith('PIL')]:\n"
+        "    del sys.modules[name]\nimportlib.util.find_spec('PIL.Image')\n"
+        "from PIL import Image\nImage.new('RGB', (2, 2)).save('looked-for.png')"
+    )
+    execution = sandbox.run_code(code, context=context)
+    assert execution.error is None
+    assert [list(result.formats()) for result in execution.results] == [["text", "png", "jpeg"]]

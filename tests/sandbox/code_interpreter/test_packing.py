@@ -28,6 +28,9 @@ from kruise_agents.sandbox.code_interpreter.kernel.packing import tolerant
             {"a": [numpy.float32("nan"), numpy.float64("inf"), numpy.float32(1.5), 10**400]},
             {"a": [None, None, 1.5, 10**400]},
         ),
+        ({"array": numpy.array([1, float("nan")]), "set": {float("inf")}}, {"array": [1.0, None], "set": [None]}),
+        ({"made once": (number for number in (1.5, float("nan")))}, {"made once": [1.5, None]}),
+        ({"NaN": "-Infinity", "a": ["NaN", float("nan")]}, {"NaN": "-Infinity", "a": ["NaN", None]}),
     ],
 )
 def test_what_has_no_form_is_replaced_wherever_it_is(message: Any, arrives: Any) -> None:

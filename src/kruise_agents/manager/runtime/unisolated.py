@@ -5,6 +5,7 @@ This runtime is for machines that forbid namespaces, and is used only if the set
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from .launch import Launch, Launched
 from .limits.limits import Enforcer, ResourceLimits, common_limits
 from .rootfs.commands import Commands
 from .rootfs.python import program_arguments
+
+logger = logging.getLogger(__name__)
 
 
 class ProcessRuntime(Runtime):
@@ -39,7 +42,10 @@ class ProcessRuntime(Runtime):
 
     def launch(self, launch: Launch) -> Launched:
         home = launch.layout.home
-        self._commands.add_to(home / ".local" / "bin")
+        try:
+            self._commands.add_to(home / ".local" / "bin")
+        except OSError as error:  # code of the sandbox may have removed or closed the folder
+            logger.info("the commands of the manager's packages are missing in a sandbox: %s", error)
         arguments = program_arguments(home, SYSTEM_PATH, launch.descriptors, common_limits(launch.limits))
         process = subprocess.Popen(
             program_command(sys.executable, replace(arguments, own_init=True)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -21,7 +22,7 @@ def change_at_import(name: str, change: Change) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """A finder that changes a module at its first import, and then removes itself."""
+    """A finder that changes a module at its first import, and then removes itself. A mere look-up changes nothing."""
 
     def __init__(self, name: str, change: Change) -> None:
         self._name = name
@@ -34,17 +35,17 @@ class _Finder(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            sys.meta_path.remove(self)
-            _change_after_execution(spec.loader, self._change)
+            self._change_after_execution(spec.loader)
         return spec
 
+    def _change_after_execution(self, loader: Any) -> None:
+        execute = loader.exec_module
 
-def _change_after_execution(loader: Any, change: Change) -> None:
-    execute = loader.exec_module
+        def execute_and_change(module: ModuleType) -> None:
+            del loader.exec_module  # the loader has its own method again
+            execute(module)
+            with suppress(ValueError):  # another import of the module was faster
+                sys.meta_path.remove(self)
+            self._change(module)
 
-    def execute_and_change(module: ModuleType) -> None:
-        del loader.exec_module  # the loader has its own method again
-        execute(module)
-        change(module)
-
-    loader.exec_module = execute_and_change
+        loader.exec_module = execute_and_change

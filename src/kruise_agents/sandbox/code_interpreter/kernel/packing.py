@@ -7,10 +7,8 @@ see a traceback from the kernel's own code. NaN would become the text ``nan``, w
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, TypeAlias
 
 from jupyter_client.jsonutil import json_default
@@ -21,27 +19,25 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def tolerant(pack: Packer) -> Packer:
-    """Return a packer like ``pack`` that replaces surrogates by U+FFFD, and NaN and infinity by None.
+    """Return a packer like ``pack`` that replaces surrogates by U+FFFD, and NaN and infinity by null.
 
-    ``orjson`` turns NaN and infinity into None too. The kernel of E2B's template packs messages with ``orjson``.
+    ``orjson`` turns NaN and infinity into null too. The kernel of E2B's template packs messages with ``orjson``.
     """
 
     def pack_tolerantly(message: Any) -> bytes:
         try:
-            return json.dumps(message, default=json_default, ensure_ascii=False, allow_nan=False).encode()
+            text = _dumps(message)
+            if "NaN" in text or "Infinity" in text:  # perhaps in a string, which stays as it is
+                text = _dumps(json.loads(text, parse_constant=lambda _: None))
         except (TypeError, ValueError):
-            return pack(_replaced(message))
+            return pack(message)
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            return _SURROGATE.sub("\ufffd", text).encode()
 
     return pack_tolerantly
 
 
-def _replaced(value: Any) -> Any:
-    if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {_replaced(key): _replaced(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replaced(item) for item in value]
-    if isinstance(value, Real) and (value != value or value in (math.inf, -math.inf)):
-        return None
-    return value
+def _dumps(message: Any) -> str:
+    return json.dumps(message, default=json_default, ensure_ascii=False)
