@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Callable
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,15 @@ def test_files_of_a_wrong_size_are_read_whole_and_in_part(path: str, sandbox: Sa
     assert (reply.status_code, reply.headers["content-range"]) == (416, f"bytes */{size}")
     reply = httpx.head(served_envd.url + "/files", params={"path": path})
     assert (reply.status_code, reply.headers["content-length"]) == (200, str(size))
+
+
+def test_files_that_change_without_a_time_of_change_are_never_unchanged(served_envd: Any) -> None:
+    path, tomorrow = "/proc/uptime", formatdate(time.time() + 86400, usegmt=True)
+    reply = get(served_envd, path, if_modified_since=tomorrow)
+    assert reply.status_code == 200
+    assert float(reply.text.split()[0])
+    assert "last-modified" not in reply.headers
+    assert get(served_envd, path, if_range=tomorrow, range="bytes=0-2").status_code == 200
 
 
 def test_a_file_that_grows_while_it_is_read_arrives_as_it_began(served_envd: Any) -> None:

@@ -117,16 +117,20 @@ def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
         "vary": "Accept-Encoding",
     }
     content, size = None, opened.size
+    modified: int | None = opened.modified
     if size <= _FIRST:
         content = _read(file, size or _FIRST)
         if not size and len(content) == _FIRST:
             return _whole(file, content, coding, headers, _content_type(name, content))
         size = len(content)
+        if size != opened.size:  # the file is made when it is read, and its times say nothing about its content
+            modified = None
+            del headers["last-modified"]
     headers["accept-ranges"] = "bytes"
-    if _not_modified(request.headers, opened.modified):
+    if _not_modified(request.headers, modified):
         file.close()
         return Response(status_code=304, headers=headers)
-    part = _requested_range(request.headers, size, opened.modified)
+    part = _requested_range(request.headers, size, modified)
     if part is not None and not part:
         file.close()
         return Response(status_code=416, headers=headers | {"content-range": f"bytes */{size}"})
@@ -169,13 +173,13 @@ def _whole(file: io.FileIO, first: bytes, coding: Coding, headers: dict[str, str
     return _FileResponse(file, pieces, headers=headers, media_type=media_type)
 
 
-def _requested_range(headers: Mapping[str, str], size: int, modified: int) -> range | None:
+def _requested_range(headers: Mapping[str, str], size: int, modified: int | None) -> range | None:
     """Return the range of bytes that a request names: None for the whole file, empty if the file has no such byte."""
     match = _RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
     if match is None or match.groups() == ("", ""):
         return None
     condition = headers.get("if-range")
-    if condition is not None and _timestamp(condition) != modified:
+    if condition is not None and (modified is None or _timestamp(condition) != modified):
         return None
     first, last = match.groups()
     if first and last and int(last) < int(first):
@@ -185,10 +189,10 @@ def _requested_range(headers: Mapping[str, str], size: int, modified: int) -> ra
     return range(start, end)
 
 
-def _not_modified(headers: Mapping[str, str], modified: int) -> bool:
+def _not_modified(headers: Mapping[str, str], modified: int | None) -> bool:
     """Return True if the file is unchanged since ``If-Modified-Since`` and the request has no ``If-None-Match``."""
     since = _timestamp(headers.get("if-modified-since", ""))
-    return since is not None and "if-none-match" not in headers and modified <= since
+    return since is not None and modified is not None and "if-none-match" not in headers and modified <= since
 
 
 def _timestamp(date: str) -> int | None:
