@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 
-_NOT_THE_PROGRAM = frozenset({"kruise_agents", "e2b", "e2b_code_interpreter", "e2b_desktop", "httpx"})
+_NOT_THE_PROGRAM = frozenset({"kruise_agents", "e2b", "e2b_code_interpreter", "e2b_desktop", "httpx", "asyncio"})
 
 
 class ServerDomainWarning(UserWarning):
@@ -37,7 +37,7 @@ def notify_of_made_sandbox(message: str, category: type[Warning]) -> None:
 
 
 def notify(message: str, category: type[Warning]) -> None:
-    """Warn at the nearest caller outside this package, the SDK and its HTTP client."""
+    """Warn at the nearest caller outside this package, the SDK, its HTTP client and the event loop."""
     level = 1
     frame = sys._getframe()
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _NOT_THE_PROGRAM:

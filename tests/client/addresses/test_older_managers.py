@@ -232,6 +232,17 @@ def test_an_async_pause_is_told_at_its_own_line(manager: OlderManager) -> None:
     assert [warning.filename for warning in told] == [__file__]
 
 
+@needs_e2b("2.24.0", "lifecycle=")
+def test_a_call_that_is_a_task_of_its_own_is_told_at_a_line_of_the_program(manager: OlderManager) -> None:
+    async def program() -> None:
+        create: Any = e2b.AsyncSandbox.create
+        await asyncio.gather(create(lifecycle={"on_timeout": "pause"}), create())
+
+    with pytest.warns(OlderManagerWarning) as told:
+        asyncio.run(program())
+    assert [warning.filename for warning in told] == [__file__]
+
+
 def test_a_pause_goes_on_where_the_manager_cannot_be_asked(manager: OlderManager) -> None:
     manager.special[PROBE] = [Answer.json(503, {"code": 503, "message": "no"})]
     pause()
