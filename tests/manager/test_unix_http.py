@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from kruise_agents.manager import unix_http
+from kruise_agents.manager.gateway.headers import response_forwarded
 from kruise_agents.manager.unix_http import (
     BadResponseError,
     Chunks,
@@ -159,6 +161,18 @@ def test_a_head_is_read_as_servers_write_it() -> None:
     head = read_head(b"HTTP/1.0 200\nA:b\r\nX-Long: one\r\n  two\r\nEmpty:\r\nA:  c \r\n\r\n")
     assert (head.version, head.status) == (b"0", 200)
     assert head.headers == [(b"a", b"b"), (b"x-long", b"one two"), (b"empty", b""), (b"a", b"c")]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [b"a: b\n" + b" a\n" * 80_000, b"a:\n" * 80_000, b"content-length:1\n" * 7000 + b"a:\n" * 30_000],
+    ids=["folded", "many", "lengths"],
+)
+def test_the_largest_heads_take_no_longer_than_others(lines: bytes) -> None:
+    began = time.process_time()
+    head = read_head(b"HTTP/1.1 200 OK\n" + lines + b"\n")
+    response_forwarded(head.headers, head.status)
+    assert time.process_time() - began < 2  # seconds; with a square of the lines, five and more
 
 
 @pytest.mark.parametrize("line", [b"HTTP/2 200 OK", b"HTTP/1.1 20 OK", b"HTTP/1.1 2000 OK", b"http/1.1 200 OK", b""])

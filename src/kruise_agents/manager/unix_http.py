@@ -298,15 +298,18 @@ def read_head(data: bytes) -> ResponseHead:
     status_line = _STATUS_LINE.fullmatch(first)
     if status_line is None:
         raise BadResponseError("it does not begin with a status line of HTTP/1.1")
-    headers: list[tuple[bytes, bytes]] = []
+    fields: list[tuple[bytes, list[bytes]]] = []
     for line in lines:
-        if line.startswith((b" ", b"\t")) and headers:  # RFC 9112, section 5.2
-            name, value = headers.pop()
-            value += b" " + line.strip()
-        else:
-            name, _, value = line.partition(b":")
-            if _NAME.fullmatch(name) is None or len(name) == len(line):
-                raise BadResponseError("a header of its answer is not 'name: value'")
+        if line.startswith((b" ", b"\t")) and fields:  # RFC 9112, section 5.2
+            fields[-1][1].append(line.strip(b" \t"))
+            continue
+        name, colon, value = line.partition(b":")
+        if _NAME.fullmatch(name) is None or not colon:
+            raise BadResponseError("a header of its answer is not 'name: value'")
+        fields.append((name, [value.strip(b" \t")]))
+    headers: list[tuple[bytes, bytes]] = []
+    for name, parts in fields:
+        value = b" ".join(parts)
         if _NOT_IN_A_VALUE.search(value):
             raise BadResponseError(f"its header {name.decode()} has a control character")
         headers.append((name.lower(), value.strip(b" \t")))

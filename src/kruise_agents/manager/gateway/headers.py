@@ -65,7 +65,7 @@ def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> H
     unframed = status in (204, 304) or any(name == b"transfer-encoding" for name, _ in lowered)
     passed = forwarded(lowered)
     lengths = [pair for pair in passed if pair[0] == b"content-length"]
-    return [pair for pair in passed if pair not in lengths] + ([] if unframed else lengths[:1])
+    return [pair for pair in passed if pair[0] != b"content-length"] + ([] if unframed else lengths[:1])
 
 
 def below_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
