@@ -153,6 +153,20 @@ class Replay:
             yield f"{row['name']}: {name} is {seen.get(name)!r} in place of {wanted.get(name)!r}"
 
 
+@pytest.mark.live
+def test_null_is_an_empty_string_in_a_map_and_an_empty_body(api: httpx.Client) -> None:
+    """As for Go's decoder: ``envs={"A": os.environ.get("A")}`` is a create there."""
+    made = create(api, envVars={"A": None}, metadata={"k": None}, network={"allowOut": None})
+    assert made["metadata"]["k"] == ""
+    wrong = api.post("/sandboxes", json={"templateID": "base", "envVars": {"A": 5}})
+    assert wrong.json()["message"] == (
+        "json: cannot unmarshal number into Go struct field NewSandboxRequest.envVars.A of type string"
+    )
+    refused = api.post("/sandboxes", content=b"null")
+    assert (refused.status_code, refused.json()["message"]) == (400, "Template or Checkpoint not found")
+    assert api.delete(f"/sandboxes/{made['sandboxID']}").status_code == 204
+
+
 def test_the_recording_is_whole() -> None:
     assert len(REQUESTS) == len({row["name"] for row in REQUESTS}) == 136
     assert sorted(row["name"] for row in REQUESTS if "left_out" in row) == ["api-keys bad team", "bare host health"]

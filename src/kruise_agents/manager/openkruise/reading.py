@@ -43,11 +43,23 @@ class Refused(Exception):
         self.code = status if code is None else code
 
 
+class _GoFields(Fields):
+    """Fields whose maps take ``null`` for an empty string, as Go's decoder does."""
+
+    __slots__ = ()
+
+    def text_map(self, name: str) -> dict[str, str]:
+        value = self.value(name)
+        if isinstance(value, dict):
+            value = {key: "" if text is None else text for key, text in value.items()}
+        return Fields({name: value}, self.path).text_map(name)
+
+
 async def read_body(request: Request, route: Route) -> Fields:
     """Return what the handler of ``route`` reads of the body. Other text than a JSON object raises a ValueError."""
-    body = Fields(await read_object(request))
+    body = await read_object(request)
     known = {name.partition(".")[0] for name in route.reads}
-    return Fields({name: value for name, value in body.values.items() if name in known})
+    return _GoFields({name: value for name, value in body.items() if name in known})
 
 
 async def read_object(request: Request) -> Mapping[str, Any]:
@@ -66,6 +78,8 @@ async def read_object(request: Request) -> Mapping[str, Any]:
     except UnicodeEncodeError:
         # JSON can spell half a surrogate pair. Go takes that for U+FFFD, which no client means.
         raise ValueError("invalid surrogate pair in string literal") from None
+    if value is None:
+        return {}  # Go's decoder leaves the struct as it is
     if not isinstance(value, dict):
         raise ValueError(f"json: cannot unmarshal {_kind(value)} into Go value of type struct")  # noqa: TRY004 - of the body
     return value
