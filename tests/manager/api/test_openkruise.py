@@ -155,7 +155,7 @@ class Replay:
 
 @pytest.mark.live
 def test_null_is_an_empty_string_in_a_map_and_an_empty_body(api: httpx.Client) -> None:
-    """As for Go's decoder: ``envs={"A": os.environ.get("A")}`` is a create there."""
+    """OpenKruise's manager makes a sandbox of ``envs={"A": os.environ.get("A")}``."""
     made = create(api, envVars={"A": None}, metadata={"k": None}, network={"allowOut": None})
     assert made["metadata"]["k"] == ""
     wrong = api.post("/sandboxes", json={"templateID": "base", "envVars": {"A": 5}})
