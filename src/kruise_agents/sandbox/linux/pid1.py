@@ -7,6 +7,7 @@ exits. If the first process itself is killed, the sandbox's program kills its ow
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -67,10 +68,9 @@ def _end_descendants() -> None:
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while (found := descendants(os.getpid())) and time.monotonic() < deadline:
         for pid in found:
-            try:
+            # A program with the rights of another user, such as sudo, must not keep the others alive.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         _reap()
         time.sleep(0.001)  # only children can be waited for, not their children
 
