@@ -73,7 +73,10 @@ def test_other_programs_of_packages_are_there_too_but_not_the_interpreter(machin
 
 def test_what_packages_declare_wrongly_is_left_out(machine: Machine) -> None:
     machine.install("tool", "../away = tool:main", "module = tool", "nothing =", "right = tool:main", "odd = a b:c")
+    machine.install("half", "half-written")
     (machine.packages / "broken-1.0.dist-info").mkdir()
+    (machine.packages / "latin-1.0.dist-info").mkdir()
+    (machine.packages / "latin-1.0.dist-info" / "entry_points.txt").write_bytes(b"[console_scripts]\n\xff = a:b\n")
     assert machine.written(Commands(PYTHON)) == ["right"]
 
 

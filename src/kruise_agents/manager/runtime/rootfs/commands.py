@@ -125,7 +125,11 @@ def _scripts() -> Path:
 
 def _entry_points() -> Iterator[EntryPoint]:
     for distribution in distributions(path=[str(folder) for folder in _packages()]):
-        for point in distribution.entry_points:
+        try:
+            points = distribution.entry_points
+        except (OSError, TypeError, ValueError):
+            continue  # a file that is damaged, or that an installer is just writing
+        for point in points:
             form = point.pattern.fullmatch(point.value) if point.group in _GROUPS else None
             if form is not None and form["attr"] and "/" not in point.name:
                 yield point
