@@ -199,6 +199,13 @@ def test_a_range_behind_the_end_is_416(wanted: str, served_envd: Any) -> None:
     assert (reply.status_code, reply.headers["content-range"]) == (416, "bytes */10")
 
 
+@pytest.mark.parametrize("wanted", ["bytes=0-", "bytes=0-99", "bytes=-5"])
+def test_an_empty_file_is_sent_whole(wanted: str, served_envd: Any) -> None:
+    (served_envd.home / "f").touch()
+    reply = get(served_envd, "f", range=wanted)
+    assert (reply.status_code, reply.content, reply.headers["content-length"]) == (200, b"", "0")
+
+
 def test_conditions_look_at_the_time_of_change(served_envd: Any) -> None:
     (served_envd.home / "f").write_bytes(b"0123456789")
     date = get(served_envd, "f").headers["last-modified"]

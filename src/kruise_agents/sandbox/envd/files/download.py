@@ -130,7 +130,8 @@ def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
     if _not_modified(request.headers, modified):
         file.close()
         return Response(status_code=304, headers=headers)
-    part = _requested_range(request.headers, size, modified)
+    # As in envd, an empty file is sent whole: some clients ask for a range each time.
+    part = _requested_range(request.headers, size, modified) if size else None
     if part is not None and not part:
         file.close()
         return Response(status_code=416, headers=headers | {"content-range": f"bytes */{size}"})
