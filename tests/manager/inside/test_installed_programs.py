@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -265,3 +266,17 @@ def test_another_user_installs_into_an_own_home(manager: RunningManager, sandbox
     assert said(sandbox, "greet; command -v greet", "bob").split() == ["3", "/home/bob/.local/bin/greet"]
     assert said(sandbox, "python -c 'import greeter; greeter.main()'", "bob") == "3"
     assert said(sandbox, "greet") == "greetings" == said(sandbox, "greet", "root")
+
+
+@several
+def test_another_user_whose_programs_code_starts_does_too(
+    manager: RunningManager, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    if not sandbox_has_several(sandbox):
+        pytest.skip("this manager's sandboxes have one user")
+    versions(sandbox, tmp_path, "2", "3")
+    said(sandbox, "useradd -m bob", "root")
+    for number, options in (("2", ()), ("3", ("--user",))):
+        command = f"cd ~bob && su bob -c {shlex.quote(pip_install('~user', number, *options))}"
+        assert f"Successfully installed greeter-{number}" in cell(sandbox, f"import os\nos.system({command!r})\nNone")
+    assert said(sandbox, "greet; command -v greet", "bob").split() == ["3", "/home/bob/.local/bin/greet"]

@@ -41,9 +41,11 @@ exec "$(dirname "$(readlink -f "$0")")/python" -P -m pip "$@"
 """
 # Python executes this line in two passes: before and after it has switched off the packages of users, as it does in
 # each virtual environment. What root installs for itself goes where everybody finds it, because code runs as root.
+# Another user whose program root has started does not take that place over.
 _USERS_PACKAGES = (
     "import os, site, sys; "
     "os.geteuid() or os.environ.setdefault('PYTHONUSERBASE', sys.prefix); "
+    "os.geteuid() and os.environ.get('PYTHONUSERBASE') == sys.prefix and os.environ.pop('PYTHONUSERBASE'); "
     "site.ENABLE_USER_SITE = site.check_enableusersite(); "
     "site.getusersitepackages().startswith(sys.prefix + os.sep) or site.addusersitepackages(None)\n"
 )
