@@ -298,3 +298,20 @@ def test_a_few_connections_are_kept_for_a_while(monkeypatch: pytest.MonkeyPatch)
             theirs.close()
 
     asyncio.run(run())
+
+
+def test_a_stream_whose_other_side_does_not_read_closes_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unix_http, "_CLOSE_SECONDS", 0.01, raising=False)
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            exchange = await Exchange.on(ours)
+            await exchange.send_head("POST", b"/", [(b"host", b"sandbox"), (b"content-length", b"5000000")])
+            sending = asyncio.create_task(exchange.send_body(b"x" * 5_000_000))
+            await asyncio.sleep(0.01)
+            sending.cancel()
+            exchange.close()
+            await until(lambda: ours.fileno() == -1)
+
+    asyncio.run(run())

@@ -23,6 +23,7 @@ _MAX_LINES = 1000
 _SWITCHING = 101
 _KEPT = 8
 _KEPT_SECONDS = 30.0
+_CLOSE_SECONDS = 10.0
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([0-9]{3})(?: [^\0\r\n]*)?")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -272,7 +273,11 @@ class Exchange:
         self.connection.transport.abort()
 
     def close(self) -> None:
-        self.connection.transport.close()
+        """Close the stream when the other side has read what was sent, or after some seconds."""
+        transport = self.connection.transport
+        transport.close()
+        if transport.inner.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(_CLOSE_SECONDS, transport.abort)
 
     async def _head_bytes(self) -> bytes:
         head = bytearray()
