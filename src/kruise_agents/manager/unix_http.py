@@ -336,7 +336,7 @@ def _body_length(method: str, head: ResponseHead) -> int | Literal["chunked", "t
 
 
 class Chunks:
-    """A decoder of a chunked body. ``rest`` holds the bytes that were not decoded: before or after the body's end."""
+    """A decoder of a chunked body. ``rest`` holds bytes still to be decoded; after the body's end, what follows it."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -349,7 +349,7 @@ class Chunks:
     def feed(self, data: bytes) -> bytes:
         """Return the content in the next bytes of the body. Raises BadResponseError if the chunks are malformed.
 
-        A call decodes a limited number of chunks. While ``rest`` has bytes before the end of the body, feed ``rest``.
+        A call decodes a limited number of chunks. Until the body has ended, pass ``rest`` to the next call.
         """
         pieces, at, lines = [], 0, 0
         while at < len(data) and lines < _MAX_LINES and not self.ended:

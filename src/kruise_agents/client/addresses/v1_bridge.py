@@ -54,7 +54,7 @@ class Known:
     """Facts that this process has learnt about one API.
 
     Attributes:
-        considered: losses that are not reported again: the program was told, or the manager has v2 routes.
+        considered: losses that are not reported again, because the program was told or the manager has v2 routes.
     """
 
     generation: Generation | None = None
@@ -204,7 +204,8 @@ class Bridge:
     def _learn(self, request: httpx.Request) -> Generator[Step, httpx.Response, tuple[httpx.Response | None, str]]:
         """Probe the manager for v2 routes, unless the process knows already whether they exist.
 
-        Return the probe's response if its status is 429 or 5xx, and a hint for errors if there may be no manager.
+        Return two things: the probe's response if its status is 429 or 5xx, else None; and text for error messages if
+        the URL may not lead to a manager, else an empty text.
         """
         if self._known.generation is not None:
             return None, ""

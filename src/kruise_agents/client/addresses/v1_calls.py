@@ -126,7 +126,7 @@ def _template_path(method: str, path: str) -> str | None:
 
 
 def misread(method: str, path: str, *, private: bool) -> str | None:
-    """Return a name for error messages if a wrong handler of an older manager would get the request, else None."""
+    """Return the call's name, for an error, if an older manager would hand it to a wrong handler. Else return None."""
     known = route_at(method, path, private=private) is not None and (method, path) not in TAKEN_FOR_IDS
     if known or not any(route.is_above(path) or (method, path) in TAKEN_FOR_IDS for route in ROUTES):
         return None

@@ -1,9 +1,10 @@
 """The paths of applications that expect their prefix in requests, such as Vite with ``--base /kruise/<id>/<port>/``.
 
 The gateway takes the prefix off the path, as OpenKruise's manager does. An application that expects the prefix mostly
-answers its root with a redirect to the prefix: the address that the client asked for, so a browser would never arrive.
-The gateway then asks for the whole path. If the application has an answer there, the sandbox's port gets whole paths
-from then on, until it answers 404 to a whole path and has an answer without the prefix.
+answers ``/`` with a redirect to the prefix. The client has asked for just that address, so a browser would be
+redirected for ever. The gateway therefore repeats such a request with the whole path. If the application answers that,
+the sandbox's port gets whole paths from then on, until it answers 404 to a whole path, but has an answer without the
+prefix.
 
 Only requests that can be repeated decide: GET or HEAD, without a body. The client gets one of the two answers.
 """
@@ -34,7 +35,7 @@ class Paths:
         stripped: the path and the query without the prefix.
         asked: the path and the query that the client asked for.
         prefix: the part of ``asked`` that is not in ``stripped``; empty if the address names the port in another way.
-        ports: the ports that get whole paths. ``better`` adds or removes ``port``. None: the gateway has no such ports.
+        ports: the ports that get whole paths; :meth:`better` adds or removes the request's port. None: there are none.
     """
 
     stripped: bytes

@@ -4,7 +4,7 @@ There are two sources. ``protocol/openkruise.py`` says what that manager reads o
 ``tests/manager/api/openkruise.toml`` has its answers to 136 requests (August 2026), and says which are not imitated.
 
 Not imitated, because no client should depend on it: IDs that are guessable (``<namespace>--<name>``), metadata that
-Kubernetes adds, namespaces, replicas and their peers, the resources of pods, and a browser's address.
+Kubernetes adds, namespaces, replicas and their peers, the resources of pods, and the route for a Chrome in a sandbox.
 """
 
 from __future__ import annotations

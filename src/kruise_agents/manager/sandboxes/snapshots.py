@@ -122,7 +122,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. Files that a create call is copying go when the copy ends; on a full disk, at once."""
+        """Remove a snapshot. If a create call is copying its files, they go after the copy; on a full disk, now."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)

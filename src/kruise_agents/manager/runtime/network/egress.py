@@ -73,7 +73,7 @@ class EgressRules:
     names: tuple[str, ...] = ()
 
     def with_addresses(self, hosts: Addresses) -> Self:
-        """Return these rules, with the addresses that ``hosts`` has for ``names`` in ``allowed``."""
+        """Return a copy whose ``allowed`` also has the addresses that ``hosts`` has for ``names``."""
         found = (address for name in self.names for address in hosts.get(name, ()))
         return replace(self, allowed=(*self.allowed, *found))
 
@@ -123,8 +123,8 @@ class Egress:
     def attach(self, pid: int, rules: EgressRules, hosts: Addresses) -> Connection | None:
         """Connect the network namespace of a process to the internet. Return None if sandboxes have no internet access.
 
-        ``hosts`` has the addresses of the names in ``rules``; the caller tells the connection of later addresses.
-        The call blocks until packets can flow. On failure, it ends the carrier, and raises OSError with the reason.
+        ``hosts`` has the addresses that the names in ``rules`` have now. When these change, call the connection's
+        ``learn``. This method blocks until packets can flow. On failure, it ends the carrier, and raises OSError.
         """
         if self.carrier is None:
             return None
@@ -191,7 +191,7 @@ class Connection:
     def learn(self, hosts: Addresses) -> None:
         """Open the addresses that the names in the rules have now, and block their earlier addresses.
 
-        Has no effect if the rules have other names by now. Raises OSError as :meth:`change` does.
+        Has no effect if the names in the rules are not those of ``hosts``. Raises OSError as :meth:`change` does.
         """
         with self._lock:
             if hosts != self._hosts and hosts.keys() == set(self._rules.names) and not self._closed:

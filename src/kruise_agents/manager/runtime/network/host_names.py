@@ -42,7 +42,7 @@ class HostNames:
         self._room = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
 
     async def find(self, names: Collection[str], patience: float | None = None) -> Addresses:
-        """Return the addresses of each name, after ``patience`` seconds with what is known by then."""
+        """Return the addresses of each name. If that takes over ``patience`` seconds, return those known by then."""
         self._forget()
         lookups = [self._begin(name).lookup for name in names]
         if lookups:

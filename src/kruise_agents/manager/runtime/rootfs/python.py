@@ -85,7 +85,7 @@ def program_arguments(
 ) -> ProgramArguments:
     """Return the arguments of a sandbox's program, which sees its home folder as ``home``.
 
-    ``path`` has the folders on ``PATH`` behind the one with the user's own programs.
+    ``PATH`` begins with the folder of the user's own programs; ``path`` is the rest of it.
     """
     local = home / ".local" / "bin"
     return ProgramArguments(USERNAME, home, f"{local}:{path}", local / "python", descriptors, limits)

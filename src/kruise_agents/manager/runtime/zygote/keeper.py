@@ -1,4 +1,4 @@
-"""The keeper of the manager's zygote, which replaces a zygote that has ended."""
+"""The keeper of the manager's zygote. It starts a new zygote when the last one has ended."""
 
 from __future__ import annotations
 
