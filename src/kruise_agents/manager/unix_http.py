@@ -63,7 +63,7 @@ class HttpConnection(asyncio.Protocol):
         return not (self._received or self._ended or self.transport.is_closing())
 
     def rest(self) -> None:
-        """Wait for a next request, and close the connection if none comes, or if the other side closes it."""
+        """Start to wait for a next request. The connection is closed if none comes, or if the other side closes it."""
         self._expiry = asyncio.get_running_loop().call_later(_KEPT_SECONDS, self.transport.close)
 
     def go_on(self) -> None:

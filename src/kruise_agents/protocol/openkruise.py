@@ -39,7 +39,7 @@ class Route:
     Attributes:
         path: a part in braces stands for any part that is not empty.
         reads: fields of the body that change what happens. ``network.allowOut`` is a field of the object ``network``.
-        assumes: fields that the handler does not read, each with the values that match what happens in any case.
+        assumes: fields that the handler does not read, each with the values that ask for what happens anyway.
         query: query keys that the handler reads.
         headers: headers that the handler reads, in lower case, besides those that every handler reads.
         only_private: the route exists below ``/kruise/api`` only. Every other route exists without that prefix too.

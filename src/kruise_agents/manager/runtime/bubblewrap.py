@@ -180,7 +180,7 @@ class BubblewrapRuntime(Runtime):
         return self._identities is not None
 
     def _commands_folder(self, layout: Layout) -> Path | None:
-        """Return the folder with the commands for sandboxes that have the same system programs as this one."""
+        """Return the folder with a sandbox's commands. Sandboxes with the same system programs share a folder."""
         if self._state_dir is None:
             return None
         system = "machine" if layout.system is None else hashlib.sha256(bytes(layout.system)).hexdigest()[:16]

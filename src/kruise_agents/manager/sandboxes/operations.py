@@ -225,8 +225,8 @@ class Operations:
         """Resume a paused sandbox for ``seconds``; for ever if it ``never_ends``. A running sandbox is only extended.
 
         Return whether the sandbox was paused. Without ``memory``, end the processes that the pause has kept, and boot
-        the sandbox from its files. If a resume fails, the sandbox is paused again. A pause that came before this call
-        and is not done yet is not undone: the call raises :class:`RefusedError`.
+        the sandbox from its files. If a resume fails, the sandbox is paused again. If a pause is already running or
+        waiting for its turn, this call does not undo the pause, and raises :class:`RefusedError`.
         """
         if sandbox.state is State.PAUSING:
             raise RefusedError(sandbox.state, Event.RESUME)

@@ -122,7 +122,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. If a create call is copying its files, they go after the copy; on a full disk, now."""
+        """Remove a snapshot. Files being copied by a create call are removed afterwards, or at once on a full disk."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)

@@ -81,7 +81,7 @@ class Users:
             raise ConnectError(Code.UNAUTHENTICATED, f"invalid username: '{error.name}'") from error
 
     def names(self) -> Names:
-        """Return the names of owners and groups. Each is looked up once, so take new names for each request."""
+        """Return functions that find and cache names of owners and groups. Use the functions for one request only."""
         return Names(functools.cache(self._owner_name), functools.cache(self._group_name))
 
     def _owner_name(self, uid: int) -> str:

@@ -78,7 +78,7 @@ def _give(path: Path, inner: int, *, whole: bool, leave: Path | None = None) -> 
 
 
 def _share(folder: str, user: int) -> None:
-    """Give a user all rights to files that anybody makes in a folder from now on, and in the folders made there.
+    """Give a user all rights to what anybody makes from now on in a folder, or in new folders below it.
 
     So the user can replace packages that ``root`` has installed. Without ACLs in the file system, do nothing.
     """

@@ -87,7 +87,7 @@ class EgressRules:
         return [*blocked, *self._blocked_of_carrier()]
 
     def closed(self) -> Self:
-        """Return these rules, changed to deny everything but what ``allowed`` and ``names`` name."""
+        """Return these rules, changed to deny everything except the entries of ``allowed`` and ``names``."""
         return self if _EVERYTHING in self.denied else replace(self, denied=(*self.denied, _EVERYTHING))
 
     @property

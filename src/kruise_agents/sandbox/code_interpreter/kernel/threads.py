@@ -15,7 +15,7 @@ from .imports import change_at_import
 
 
 def install() -> None:
-    """Have threads that are older than gevent's changes find themselves. Nothing changes until gevent is imported."""
+    """Make ``current_thread`` work in threads older than gevent's changes. Nothing changes until gevent is imported."""
     change_at_import("gevent.monkey", _keep_identity)
 
 
