@@ -1,4 +1,4 @@
-"""Check that the installed SDK has every place of a patch's table, made before the patch changes anything."""
+"""The check, made before a patch changes anything, that the installed SDK has every place in the patch's table."""
 
 from __future__ import annotations
 

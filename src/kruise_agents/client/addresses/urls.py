@@ -83,7 +83,10 @@ def wrap_get_mcp_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def wrap_jupyter_url(original: property) -> property:
-    """Wrap ``_jupyter_url`` of code interpreters from 2.9.0 to 2.10.3, whose requests carry routing headers."""
+    """Wrap ``_jupyter_url`` of code interpreters from 2.9.0 to 2.10.3: use the patch's scheme in place of https.
+
+    The requests carry routing headers, so an ID that cannot be reached by path gets the URL of the bare domain.
+    """
     by_path = wrap_older_jupyter_url(original)
 
     def reachable(sandbox: Any, url: str) -> str:

@@ -118,7 +118,7 @@ def v1_path(method: str, path: str) -> str | None:
 
 
 def _template_path(method: str, path: str) -> str | None:
-    """Return the path of a template for the look-up of its name, because there a template's name is its ID."""
+    """Return ``/templates/<name>`` for a look-up by name, because older managers use a template's name as its ID."""
     match method, path.split("/"):
         case "GET", ["", "templates", "aliases", name] if name:
             return f"/templates/{name}"
@@ -167,7 +167,7 @@ def _with_body(route: Route, fields: Mapping[str, Any], headers: Mapping[str, st
 
 
 def _without_internet(network: Any) -> Any:
-    """Return the rules with every address in ``denyOut``: E2B's ``allow_internet_access: false`` (its SDK, 2.63.0)."""
+    """Return the rules with ``0.0.0.0/0`` in ``denyOut``: what ``allow_internet_access: false`` means in e2b 2.63.0."""
     denied = network.get("denyOut") or [] if isinstance(network, dict) else None
     if not isinstance(denied, list) or ALL_TRAFFIC in denied:
         return network

@@ -58,9 +58,9 @@ class ManagedToken:
 class TokenState:
     """The state of a sandbox's token. Callers must report the outcomes of refreshes one at a time.
 
-    A token whose expiry is known is *managed*: it is renewed in time. JWTs name their expiry, and for any token that is
-    fetched the manager states it. For a sandbox that is known to be protected and has no token, a managed token is
-    fetched. A token of unknown expiry that a create brought is *opaque*: it is sent as it is, and nothing renews it.
+    A *managed* token is renewed before it expires: a JWT with an expiry, or any token that a refresh fetched. A fetched
+    token without a known expiry counts as endless. If a sandbox is known to be protected and has no token, a refresh
+    fetches its first token. Any other token came with a create and is *opaque*: it is sent as it is and never renewed.
     """
 
     def __init__(

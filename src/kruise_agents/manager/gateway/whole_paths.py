@@ -2,9 +2,9 @@
 
 The gateway takes the prefix off the path, as OpenKruise's manager does. An application that expects the prefix mostly
 answers ``/`` with a redirect to the prefix. The client has asked for just that address, so a browser would be
-redirected for ever. The gateway therefore repeats such a request with the whole path. If the application answers that,
-the sandbox's port gets whole paths from then on, until it answers 404 to a whole path, but has an answer without the
-prefix.
+redirected for ever. The gateway therefore repeats such a request with the whole path. If the application finds that
+path, the sandbox's port gets whole paths from then on. This ends when the application does not find a whole path (404),
+but finds the same path without the prefix.
 
 Only requests that can be repeated decide: GET or HEAD, without a body. The client gets one of the two answers.
 """
@@ -35,7 +35,8 @@ class Paths:
         stripped: the path and the query without the prefix.
         asked: the path and the query that the client asked for.
         prefix: the part of ``asked`` that is not in ``stripped``; empty if the address names the port in another way.
-        ports: the ports that get whole paths; :meth:`better` adds or removes the request's port. None: there are none.
+        ports: the ports that get whole paths; :meth:`better` adds or removes the request's port. None if the gateway
+            never sends whole paths.
     """
 
     stripped: bytes
@@ -50,7 +51,7 @@ class Paths:
         return self.asked if self.ports and self.port in self.ports and self._has_both else self.stripped
 
     async def better(self, head: ResponseHead, ask: Ask) -> tuple[Exchange, ResponseHead] | None:
-        """Return another answer to pass on in place of the answer ``head`` to ``path``, or None."""
+        """Ask for the other path if the answer ``head`` is doubtful. Return the new answer if it is better, or None."""
         whole = self.path != self.stripped
         doubtful = head.status == _NOT_FOUND if whole else self._leads_to_itself(head)
         if self.ports is None or not (self._has_both and doubtful):
@@ -74,7 +75,7 @@ class Paths:
         return head.status in _REDIRECTS and head.all(b"location") == [self.asked] and not head.all(b"set-cookie")
 
     def _leads_below(self, head: ResponseHead) -> bool:
-        """Return whether an answer sends the client to an address with the prefix, as such an application does."""
+        """Return whether an answer redirects to a path with the prefix, as applications that expect the prefix do."""
         return head.status in _REDIRECTS and any(
             value.startswith(self.prefix + b"/") for value in head.all(b"location")
         )

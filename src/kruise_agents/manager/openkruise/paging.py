@@ -41,7 +41,7 @@ def _cursor(position: Position) -> str:
 
 
 def _position(cursor: str) -> Position:
-    """Return the position in a cursor. Any other text counts as a time, so it gives a wrong page and no error."""
+    """Return the position in a cursor. A malformed cursor counts as a time, so it gives a wrong page and no error."""
     try:
         values = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
         key, entry_id = values["key"], values["id"]

@@ -158,7 +158,7 @@ class SandboxHandlers:
         raise Refused(400, "the address of a browser: not supported by this manager yet")
 
     def _new(self, request: Request, fields: Fields) -> tuple[NewSandbox, float | None]:
-        """Return the requested sandbox and the longest time for its start. The checks have the original's order."""
+        """Return the requested sandbox and the longest time for its start. The checks have OpenKruise's order."""
         if fields.objects("volumeMounts"):
             raise Refused(400, "volumeMounts: this manager has no persistent volumes")
         metadata = fields.text_map("metadata")

@@ -68,10 +68,10 @@ class _Create:
 
 
 class IdempotentCreates:
-    """The create requests that came with an idempotency key. Memory has those without a sandbox ID (running, crashed).
+    """The create requests that came with an idempotency key. Running and crashed creates are kept in memory.
 
     Args:
-        store: the database, which keeps the others, with their keys and bodies as digests only.
+        store: the database, which keeps every create that has a sandbox ID, with its key and body as digests only.
         secret: holds the key for the digests.
         clock: returns seconds since the epoch.
         kept: seconds for which a create is remembered.
