@@ -67,7 +67,7 @@ class HttpConnection(asyncio.Protocol):
         self._expiry = asyncio.get_running_loop().call_later(_KEPT_SECONDS, self.transport.close)
 
     def go_on(self) -> None:
-        """Take the connection for a next request."""
+        """End the wait that :meth:`rest` began, because a next request has come."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None

@@ -60,7 +60,7 @@ class Route:
         return self._covers(path) and path.count("/") == self.path.count("/")
 
     def is_above(self, path: str) -> bool:
-        """Return whether ``path`` lies below the path of this route: ``/snapshots/x`` and ``/snapshots/`` do."""
+        """Return whether ``path`` is below this route's path, as ``/snapshots/x`` and ``/snapshots/`` are."""
         return self._covers(path) and path.count("/") > self.path.count("/")
 
     def _covers(self, path: str) -> bool:
@@ -192,7 +192,7 @@ def handler_of(method: str, path: str, *, private: bool = True) -> Route | None:
 
 
 def allowed_methods(path: str, *, private: bool = True) -> list[str]:
-    """Return the methods in the ``Allow`` header of a 405 for ``path``, sorted. Without any, the path is 404."""
+    """Return the methods in the ``Allow`` header of a 405 for ``path``, sorted; an empty list if the answer is 404."""
     methods = {route.method for route in _routes(private) if route.is_at(path) or route.is_above(path)}
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 

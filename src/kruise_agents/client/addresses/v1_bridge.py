@@ -205,7 +205,7 @@ class Bridge:
         """Probe the manager for v2 routes, unless the process knows already whether they exist.
 
         Return two things: the probe's response if its status is 429 or 5xx, else None; and text for error messages if
-        the URL may not lead to a manager, else an empty text.
+        perhaps no manager is at the URL, else an empty text.
         """
         if self._known.generation is not None:
             return None, ""

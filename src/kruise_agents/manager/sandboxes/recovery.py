@@ -1,10 +1,10 @@
 """The sandboxes of an earlier manager: taken over, or cleaned up.
 
-A sandbox is ended if its end had begun. A sandbox whose start was not finished is ended too, because no client knows
-it. If its processes still run, a sandbox is taken over, even if its program does not answer at the moment, and an
-unfinished pause or resume is undone. If its processes are gone, a sandbox that was running is removed, and so is a
-sandbox whose pause with memory was not finished. Any other sandbox without processes is kept as a paused sandbox with
-its files only.
+- A sandbox is ended if its end had begun, or if its start was not finished, because no client knows it then.
+- A sandbox whose processes still run is taken over, even if its program does not answer at the moment. A pause or
+  resume that was not finished is undone.
+- A sandbox whose processes are gone is removed if it was running, or in the middle of a pause with memory. Else the
+  sandbox is kept as a paused sandbox with its files only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tests of this machine before sandboxes start: namespaces with several users or one, and root file systems."""
+"""Tests of what this machine permits: sandboxes with several users or one, and root file systems of templates."""
 
 from __future__ import annotations
 

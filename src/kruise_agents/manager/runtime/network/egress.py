@@ -124,7 +124,7 @@ class Egress:
         """Connect the network namespace of a process to the internet. Return None if sandboxes have no internet access.
 
         ``hosts`` has the addresses that the names in ``rules`` have now. When these change, call the connection's
-        ``learn``. This method blocks until packets can flow. On failure, it ends the carrier, and raises OSError.
+        ``learn``. This method blocks until packets can flow. On failure, it raises OSError.
         """
         if self.carrier is None:
             return None

@@ -1,4 +1,4 @@
-"""Changes to Pillow: ``show``, and ``save`` to a path given as text, display the image as a result of the cell.
+"""Changes to Pillow: an image is displayed by ``show``, and by ``save`` if the path is given as text.
 
 E2B's template has these changes, and programs may rely on them. Pillow is changed when a program imports it.
 """
