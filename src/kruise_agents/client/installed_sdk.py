@@ -54,7 +54,7 @@ Owner = type | types.ModuleType
 
 @dataclass(frozen=True, slots=True)
 class InstalledTarget:
-    """A target of a patch's table, with the class or module of the installed SDK that the target is in."""
+    """A :class:`Target` that the installed SDK has, with the class or module that it is in."""
 
     target: Target
     owner: Owner

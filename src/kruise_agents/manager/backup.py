@@ -114,7 +114,7 @@ def _owners() -> Identities | None:
 
 
 def _copy_owned(source: Path, target: Path, owners: Identities | None) -> str:
-    """Copy a folder and keep its owners: user IDs of sandboxes, which an ordinary user's ``cp`` would change."""
+    """Copy a folder, and keep the owners of its files, which ``cp`` of an ordinary user would change."""
     if owners is None:
         return _copy(source, target)
     try:

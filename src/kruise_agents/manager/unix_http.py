@@ -1,7 +1,7 @@
 """An HTTP/1.1 client for connected streams into a sandbox.
 
-With this client the gateway forwards requests, and the manager sends requests to the programs in sandboxes. What a
-sandbox sends is read strictly where a mistake could change where an answer ends.
+With this client the gateway forwards requests, and the manager sends requests to the programs in sandboxes. The
+client is strict about those parts of a sandbox's answer that decide where the answer ends.
 """
 
 from __future__ import annotations
@@ -336,7 +336,7 @@ def _body_length(method: str, head: ResponseHead) -> int | Literal["chunked", "t
 
 
 class Chunks:
-    """A decoder of a chunked body. ``rest`` holds bytes still to be decoded; after the body's end, what follows it."""
+    """A decoder of a chunked body. ``rest`` holds bytes not decoded yet; after the end, those behind the body."""
 
     def __init__(self) -> None:
         self.ended = False

@@ -1,6 +1,6 @@
 """Table of the requests that OpenKruise's sandbox-manager understands, as of August 2026.
 
-That manager has none of E2B's v2 routes but the list of sandboxes. It ignores fields and query keys that it does not
+Of E2B's v2 routes, that manager has only the list of sandboxes. It ignores fields and query keys that it does not
 know, and a path below a route reaches that route's handler: ``POST /sandboxes/<id>/fork`` creates a sandbox. The client
 decides by this table which requests such a manager would misread; ``serve --like openkruise`` misreads them.
 
@@ -39,7 +39,7 @@ class Route:
     Attributes:
         path: a part in braces stands for any part that is not empty.
         reads: fields of the body that change what happens. ``network.allowOut`` is a field of the object ``network``.
-        assumes: fields that the handler does not read, each with the values that ask for what happens anyway.
+        assumes: fields that the handler ignores, each with the values for which that makes no difference.
         query: query keys that the handler reads.
         headers: headers that the handler reads, in lower case, besides those that every handler reads.
         only_private: the route exists below ``/kruise/api`` only. Every other route exists without that prefix too.
@@ -60,7 +60,7 @@ class Route:
         return self._covers(path) and path.count("/") == self.path.count("/")
 
     def is_above(self, path: str) -> bool:
-        """Return whether ``path`` is below this route's path, as ``/snapshots/x`` and ``/snapshots/`` are."""
+        """Return whether ``path`` is below this route's path, such as ``/snapshots/x`` below ``/snapshots``."""
         return self._covers(path) and path.count("/") > self.path.count("/")
 
     def _covers(self, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""uvicorn as a part of a larger program, and what makes small messages cheap.
+"""A uvicorn server for use in a larger program, and a transport that sends small messages with fewer system calls.
 
 Importing this package does not import ``http_protocol``, because the manager checks the installed uvicorn first.
 """

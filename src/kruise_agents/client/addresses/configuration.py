@@ -156,8 +156,8 @@ def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder:
     """Return options that keep an object's headers and URL out of a call to another domain.
 
     ``given`` are the options of the call, ``bound`` those of the object. For a call to the same domain, return ``{}``.
-    For another domain, return empty headers and an empty URL where ``given`` has none, because the SDK takes options
-    that are missing or None from ``bound``.
+    For another domain, return empty headers and an empty URL where ``given`` has none, because the SDK would
+    use the values in ``bound`` in place of missing ones.
     """
     if not bound or not given.get("domain"):
         return {}

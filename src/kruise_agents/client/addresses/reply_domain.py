@@ -1,4 +1,4 @@
-"""Wrappers of the constructors of sandbox objects and volumes, which choose the domain of the addresses."""
+"""Wrappers of constructors: they choose the domain for the addresses of a sandbox object or a volume."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def replace_get_sandbox_direct_url(original: Callable[..., str]) -> Callable[..., str]:
-    """Replace ``get_sandbox_direct_url``, the URL for requests of others: ``sandbox_url=``, else the private path."""
+    """Replace ``get_sandbox_direct_url``, for requests by others than the SDK: ``sandbox_url=`` or private path."""
 
     @functools.wraps(original)
     def get_sandbox_direct_url(self: Any, sandbox_id: str, sandbox_domain: str | None, port: int | None = None) -> str:

@@ -54,7 +54,7 @@ class Known:
     """Facts that this process has learnt about one API.
 
     Attributes:
-        considered: losses that are not reported again, because the program was told or the manager has v2 routes.
+        considered: each :class:`.Loss` that needs no warning, because it was given or the manager has v2 routes.
     """
 
     generation: Generation | None = None

@@ -45,7 +45,7 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 
 
 class Loss(Enum):
-    """Something that a manager without v2 routes carries out in another way, of which the program is told once."""
+    """A difference in what a manager without v2 routes does for a call. The program is warned once about each."""
 
     PAUSE = (
         "a pause ends the pod of a sandbox. Processes, variables and files outside of volumes are gone when the "

@@ -33,7 +33,7 @@ class Answer:
 
 
 class _OfOneSandbox:
-    """Base class of holders. A deep-copied or unpickled configuration has no sandbox yet, so its holder is None."""
+    """Base class of holders. A holder is of one sandbox, so a copied or unpickled configuration gets None instead."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _no_holder, ()

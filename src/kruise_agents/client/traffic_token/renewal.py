@@ -58,9 +58,10 @@ class ManagedToken:
 class TokenState:
     """The state of a sandbox's token. Callers must report the outcomes of refreshes one at a time.
 
-    A *managed* token is renewed before it expires: a JWT with an expiry, or any token that a refresh fetched. A fetched
-    token without a known expiry counts as endless. If a sandbox is known to be protected and has no token, a refresh
-    fetches its first token. Any other token came with a create and is *opaque*: it is sent as it is and never renewed.
+    A token is *managed* if it is a JWT with an expiry, or if a refresh fetched it. A managed token is renewed before it
+    expires; a fetched token without a known expiry counts as endless. If a sandbox is known to be protected and has no
+    token, a refresh fetches its first token. Any other token came with a create and is *opaque*: it is sent as it is
+    and never renewed.
     """
 
     def __init__(

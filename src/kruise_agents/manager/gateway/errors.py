@@ -14,7 +14,7 @@ from ..request_log import current_request_id
 
 
 class DataPlaneErrors:
-    """The error responses of a gateway. A manager that answers in other words has a subclass."""
+    """The error responses of a gateway. For a manager with other error texts there is a subclass."""
 
     def sandbox_not_found(self, sandbox_id: str) -> Response:
         """Return the answer for a sandbox that is unknown, killed, past its end time or not running."""

@@ -38,7 +38,7 @@ class Gateway:
     ``lookup`` finds a running or paused sandbox in memory. ``resume_for_traffic`` resumes a paused sandbox that has
     ``autoResume``, and returns whether the sandbox runs now. ``tokens`` checks the tokens of protected sandboxes.
     ``errors`` writes the answers to requests that get none from a sandbox.
-    If ``finds_whole_paths`` is true, applications that expect the prefix of private paths get whole paths.
+    If ``finds_whole_paths`` is true, applications that expect the prefix of private paths get paths with the prefix.
     """
 
     def __init__(

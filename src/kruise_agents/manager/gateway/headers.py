@@ -73,9 +73,10 @@ def below_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
 
     In ``Location``, ``Content-Location`` and ``Refresh``, an address on the application's own host (``authority``)
     becomes a path, so that the client keeps its scheme: most applications behind TLS do not know that clients use
-    https. Only an https address stays complete, because an application may mean to lead its client from http to https.
-    The paths in these headers, and the ``Path`` of a cookie, get ``prefix``, such as ``/kruise/abc/3000``, unless they
-    have the prefix already. Addresses of other hosts stay as they are. The names of ``headers`` must be in lower case.
+    https. An https address is the exception: it stays complete, because an application may mean to lead its client from
+    http to https. The paths in these headers, and the ``Path`` of a cookie, get ``prefix``, such as
+    ``/kruise/abc/3000``, unless they have the prefix already. Addresses of other hosts stay as they are. The names of
+    ``headers`` must be in lower case.
     """
     return [(name, _rewritten(name, value, prefix, authority)) for name, value in headers]
 

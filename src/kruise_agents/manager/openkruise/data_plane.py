@@ -13,8 +13,8 @@ from ..gateway.errors import DataPlaneErrors
 def find_target(authority: str, target: str, sandbox_id: str | None = None, sandbox_port: str | None = None) -> Target:
     """Parse a request as ``protocol.routing.parse`` does, but misread three kinds as OpenKruise's manager does.
 
-    ``/kruise/api-prod--a/3000`` seems to be a path of the API. ``/kruise/<id>/3000?x=1``, whose port seems to be
-    ``3000?x=1``, and an ID header without a port header cannot be mapped.
+    ``/kruise/api-prod--a/3000`` is taken for a path of the API. Two kinds cannot be mapped: ``/kruise/<id>/3000?x=1``,
+    because the port is taken to be ``3000?x=1``, and an ID header without a port header.
     """
     if target.startswith(API_PREFIX) and not is_private_api_path(target):
         return ApiTarget(target, private=False)

@@ -20,7 +20,7 @@ _MEMBERS = frozenset({"name", "teamName", "quota"})
 class KeyHandlers:
     """The handlers of routes for API keys and teams.
 
-    A team is a namespace in a cluster, and must be there before it gets a key. Here a new name makes a team.
+    In a cluster, a team is a namespace, which must exist before it gets a key. Here, a new name makes a team.
     """
 
     def __init__(self, keys: Keys, inheritance: Inheritance) -> None:

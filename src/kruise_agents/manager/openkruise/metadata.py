@@ -36,7 +36,7 @@ def require_qualified(keys: Iterable[str]) -> None:
 
 
 def read_filter(query: Mapping[str, str], route: Route) -> dict[str, str]:
-    """Return the metadata that listed sandboxes must have. Every key that the list does not know is a filter too.
+    """Return the metadata that listed sandboxes must have. A query key that the list route does not know is a filter.
 
     The SDK encodes keys and values three times, and this manager decodes them twice. So a filter with other characters
     than ``A-Z a-z 0-9 _ . - ~ /`` finds nothing.

@@ -1,6 +1,6 @@
 """The reading of requests as OpenKruise's manager does it, with the errors of Go's JSON decoder.
 
-A handler sees what ``protocol/openkruise.py`` says that it reads, and nothing else: unknown fields mean nothing there.
+``protocol/openkruise.py`` lists the fields that each handler reads. A handler gets only these fields.
 """
 
 from __future__ import annotations

@@ -289,7 +289,7 @@ class SandboxProcess:
             self._parent_pipe = None
 
     async def _reap(self) -> None:
-        """Wait for this manager's child process, if any, and reap the child, which ends with the sandbox's program."""
+        """Wait for this manager's child process, if any, and reap it. It ends when the sandbox's program ends."""
         if self._child is None:
             return
         if self._child.poll() is None:

@@ -122,7 +122,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. Files being copied by a create call are removed afterwards, or at once on a full disk."""
+        """Remove a snapshot. If a create call copies the files, they stay so long, unless the disk is full."""
         folder = self._folder / snapshot.folder
         try:
             self._delete_row(snapshot)

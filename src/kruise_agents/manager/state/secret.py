@@ -42,7 +42,7 @@ class StateSecret:
         return hmac.new(self._value, f"traffic:{sandbox_id}".encode(), hashlib.sha256).hexdigest()
 
     def opaque_traffic_token(self, nonce: bytes, sandbox_uid: str) -> bytes:
-        """Return a 256-bit MAC. Its first bits in an opaque traffic token prove that this manager issued the token."""
+        """Return a 256-bit MAC. A token contains the first bits of it, as proof that this manager issued the token."""
         return hmac.digest(self._value, b"opaque-traffic:" + nonce + sandbox_uid.encode(), "sha256")
 
     def volume_token(self, volume_id: str, owner: str) -> str:

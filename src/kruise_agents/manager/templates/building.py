@@ -159,7 +159,7 @@ def _install(file: TemplateFile, home: Path) -> None:
 
 
 def _find_python_beside(script: Path) -> None:
-    """At the start of a script, replace the host's path of Python by the Python in the script's own folder."""
+    """Replace the interpreter that a script's first lines name, on the host, by the one in the script's own folder."""
     if script.is_symlink() or not script.is_file():
         return
     text = script.read_bytes()

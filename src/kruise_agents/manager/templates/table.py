@@ -50,7 +50,7 @@ class Table:
             self.complain(key, f"unknown key '{key}'; {hint}")
 
     def complain(self, key: str | None, problem: str, *below: str) -> None:
-        """Record a problem with the table (``key`` is None), with ``key``, or with the key ``below`` in ``key``."""
+        """Record a problem with the table (``key`` is None), with ``key``, or with the key ``below`` inside ``key``."""
         self._source.complain((*self._fields.path, key, *below) if key is not None else self._fields.path, problem)
 
     def text(self, key: str) -> str | None:

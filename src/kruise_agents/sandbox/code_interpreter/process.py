@@ -45,8 +45,9 @@ class KernelProcess:
     ) -> Self:
         """Start ``command`` in its own session, with the variables of ``environment``.
 
-        The fork ``waiting`` becomes the process if the fork is unused and fits the environment. Otherwise ``command``
-        is executed, and the fork is ended. Raises OSError or ValueError if the process cannot be started.
+        ``waiting`` is a process that was forked in advance. If it is unused and fits the environment, it becomes the
+        kernel's process. Otherwise it is ended, and ``command`` is executed. Raises OSError or ValueError if the
+        process cannot be started.
         """
         # Unlike a pipe, an unnamed file needs no reader, and it leaves nothing behind.
         output = tempfile.TemporaryFile(dir=output_folder)  # noqa: SIM115 - closed at the end of the process

@@ -78,7 +78,7 @@ def _give(path: Path, inner: int, *, whole: bool, leave: Path | None = None) -> 
 
 
 def _share(folder: str, user: int) -> None:
-    """Give a user all rights to what anybody makes from now on in a folder, or in new folders below it.
+    """Give ``user`` all rights to what any user will create in ``folder``, or in new folders below it.
 
     So the user can replace packages that ``root`` has installed. Without ACLs in the file system, do nothing.
     """

@@ -92,8 +92,8 @@ def _child_of(pid: int) -> int:
 def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]) -> list[int]:
     """Move the descriptors ``received`` to ``numbers``, and ``own`` to higher numbers. Close all other descriptors.
 
-    Return the new numbers of ``own``, which includes the pipe to the placeholder's input. Programs that are executed
-    later do not inherit ``own``, so they do not keep this input open.
+    Return the new numbers of ``own``. One of ``own`` is the pipe to the placeholder's input. Programs that are executed
+    later do not inherit ``own``, so they do not keep this pipe open.
     """
     above = max(numbers) + 1
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in (*own, *received)]

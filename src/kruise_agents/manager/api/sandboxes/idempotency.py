@@ -68,7 +68,7 @@ class _Create:
 
 
 class IdempotentCreates:
-    """The create requests that came with an idempotency key. Running and crashed creates are kept in memory.
+    """The create requests that came with an idempotency key. Memory keeps running and crashed creates.
 
     Args:
         store: the database, which keeps every create that has a sandbox ID, with its key and body as digests only.

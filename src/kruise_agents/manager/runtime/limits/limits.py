@@ -82,7 +82,7 @@ class ResourceLimits(Enforcer):
 
 
 def common_limits(limits: Limits) -> ProgramLimits:
-    """Return the limits that all enforcers share: a maximum file size, and memory and disk, which are only reported."""
+    """Return the limits for the sandbox's program: it sets the maximum file size, and only reports memory and disk."""
     return ProgramLimits(memory=limits.memory, disk=limits.disk, max_file=limits.disk)
 
 

@@ -105,9 +105,10 @@ class Commands:
                 yield program.name, program
 
     def _is_taken(self, name: str) -> bool:
-        """Return whether a system program takes precedence over this command. The machine's Python scripts do not.
+        """Return whether a system program takes precedence over this command. A Python script never does.
 
-        Such a script usually belongs to the same package, but its interpreter does not find the packages of a sandbox.
+        Such a script usually belongs to the command's own package, but its interpreter does not find the packages of a
+        sandbox.
         """
         found = next((folder / name for folder in self._programs if os.path.lexists(folder / name)), None)
         return found is not None and (self._system is not None or _python_script(found) is None)

@@ -22,8 +22,9 @@ _READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-dro
 
 
 def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: Setup) -> Launched:
-    """Start a fork of the zygote as a sandbox's program, in namespaces that ``bwrap`` first makes for a waiting shell.
+    """Start a fork of the zygote as a sandbox's program.
 
+    ``bwrap`` makes the namespaces, with a shell in them that only waits. The fork then enters these namespaces.
     Raises ZygoteError if the zygote does not fork, and OSError for other problems. After an error, the namespaces end.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:

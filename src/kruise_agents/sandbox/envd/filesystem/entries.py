@@ -74,7 +74,7 @@ def timestamp(nanoseconds: int) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _second(seconds: int) -> str | None:
-    """Return the time without fraction and zone, or None if the year is outside 1 to 9999. Files often share a time."""
+    """Return the time without fraction and zone; None if the year is outside 1 to 9999. Cached: files share times."""
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
     except (ValueError, OverflowError, OSError):

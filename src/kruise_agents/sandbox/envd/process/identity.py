@@ -1,14 +1,14 @@
 """Start of programs as another user, in the process group of commands, and with a raised OOM score.
 
-Commands lead neither a session nor a group: ``setsid`` in a command would otherwise fork, and end before its program.
+Commands lead neither a session nor a group. Otherwise the program ``setsid`` would fork in a command, and end early.
 Their session is that of this process. Their group is another, so that a command that signals its own group, as
 ``kill 0`` does, spares this process. A waiting shell leads the group.
 
 ``subprocess`` can change the user, but then calls ``fork`` instead of ``vfork``. ``fork`` copies this process's page
 tables, which takes about ten times as long as the rest of the start and blocks the event loop. To Linux, each thread
-has its own user ids; only the C library changes the ids of all threads. On x86-64 and AArch64, a thread therefore takes
-the user's ids, starts the program, which inherits the ids, and takes the thread's old ids back. The main thread never
-does that, because a user's programs can kill a process whose main thread has the user's ids.
+has its own user ids; it is the C library that changes the ids of all threads. On x86-64 and AArch64, a thread therefore
+takes the user's ids, starts the program, which inherits the ids, and takes the thread's old ids back. The main thread
+never does that, because a user's programs can kill a process whose main thread has the user's ids.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Group:
         self._leader: subprocess.Popen[bytes] | None = None
 
     def id(self) -> int:
-        """Return the group's id. The group is there until the next call, even if its leader is killed meanwhile."""
+        """Return the group's id. The group exists at least until this method is called again."""
         # A killed leader stays in its group until it is reaped. Only poll() reaps it.
         if self._leader is None or self._leader.poll() is not None:
             self._leader = subprocess.Popen(
