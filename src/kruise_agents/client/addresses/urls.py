@@ -31,7 +31,7 @@ def replace_get_host(original: Callable[..., str]) -> Callable[..., str]:
 def replace_get_sandbox_url(original: Callable[..., str]) -> Callable[..., str]:
     """Replace ``get_sandbox_url``, the URL of the SDK's own requests: ``sandbox_url=`` if stated, else a private URL.
 
-    The requests carry routing headers. So a sandbox ID that begins with ``api`` gets the URL of the bare domain.
+    For a sandbox ID that begins with ``api``, return the URL of the bare domain: the requests carry routing headers.
     """
     by_path = replace_get_sandbox_direct_url(original)
 
@@ -85,7 +85,7 @@ def wrap_get_mcp_url(original: Callable[..., str]) -> Callable[..., str]:
 def wrap_jupyter_url(original: property) -> property:
     """Wrap ``_jupyter_url`` of code interpreters from 2.9.0 to 2.10.3: use the patch's scheme in place of https.
 
-    The requests carry routing headers. So a sandbox ID that begins with ``api`` gets the URL of the bare domain.
+    For a sandbox ID that begins with ``api``, return the URL of the bare domain: the requests carry routing headers.
     """
     by_path = wrap_older_jupyter_url(original)
 

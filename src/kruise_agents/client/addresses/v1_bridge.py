@@ -132,7 +132,7 @@ class Bridge:
         return [loss for loss in call.losses if loss not in self._known.considered]
 
     def _bridge(self, request: httpx.Request, call: OlderCall) -> Flow:
-        """Send a request to its v2 route, and to the older route if no handler ran."""
+        """Send a request to its v2 route, and, if the manager has no such route, to the older route."""
         if call.path == "/sandboxes":
             # All attempts of one call have the same key, because the SDK's own retries are below the bridge and repeat
             # the headers. So a manager that knows such keys makes one sandbox, however often the request arrives.

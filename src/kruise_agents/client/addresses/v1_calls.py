@@ -222,7 +222,7 @@ def _shown(item: tuple[str, Any]) -> str:
 
 
 def is_no_route(status: int, body: bytes) -> bool:
-    """Return whether an answer shows that no handler ran: 405, or a 404 whose body is no JSON object."""
+    """Return whether an answer shows that the manager has no such route: 405, or 404 without a JSON object."""
     return status == 405 or (status == 404 and not _is_object(body))
 
 

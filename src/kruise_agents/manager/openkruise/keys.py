@@ -1,4 +1,4 @@
-"""The handlers for API keys and teams, which answer as in the normal mode, but for the words of some errors."""
+"""The handlers for API keys and teams of ``--like openkruise``, which differ only in the texts of some errors."""
 
 from __future__ import annotations
 

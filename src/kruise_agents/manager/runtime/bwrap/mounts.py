@@ -55,7 +55,7 @@ def program_mounts(system: Path | None = None) -> Iterator[str]:
 
 
 def own_mounts() -> Iterator[str]:
-    """Yield the options that mount the manager's Python and public files of ``/etc`` at their paths on the host."""
+    """Yield the options that mount the manager's Python and public files of ``/etc``, at the host's paths."""
     for path in bound_from_host():
         yield from _parent_folders(Path(path))
         yield from ("--ro-bind-try", path, path)

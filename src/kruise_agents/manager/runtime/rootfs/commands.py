@@ -92,7 +92,7 @@ class Commands:
             yield point.name, self._first_lines + _ENTRY.format(module=point.module, name=name, attribute=point.attr)
 
     def _installed(self) -> Iterator[tuple[str, str | Path]]:
-        """Yield the programs that packages have brought along, which are not always Python."""
+        """Yield the name and path or content of each program that a package has installed. Not all are in Python."""
         if _scripts() in self._programs:
             return
         for program in _scripts().iterdir():
