@@ -262,7 +262,7 @@ def program_command(python: str, arguments: ProgramArguments) -> list[str]:
 
 
 def program_argv(command: Sequence[str]) -> list[str]:
-    """Return the part of :func:`program_command` for ``sys.argv``: the module's name and the program's options."""
+    """Return what ``sys.argv`` is after a start by ``command``: the module's name and the program's options."""
     return list(command[1 + len(_INTERPRETER_OPTIONS) :])
 
 

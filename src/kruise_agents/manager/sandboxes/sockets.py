@@ -80,7 +80,7 @@ async def connect_port(
 
     Raises:
         PortClosedError: No program listens on the port, or no program accepts the connection in time.
-        OSError: ``kruise_agents.sandbox``, the program that serves the port, has ended or closed the connection.
+        OSError: The sandbox's own program, which passes the connection on, has ended or closed the connection.
     """
     try:
         connection = await connect(folder, SERVED_PORTS[port] if port in served else RELAY_SOCKET, patience)

@@ -125,9 +125,9 @@ class Kernel:
             yield replies
 
     def mark(self, replies: Replies) -> LateOutput | None:
-        """Have the kernel print an end mark after a finished request's output. ``replies`` receives the mark.
+        """Have the kernel print a mark behind the output of a finished request. The mark arrives in ``replies``.
 
-        Returns the filter that removes the mark. If ``spec.mark`` is None, nothing is printed, and None is returned.
+        Return the filter that removes the mark from the output. If ``spec.mark`` is None, do nothing and return None.
         """
         if self.spec.mark is None:
             return None

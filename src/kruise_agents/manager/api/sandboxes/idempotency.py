@@ -1,7 +1,8 @@
 """Idempotent create requests: for ten minutes, requests with the same ``Idempotency-Key`` make at most one sandbox.
 
 e2b 2.60.0 and later repeat a create when a proxy before the manager answers 429, 502, 503 or 504. e2b 2.61.0 and later
-send the header if the caller passes ``idempotency_key=``. ``patch_e2b`` adds a missing header from e2b 2.51.0 on.
+send the header if the caller passes ``idempotency_key=``. Where e2b is 2.51.0 or later, ``patch_e2b`` adds the header
+if it is missing.
 
 A repetition that arrives during the first create waits for the same answer. A later repetition, even after a restart
 of the manager, gets a new answer about the same sandbox, or 409 if that sandbox is gone. The manager remembers at most

@@ -44,7 +44,7 @@ _hidden: list[ModuleType] = []
 
 
 def load() -> frozenset[str]:
-    """Import the modules that a kernel imports, and return the names of all modules that a kernel may see."""
+    """Import the modules that every kernel imports. Return the names of all modules that a new kernel has loaded."""
     with without_debugger():
         for name in _LATER:
             with contextlib.suppress(ImportError):  # other releases have other modules
