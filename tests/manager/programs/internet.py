@@ -27,7 +27,7 @@ NAMES = {
     "moves.example": [PUBLIC],
     "private.example": [PRIVATE, HOST, "127.0.0.1", "10.0.2.2", "0.0.0.0"],
 }
-"""What the name server answers. A test program may change the answers."""
+"""The addresses that the name server answers with. A test program may change them."""
 _SERVER = """
 import socket, threading
 for line in iter(input, "serve"):
@@ -243,7 +243,7 @@ def _find_out(manager: RunningManager) -> dict[str, object]:
     found["left closed"] = Sandbox.create(**(options | {"template": "closed"})).sandbox_id
     found["left with a name"] = Sandbox.create(**(options | by_name)).sandbox_id
     for template in ("waits", "closed"):
-        wait_for(lambda: _waiting(manager, template) == 1, 60, f"a warm sandbox of {template}")  # noqa: B023
+        wait_for(lambda: _waiting(manager, template) == 1, 60, f"a warm sandbox of {template}")  # noqa: B023 - at once
     carriers = _carriers(manager)
     found["carriers"] = len(carriers)
     manager.process.kill()

@@ -279,7 +279,7 @@ def test_no_routes_of_another_network_are_changed(monkeypatch: pytest.MonkeyPatc
     ):
         own = Path("/proc/self/ns/net").readlink()
         for pid in (process.pid, other.pid):
-            wait_for(lambda: Path(f"/proc/{pid}/ns/net").readlink() != own, what="the network")  # noqa: B023
+            wait_for(lambda: Path(f"/proc/{pid}/ns/net").readlink() != own, what="the network")  # noqa: B023 - called at once
         connection = egress.Connection(process.pid)
         connection.change(rules, {})
         monkeypatch.setattr(connection, "_pid", other.pid)

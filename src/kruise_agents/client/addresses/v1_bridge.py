@@ -119,7 +119,7 @@ class Bridge:
         url = self._base.copy_with(raw_path=f"{self._path}/templates".encode())
         try:
             templates = yield Step(question(request, url), whole=True)
-        except Exception:
+        except Exception:  # of httpx, httpcore or pyqwest, by the SDK; the refusal counts, and not this question
             return refusal
         return with_templates(refusal, templates)
 
@@ -265,7 +265,7 @@ class BridgeTransport(httpx.BaseTransport):
                     response = self._inner.handle_request(step.request)
                     if response.is_error or step.whole:
                         response.read()
-                except Exception as error:
+                except Exception as error:  # of any kind: the flow raises it again, or goes on without the answer
                     step = flow.throw(error)
                 else:
                     step = flow.send(response)
@@ -294,7 +294,7 @@ class AsyncBridgeTransport(httpx.AsyncBaseTransport):
                     response = await self._inner.handle_async_request(step.request)
                     if response.is_error or step.whole:
                         await response.aread()
-                except Exception as error:
+                except Exception as error:  # of any kind: the flow raises it again, or goes on without the answer
                     step = flow.throw(error)
                 else:
                     step = flow.send(response)

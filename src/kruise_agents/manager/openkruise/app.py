@@ -86,7 +86,7 @@ class _Api:
         request = Request(scope, receive)
         try:
             response = await self._answer(request)
-        except Exception:
+        except Exception:  # a defect of this manager
             await replies.error(500, 500, "Internal Server Error")(scope, receive, send)
             raise  # the server logs the traceback
         await response(scope, receive, send)

@@ -23,7 +23,7 @@ NAMESPACE = "default"
 _JSON = {"Content-Type": "application/json"}
 _LONGEST_PAUSE = timedelta(days=100 * 365)
 _NO_RESOURCES = {"cpuCount": 0, "memoryMB": 0, "diskSizeMB": 0}
-"""As of a pod that names no limits. The limits of the sandboxes here are not shown."""
+"""The resources of a pod without limits. The limits of the sandboxes here are not shown."""
 
 
 def answer(status: int, value: object = None, headers: Mapping[str, str] | None = None) -> Response:
