@@ -1,8 +1,7 @@
 """The error when a new sandbox's template is missing, extended by the names of the templates that the manager has.
 
 The error of OpenKruise's manager says only ``Template or Checkpoint not found``: status 400, a JSON object with
-``message`` (``pkg/servers/e2b/create.go`` at commit 0b72c83ae0bc; also seen
-in answers).
+``message`` (``pkg/servers/e2b/create.go`` at commit 0b72c83ae0bc; also seen in answers).
 """
 
 from __future__ import annotations

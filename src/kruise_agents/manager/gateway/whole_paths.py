@@ -6,7 +6,8 @@ redirected for ever. The gateway therefore repeats such a request with the whole
 path, the sandbox's port gets whole paths from then on. This ends when the application does not find a whole path (404),
 but finds the same path without the prefix.
 
-Only requests that can be repeated have this effect: GET or HEAD, without a body. The client gets one of both answers.
+Only requests that can be repeated (GET or HEAD, without a body) have this effect. The client gets one of the two
+answers.
 """
 
 from __future__ import annotations
