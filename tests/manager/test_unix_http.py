@@ -283,7 +283,7 @@ def test_a_kept_connection_that_is_closed_or_not_silent_is_never_used(
 
 
 def test_a_few_connections_are_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unix_http, "_KEPT_SECONDS", 0.01)
+    monkeypatch.setattr(unix_http, "KEPT_SECONDS", 0.01)
 
     async def run() -> None:
         pairs = [socket.socketpair() for _ in range(20)]
@@ -301,7 +301,7 @@ def test_a_few_connections_are_kept_for_a_while(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_stream_whose_other_side_does_not_read_closes_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unix_http, "_CLOSE_SECONDS", 0.01, raising=False)
+    monkeypatch.setattr(unix_http, "CLOSE_SECONDS", 0.01)
 
     async def run() -> None:
         ours, theirs = socket.socketpair()

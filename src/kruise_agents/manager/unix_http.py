@@ -22,8 +22,8 @@ _MAX_INTERIM = 32
 _MAX_LINES = 1000
 _SWITCHING = 101
 _KEPT = 8
-_KEPT_SECONDS = 30.0
-_CLOSE_SECONDS = 10.0
+KEPT_SECONDS = 30.0
+CLOSE_SECONDS = 10.0
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([0-9]{3})(?: [^\0\r\n]*)?")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -64,7 +64,7 @@ class HttpConnection(asyncio.Protocol):
 
     def rest(self) -> None:
         """Start to wait for a next request. The connection is closed if none comes, or if the other side closes it."""
-        self._expiry = asyncio.get_running_loop().call_later(_KEPT_SECONDS, self.transport.close)
+        self._expiry = asyncio.get_running_loop().call_later(KEPT_SECONDS, self.transport.close)
 
     def go_on(self) -> None:
         """End the wait that :meth:`rest` began, because a next request has come."""
@@ -277,7 +277,7 @@ class Exchange:
         transport = self.connection.transport
         transport.close()
         if transport.inner.get_write_buffer_size():
-            asyncio.get_running_loop().call_later(_CLOSE_SECONDS, transport.abort)
+            asyncio.get_running_loop().call_later(CLOSE_SECONDS, transport.abort)
 
     async def _head_bytes(self) -> bytes:
         head = bytearray()
