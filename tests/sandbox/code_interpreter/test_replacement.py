@@ -36,7 +36,10 @@ ENDED = ("ContextRestarting", "Context was restarted")
 
 
 def stopping_late(interrupted: Path) -> str:
-    """Return code that cleans up for a second after an interrupt, and first makes the file ``interrupted``."""
+    """Return code that cleans up for a second after an interrupt, and first makes the file ``interrupted``.
+
+    The sleeps of the clean-up are short, because time in which the kernel is stopped counts as sleep.
+    """
     return f"""\
 import pathlib, signal, time
 {BEGUN}
@@ -202,7 +205,7 @@ def test_time_in_which_the_sandbox_was_paused_does_not_count(
         until((tmp_path / "interrupted").exists, "the code is interrupted")
         for pid in (server, kernel):
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(4)  # longer than the limit of ten steps
+        time.sleep(4)  # no condition to wait for: these seconds, more than ten steps of 0.3 s, must not count
         for pid in (kernel, server):
             os.kill(pid, signal.SIGCONT)
         after = sandbox.run_code("import os; os.getpid(), cleaned", context=context, timeout=60)

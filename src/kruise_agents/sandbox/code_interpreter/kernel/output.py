@@ -41,7 +41,7 @@ class LineStream(OutStream):
             self._filled = _poll(self._fid)
         os.register_at_fork(after_in_child=self._leave_pipe)
 
-    def write(self, string: str) -> int | None:  # type: ignore[override]
+    def write(self, string: str) -> int | None:  # type: ignore[override]  # ipykernel's returns None in a child
         if self._in_child or self.echo is not None or self.pub_thread is None or not isinstance(string, str):
             return super().write(string)
         # As ipykernel does, but faster, which pays for the look at the pipe.
@@ -51,7 +51,7 @@ class LineStream(OutStream):
 
     def flush(self) -> None:
         self._take_from_pipe()
-        super().flush()  # type: ignore[no-untyped-call]
+        super().flush()  # type: ignore[no-untyped-call]  # ipykernel has types in parts
 
     def _append(self, parent: dict[str, Any], text: str) -> None:
         cell = self._cell
@@ -62,7 +62,7 @@ class LineStream(OutStream):
         self._schedule_flush()
 
     def _watch_pipe_fd(self) -> None:
-        filled = _poll(self._fid)
+        filled = _poll(self._fid)  # not self._filled: two threads cannot use a poll object at the same time
         while self._fid is not None and self._should_watch:
             filled.poll()
             self._take_from_pipe()
@@ -103,7 +103,7 @@ class LineStream(OutStream):
     def _flush(self) -> None:
         # Otherwise a timer that was started for the text sent here could end between the two writes of a later print.
         self._stop_timer()
-        super()._flush()  # type: ignore[no-untyped-call]
+        super()._flush()  # type: ignore[no-untyped-call]  # ipykernel has types in parts
 
     def _flush_lines(self) -> None:
         self._lines_only = True
