@@ -136,7 +136,11 @@ IN_SANDBOXES = [
         "HOME, USER, LOGNAME",
         "Of the user whom the program runs as. Code of `run_code` runs as root if the sandbox has several users.",
     ),
-    ("PATH", "`~/.local/bin` of the default user, then the folders of the system."),
+    (
+        "PATH",
+        "`~/.local/bin` of the default user, with the runtime `bubblewrap` then `/run/kruise-agents/bin` (the commands "
+        "of the manager's packages), then the folders of the system.",
+    ),
 ]
 _UNITS = {"MIB": " MiB", "SECONDS": " seconds"}
 PAGE = """\
