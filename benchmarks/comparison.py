@@ -35,6 +35,8 @@ def page(records: Mapping[str, Record]) -> str:
         "calls": str(records["sandbox"]["run_code"]["calls"]),
         "requests": str(records["patch"]["requests"]),
         "storms": str(records["patch"]["storms"]),
+        "file calls": str((records["sandbox"].get("files") or {"calls": 0})["calls"]),
+        "file uploads": str((records["sandbox"].get("files") or {"uploads": 0})["uploads"]),
         "transfers": str((records["sandbox"]["transfer"] or {"times": 0})["times"]),
     }
     return filled(TEMPLATE, parts)
