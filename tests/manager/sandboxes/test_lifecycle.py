@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import functools
 import random
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -257,6 +260,42 @@ def test_a_reboot_that_cannot_save_the_variables_leaves_a_frozen_program(error: 
             check(sandboxes, sandbox, store, State.RUNNING)
 
     asyncio.run(scene())
+
+
+def test_a_boot_that_cannot_make_new_files_keeps_the_variables_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed: list[Mapping[str, str]] = []
+
+    async def scene() -> None:
+        async with one_sandbox() as (sandboxes, sandbox, store):
+            program = cast("PretendedProgram", sandbox.process)
+            sandbox.lifetime = replace(sandbox.lifetime, pause_keeps_files=False)
+
+            async def variables() -> dict[str, str]:
+                return {"OWN": "kept"}
+
+            async def claim(token: str | None, variables: Mapping[str, str], *_: object) -> None:
+                claimed.append(variables)
+
+            async def renew(files: Path | None, error: OSError | None = None) -> None:
+                shutil.rmtree(program.layout.root)
+                program.layout.root.mkdir()
+                if error is not None:
+                    raise error
+
+            monkeypatch.setattr(program, "variables", variables)
+            monkeypatch.setattr(program, "claim", claim)
+            await sandboxes.operations.pause(sandbox, memory=False)
+            full = OSError(errno.ENOSPC, "full")
+            monkeypatch.setattr(program, "renew", functools.partial(renew, error=full), raising=False)
+            with pytest.raises(NoSpaceError):
+                await sandboxes.operations.resume(sandbox, 300)
+            check(sandboxes, sandbox, store, State.PAUSED)
+            monkeypatch.setattr(program, "renew", renew)
+            assert await sandboxes.operations.resume(sandbox, 300)
+            check(sandboxes, sandbox, store, State.RUNNING)
+
+    asyncio.run(scene())
+    assert [variables["OWN"] for variables in claimed] == ["kept"]
 
 
 def test_a_pause_that_the_end_of_the_manager_cut_off_ends_like_others() -> None:

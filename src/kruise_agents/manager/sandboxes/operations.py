@@ -341,8 +341,10 @@ class Operations:
         variables = environment(sandbox.id, sandbox.template, saved.load())
         if not sandbox.lifetime.pause_keeps_files:
             with space_for(sandbox.process.layout.root.parent):
-                await sandbox.process.renew(self._first_files(sandbox))
-                saved.save(variables)  # for another attempt
+                try:
+                    await sandbox.process.renew(self._first_files(sandbox))
+                finally:
+                    saved.save(variables)  # for another attempt: the file was in a folder that is replaced
         try:
             sandbox.process.launch(prepared=True)
             self._records.save(sandbox)
