@@ -374,7 +374,7 @@ def test_a_folder_that_is_removed_during_a_listing_has_no_content(
 
 
 def test_a_volume_without_room_for_its_folder_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, mode: int) -> None:
+    def refuse(path: Path) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     with contextlib.closing(Database(tmp_path / "state.db")) as store:
@@ -386,6 +386,21 @@ def test_a_volume_without_room_for_its_folder_is_not_recorded(tmp_path: Path, mo
         row = asyncio.run(volumes.make("name", "owner"))
         assert volumes.all("owner") == [row]
         assert (tmp_path / row.id).is_dir()
+
+
+def test_the_folder_of_a_volume_is_open_to_all_users_whatever_the_umask(tmp_path: Path) -> None:
+    folder, umask = tmp_path / "volumes", os.umask(0o077)
+    folder.mkdir()
+    try:
+        with contextlib.closing(Database(tmp_path / "state.db")) as store:
+            volumes = Volumes(folder, store, StateSecret(b"x" * 32), ProcessRuntime(), mounted=tuple, limit=1)
+            made = folder / asyncio.run(volumes.make("name", "owner")).id
+            assert made.stat().st_mode & 0o777 == 0o755
+            made.rmdir()
+            volumes.recover()
+            assert made.stat().st_mode & 0o777 == 0o755, "the folder was lost"
+    finally:
+        os.umask(umask)
 
 
 def test_what_is_no_file_is_not_waited_for(tree: VolumeTree) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ...errors import ConfigurationError, KruiseAgentsError
 from ..runtime import Runtime
+from ..runtime.files.trees import make_folder
 from ..runtime.limits.limits import MIB
 from ..state.database import Database, NoSpaceError, space_for
 from ..state.secret import StateSecret
@@ -129,8 +130,7 @@ class Volumes:
         row = VolumeRow("v" + secrets.token_hex(10), owner, name, time.time())
         folder = self._folder / row.id
         with space_for(folder):
-            folder.mkdir(mode=0o755)  # before the row: the next start removes a folder without a row
-            folder.chmod(0o755)
+            make_folder(folder)  # before the row: the next start removes a folder without a row
             self._store.save(row)
         await asyncio.to_thread(self._runtime.give_to_user, folder)
         return row
@@ -151,7 +151,7 @@ class Volumes:
             aside = self._staging / secrets.token_hex(10)
             folder.rename(aside)
             await asyncio.to_thread(self._runtime.remove, aside)
-            folder.mkdir(mode=0o755)
+            make_folder(folder)
             await asyncio.to_thread(self._runtime.give_to_user, folder)
             self._store.delete(VolumeRow, id=volume.id)
         self._placing.pop(volume.id, None)
@@ -177,5 +177,5 @@ class Volumes:
         for volume_id in known:
             folder = self._folder / volume_id
             if not folder.is_dir():
-                folder.mkdir(mode=0o755)
+                make_folder(folder)
                 self._runtime.give_to_user(folder)
