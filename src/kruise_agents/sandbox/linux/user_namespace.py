@@ -44,6 +44,7 @@ def become_root_of_sandbox(home: Path) -> None:
         if folder.name not in _MOUNTED:
             _give(folder, 0, whole=True, leave=home)
     shared = home / ".local"
+    # At later starts the folder belongs to a user, and its folders pass the access control list on.
     new = shared.is_dir() and not shared.is_symlink() and shared.lstat().st_uid == 0
     _give(home, USER_ID, whole=True)
     if new:

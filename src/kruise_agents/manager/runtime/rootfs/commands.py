@@ -35,7 +35,7 @@ BESIDE = """\
 ' '''
 """
 """The first lines of a script for ``python`` in the same folder. The shell reads the script, then Python."""
-_Commands: TypeAlias = Mapping[str, str | Path]  # by name: the text of a script, or the program that a link leads to
+_Contents: TypeAlias = Mapping[str, str | Path]  # by name: the text of a script, or the program that a link leads to
 
 
 class Commands:
@@ -52,8 +52,8 @@ class Commands:
         places = [Path(folder) for folder in SYSTEM_PATH.split(":")]
         self._programs = [system / folder.relative_to("/") for folder in places] if system is not None else places
         self._times: list[int | None] = []
-        self._current: _Commands = {}
-        self._written: _Commands | None = None
+        self._current: _Contents = {}
+        self._written: _Contents | None = None
 
     def update(self, folder: Path) -> None:
         """Bring the commands in ``folder`` up to date, even while sandboxes use them. No other code writes there."""
@@ -76,7 +76,7 @@ class Commands:
             if not os.path.lexists(folder / name):
                 _write(folder / name, content)
 
-    def _find(self) -> _Commands:
+    def _find(self) -> _Contents:
         # Installers write scripts last, so the time of their folder changes even if a package's folder was seen early.
         times = [_changed(folder) for folder in (*_packages(), _scripts(), *self._programs)]
         if times != self._times:
@@ -105,7 +105,7 @@ class Commands:
                 yield program.name, program
 
     def _is_taken(self, name: str) -> bool:
-        """Return whether a system program takes precedence over this command. A Python script never does.
+        """Return whether a system program goes before this command. A Python script of the machine never does.
 
         Such a script usually belongs to the command's own package, but its interpreter does not find the packages of a
         sandbox.

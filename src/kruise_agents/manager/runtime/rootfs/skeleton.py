@@ -35,7 +35,7 @@ _ETC = {
     # Lets `su` work for root. Passwords mean nothing in a sandbox.
     "pam.d/other": "".join(f"{kind} sufficient pam_permit.so\n" for kind in ("auth", "account", "session")),
 }
-_FOLDERS = {  # each folder after the one that it is in, because folders get the umask's mode otherwise
+_FOLDERS = {  # each folder after the one that it is in
     0o700: "root",
     0o755: "etc etc/pam.d etc/skel home media mnt opt run srv var var/cache var/lib var/log",
     0o777: "code",
