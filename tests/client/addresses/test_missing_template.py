@@ -87,7 +87,7 @@ def test_without_a_list_the_error_stays(answer: Answer, create: Callable[..., An
 
 def test_a_long_list_is_cut_and_names_that_no_terminal_should_see_are_left_out(server: Recorder) -> None:
     names = [*(f"t{number:02}" for number in range(22)), "\x1b[2J", "x" * 300]
-    server.special[TEMPLATES] = [Answer.json(200, [*map(template, names), None, "t"])]
+    server.special[TEMPLATES] = [Answer.json(200, [*map(template, [*names, None, 7, ["t"]]), {}, None, "t"])]
     with pytest.raises(e2b.SandboxException, match=r"has: t00, t01, .*, t19 and 2 more$"):
         create_sync()
 

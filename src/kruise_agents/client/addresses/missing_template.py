@@ -51,8 +51,10 @@ def _names(templates: httpx.Response) -> list[str] | None:
     listed = _parsed(templates)
     if not isinstance(listed, list):
         return None
-    names = {str(template.get("templateID")) for template in listed if isinstance(template, dict)}
-    return sorted(name for name in names if len(name) <= _LONGEST_NAME and name.isprintable())
+    names = [template.get("templateID") for template in listed if isinstance(template, dict)]
+    return sorted(
+        {name for name in names if isinstance(name, str) and len(name) <= _LONGEST_NAME and name.isprintable()}
+    )
 
 
 def _fields(response: httpx.Response) -> dict[str, Any]:
