@@ -1,4 +1,4 @@
-"""`make lowest` and `make newest`: the demo, the quick tests and some of kernels on other versions than those of lock/.
+"""`make lowest` and `make newest`: the demo, the quick tests and some kernel tests on other versions than in lock/.
 
 Makes an environment below .venvs/. Every direct dependency there, also of the extras, has the oldest or the newest
 version that pyproject.toml permits and that has a wheel for the Python. The tests import names of the newest SDK. So

@@ -61,9 +61,9 @@ def patch_traffic_access_token() -> Patch:
     ``sandbox.refresh_traffic_access_token()`` does the same, but type checkers do not know the method.
 
     The patch does not change requests in debug mode. If a create brings a token that is not a JWT with an expiry, the
-    token is sent as it is and not renewed. If a refresh brings such a token, the token is sent until the expiry that
-    the manager states. Sandbox objects that were made without the patch stay unpatched. The patch works
-    with and without ``patch_e2b()``, in any order.
+    token is sent as it is and not renewed. If a refresh brings such a token, the token is renewed before the expiry
+    that the manager states. Sandbox objects that were made without the patch stay unpatched. The patch works with and
+    without ``patch_e2b()``, in any order.
 
     Returns:
         A handle that can be ignored. Its ``close()``, or leaving it as a context manager, undoes the call. After the

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any
 
 DEFAULT_TIMEOUT = 300
@@ -24,14 +23,6 @@ NEXT_TOKEN_HEADER = "x-next-token"  # noqa: S105 - the name of a header
 PERSISTENT_CONTENTS_HEADER = "x-e2b-kruise-snapshot-persistent-contents"
 
 
-class OtherQuery(Enum):
-    """The meaning of query keys that a handler does not know."""
-
-    IGNORED = auto()
-    METADATA = auto()
-    """Each key and its first value are a filter: sandboxes without that metadata are not listed."""
-
-
 @dataclass(frozen=True)
 class Route:
     """A route of the manager, and all that its handler reads of a request.
@@ -40,7 +31,7 @@ class Route:
         path: a part in braces stands for any part that is not empty.
         reads: fields of the body that change what happens. ``network.allowOut`` is a field of the object ``network``.
         assumes: fields that the handler ignores, each with the values for which that makes no difference.
-        query: query keys that the handler reads.
+        query: query keys that the handler reads. Other keys are ignored, except that ``LIST`` takes them for metadata.
         headers: headers that the handler reads, in lower case, besides those that every handler reads.
         only_private: the route exists below ``/kruise/api`` only. Every other route exists without that prefix too.
     """
@@ -51,7 +42,6 @@ class Route:
     reads: frozenset[str] = frozenset()
     assumes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     query: frozenset[str] = frozenset()
-    other_query: OtherQuery = OtherQuery.IGNORED
     headers: frozenset[str] = frozenset()
     only_private: bool = False
 
@@ -92,9 +82,8 @@ CREATE = Route(
 LIST = Route(
     "GET",
     "/v2/sandboxes",
-    "list.go; seen: order, template and startedAfter give an empty list",
+    "list.go; seen: any other key and its first value are a filter, so order, template and startedAfter give nothing",
     query=_PAGES | {"metadata", "state"},
-    other_query=OtherQuery.METADATA,
 )
 UPDATE_NETWORK = Route(
     "PUT",

@@ -20,12 +20,15 @@ from e2b_code_interpreter import AsyncSandbox, Sandbox, SandboxQuery
 
 from kruise_agents.client.warnings import OlderManagerWarning
 from kruise_agents.errors import UnsupportedByManagerError
+from kruise_agents.manager.api.reading import members
+from kruise_agents.manager.api.sandboxes.operations import PauseHeaders
+from kruise_agents.manager.api.snapshots import SnapshotHeaders
 from kruise_agents.manager.openkruise import OpaqueTokens, create_api
 from kruise_agents.manager.state.secret import StateSecret
 from kruise_agents.manager.traffic_tokens import TokenRefusedError
 from kruise_agents.patch_traffic_token import patch_traffic_access_token
 from kruise_agents.protocol.keys import encode_key
-from kruise_agents.protocol.openkruise import ROUTES
+from kruise_agents.protocol.openkruise import PAUSE, ROUTES, SNAPSHOT, Route
 from support.managers import API_KEY, RunningManager, running_manager, wait_for
 
 RECORDED: dict[str, Any] = tomllib.loads((Path(__file__).parent / "openkruise.toml").read_text(encoding="utf-8"))
@@ -38,6 +41,11 @@ def test_every_route_of_the_table_has_a_handler() -> None:
     sandboxes: Any = SimpleNamespace(operations=None)
     api: Any = create_api(sandboxes, *[None] * 4)  # type: ignore[arg-type]  # only described
     assert set(api.handlers) == {(route.method, route.path) for route in ROUTES}
+
+
+@pytest.mark.parametrize(("route", "declaration"), [(PAUSE, PauseHeaders), (SNAPSHOT, SnapshotHeaders)])
+def test_the_headers_of_the_table_are_those_that_a_handler_reads(route: Route, declaration: type) -> None:
+    assert {member.name for member in members(declaration)} == route.headers
 
 
 def test_an_unexpected_error_is_json() -> None:
@@ -105,6 +113,7 @@ class Replay:
                 create(api, templateID="code-interpreter", metadata=metadata)["sandboxID"]
                 for metadata in ({"diff": "1"}, {})
             ]
+            api.post(f"/sandboxes/{self._ids[0]}/snapshots", json={}).raise_for_status()
 
     def mistakes(self) -> Iterator[str]:
         with httpx.Client(timeout=60) as client:
@@ -145,7 +154,7 @@ class Replay:
             wanted["body"], seen["body"] = json.loads(self._filled(RECORDED["bodies"][row["body"]])), answer.json()
         if seen == wanted and "entries" in row:
             entry, entries = json.loads(RECORDED["bodies"][row["entries"]]), answer.json()
-            wanted["entries"], seen["entries"] = [entry] * row.get("count", len(entries)), entries
+            wanted["entries"], seen["entries"] = [entry] * row.get("count", len(entries) or 1), entries
         differing = [name for name, value in wanted.items() if not like(seen[name], value)]
         if not answer.headers.get("X-Request-ID"):
             differing.append("X-Request-ID")

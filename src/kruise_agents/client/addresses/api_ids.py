@@ -22,7 +22,7 @@ _warned_about: set[str] = set()
 def bare_url(config: Any, sandbox_id: str, sandbox_domain: str | None) -> str | None:
     """Return the URL for requests with routing headers to a sandbox, or None if its private path is to be used."""
     settings = settings_of(config)
-    if settings is None or config._sandbox_url or not sandbox_prefix(sandbox_id, ENVD_PORT).startswith(API_PREFIX):
+    if settings is None or not _needs_headers(config, sandbox_id):
         return None
     domain = usable_domain(sandbox_domain or config.domain)
     return None if domain.lower().startswith(API_HOST_PREFIX) else f"{settings.scheme}://{domain}"
@@ -30,7 +30,7 @@ def bare_url(config: Any, sandbox_id: str, sandbox_domain: str | None) -> str | 
 
 def prepare_sandbox(config: Any, sandbox_id: str, sandbox_domain: str | None) -> None:
     """Give a configuration the routing headers of envd's port if the ID needs headers, and warn once for each ID."""
-    if config._sandbox_url or not sandbox_prefix(sandbox_id, ENVD_PORT).startswith(API_PREFIX):
+    if not _needs_headers(config, sandbox_id):
         return
     if bare_url(config, sandbox_id, sandbox_domain) is None:
         consequence = "and its domain begins with 'api.', so no request reaches the sandbox there"
@@ -50,3 +50,7 @@ def prepare_sandbox(config: Any, sandbox_id: str, sandbox_domain: str | None) ->
             f"prefix of IDs that does not begin with 'api'",
             SandboxIdWarning,
         )
+
+
+def _needs_headers(config: Any, sandbox_id: str) -> bool:
+    return not config._sandbox_url and sandbox_prefix(sandbox_id, ENVD_PORT).startswith(API_PREFIX)

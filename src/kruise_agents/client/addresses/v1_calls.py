@@ -126,7 +126,7 @@ def _template_path(method: str, path: str) -> str | None:
 
 
 def misread(method: str, path: str, *, private: bool) -> str | None:
-    """Return the call's name, for an error, if an older manager would hand it to a wrong handler. Else return None."""
+    """Return a call's name, for errors, if an older manager lacks its route but may give it to another; else None."""
     known = route_at(method, path, private=private) is not None and (method, path) not in TAKEN_FOR_IDS
     if known or not any(route.is_above(path) or (method, path) in TAKEN_FOR_IDS for route in ROUTES):
         return None

@@ -73,7 +73,7 @@ class TokenState:
         self._clock = clock
         self._jitter = jitter
         claims = read_claims(token) if token else None
-        self._opaque = token or None if claims is None else None
+        self._opaque = token if token and claims is None else None
         self._managed: ManagedToken | None = None
         self._failures = 0
         self._wait_until = _NEVER

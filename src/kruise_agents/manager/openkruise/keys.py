@@ -14,8 +14,6 @@ from ..api.reading import read_body as read_declared
 from . import replies
 from .reading import Refused, read_object, unmarshal_error
 
-_MEMBERS = frozenset({"name", "teamName", "quota"})
-
 
 class KeyHandlers:
     """The handlers of routes for API keys and teams.
@@ -38,7 +36,7 @@ class KeyHandlers:
     async def make(self, request: Request) -> Response:
         try:
             fields = Fields(await read_object(request))
-            for name in fields.unknown(_MEMBERS):
+            for name in fields.unknown(request.scope["route"].reads):
                 raise Refused(400, f'json: unknown field "{name}"')
             _check_quota(fields)
             body = read_declared(NewApiKeyRequest, fields)

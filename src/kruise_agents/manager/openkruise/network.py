@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from ...protocol.fields import Fields
+from ..api.sandboxes.network import version_4
 from ..runtime import EgressRules
 from .reading import Refused
 
@@ -29,7 +29,7 @@ def read_rules(fields: Fields) -> EgressRules:
     for entry, network in zip(lists["denyOut"], denied, strict=True):
         if network is None:
             raise Refused(400, f'domains are not supported in denyOut: "{entry}" is not a valid CIDR or IP address')
-    return EgressRules(_version_4(allowed), _version_4(denied), tuple(dict.fromkeys(names)))
+    return EgressRules(version_4(allowed), version_4(denied), tuple(dict.fromkeys(names)))
 
 
 def _allowed(entry: str) -> IPv4Network | IPv6Network | None:
@@ -50,7 +50,3 @@ def _range(entry: str) -> IPv4Network | IPv6Network | None:
         return ip_network(entry, strict=False)
     except ValueError:
         return None
-
-
-def _version_4(networks: Sequence[IPv4Network | IPv6Network | None]) -> tuple[IPv4Network, ...]:
-    return tuple(network for network in networks if isinstance(network, IPv4Network))

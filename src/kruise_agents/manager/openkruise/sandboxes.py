@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...protocol.fields import FieldError, Fields
-from ...protocol.openkruise import DEFAULT_TIMEOUT, LIST, PAUSE
+from ...protocol.openkruise import DEFAULT_TIMEOUT, LIST
 from ..accounts.keys import Keys
 from ..api.auth import owner_of, still_valid
 from ..api.errors import DO_NOT_RETRY, ApiError
@@ -14,7 +14,8 @@ from ..api.formats import MAX_TIMEOUT
 from ..api.reading import read_parameters
 from ..api.replies import shown_state, token_reply
 from ..api.sandboxes.create import check_variables, start_sandbox
-from ..api.sandboxes.extensions import read_extensions, read_reserved_header
+from ..api.sandboxes.extensions import read_extensions
+from ..api.sandboxes.operations import PauseHeaders
 from ..api.snapshots import SnapshotHeaders
 from ..sandboxes.control_client import NoAnswerError
 from ..sandboxes.lifecycle import RefusedError, State
@@ -33,7 +34,6 @@ _LEAST_TIMEOUT = 30
 _LEAST_RESUME_SECONDS = 300
 _STATES = ("running", "paused")
 _BROWSER_PORT = "9222"
-_RESERVE = next(iter(PAUSE.headers))
 
 
 class SandboxHandlers:
@@ -83,8 +83,8 @@ class SandboxHandlers:
         try:
             rules = read_rules(await read_body(request, request.scope["route"]))
         except FieldError as error:
-            told = unmarshal_error(error, "SandboxNetworkConfig")
-            raise Refused(400, f"Failed to decode request body: {told}") from None
+            reason = unmarshal_error(error, "SandboxNetworkConfig")
+            raise Refused(400, f"Failed to decode request body: {reason}") from None
         except ValueError as error:
             raise Refused(400, f"Failed to decode request body: {error}") from None
         try:
@@ -94,7 +94,7 @@ class SandboxHandlers:
         return replies.answer(204)
 
     async def pause(self, request: Request, sandbox: Sandbox) -> Response:
-        kept = read_reserved_header(request.headers, _RESERVE)
+        kept = read_parameters(PauseHeaders, request.headers).kept
         try:
             await self._operations.pause(sandbox, memory=False, kept=kept)
         except NoAnswerError as error:

@@ -123,7 +123,7 @@ def egress_rules(
             "name with '*' has none; name each host",
         )
     ranges = [_range(entry, f"invalid allowed address {entry}") for entry in allow_out if entry not in names]
-    rules = EgressRules(_version_4(ranges), _version_4(denied), tuple(dict.fromkeys(map(str.lower, names))))
+    rules = EgressRules(version_4(ranges), version_4(denied), tuple(dict.fromkeys(map(str.lower, names))))
     if (rules.allowed or rules.names) and not sandboxes.reach_the_internet:
         raise ApiError(
             400, "field 'network.allowOut' is not supported by this manager: its sandboxes have no internet access"
@@ -138,5 +138,6 @@ def _range(entry: str, complaint: str) -> IPv4Network | IPv6Network:
         raise ApiError(400, complaint) from None
 
 
-def _version_4(networks: list[IPv4Network | IPv6Network]) -> tuple[IPv4Network, ...]:
+def version_4(networks: Sequence[IPv4Network | IPv6Network | None]) -> tuple[IPv4Network, ...]:
+    """Return the IPv4 networks."""
     return tuple(network for network in networks if isinstance(network, IPv4Network))

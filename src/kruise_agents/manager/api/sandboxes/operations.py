@@ -62,7 +62,9 @@ class _PauseRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _PauseHeaders:
+class PauseHeaders:
+    """The headers of a pause request."""
+
     kept: Annotated[
         float | None,
         Spec(name="x-e2b-kruise-reserve-paused-sandbox-duration", read=read_reserved_header),
@@ -175,7 +177,7 @@ class SandboxRoutes(Resource):
         _CHANGE,
         note="A sandbox that is paused already stays as it is, and the answer is 204.",
     )
-    async def pause(self, request: Request, headers: _PauseHeaders, body: _PauseRequest) -> None:
+    async def pause(self, request: Request, headers: PauseHeaders, body: _PauseRequest) -> None:
         await self._sandboxes.operations.pause(self._found(request), memory=body.memory, kept=headers.kept)
 
     @operation(
