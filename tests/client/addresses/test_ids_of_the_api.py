@@ -57,7 +57,7 @@ def use(sandbox: Any) -> None:
     if hasattr(sandbox, "run_code") and not SENDS_NO_HEADERS:
         calls += [lambda: sandbox.run_code("1"), lambda: sandbox.create_code_context()]
     for call in calls:
-        with contextlib.suppress(e2b.SandboxException):
+        with contextlib.suppress(e2b.SandboxException):  # the server notes requests, and gives no real answers
             call()
 
 
@@ -69,7 +69,7 @@ async def use_async(sandbox: Any) -> None:
     if hasattr(sandbox, "run_code") and not SENDS_NO_HEADERS:
         calls += [lambda: sandbox.run_code("1"), lambda: sandbox.create_code_context()]
     for call in calls:
-        with contextlib.suppress(e2b.SandboxException):
+        with contextlib.suppress(e2b.SandboxException):  # the server notes requests, and gives no real answers
             await call()
 
 
@@ -128,6 +128,15 @@ def test_a_domain_that_begins_with_api_has_no_header_form(monkeypatch: pytest.Mo
     assert sandbox.envd_api_url == "https://api.example.com/kruise/api-prod--below-api/49983"
 
 
-def test_a_stated_sandbox_url_and_an_unpatched_object_stay_as_they_are(server: OpenKruise) -> None:
-    config = e2b.ConnectionConfig(sandbox_url="http://stated.example")
-    assert build_sandbox(config=config, sandbox_id="api-prod--stated").envd_api_url == "http://stated.example"
+def test_a_stated_sandbox_url_and_an_unpatched_object_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E2B_DOMAIN", "one.example")
+    unpatched = e2b.ConnectionConfig()
+    with patch_e2b():
+        stated = e2b.ConnectionConfig(sandbox_url="http://stated.example")
+        of_stated = build_sandbox(config=stated, sandbox_id="api-prod--stated")
+        of_unpatched = build_sandbox(config=unpatched, sandbox_id="api-prod--unpatched")
+        assert of_stated.envd_api_url == "http://stated.example"
+        assert of_unpatched.envd_api_url.endswith("one.example")
+        assert "kruise" not in of_unpatched.envd_api_url
+    for config in (stated, unpatched):
+        assert not {name.lower() for name in config.sandbox_headers} & {"e2b-sandbox-id", "e2b-sandbox-port"}
