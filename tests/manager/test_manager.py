@@ -280,6 +280,9 @@ def test_what_is_wrong_is_found_before_anything_is_touched(
         ({"internet": "no"}, "internet must be of the type bool, got 'no'"),
         ({"limits": Limits(cpus=0)}, "limits.cpus must be a number from 1"),
         ({"limits": None}, "limits must be of the type Limits, got None"),
+        ({"runtime": "docker"}, "runtime must be one of bubblewrap, process, got 'docker'"),
+        ({"like": "e2b"}, "like must be one of openkruise, got 'e2b'"),
+        ({"like": 1}, "like must be of the type str, got 1"),
         ({"templates": "templates"}, "templates must be of the type Path, got 'templates'"),
     ],
 )

@@ -26,7 +26,6 @@ from .accounts.keys import Keys
 from .accounts.secrets import SecretStore
 from .api import create_api
 from .gateway import Gateway
-from .gateway.errors import DataPlaneErrors
 from .http.certificates import make_certificate
 from .http.dispatch import ManagerApp
 from .http.listening import bind
@@ -63,8 +62,8 @@ class Manager:
         tell: Called with each message for the user during the start, such as the beginning of a long step.
 
     Raises:
-        ConfigurationError: A setting cannot work. The constructor refuses wrong types, ranges and API keys. Entering
-            the block refuses a wrong certificate or template, and a port or state folder that is in use.
+        ConfigurationError: A setting cannot work. The constructor refuses wrong types, ranges, choices and API keys.
+            Entering the block refuses a wrong certificate or template, and a port or state folder that is in use.
         RuntimeUnavailableError: On entering: this machine cannot run sandboxes as the settings ask.
         RuntimeError: On entering: this manager runs already.
     """
@@ -151,12 +150,17 @@ class Manager:
         secrets = SecretStore(store, secret)
         inheritance = Inheritance(sandboxes, snapshots, volumes, secrets)
         history = UsageHistory(sandboxes.visible)
-        like_openkruise = settings.like_openkruise
         api: ASGIApp
-        if like_openkruise:
+        if settings.like_openkruise:
             api = openkruise.create_api(sandboxes, snapshots, known_templates, keys, inheritance)
+            gateway = Gateway(
+                sandboxes.find,
+                sandboxes.operations.resume_for_traffic,
+                tokens,
+                openkruise.OpenKruiseErrors(),
+                finds_whole_paths=False,
+            )
         else:
-            health = _health(runtime, egress)
             api = create_api(
                 sandboxes,
                 snapshots,
@@ -167,21 +171,15 @@ class Manager:
                 volumes,
                 secrets,
                 runtime,
-                health=health,
+                health=_health(runtime, egress),
             )
-        errors = openkruise.OpenKruiseErrors() if like_openkruise else DataPlaneErrors()
+            gateway = Gateway(sandboxes.find, sandboxes.operations.resume_for_traffic, tokens)
         app = ManagerApp(
             api,
-            Gateway(
-                sandboxes.find,
-                sandboxes.operations.resume_for_traffic,
-                tokens,
-                errors,
-                finds_whole_paths=not like_openkruise,
-            ),
+            gateway,
             settings.domain,
             MetricsPage(metrics, sandboxes.states, sandboxes.pools.all),
-            openkruise.find_target if like_openkruise else routing.parse,
+            openkruise.find_target if settings.like_openkruise else routing.parse,
         )
         server = front_server(app, listeners, **tls)
         await _finish(snapshots.recover())
@@ -298,13 +296,11 @@ def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
 def _runtime(settings: Settings) -> Runtime:
     if settings.runtime == BubblewrapRuntime.name:
         return BubblewrapRuntime(settings.state_dir, prefork=settings.prefork)
-    if settings.runtime == ProcessRuntime.name:
-        if not settings.internet:
-            raise ConfigurationError(
-                "--no-internet is not supported by the runtime 'process': its sandboxes have this machine's network"
-            )
-        return ProcessRuntime()
-    raise ConfigurationError(f"unknown runtime {settings.runtime!r}; it is 'bubblewrap' or 'process'")
+    if not settings.internet:
+        raise ConfigurationError(
+            "--no-internet is not supported by the runtime 'process': its sandboxes have this machine's network"
+        )
+    return ProcessRuntime()
 
 
 def _check_key(key: str) -> None:

@@ -234,7 +234,7 @@ def declarations() -> Iterator[Declaration]:
 
 
 def check_values(settings: Settings) -> None:
-    """Raise a ConfigurationError if a value has a wrong type or range, or if a private key has no certificate."""
+    """Raise a ConfigurationError for a wrong type, range or choice, and for a private key without a certificate."""
     for declaration in declarations():
         option, value, name = declaration.option, getattr(settings, declaration.name), declaration.name
         if option.part is not None:
@@ -246,8 +246,6 @@ def check_values(settings: Settings) -> None:
                 raise ConfigurationError(f"{name} must be a list of str")
         elif value is not None or declaration.required or declaration.default is not None:
             _check_value(declaration, name, value)
-    if settings.like not in (None, OPENKRUISE):
-        raise ConfigurationError(f"like must be {OPENKRUISE!r} or None, got {settings.like!r}")
     if settings.private_key is not None and settings.certificate is None:
         raise ConfigurationError("private_key is set and certificate is not: give both")
 
@@ -261,6 +259,8 @@ def _check_value(declaration: Declaration, name: str, value: Any) -> None:
         least, most = option.least * option.factor, option.most * option.factor
         if not least <= value <= most:  # nan fails this comparison too
             raise ConfigurationError(f"{name} must be a number from {least} to {most}, got {value!r}")
+    if option.choices and value not in option.choices:
+        raise ConfigurationError(f"{name} must be one of {', '.join(option.choices)}, got {value!r}")
 
 
 def from_values(values: dict[str, Any]) -> dict[str, Any]:
