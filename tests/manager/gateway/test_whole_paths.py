@@ -137,5 +137,5 @@ def test_a_manager_that_is_like_openkruise_finds_no_whole_paths(tmp_path: Path, 
         sandbox.files.write("based.py", PROGRAM.read_text())
         sandbox.commands.run(f"exec python based.py {port}", background=True, timeout=0)
         url = f"http://{sandbox.get_host(port)}/"
-        wait_for(lambda: httpx.get(url).status_code != 502, 20, "based.py listening")
+        wait_for(lambda: httpx.get(url).status_code == 302, 20, "based.py listening")
         assert httpx.get(url).headers["location"] == f"{prefix}/"

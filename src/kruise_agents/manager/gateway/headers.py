@@ -1,4 +1,7 @@
-"""The headers that the gateway forwards, with paths corrected for path routing. Pure functions."""
+"""The headers that the gateway forwards, with paths corrected for path routing.
+
+All functions are pure, and expect header names in lower case.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +45,12 @@ def forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 def handshake_forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """Return the headers of a WebSocket handshake, or of its acceptance, for the next hop."""
-    return [*forwarded((name.lower(), value) for name, value in headers), *_UPGRADE]
+    return [*forwarded(headers), *_UPGRADE]
 
 
 def accepts_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Return whether a ``101 Switching Protocols`` with these headers switches to a WebSocket."""
-    return [value.strip().lower() for name, value in headers if name.lower() == b"upgrade"] == [b"websocket"]
+    return [value.strip().lower() for name, value in headers if name == b"upgrade"] == [b"websocket"]
 
 
 def unsendable(headers: Headers) -> str | None:
@@ -55,15 +58,14 @@ def unsendable(headers: Headers) -> str | None:
     return next((name.decode("latin-1") for name, value in headers if _CONTROL.search(value)), None)
 
 
-def response_forwarded(headers: Iterable[tuple[bytes, bytes]], status: int) -> Headers:
-    """Return the headers of a response for the client, with names in lower case.
+def response_forwarded(headers: Headers, status: int) -> Headers:
+    """Return the headers of a response for the client.
 
     A 204, a 304 and a response with ``Transfer-Encoding`` lose ``Content-Length``, which is not their body's length.
     Of several equal lengths, one is left, because some proxies refuse two.
     """
-    lowered = [(name.lower(), value) for name, value in headers]
-    unframed = status in (204, 304) or any(name == b"transfer-encoding" for name, _ in lowered)
-    passed = forwarded(lowered)
+    unframed = status in (204, 304) or any(name == b"transfer-encoding" for name, _ in headers)
+    passed = forwarded(headers)
     lengths = [pair for pair in passed if pair[0] == b"content-length"]
     return [pair for pair in passed if pair[0] != b"content-length"] + ([] if unframed else lengths[:1])
 
@@ -75,8 +77,7 @@ def below_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
     becomes a path, so that the client keeps its scheme: most applications behind TLS do not know that clients use
     https. An https address is the exception: it stays complete, because an application may mean to lead its client from
     http to https. The paths in these headers, and the ``Path`` of a cookie, get ``prefix``, such as
-    ``/kruise/abc/3000``, unless they have the prefix already. Addresses of other hosts stay as they are. The names of
-    ``headers`` must be in lower case.
+    ``/kruise/abc/3000``, unless they have the prefix already. Addresses of other hosts stay as they are.
     """
     return [(name, _rewritten(name, value, prefix, authority)) for name, value in headers]
 
