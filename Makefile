@@ -49,8 +49,8 @@ compat: .venv/dev.stamp
 bench-patch: .venv/dev.stamp
 	$(BENCHMARK)patch
 
-# What one sandbox costs to work in, beside a plain kernel, subprocess.run and nginx; writes docs/benchmarks/sandbox.md.
-# The part with nginx needs `apt-get install nginx-light curl`.
+# What one sandbox costs to work in, beside a plain kernel, subprocess.run, nginx and a file server in Go; writes
+# docs/benchmarks/sandbox.md. Without `apt-get install nginx-light curl golang-go`, these parts are left out.
 bench-sandbox: .venv/dev.stamp
 	$(BENCHMARK)sandbox
 

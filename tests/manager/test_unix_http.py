@@ -1,4 +1,4 @@
-"""The end of a response's body in a stream of bytes."""
+"""Responses in a stream of bytes: heads, the ends of bodies, and connections for a next request."""
 
 from __future__ import annotations
 
