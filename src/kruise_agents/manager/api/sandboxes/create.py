@@ -94,7 +94,7 @@ class _NewSandboxRequest:
         dict[str, str],
         Spec(check=check_variables, description="environment variables of commands and code in the sandbox"),
     ] = field(default_factory=dict)
-    secure: Annotated[bool, Spec(description="whether envd asks for an access token")] = True
+    secure: Annotated[bool, Spec(description="whether files, commands and code need an access token")] = True
     allow_internet_access: Annotated[bool | None, Spec(name="allow_internet_access", description=NO_INTERNET)] = None
     volume_mounts: Annotated[list[NewVolumeMountRequest], Spec(read=read_volume_mounts, maxItems=MAX_MOUNTS)] = field(
         default_factory=list
