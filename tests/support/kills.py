@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from e2b import Volume
 from e2b_code_interpreter import Sandbox
+
+from kruise_agents.manager.runtime.files.layout import folder_name
 
 from .managers import RunningManager, wait_for
 
@@ -205,9 +207,14 @@ def folders(manager: RunningManager, kind: str = "sandboxes") -> set[str]:
     return {path.name for path in (manager.state_dir / kind).iterdir() if not path.name.startswith(".")}
 
 
+def folder_names(sandbox_ids: Iterable[str]) -> set[str]:
+    """Return the names of the folders of sandboxes."""
+    return {folder_name(sandbox_id) for sandbox_id in sandbox_ids}
+
+
 def assert_only_what_is_listed(manager: RunningManager) -> None:
     """Fail if a manager keeps a folder of a sandbox, volume or snapshot that its API does not list."""
-    assert folders(manager) == set(listed(manager))
+    assert folders(manager) == folder_names(listed(manager))
     assert folders(manager, "snapshots") == listed_snapshots(manager)
     volumes = {volume.volume_id for volume in Volume.list(domain=manager.domain, api_key=manager.api_key)}
     assert folders(manager, "volumes") == volumes
