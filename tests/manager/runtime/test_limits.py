@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,7 @@ def test_a_disk_that_takes_long_to_measure_keeps_nobodys_memory_from_being_held(
 
 
 def test_the_log_of_a_sandbox_stays_short(small: Sandbox, limited: RunningManager) -> None:
-    log = limited.folder_of(small.sandbox_id) / "log"
+    log = limited.state_dir / "sandboxes" / small.sandbox_id / "log"
     # With one user, code in it can write there.
     program = """
 import contextlib, glob, os
@@ -286,11 +287,60 @@ def writes(sandbox: Sandbox) -> bool:
     return False
 
 
+SUDDEN = f"""
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+for number in range(43):
+    file = os.open(f'/home/user/sudden{{number}}', os.O_CREAT | os.O_WRONLY)
+    assert libc.fallocate(file, 0, 0, {DISK * MIB}) == 0, os.strerror(ctypes.get_errno())
+    os.close(file)
+"""
+
+
+def test_space_that_takes_no_processor_time_is_noticed(small: Sandbox, limited: RunningManager) -> None:
+    with contextlib.suppress(Exception):  # the sandbox may be ended before the command has
+        run(small, SUDDEN)
+    folder = limited.state_dir / "sandboxes" / small.sandbox_id
+    wait_for(lambda: not folder.exists(), 40, what="the end of its folder")
+    assert re.search(f"{small.sandbox_id} has written [0-9]+ of {DISK} MiB of files at once", limited.log.read_text())
+
+
+def test_what_ended_programs_have_written_is_noticed(small: Sandbox, limited: RunningManager) -> None:
+    small.commands.run("for i in 1 2 3 4 5 6 7 8 9 10; do head -c 16M /dev/zero > f$i; done || true")
+    # Nothing runs in the sandbox now.
+    wait_for(lambda: f"sandbox {small.sandbox_id} has " in limited.log.read_text(), 20, what="a look at the disk")
+
+
+def test_a_log_that_code_closes_to_everybody_stops_no_look(small: Sandbox, limited: RunningManager) -> None:
+    log = limited.state_dir / "sandboxes" / small.sandbox_id / "log"
+    # With one user, code in it owns the log.
+    program = """
+import contextlib, glob, os
+for name in glob.glob('/proc/[0-9]*/fd/[12]'):
+    with contextlib.suppress(OSError):
+        if os.readlink(name).endswith('/log'):
+            with open(name, 'ab') as file:
+                file.write((b'x' * 79 + b'\\n') * 70_000)
+                os.fchmod(file.fileno(), 0)
+            break
+"""
+    run(small, program)
+    small.commands.run(f"for i in 1 2 3; do head -c {DISK // 3 + 4}M /dev/zero > big$i; done")
+    wait_for(lambda: not writes(small), 20, what="the end of writing")
+    wait_for(lambda: log.stat().st_size <= MOST_BYTES, what="the shortening of the log")
+    with limited.api() as client:
+        assert client.get(f"/sandboxes/{small.sandbox_id}/logs").status_code == 200
+
+
 def test_no_file_is_larger_than_the_disk(shared_small: Sandbox) -> None:
     for command in (f"truncate -s {DISK + 1}M f", f"fallocate -l {DISK + 1}M f"):
         with pytest.raises(CommandExitException) as caught:
             shared_small.commands.run(command)
         assert caught.value.error == "signal: file size limit exceeded"
+    with pytest.raises(CommandExitException, match=r"unsupported|not supported"):
+        shared_small.commands.run(f"fallocate --keep-size -l {DISK + 1}M f")
+    shared_small.commands.run("head -c 1M /dev/urandom > f && fallocate --punch-hole -l 64K f")
 
 
 @pytest.mark.usefixtures("_open_files_can_be_looked_at")
@@ -331,7 +381,7 @@ for number in range(100):
     small.files.write("program.py", program)
     small.commands.run("python program.py", background=True)
     wait_for(lambda: not small.is_running(), 40, "the end of the sandbox")
-    folder = limited.folder_of(small.sandbox_id)
+    folder = limited.state_dir / "sandboxes" / small.sandbox_id
     wait_for(lambda: not folder.exists(), what="the end of its folder")
     assert "goes on writing" in limited.log.read_text()
 

@@ -16,7 +16,8 @@ import pytest
 
 from kruise_agents.manager.runtime import MIB, Layout, Limits, Watchdog
 from kruise_agents.manager.runtime.limits import watchdog
-from kruise_agents.manager.runtime.limits.processes import shared_memory_files
+from kruise_agents.manager.runtime.limits.processes import Processes, shared_memory_files
+from support.managers import children, wait_for
 
 
 def test_files_in_the_machines_own_shared_memory_are_no_sandboxs() -> None:
@@ -98,3 +99,11 @@ def shell(script: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.live
+def test_processor_time_of_ended_children_counts() -> None:
+    script = "\"$0\" -c 'import time; end = time.process_time() + 0.2\nwhile time.process_time() < end: pass'; sleep 60"
+    with shell(script) as process:
+        wait_for(lambda: any(Path(f"/proc/{pid}/comm").read_text() == "sleep\n" for pid in children(process.pid)))
+        assert sum(member.ticks for member in Processes().family(process.pid)) >= 20

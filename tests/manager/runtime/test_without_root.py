@@ -33,6 +33,8 @@ AGAIN = [
     "sandboxes/test_restart.py::test_a_paused_sandbox_is_still_paused_and_goes_on_where_it_was",
     "runtime/test_limits.py::test_a_disk_filler_is_refused_and_may_write_again_when_it_has_made_room",
     "runtime/test_limits.py::test_folders_closed_to_others_count_as_disk",
+    "runtime/test_limits.py::test_a_log_that_code_closes_to_everybody_stops_no_look",
+    "runtime/test_limits.py::test_space_that_takes_no_processor_time_is_noticed",
 ]
 PROGRAM = """
 set -e

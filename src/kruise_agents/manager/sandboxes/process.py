@@ -24,7 +24,7 @@ from ..runtime import (
     Runtime,
     Watchdog,
 )
-from ..runtime.limits.log_file import last_bytes
+from ..runtime.limits.log_file import last_bytes, open_log
 from ..runtime.network import host_names
 from ..unix_http import HttpConnection, KeptConnections
 from .control_client import START_SECONDS, ControlClient, NoAnswerError, StartError
@@ -210,7 +210,7 @@ class SandboxProcess:
         self._close_parent_pipe()
         self._follow(())
         self._kept.close()
-        self._watch.remove(self.layout.label)
+        self._watch.remove(self.layout.root.name)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -234,12 +234,12 @@ class SandboxProcess:
                 if self.alive:
                     await asyncio.to_thread(connection.learn, hosts)
             except OSError as error:
-                logger.warning("addresses of host names in sandbox %s: %s", self.layout.label, error)
+                logger.warning("addresses of host names in sandbox %s: %s", self.layout.root.name, error)
 
     def _hold(self, process: ProcessHandle) -> None:
         self._process = process
         self._watch.add(
-            self.layout.label,
+            self.layout.root.name,
             process.identity.pid,
             self.layout,
             self._limits,
@@ -271,7 +271,7 @@ class SandboxProcess:
             code_interpreter=None if interpreter is None else interpreter.fileno(),
         )
         try:
-            with self.layout.log.open("ab") as log:
+            with open_log(self.layout.log, "ab") as log:
                 launched = self._runtime.launch(Launch(self.layout, descriptors, log, self._limits, fresh=fresh))
             self._child = launched.process
             try:

@@ -21,12 +21,15 @@ _ERRNO = 0x00050000
 _LOAD_WORD = 0x20
 _JUMP_IF_EQUAL = 0x15
 _JUMP_IF_AT_LEAST = 0x35
+_JUMP_IF_ANY_BIT = 0x45
 _RETURN = 0x06
 # Offsets in the data that a filter sees: number of the call, architecture, lower halves of the first two arguments.
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
 _X32_CALLS = 0x40000000
 _TERMINAL_REQUESTS = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, by which a program can type into its terminal."""
+_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
+"""Modes of fallocate. With the first alone, a file takes space beyond its end, where no limit of file sizes holds."""
 _SOCKETS = (1, 2, 10, 16)
 """The allowed families AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK. AF_VSOCK, for example, would reach the hypervisor."""
 
@@ -62,12 +65,13 @@ class _Machine:
     architecture: int
     ioctl: int
     socket: int
+    fallocate: int
     has_x32: bool
 
 
 _MACHINES = {
-    "x86_64": _Machine(0xC000003E, ioctl=16, socket=41, has_x32=True),
-    "aarch64": _Machine(0xC00000B7, ioctl=29, socket=198, has_x32=False),
+    "x86_64": _Machine(0xC000003E, ioctl=16, socket=41, fallocate=285, has_x32=True),
+    "aarch64": _Machine(0xC00000B7, ioctl=29, socket=198, fallocate=47, has_x32=False),
 }
 
 
@@ -105,6 +109,12 @@ def _filter(name: str, machine: _Machine) -> Iterator[tuple[int, int, int, int]]
         yield _JUMP_IF_EQUAL, 0, 1, family
         yield _RETURN, 0, 0, _ALLOW
     yield _RETURN, 0, 0, _ERRNO | errno.EAFNOSUPPORT
+    yield _JUMP_IF_EQUAL, 0, 5, machine.fallocate
+    yield _LOAD_WORD, 0, 0, _SECOND_ARGUMENT
+    yield _JUMP_IF_ANY_BIT, 2, 0, _PUNCH_HOLE  # a hole needs both modes, and gives space back
+    yield _JUMP_IF_ANY_BIT, 0, 1, _KEEP_SIZE
+    yield _RETURN, 0, 0, _ERRNO | errno.EOPNOTSUPP
+    yield _RETURN, 0, 0, _ALLOW
     yield _JUMP_IF_EQUAL, 1, 0, machine.ioctl
     yield _RETURN, 0, 0, _ALLOW
     yield _LOAD_WORD, 0, 0, _SECOND_ARGUMENT

@@ -10,8 +10,8 @@ from typing import IO
 
 from ....protocol.names import USER_ID
 from ..files.identities import Identities
-from ..files.trees import copy_command, parse_size, run_copy, size_command
-from .launch import Setup, run, start
+from ..files.trees import copy_command, measured, run_copy
+from .launch import RUN_SECONDS, Setup, run, start
 from .mounts import program_mounts
 from .options import owners_namespace
 
@@ -27,13 +27,18 @@ def give(folder: Path, identities: Identities) -> None:
 
 def size(folder: Path, identities: Identities | None) -> int:
     """Return a folder's size like :func:`.tree_size`, but with the contents of folders that deny their owner access."""
-    return parse_size(_run_as_owners(size_command(folder), identities, "DAC_OVERRIDE", "FOWNER"))
+
+    def run_as_owners(command: Sequence[str]) -> str:
+        # A large tree takes as long as it takes.
+        return _run_as_owners(command, identities, "DAC_OVERRIDE", "FOWNER", seconds=None)
+
+    return measured(folder, run_as_owners)
 
 
 def remove(folder: Path, identities: Identities) -> None:
     """Remove a folder with the files of a sandbox's users, as far as possible. A failure is only logged."""
     try:
-        _run_as_owners(["rm", "-rf", "--", str(folder)], identities, "DAC_OVERRIDE", "FOWNER")
+        _run_as_owners(["rm", "-rf", "--", str(folder)], identities, "DAC_OVERRIDE", "FOWNER", seconds=None)
     except OSError as error:
         logger.warning("%s could not be removed as its owners: %s", folder, error)
 
@@ -54,7 +59,9 @@ async def copy(source: Path, target: Path, identities: Identities | None) -> Non
     await run_copy(start_copy, copy_command(*inside))
 
 
-def _run_as_owners(command: Sequence[str], identities: Identities | None, *capabilities: str) -> str:
+def _run_as_owners(
+    command: Sequence[str], identities: Identities | None, *capabilities: str, seconds: float | None = RUN_SECONDS
+) -> str:
     # The command sees the paths of the host. Devices are needed, because shells open /dev/null.
     options = [*owners_namespace(*capabilities), "--dev-bind", "/", "/"]
-    return run(options, command, identities)
+    return run(options, command, identities, seconds)

@@ -16,7 +16,7 @@ from ..files.identities import Identities
 from ..launch import Launched
 from .binary import find_bwrap, seccomp_filter
 
-_RUN_SECONDS = 20
+RUN_SECONDS = 20
 # --die-with-parent ends everything inside when bwrap ends, and bwrap when its parent ends. Sandboxes outlive the
 # manager, so this shell is the parent of bwrap. With a single command, the shell would become bwrap.
 _PARENT = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
@@ -78,23 +78,31 @@ def start(
     return Launched(process, first)
 
 
-def run(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> str:
-    """Run a command in namespaces until it ends, and return its output. If it fails, raise OSError with the reason."""
+def run(
+    options: Sequence[str],
+    command: Sequence[str],
+    identities: Identities | None,
+    seconds: float | None = RUN_SECONDS,
+) -> str:
+    """Run a command in namespaces until it ends, and return its output. If it fails, raise OSError with the reason.
+
+    A command that takes more than ``seconds`` fails; None: never.
+    """
     with tempfile.TemporaryFile() as output:
-        code = wait_for(start(options, command, Setup(identities, output)), command[0])
+        code = wait_for(start(options, command, Setup(identities, output)), command[0], seconds)
         text = output_of(output)
         if code != 0:
             raise OSError(text or f"{command[0]} ended with code {code}")
         return text
 
 
-def wait_for(launched: Launched, name: str) -> int:
+def wait_for(launched: Launched, name: str, seconds: float | None = RUN_SECONDS) -> int:
     """Wait for a short command, and return its exit code. End a command that takes too long, and raise an OSError."""
     try:
-        return launched.process.wait(_RUN_SECONDS)
+        return launched.process.wait(seconds)
     except subprocess.TimeoutExpired:
         end(launched)
-        raise OSError(f"{name} did not end within {_RUN_SECONDS} seconds") from None
+        raise OSError(f"{name} did not end within {seconds} seconds") from None
 
 
 def end(launched: Launched) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +15,7 @@ from ..handle import ProcessHandle
 
 Start = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
 FILE_BYTES = 16 * 1024  # a tree counts as at least so much per file: ext4 by default has room for a file per 16 KiB
+_TRIES = 3
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 logger = logging.getLogger(__name__)
@@ -75,19 +76,29 @@ def remove_tree(folder: Path) -> bool:
 
 
 def tree_size(folder: Path) -> int:
-    """Return the bytes that a folder takes on the disk, but at least 16 KiB times its number of inodes."""
-    return parse_size(_run(*size_command(folder)).stdout)
+    """Return the bytes that a folder takes on the disk, but at least 16 KiB times its number of inodes.
+
+    Return 0 if there is no such folder. Raises OSError if the folder cannot be measured.
+    """
+    return measured(folder, lambda command: _run(*command).stdout)
 
 
-def size_command(folder: Path) -> tuple[str, ...]:
-    """Return a command that measures a folder and prints what :func:`parse_size` reads. Files may vanish meanwhile."""
-    return ("sh", "-c", 'for unit in -k --inodes; do du -sx $unit -- "$0" 2>/dev/null; done; true', str(folder))
+def measured(folder: Path, run: Callable[[Sequence[str]], str]) -> int:
+    """Do as :func:`tree_size`, by commands that ``run`` runs; ``run`` returns their output."""
+    # Where folders are moved meanwhile, du may end without a figure.
+    for _ in range(_TRIES):
+        figures = run(_size_command(folder)).split()
+        if len(figures) == 2:
+            return max(int(figures[0]) * 1024, int(figures[1]) * FILE_BYTES)
+        if not folder.exists():
+            return 0
+    raise OSError(f"du measures no size of {folder}")
 
 
-def parse_size(output: str) -> int:
-    """Return the number of bytes that :func:`size_command` has measured; 0 if the folder was gone."""
-    numbers = [int(line.split()[0]) for line in output.splitlines()]
-    return max(numbers[0] * 1024, numbers[1] * FILE_BYTES) if len(numbers) == 2 else 0
+def _size_command(folder: Path) -> tuple[str, ...]:
+    # Prints the KiB and the number of inodes. Files may vanish meanwhile.
+    each = 'du -sx $unit -- "$0" 2>/dev/null | cut -f 1'
+    return ("sh", "-c", f"for unit in -k --inodes; do {each}; done; true", str(folder))
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:

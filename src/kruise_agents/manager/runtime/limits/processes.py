@@ -25,7 +25,7 @@ class Process:
     pid: int
     parent: int
     threads: int
-    ticks: int  # processor time in clock ticks
+    ticks: int  # processor time in clock ticks, with that of ended child processes that the process has waited for
     started: int  # in clock ticks since the boot
     resident: int  # bytes of memory, with shared memory and mapped files
 
@@ -119,7 +119,7 @@ def _all() -> Iterator[Process]:
             pid=int(name),
             parent=int(fields[1]),
             threads=int(fields[17]),
-            ticks=int(fields[11]) + int(fields[12]),
+            ticks=sum(map(int, fields[11:15])),
             started=int(fields[19]),
             resident=int(fields[21]) * _PAGE,
         )

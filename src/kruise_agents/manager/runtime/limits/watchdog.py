@@ -9,31 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import re
-import resource
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ....protocol.control import PLACEHOLDER
 from ..files.layout import Layout
 from ..handle import ProcessHandle
-from .disk import LimitedFolder
+from .disk import SandboxDisk, Usage
+from .guard import guarded
 from .limits import MIB, Limits
-from .log_file import shorten
 from .processes import Process, Processes, UnnamedFiles, memory_of, shared_memory_files, unnamed_files
 
 _INTERVAL = 0.5  # seconds between two looks
-_INTERVAL_WHEN_CLOSE = 0.1  # the same while a sandbox is close to its memory limit
+_INTERVAL_WHEN_CLOSE = 0.1  # the same while a sandbox is close to its limit
 _PATIENCE = 3.0  # a sandbox that stays over its memory limit for so many seconds is ended
 _BUSY_TICKS = 5  # a sandbox is active when its processor time has changed by so many clock ticks
 _OURS = 2  # allowed beyond the limit of processes: the first process and the program
 _KILL_NOTICE_SECONDS = 0.3
-_LEEWAY = 64 * MIB  # programs in the middle of writing may still write this much after writing was refused
 
 logger = logging.getLogger(__name__)
 
@@ -44,22 +43,17 @@ class WatchedSandbox:
 
     name: str
     root: int  # the pid of the first process
-    log: Path
-    folders: list[LimitedFolder]  # the sandbox's own folder, then its volumes
+    folder: Path
     limits: Limits
     end: Callable[[], None]  # called in the event loop
     tell: Callable[[int, str], Awaitable[None]]  # called before a process is killed, with its pid inside and the reason
     killing: list[tuple[Process, str]] = field(default_factory=list)
     started: int | None = None
     ticks: int = -1
-    active: bool = False  # True: the sandbox was busy since its disk was measured
     unnamed: UnnamedFiles = field(default_factory=UnnamedFiles)
     over_since: float | None = None
     ending: bool = False
-
-    @property
-    def refused(self) -> bool:
-        return any(folder.refused_at is not None for folder in self.folders)
+    disk: SandboxDisk = field(init=False)
 
     def is_root_of(self, family: list[Process]) -> bool:
         """Return whether ``family[0]`` is the sandbox's first process, and not a later process with the same pid."""
@@ -70,7 +64,7 @@ class WatchedSandbox:
 class Watchdog:
     """A watchdog over the disk use of sandboxes and, if ``memory`` is set, their memory and number of processes."""
 
-    def __init__(self, disk_usage: Callable[[Path], int], *, memory: bool) -> None:
+    def __init__(self, disk_usage: Usage, *, memory: bool) -> None:
         self._disk_usage = disk_usage
         self._memory = memory
         self._watched: dict[str, WatchedSandbox] = {}
@@ -86,9 +80,9 @@ class Watchdog:
         tell: Callable[[int, str], Awaitable[None]],
     ) -> None:
         """Watch a sandbox until :meth:`remove`. :class:`WatchedSandbox` explains ``root``, ``end`` and ``tell``."""
-        paths = [layout.root, *(mount.source for mount in layout.mounts)]
-        folders = [LimitedFolder(path, limits.disk) for path in paths]
-        self._watched[name] = WatchedSandbox(name, root, layout.log, folders, limits, end, tell)
+        sandbox = WatchedSandbox(name, root, layout.root, limits, end, tell)
+        sandbox.disk = SandboxDisk(name, layout, limits.disk, functools.partial(_family, sandbox))
+        self._watched[name] = sandbox
         if not self._tasks:
             # Disks have a task of their own, because measuring a disk may take long.
             self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._run_disks())]
@@ -103,7 +97,7 @@ class Watchdog:
     async def _run(self) -> None:
         while True:
             close = False
-            with _logged("sandboxes"):
+            with guarded("sandboxes"):
                 close, ending = await asyncio.to_thread(self._look, list(self._watched.values()))
                 await self._kill_all()
                 self._end_all(ending)
@@ -111,13 +105,15 @@ class Watchdog:
 
     async def _run_disks(self) -> None:
         while True:
-            with _logged("sandboxes"):
-                self._end_all(await asyncio.to_thread(self._look_at_disks, list(self._watched.values())))
-            await asyncio.sleep(_INTERVAL)
+            watched = list(self._watched.values())
+            with guarded("sandboxes"):
+                self._end_all(await asyncio.to_thread(self._look_at_disks, watched))
+            close = any(sandbox.disk.close for sandbox in watched)
+            await asyncio.sleep(_INTERVAL_WHEN_CLOSE if close else _INTERVAL)
 
     def _end_all(self, ending: list[WatchedSandbox]) -> None:
         for sandbox in ending:
-            with _logged(f"sandbox {sandbox.name}"):
+            with guarded(f"sandbox {sandbox.name}"):
                 if sandbox.name in self._watched:
                     sandbox.end()
 
@@ -130,11 +126,11 @@ class Watchdog:
 
     async def _kill(self, sandbox: WatchedSandbox, process: Process, why: str) -> None:
         # The sandbox's program may not answer, for example because code in the sandbox disturbs it.
-        with _logged(f"sandbox {sandbox.name}"), contextlib.suppress(OSError, TimeoutError):
+        with guarded(f"sandbox {sandbox.name}"), contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_KILL_NOTICE_SECONDS):
                 await sandbox.tell(_inner_pid(process.pid), why)
         logger.warning("sandbox %s: its process %d was killed: %s", sandbox.name, process.pid, why)
-        with _logged(f"sandbox {sandbox.name}"), contextlib.suppress(ProcessLookupError):
+        with guarded(f"sandbox {sandbox.name}"), contextlib.suppress(ProcessLookupError):
             handle = ProcessHandle.of(process.pid)
             # The pid may belong to a later process by now. The handle, once made, stays with its process.
             if handle.identity.started == process.started:
@@ -146,7 +142,7 @@ class Watchdog:
         processes = Processes()
         close = False
         for sandbox in watched:
-            with _logged(f"sandbox {sandbox.name}"):
+            with guarded(f"sandbox {sandbox.name}"):
                 family = processes.family(sandbox.root)
                 if family and not sandbox.ending and sandbox.is_root_of(family):
                     close |= self._look_at(sandbox, family)
@@ -155,9 +151,9 @@ class Watchdog:
     def _look_at(self, sandbox: WatchedSandbox, family: list[Process]) -> bool:
         ticks = sum(process.ticks for process in family)
         if abs(ticks - sandbox.ticks) >= _BUSY_TICKS:
-            sandbox.ticks, sandbox.active = ticks, True
-        if sandbox.active or sandbox.refused:
-            sandbox.unnamed = unnamed_files(family, sandbox.folders[0].folder.stat().st_dev)
+            sandbox.ticks, sandbox.disk.active = ticks, True
+        if sandbox.disk.active or sandbox.disk.refused:
+            sandbox.unnamed = unnamed_files(family, sandbox.folder.stat().st_dev)
         if not self._memory:
             return False
         self._limit_processes(sandbox, family)
@@ -165,36 +161,11 @@ class Watchdog:
 
     def _look_at_disks(self, watched: list[WatchedSandbox]) -> list[WatchedSandbox]:
         for sandbox in watched:
-            with _logged(f"sandbox {sandbox.name}"):
-                shorten(sandbox.log)  # of an inactive sandbox too: writing megabytes takes few ticks
-                if (sandbox.active or sandbox.refused) and not sandbox.ending:
-                    self._look_at_disk(sandbox)
+            with guarded(f"the disk of sandbox {sandbox.name}"):
+                reason = None if sandbox.ending else sandbox.disk.look(self._disk_usage)
+                if reason is not None:
+                    self._end(sandbox, reason)
         return [sandbox for sandbox in watched if sandbox.ending]
-
-    def _look_at_disk(self, sandbox: WatchedSandbox) -> None:
-        was_refused = sandbox.refused
-        due = [folder for folder in sandbox.folders if folder.is_due()]
-        sandbox.active = sandbox.active and len(due) < len(sandbox.folders)
-        for folder in due:
-            folder.measure(self._disk_usage, sandbox.unnamed.on_disk if folder is sandbox.folders[0] else 0)
-            self._limit_disk(sandbox, folder)
-        if sandbox.refused or was_refused:
-            family = Processes().family(sandbox.root)
-            if family and sandbox.is_root_of(family):
-                _limit_file_size(family, 0 if sandbox.refused else None)
-        if was_refused and not sandbox.refused:
-            logger.info("sandbox %s may write again", sandbox.name)
-
-    def _limit_disk(self, sandbox: WatchedSandbox, folder: LimitedFolder) -> None:
-        used = _of(folder.used, folder.limit)
-        where = "files" if folder is sandbox.folders[0] else f"files in volume {folder.folder.name}"
-        if folder.used <= folder.limit:
-            folder.refused_at = None
-        elif folder.refused_at is None:
-            folder.refused_at = folder.used
-            logger.warning("sandbox %s has %s of %s; writing is refused", sandbox.name, used, where)
-        elif folder.used > folder.refused_at + _LEEWAY:
-            self._end(sandbox, f"has {used} of {where} and goes on writing")
 
     def _limit_memory(self, sandbox: WatchedSandbox, family: list[Process]) -> bool:
         """If memory exceeds the limit, mark processes or the sandbox to be ended. Return whether to look again soon."""
@@ -265,25 +236,9 @@ def _inner_pid(pid: int) -> int:
     return 0
 
 
-def _limit_file_size(family: list[Process], size: int | None) -> None:
-    # With None, files may grow up to the hard limit of each process.
-    for process in family:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            soft, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-            wanted = hard if size is None else size
-            if soft != wanted:
-                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (wanted, hard))
-
-
-@contextlib.contextmanager
-def _logged(subject: str) -> Iterator[None]:
-    # Limits depend on these checks: an error at one sandbox must stop neither the checks of others nor later checks.
-    try:
-        yield
-    except FileNotFoundError:
-        logger.debug("%s has just been removed", subject)
-    except Exception:
-        logger.exception("%s could not be looked at", subject)
+def _family(sandbox: WatchedSandbox) -> list[Process]:
+    family = Processes().family(sandbox.root)
+    return family if family and sandbox.is_root_of(family) else []
 
 
 def _of(used: int, limit: int) -> str:
