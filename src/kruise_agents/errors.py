@@ -6,7 +6,7 @@
     ├── ConfigurationError            an argument, option, variable or file cannot be used (also a ValueError)
     │   ├── DomainError               a domain has a wrong form
     │   └── MissingDomainError        no domain of the user's own was given
-    ├── AddressError                  a request is neither for a port of a sandbox nor for the API
+    ├── AddressError                  an address is neither a port of a sandbox nor the API
     │   └── PortError                 a request names a port outside 1 ... 65535
     ├── PatchError                    the SDK cannot be patched or unpatched; nothing was changed
     │   ├── UnsupportedSDKError       the SDK is missing, too old, or not as the patch expects
@@ -55,7 +55,7 @@ class MissingDomainError(ConfigurationError):
 
 
 class AddressError(KruiseAgentsError):
-    """A request that is neither for a port of a sandbox nor for the API."""
+    """A request that is neither for a port of a sandbox nor for the API, or an ID that no address can carry."""
 
 
 class PortError(AddressError):

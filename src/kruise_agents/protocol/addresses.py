@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from ..errors import AddressError
 
 PREFIX = "/kruise"
 API_PREFIX = "/kruise/api"
 API_HOST_PREFIX = "api."
 MAX_PORT = 65535
+
+# The characters that stand in a URL for themselves (RFC 3986, "unreserved"). Names of Kubernetes are a part of these.
+_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
 
 Scheme: TypeAlias = Literal["https", "http"]
 
@@ -47,8 +53,22 @@ def sandbox_prefix(sandbox_id: str, port: int) -> str:
 
 
 def sandbox_host(domain: str, sandbox_id: str, port: int) -> str:
-    """Return the private address of a sandbox's port without a scheme: ``your.domain/kruise/<sandbox id>/<port>``."""
+    """Return the private address of a sandbox's port without a scheme: ``your.domain/kruise/<sandbox id>/<port>``.
+
+    An ID that :func:`check_sandbox_id` refuses raises AddressError.
+    """
+    check_sandbox_id(sandbox_id)
     return domain + sandbox_prefix(sandbox_id, port)
+
+
+def check_sandbox_id(sandbox_id: str) -> None:
+    """Raise AddressError if an address with this ID would not be that of the sandbox, as with ``../x`` or ``api``."""
+    if not _ID.fullmatch(sandbox_id) or is_private_api_path(f"{PREFIX}/{sandbox_id}"):
+        raise AddressError(
+            f"the sandbox ID {sandbox_id!r} cannot be part of an address. An ID has letters, digits, '-', '_', '.' and "
+            f"'~', such as 'i4k1v9', and is not '.', '..' or 'api'. If the sandbox-manager gave this ID, check that "
+            f"E2B_DOMAIN names your own manager"
+        )
 
 
 def is_private_path(target: str) -> bool:

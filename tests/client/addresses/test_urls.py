@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import e2b
 import pytest
 
+from kruise_agents.errors import AddressError
 from kruise_agents.patch_e2b import patch_e2b
 from support.sdk import (
     CODE_INTERPRETER_VERSION,
@@ -184,3 +185,43 @@ def test_a_stated_sandbox_url_is_used_where_the_sdk_uses_it(
         honoured = CODE_INTERPRETER_VERSION.release >= (2, 9, 0)
         private = "http://example.com/kruise/sbx/49999"
         assert found["code interpreter"] == (stated if honoured else private)
+
+
+@every_sandbox_class
+@pytest.mark.parametrize(
+    "sandbox_id",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "a?b",
+        "a#b",
+        "a b",
+        "a%2fb",
+        "a\\b",
+        "a@b",
+        "a:b",
+        "ä",
+        "api",
+        "api?b",
+        "api\r\nX: y",
+    ],
+)
+def test_an_id_that_an_address_cannot_carry_is_refused(
+    cls: type, sandbox_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("E2B_DOMAIN", "example.com")
+    patch_e2b()
+    with pytest.raises(AddressError, match=r"sandbox ID .* cannot be part of an address"):
+        in_loop(lambda: build_sandbox(cls, sandbox_id=sandbox_id))
+    with pytest.raises(AddressError, match=r"sandbox ID .* cannot be part of an address"):
+        e2b.ConnectionConfig().get_host(sandbox_id, "", 3000)
+
+
+@pytest.mark.parametrize("sandbox_id", ["i2k9c4", "team-a--web-x7k2p", "i2k9c4-6532622b", "a_b.c~d", "API", "apis"])
+def test_every_id_of_a_manager_is_carried(sandbox_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E2B_DOMAIN", "example.com")
+    patch_e2b()
+    assert e2b.ConnectionConfig().get_host(sandbox_id, "", 3000) == f"example.com/kruise/{sandbox_id}/3000"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...protocol.addresses import API_HOST_PREFIX, API_PREFIX, sandbox_prefix
+from ...protocol.addresses import API_HOST_PREFIX, API_PREFIX, check_sandbox_id, sandbox_prefix
 from ...protocol.names import ENVD_PORT
 from ..warnings import SandboxIdWarning, notify_of_made_sandbox
 from .cross_domain import usable_domain
@@ -29,7 +29,11 @@ def bare_url(config: Any, sandbox_id: str, sandbox_domain: str | None) -> str | 
 
 
 def prepare_sandbox(config: Any, sandbox_id: str, sandbox_domain: str | None) -> None:
-    """Give a configuration the routing headers of envd's port if the ID needs headers, and warn once for each ID."""
+    """Give a configuration the routing headers of envd's port if the ID needs headers, and warn once for each ID.
+
+    An ID that no address can carry raises AddressError.
+    """
+    check_sandbox_id(sandbox_id)
     if not _needs_headers(config, sandbox_id):
         return
     if bare_url(config, sandbox_id, sandbox_domain) is None:
