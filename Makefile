@@ -13,7 +13,7 @@ BENCHMARK := PYTHONPATH=tests:tests/integration:scripts $(BIN)/python -m benchma
 
 OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 
-.PHONY: demo check pure test coverage compat bench-patch bench-sandbox bench-fleet pictures soak drift lowest newest reference docs lint format lock wheel release-check hooks hooks-install clean FORCE
+.PHONY: demo check pure test coverage compat bench-patch bench-sandbox bench-fleet pictures soak fuzz kills drift lowest newest reference docs lint format lock wheel release-check hooks hooks-install clean FORCE
 .DELETE_ON_ERROR:
 
 demo: .venv/local.stamp
@@ -67,6 +67,15 @@ pictures: .venv/local.stamp
 # Ten thousand sandboxes made, used and killed: nothing may be left. ARGS="--cycles 200" for a short one.
 soak: .venv/dev.stamp
 	$(BENCHMARK)soak $(ARGS)
+
+# Twenty times as many inputs for each fuzz test as the suite tries: heads, forms, frames, and answers of sandboxes.
+fuzz: .venv/dev.stamp
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m hypothesis --hypothesis-profile=fuzz --timeout=900 $(ARGS)
+
+# A busy manager killed two hundred times: nothing that it had answered for may be lost. ARGS="--kills 20" for a short
+# one.
+kills: .venv/dev.stamp
+	$(BENCHMARK)kills $(ARGS)
 
 # Whether the newest SDK and uvicorn, pre-releases included, still have every place that is patched or built on.
 drift: .venv/dev.stamp

@@ -90,7 +90,7 @@ class Floors:
 
     @property
     def sockets(self) -> Path:
-        return self.manager.state_dir / "sandboxes" / str(self.sandbox.sandbox_id) / "sockets"
+        return self.manager.folder_of(self.sandbox.sandbox_id) / "sockets"
 
     @property
     def program(self) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from kruise_agents.patch_e2b import patch_e2b
 from support.guard import guard
@@ -18,6 +20,19 @@ if TYPE_CHECKING:
 
 _LIVE_FIXTURES = {"manager", "managers", "one_user_manager", "bare", "served"}
 """Fixtures that start managers or kernels; a test that uses one of them is live."""
+
+
+settings.register_profile("fuzz", max_examples=2000, deadline=None, print_blob=True)  # make fuzz
+
+
+def pytest_configure() -> None:
+    """Handle the signals that ``nohup`` or a script's ``&`` made this run ignore.
+
+    Children inherit an ignored signal, but not a handler. So tests that send their children a signal hold there too.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.hookimpl(wrapper=True)

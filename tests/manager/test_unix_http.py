@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
 
+import h11
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kruise_agents.manager import unix_http
 from kruise_agents.manager.gateway.headers import response_forwarded
@@ -20,8 +24,14 @@ from kruise_agents.manager.unix_http import (
     KeptConnections,
     read_head,
 )
+from support.mutations import broken, times
 
 LARGE = b"x" * 700_000
+HEADS = [
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    b"HTTP/1.0 404 Not Found\nTransfer-Encoding: chunked\nX-Folded: a\n  b\n\n",
+]
 
 
 def body_of(response: bytes, method: str = "GET") -> bytes:
@@ -87,6 +97,32 @@ def test_chunks_are_decoded_however_they_are_cut(size: int) -> None:
     assert content == b"hello sandboxed!"
     assert chunks.ended
     assert b"more".startswith(chunks.rest)
+
+
+@times(5)
+@given(broken(HEADS, [b"", b"\r\n", b"\n", b":", b" ", b"\t", b"\0", b"HTTP/1.1", b"Content-Length: 4\r\n"]))
+def test_a_broken_head_is_read_as_another_parser_reads_it_or_refused(data: bytes) -> None:
+    with contextlib.suppress(BadResponseError):
+        head = read_head(data)
+        other = h11.Connection(our_role=h11.CLIENT)
+        other.send(h11.Request(method="GET", target="/", headers=[("Host", "sandbox"), ("Upgrade", "websocket")]))
+        other.send(h11.EndOfMessage())
+        other.receive_data(data)
+        with contextlib.suppress(h11.RemoteProtocolError):
+            event = other.next_event()
+            if isinstance(event, (h11.Response, h11.InformationalResponse)):
+                assert (head.status, head.headers) == (event.status_code, list(event.headers))
+
+
+@times(5)
+@given(broken([CHUNKED], [b"", b"\r\n", b"\n", b";", b"0", b"f" * 20, b"-", b" "]), st.integers(1, 9))
+def test_broken_chunks_end_or_are_refused(data: bytes, size: int) -> None:
+    chunks, content = Chunks(), b""
+    with contextlib.suppress(BadResponseError):
+        for start in range(0, len(data), size):
+            if not chunks.ended:
+                content += chunks.feed(data[start : start + size])
+    assert len(content) <= len(data)
 
 
 @pytest.mark.parametrize(

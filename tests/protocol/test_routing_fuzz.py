@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kruise_agents.errors import AddressError, PortError
 from kruise_agents.protocol.addresses import ApiTarget, SandboxTarget
 from kruise_agents.protocol.routing import parse
 from support.addresses import Shape, build
+from support.mutations import times
 from support.reference import IMPOSSIBLE_PORT, NOBODY, Destination, destination
 
 PORTS = st.sampled_from(
@@ -35,7 +36,7 @@ AUTHORITIES = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None)
+@times(15)
 @given(AUTHORITIES, TARGETS, st.none() | SEGMENTS, st.none() | PORTS)
 def test_a_request_is_for_whom_the_tables_say(
     authority: str, target: str, sandbox_id: str | None, port: str | None
@@ -43,7 +44,7 @@ def test_a_request_is_for_whom_the_tables_say(
     assert read(authority, target, sandbox_id, port) == destination(authority, target, sandbox_id, port)
 
 
-@settings(max_examples=300, deadline=None)
+@times(3)
 @given(
     st.text(alphabet="abz019-", min_size=1, max_size=40),
     st.integers(1, 65535),

@@ -19,6 +19,7 @@ import httpx
 
 from kruise_agents.errors import RuntimeUnavailableError
 from kruise_agents.manager.runtime import BubblewrapRuntime
+from kruise_agents.manager.runtime.files.layout import folder_name
 
 API_KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
 PREFORK = os.environ.get("KRUISE_AGENTS_PREFORK") != "0"
@@ -96,6 +97,10 @@ class RunningManager:
     def api(self, **options: Any) -> httpx.Client:
         """Return an HTTP client of the API that sends the key."""
         return httpx.Client(base_url=self.api_url, headers={"X-API-Key": self.api_key}, timeout=60, **options)
+
+    def folder_of(self, sandbox_id: str) -> Path:
+        """Return the folder that the manager keeps for a sandbox."""
+        return self.state_dir / "sandboxes" / folder_name(sandbox_id)
 
     def sandbox_url(self, sandbox_id: str, port: int) -> str:
         return f"{self.scheme}://{self.domain}/kruise/{sandbox_id}/{port}"

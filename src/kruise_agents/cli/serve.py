@@ -17,6 +17,7 @@ import click
 
 from .. import __version__
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
+from ..manager.http.admission import allow_many_descriptors
 from ..manager.manager import Manager
 from ..manager.sandboxes.recovery import Found
 from ..manager.settings import Settings, declarations, from_values
@@ -65,6 +66,7 @@ def serve(**values: Any) -> None:
     if ignored := unknown_variables(click.get_current_context()):
         logger.warning("no option has these environment variables, which are ignored: %s", ", ".join(ignored))
     share_memory_between_threads()
+    allow_many_descriptors()
     try:
         asyncio.run(_serve(*_settings(values), values["log_format"]))
     except RuntimeUnavailableError as error:

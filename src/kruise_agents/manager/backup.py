@@ -24,6 +24,7 @@ from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableEr
 from .runtime.bwrap import as_owner
 from .runtime.bwrap.self_test import find_users
 from .runtime.files.identities import Identities
+from .runtime.files.layout import folder_name
 
 _SECRETS = ("secret", "traffic-token-key.pem", "tls")
 _Rows = dict[str, dict[str, tuple[object, ...]]]
@@ -64,11 +65,12 @@ def back_up(state_dir: Path, target: Path) -> None:
     owners = _owners()
     for kind, rows in before.items():
         (target / kind).mkdir(mode=0o700)
-        for folder in rows:
-            failures[kind, folder] = _copy_owned(state_dir / kind / folder, target / kind / folder, owners)
+        for row in rows:
+            name = folder_name(row) if kind == "sandboxes" else row
+            failures[kind, row] = _copy_owned(state_dir / kind / name, target / kind / name, owners)
     kept = _copy_database(source, target / "state.db", before)
     # Failures at folders that were removed meanwhile do not count: the copy has no rows for these folders.
-    _require(*(complaint for (kind, folder), complaint in failures.items() if folder in kept[kind]))
+    _require(*(complaint for (kind, row), complaint in failures.items() if row in kept[kind]))
     if os.geteuid() == 0:
         owner = state_dir.stat()
         for path in (target, target / "state.db", *(target / kind for kind in _WHOLE)):

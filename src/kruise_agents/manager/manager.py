@@ -103,7 +103,7 @@ class Manager:
     async def _start(self, resources: AsyncExitStack) -> None:
         settings = self._settings
         files, runtime, egress = self._check_settings()
-        listeners = bind(settings.host, settings.port)
+        listeners = bind(settings.host, settings.port, tls=settings.tls)
         for listener in listeners:
             resources.callback(listener.close)
         self.port = listeners[0].getsockname()[1]

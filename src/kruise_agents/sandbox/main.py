@@ -58,7 +58,7 @@ def begin(arguments: ProgramArguments) -> None:
     if arguments.several_users:
         become_root_of_sandbox(arguments.home)
     os.umask(0o022)
-    _allow_many_descriptors()
+    _set_descriptors()
     # A manager that runs under nohup or in the background of a script may ignore these signals, which terminals send.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -168,13 +168,12 @@ def _lower(kind: int, limit: int) -> None:
     resource.setrlimit(kind, (lowered, lowered))
 
 
-def _allow_many_descriptors() -> None:
-    """Raise the soft limit of open descriptors, which login shells commonly set to 1024."""
-    # Each program that a client starts takes up to four.
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def _set_descriptors() -> None:
+    """Set the soft limit of open descriptors, which is commonly 1024 in login shells and may be huge in the manager."""
+    # Each program that a client starts takes up to four. Some programs close every descriptor up to the limit.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listener(descriptor: int) -> socket.socket:

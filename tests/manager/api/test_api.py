@@ -140,7 +140,7 @@ def test_a_sandbox_past_its_end_is_gone_with_its_processes_and_files(
     sandbox.commands.run(f"sleep {marker} & sleep {marker}", background=True)
     wait_for(lambda: len(processes_with(f"sleep {marker}")) >= 2, what="the processes of the sandbox")
     running = processes_with(marker)
-    folder = manager.state_dir / "sandboxes" / sandbox.sandbox_id
+    folder = manager.folder_of(sandbox.sandbox_id)
     assert folder.is_dir()
     sandbox.set_timeout(1)
     assert_ends(running)

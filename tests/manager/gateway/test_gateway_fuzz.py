@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from support.fronts import SANDBOXES, Arrival, Front, read_all, read_until, running_front
 from support.managers import wait_for
+from support.mutations import times
 from support.reference import Destination, destination, header, requests_in
 
 MARKER = b"GET /kruise/sb2/3000/marker HTTP/1.1\r\nHost: d.example\r\nConnection: close\r\n\r\n"
@@ -102,7 +103,7 @@ def front() -> Iterator[Front]:
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(times(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(connections(), st.lists(st.integers(1, 200), max_size=2))
 def test_nothing_gets_through_that_another_parser_does_not_read_there(
     front: Front, data: bytes, cuts: list[int]

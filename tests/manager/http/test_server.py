@@ -14,6 +14,7 @@ from uvicorn.protocols.http import httptools_impl
 from kruise_agents.errors import ConfigurationError
 from kruise_agents.manager.http import connection
 from kruise_agents.manager.http.server import TESTED, check_uvicorn, examine_uvicorn
+from kruise_agents.serving import http_protocol
 from support.managers import API_KEY, available_runtime
 
 HOOKS = ["_should_upgrade", "_unsupported_upgrade_warning", "_unset_keepalive_if_required", "send_400_response"]
@@ -59,11 +60,11 @@ def test_an_option_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_inner_name_that_the_server_uses_is_examined() -> None:
-    tree = ast.parse(Path(connection.__file__).read_text())
+    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in (connection, http_protocol)]
     ours = {name for name in vars(connection.GuardedHttpProtocol) if name not in vars(httptools_impl.HttpToolsProtocol)}
     used: set[str] = set()
     assigned: set[str] = set()
-    for node in ast.walk(tree):
+    for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "self.cycle", "self.flow"):
             (assigned if ast.unparse(node.value) == "self" and isinstance(node.ctx, ast.Store) else used).add(node.attr)
     examined = {place.rpartition(".")[2] for place, _ in examine_uvicorn()}

@@ -133,7 +133,7 @@ class TestFiles:
         targets = set(said(fresh, "for one in /proc/[0-9]*/fd/*; do readlink $one; done; true").splitlines())
         assert any(one.startswith("socket:") for one in targets)
         nameless = ("socket:", "pipe:", "anon_inode:", "/dev/null", "/dev/pts/", "/proc/", "/tmp/k-", "/memfd:")
-        own = str(host.state_dir / "sandboxes" / fresh.sandbox_id / "log")
+        own = str(host.folder_of(fresh.sandbox_id) / "log")
         assert [one for one in targets if not one.startswith(nameless)] == [own]
 
     def test_what_the_host_links_to_survives_the_removal(self, host: RunningManager, secret: Path) -> None:
@@ -144,7 +144,7 @@ class TestFiles:
 
     def test_its_own_folder_is_closed_to_other_users_of_the_host(self, hostile: Sandbox, host: RunningManager) -> None:
         """The folder may have programs that would run as their owner."""
-        for folder in (host.state_dir / "sandboxes", host.state_dir / "sandboxes" / hostile.sandbox_id):
+        for folder in (host.state_dir / "sandboxes", host.folder_of(hostile.sandbox_id)):
             assert folder.stat().st_mode & 0o077 == 0
 
     def test_of_devices_there_are_the_harmless_ones(self, hostile: Sandbox) -> None:
@@ -224,7 +224,7 @@ class TestProcesses:
             sandbox.commands.run(stubborn, background=True)
             sandbox.run_code(f"import os\nif os.fork() == 0:\n    os.setsid(); os.execlp('sleep', 'sleep', '{mark}')")
             wait_for(lambda: len(processes_with(f"sleep {mark}")) >= 4)
-            folder = host.state_dir / "sandboxes" / sandbox.sandbox_id
+            folder = host.folder_of(sandbox.sandbox_id)
             assert folder.exists()
             sandbox.kill()
         assert processes_with(f"sleep {mark}") == []

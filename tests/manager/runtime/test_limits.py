@@ -193,7 +193,7 @@ def test_a_disk_that_takes_long_to_measure_keeps_nobodys_memory_from_being_held(
 
 
 def test_the_log_of_a_sandbox_stays_short(small: Sandbox, limited: RunningManager) -> None:
-    log = limited.state_dir / "sandboxes" / small.sandbox_id / "log"
+    log = limited.folder_of(small.sandbox_id) / "log"
     # With one user, code in it can write there.
     program = """
 import contextlib, glob, os
@@ -381,7 +381,7 @@ for number in range(100):
     small.files.write("program.py", program)
     small.commands.run("python program.py", background=True)
     wait_for(lambda: not small.is_running(), 40, "the end of the sandbox")
-    folder = limited.state_dir / "sandboxes" / small.sandbox_id
+    folder = limited.folder_of(small.sandbox_id)
     wait_for(lambda: not folder.exists(), what="the end of its folder")
     assert "goes on writing" in limited.log.read_text()
 

@@ -197,7 +197,7 @@ class TestIsolation:
         assert not Path(f"{sys.prefix}/state").exists()
 
     def test_a_killed_keeper_leaves_no_folder(self, sandbox: Sandbox, manager: RunningManager) -> None:
-        folder = manager.state_dir / "sandboxes" / sandbox.sandbox_id
+        folder = manager.folder_of(sandbox.sandbox_id)
         loop = "i=0; while :; do i=$((i+1)); mkdir -p d/$i; echo > d/$i/f; done"
         sandbox.commands.run(loop, background=True)
         wait_for(lambda: (folder / "rootfs" / "home" / "user" / "d" / "10").exists())
@@ -213,7 +213,7 @@ class TestIsolation:
         before = set(descendants(manager.process.pid))
         sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key)
         sandbox.run_code("1")
-        folder = manager.state_dir / "sandboxes" / sandbox.sandbox_id
+        folder = manager.folder_of(sandbox.sandbox_id)
         started = set(descendants(manager.process.pid)) - before
         assert len(started) >= 4, "bwrap twice, the sandbox's program and a kernel"
         sandbox.kill()
@@ -298,7 +298,7 @@ DEEP = "python -c \"import os\nfor i in range(1500): os.mkdir('a'); os.chdir('a'
 def test_a_tree_of_any_depth_goes_with_its_sandbox(sandbox: Sandbox, manager: RunningManager) -> None:
     sandbox.commands.run(DEEP)
     assert sandbox.kill() is True
-    assert not (manager.state_dir / "sandboxes" / sandbox.sandbox_id).exists()
+    assert not manager.folder_of(sandbox.sandbox_id).exists()
 
 
 def test_a_manager_starts_over_what_a_killed_one_left(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ class TestSeveralUsers:
         sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key)
         sandbox.commands.run("mkdir -p /data/deep; touch /data/deep/x; chmod 0 /data/deep", user="root")
         sandbox.kill()
-        assert not (manager.state_dir / "sandboxes" / sandbox.sandbox_id).exists()
+        assert not manager.folder_of(sandbox.sandbox_id).exists()
 
 
 @several

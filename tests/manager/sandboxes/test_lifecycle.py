@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kruise_agents.manager.metrics import Metrics
@@ -32,6 +32,7 @@ from kruise_agents.manager.state.secret import StateSecret
 from kruise_agents.manager.state.tables import SandboxRow
 from kruise_agents.manager.templates.model import Template
 from kruise_agents.manager.traffic_tokens import TrafficTokens
+from support.mutations import times
 
 
 def test_every_state_but_the_last_ones_takes_a_kill() -> None:
@@ -182,7 +183,7 @@ def expected(outcomes: list[tuple[str, object]]) -> set[State]:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@times(3)
 @given(
     calls=st.lists(st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 5)), min_size=1, max_size=12),
     leaving=st.sets(st.integers(0, 11)),

@@ -87,7 +87,7 @@ class TestWithItsMemory:
 
     def test_nothing_in_it_runs_meanwhile(self, sandbox: Sandbox, manager: RunningManager) -> None:
         sandbox.commands.run(TICKER, background=True)
-        ticks = manager.state_dir / "sandboxes" / sandbox.sandbox_id / "rootfs/home/user/ticks"
+        ticks = manager.folder_of(sandbox.sandbox_id) / "rootfs/home/user/ticks"
         wait_for(lambda: ticks.exists() and ticks.read_text())
         sandbox.pause()
         before = ticks.stat().st_mtime_ns
@@ -117,7 +117,7 @@ class TestWithItsMemory:
         sandbox.commands.run(TICKER, background=True)
         sandbox.pause()
         assert sandbox.kill() is True
-        assert not (manager.state_dir / "sandboxes" / sandbox.sandbox_id).exists()
+        assert not manager.folder_of(sandbox.sandbox_id).exists()
         assert sandbox.kill() is False
 
     def test_its_ports_say_that_it_was_not_found(self, sandbox: Sandbox, manager: RunningManager) -> None:
@@ -134,7 +134,7 @@ class TestFilesOnly:
     def test_files_variables_and_the_token_are_as_before(self, manager: RunningManager, api: httpx.Client) -> None:
         with patch_e2b(False):
             sandbox = Sandbox.create(envs={"FROM_CREATE": "yes"}, domain=manager.domain, api_key=manager.api_key)
-            folder = manager.state_dir / "sandboxes" / sandbox.sandbox_id
+            folder = manager.folder_of(sandbox.sandbox_id)
             sandbox.files.write("kept.txt", "kept")
             sandbox.files.write("/tmp/kept.txt", "temporary")
             sandbox.run_code("x = 41")

@@ -59,7 +59,7 @@ def folders(manager: RunningManager) -> list[Path]:
 def test_a_create_claims_a_warm_one_and_another_takes_its_place(warm: RunningManager) -> None:
     (waiting,) = folders(warm)
     with create(warm, envs={"COLOUR": "blue"}, metadata={"a": "b"}) as sandbox:
-        assert sandbox.sandbox_id == waiting.name
+        assert warm.folder_of(sandbox.sandbox_id) == waiting
         assert claims(warm, "warm") == 1
         code = "import os; print(os.environ['COLOUR'], os.environ['E2B_SANDBOX_ID'])"
         assert sandbox.run_code(code).logs.stdout == [f"blue {sandbox.sandbox_id}\n"]
@@ -76,14 +76,28 @@ def test_a_claimed_one_asks_for_its_token(warm: RunningManager) -> None:
         assert httpx.get(f"{url}/files", params={"path": "/etc/passwd"}).status_code == 401
 
 
-def test_one_that_waits_is_no_sandbox(warm: RunningManager) -> None:
-    (waiting,) = folders(warm)
-    with warm.api() as api:
+NOTE_IDS = """
+import os, pathlib
+import kruise_agents.manager.sandboxes.pool as pool
+make = pool.new_sandbox_id
+def note():
+    made = make()
+    pathlib.Path(os.environ["HOME"], "id-of-the-pool").write_text(made)
+    return made
+pool.new_sandbox_id = note
+"""
+
+
+def test_one_that_waits_is_no_sandbox(tmp_path: Path) -> None:
+    with running_manager(tmp_path, pool=1, prelude=NOTE_IDS) as warm, warm.api() as api:
+        wait_for(lambda: pooled(warm) == 1, 60, "a warm sandbox")
+        waiting = (tmp_path / "id-of-the-pool").read_text()
+        assert folders(warm) == [warm.folder_of(waiting)]
         assert api.get("/v2/sandboxes").json() == []
-        assert api.get(f"/sandboxes/{waiting.name}").status_code == 404
-        assert api.delete(f"/sandboxes/{waiting.name}").status_code == 404
-    assert httpx.get(f"{warm.sandbox_url(waiting.name, 49999)}/health").status_code == 502
-    assert page(warm)['kruise_agents_sandboxes{state="running"}'] == 0
+        assert api.get(f"/sandboxes/{waiting}").status_code == 404
+        assert api.delete(f"/sandboxes/{waiting}").status_code == 404
+        assert httpx.get(f"{warm.sandbox_url(waiting, 49999)}/health").status_code == 502
+        assert page(warm)['kruise_agents_sandboxes{state="running"}'] == 0
 
 
 def test_another_template_is_not_taken_from_the_pool(warm: RunningManager) -> None:

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from kruise_agents.manager.state.database import Database
 from kruise_agents.manager.state.tables import SandboxRow
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.sandbox.end_of_life import GRACE_SECONDS
+from support.kills import BACKGROUND, Busy, assert_only_what_is_listed, folder_names, folders, kill_everything, listed
 from support.managers import (
     RunningManager,
     assert_ends,
@@ -60,15 +60,6 @@ def options(manager: RunningManager) -> dict[str, Any]:
 def kill(manager: RunningManager) -> None:
     manager.process.kill()
     manager.process.wait()
-
-
-def listed(manager: RunningManager) -> dict[str, str]:
-    with manager.api() as api:
-        return {one["sandboxID"]: one["state"] for one in api.get("/v2/sandboxes").json()}
-
-
-def folders(manager: RunningManager) -> set[str]:
-    return {path.name for path in (manager.state_dir / "sandboxes").iterdir()}
 
 
 def test_a_killed_managers_sandboxes_go_on_with_all_that_runs_in_them(folder: Path) -> None:
@@ -188,7 +179,7 @@ def test_end_times_that_passed_meanwhile_are_enforced_and_what_ended_is_dropped(
     wait_for(lambda: time.time() > (rows[resting.sandbox_id].end_at or 0), 20, "the end times")
     with running_manager(folder) as manager:
         wait_for(lambda: listed(manager) == {resting.sandbox_id: "paused", kept.sandbox_id: "running"})
-        wait_for(lambda: folders(manager) == {resting.sandbox_id, kept.sandbox_id})
+        wait_for(lambda: folders(manager) == folder_names([resting.sandbox_id, kept.sandbox_id]))
     assert brief.sandbox_id not in rows_of(folder)
 
 
@@ -239,7 +230,8 @@ def test_a_start_that_was_not_finished_leaves_nothing(folder: Path) -> None:
     }  # before the last one was launched
     store.close()
     with running_manager(folder) as manager:
-        assert set(listed(manager)) == folders(manager) == finished
+        assert set(listed(manager)) == finished
+        assert folders(manager) == folder_names(finished)
         for sandbox_id in finished:
             with manager.api() as api:
                 api.delete(f"/sandboxes/{sandbox_id}")
@@ -369,7 +361,8 @@ def test_a_full_disk_refuses_creates_and_harms_nothing_else(small_disk: Path) ->
         assert answer.status_code == 507
         assert "no space left on the disk of" in answer.json()["message"]
         assert sandbox.commands.run("echo here").stdout == "here\n"
-        assert set(listed(manager)) == folders(manager) == {sandbox.sandbox_id}
+        assert set(listed(manager)) == {sandbox.sandbox_id}
+        assert folders(manager) == folder_names([sandbox.sandbox_id])
         filler.unlink()
         other = Sandbox.create(template="base", **options(manager))
         kill(manager)
@@ -419,110 +412,6 @@ def first_processes(folder: Path) -> list[int]:
     return [row.pid for row in rows_of(folder).values() if row.pid is not None]
 
 
-@dataclass
-class Known:
-    """The facts about one sandbox that a client of the busy program was told."""
-
-    sandbox: Sandbox
-    state: str | None = "running"
-    """None: an answer was lost, so it may be either."""
-    files: list[str] = field(default_factory=list)
-    commands: list[int] = field(default_factory=list)
-
-
-class Busy:
-    """A client that calls the manager all the time, and keeps the answers."""
-
-    def __init__(self, manager: RunningManager, seed: int) -> None:
-        self.known: dict[str, Known] = {}
-        self.failures: list[BaseException] = []
-        self.answers = 0
-        self._options = options(manager)
-        self._dice = random.Random(seed)
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        assert self._thread is not None
-        self._thread.join()
-
-    def wait_for_answers(self, count: int) -> None:
-        enough = self.answers + count
-        wait_for(lambda: self.answers >= enough, 60, f"{count} answers; failures: {self.failures}")
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._do_something()
-                self.answers += 1
-            except Exception as error:  # the manager was killed; whatever else went wrong shows in what is found
-                self.failures.append(error)
-                self._stop.wait(0.05)
-
-    def _do_something(self) -> None:
-        running = [known for known in self.known.values() if known.state == "running"]
-        paused = [known for known in self.known.values() if known.state == "paused"]
-        choices: list[Callable[[], None]] = [self._create] if len(self.known) < 4 else []
-        if running:
-            one = self._dice.choice(running)
-            choices += [lambda: self._write(one), lambda: self._run_command(one), lambda: self._pause(one)]
-        if paused:
-            two = self._dice.choice(paused)
-            choices += [lambda: self._connect(two), lambda: self._kill(two)]
-        self._dice.choice(choices or [lambda: self._stop.wait(0.01) and None])()
-
-    def _create(self) -> None:
-        sandbox = Sandbox.create(template="base", timeout=600, **self._options)
-        self.known[sandbox.sandbox_id] = Known(sandbox)
-
-    def _write(self, one: Known) -> None:
-        name = f"{len(one.files)}.txt"
-        one.sandbox.files.write(name, name, request_timeout=5)
-        one.files.append(name)
-
-    def _run_command(self, one: Known) -> None:
-        handle = one.sandbox.commands.run(f"{MARK}99", background=True, request_timeout=5)
-        one.commands.append(handle.pid)
-        handle.disconnect()
-
-    def _pause(self, one: Known) -> None:
-        one.state = None
-        memory = self._dice.random() < 0.7
-        if not memory:
-            one.commands.clear()
-        one.sandbox.pause(keep_memory=memory, **self._options)
-        one.state = "paused"
-
-    def _connect(self, one: Known) -> None:
-        one.state = None
-        one.sandbox = Sandbox.connect(one.sandbox.sandbox_id, timeout=600, **self._options)
-        one.state = "running"
-
-    def _kill(self, one: Known) -> None:
-        del self.known[one.sandbox.sandbox_id]
-        one.sandbox.kill(**self._options)
-
-    def check(self, manager: RunningManager) -> None:
-        """Compare what it was told with what is there."""
-        there = listed(manager)
-        assert set(self.known) <= set(there)
-        assert folders(manager) == set(there)
-        for sandbox_id, known in self.known.items():
-            assert known.state in (None, there[sandbox_id])
-            one = known.sandbox = Sandbox.connect(sandbox_id, timeout=600, **self._options)
-            known.state = "running"
-            names = {entry.name for entry in one.files.list("/home/user")}
-            assert set(known.files) <= names
-            assert all(one.files.read(name) == name for name in known.files)
-            assert set(known.commands) <= {process.pid for process in one.commands.list()}
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_manager_that_is_killed_again_and_again_loses_nothing_that_it_had_answered_for(
@@ -534,6 +423,7 @@ def test_a_manager_that_is_killed_again_and_again_loses_nothing_that_it_had_answ
         with running_manager(folder, "--port", str(port)) as manager:
             busy = busy or Busy(manager, seed)
             busy.check(manager)
+            assert_only_what_is_listed(manager)
             busy.start()
             busy.wait_for_answers(dice.randrange(3, 12))
             time.sleep(dice.uniform(0, 0.3))  # any moment will do, also in the middle of something
@@ -543,8 +433,8 @@ def test_a_manager_that_is_killed_again_and_again_loses_nothing_that_it_had_answ
     with running_manager(folder, "--port", str(port)) as manager:
         busy.check(manager)
         assert busy.known, busy.failures
-        with manager.api() as api:
-            for sandbox_id in listed(manager):
-                assert api.delete(f"/sandboxes/{sandbox_id}").status_code == 204
-        assert processes_with(f"{MARK}99") == []
+        assert_only_what_is_listed(manager)
+        kill_everything(manager)
+        assert processes_with(BACKGROUND) == []
+        assert_only_what_is_listed(manager)
         assert folders(manager) == set()

@@ -66,7 +66,7 @@ def in_the_middle_of(
     step: str, method: str, path: str, manager: RunningManager, sandbox_id: str
 ) -> Iterator[concurrent.futures.Future[httpx.Response]]:
     """Send a request, and hold it at the step ``freeze`` or ``end`` during the block."""
-    gate: Path = manager.state_dir / "sandboxes" / sandbox_id / f"hold-{step}"
+    gate: Path = manager.folder_of(sandbox_id) / f"hold-{step}"
     gate.touch()
     with manager.api() as api, concurrent.futures.ThreadPoolExecutor() as pool:
         try:
@@ -108,7 +108,7 @@ class TestPauseUnderWay:
         self, api: httpx.Client, sandbox_id: str, manager: RunningManager
     ) -> None:
         """A snapshot holds the sandbox's turn, so the pause waits, and the sandbox still runs when connect comes."""
-        one, folder = f"/sandboxes/{sandbox_id}", manager.state_dir / "sandboxes" / sandbox_id
+        one, folder = f"/sandboxes/{sandbox_id}", manager.folder_of(sandbox_id)
         with manager.api() as other, manager.api() as third, concurrent.futures.ThreadPoolExecutor() as pool:
             with in_the_middle_of("freeze", "POST", f"{one}/snapshots", manager, sandbox_id) as snapshot:
                 wait_for((folder / "freeze-came").exists)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,11 +13,13 @@ from typing import Any, cast
 import httpx
 import pytest
 from e2b_code_interpreter import Sandbox
+from hypothesis import given
 
 from kruise_agents.manager.sandboxes.control_client import NoAnswerError
 from kruise_agents.manager.sandboxes.lifecycle import State
 from kruise_agents.manager.sandboxes.usage_history import KEPT, UsageHistory, read_sample
 from support.managers import wait_for
+from support.mutations import broken, times
 
 ANSWER = {
     "cpu_count": 2,
@@ -153,3 +157,13 @@ def test_what_cannot_be_measured_stops_nothing_and_memory_is_bounded() -> None:
         assert samples[-1].at == now[0]
 
     asyncio.run(walk())
+
+
+@times(3)
+@given(
+    broken([json.dumps(ANSWER).encode()], [b"[", b"{", b"null", b'"', b"1e999", b"-1", b"9" * 5000, b"\xff", b"NaN"])
+)
+def test_a_broken_measurement_is_a_sample_or_refused(answer: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        sample = read_sample(answer, 1.0)
+        assert all(0 <= value < 2**63 for value in astuple(sample))

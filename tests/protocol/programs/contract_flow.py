@@ -11,6 +11,7 @@ import httpx
 import kruise_agents
 from kruise_agents.client.traffic_token.holder import put_token
 from kruise_agents.manager.manager import Manager
+from kruise_agents.manager.runtime import Layout
 from kruise_agents.manager.sandboxes.control_client import ControlClient
 from kruise_agents.manager.settings import Settings
 from kruise_agents.protocol import names
@@ -57,7 +58,7 @@ async def main(folder: Path) -> None:
         assert (sandbox_id, mine) == (created["sandboxID"], "mine")
         assert (await client.get(f"{url}/{port}/", headers=headers)).status_code == 200, "a port through the relay"
 
-        control = ControlClient(folder / "state" / "sandboxes" / created["sandboxID"] / "sockets", str)
+        control = ControlClient(Layout.of(folder / "state" / "sandboxes", created["sandboxID"]).sockets, str)
         assert (await control.variables())["MINE"] == "mine"
         assert "cpu_count" in json.loads(await control.measure(created["envdAccessToken"]))
         timeout = f"{base}/api/sandboxes/{created['sandboxID']}/timeout"

@@ -47,7 +47,7 @@ class Served:
         return {
             "sandbox_id": "x",
             "envd_version": Version("0.6.13"),
-            "envd_access_token": None,
+            "envd_access_token": self.state.access_token,
             "sandbox_domain": "x.example",
             "traffic_access_token": None,
             "connection_config": ConnectionConfig(sandbox_url=self.url, api_key="e2b_00"),

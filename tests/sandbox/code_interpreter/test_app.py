@@ -137,20 +137,80 @@ def test_keepalives_are_for_clients_that_know_them(
     assert received[-1] == {"type": "end_of_execution"}
 
 
-def test_a_browser_of_any_origin_may_call(client: httpx.Client) -> None:
-    answer = client.get("/health", headers={"Origin": "https://anywhere.example"})
-    assert answer.headers["access-control-allow-origin"] == "*"
+@pytest.fixture
+def token(served: Any) -> Iterator[str]:
+    """Give the sandbox an access token, as ``secure`` does, for one test."""
+    served.state.access_token = "5ec2e7"
+    yield served.state.access_token
+    served.state.access_token = None
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_a_browser_may_use_every_method_and_header(client: httpx.Client, method: str) -> None:
+def test_code_of_a_secure_sandbox_runs_with_its_access_token_only(client: httpx.Client, token: str) -> None:
+    order = {"code": "1 + 1"}
+    for headers in ({}, {"X-Access-Token": ""}, {"X-Access-Token": token.upper()}):
+        answer = client.post("/execute", json=order, headers=headers)
+        assert answer.status_code == 401
+        assert "X-Access-Token" in answer.text
+        assert "secure=False" in answer.text
+    received = lines(client.post("/execute", json=order, headers={"X-Access-Token": token}))
+    assert received[1]["text"] == "2"
+
+
+@pytest.mark.parametrize("path", ["/execute/", "//execute", "/%65xecute", "/contexts/../execute"])
+def test_no_other_spelling_runs_code_without_the_token(client: httpx.Client, token: str, path: str) -> None:
+    request = client.build_request("POST", "/execute", json={"code": "1 + 1"})
+    request.url = request.url.copy_with(raw_path=path.encode())
+    assert client.send(request, follow_redirects=True).status_code in (401, 404)
+
+
+def test_a_wrong_token_opens_no_route_of_contexts_and_a_missing_one_does(client: httpx.Client, token: str) -> None:
+    # No SDK since e2b-code-interpreter 2.9.0 sends the token to these routes, and no asynchronous one ever did.
+    wrong = {"X-Access-Token": "wrong"}
+    context = client.post("/contexts", json={}).json()["id"]
+    for method, path in (
+        ("POST", "/contexts"),
+        ("GET", "/contexts"),
+        ("POST", f"/contexts/{context}/restart"),
+        ("DELETE", f"/contexts/{context}"),
+    ):
+        body: Any = {} if path == "/contexts" and method == "POST" else None
+        assert client.request(method, path, headers=wrong, json=body).status_code == 401
+        assert client.request(method, path, json=body).status_code == 200
+
+
+def test_the_sdks_run_code_and_use_contexts_of_a_secure_sandbox(served: Any, token: str) -> None:
+    sandbox = served.sandbox()
+    context = sandbox.create_code_context()
+    assert sandbox.run_code("1 + 1", context=context).text == "2"
+    assert context.id in {listed.id for listed in sandbox.list_code_contexts()}
+    sandbox.restart_code_context(context)
+    sandbox.remove_code_context(context)
+
+
+def test_a_page_of_any_origin_may_call_and_read_the_answer(client: httpx.Client, token: str) -> None:
+    origin = {"Origin": "https://anywhere.example"}
+    for answer in (client.get("/health", headers=origin), client.post("/execute", json={}, headers=origin)):
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+SDK_HEADERS = "content-type,e2b-sandbox-id,e2b-sandbox-port,e2b-traffic-access-token,x-access-token"
+"""The headers that @e2b/code-interpreter 2.8.0 sends from a page, as a browser asks for them."""
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT", "PATCH"])
+@pytest.mark.parametrize("headers", [SDK_HEADERS, f"{SDK_HEADERS},x-api-key", "authorization"])
+def test_a_page_may_send_what_the_javascript_sdk_sends_and_no_more(
+    client: httpx.Client, method: str, headers: str
+) -> None:
     asked = {
         "Origin": "https://anywhere.example",
         "Access-Control-Request-Method": method,
-        "Access-Control-Request-Headers": "x-access-token,e2b-traffic-access-token",
+        "Access-Control-Request-Headers": headers,
     }
     answer = client.options("/contexts", headers=asked)
-    assert answer.status_code == 200
-    assert answer.headers["access-control-allow-origin"] == "*"
-    assert method in answer.headers["access-control-allow-methods"]
-    assert answer.headers["access-control-allow-headers"] == asked["Access-Control-Request-Headers"]
+    allowed = {name.strip().lower() for name in answer.headers["access-control-allow-headers"].split(",")}
+    methods = {name.strip() for name in answer.headers["access-control-allow-methods"].split(",")}
+    assert methods == {"GET", "POST", "DELETE"}
+    assert allowed == set(SDK_HEADERS.split(",")) | {"accept", "accept-language", "content-language"}
+    assert (answer.status_code == 200) is (headers == SDK_HEADERS and method in methods)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import pairwise
 
 import pytest
@@ -55,6 +56,15 @@ def test_a_cut_off_body_is_noticed_and_whole_frames_before_it_are_kept(
     with pytest.raises(ConnectError, match="ends inside an envelope") as raised:
         decoder.finish()
     assert raised.value.code is Code.INVALID_ARGUMENT
+
+
+@given(st.lists(st.binary(max_size=12), max_size=6))
+def test_any_bytes_are_frames_or_a_protocol_error(pieces: list[bytes]) -> None:
+    decoder = EnvelopeDecoder()
+    with contextlib.suppress(ConnectError):
+        found = [request_payload(frame) for piece in pieces for frame in decoder.feed(piece)]
+        decoder.finish()
+        assert b"".join(Envelope(MESSAGE, payload).encode() for payload in found) == b"".join(pieces)
 
 
 @pytest.mark.parametrize(

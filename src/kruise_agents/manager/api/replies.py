@@ -22,7 +22,7 @@ _TemplateID = Annotated[str, Spec(description="the name of the template, or the 
 _ClientID = Annotated[str, Spec(description="always the same; SDKs require it")]
 _Alias = Annotated[str, Spec(description="as templateID")]
 _EnvdVersion = Annotated[str, Spec(description="tells the SDK which features envd has")]
-_AccessToken = Annotated[str | None, Spec(description="opens envd; null: the sandbox was created with secure: false")]
+_AccessToken = Annotated[str | None, Spec(description="opens envd and runs code; null: created with secure: false")]
 
 
 class SandboxReply(TypedDict):

@@ -18,6 +18,7 @@ from ...serving.http_protocol import HttpProtocol
 from ..gateway.http import ResponseCutError
 from ..gateway.tunnel import TAKE_OVER, Stream
 from ..request_log import RequestRecord, new_request_id
+from .admission import set_idle
 from .chunked_body import ChunkedBody
 from .request_head import MAX_HEAD_BYTES, HeadRefusedError, RequestHead, check_bytes, read_head
 
@@ -130,6 +131,7 @@ class GuardedHttpProtocol(HttpProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             return
+        set_idle(self.transport, True)
         if self._expected is _Expected.BODY:
             self._set_deadline(self.head_seconds, self.transport.close)
         elif self._expected is _Expected.NOTHING:
@@ -179,6 +181,7 @@ class GuardedHttpProtocol(HttpProtocol):
         self._head_begun = False
         self._buffer.clear()
         self._cancel_deadline()
+        set_idle(self.transport, False)
         self._head = head
         self._body_left = head.length
         self._chunks = ChunkedBody()
@@ -251,6 +254,7 @@ class GuardedHttpProtocol(HttpProtocol):
         self._ignoring = True
         self._buffer.clear()
         self._cancel_deadline()
+        set_idle(self.transport, True)
         if self._expected is _Expected.HEAD:
             record = RequestRecord(new_request_id(), method="-", status=status)
             record.write()

@@ -6,23 +6,25 @@ import errno
 import socket
 
 from ...errors import ConfigurationError
+from .admission import Admission, Listener
 
 _LOOPBACK = ("127.0.0.1", "::1")
 _TRIES = 20
 
 
-def bind(host: str | None, port: int) -> list[socket.socket]:
+def bind(host: str | None, port: int, *, tls: bool = False) -> list[socket.socket]:
     """Bind ``port`` on ``host``. If ``host`` is None, bind ``127.0.0.1`` and, where IPv6 works, ``::1``.
 
     ``localhost`` may mean either of these two addresses, and clients differ in which address they try first. Port 0
-    means any free port. A failure raises a ConfigurationError with the reason.
+    means any free port. A failure raises a ConfigurationError with the reason. The sockets share bounds on connections.
     """
+    admission = Admission.within_descriptors(tls=tls)
     if host is not None:
-        return [_bind_address(host, port)]
+        return [_bind_address(host, port, admission)]
     for _ in range(_TRIES):
-        first = _bind_address(_LOOPBACK[0], port)
+        first = _bind_address(_LOOPBACK[0], port, admission)
         try:
-            return [first, _bind_address(_LOOPBACK[1], first.getsockname()[1])]
+            return [first, _bind_address(_LOOPBACK[1], first.getsockname()[1], admission)]
         except _InUseError:
             first.close()
             if port != 0:
@@ -36,14 +38,14 @@ class _InUseError(ConfigurationError):
     """The address and port are already in use."""
 
 
-def _bind_address(host: str, port: int) -> socket.socket:
+def _bind_address(host: str, port: int, admission: Admission) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
         raise ConfigurationError(f"cannot listen on host {host!r}: {error.strerror}") from error
-    listener = socket.socket(family, kind, protocol)
+    listener = Listener(family, kind, protocol, admission)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

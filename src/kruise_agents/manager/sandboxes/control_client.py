@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ...errors import KruiseAgentsError
 from ...protocol.control import (
@@ -23,7 +24,7 @@ from ...protocol.control import (
     Variables,
 )
 from ...protocol.names import ACCESS_TOKEN_HEADER, ENVD_PORT
-from ..templates.model import Template
+from ..templates.model import Template, is_variable
 from ..unix_http import exchange
 from .sockets import connect
 
@@ -79,11 +80,11 @@ class ControlClient:
     async def variables(self) -> dict[str, str]:
         answer = await self._ask(GET_VARIABLES, b"{}")
         try:
-            variables = dict(Variables.from_json(answer).variables)
+            variables: dict[str, Any] = dict(Variables.from_json(answer).variables)
         except (KeyError, TypeError, ValueError, RecursionError) as error:  # code in the sandbox can forge the answer
             raise NoAnswerError(f"the sandbox's program answered no variables: {error!r}") from error
-        if not all(isinstance(text, str) for pair in variables.items() for text in pair):
-            raise NoAnswerError("the sandbox's program answered variables that are no texts")
+        if not all(isinstance(value, str) and is_variable(name, value) for name, value in variables.items()):
+            raise NoAnswerError("the sandbox's program answered variables that no program can have")
         return variables
 
     async def announce_kill(self, pid: int, reason: str) -> None:

@@ -210,7 +210,7 @@ class SandboxProcess:
         self._close_parent_pipe()
         self._follow(())
         self._kept.close()
-        self._watch.remove(self.layout.root.name)
+        self._watch.remove(self.layout.label)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -234,12 +234,12 @@ class SandboxProcess:
                 if self.alive:
                     await asyncio.to_thread(connection.learn, hosts)
             except OSError as error:
-                logger.warning("addresses of host names in sandbox %s: %s", self.layout.root.name, error)
+                logger.warning("addresses of host names in sandbox %s: %s", self.layout.label, error)
 
     def _hold(self, process: ProcessHandle) -> None:
         self._process = process
         self._watch.add(
-            self.layout.root.name,
+            self.layout.label,
             process.identity.pid,
             self.layout,
             self._limits,

@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...errors import ConfigurationError
 from ..runtime import Runtime
+from ..runtime.files.layout import folder_name
 from ..state.database import Database
 from ..state.tables import CreateRow, SandboxRow
 from ..templates.model import Template
@@ -51,6 +53,8 @@ def require_runtime(store: Database, runtime: Runtime) -> None:
 async def recover(sandboxes: SandboxService) -> Found:
     """Take over the stored sandboxes as far as possible. Remove all other rows and folders of sandboxes."""
     rows = sandboxes.store.select(SandboxRow)
+    for row in rows:
+        _rename_older_folder(sandboxes.folder, row.id)
     tasks = [asyncio.create_task(_recover(sandboxes, row)) for row in rows]
     try:
         states = await asyncio.gather(*tasks)
@@ -64,6 +68,13 @@ async def recover(sandboxes: SandboxService) -> Found:
                 sandboxes.store.delete(CreateRow, sandbox=row.id)
             sandboxes.store.delete(SandboxRow, id=row.id)
     return Found(states.count(State.RUNNING), states.count(State.PAUSED))
+
+
+def _rename_older_folder(sandboxes: Path, sandbox_id: str) -> None:
+    # Before November 2026 a folder had the name of its sandbox's ID. Sockets and mounts of a running sandbox stay.
+    older, folder = sandboxes / sandbox_id, sandboxes / folder_name(sandbox_id)
+    if older.is_dir() and not folder.exists():
+        older.rename(folder)
 
 
 async def _recover(sandboxes: SandboxService, row: SandboxRow) -> State | None:
@@ -141,7 +152,8 @@ async def _keep_paused(sandbox: Sandbox, *, alive: bool) -> None:
 
 
 async def _remove_unknown_folders(sandboxes: SandboxService, known: set[str]) -> None:
-    unknown = [folder for folder in sandboxes.folder.iterdir() if folder.name not in known]
+    names = {folder_name(sandbox_id) for sandbox_id in known}
+    unknown = [folder for folder in sandboxes.folder.iterdir() if folder.name not in names]
     for folder in unknown:
         # A program that was being started ends by itself in a moment; until then the removal may fail.
         for _ in range(round(_PATIENCE_SECONDS / _RETRY_SECONDS)):

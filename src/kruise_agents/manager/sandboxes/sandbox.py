@@ -58,7 +58,7 @@ class NewSandbox:
     template: Template
     owner: str  # the ID of an API key
     lifetime: Lifetime
-    secure: bool = True  # envd asks for an access token
+    secure: bool = True  # envd and the code interpreter ask for an access token
     metadata: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     quota: Quota = UNLIMITED  # of the owner

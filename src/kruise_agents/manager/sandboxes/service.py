@@ -157,7 +157,7 @@ class SandboxService:
     ) -> SandboxProcess:
         mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
         return self._process_type(
-            Layout(self.folder / sandbox_id, mounts, Path(template.rootfs) if template.rootfs else None),
+            Layout.of(self.folder, sandbox_id, mounts, Path(template.rootfs) if template.rootfs else None),
             self.runtime,
             code_interpreter=template.code_interpreter,
             limits=template.limits,

@@ -16,6 +16,8 @@ from ..accounts.quota import Use
 from ..runtime import MIB, EgressRules, Limits
 
 NAME = re.compile(r"[a-z0-9_-]{1,128}")
+_VARIABLE_NAME = re.compile(r"[^=\0\ud800-\udfff]+")
+_VARIABLE_VALUE = re.compile(r"[^\0\ud800-\udfff]*")
 _BUILDS = uuid.UUID("7e2f7b52-64f0-4b0e-a2b0-3f4b1f2d9c11")
 
 
@@ -114,3 +116,8 @@ def template_name(reference: str) -> str | None:
     """Return the name in ``name`` or ``name:default``, in lower case; None if no template can have the name."""
     name, _, tag = reference.lower().partition(":")
     return name if tag in ("", "default") and NAME.fullmatch(name) else None
+
+
+def is_variable(name: str, value: str) -> bool:
+    """Return whether programs can be started with an environment variable."""
+    return bool(_VARIABLE_NAME.fullmatch(name) and _VARIABLE_VALUE.fullmatch(value))

@@ -12,7 +12,7 @@ from ...errors import ConfigurationError
 from ...protocol.control import DEFAULT_READY_SECONDS, ReadyCheck
 from ...protocol.fields import Fields
 from ..runtime import LEAST, MIB, MOST, Limits
-from .model import NAME, Template, built_in
+from .model import NAME, Template, built_in, is_variable
 from .table import Source, Table
 
 MAX_POOL = 100
@@ -21,7 +21,6 @@ _KEYS = (
     *("internet", "rootfs", *LEAST),
 )
 _READY_KEYS = ("command", "port", "url", "seconds")
-_VARIABLE = re.compile(r"[^=\0]+")
 _URL = re.compile(r"http://(localhost|127\.0\.0\.1)(?::(?P<port>[0-9]{1,5}))?(/[!-~]*)?")
 _PLACE = re.compile(r"[/@]|^\s*\.|\.(?:zip|tar|tgz|tbz|tlz|txz|gz|bz2|xz|lzma)\s*$", re.IGNORECASE)
 _REPOSITORY = re.compile(r"\b(?:git|hg|svn|bzr)\+", re.IGNORECASE)
@@ -107,7 +106,7 @@ def _template(table: Table, path: Path, limits: Limits) -> Template:
     start = table.text("start")
     variables = table.text_map("variables")
     for variable, value in variables.items():
-        if not _VARIABLE.fullmatch(variable) or "\0" in value:
+        if not is_variable(variable, value):
             table.complain("variables", f"'{variable}' cannot be an environment variable", variable)
     return Template(
         name,

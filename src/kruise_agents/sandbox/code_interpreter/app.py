@@ -6,6 +6,7 @@ Sources: E2B's code interpreter (August 2026) and its clients e2b-code-interpret
 from __future__ import annotations
 
 import asyncio
+import hmac
 from pathlib import Path
 
 import zmq.asyncio
@@ -17,10 +18,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ...protocol.names import SANDBOX_ID_HEADER
+from ...protocol.names import ACCESS_TOKEN_HEADER, SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER, TRAFFIC_TOKEN_HEADER
 from ..state import SandboxState
 from .contexts import Context, Contexts
-from .errors import ContextNotFoundError, InvalidRequestError, KernelError
+from .errors import AccessRefusedError, ContextNotFoundError, InvalidRequestError, KernelError
 from .execution import Execution
 from .forked_kernel import WaitingKernel
 from .languages import JAVASCRIPT
@@ -28,6 +29,15 @@ from .launcher import KernelLauncher
 from .requests import CreateContextRequest, ExecuteRequest
 from .streaming import ExecutionStream
 
+# What a page sends with @e2b/code-interpreter 2.8.0. A page may have any origin, so the SDK sends no cookies.
+_METHODS_OF_PAGES = ("GET", "POST", "DELETE")
+_HEADERS_OF_PAGES = (
+    "Content-Type",
+    ACCESS_TOKEN_HEADER,
+    TRAFFIC_TOKEN_HEADER,
+    SANDBOX_ID_HEADER,
+    SANDBOX_PORT_HEADER,
+)
 CLOSE_SECONDS = 1.0  # at the end, for running answers to report that their kernel was stopped
 
 
@@ -40,6 +50,7 @@ class CodeInterpreter:
     """
 
     def __init__(self, state: SandboxState, kernel_folder: Path, first: WaitingKernel | None = None) -> None:
+        self._state = state
         self._sockets = zmq.asyncio.Context()
         self._launcher = KernelLauncher(state.python, kernel_folder, self._sockets, first)
         self._contexts = Contexts(state, self._launcher)
@@ -53,8 +64,19 @@ class CodeInterpreter:
                 Route("/contexts/{id}/restart", self._restart_context, methods=["POST"]),
                 Route("/contexts/{id}", self._remove_context, methods=["DELETE"]),
             ],
-            middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])],
-            exception_handlers={InvalidRequestError: _unprocessable, ContextNotFoundError: _not_found},
+            middleware=[
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=["*"],
+                    allow_methods=_METHODS_OF_PAGES,
+                    allow_headers=_HEADERS_OF_PAGES,
+                )
+            ],
+            exception_handlers={
+                AccessRefusedError: _unauthorized,
+                InvalidRequestError: _unprocessable,
+                ContextNotFoundError: _not_found,
+            },
         )
 
     async def start(self) -> None:
@@ -83,7 +105,20 @@ class CodeInterpreter:
         failure = await self._contexts.failure()
         return JSONResponse("OK") if failure is None else _not_created(failure)
 
+    def _authorize(self, request: Request, *, needs_token: bool = False) -> None:
+        """Raise AccessRefusedError for a wrong access token, and with ``needs_token`` for a missing one.
+
+        Every SDK sends the token to ``/execute``. To the routes of contexts, no SDK since 2.9.0 sends a token, and no
+        asynchronous SDK ever has.
+        """
+        expected, given = self._state.access_token, request.headers.get(ACCESS_TOKEN_HEADER)
+        if expected is None or (given is None and not needs_token):
+            return
+        if given is None or not hmac.compare_digest(given.encode(), expected.encode()):
+            raise AccessRefusedError(wrong=given is not None)
+
     async def _execute(self, request: Request) -> ASGIApp:
+        self._authorize(request, needs_token=True)
         order = ExecuteRequest.parse(await request.body())
         if order.context_id and order.language:
             return PlainTextResponse("Only one of context_id or language can be provided", status_code=400)
@@ -101,6 +136,7 @@ class CodeInterpreter:
         return ExecutionStream(execution, self._executions, keepalives=keepalives)
 
     async def _create_context(self, request: Request) -> Response:
+        self._authorize(request)
         order = CreateContextRequest.parse(await request.body())
         try:
             context = await self._contexts.create(order.language, order.cwd)
@@ -109,9 +145,11 @@ class CodeInterpreter:
         return JSONResponse(_description(context))
 
     async def _list_contexts(self, request: Request) -> Response:
+        self._authorize(request)
         return JSONResponse([_description(context) for context in self._contexts])
 
     async def _restart_context(self, request: Request) -> Response:
+        self._authorize(request)
         context = self._contexts.get(request.path_params["id"])
         try:
             await context.restart()
@@ -120,6 +158,7 @@ class CodeInterpreter:
         return JSONResponse(None)
 
     async def _remove_context(self, request: Request) -> Response:
+        self._authorize(request)
         await self._contexts.remove(self._contexts.get(request.path_params["id"]))
         return JSONResponse(None)
 
@@ -130,6 +169,10 @@ def _description(context: Context) -> dict[str, str]:
 
 def _not_created(failure: BaseException) -> Response:
     return PlainTextResponse(f"Failed to create context: {failure}", status_code=500)
+
+
+def _unauthorized(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(str(error), status_code=401)
 
 
 def _not_found(request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@
 
     KruiseAgentsError
     └── CodeInterpreterError
+        ├── AccessRefusedError        401
         ├── InvalidRequestError       422
         ├── ContextNotFoundError      404
         └── KernelError               500
@@ -21,6 +22,17 @@ from ...errors import KruiseAgentsError
 
 class CodeInterpreterError(KruiseAgentsError):
     """The base class of the code interpreter's errors."""
+
+
+class AccessRefusedError(CodeInterpreterError):
+    """A request to a secure sandbox with a ``wrong`` access token, or without an access token where one is needed."""
+
+    def __init__(self, *, wrong: bool) -> None:
+        super().__init__(
+            f"{'the X-Access-Token is not that of this sandbox' if wrong else 'the header X-Access-Token is missing'}. "
+            f"Send the envdAccessToken of the create or connect call, as the E2B SDKs do, or create the sandbox with "
+            f"secure=False"
+        )
 
 
 class InvalidRequestError(CodeInterpreterError):

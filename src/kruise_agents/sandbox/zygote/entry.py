@@ -38,6 +38,8 @@ _NAMESPACES = {
     "uts": 0x04000000,
     "cgroup": 0x02000000,
 }
+_NS_GET_USERNS = 0xB701
+_MS_PRIVATE_EVERYWHERE = 0x40000 | 0x4000  # MS_PRIVATE and MS_REC
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
 _PR_SET_NO_NEW_PRIVS = 38
@@ -69,7 +71,8 @@ def enter(connection: int) -> ForkOrder:
     handle = os.pidfd_open(placeholder)
     model = _Model.of(placeholder)
     order = request.order
-    _cross(handle, model.namespaces, order.directory)
+    entered = _detach_mounts(placeholder)
+    _cross(handle, model.namespaces & ~entered, order.directory)
     model.impose()
     _leave_behind()
     make_dumpable()
@@ -157,6 +160,25 @@ def _install_filter() -> None:
     if code:
         program = _Program(len(code) // _INSTRUCTION_BYTES, code)
         check(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "the filter")
+
+
+def _detach_mounts(pid: int) -> int:
+    """Enter the mount namespace of a process, and keep later mounts of the host out. Return flags for what was entered.
+
+    ``bwrap`` lets mounts of the host appear in the sandbox. These would be writable, whatever lies around them.
+    """
+    mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    # Only the rights of this user namespace count for the mounts. The program may be in a namespace inside of it.
+    owner = fcntl.ioctl(mounts, _NS_GET_USERNS)
+    entered = _NAMESPACES["mnt"]
+    if os.path.samestat(os.fstat(owner), os.stat(f"/proc/{pid}/ns/user")):  # noqa: PTH116 - a magic link
+        entered |= _NAMESPACES["user"]
+    check(libc.setns(owner, _NAMESPACES["user"]), "entering the sandbox's user namespace")
+    check(libc.setns(mounts, _NAMESPACES["mnt"]), "entering the sandbox's mounts")
+    check(libc.mount(None, b"/", None, _MS_PRIVATE_EVERYWHERE, None), "making the sandbox's mounts private")
+    os.close(owner)
+    os.close(mounts)
+    return entered
 
 
 def _cross(handle: int, namespaces: int, directory: str) -> None:

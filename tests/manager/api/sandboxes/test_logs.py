@@ -49,7 +49,7 @@ def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
 @pytest.fixture
 def written(sandbox: Sandbox, manager: RunningManager) -> str:
     """The path of a sandbox whose program has written a few lines."""
-    log = manager.state_dir / "sandboxes" / sandbox.sandbox_id / "log"
+    log = manager.folder_of(sandbox.sandbox_id) / "log"
     log.write_text(TEXT)
     return f"/sandboxes/{sandbox.sandbox_id}/logs"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import resource
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from kruise_agents.sandbox.envd.errors import HttpError
 from kruise_agents.sandbox.envd.files.multipart import read_form
 from kruise_agents.sandbox.envd.files.spool import IN_MEMORY, Spool
+from support.mutations import broken, times
 
 TYPE = "multipart/form-data; boundary=b"
 FORM = (
@@ -103,6 +105,17 @@ def test_files_lie_one_behind_the_other_in_the_spool_whatever_their_size() -> No
 )
 def test_a_filename_is_taken_whole(filename: bytes, name: str | None) -> None:
     assert read(named(filename)) == [(name, b"x")]
+
+
+@times(3)
+@given(
+    broken([FORM], [b"\r\n--b", b"--", b'"', b"\\", b"%22", b"\r\n\r\n", b";", b"\0", b""]), st.integers(0, len(FORM))
+)
+def test_a_broken_form_is_a_form_or_refused(data: bytes, cut: int) -> None:
+    with contextlib.suppress(HttpError):
+        for name, piece in read(data, min(cut, len(data))):
+            assert piece in data
+            assert name is None or isinstance(name, str)
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30))

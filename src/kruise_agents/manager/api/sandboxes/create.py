@@ -19,7 +19,7 @@ from ...sandboxes.control_client import StartError
 from ...sandboxes.sandbox import Lifetime, NewSandbox, Sandbox
 from ...sandboxes.service import ManagerEndingError, SandboxService
 from ...sandboxes.snapshots import Snapshots
-from ...templates.model import Template, Templates
+from ...templates.model import Template, Templates, is_variable
 from ...volumes import Volumes
 from ..auth import owner_of, still_valid
 from ..errors import DO_NOT_RETRY, RETRY, ApiError
@@ -44,7 +44,7 @@ def check_variables(name: str, variables: Mapping[str, str]) -> None:
     """Raise ApiError 400 for variables that no program can be started with."""
     total = 0
     for variable, value in variables.items():
-        if not variable or "=" in variable or "\0" in variable + value:
+        if not is_variable(variable, value):
             raise ApiError(400, f"field '{name}.{variable}' cannot be an environment variable")
         size = len(variable.encode()) + len(value.encode()) + 2
         if size > MAX_VARIABLE_BYTES:
@@ -94,7 +94,7 @@ class _NewSandboxRequest:
         dict[str, str],
         Spec(check=check_variables, description="environment variables of commands and code in the sandbox"),
     ] = field(default_factory=dict)
-    secure: Annotated[bool, Spec(description="whether envd asks for an access token")] = True
+    secure: Annotated[bool, Spec(description="whether files, commands and code need an access token")] = True
     allow_internet_access: Annotated[bool | None, Spec(name="allow_internet_access", description=NO_INTERNET)] = None
     volume_mounts: Annotated[list[NewVolumeMountRequest], Spec(read=read_volume_mounts, maxItems=MAX_MOUNTS)] = field(
         default_factory=list

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 USERNAME = "user"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def folder_name(sandbox_id: str) -> str:
+    """Return the name of a sandbox's folder and control group, from which nobody can tell the ID.
+
+    Linux shows paths of mounts and names of control groups to every user of the machine, and an ID opens the ports of
+    a sandbox.
+    """
+    # IDs have more than a hundred random bits, so that a digest without a key tells nothing.
+    return hashlib.sha256(sandbox_id.encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +35,17 @@ class Layout:
     root: Path
     mounts: tuple[Mount, ...] = ()
     system: Path | None = None  # the root file system whose system folders the sandbox sees; None: the machine's
+    sandbox_id: str = ""  # for the log; empty for a tree that is no sandbox's
+
+    @classmethod
+    def of(cls, sandboxes: Path, sandbox_id: str, mounts: tuple[Mount, ...] = (), system: Path | None = None) -> Layout:
+        """Return the layout of a sandbox whose folder is in the folder ``sandboxes``."""
+        return cls(sandboxes / folder_name(sandbox_id), mounts, system, sandbox_id)
+
+    @property
+    def label(self) -> str:
+        """The name of the sandbox in the log."""
+        return self.sandbox_id or self.root.name
 
     @property
     def rootfs(self) -> Path:

@@ -48,8 +48,11 @@ _CARRIERS = {
         *("--runas", "{uid}", "--userns", "{user}", "--netns", "{net}"),
     ),
 }
-# The carrier reads packets of hostile code. slirp4netns can confine itself only if root runs it.
-_AS_ROOT = {"slirp4netns": ("--enable-sandbox",), "pasta": ()}
+# The carrier reads packets of hostile code. slirp4netns can confine itself only if root runs it. To do so, it unmounts
+# everything in its mount namespace. If these mounts were shared, the host would lose them too, so it gets private ones.
+# pasta gets such mounts from the kernel, because it enters the sandbox's user namespace first.
+_CONFINED = "--enable-sandbox"
+_PRIVATE_MOUNTS = ("--mount", "--propagation", "private", "--")
 # The manager holds the other end of the shell's input. When that closes, also by a kill, the shell ends the carrier.
 _PARENT_PIPE = ("/bin/sh", "-c", '"$@" </dev/null & read -r _; kill $!; wait', "egress")
 _NS_GET_USERNS = 0xB701
@@ -107,6 +110,7 @@ class Egress:
     def __init__(self, *, wanted: bool = True) -> None:
         self._installed = {name: path for name in _CARRIERS if (path := shutil.which(name))}
         self.carrier = next(iter(self._installed), None)
+        self._unshare = shutil.which("unshare")
         why_not = None
         if not wanted:
             why_not = "--no-internet"
@@ -114,6 +118,8 @@ class Egress:
             why_not = "neither slirp4netns nor pasta is installed"
         elif not os.access(_TUNNELS, os.R_OK | os.W_OK):
             why_not = f"{_TUNNELS} is not there, or closed to this user"
+        elif self._confines and self._unshare is None:
+            why_not = "unshare is not installed (system package `util-linux`)"
         if why_not:
             self.carrier = None
         how = f"none ({why_not})" if why_not else f"by {self.carrier}"
@@ -132,12 +138,22 @@ class Egress:
             raise OSError("it has ended, or has no network of its own")
         connection = Connection(pid)
         try:
-            confined = _AS_ROOT[self.carrier] if os.geteuid() == 0 else ()
-            connection.start(rules, hosts, [self._installed[self.carrier], *confined, *_CARRIERS[self.carrier]])
+            connection.start(rules, hosts, self.carrier, self._command(self.carrier))
         except BaseException:
             connection.close()
             raise
         return connection
+
+    @property
+    def _confines(self) -> bool:
+        return self.carrier == "slirp4netns" and os.geteuid() == 0
+
+    def _command(self, carrier: str) -> list[str]:
+        program, options = self._installed[carrier], _CARRIERS[carrier]
+        if not self._confines:
+            return [program, *options]
+        assert self._unshare is not None
+        return [self._unshare, *_PRIVATE_MOUNTS, program, _CONFINED, *options]
 
 
 class Connection:
@@ -154,7 +170,7 @@ class Connection:
         self._process: subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
 
-    def start(self, rules: EgressRules, hosts: Addresses, carrier: list[str]) -> None:
+    def start(self, rules: EgressRules, hosts: Addresses, carrier: str, command: Iterable[str]) -> None:
         """Apply the rules, start the carrier, and wait until packets can flow. Raises OSError if a step fails."""
         # Changes have to wait for bwrap to set up the loopback: bwrap fails if the network changes at that moment.
         deadline = time.monotonic() + _SECONDS
@@ -166,7 +182,7 @@ class Connection:
         with _namespaces(self._pid) as (user, net):
             places = {"user": f"/proc/self/fd/{user}", "net": f"/proc/self/fd/{net}", "uid": os.geteuid()}
             self._process = subprocess.Popen(
-                [*_PARENT_PIPE, *(part.format(**places) for part in carrier)],
+                [*_PARENT_PIPE, *(part.format(**places) for part in command)],
                 env={},
                 stdin=subprocess.PIPE,
                 stdout=self._output,
@@ -179,7 +195,7 @@ class Connection:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._output.seek(0)
                 message = self._output.read().decode(errors="replace").strip()[-500:]
-                raise OSError(f"{carrier[0]} did not connect the sandbox: {message}")
+                raise OSError(f"{carrier} did not connect the sandbox: {message}")
             time.sleep(0.005)  # no process outside of the namespace can wait for an interface
 
     def change(self, rules: EgressRules, hosts: Addresses) -> None:

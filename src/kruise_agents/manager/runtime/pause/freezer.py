@@ -42,7 +42,7 @@ class Freezer:
         except OSError:
             return None
         # Sandboxes that ended while no manager ran have left groups. The kernel removes no group that has processes.
-        for group in freezer.parent.glob(f"{GROUP_PREFIX}i*"):
+        for group in freezer.parent.glob(f"{GROUP_PREFIX}[0-9a-f]*"):
             with contextlib.suppress(OSError):
                 group.rmdir()
         return freezer

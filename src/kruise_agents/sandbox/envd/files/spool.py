@@ -18,6 +18,8 @@ from typing import IO
 from ..errors import NO_SPACE
 
 IN_MEMORY = 1024 * 1024
+# Smaller content is copied, because a piece that is not copied keeps the whole chunk that it came with in memory.
+_NOT_COPIED = 64 * 1024
 
 
 class Spool:
@@ -25,7 +27,8 @@ class Spool:
 
     def __init__(self) -> None:
         self.size = 0
-        self._memory = bytearray()
+        self._pieces: list[bytes | bytearray | memoryview] = []
+        self._in_memory = 0
         self._file: IO[bytes] | None = None
 
     async def fill(self, chunks: AsyncIterable[bytes]) -> Piece:
@@ -36,16 +39,24 @@ class Spool:
 
     def append(self, content: bytes | memoryview) -> None:
         """Add ``content`` to the bytes in memory. After each call, call :meth:`make_room`."""
-        self._memory += content
+        if len(content) >= _NOT_COPIED:
+            self._pieces.append(content)
+        else:
+            last = self._pieces[-1] if self._pieces else None
+            if not isinstance(last, bytearray):
+                last = bytearray()
+                self._pieces.append(last)
+            last += content
+        self._in_memory += len(content)
         self.size += len(content)
 
     async def make_room(self) -> None:
         """If the content in memory exceeds a mebibyte, write it to the file, in a thread because a disk may be slow."""
-        if len(self._memory) > IN_MEMORY:
+        if self._in_memory > IN_MEMORY:
             await asyncio.to_thread(self._write_out)
 
     async def finish(self) -> Piece:
-        if self._file is not None and self._memory:
+        if self._file is not None and self._pieces:
             await asyncio.to_thread(self._write_out)
         return Piece(self, 0, self.size)
 
@@ -54,8 +65,9 @@ class Spool:
         if self._file is not None:
             await asyncio.to_thread(copy_range, self._file.fileno(), descriptor, start, end)
         elif start < end:
-            with memoryview(self._memory) as memory:
-                _write(descriptor, memory[start:end])
+            whole = b"".join(self._pieces)
+            self._pieces = [whole]
+            _write(descriptor, memoryview(whole)[start:end])
 
     def __enter__(self) -> Spool:
         return self
@@ -69,9 +81,10 @@ class Spool:
     def _write_out(self) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by __exit__
-        with memoryview(self._memory) as memory:
-            _write(self._file.fileno(), memory)
-        self._memory.clear()
+        for piece in self._pieces:
+            _write(self._file.fileno(), memoryview(piece))
+        self._pieces.clear()
+        self._in_memory = 0
 
 
 @dataclass(frozen=True, slots=True)

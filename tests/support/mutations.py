@@ -1,0 +1,31 @@
+"""Well-formed bytes that are broken in a few places, for fuzz tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+
+def times(factor: int) -> settings:
+    """Return settings with ``factor`` times as many examples as usual. `make fuzz` tries more of all of them."""
+    assert settings.default is not None
+    return settings(max_examples=factor * settings.default.max_examples, deadline=None)
+
+
+def broken(
+    whole: Sequence[bytes], pieces: Sequence[bytes] = (b"", b"\r\n", b"\0", b"\xff")
+) -> st.SearchStrategy[bytes]:
+    """Return a strategy of ``whole`` texts of which parts are cut out, repeated, or replaced by other bytes."""
+
+    @st.composite
+    def strategy(draw: st.DrawFn) -> bytes:
+        data = draw(st.sampled_from(whole))
+        for _ in range(draw(st.integers(0, 4))):
+            start, length = draw(st.integers(0, len(data))), draw(st.integers(0, 12))
+            put = draw(st.sampled_from([*pieces, data[start : start + length] * 2]) | st.binary(max_size=3))
+            data = data[:start] + put + data[start + length :]
+        return data
+
+    return strategy()
