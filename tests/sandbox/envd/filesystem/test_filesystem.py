@@ -18,6 +18,7 @@ import pytest
 from e2b import FileNotFoundException, FileType, InvalidArgumentException, Sandbox, SandboxException
 
 from kruise_agents.sandbox.envd.filesystem.entries import permissions, timestamp
+from kruise_agents.sandbox.envd.filesystem.service import _FEW
 
 
 def call(served: Any, method: str, **request: Any) -> httpx.Response:
@@ -147,6 +148,14 @@ def test_lists_are_in_byte_order_and_depth_first(tree: Path, sandbox: Sandbox) -
 def test_depth_zero_is_one(tree: Path, served_envd: Any) -> None:
     for request in ({}, {"depth": 0}, {"depth": 1}):
         assert len(call(served_envd, "ListDir", path="tree", **request).json()["entries"]) == 6
+
+
+@pytest.mark.parametrize("count", [_FEW - 1, _FEW, _FEW + 1])
+def test_a_list_is_the_same_on_the_event_loop_and_in_a_thread(sandbox: Sandbox, served_envd: Any, count: int) -> None:
+    names = [f"{number:03}" for number in range(count)]
+    for name in reversed(names):
+        (served_envd.home / name).touch()
+    assert [entry.name for entry in sandbox.files.list("")] == names
 
 
 def test_a_list_below_a_link_has_the_paths_that_were_asked_for(tree: Path, sandbox: Sandbox) -> None:

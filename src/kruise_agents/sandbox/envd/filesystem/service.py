@@ -7,6 +7,8 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from ..users import User, Users
 from ..watch import WatchService
 from .entries import entry
 from .removal import remove
+
+_FEW = 250
+"""How many entries are described on the event loop, in one or two milliseconds. A thread is slower for so few."""
 
 
 class FilesystemService:
@@ -54,7 +59,10 @@ class FilesystemService:
         depth = request.uint32("depth") or 1
         _require_folder(path)
         try:
-            # In a thread, because a deep tree takes long and other calls must go on.
+            if depth == 1:
+                with suppress(_ManyEntriesError):
+                    return {"entries": self._entries_below(path, depth, _FEW)}
+            # In a thread, because a large tree takes long and other calls must go on.
             return {"entries": await asyncio.to_thread(self._entries_below, path, depth)}
         except OSError as error:
             raise _denied_or_internal(f"error reading directory: {describe('open', path, error)}", error) from error
@@ -109,9 +117,9 @@ class FilesystemService:
         except OSError as error:
             raise _internal(f"error getting file info: {describe('lstat', path, error)}") from error
 
-    def _entries_below(self, path: str, depth: int) -> list[dict[str, Any]]:
+    def _entries_below(self, path: str, depth: int, most: int | None = None) -> list[dict[str, Any]]:
         found, names = [], self._users.names()
-        for below in _walk(path, depth):
+        for below in _walk(path, depth, most):
             try:
                 found.append(entry(below, names))
             except OSError:
@@ -119,9 +127,16 @@ class FilesystemService:
         return found
 
 
-def _walk(folder: str, depth: int) -> Iterator[str]:
-    """Yield the paths below ``folder``, at most ``depth`` levels deep, in byte order, folders before their content."""
-    levels = [_sorted_entries(folder)]
+class _ManyEntriesError(Exception):
+    """A folder has more entries than the event loop has time for."""
+
+
+def _walk(folder: str, depth: int, most: int | None = None) -> Iterator[str]:
+    """Yield the paths below ``folder``, at most ``depth`` levels deep, in byte order, folders before their content.
+
+    Raise _ManyEntriesError if a folder has more than ``most`` entries.
+    """
+    levels = [_sorted_entries(folder, most)]
     while levels:
         current = next(levels[-1], None)
         if current is None:
@@ -131,14 +146,17 @@ def _walk(folder: str, depth: int) -> Iterator[str]:
         if len(levels) < depth:
             try:
                 if current.is_dir(follow_symlinks=False):
-                    levels.append(_sorted_entries(current.path))
+                    levels.append(_sorted_entries(current.path, most))
             except OSError:
                 continue  # the folder has vanished, is unreadable, or has a path longer than Linux allows
 
 
-def _sorted_entries(folder: str) -> Iterator[os.DirEntry[str]]:
+def _sorted_entries(folder: str, most: int | None) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        return iter(sorted(entries, key=lambda found: os.fsencode(found.name)))
+        found = list(islice(entries, most))
+        if next(entries, None) is not None:
+            raise _ManyEntriesError
+    return iter(sorted(found, key=lambda entry: os.fsencode(entry.name)))
 
 
 def _mode(path: str) -> int:
