@@ -35,8 +35,8 @@ _CONDITIONS = ("range", "if-range", "if-modified-since", "if-unmodified-since", 
 _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 _OCTETS = "application/octet-stream"
 _TEXT = "text/plain; charset=utf-8"
-# The control characters that a text may contain.
-_TEXT_CONTROLS = frozenset(b"\t\n\f\r\x1b")
+# The bytes that a text may contain; of the control characters, only these five.
+_IN_TEXT = b"\t\n\f\r\x1b" + bytes(range(0x20, 0x100))
 
 
 def download(request: Request, path: str) -> Response:
@@ -147,13 +147,12 @@ def _answer(request: Request, opened: _Opened, coding: Coding) -> Response:
         first = _read(file, min(len(sent), _FIRST))
     else:
         first = content[sent.start : sent.stop]
-    return _FileResponse(
-        file,
-        _pieces(file, first, len(sent) - len(first)),
-        status_code=206 if part else 200,
-        headers=headers,
-        media_type=media_type,
-    )
+    status = 206 if part else 200
+    if len(first) == len(sent):
+        file.close()
+        return Response(first, status, headers, media_type)
+    pieces = _pieces(file, first, len(sent) - len(first))
+    return _FileResponse(file, pieces, status_code=status, headers=headers, media_type=media_type)
 
 
 def _read(file: io.FileIO, size: int) -> bytes:
@@ -222,4 +221,4 @@ def _content_type(name: str, beginning: bytes) -> str:
 
 
 def _is_text(beginning: bytes) -> bool:
-    return all(byte >= 0x20 or byte in _TEXT_CONTROLS for byte in beginning[:512])
+    return not beginning[:512].translate(None, _IN_TEXT)
