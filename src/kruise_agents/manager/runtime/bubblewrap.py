@@ -17,6 +17,7 @@ from ...protocol.control import ForkOrder, program_command
 from .base import Runtime
 from .bwrap import as_owner
 from .bwrap.binary import find_bwrap
+from .bwrap.devices import make_devices, owns_devices
 from .bwrap.launch import Setup, start
 from .bwrap.mounts import refuse_visible
 from .bwrap.options import HOME, VARIABLES, sandbox_options, trial_options
@@ -65,6 +66,7 @@ class BubblewrapRuntime(Runtime):
             refuse_visible(state_dir)
         self._state_dir = state_dir
         self._identities: Identities | None = None
+        self._devices: Path | None = None
         self._freezer: Freezer | None = None
         self._prefork = prefork
         self._zygotes = ZygoteKeeper(self._make_zygote)
@@ -88,6 +90,8 @@ class BubblewrapRuntime(Runtime):
         if self.enforcer.holds_memory or self._freezer is not None:
             self.pauses_by = "freezing their control group"
         self._identities, self.one_user_because = find_users()
+        if self._identities is None and self._state_dir is not None and owns_devices():
+            self._devices = self._make_devices(self._state_dir / "devices")
 
     def try_rootfs(self, folder: Path) -> None:
         refuse_foreign(folder, self._state_dir)
@@ -106,7 +110,12 @@ class BubblewrapRuntime(Runtime):
         carried = None if layout.system is None else self._carried_python
         self.refresh(layout)
         options = sandbox_options(
-            layout, launch.limits, carried, self._commands_folder(layout), several_users=self._several_users
+            layout,
+            launch.limits,
+            carried,
+            self._commands_folder(layout),
+            self._devices,
+            several_users=self._several_users,
         )
         try:
             with self.enforcer.limited(layout.root.name, launch.limits) as prefix:
@@ -185,6 +194,20 @@ class BubblewrapRuntime(Runtime):
             return None
         system = "machine" if layout.system is None else hashlib.sha256(bytes(layout.system)).hexdigest()[:16]
         return self._state_dir / "commands" / system
+
+    def _make_devices(self, folder: Path) -> Path | None:
+        try:
+            make_devices(folder)
+        except OSError as error:
+            logger.warning(
+                "code in sandboxes can change the modes and times of this machine's device files, such as /dev/null, "
+                "because no others could be made in %s: %s. Run the manager as an ordinary user, or choose a "
+                "--state-dir on a file system that permits device files",
+                folder,
+                error,
+            )
+            return None
+        return folder
 
     @functools.cached_property
     def _carried_python(self) -> CarriedPython:

@@ -39,7 +39,8 @@ def start(
     """Start ``bwrap``, wait for its namespaces, map the IDs, then let the command run.
 
     After an OSError, nothing is left running. ``pipes`` are the standard input and output of the command. Without
-    ``pipes``, the command has no input and writes to ``setup.output``. Standard error always goes to ``setup.output``.
+    ``pipes``, the command has an empty input and writes to ``setup.output``. Standard error always goes to
+    ``setup.output``.
     """
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_over:
         info_read, info_write = pipe(kept, handed_over)
@@ -57,7 +58,7 @@ def start(
             [*_PARENT, *setup.prefix, find_bwrap(), "--args", str(hidden), "--", *command],
             env={},
             cwd="/",
-            stdin=pipes[0] if pipes is not None else subprocess.DEVNULL,
+            stdin=pipes[0] if pipes is not None else empty_input(handed_over),
             stdout=pipes[1] if pipes is not None else setup.output,
             stderr=setup.output,
             pass_fds=[*inherited, hidden],
@@ -127,6 +128,16 @@ def pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[in
     reader.callback(os.close, read)
     writer.callback(os.close, write)
     return read, write
+
+
+def empty_input(reader: contextlib.ExitStack) -> int:
+    """Return a descriptor to read nothing from. ``reader`` closes it.
+
+    Use it in place of ``/dev/null`` for programs in a sandbox, because through a descriptor of a file its owner can
+    change the file.
+    """
+    with contextlib.ExitStack() as writer:
+        return pipe(reader, writer)[0]
 
 
 def _first_process(info: int) -> int | None:

@@ -8,6 +8,7 @@ from ....protocol.names import USER_ID
 from ..files.layout import SYSTEM_PATH, USERNAME, Layout
 from ..limits.limits import MIB, Limits
 from ..rootfs.carried_python import CarriedPython
+from .devices import device_mounts
 from .mount_points import make_mount_points, refuse_links
 from .mounts import command_mounts, file_mounts, machine_mounts, own_mounts, program_mounts
 
@@ -19,11 +20,18 @@ _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID",
 
 
 def sandbox_options(
-    layout: Layout, limits: Limits, carried: CarriedPython | None, commands: Path | None, *, several_users: bool
+    layout: Layout,
+    limits: Limits,
+    carried: CarriedPython | None,
+    commands: Path | None,
+    devices: Path | None,
+    *,
+    several_users: bool,
 ) -> list[str]:
     """Return the options for a sandbox, and make the mount points in its prepared file tree.
 
-    ``commands`` is the folder with the commands of the manager's packages.
+    ``commands`` is the folder with the commands of the manager's packages, ``devices`` that with device files to use in
+    place of the host's.
     Raises OSError if a link is in the way of a mount, or if the root file system is missing.
     """
     if layout.system is not None and not (layout.system / "usr").is_dir():
@@ -35,6 +43,7 @@ def sandbox_options(
         options += ["--bind", str(mount.source), mount.target]
     options += file_mounts(layout)
     options += command_mounts(commands)
+    options += device_mounts(devices) if devices is not None else ()
     refuse_links(layout.rootfs, options)
     return options
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ....protocol.control import PLACEHOLDER, TRIAL_OUTPUT, ForkOrder
-from ..bwrap.launch import Setup, end, output_of, pipe, start, wait_for
+from ..bwrap.launch import Setup, empty_input, end, output_of, pipe, start, wait_for
 from ..bwrap.options import HOME, VARIABLES
 from ..files.identities import Identities
 from ..launch import Launched
@@ -34,9 +34,8 @@ def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: 
         launched = start(options, PLACEHOLDER, without_descriptors, (placeholder_input, placeholder_output))
         if launched.first_pid is None:
             return launched
-        nothing = ours.enter_context(Path(os.devnull).open("r+b", buffering=0))
         output = setup.output.fileno()
-        handed = {0: nothing.fileno(), 1: output, 2: output, **{number: number for number in setup.descriptors}}
+        handed = {0: empty_input(ours), 1: output, 2: output, **{number: number for number in setup.descriptors}}
         try:
             with _members_of(launched.first_pid) as members:
                 zygote.fork(order, launched.first_pid, members, (ready, program_pipe), handed)
