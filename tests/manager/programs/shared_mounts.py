@@ -1,6 +1,6 @@
 """Run in a mount namespace: shares its mounts, as systemd does, and starts a manager whose sandboxes reach out.
 
-``shared_mounts.py CARRIER USERS FOLDER``; writes what became of the mounts as JSON.
+``shared_mounts.py CARRIER USERS FOLDER``; writes what became of the mounts as JSON. CARRIER may be ``none``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(carrier: str, users: str, folder: Path) -> None:
     before = mounted()
     prelude = (
         "import kruise_agents.manager.runtime.network.egress as egress\n"
-        f"egress._CARRIERS = {{{carrier!r}: egress._CARRIERS[{carrier!r}]}}\n"
+        f"egress._CARRIERS = {{name: egress._CARRIERS[name] for name in egress._CARRIERS if name == {carrier!r}}}\n"
     )
     if users == "one":
         prelude += NO_IDENTITIES

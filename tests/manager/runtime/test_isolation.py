@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ import pytest
 from e2b import NotFoundException
 from e2b_code_interpreter import Sandbox
 
+import kruise_agents
 from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.sandbox.linux.seccomp import refused_calls
 from support.managers import (
@@ -80,6 +82,11 @@ def not_its_own(sandbox: Sandbox, *ports: int) -> list[int]:
     left = [port for port in ports if port not in own]
     assert left
     return left
+
+
+def has_one_user(host: RunningManager) -> bool:
+    with host.api() as client:
+        return bool(client.get("/health", headers={"Accept": "application/json"}).json()["users"] == "one")
 
 
 def said(sandbox: Sandbox, command: str) -> str:
@@ -158,6 +165,30 @@ class TestFiles:
         for name in ("kcore", "keys", "key-users", "kmsg", "timer_list"):
             assert said(hostile, f"head -c 1 /proc/{name} | wc -c").splitlines()[-1] == "0"
 
+    def test_shared_files_can_be_watched_and_locked(self, fresh: Sandbox) -> None:
+        """The page on security says that this is not held back."""
+        watch = (
+            "import ctypes, fcntl, os, time\n"
+            "libc = ctypes.CDLL(None)\n"
+            "events = libc.inotify_init()\n"
+            f"libc.inotify_add_watch(events, {kruise_agents.__file__!r}.encode(), 0x20)\n"
+            f"file = open({kruise_agents.__file__!r})\n"
+            "os.read(events, 4096)\n"  # of its own opening
+            "fcntl.flock(file, fcntl.LOCK_EX)\n"
+            "print('locked', flush=True)\n"
+            "os.read(events, 4096)\n"
+            "print('opened', flush=True)\n"
+            "time.sleep(1000)\n"
+        )
+        fresh.files.write("/tmp/watch.py", watch)
+        watcher = fresh.commands.run("python /tmp/watch.py", background=True)
+        output = (text for text, _, _ in watcher if text)
+        assert next(output) == "locked\n"
+        with Path(kruise_agents.__file__).open() as file:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert next(output) == "opened\n"
+
 
 class TestProcesses:
     def test_only_its_own_can_be_seen(self, fresh: Sandbox, host: RunningManager) -> None:
@@ -206,6 +237,32 @@ class TestProcesses:
         assert said(hostile, f"python /tmp/attach.py {host.process.pid + 100_000}") == "-1 No such process\n"
         if said(hostile, "id -u") == "0\n":
             assert said(hostile, "python /tmp/attach.py 1") == "-1 Operation not permitted\n"
+
+    def test_a_sandbox_whose_first_process_is_held_ends_all_the_same(self, host: RunningManager) -> None:
+        """With one user the first process belongs to that user, who can stop it as a debugger does."""
+        hold = (
+            "import ctypes, os, pathlib, time\n"
+            "libc = ctypes.CDLL(None, use_errno=True)\n"
+            "if libc.ptrace(0x4206, 1, None, None) != 0:\n"
+            "    print(os.strerror(ctypes.get_errno()), flush=True)\n"
+            "else:\n"
+            "    libc.ptrace(0x4207, 1, None, None)\n"
+            "    while ' t ' not in pathlib.Path('/proc/1/stat').read_text():\n"
+            "        time.sleep(0.01)\n"
+            "    print('held', flush=True)\n"
+            "    time.sleep(1000)\n"
+        )
+        before = set(descendants(host.process.pid))
+        with patch_e2b(False), Sandbox.create(domain=host.domain, api_key=host.api_key) as sandbox:
+            sandbox.files.write("/tmp/hold.py", hold)
+            holder = sandbox.commands.run("python /tmp/hold.py", background=True)
+            output = next(text for text, _, _ in holder if text)
+            assert output == ("held\n" if has_one_user(host) else "Operation not permitted\n")
+            folder = host.folder_of(sandbox.sandbox_id)
+            assert folder.exists()
+            sandbox.kill()
+        assert not folder.exists()
+        wait_for(lambda: set(descendants(host.process.pid)) <= before, what="the end of all that was started")
 
     def test_a_program_of_root_gives_no_rights_to_who_executes_it(self, fresh: Sandbox) -> None:
         said(fresh, "cp /usr/bin/id /opt/id; chmod 6755 /opt/id; chmod 6755 /tmp")
