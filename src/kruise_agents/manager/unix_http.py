@@ -193,7 +193,7 @@ class Exchange:
         self._sent = False
         self._length: int | Literal["chunked", "to the end"] = 0
         self._keeps = False
-        self._complete = False
+        self.complete = False
 
     @classmethod
     async def on(cls, connected: socket.socket) -> Exchange:
@@ -216,6 +216,14 @@ class Exchange:
     async def send_end(self) -> None:
         if self._chunked:
             await self.connection.write(b"0\r\n\r\n")
+        self._sent = True
+
+    def send_rest(self, data: bytes) -> None:
+        """Send the rest of a body that is complete in memory, without waiting for the other side."""
+        if self._chunked:
+            data = (b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n"
+        self.connection.transport.write(data)
+        self.connection.transport.flush()
         self._sent = True
 
     async def receive_head(self) -> ResponseHead:
@@ -253,13 +261,14 @@ class Exchange:
                     self.connection.unread(piece[left:])
                     piece = piece[:left]
                 left -= len(piece)
+                self.complete = not left
                 yield piece
-        self._complete = True
+        self.complete = True
 
     @property
     def reusable(self) -> bool:
         """Return whether both sides are done with the exchange, and the connection can serve a next request."""
-        return self._keeps and self._sent and self._complete and self.connection.silent
+        return self._keeps and self._sent and self.complete and self.connection.silent
 
     def switched(self) -> tuple[asyncio.Transport, bytes]:
         """Return the transport after a ``101`` response, and the bytes that were already read after the head."""

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..request_log import RequestRecord, with_request_id
 from ..unix_http import BadResponseError, Exchange, ResponseHead
+from .client import client_of
 from .headers import (
     Headers,
     accepts_websocket,
@@ -19,7 +20,7 @@ from .headers import (
     response_forwarded,
     unsendable,
 )
-from .tunnel import TAKE_OVER, Stream, join
+from .tunnel import Stream, join
 from .whole_paths import Ask, Paths
 
 _STATUSES = range(200, 600)
@@ -47,35 +48,42 @@ async def forward(
     Returns:
         The reason why the sandbox gave no proper response, if the client still waits for one; otherwise None.
     """
-    upload: asyncio.Task[bool] | None = None
+    client = client_of(scope)
+    upload: asyncio.Task[None] | None = None
     begun = False
     try:
         await exchange.send_head(scope["method"], paths.path, _request_headers(scope))
-        upload = asyncio.create_task(_upload(exchange, receive))
+        if client.complete:
+            exchange.send_rest((await receive()).get("body", b""))
+            client.when_left(exchange.abort)
+        else:
+            upload = asyncio.create_task(_upload(exchange, receive))
         head = await exchange.receive_head()
         if _can_be_repeated(scope) and (better := await paths.better(head, _asking(scope, connect))) is not None:
-            upload.cancel()
             exchange, head = better
-            upload = asyncio.create_task(_upload(exchange, receive))
+            client.when_left(exchange.abort)
         answer, cause = _answer_headers(head, paths.prefix, scope)
         if cause is not None:
             return cause
         begun = True
         if head.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
-            upload.cancel()
             await _tunnel(exchange, answer, scope)
             return None
         await send({"type": "http.response.start", "status": head.status, "headers": answer})
+        more = True
         async for piece in exchange.receive_body():
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+            more = not exchange.complete
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+        if more:
+            await send({"type": "http.response.body", "body": b""})
     except (BadResponseError, OSError) as error:
-        if upload is not None and upload.done() and not upload.cancelled() and upload.result():
-            return None  # the client left first; nobody waits for an answer
+        if client.left:
+            return None
         if begun:
             raise ResponseCutError(str(error)) from error
         return str(error)
     finally:
+        client.when_left(None)
         if upload is not None:
             upload.cancel()
     return None
@@ -126,12 +134,12 @@ def _answer_headers(head: ResponseHead, prefix: bytes, scope: Scope) -> tuple[He
 
 
 def _is_handshake(scope: Scope) -> bool:
-    return TAKE_OVER in scope.get("extensions", {})
+    return client_of(scope).handshake
 
 
 async def _tunnel(exchange: Exchange, answer: Headers, scope: Scope) -> None:
     transport, received = exchange.switched()
-    client: Stream = scope["extensions"][TAKE_OVER]()
+    client = client_of(scope).take_over()
     record = RequestRecord.of(scope)
     record.status = http.HTTPStatus.SWITCHING_PROTOCOLS
     lines = [b"HTTP/1.1 101 " + http.HTTPStatus.SWITCHING_PROTOCOLS.phrase.encode()]
@@ -140,22 +148,22 @@ async def _tunnel(exchange: Exchange, answer: Headers, scope: Scope) -> None:
     await join(client, Stream.on(transport, received))
 
 
-async def _upload(exchange: Exchange, receive: Receive) -> bool:
-    """Forward the request's body, wait until the client leaves, cut the connection to the sandbox, and return True."""
+async def _upload(exchange: Exchange, receive: Receive) -> None:
+    """Forward the request's body, wait until the client leaves, and cut the connection to the sandbox."""
     try:
-        return await _pass_body(exchange, receive)
+        await _pass_body(exchange, receive)
     except Exception:
         exchange.abort()  # so that nobody waits for the response
         raise
 
 
-async def _pass_body(exchange: Exchange, receive: Receive) -> bool:
+async def _pass_body(exchange: Exchange, receive: Receive) -> None:
     accepting = True
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             exchange.abort()
-            return True
+            return
         if not accepting:
             continue
         try:

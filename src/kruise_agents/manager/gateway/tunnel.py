@@ -11,9 +11,6 @@ import contextlib
 from dataclasses import dataclass
 from typing import Self
 
-TAKE_OVER = "kruise_agents.take_over"
-"""A key in the ASGI ``extensions`` of a handshake. The value is a function that returns the client's stream."""
-
 STALL_SECONDS = 3600.0
 _CHUNK = 256 * 1024
 AFTER_EOF_SECONDS = 10.0

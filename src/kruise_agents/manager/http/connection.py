@@ -1,7 +1,8 @@
 """A client's HTTP/1.1 connection: uvicorn's protocol with a strict reader of heads and with timeouts.
 
-:mod:`.request_head` reads each head, and httptools gets a new copy of the head as it was understood. One request is
-served at a time. Bytes that a client sends between its request and the end of the answer wait in a small buffer.
+:mod:`.request_head` reads each head. httptools gets only what decides where the request ends, as the head was
+understood. One request is served at a time. Bytes that a client sends between its request and the end of the answer
+wait in a small buffer.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 from ...serving import JoinedWrites
 from ...serving.http_protocol import HttpProtocol
+from ..gateway import client
 from ..gateway.http import ResponseCutError
-from ..gateway.tunnel import TAKE_OVER, Stream
+from ..gateway.tunnel import Stream
 from ..request_log import RequestRecord, new_request_id
 from .admission import set_idle
 from .chunked_body import ChunkedBody
@@ -56,6 +58,7 @@ class GuardedHttpProtocol(HttpProtocol):
         self._ignoring = False
         self._deadline: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._when_left: Callable[[], None] | None = None
 
     # Hooks of asyncio
 
@@ -68,6 +71,8 @@ class GuardedHttpProtocol(HttpProtocol):
         self._cancel_deadline()
         self.resume_writing()
         super().connection_lost(exc)
+        if self._when_left is not None:
+            self._when_left()
 
     def data_received(self, data: bytes) -> None:
         if self._ignoring:
@@ -95,20 +100,21 @@ class GuardedHttpProtocol(HttpProtocol):
         if not self._feeding_head:
             raise ValueError("httptools ends the chunked body of the request before too early")
         super().on_message_begin()
+        assert self._head is not None
+        self.headers += self._head.headers
+        self.expect_100_continue = self._head.expects_continue
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._expected is _Expected.HEAD:  # not a trailer of a chunked body
-            super().on_header(name, value)
+        """Ignore headers and trailers that httptools has read. The headers of a request come from its head."""
 
     def on_headers_complete(self) -> None:
-        assert self._head is not None
-        if self._head.handshake:
-            self.scope["extensions"] = {TAKE_OVER: self._take_over}  # type: ignore[dict-item]  # an extension may be anything
+        client.attach(self, self.scope)  # type: ignore[arg-type]  # the scope is a dict
         super().on_headers_complete()  # starts a task, which runs later
         RequestRecord.begin(self.scope)
         if not self.parser.should_keep_alive():
             self._close_after_answer()
         # The target from the head, because the parser of URLs leaves out a lone question mark.
+        assert self._head is not None
         path, mark, query = self._head.target.partition(b"?")
         self.scope["raw_path"], self.scope["query_string"] = path + mark * (not query), query
         self._expected = _Expected.BODY
@@ -153,13 +159,40 @@ class GuardedHttpProtocol(HttpProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing. uvicorn would log warnings about each handshake, although the gateway serves handshakes."""
 
+    # What the gateway sees of the client
+
+    @property
+    def handshake(self) -> bool:
+        return self._head is not None and self._head.handshake
+
+    @property
+    def complete(self) -> bool:
+        return not self.cycle.more_body
+
+    @property
+    def left(self) -> bool:
+        return self.cycle.disconnected
+
+    def when_left(self, act: Callable[[], None] | None) -> None:
+        self._when_left = act
+        if act is not None and self.left:
+            act()
+
+    def take_over(self) -> Stream:
+        if self._ignoring or self.transport.is_closing():
+            raise ConnectionResetError("the client has left")
+        self._ignoring = True
+        self._cancel_deadline()
+        self.connections.discard(self)
+        self.cycle.disconnected = True
+        self.flow.resume_reading()
+        assert isinstance(self.transport, JoinedWrites)
+        self.transport.flush()
+        return Stream.on(self.transport.inner, bytes(self._buffer))
+
     # The request itself
 
     def _read_head(self, data: bytes) -> None:
-        if not self._head_begun:
-            self._head_begun = True
-            self._unset_keepalive_if_required()
-            self._set_deadline(self.head_seconds, self._too_slow)
         checked = len(self._buffer)
         self._buffer += data
         while self._buffer.startswith(b"\r\n"):  # RFC 9112, section 2.2
@@ -176,6 +209,10 @@ class GuardedHttpProtocol(HttpProtocol):
             return
         if len(self._buffer) > MAX_HEAD_BYTES:
             self._refuse(431 if b"\r\n" in self._buffer else 414, _TOO_LARGE)
+        elif not self._head_begun:
+            self._head_begun = True
+            self._unset_keepalive_if_required()
+            self._set_deadline(self.head_seconds, self._too_slow)
 
     def _start_request(self, head: RequestHead, rest: bytes) -> None:
         self._head_begun = False
@@ -186,7 +223,7 @@ class GuardedHttpProtocol(HttpProtocol):
         self._body_left = head.length
         self._chunks = ChunkedBody()
         self._feeding_head = True
-        super().data_received(head.written())
+        super().data_received(head.framing())
         self._feeding_head = False
         if self._expected is _Expected.HEAD and not self._ignoring:
             self._refuse(400, _MALFORMED)  # httptools has not accepted the head
@@ -233,22 +270,6 @@ class GuardedHttpProtocol(HttpProtocol):
         # uvicorn before 0.54 overlooks a "close" among other words, and does not tell the client that it will close.
         self.cycle.keep_alive = False
         self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
-
-    def _take_over(self) -> Stream:
-        """Return the connection as a stream for the handler of the current request, and leave it to the handler.
-
-        Raises ConnectionResetError if the client has left, or has sent more before the answer than the buffer holds.
-        """
-        if self._ignoring or self.transport.is_closing():
-            raise ConnectionResetError("the client has left")
-        self._ignoring = True
-        self._cancel_deadline()
-        self.connections.discard(self)
-        self.cycle.disconnected = True
-        self.flow.resume_reading()
-        assert isinstance(self.transport, JoinedWrites)
-        self.transport.flush()
-        return Stream.on(self.transport.inner, bytes(self._buffer))
 
     def _refuse(self, status: int, message: str) -> None:
         self._ignoring = True

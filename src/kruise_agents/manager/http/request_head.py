@@ -27,6 +27,7 @@ _ONCE = (
     b"content-length",
     b"transfer-encoding",
 )
+_FRAMING = (b"connection", b"content-length", b"transfer-encoding")
 
 
 class HeadRefusedError(Exception):
@@ -52,10 +53,15 @@ class RequestHead:
     length: int | None
     handshake: bool
 
-    def written(self) -> bytes:
+    def framing(self) -> bytes:
+        """Return a head with those headers alone that decide where the request ends, and whether it is the last."""
         lines = [b"%b %b HTTP/%b" % (self.method, self.target, self.version)]
-        lines += [b"%b: %b" % header for header in self.headers]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] in _FRAMING]
         return b"\r\n".join([*lines, b"", b""])
+
+    @property
+    def expects_continue(self) -> bool:
+        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
 
 
 def check_bytes(data: bytes | bytearray, start: int) -> None:
@@ -102,7 +108,7 @@ def _headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
             raise HeadRefusedError(400, f"header {len(headers) + 1} is not 'name: value' on one line")
         headers.append((name.lower(), value.strip(b" \t")))
     names = [name for name, _ in headers]
-    for name in _ONCE:
+    for name in _ONCE if len(set(names)) < len(names) else ():
         if names.count(name) > 1:
             raise HeadRefusedError(400, f"the header {name.decode()} may stand in a request once")
     return headers

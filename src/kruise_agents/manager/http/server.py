@@ -48,7 +48,7 @@ _ATTRIBUTES = {
     _PROTOCOL: ("connections", "cycle", "flow", "loop", "parser", "scope", "transport"),
     _CYCLE: (
         *("default_headers", "disconnected", "keep_alive", "message_event", "response_complete", "response_started"),
-        *("waiting_for_100_continue", "body"),
+        *("waiting_for_100_continue", "body", "more_body"),
     ),
     _SERVER: ("config", "server_state"),
 }
