@@ -214,6 +214,7 @@ def folder_names(sandbox_ids: Iterable[str]) -> set[str]:
 
 def assert_only_what_is_listed(manager: RunningManager) -> None:
     """Fail if a manager keeps a folder of a sandbox, volume or snapshot that its API does not list."""
+    assert not (manager.state_dir / "lost").exists()
     assert folders(manager) == folder_names(listed(manager))
     assert folders(manager, "snapshots") == listed_snapshots(manager)
     volumes = {volume.volume_id for volume in Volume.list(domain=manager.domain, api_key=manager.api_key)}

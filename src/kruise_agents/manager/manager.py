@@ -40,7 +40,9 @@ from .sandboxes.service import SandboxService
 from .sandboxes.snapshots import Snapshots
 from .sandboxes.usage_history import UsageHistory
 from .settings import Settings, check_values
+from .state.checkpoints import Checkpoints
 from .state.database import Database
+from .state.folders import has_folders
 from .state.secret import StateSecret
 from .templates import Builder, TemplateFile, read_templates, require_supported
 from .templates.model import POOLED_TEMPLATE, PreparedTemplate, Templates, built_in
@@ -110,14 +112,19 @@ class Manager:
         resources.callback(os.close, _lock(settings.state_dir))
         runtime.check()
         with _usable(settings.state_dir):
-            store = resources.enter_context(closing(Database(settings.state_dir / "state.db")))
+            secret_file = settings.state_dir / "secret"
+            secret = StateSecret.at(secret_file) if secret_file.exists() else None
+            unused = secret is None and not has_folders(settings.state_dir)
+            store = resources.enter_context(closing(Database(settings.state_dir / "state.db", may_be_new=unused)))
             require_runtime(store, runtime)
-            secret = StateSecret.at(settings.state_dir / "secret")
+            secret = secret or StateSecret.at(secret_file, may_be_new=store.is_empty())
             tokens = self._tokens(secret)
             tokens.check_key_file()
             volumes_folder, sandboxes_folder = self._folder("volumes"), self._folder("sandboxes")
             snapshots_folder, _ = self._folder("snapshots"), self._folder("prepared")
             tls = self._tls()
+        checkpoints = Checkpoints(store)
+        resources.push_async_callback(checkpoints.close)
         await _finish(asyncio.to_thread(compile_program))
         resources.callback(runtime.close)
         await _finish(asyncio.to_thread(runtime.open))
@@ -180,6 +187,7 @@ class Manager:
             settings.domain,
             MetricsPage(metrics, sandboxes.states, sandboxes.pools.all),
             openkruise.find_target if settings.like_openkruise else routing.parse,
+            settle=checkpoints.settle,
         )
         server = front_server(app, listeners, **tls)
         await _finish(snapshots.recover())

@@ -27,7 +27,8 @@ from kruise_agents.manager.sandboxes.records import to_row
 from kruise_agents.manager.sandboxes.recovery import Found, recover
 from kruise_agents.manager.sandboxes.sandbox import Lifetime, NewSandbox, Sandbox, seconds_until
 from kruise_agents.manager.sandboxes.service import SandboxService
-from kruise_agents.manager.state.database import Database, NoSpaceError
+from kruise_agents.manager.state.database import Database
+from kruise_agents.manager.state.reserve import NoSpaceError
 from kruise_agents.manager.state.secret import StateSecret
 from kruise_agents.manager.state.tables import SandboxRow
 from kruise_agents.manager.templates.model import Template

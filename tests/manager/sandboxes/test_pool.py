@@ -53,7 +53,7 @@ def create(manager: RunningManager, **options: object) -> Sandbox:
 
 
 def folders(manager: RunningManager) -> list[Path]:
-    return list((manager.state_dir / "sandboxes").iterdir())
+    return [path for path in (manager.state_dir / "sandboxes").iterdir() if path.is_dir()]
 
 
 def test_a_create_claims_a_warm_one_and_another_takes_its_place(warm: RunningManager) -> None:

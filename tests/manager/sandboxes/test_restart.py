@@ -392,6 +392,44 @@ def test_what_is_deleted_on_a_full_disk_makes_room(small_disk: Path) -> None:
         assert [one["name"] for one in api.get("/volumes").json()] == ["other"]
 
 
+def test_everything_can_be_deleted_while_the_disk_stays_full(small_disk: Path) -> None:
+    with running_manager(small_disk) as manager, manager.api() as api:
+        sandbox = Sandbox.create(template="base", **options(manager))
+        snapshots = [api.post(f"/sandboxes/{sandbox.sandbox_id}/snapshots", json={}).json() for _ in range(3)]
+        volumes = [api.post("/volumes", json={"name": f"v{number}"}).json() for number in range(3)]
+        keys = [api.post("/api-keys", json={"name": f"k{number}"}).json() for number in range(3)]
+        secrets = [api.post("/secrets", json={"name": f"s{number}", "value": "v"}).json() for number in range(3)]
+        owned = api.post("/volumes", json={"name": "owned"}, headers={"X-API-Key": keys[0]["key"]}).json()
+        paths = [f"/templates/{one['snapshotID']}" for one in snapshots]
+        paths += [f"/volumes/{one['volumeID']}" for one in volumes]
+        paths += [f"/api-keys/{one['id']}" for one in keys]
+        paths += [f"/secrets/{one['secretID']}" for one in secrets]
+        for path in paths:
+            fill(small_disk)
+            assert api.post("/volumes", json={"name": "other"}).status_code == 507
+            fill(small_disk)
+            assert api.delete(path).status_code == 204, path
+        for one in keys:
+            assert api.get("/v2/sandboxes", headers={"X-API-Key": one["key"]}).status_code == 401
+        kill(manager)
+    with running_manager(small_disk) as manager, manager.api() as api:
+        assert api.get("/snapshots").json() == []
+        assert [one["volumeID"] for one in api.get("/volumes").json()] == [owned["volumeID"]]
+        assert [one["name"] for one in api.get("/api-keys").json()] == ["admin"]
+        assert not (manager.state_dir / "lost").exists()
+
+
+def test_a_manager_starts_again_on_a_full_disk(small_disk: Path) -> None:
+    with running_manager(small_disk) as manager, manager.api() as api:
+        key = api.post("/api-keys", json={"name": "k"}).json()
+        fill(small_disk)
+        kill(manager)
+    fill(small_disk)
+    with running_manager(small_disk) as manager, manager.api() as api:
+        assert api.delete(f"/api-keys/{key['id']}").status_code == 204
+        assert api.get("/v2/sandboxes", headers={"X-API-Key": key["key"]}).status_code == 401
+
+
 def test_a_start_on_a_full_disk_says_so(small_disk: Path) -> None:
     fill(small_disk)
     command = serve_command("--port", "0", "--state-dir", str(small_disk / "state"), "--runtime", available_runtime())

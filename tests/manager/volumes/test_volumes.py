@@ -24,7 +24,8 @@ from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.runtime import ProcessRuntime
 from kruise_agents.manager.runtime.files.identities import FileOwners
-from kruise_agents.manager.state.database import Database, NoSpaceError
+from kruise_agents.manager.state.database import Database
+from kruise_agents.manager.state.reserve import NoSpaceError
 from kruise_agents.manager.state.secret import StateSecret
 from kruise_agents.manager.volumes import Entry, OutsideError, Volumes, VolumeTree
 from kruise_agents.manager.volumes.tree import Attributes

@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...protocol.keys import decode_key
-from ..state.database import Database, NoSpaceError
+from ..state.database import Database
+from ..state.reserve import NoSpaceError
 from ..state.secret import StateSecret
 from ..state.tables import ApiKeyRow
 from .quota import UNLIMITED, Quota

@@ -86,7 +86,7 @@ class SecretStore:
         for row in self.all(owner):
             taken = self.find(new_owner, row.name) is not None
             name = f"{row.name}-{row.id[-6:]}" if taken else row.name
-            self._store.save(replace(row, owner=new_owner, name=name))
+            self._store.save_from_reserve(replace(row, owner=new_owner, name=name))
 
     def _encrypt(self, secret_id: str, version: int, value: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)

@@ -20,7 +20,7 @@ from ..sandboxes.lifecycle import RefusedError
 from ..sandboxes.service import SandboxService
 from ..sandboxes.snapshots import Snapshots
 from ..sandboxes.usage_history import UsageHistory
-from ..state.database import NoSpaceError
+from ..state.reserve import NoSpaceError
 from ..templates.model import Templates
 from ..volumes import Volumes
 from .auth import RequireCredentials

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
 from ..request_log import CLIENT_LEFT, current_request_id
-from ..state.database import NoSpaceError
+from ..state.reserve import NoSpaceError
 
 DO_NOT_RETRY = {"Should-Retry": "false"}
 """Headers that keep e2b 2.60.0 and later from retrying: a retry would usually fail too, or do the work twice."""

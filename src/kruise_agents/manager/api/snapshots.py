@@ -17,7 +17,7 @@ from ..sandboxes.lifecycle import RefusedError, State
 from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.service import ManagerEndingError, SandboxService
 from ..sandboxes.snapshots import DEFAULT_TAG, Reference, Snapshots
-from ..state.database import NoSpaceError
+from ..state.reserve import NoSpaceError
 from ..state.tables import SnapshotRow
 from ..templates.model import Templates
 from .auth import NOT_RUNNING, own_sandbox, owner_of, still_valid

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import unquote
 
 from starlette.responses import PlainTextResponse
@@ -28,7 +28,8 @@ class ManagerApp:
     The API's replies name ``domain``. If ``domain`` is None, replies name the request's host and port. A leading
     ``api.`` of the host is dropped, unless the path begins with ``/kruise/``. ``page`` serves ``GET /metrics``
     if the request names neither the API nor a sandbox. The metrics count all answers except answers that open a
-    WebSocket. ``find_target`` parses requests as ``protocol.routing.parse`` does.
+    WebSocket. ``find_target`` parses requests as ``protocol.routing.parse`` does. ``settle`` is awaited before an
+    answer of the API that may tell of a change.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class ManagerApp:
         domain: str | None,
         page: MetricsPage,
         find_target: FindTarget = parse,
+        settle: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._page = page
         self._find_target = find_target
+        self._settle = settle
         self._api = api
         self._gateway = gateway
         self._domain = domain
@@ -120,8 +123,14 @@ class ManagerApp:
 
     async def _call_api(self, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
         record.door = "api"
+
+        async def settled(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._settle is not None:
+                await self._settle()
+            await send(message)
+
         try:
-            await self._api(scope, receive, send)
+            await self._api(scope, receive, send if scope["method"] in ("GET", "HEAD") else settled)
         finally:
             if record.logged:
                 # The API has put the route, the sandbox and the caller into the scope.

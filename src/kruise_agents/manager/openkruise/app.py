@@ -24,7 +24,7 @@ from ..sandboxes.lifecycle import RefusedError
 from ..sandboxes.sandbox import Sandbox
 from ..sandboxes.service import SandboxService
 from ..sandboxes.snapshots import Snapshots
-from ..state.database import NoSpaceError
+from ..state.reserve import NoSpaceError
 from ..templates.model import Templates
 from . import replies
 from .keys import KeyHandlers

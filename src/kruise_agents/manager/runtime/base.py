@@ -115,3 +115,7 @@ class Runtime(ABC):
     def remove(self, folder: Path) -> bool:
         """Remove a folder with everything that sandboxes left in it. If that fails, log the reason and return False."""
         return remove_tree(folder)
+
+    def move(self, folder: Path, target: Path) -> None:
+        """Move a folder with everything that sandboxes left in it within a file system. Raises OSError on failure."""
+        folder.rename(target)

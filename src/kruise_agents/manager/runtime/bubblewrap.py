@@ -180,6 +180,16 @@ class BubblewrapRuntime(Runtime):
             as_owner.remove(folder, self._identities)
         return remove_tree(folder)
 
+    def move(self, folder: Path, target: Path) -> None:
+        self.enforcer.release(folder.name)
+        try:
+            super().move(folder, target)
+        except PermissionError:
+            # Only its owner may move a folder to another one, and a volume belongs to a user of sandboxes.
+            if self._identities is None or not self._identities.helpers:
+                raise
+            as_owner.move(folder, target, self._identities)
+
     async def copy(self, source: Path, target: Path) -> None:
         await asyncio.to_thread(target.mkdir, 0o700)
         await as_owner.copy(source, target, self._identities)

@@ -17,7 +17,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..metrics import Metrics
 from ..runtime import EgressRules, Runtime
-from ..state.database import NoSpaceError, space_for
+from ..state.database import space_for
+from ..state.reserve import NoSpaceError
 from .control_client import CLAIM_SECONDS, START_SECONDS, NoAnswerError, StartError
 from .exits import Exits
 from .lifecycle import Event, RefusedError, State

@@ -1,8 +1,9 @@
 """Pools of warm sandboxes: sandboxes started in advance, so that a create call only claims one of them.
 
-A pooled sandbox has an ID and a folder but no database row. A pooled sandbox belongs to no API key and ends with the
-manager. One task fills all pools, one sandbox after another. After a claim the task waits for a moment, so that it does
-not slow down the first calls of the claiming client.
+A pooled sandbox has an ID and a folder but no database row. A file beside the folder marks it as pooled, so that the
+next manager removes the folder. A pooled sandbox belongs to no API key and ends with the manager. One task fills all
+pools, one sandbox after another. After a claim the task waits for a moment, so that it does not slow down the first
+calls of the claiming client.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _QUIET_SECONDS = 0.2
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
 """The longest delay after a failure. Delays grow, so that a template that cannot start takes little processor time."""
+
+POOLED = ".pooled-"
+"""The beginning of the names of the files that mark sandboxes as pooled."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,10 @@ class PooledSandbox:
     id: str
     process: SandboxProcess
     watcher: asyncio.Task[None]
+
+    def claimed(self) -> None:
+        """Remove the mark of a pooled sandbox. Its row must be stored before."""
+        mark_of(self.process).unlink(missing_ok=True)
 
 
 class Pools:
@@ -155,6 +163,7 @@ class Pools:
         template, files = pool.prepared.template, pool.prepared.files
         process = self._new_process(sandbox_id, template)
         try:
+            mark_of(process).touch(mode=0o600)
             if files is not None:
                 await process.fill(files)
             process.launch(prepared=files is not None)
@@ -191,6 +200,16 @@ class Pools:
         self._end(pooled.process)
 
     def _end(self, process: SandboxProcess) -> None:
-        task = asyncio.create_task(process.end())
+        task = asyncio.create_task(_end_pooled(process))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+
+def mark_of(process: SandboxProcess) -> Path:
+    """Return the path of the file that marks a sandbox as pooled."""
+    return process.layout.root.with_name(POOLED + process.layout.root.name)
+
+
+async def _end_pooled(process: SandboxProcess) -> None:
+    await process.end()
+    mark_of(process).unlink(missing_ok=True)

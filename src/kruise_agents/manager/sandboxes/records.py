@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Network
 
 from ..runtime import EgressRules, ProcessIdentity
-from ..state.database import Database, NoSpaceError
+from ..state.database import Database
+from ..state.reserve import NoSpaceError
 from ..state.secret import StateSecret
 from ..state.tables import SandboxRow
 from ..templates.model import Template

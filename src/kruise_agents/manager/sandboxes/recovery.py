@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from ...errors import ConfigurationError
 from ..runtime import Runtime
 from ..runtime.files.layout import folder_name
 from ..state.database import Database
+from ..state.folders import clean_up
 from ..state.tables import CreateRow, SandboxRow
 from ..templates.model import Template
 from .control_client import NoAnswerError, StartError
 from .lifecycle import State
+from .pool import POOLED
 from .records import from_row, identity_of, mounts_of
 from .sandbox import Sandbox, seconds_until
 from .saved_variables import SavedVariables
@@ -51,7 +54,7 @@ def require_runtime(store: Database, runtime: Runtime) -> None:
 
 
 async def recover(sandboxes: SandboxService) -> Found:
-    """Take over the stored sandboxes as far as possible. Remove all other rows and folders of sandboxes."""
+    """Take over the stored sandboxes as far as possible. Remove all others that are stored, and unclaimed ones."""
     rows = sandboxes.store.select(SandboxRow)
     for row in rows:
         _rename_older_folder(sandboxes.folder, row.id)
@@ -61,7 +64,10 @@ async def recover(sandboxes: SandboxService) -> Found:
     finally:
         await asyncio.gather(*tasks, return_exceptions=True)
     adopted = {row.id for row, state in zip(rows, states, strict=True) if state is not None}
-    await _remove_unknown_folders(sandboxes, adopted)
+    known = {folder_name(sandbox_id) for sandbox_id in adopted}
+    pooled = {path.name.removeprefix(POOLED) for path in sandboxes.folder.iterdir() if path.name.startswith(POOLED)}
+    await _remove_folders(sandboxes, (pooled | {folder_name(row.id) for row in rows}) - known)
+    await asyncio.to_thread(clean_up, sandboxes.folder, known, sandboxes.runtime)
     for row in rows:
         if row.id not in adopted:
             if row.state == State.STARTING:  # so that the create call can be repeated
@@ -85,6 +91,8 @@ async def _recover(sandboxes: SandboxService, row: SandboxRow) -> State | None:
         alive = identity is not None and process.find(identity)
         sandbox = from_row(row, process, sandboxes.secret)
         state = _recovered_state(sandbox, alive=alive)
+        if state is State.PAUSED and not alive and not process.layout.rootfs.is_dir():
+            state = None  # nothing is left to resume
         if state is State.RUNNING and not await _keep_running(sandbox):
             state = None
         if state is None:
@@ -151,10 +159,8 @@ async def _keep_paused(sandbox: Sandbox, *, alive: bool) -> None:
         sandbox.keep_for(sandbox.lifetime.paused_seconds)
 
 
-async def _remove_unknown_folders(sandboxes: SandboxService, known: set[str]) -> None:
-    names = {folder_name(sandbox_id) for sandbox_id in known}
-    unknown = [folder for folder in sandboxes.folder.iterdir() if folder.name not in names]
-    for folder in unknown:
+async def _remove_folders(sandboxes: SandboxService, names: Iterable[str]) -> None:
+    for folder in (sandboxes.folder / name for name in names):
         # A program that was being started ends by itself in a moment; until then the removal may fail.
         for _ in range(round(_PATIENCE_SECONDS / _RETRY_SECONDS)):
             if await asyncio.to_thread(sandboxes.runtime.remove, folder):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..metrics import Metrics
 from ..runtime import Egress, Layout, Mount, Runtime, Watchdog
-from ..state.database import Database, NoSpaceError, no_space
+from ..state.database import Database, no_space
+from ..state.reserve import NoSpaceError
 from ..state.secret import StateSecret
 from ..templates.model import Template
 from ..traffic_tokens import TrafficTokens
@@ -204,6 +205,8 @@ class SandboxService:
         try:
             # Stored before the start, so that the next manager can clean up if this manager ends now.
             self._records.save(sandbox)
+            if pooled is not None:
+                pooled.claimed()
             on_id_assigned(sandbox.id)
             with self.trees_in_use.reading(new.files):
                 await self.operations.start(sandbox, new.variables, new.files)

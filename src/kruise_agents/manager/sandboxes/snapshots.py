@@ -1,8 +1,7 @@
 """Snapshots and forks: copies of a sandbox's files, and new sandboxes that are created from such copies.
 
-A snapshot is a folder with a database row. The row is written when the folder is complete, so a folder without a row
-is an unfinished copy, a copy for forks, or about to be removed. A sandbox that was created from a snapshot has a copy
-of the folder and does not need the snapshot any more.
+A snapshot is a folder with a database row. A copy gets the name of a snapshot when it is complete, and its row at once
+after that. A sandbox that was created from a snapshot has a copy of the folder and does not need the snapshot any more.
 """
 
 from __future__ import annotations
@@ -12,14 +11,15 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...errors import ConfigurationError
 from ...protocol.names import INTERNAL_VARIABLES
 from ..accounts.quota import UNLIMITED, Quota
-from ..state.database import NoSpaceError
+from ..state.database import space_for
+from ..state.folders import clean_up, draft_of, names_set_aside, put_back, set_aside
+from ..state.reserve import NoSpaceError
 from ..state.tables import SnapshotRow
 from ..templates.model import Template, Templates
 from .sandbox import NewSandbox, Sandbox, now
@@ -101,13 +101,14 @@ class Snapshots:
         with the same name and tag. The snapshot expires after ``seconds``; None: never.
         """
         await self._remove_expired(owner)
-        async with self._draft() as draft:
+        folder = self._new_folder()
+        async with self._draft(folder) as draft:
             await self._sandboxes.operations.copy_files(sandbox, draft)
             moment = now().timestamp()
             row = SnapshotRow(
                 owner=owner,
-                id=f"{reference.name}:{reference.tag or DEFAULT_TAG}" if reference else draft.name,
-                folder=draft.name,
+                id=f"{reference.name}:{reference.tag or DEFAULT_TAG}" if reference else folder.name,
+                folder=folder.name,
                 name=reference.name if reference else None,
                 template=sandbox.template.to_json(),
                 sandbox=sandbox.id,
@@ -115,24 +116,28 @@ class Snapshots:
                 expires_at=None if seconds is None else moment + seconds,
             )
             replaced = self._store.select(SnapshotRow, owner=owner, id=row.id)
-            self._store.save(row)
+            with space_for(folder):
+                draft.rename(folder)
+                self._store.save(row)
         for old in replaced:
-            await self._discard(self._folder / old.folder)
+            await self._discard(self._folder / old.folder, self._set_aside(self._folder / old.folder))
         logger.info("snapshot %s of sandbox %s", row.id, sandbox.id)
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. If a create call copies the files, they stay so long, unless the disk is full."""
+        """Remove a snapshot. If a create call copies the files, they stay so long.
+
+        If the disk is full and the reserve is used up, the snapshot stays, and :class:`NoSpaceError` is raised.
+        """
         folder = self._folder / snapshot.folder
+        # If the manager ends between these two steps, the next start finishes the removal.
+        aside = self._set_aside(folder)
         try:
             self._delete_row(snapshot)
         except NoSpaceError:
-            # The write may need the space that the files take. The files are set aside before they are removed, so that
-            # the row never leads to a part of them. If the disk is full even then, the next start deletes the row.
-            await self._discard(self._set_aside(folder))
-            self._delete_row(snapshot)
-        else:
-            await self._discard(folder)
+            put_back(folder)
+            raise
+        await self._discard(folder, aside)
 
     async def fork(
         self, sandbox: Sandbox, count: int, seconds: float, quota: Quota = UNLIMITED
@@ -145,7 +150,7 @@ class Snapshots:
         variables = await self._sandboxes.operations.read_variables(sandbox)
         for name in INTERNAL_VARIABLES:
             variables.pop(name, None)
-        async with self._draft() as draft:
+        async with self._draft(self._new_folder()) as draft:
             await self._sandboxes.operations.copy_files(sandbox, draft)
             new = NewSandbox(
                 template=sandbox.template,
@@ -174,32 +179,38 @@ class Snapshots:
         taken = {row.id for row in self._store.select(SnapshotRow, owner=new_owner)}
         for row in self._store.select(SnapshotRow, owner=owner):
             moved = replace(row, owner=new_owner)
-            self._store.save(replace(moved, id=row.folder, name=None) if row.id in taken else moved)
+            self._store.save_from_reserve(replace(moved, id=row.folder, name=None) if row.id in taken else moved)
             self._delete_row(row)
 
     async def recover(self) -> None:
-        """Remove expired snapshots, rows without a folder, and folders without a row, at the start of a manager."""
+        """Remove expired snapshots, finish removals, and remove unfinished copies, at the start of a manager."""
+        removed = names_set_aside(self._folder)
         for row in self._store.select(SnapshotRow):
-            if row.is_over(now().timestamp()) or not (self._folder / row.folder).is_dir():
-                self._delete_row(row)
+            folder = self._folder / row.folder
+            if row.is_over(now().timestamp()):
+                set_aside(folder)
+            elif row.folder not in removed:
+                if folder.is_dir():
+                    continue
+                logger.warning("snapshot %s is gone: its files in %s are missing", row.id, folder)
+            self._delete_row(row)
         kept = {row.folder for row in self._store.select(SnapshotRow)}
-        for folder in self._folder.iterdir():
-            if folder.name not in kept and not await self._remove(folder):
-                raise ConfigurationError(f"{folder}, left over from another run, cannot be removed; remove it")
+        await asyncio.to_thread(clean_up, self._folder, kept, self._runtime)
 
     async def close(self) -> None:
         """Wait until the folders of removed snapshots are gone. All create calls must have ended before."""
         await asyncio.gather(*self._removals, return_exceptions=True)
 
     @asynccontextmanager
-    async def _draft(self) -> AsyncIterator[Path]:
-        """Yield a path for a new folder. After the block the folder is removed unless a row names the folder."""
-        folder = self._new_folder()
+    async def _draft(self, folder: Path) -> AsyncIterator[Path]:
+        """Yield a path to put ``folder`` together. After the block both are removed unless a row names the folder."""
+        draft = draft_of(folder)
         try:
-            yield folder
+            yield draft
         finally:
             if not self._store.select(SnapshotRow, folder=folder.name):
-                await asyncio.shield(self._remove(folder))
+                for path in (draft, folder):
+                    await asyncio.shield(self._remove(path))
 
     def _new_folder(self) -> Path:
         return self._folder / ("s" + secrets.token_hex(10))
@@ -208,23 +219,21 @@ class Snapshots:
         self._store.delete(SnapshotRow, owner=row.owner, id=row.id)
 
     def _set_aside(self, folder: Path) -> Path:
-        aside = self._new_folder()
-        with suppress(FileNotFoundError):  # an earlier removal has set the folder aside already
-            folder.rename(aside)
-        return aside
+        return set_aside(folder, in_use=folder in self._sandboxes.trees_in_use)
 
-    async def _discard(self, folder: Path) -> None:
-        """Remove a folder now, or, if a create call is copying it, start a task that removes it afterwards."""
+    async def _discard(self, folder: Path, aside: Path) -> None:
+        """Remove a folder that was set aside; if a create call is copying it, start a task that removes it then."""
         if folder not in self._sandboxes.trees_in_use:
-            await self._remove(folder)
+            await self._remove(aside)
             return
-        task = asyncio.create_task(self._remove_once_unused(folder))
+        task = asyncio.create_task(self._remove_once_unused(folder, aside))
         self._removals.add(task)
         task.add_done_callback(self._removals.discard)
 
-    async def _remove_once_unused(self, folder: Path) -> None:
+    async def _remove_once_unused(self, folder: Path, aside: Path) -> None:
         await self._sandboxes.trees_in_use.wait_until_unused(folder)
         await self._remove(folder)
+        await self._remove(aside)
 
     async def _remove_expired(self, owner: str) -> None:
         for row in self._store.select(SnapshotRow, owner=owner):

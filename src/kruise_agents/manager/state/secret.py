@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from ...errors import ConfigurationError
+from .database import sync_folder
 
 _BYTES = 32
 
@@ -23,8 +24,16 @@ class StateSecret:
         self._value = value
 
     @classmethod
-    def at(cls, path: Path) -> Self:
-        """Read the secret from ``path``, or make the file with mode 600. A wrong size raises ConfigurationError."""
+    def at(cls, path: Path, *, may_be_new: bool = True) -> Self:
+        """Read the secret from ``path``. A missing file is made with mode 600, if it ``may_be_new``.
+
+        A wrong size, and a missing file that may not be new, raise ConfigurationError.
+        """
+        if not may_be_new and not path.exists():
+            raise ConfigurationError(
+                f"{path} is missing, and tokens, keys and stored secrets of {path.parent} depend on it; restore it "
+                f"from a backup, or move all of {path.parent} away to begin anew"
+            )
         value = read_or_make(path, secrets.token_bytes(_BYTES))
         if len(value) != _BYTES:
             raise ConfigurationError(
@@ -74,4 +83,5 @@ def read_or_make(path: Path, fresh: bytes) -> bytes:
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)
+    sync_folder(path.parent)
     return fresh

@@ -99,13 +99,20 @@ class Row:
     """A row of the table :attr:`TABLE`; its fields are the columns."""
 
     TABLE: ClassVar[str]
+    DURABLE: ClassVar[bool] = True
+    """Whether clients are told of a change only when it is on the disk."""
+
+    @property
+    def durable(self) -> bool:
+        return self.DURABLE
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxRow(Row):
-    """A sandbox."""
+    """A sandbox. Only a pause is durable: a running sandbox ends with the machine."""
 
     TABLE = "sandboxes"
+    DURABLE = False
     id: str
     uid: str
     owner: str
@@ -125,6 +132,10 @@ class SandboxRow(Row):
     asleep: str  # JSON: IDs of processes that were stopped before a pause stopped all
     network: str  # JSON: the ranges that the sandbox may reach outside, and whether its ports are public
     volume_mounts: str = "[]"  # JSON
+
+    @property
+    def durable(self) -> bool:
+        return self.state == "paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +187,7 @@ class CreateRow(Row):
     """A create call that came with an idempotency key."""
 
     TABLE = "creates"
+    DURABLE = False
     key: bytes  # digest of the idempotency key and its owner
     body: bytes  # digest of the request's body
     sandbox: str  # the ID of the created sandbox

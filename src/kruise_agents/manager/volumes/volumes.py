@@ -13,11 +13,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ...errors import ConfigurationError, KruiseAgentsError
+from ...errors import KruiseAgentsError
 from ..runtime import Runtime
 from ..runtime.files.trees import make_folder
 from ..runtime.limits.limits import MIB
-from ..state.database import Database, NoSpaceError, space_for
+from ..state.database import Database, space_for
+from ..state.folders import clean_up, names_set_aside, put_back, set_aside
+from ..state.reserve import NoSpaceError
 from ..state.secret import StateSecret
 from ..state.tables import VolumeRow
 from .tree import VolumeTree
@@ -138,24 +140,20 @@ class Volumes:
     async def remove(self, volume: VolumeRow) -> None:
         """Remove a volume and its files. Raises :class:`VolumeUsedError` if a sandbox has the volume mounted.
 
-        If the disk is full even without the files, the volume stays, but empty, and :class:`NoSpaceError` is raised.
+        If the disk is full and the reserve is used up, the volume stays, and :class:`NoSpaceError` is raised.
         """
         if volume.id in self._mounted():
             raise VolumeUsedError(f"volume '{volume.name}' is mounted in sandboxes; end them first")
         folder = self._folder / volume.id
+        # If the manager ends between these two steps, the next start finishes the removal.
+        aside = set_aside(folder)
         try:
             self._store.delete(VolumeRow, id=volume.id)
         except NoSpaceError:
-            # The write may need the space that the files take. The files are moved away first, so that nobody sees
-            # a volume with only some of its files.
-            aside = self._staging / secrets.token_hex(10)
-            folder.rename(aside)
-            await asyncio.to_thread(self._runtime.remove, aside)
-            make_folder(folder)
-            await asyncio.to_thread(self._runtime.give_to_user, folder)
-            self._store.delete(VolumeRow, id=volume.id)
+            put_back(folder)
+            raise
         self._placing.pop(volume.id, None)
-        await asyncio.to_thread(self._runtime.remove, folder)
+        await asyncio.to_thread(self._runtime.remove, aside)
 
     def owners(self) -> set[str]:
         return {row.owner for row in self._store.select(VolumeRow)}
@@ -165,17 +163,18 @@ class Volumes:
         for row in self.all(owner):
             taken = self.find(new_owner, name=row.name) is not None
             name = f"{row.name}-{row.id[-6:]}" if taken else row.name
-            self._store.save(replace(row, owner=new_owner, name=name))
+            self._store.save_from_reserve(replace(row, owner=new_owner, name=name))
 
     def recover(self) -> None:
-        """Remove unfinished uploads, remove folders without a row, and make missing folders, at a manager's start."""
-        self._staging.mkdir(mode=0o700, exist_ok=True)
+        """Finish removals, remove unfinished uploads, and make missing folders, at a manager's start."""
+        for volume_id in names_set_aside(self._folder):
+            self._store.delete(VolumeRow, id=volume_id)
         known = {row.id for row in self._store.select(VolumeRow)}
-        for folder in (*self._folder.iterdir(), *self._staging.iterdir()):
-            if folder.name not in known and folder != self._staging and not self._runtime.remove(folder):
-                raise ConfigurationError(f"{folder}, left over from another run, cannot be removed; remove it")
+        clean_up(self._folder, known, self._runtime)
+        self._staging.mkdir(mode=0o700)
         for volume_id in known:
             folder = self._folder / volume_id
             if not folder.is_dir():
+                logger.warning("the files of volume %s are gone: %s is missing; the volume is empty", volume_id, folder)
                 make_folder(folder)
                 self._runtime.give_to_user(folder)

@@ -20,7 +20,8 @@ from kruise_agents.manager.accounts.keys import Keys
 from kruise_agents.manager.api.auth import RequireCredentials
 from kruise_agents.manager.api.errors import ApiError
 from kruise_agents.manager.api.sandboxes.idempotency import KEPT_SECONDS, IdempotentCreates, OnIdAssigned
-from kruise_agents.manager.state.database import Database, NoSpaceError
+from kruise_agents.manager.state.database import Database
+from kruise_agents.manager.state.reserve import NoSpaceError
 from kruise_agents.manager.state.secret import StateSecret
 from support.managers import RunningManager, running_manager, wait_for
 

@@ -22,7 +22,8 @@ from typing import Annotated, Any
 
 from starlette.responses import Response
 
-from ...state.database import Database, NoSpaceError
+from ...state.database import Database
+from ...state.reserve import NoSpaceError
 from ...state.secret import StateSecret
 from ...state.tables import CreateRow
 from ..errors import DO_NOT_RETRY, ApiError

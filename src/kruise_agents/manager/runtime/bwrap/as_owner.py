@@ -43,6 +43,11 @@ def remove(folder: Path, identities: Identities) -> None:
         logger.warning("%s could not be removed as its owners: %s", folder, error)
 
 
+def move(folder: Path, target: Path, identities: Identities) -> None:
+    """Move a folder with the files of a sandbox's users. Raises OSError if that fails."""
+    _run_as_owners(["mv", "-T", "--", str(folder), str(target)], identities, "DAC_OVERRIDE", "FOWNER")
+
+
 async def copy(source: Path, target: Path, identities: Identities | None) -> None:
     """Copy a folder to an empty folder. Raises OSError if that fails.
 
