@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import astuple, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,7 +49,8 @@ class Database:
         columns = [field.name for field in fields(row)]
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
         statement = f"INSERT OR REPLACE INTO {row.TABLE} ({names}) VALUES ({marks})"  # noqa: S608 - as above
-        self.write(statement, astuple(row), durable=row.durable)
+        values = tuple(getattr(row, column) for column in columns)  # not astuple, which copies every value deeply
+        self.write(statement, values, durable=row.durable)
 
     def save_from_reserve(self, row: Row) -> None:
         """Write a row. On a full disk this takes space from the reserve."""

@@ -59,8 +59,16 @@ def make_folder(folder: Path) -> None:
 
 def write_file(file: Path, text: str, mode: int = 0o644) -> None:
     """Write a file with ``mode``, whatever the umask of this process."""
-    file.write_text(text, encoding="utf-8")
-    file.chmod(mode)
+    with file.open("wb", buffering=0) as opened:
+        opened.write(text.encode())
+        os.fchmod(opened.fileno(), mode)
+
+
+def link_again(file: Path, name: str) -> None:
+    """Give a file, or a symbolic link, a second name in its folder, in place of any file that has this name."""
+    second = file.with_name(name)
+    second.unlink(missing_ok=True)
+    os.link(file, second, follow_symlinks=False)  # a link takes less time and room than a second file
 
 
 def remove_tree(folder: Path) -> bool:

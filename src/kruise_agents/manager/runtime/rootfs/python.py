@@ -7,6 +7,7 @@ packages there before the packages of the manager's interpreter, for example tho
 from __future__ import annotations
 
 import compileall
+import functools
 import shlex
 import site
 import sys
@@ -18,7 +19,7 @@ import kruise_agents
 
 from ....protocol.control import ProgramArguments, ProgramDescriptors, ProgramLimits
 from ..files.layout import USERNAME
-from ..files.trees import make_folder, write_file
+from ..files.trees import link_again, make_folder, write_file
 from .commands import COMMANDS
 
 _PROFILE = """\
@@ -100,7 +101,16 @@ def compile_program() -> None:
 
 def readable_folders() -> list[Path]:
     """Return the folders outside ``/usr`` that the interpreter and this package need. No folder contains another."""
-    needed = [
+    folders: list[Path] = []
+    for folder in _needed_folders():
+        if folder.is_dir() and not any(folder.is_relative_to(outer) for outer in folders):
+            folders.append(folder)
+    return folders
+
+
+@functools.cache
+def _needed_folders() -> list[Path]:
+    needed = {
         Path(sys.prefix),
         Path(sys.base_prefix),
         Path(sys.executable).parent,
@@ -108,13 +118,9 @@ def readable_folders() -> list[Path]:
         Path(kruise_agents.__file__).parent,
         *(Path(folder) for folder in site.getsitepackages()),
         *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")),
-    ]
-    folders: list[Path] = []
-    for folder in sorted(set(needed), key=lambda path: len(path.parts)):
-        covered = folder.is_relative_to("/usr") or any(folder.is_relative_to(outer) for outer in folders)
-        if not covered and folder.is_dir():
-            folders.append(folder)
-    return folders
+    }
+    outside = [folder for folder in needed if not folder.is_relative_to("/usr")]
+    return sorted(outside, key=lambda path: len(path.parts))
 
 
 def fill_login_files(home: Path) -> None:
@@ -143,8 +149,8 @@ def set_home_python(home: Path, python: PythonPlaces) -> None:
     local = home / ".local"
     packages = make_environment(local, python)
     write_file(packages / "_install_for_users.pth", _USERS_PACKAGES)  # before the file with the manager's packages
-    for name in ("pip", "pip3"):
-        write_file(local / "bin" / name, _PIP, 0o755)
+    write_file(local / "bin" / "pip", _PIP, 0o755)
+    link_again(local / "bin" / "pip", "pip3")
     write_file(local / "bin" / "sudo", sudo_script(python), 0o755)
 
 
@@ -162,9 +168,10 @@ def make_environment(folder: Path, python: PythonPlaces) -> Path:
         folder / "pyvenv.cfg",
         f"home = {python.base.parent}\ninclude-system-site-packages = False\nversion = {sys.version.split()[0]}\n",
     )
-    for name in ("python", "python3", f"python3.{sys.version_info[1]}"):
-        (binaries / name).unlink(missing_ok=True)
-        (binaries / name).symlink_to(python.base)
+    (binaries / "python").unlink(missing_ok=True)
+    (binaries / "python").symlink_to(python.base)
+    for name in ("python3", f"python3.{sys.version_info[1]}"):
+        link_again(binaries / "python", name)
     lines = [f"import site; site.addsitedir({folder!r})" for folder in python.packages]
     if python.environment is not None:
         lines.append(str(python.ours.parent))  # kruise_agents itself: an editable installation is not in the packages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -12,12 +13,22 @@ from typing import Any
 
 import zmq
 from ipykernel.kernelapp import IPKernelApp
+from IPython.core.profiledir import ProfileDir
 from tornado.ioloop import IOLoop
 from traitlets.config import Config
 
 from . import formatters, images, output, packing, threads
 
 OUTPUT_MESSAGES_IN_FLIGHT = 64  # that a slow reader has not taken, before the output channel blocks
+
+
+class _Profile(ProfileDir):
+    """A profile that makes none of its inner folders, which take longer to make and to remove than to look for."""
+
+    def check_dirs(self, change: object = None) -> None:
+        pass
+
+    check_log_dir = check_startup_dir = check_security_dir = check_pid_dir = check_dirs
 
 
 class KernelApplication(IPKernelApp):
@@ -29,6 +40,12 @@ class KernelApplication(IPKernelApp):
             s.setsockopt(zmq.SNDHWM, OUTPUT_MESSAGES_IN_FLIGHT)
             s.setsockopt(zmq.XPUB_NODROP, 1)
         return super()._bind_socket(s, port)  # type: ignore[no-untyped-call]  # ipykernel has types in parts
+
+    def init_profile_dir(self) -> None:
+        """Name the folder of the profile, without the folders that nothing of a sandbox writes to."""
+        if not self.trait_has_value("profile_dir"):
+            self.profile_dir = _Profile(location=os.path.join(self.ipython_dir, f"profile_{self.profile}"))  # noqa: PTH118
+            self.config_file_paths.append(self.profile_dir.location)
 
     def parse_command_line(self, argv: object = None) -> None:
         """Do nothing: the configuration has all settings, and a parser for every option takes milliseconds to make."""
