@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.runtime import BubblewrapRuntime
+from kruise_agents.manager.runtime.files.trees import remove_tree
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import NO_IDENTITIES, RunningManager, one_user_because, running_manager
 
@@ -142,3 +144,37 @@ def exchange(one: Path, other: Path, done: threading.Event) -> None:
     libc = ctypes.CDLL(None)
     while not done.is_set():
         libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+
+
+def test_a_small_tree_is_removed_without_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    tree = tmp_path / "tree"
+    (tree / "folder" / "inner").mkdir(parents=True)
+    (tree / "folder" / "link").symlink_to(outside)
+    (tree / os.fsdecode(b"\xff")).touch(0)
+    monkeypatch.setenv("PATH", "")
+    assert remove_tree(tree)
+    assert not tree.exists()
+    assert remove_tree(tree)
+    assert (outside / "kept").exists()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("kind", ["many", "deep", "link"])
+def test_other_trees_are_removed_by_a_program(tmp_path: Path, kind: str) -> None:
+    tree = tmp_path / "tree"
+    if kind == "link":
+        (tmp_path / "kept").mkdir()
+        tree.symlink_to(tmp_path / "kept")
+    elif kind == "many":
+        tree.mkdir()
+        for number in range(1000):
+            (tree / str(number)).mkdir()
+    else:
+        make = "import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')"
+        tree.mkdir()
+        subprocess.run([sys.executable, "-c", make], cwd=tree, check=True)
+    assert remove_tree(tree)
+    assert [path.name for path in tmp_path.iterdir()] == (["kept"] if kind == "link" else [])

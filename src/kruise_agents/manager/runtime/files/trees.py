@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -16,6 +17,8 @@ from ..handle import ProcessHandle
 Start = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
 FILE_BYTES = 16 * 1024  # a tree counts as at least so much per file: ext4 by default has room for a file per 16 KiB
 _TRIES = 3
+_FEW = 400  # files and folders that this process removes itself
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 logger = logging.getLogger(__name__)
@@ -73,6 +76,10 @@ def link_again(file: Path, name: str) -> None:
 
 def remove_tree(folder: Path) -> bool:
     """Remove a folder, whatever the file modes, and follow no links. If the removal fails, log why and return False."""
+    with contextlib.suppress(OSError):
+        _remove_few(folder)
+    if not os.path.lexists(folder):
+        return True
     done = _run("rm", "-rf", "--", str(folder))
     if folder.exists():
         _run("chmod", "-R", "u+rwX", "--", str(folder))
@@ -81,6 +88,36 @@ def remove_tree(folder: Path) -> bool:
         logger.warning("%s could not be removed: %s", folder, done.stderr.strip()[-500:])
         return False
     return True
+
+
+def _remove_few(folder: Path) -> None:
+    # A sandbox with few files of its own is removed sooner without a program.
+    opened = os.open(folder, _FOLDER)
+    try:
+        _empty(opened, _FEW)
+    finally:
+        os.close(opened)
+    folder.rmdir()
+
+
+def _empty(folder: int, left: int) -> int:
+    """Empty an open folder, and return how many more files and folders may be removed. Raises OSError at -1."""
+    with os.scandir(folder) as listing:
+        entries = list(listing)
+    for entry in entries:
+        left -= 1
+        if left < 0:
+            raise OSError(errno.E2BIG, "many files")
+        if entry.is_dir(follow_symlinks=False):
+            inner = os.open(entry.name, _FOLDER, dir_fd=folder)
+            try:
+                left = _empty(inner, left)
+            finally:
+                os.close(inner)
+            os.rmdir(entry.name, dir_fd=folder)
+        else:
+            os.unlink(entry.name, dir_fd=folder)
+    return left
 
 
 def tree_size(folder: Path) -> int:
