@@ -6,8 +6,9 @@ programs in the sandbox cannot connect to this socket.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -31,8 +32,15 @@ from .end_of_life import EndTimer, ParentPipe
 from .start_command import NotReadyError, run_start_command
 from .state import SandboxState
 
-KernelFailure = Callable[[], Awaitable[BaseException | None]]
-"""Waits for default kernels that are being started. Returns the error of a kernel that did not start, or None."""
+
+class DefaultKernel(Protocol):
+    """The kernel of the code interpreter in which clients run code by default."""
+
+    def start_kernel(self) -> None:
+        """Start the kernel in the background if it does not run yet."""
+
+    async def failure(self) -> BaseException | None:
+        """Wait if the kernel is being started. Return the error if it did not start, or None."""
 
 
 class ControlRoutes:
@@ -41,7 +49,7 @@ class ControlRoutes:
     Args:
         tree: The root of the sandbox's own file tree, which gets the files that name the sandbox and its template.
             None: the sandbox has no file tree of its own, and no such files are written.
-        kernel_failure: Reports a default kernel that did not start. None: the sandbox has no code interpreter.
+        kernel: The default kernel, started when its environment variables are known. None: the sandbox has none.
     """
 
     def __init__(
@@ -50,13 +58,13 @@ class ControlRoutes:
         end_timer: EndTimer,
         parent_pipe: ParentPipe,
         tree: Path | None = None,
-        kernel_failure: KernelFailure | None = None,
+        kernel: DefaultKernel | None = None,
     ) -> None:
         self._state = state
         self._end_timer = end_timer
         self._parent_pipe = parent_pipe
         self._tree = tree
-        self._kernel_failure = kernel_failure
+        self._kernel = kernel
 
     def app(self) -> Starlette:
         handlers = {
@@ -71,12 +79,14 @@ class ControlRoutes:
     async def _prepare(self, request: Request) -> Response:
         order = PrepareOrder.from_json(await request.body())
         self._state.variables = order.variables
+        if self._kernel is not None:
+            self._kernel.start_kernel()
         if order.start is not None:
             try:
                 await run_start_command(self._state, order.start, order.ready)
             except (NotReadyError, OSError) as error:
                 return PlainTextResponse(str(error), status_code=500)
-        if order.kernel and self._kernel_failure is not None and (failure := await self._kernel_failure()) is not None:
+        if order.kernel and self._kernel is not None and (failure := await self._kernel.failure()) is not None:
             return PlainTextResponse(str(failure), status_code=500)
         return Response(status_code=204)
 
@@ -86,6 +96,8 @@ class ControlRoutes:
         self._state.variables = settings.variables
         if self._tree is not None:
             _write_identity(self._tree, settings.variables)
+        if self._kernel is not None:
+            self._kernel.start_kernel()
         self._end_timer.set(settings.seconds_left)
         self._parent_pipe.close()
         return Response(status_code=204)

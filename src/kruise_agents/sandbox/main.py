@@ -112,11 +112,7 @@ async def _serve(arguments: ProgramArguments, state: SandboxState, kernels: Path
     parent_pipe = ParentPipe(descriptors.parent_pipe, _end_everything)
     parent_pipe.watch()
     routes = ControlRoutes(
-        state,
-        EndTimer(_end_everything),
-        parent_pipe,
-        tree=Path("/") if isolated else None,
-        kernel_failure=interpreter.failure if interpreter is not None else None,
+        state, EndTimer(_end_everything), parent_pipe, tree=Path("/") if isolated else None, kernel=interpreter
     )
     control = Server(routes.app(), [_listener(descriptors.control)])
     try:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,7 @@ class Server:
             await asyncio.sleep(0.01)
         self._port = self._server.servers[0].sockets[0].getsockname()[1]
         await interpreter.start()
+        interpreter.start_kernel()
         self._started.set()
         await serving
         await interpreter.close()
@@ -115,11 +116,12 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
     """Makes a server; sockets need a folder with a short name."""
     folders: list[Path] = []
 
-    def make(python: str = sys.executable) -> Server:
+    def make(python: str = sys.executable, variables: Mapping[str, str] | None = None) -> Server:
         folder = Path(tempfile.mkdtemp(prefix="ka"))
         folders.append(folder)
         home = tmp_path_factory.mktemp("home")
         state = SandboxState(username="user", home=home, path="/usr/bin:/bin", python=Path(python))
+        state.variables = variables or {}
         return Server(state, folder / "k")
 
     yield make

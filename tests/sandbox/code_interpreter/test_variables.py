@@ -26,6 +26,18 @@ def test_variables_do_not_move_line_numbers(sandbox: Sandbox, context: Context) 
     assert "line 2" in error.traceback
 
 
+@pytest.mark.live
+def test_the_first_kernel_starts_with_variables_of_ours_only(serve: Any) -> None:
+    """Others may change how Python starts, so they wait until it has."""
+    started = "print(open('/proc/self/environ').read(), end='')"
+    with serve(variables={"E2B_SANDBOX_ID": "i1", "PYTHONHOME": "/nonexistent", "KA_VAR": "global"}) as served:
+        sandbox = served.sandbox()
+        at_start = "".join(sandbox.run_code(started).logs.stdout).split("\0")
+        assert "E2B_SANDBOX_ID=i1" in at_start
+        assert not [one for one in at_start if one.startswith(("PYTHONHOME=", "KA_VAR="))]
+        assert "".join(sandbox.run_code(READ).logs.stdout) == "global"
+
+
 def test_a_variable_goes_back_after_an_error(sandbox: Sandbox, context: Context) -> None:
     sandbox.run_code("nope", context=context, envs={"KA_VAR": "x"})
     assert read(sandbox, context) == "None"

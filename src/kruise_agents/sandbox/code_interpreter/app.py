@@ -24,7 +24,7 @@ from .contexts import Context, Contexts
 from .errors import AccessRefusedError, ContextNotFoundError, InvalidRequestError, KernelError
 from .execution import Execution
 from .forked_kernel import WaitingKernel
-from .languages import JAVASCRIPT
+from .languages import JAVASCRIPT, PYTHON
 from .launcher import KernelLauncher
 from .requests import CreateContextRequest, ExecuteRequest
 from .streaming import ExecutionStream
@@ -80,15 +80,20 @@ class CodeInterpreter:
         )
 
     async def start(self) -> None:
-        """Add the default contexts of Python and JavaScript, and start Python's kernel in the background.
-
-        ``/health`` and executions in the context of Python report a failed start.
+        """Add the default contexts of Python and JavaScript.
 
         Raises ConfigurationError if the path of the kernel folder is too long.
         """
         self._launcher.prepare()
-        self._contexts.default()
-        self._contexts.announce(JAVASCRIPT)
+        for language in (PYTHON, JAVASCRIPT):
+            self._contexts.announce(language)
+
+    def start_kernel(self) -> None:
+        """Start Python's kernel in the background if it does not run yet. Its environment should be known by now.
+
+        ``/health`` and executions in the context of Python report a failed start.
+        """
+        self._contexts.default().start()
 
     async def failure(self) -> BaseException | None:
         return await self._contexts.failure()

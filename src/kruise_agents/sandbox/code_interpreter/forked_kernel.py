@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...protocol.names import INTERNAL_VARIABLES
 from ..linux.process import close_all_but
 
 _ORDER_BYTES = 65536
-# Any other variable could change how Python or the C library starts, and both have started already.
-_VARIABLES = frozenset({"HOME", "IPYTHONDIR", "LOGNAME", "PATH", "USER"})
+FIRST_VARIABLES = frozenset({"HOME", "LOGNAME", "PATH", "USER", *INTERNAL_VARIABLES})
+"""The variables of a first kernel. Any other could change how Python or the C library starts, and both have started."""
+_VARIABLES = FIRST_VARIABLES | {"IPYTHONDIR"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import zmq.asyncio
 from ...errors import ConfigurationError
 from .environment import python_assignment
 from .errors import KernelStartError
-from .forked_kernel import WaitingKernel
+from .forked_kernel import FIRST_VARIABLES, WaitingKernel
 from .jupyter_messages import Endpoint, free_ports
 from .kernels import Kernel
 from .languages import CONNECTION_FILE, KernelSpec
@@ -57,7 +57,11 @@ class KernelLauncher:
 
     async def start(self, spec: KernelSpec, environment: Mapping[str, str], cwd: Path) -> Kernel:
         """Return a new kernel that has run ``spec.preparation``. Raise KernelError if it cannot start or ends early."""
-        endpoint = Endpoint(self.folder / f"k{next(self._numbers)}")
+        number = next(self._numbers)
+        endpoint = Endpoint(self.folder / f"k{number}")
+        if number == 1 and spec == self.spec:
+            # The other variables are set by a request, before the first code, whether or not this kernel is forked.
+            environment = {name: value for name, value in environment.items() if name in FIRST_VARIABLES}
         command = [part.replace(CONNECTION_FILE, str(endpoint.connection_file)) for part in spec.command]
         try:
             if spec.transport == "tcp":
