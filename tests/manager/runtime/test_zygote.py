@@ -106,7 +106,7 @@ def normal(facts: Any) -> Any:
     text = re.sub(r"/tmp/k-\w+", "/tmp/k", text)
     text = re.sub(r"/(forking|executing)\d+/", "/manager/", text)
     text = re.sub(r'--parent(", "|\\u0000)\d+', "--parent N", text)
-    return json.loads(re.sub(r"\bi[a-z0-9]{15,}\b", "ID", text))
+    return json.loads(re.sub(r"\b(i[a-z0-9]{15,}|[0-9a-f]{24})\b", "ID", text))
 
 
 def shown_of_the_zygote(facts: dict[str, Any]) -> tuple[bool, bool]:

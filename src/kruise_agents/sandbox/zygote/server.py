@@ -22,6 +22,7 @@ from ..main import begin, run
 from .entry import enter
 
 _LATER = (
+    "encodings.ascii",
     "kruise_agents.sandbox.code_interpreter.app",
     "uvicorn.lifespan.off",
     "kruise_agents.serving.http_protocol",
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
     close_all_but({0, 1, 2, descriptor})
     for name in _LATER:
         importlib.import_module(name)
+    importlib.invalidate_caches()  # in forks there is then nothing to free
+    hidden = kernel_in_fork.to_hide(modules)
     platform._uname_cache = None  # type: ignore[attr-defined]  # contains the host's name
     # The garbage collector writes to the objects that it visits, and memory that was written to is no longer shared.
     gc.collect()
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
             return 0
         if os.fork() == 0:
             manager.close()
-            return _fork(descriptors[0], modules)
+            return _fork(descriptors[0], hidden)
         with (
             socket.socket(fileno=descriptors[0]) as order,
             contextlib.suppress(ConnectionError),
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str], modules: frozenset[str]) -> int:
             order.send(FORKED)
 
 
-def _fork(connection: int, modules: frozenset[str]) -> int:
+def _fork(connection: int, hidden: kernel_in_fork.Hidden) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     order = enter(connection)
     if order.trial:
@@ -76,7 +79,7 @@ def _fork(connection: int, modules: frozenset[str]) -> int:
     if isinstance(forked, forked_kernel.WaitingKernel):
         return run(options, forked)
     set_process_name(Path(forked.command[0]).name)
-    return kernel_in_fork.run(forked.command, forked.environment, modules)
+    return kernel_in_fork.run(forked.command, forked.environment, hidden)
 
 
 def _try(order: ForkOrder) -> int:

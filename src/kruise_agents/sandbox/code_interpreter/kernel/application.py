@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import zmq
+from ipykernel import ipkernel
 from ipykernel.kernelapp import IPKernelApp
 from IPython.core.profiledir import ProfileDir
 from tornado.ioloop import IOLoop
@@ -20,6 +22,20 @@ from traitlets.config import Config
 from . import formatters, images, output, packing, threads
 
 OUTPUT_MESSAGES_IN_FLIGHT = 64  # that a slow reader has not taken, before the output channel blocks
+
+
+class _SysWithoutModules:
+    modules: Mapping[str, object] = MappingProxyType({})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys, name)
+
+
+class _Settings(Config):
+    """Settings in which a section is found fast. Each object asks for a section of each of its classes."""
+
+    def _has_section(self, key: str) -> bool:
+        return dict.__contains__(self, key)
 
 
 class _Profile(ProfileDir):
@@ -50,6 +66,16 @@ class KernelApplication(IPKernelApp):
     def parse_command_line(self, argv: object = None) -> None:
         """Do nothing: the configuration has all settings, and a parser for every option takes milliseconds to make."""
 
+    def init_kernel(self) -> None:
+        # ipykernel 7.4 lists the files of all modules for a debugger, even without one. That writes to the memory of
+        # all modules, which forks would otherwise share.
+        names = vars(ipkernel)
+        names["sys"] = _SysWithoutModules()
+        try:
+            super().init_kernel()  # type: ignore[no-untyped-call]  # as above
+        finally:
+            names["sys"] = sys
+
     def start(self) -> None:
         # ipykernel 7.4 interrupts awaiting code by a callback, which a signal handler adds to the event loop. That does
         # not wake the loop, so the code would wait until something else happens. A wake-up descriptor wakes the loop.
@@ -65,14 +91,15 @@ class KernelApplication(IPKernelApp):
         source.recv(4096)
 
 
+_parser = argparse.ArgumentParser(prog="kernel")
+_parser.add_argument("-f", dest="connection_file", required=True)
+_parser.add_argument("--parent", type=int, default=0)
+_parser.add_argument("--kernel")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run a kernel until it is told to stop, or until its parent process ends. ``--parent`` is the parent's pid."""
-    parser = argparse.ArgumentParser(prog="kernel")
-    parser.add_argument("-f", dest="connection_file", required=True)
-    parser.add_argument("--parent", type=int, default=0)
-    parser.add_argument("--kernel")
-    options = parser.parse_args(arguments)
-
+    options = _parser.parse_args(arguments)
     application: Any = KernelApplication.instance(config=configuration(options.parent, options.connection_file))
     if options.kernel is not None:
         application.kernel_class = options.kernel
@@ -96,7 +123,7 @@ def extend_shell(shell: Any) -> None:
 
 def configuration(parent: int, connection_file: str) -> Config:
     """Return kernel settings similar to those of E2B's template (August 2026)."""
-    config = Config()
+    config = _Settings()
     config.IPKernelApp.parent_handle = parent
     config.IPKernelApp.connection_file = connection_file
     config.IPKernelApp.outstream_class = f"{output.__name__}.{output.LineStream.__name__}"

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import linecache
 import os
 import signal
 import site
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from IPython.core import application as ipython
 from IPython.core.inputtransformer2 import TransformerManager
@@ -28,6 +29,7 @@ from .application import main, without_debugger
 _LATER = (
     "IPython.core.completerlib",
     "IPython.core.debugger",
+    "IPython.core.logger",
     "IPython.core.oinspect",
     "IPython.extensions.storemagic",
     "faulthandler",
@@ -39,8 +41,22 @@ _LATER = (
     "unicodedata",
 )
 _RELOADED = ("sysconfig", "jupyter_core.paths")  # modules that cache facts about ``sys.prefix`` and the environment
-# Kept, because freeing these modules would write to their memory, which would then no longer be shared.
-_hidden: list[ModuleType] = []
+# Kept, because freeing an object writes to its memory, which would then no longer be shared.
+_kept: list[object] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """The modules and names that a kernel must not see of the process that it is forked from.
+
+    They are found before the fork. A search writes to all that it sees, because Python counts references, and memory
+    that a fork writes to is no longer shared.
+    """
+
+    kept: frozenset[str]  # the modules that the kernel sees
+    modules: tuple[str, ...]
+    names: tuple[tuple[dict[str, object], str], ...]  # in the namespaces of packages that the kernel sees
+    last: str  # the module that was loaded last; modules that are loaded later are hidden too
 
 
 def load() -> frozenset[str]:
@@ -54,12 +70,15 @@ def load() -> frozenset[str]:
     return frozenset(sys.modules) - {__name__, "__main__"}
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], modules: frozenset[str]) -> int:
-    """Run the kernel that ``command`` would have started, and return the exit code.
+def to_hide(modules: frozenset[str]) -> Hidden:
+    """Return what a kernel must not see of this process. ``modules`` is the result of :func:`load`."""
+    hidden = [name for name in sys.modules if name not in modules and name != "__main__"]
+    return Hidden(modules, tuple(hidden), tuple(_names_in(modules, hidden)), next(reversed(sys.modules)))
 
-    ``modules`` is the result of :func:`load`.
-    """
-    _hide(modules)
+
+def run(command: Sequence[str], environment: Mapping[str, str], hidden: Hidden) -> int:
+    """Run the kernel that ``command`` would have started, and return the exit code."""
+    _hide(hidden)
     os.environ.clear()
     # Python sets this variable in the C locale (PEP 538), which is in effect when no variable names another locale.
     os.environ.update({**environment, "LC_CTYPE": "C.UTF-8"})
@@ -71,20 +90,23 @@ def run(command: Sequence[str], environment: Mapping[str, str], modules: frozens
     return 0
 
 
-def _hide(modules: frozenset[str]) -> None:
-    for name in [name for name in sys.modules if name not in modules and name != "__main__"]:
-        module = sys.modules.pop(name)
-        _hidden.append(module)
+def _hide(hidden: Hidden) -> None:
+    later = list(itertools.takewhile(lambda name: name != hidden.last, reversed(sys.modules)))
+    for names, name in (*hidden.names, *_names_in(hidden.kept, later)):
+        _kept.append(names.pop(name, None))
+    for name in (*hidden.modules, *later):
+        _kept.append(sys.modules.pop(name))
+
+
+def _names_in(packages: frozenset[str], modules: Iterable[str]) -> Iterator[tuple[dict[str, object], str]]:
+    """Yield the names of modules, and of classes and functions defined in them, in the namespaces of their packages."""
+    for name in modules:
         package = name.rpartition(".")[0]
-        if package in modules:
-            _forget(vars(sys.modules[package]), module)
-
-
-def _forget(names: dict[str, object], module: ModuleType) -> None:
-    """Remove ``module`` and the classes and functions defined in it from ``names``, the namespace of its package."""
-    for name, value in list(names.items()):
-        if value is module or getattr(value, "__module__", None) == module.__name__:
-            del names[name]
+        if package in packages:
+            module, names = sys.modules[name], vars(sys.modules[package])
+            for key, value in names.items():
+                if value is module or getattr(value, "__module__", None) == module.__name__:
+                    yield names, key
 
 
 def _find_modules_as(command: Sequence[str]) -> None:
@@ -100,6 +122,7 @@ def _find_modules_as(command: Sequence[str]) -> None:
     site.PREFIXES[:] = [sys.prefix, sys.exec_prefix]
     site.ENABLE_USER_SITE = site.USER_SITE = site.USER_BASE = None
     sys.path[:] = standard
+    _kept.append(dict(sys.path_importer_cache))
     sys.path_importer_cache.clear()
     importlib.invalidate_caches()
     site.main()
