@@ -23,13 +23,17 @@ _NOT_COPIED = 64 * 1024
 
 
 class Spool:
-    """Content of any size. Up to a mebibyte stays in memory. Larger content goes to an unnamed temporary file."""
+    """Content of any size. Up to a mebibyte stays in memory. Larger content goes to an unnamed temporary file.
+
+    A thread writes one mebibyte while the next comes in, because a disk may be slow.
+    """
 
     def __init__(self) -> None:
         self.size = 0
         self._pieces: list[bytes | bytearray | memoryview] = []
         self._in_memory = 0
         self._file: IO[bytes] | None = None
+        self._writing: asyncio.Task[None] | None = None
 
     async def fill(self, chunks: AsyncIterable[bytes]) -> Piece:
         async for chunk in chunks:
@@ -51,13 +55,14 @@ class Spool:
         self.size += len(content)
 
     async def make_room(self) -> None:
-        """If the content in memory exceeds a mebibyte, write it to the file, in a thread because a disk may be slow."""
+        """If the content in memory exceeds a mebibyte, begin to write it to the file when the write before is done."""
         if self._in_memory > IN_MEMORY:
-            await asyncio.to_thread(self._write_out)
+            await self._begin_write()
 
     async def finish(self) -> Piece:
-        if self._file is not None and self._pieces:
-            await asyncio.to_thread(self._write_out)
+        if self._writing is not None:
+            await self._begin_write()
+            await self._written()
         return Piece(self, 0, self.size)
 
     async def copy_to(self, descriptor: int, start: int, end: int) -> None:
@@ -75,16 +80,29 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._writing is not None:
+            self._writing.add_done_callback(self._close)
+
+    async def _begin_write(self) -> None:
+        await self._written()
+        pieces, self._pieces, self._in_memory = self._pieces, [], 0
+        self._writing = asyncio.create_task(asyncio.to_thread(self._write_out, pieces))
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            await asyncio.shield(self._writing)  # a thread cannot be stopped, and the file is open until it is done
+
+    def _write_out(self, pieces: list[bytes | bytearray | memoryview]) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by _close()
+        for piece in pieces:
+            _write(self._file.fileno(), memoryview(piece))
+
+    def _close(self, writing: asyncio.Task[None]) -> None:
+        if not writing.cancelled():
+            writing.exception()  # the request has failed with it, or for an earlier reason
         if self._file is not None:
             self._file.close()
-
-    def _write_out(self) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by __exit__
-        for piece in self._pieces:
-            _write(self._file.fileno(), memoryview(piece))
-        self._pieces.clear()
-        self._in_memory = 0
 
 
 @dataclass(frozen=True, slots=True)
