@@ -108,7 +108,7 @@ def facts() -> dict[str | int, str]:
     for match in WIRE_NAME.finditer((PACKAGE / "protocol" / "control.py").read_text()):
         found[f"{match[2] or ''}{match[3].removesuffix(chr(34) + ']')}".lower()] = "control.py"
     found.pop("why")  # a word
-    return found | {control.TRIAL_OUTPUT: "control.TRIAL_OUTPUT", control.PLACEHOLDER[-1]: "control.PLACEHOLDER"}
+    return found | {control.TRIAL_OUTPUT: "control.TRIAL_OUTPUT"}
 
 
 def literals(tree: ast.AST) -> Iterator[tuple[int, str | int]]:

@@ -78,7 +78,7 @@ def test_a_fork_reads_what_the_manager_asks_for() -> None:
         ProgramArguments("user", Path("/home/user"), "/bin", Path("/p"), ProgramDescriptors(0, 3, 4, 5)),
         ProgramArguments(
             *("user", Path("/h"), "/bin:/usr/bin", Path("/p"), ProgramDescriptors(3, 4, 5, 6, 7)),
-            ProgramLimits(1, 2, 3, 4, 5),
+            ProgramLimits(1, 2),
             several_users=True,
             isolated=True,
             own_init=True,

@@ -220,13 +220,10 @@ class ProgramDescriptors(_Arguments):
 
 @dataclass(frozen=True, slots=True)
 class ProgramLimits(_Arguments):
-    """Limits that the program only reports (``memory``, ``disk``), or sets on itself and on its child processes."""
+    """Limits of the whole sandbox, in bytes. The program only reports these limits; the manager enforces them."""
 
-    memory: Annotated[int | None, "--memory"] = None  # bytes, of the whole sandbox
-    disk: Annotated[int | None, "--disk"] = None  # bytes, of the whole sandbox
-    max_processes: Annotated[int | None, "--max-processes"] = None  # and threads, of the whole sandbox
-    max_data: Annotated[int | None, "--max-data"] = None  # bytes of private memory of one process (RLIMIT_DATA)
-    max_file: Annotated[int | None, "--max-file"] = None  # bytes of one file
+    memory: Annotated[int | None, "--memory"] = None
+    disk: Annotated[int | None, "--disk"] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,38 +264,39 @@ def program_argv(command: Sequence[str]) -> list[str]:
 
 
 # For each FORK byte, the zygote forks. A socket comes with the byte, and the fork reads its request from that socket.
-PLACEHOLDER = ("/bin/sh", "-c", "echo; read -r end")
-"""The command of ``bwrap`` for a forked program: a shell that writes a line and waits for the end of its input."""
 ZYGOTE_READY = b"r"
 FORK = b"f"
 FORKED = b"f"
 FORK_REQUEST_BYTES = 65536
 TRIAL_OUTPUT = "entered"
-"""The output by which a trial fork (see :class:`ForkOrder`) reports that the fork is in the sandbox."""
+"""The output by which a trial (see :class:`ForkOrder`) reports that it is in the sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForkOrder(Message):
-    """The order to run a program, sent to a fork of the zygote. The zygote is the process that sandboxes fork from.
+    """The order to enter a sandbox and to run a program there, without rights on the host.
 
-    A trial fork runs no program: the fork enters a sandbox, writes :data:`TRIAL_OUTPUT` and ends.
+    A fork of the zygote follows the order, the process that sandboxes fork from, or a process that was started for this
+    order only (see ``sandbox/zygote/once.py``), which always executes the command. A trial fork runs no program: the
+    fork enters a sandbox, writes :data:`TRIAL_OUTPUT` and ends.
     """
 
     command: Sequence[str]  # see program_command()
     environment: Mapping[str, str]
-    directory: str  # the working directory, as the sandbox names it
+    directory: str  # the working directory and the default user's home, as the sandbox names it
+    several_users: bool = False  # become the sandbox's root first
+    execute: bool = False  # execute the command; otherwise the fork itself becomes the program
     kernel: bool = False  # fork once more, for the first kernel
     trial: bool = False
-    several_users: bool = False  # in a trial: whether to become the sandbox's root
 
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest(Message):
-    """The message that a fork of the zygote reads first. File descriptors come with the message.
+    """The message that a process reads first which is to follow a :class:`ForkOrder`. File descriptors come with it.
 
-    The first descriptors are for the fork: a pipe from the sandbox's waiting shell (:data:`PLACEHOLDER`), a pipe to
-    that shell, and the control group's ``cgroup.procs`` if there is a group. The other descriptors are for the
-    program. The program also keeps the pipe to the shell open as long as the program runs.
+    The first descriptors are for the process itself: a pipe from the sandbox's placeholder, a pipe to the placeholder,
+    and the control group's ``cgroup.procs`` if there is a group. The other descriptors are for the program. The program
+    also keeps the pipe to the placeholder open as long as the program runs.
     """
 
     order: ForkOrder

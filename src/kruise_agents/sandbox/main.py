@@ -20,15 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..protocol.control import LOG_FORMAT, ProgramArguments, ProgramLimits
+from ..protocol.control import LOG_FORMAT, ProgramArguments
 from ..protocol.names import CODE_INTERPRETER_PORT, ENVD_PORT
 from ..serving import Server
 from .control import ControlRoutes
 from .end_of_life import EndTimer, ParentPipe
 from .envd import Envd
 from .linux.pid1 import supervise
-from .linux.process import set_process_name
-from .linux.user_namespace import become_root_of_sandbox
+from .linux.process import close_on_exec, set_process_name
 from .relay import Relay
 from .state import SandboxState
 from .sudo import SudoServer
@@ -37,26 +36,18 @@ if TYPE_CHECKING:
     from .code_interpreter.forked_kernel import WaitingKernel
 
 _DESCRIPTORS = 65536
-_CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
-_NO_CORE_HELPER = 1
-"""The only core size limit, in bytes, at which Linux pipes no core dump to a helper. At 0 Linux starts the helper."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Set up this process, run the sandbox program to its end, and return the exit code."""
     arguments = ProgramArguments.parse(argv)
-    begin(arguments)
+    begin()
     return run(arguments)
 
 
-def begin(arguments: ProgramArguments) -> None:
-    """Set limits, user ids, umask and signals of this process. Child processes begin with the same settings.
-
-    Must be called while this process has a single thread.
-    """
-    _apply_limits(arguments.limits)
-    if arguments.several_users:
-        become_root_of_sandbox(arguments.home)
+def begin() -> None:
+    """Set umask, signals and the number of descriptors. Child processes begin with the same settings."""
+    close_on_exec()
     os.umask(0o022)
     _set_descriptors()
     # A manager that runs under nohup or in the background of a script may ignore these signals, which terminals send.
@@ -139,29 +130,6 @@ async def _serve(arguments: ProgramArguments, state: SandboxState, kernels: Path
 def _end_everything() -> None:
     """End this process at once. Then bubblewrap, or our own init process, kills the other processes of the sandbox."""
     os._exit(0)
-
-
-def _apply_limits(limits: ProgramLimits) -> None:
-    """Set resource limits, soft and hard, never above the old hard limits. Call this before making a user namespace."""
-    # Linux gives a new user namespace the process limit that its creator has at that moment.
-    for kind, limit in (
-        (resource.RLIMIT_NPROC, limits.max_processes),
-        (resource.RLIMIT_DATA, limits.max_data),
-        (resource.RLIMIT_FSIZE, limits.max_file),
-    ):
-        if limit is not None:
-            _lower(kind, limit)
-    if _CORE_PATTERN.read_text(encoding="utf-8", errors="replace").startswith("|"):
-        # Otherwise a crash in the sandbox would start the host's crash reporter, as root and outside of the sandbox.
-        # A hard limit that is 0 already stays 0, so the reporter starts: only the host's root may raise hard limits.
-        # The reporter also starts if code in the sandbox lowers its own limit to 0 and then crashes.
-        _lower(resource.RLIMIT_CORE, _NO_CORE_HELPER)
-
-
-def _lower(kind: int, limit: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    lowered = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    resource.setrlimit(kind, (lowered, lowered))
 
 
 def _set_descriptors() -> None:

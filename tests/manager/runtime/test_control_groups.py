@@ -93,8 +93,8 @@ def _refuse(_file: Path, _text: str, encoding: str) -> int:
 def test_where_control_groups_do_it_memory_is_neither_measured_nor_limited_for_each_process() -> None:
     groups = ControlGroups(Path("/nonexistent"))
     assert groups.holds_memory
-    assert groups.program_limits(LIMITS).max_data is None
-    assert groups.program_limits(LIMITS).max_file == LIMITS.disk
+    assert groups.process_limits(LIMITS).data is None
+    assert groups.process_limits(LIMITS).file == LIMITS.disk
 
 
 @pytest.mark.parametrize(

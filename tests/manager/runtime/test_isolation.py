@@ -464,10 +464,9 @@ def test_a_crash_starts_no_program_of_the_host(tmp_path: Path) -> None:
     pattern = tmp_path / "core_pattern"
     program = (
         "import pathlib, resource\n"
-        "from kruise_agents.protocol.control import ProgramLimits\n"
-        "from kruise_agents.sandbox import main as program\n"
-        f"program._CORE_PATTERN = pathlib.Path({str(pattern)!r})\n"
-        "program._apply_limits(ProgramLimits())\n"
+        "from kruise_agents.manager.runtime.limits import limits\n"
+        f"limits._CORE_PATTERN = pathlib.Path({str(pattern)!r})\n"
+        "limits.ProcessLimits().impose(0)\n"
         "print(resource.getrlimit(resource.RLIMIT_CORE))\n"
     )
     found = []

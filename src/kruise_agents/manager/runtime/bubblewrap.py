@@ -20,14 +20,14 @@ from .bwrap.binary import find_bwrap
 from .bwrap.devices import make_devices, owns_devices
 from .bwrap.launch import Setup, start
 from .bwrap.mounts import refuse_visible
-from .bwrap.options import HOME, VARIABLES, sandbox_options, trial_options
+from .bwrap.options import HOME, IN_HOME, VARIABLES, sandbox_options, trial_options
 from .bwrap.self_test import find_users, refuse_foreign, try_root_file_system
 from .files.identities import FileOwners, Identities
 from .files.layout import SYSTEM_PATH, Layout
 from .files.trees import remove_tree
 from .launch import Launch, Launched
 from .limits.cgroups import NotDelegatedError, find_groups
-from .limits.limits import ResourceLimits
+from .limits.limits import ResourceLimits, reported_limits
 from .pause import freezer
 from .pause.freezer import Freezer, group_of
 from .rootfs.carried_python import CarriedPython, places
@@ -36,8 +36,8 @@ from .rootfs.custom import copy_missing
 from .rootfs.python import program_arguments, readable_folders, set_home_python
 from .rootfs.skeleton import fill_root
 from .zygote.keeper import ZygoteKeeper
-from .zygote.launch import make_zygote, start_fork
-from .zygote.process import Zygote, ZygoteError
+from .zygote.launch import make_zygote, start_inside
+from .zygote.process import Zygote, ZygoteError, enter_once
 
 logger = logging.getLogger(__name__)
 
@@ -227,22 +227,29 @@ class BubblewrapRuntime(Runtime):
     def _start(self, options: Sequence[str], launch: Launch, prefix: Sequence[str]) -> Launched:
         system = launch.layout.system
         python = sys.executable if system is None else places().executable
-        limits = self.enforcer.program_limits(launch.limits)
+        limits = reported_limits(launch.limits)
         arguments = program_arguments(Path(HOME), f"{COMMANDS}:{SYSTEM_PATH}", launch.descriptors, limits)
         arguments = replace(arguments, several_users=self._several_users, isolated=True)
         command = program_command(python, arguments)
         join_group = functools.partial(self._freezer.put, launch.layout.root.name) if self._freezer else None
-        setup = Setup(self._identities, launch.output, launch.descriptors.numbers(), prefix, join_group)
+        process_limits = self.enforcer.process_limits(launch.limits)
+        descriptors = launch.descriptors.numbers()
+        setup = Setup(self._identities, launch.output, descriptors, prefix, join_group, process_limits)
         # Under a root file system of its own, a sandbox's Python has other libraries than the zygote.
-        zygote = self._zygotes.zygote() if system is None else None
+        execute = system is not None
+        # A volume may have modules in place of those that the zygote has imported.
+        kernel = launch.fresh and not launch.layout.mounts and not execute
+        order = ForkOrder(command, VARIABLES, HOME, self._several_users, execute, kernel)
+        zygote = self._zygotes.zygote() if self._several_users or not execute else None
         if zygote is not None:
-            # A volume may have modules in place of those that the zygote has imported.
-            order = ForkOrder(command, VARIABLES, HOME, kernel=launch.fresh and not launch.layout.mounts)
             try:
-                return start_fork(options, zygote, order, setup)
+                return start_inside(options, zygote.fork, order, setup)
             except ZygoteError as error:
                 self._zygotes.replace(zygote, str(error))
-        return start(options, command, setup)
+        if self._several_users:
+            return start_inside(options, enter_once, replace(order, execute=True, kernel=False), setup)
+        # A sandbox with one user has no rights when bwrap executes the program.
+        return start([*options, *IN_HOME], command, setup)
 
     def _make_zygote(self) -> Zygote:
         return make_zygote(trial_options(several_users=self._several_users), self._identities)

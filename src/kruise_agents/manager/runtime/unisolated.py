@@ -5,6 +5,7 @@ This runtime is for machines that forbid namespaces, and is used only if the set
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from ...protocol.control import program_command
 from .base import Runtime
 from .files.layout import SYSTEM_PATH
 from .launch import Launch, Launched
-from .limits.limits import Enforcer, ResourceLimits, common_limits
+from .limits.limits import Enforcer, ProcessLimits, ResourceLimits, reported_limits
 from .rootfs.commands import Commands
 from .rootfs.python import program_arguments
 
@@ -46,7 +47,7 @@ class ProcessRuntime(Runtime):
             self._commands.add_to(home / ".local" / "bin")
         except OSError as error:  # code of the sandbox may have removed or closed the folder
             logger.info("the commands of the manager's packages are missing in a sandbox: %s", error)
-        arguments = program_arguments(home, SYSTEM_PATH, launch.descriptors, common_limits(launch.limits))
+        arguments = program_arguments(home, SYSTEM_PATH, launch.descriptors, reported_limits(launch.limits))
         process = subprocess.Popen(
             program_command(sys.executable, replace(arguments, own_init=True)),
             env={"LANG": "C.UTF-8", "TMPDIR": str(launch.layout.tmp)},
@@ -57,4 +58,6 @@ class ProcessRuntime(Runtime):
             pass_fds=launch.descriptors.numbers(),
             start_new_session=True,
         )
+        with contextlib.suppress(ProcessLookupError):  # it has ended already, and the log says why
+            ProcessLimits(file=launch.limits.disk).impose(process.pid)
         return Launched(process, None)

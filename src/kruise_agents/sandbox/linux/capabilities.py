@@ -26,7 +26,7 @@ class _Sets(ctypes.Structure):
 
 def bound(kept: int) -> None:
     """Remove all capabilities but ``kept`` (a bit for each) from the bounding set of this process."""
-    for capability in range(int(_LAST_FILE.read_text(encoding="ascii")) + 1):
+    for capability in range(int(_LAST_FILE.read_text(encoding="utf-8")) + 1):
         if not kept >> capability & 1 and libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
             check(libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), "capability bounding set")
 

@@ -29,6 +29,14 @@ def make_dumpable() -> None:
     libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
+def close_on_exec() -> None:
+    """Close all descriptors but the first three in every program that this process, or a child of it, executes."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # the listing's own descriptor, which is closed already
+                os.set_inheritable(int(name), False)
+
+
 def close_all_but(kept: Collection[int]) -> None:
     """Close all descriptors but ``kept``."""
     # Not os.closerange: a Python that was built for old systems tries every number up to the limit.

@@ -1,9 +1,13 @@
-"""The change from the manager's user to the sandbox's own ``root``, at the start of a sandbox's program.
+"""The change from the manager's user to the sandbox's own ``root``, before a sandbox's program starts.
 
 bubblewrap builds the sandbox's file tree in a user namespace where id 0 is the manager's user, because only that user
-can reach every mounted folder. The program then enters an inner user namespace, which has all ids but the manager's.
-There the program keeps few capabilities: enough to be ``root`` among the sandbox's users. These capabilities do not
-count for mounts and the network, which belong to the outer namespace.
+can reach every mounted folder. A process that the manager has started (see ``sandbox/zygote/entry.py``) then enters an
+inner user namespace, which has all ids but the manager's. There the process keeps few capabilities: enough to be
+``root`` among the sandbox's users. These capabilities do not count for mounts and the network, which belong to the
+outer namespace.
+
+Until then the process has rights over the whole file tree. So these functions look at names and owners of files in
+the tree, and read no file.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...protocol.control import TRIAL_OUTPUT
 from ...protocol.names import ID_COUNT, USER_ID
 from . import capabilities
 from .process import libc, make_dumpable
@@ -25,7 +30,7 @@ from .process import libc, make_dumpable
 _CLONE_NEWUSER = 0x10000000
 # chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service, sys_chroot, sys_ptrace: over the
 # sandbox's own users, files and processes.
-_KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 18, 19)
+KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 18, 19)
 _ACL_VERSION = 2  # see linux/posix_acl_xattr.h
 _NOBODY = 0xFFFFFFFF
 _NESTED_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
@@ -52,8 +57,8 @@ def become_root_of_sandbox(home: Path) -> None:
         for inner, _, _ in os.walk(shared):
             _share(inner, USER_ID)
     # Allow one more user namespace. Namespaces inside of it count too, so programs in the sandbox can make none.
-    _NESTED_NAMESPACES.write_text("1", encoding="ascii")
-    _LOWEST_OPEN_PORT.write_text("0", encoding="ascii")
+    _NESTED_NAMESPACES.write_text("1", encoding="utf-8")
+    _LOWEST_OPEN_PORT.write_text("0", encoding="utf-8")
     _enter()
     os.setgroups([])
     os.setresgid(0, 0, 0)
@@ -125,7 +130,7 @@ def _map_ids(pid: int, ready_read: int, ready_write: int) -> None:
         os.close(ready_write)
         if os.read(ready_read, 1):
             for kind in ("uid", "gid"):
-                Path(f"/proc/{pid}/{kind}_map").write_text(f"0 1 {ID_COUNT}\n", encoding="ascii")
+                Path(f"/proc/{pid}/{kind}_map").write_text(f"0 1 {ID_COUNT}\n", encoding="utf-8")
             code = 0
     except OSError as error:
         sys.stderr.write(f"mapping the ids of the sandbox's users: {error}\n")
@@ -134,21 +139,24 @@ def _map_ids(pid: int, ready_read: int, ready_write: int) -> None:
 
 
 def _keep_capabilities() -> None:
-    """Give up every capability but :data:`_KEPT`, for this process and all that it starts."""
-    kept = sum(1 << capability for capability in _KEPT)
+    """Give up every capability but :data:`KEPT`, for this process and all that it starts."""
+    kept = sum(1 << capability for capability in KEPT)
     capabilities.bound(kept)
     capabilities.hold(kept, kept, 0)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Become root, then the default user; return 0 if this user can read the files named in ``arguments``, else 1."""
-    become_root_of_sandbox(Path("/home/user"))
+    """Become the default user of a sandbox whose root runs this process. Check that the user can read some files.
+
+    ``arguments`` are the files. Print ``TRIAL_OUTPUT`` and return 0 if the user can read them, else return 1.
+    """
     os.setresgid(USER_ID, USER_ID, USER_ID)
     os.setresuid(USER_ID, USER_ID, USER_ID)
     for name in arguments:
         if not os.access(name, os.R_OK):
             sys.stderr.write(f"{name} is not readable for other users than its owner\n")
             return 1
+    print(TRIAL_OUTPUT)
     return 0
 
 

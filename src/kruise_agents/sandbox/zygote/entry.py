@@ -1,10 +1,12 @@
-"""Functions by which a fork of the zygote enters a sandbox and becomes the program of the sandbox.
+"""Functions by which a process of ours enters a sandbox, and then becomes or executes the program of the sandbox.
 
-In place of the program, ``bwrap`` has started a placeholder in the sandbox: a shell that only waits. The fork enters
-the placeholder's namespaces and takes over its capabilities, processors and resource limits, so this module need not
-know how ``bwrap`` sets up a sandbox. When the program has ended, the placeholder ends, and the sandbox with it.
+In place of the program, ``bwrap`` has started a placeholder, which only waits. The process enters the placeholder's
+namespaces and takes over its capabilities, processors and resource limits, so this module need not know how ``bwrap``
+sets up a sandbox. When the program has ended, the placeholder ends, and the sandbox with it.
 
-The fork gives up all rights on the host before any process in the sandbox can see the fork.
+The file tree of the sandbox may be full of traps. So the process reads no file of the tree, and imports no module,
+until it has no rights any more but those of the sandbox's root, or of its only user. No process in the sandbox can see
+it before that.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ...protocol.control import FORK_REQUEST_BYTES, ForkOrder, ForkRequest
 from ..linux import capabilities
 from ..linux.process import check, close_all_but, libc, make_dumpable
 from ..linux.seccomp import filter_program
+from ..linux.user_namespace import become_root_of_sandbox
 
 _POLL_SECONDS = 0.0005
 _ON_THE_WAY_SECONDS = 20
@@ -50,8 +54,9 @@ _RESOURCES = [getattr(resource, name) for name in dir(resource) if name.startswi
 def enter(connection: int) -> ForkOrder:
     """Read a :class:`ForkRequest` from a socket, enter the sandbox, and return the request's :class:`ForkOrder`.
 
-    The calling process and its child end here. Only a grandchild, which is in the sandbox, returns. The grandchild has
-    the program's descriptors and one more. The placeholder does not end as long as this extra descriptor is open.
+    The calling process and its child end here. Only a grandchild, which is in the sandbox and without rights, returns.
+    The grandchild has the program's descriptors and one more. The placeholder does not end as long as this extra
+    descriptor is open.
     """
     # The alarm ends a fork that does not arrive, because the end of the sandbox would not end it. The process that
     # arrives is a child, and children inherit no alarm.
@@ -60,7 +65,7 @@ def enter(connection: int) -> ForkOrder:
     request, received = _receive(connection)
     own = request.own_count
     # Before anything else, so that errors from here on go to the sandbox's log.
-    ready, _, *groups = _arrange(request.numbers, received[own:], received[:own])
+    ready, program_pipe, *groups = _arrange(request.numbers, received[own:], received[:own])
     if os.read(ready, 1) == b"":
         sys.exit("the sandbox's first process did not start")
     os.close(ready)
@@ -71,15 +76,30 @@ def enter(connection: int) -> ForkOrder:
     handle = os.pidfd_open(placeholder)
     model = _Model.of(placeholder)
     order = request.order
+    closed = _close_imports()
     entered = _detach_mounts(placeholder)
-    _cross(handle, model.namespaces & ~entered, order.directory)
+    _cross(handle, model.namespaces & ~entered)
     model.impose()
     _leave_behind()
+    if order.several_users:
+        become_root_of_sandbox(Path(order.directory))
     make_dumpable()
+    # From here on, the file tree can do no more harm than any code in the sandbox.
+    _open_imports(closed)
+    os.chdir(order.directory)
     os.environ.clear()
     os.environ.update(order.environment)
     time.tzset()  # the sandbox may have another /etc
+    os.set_inheritable(program_pipe, order.execute)
     return order
+
+
+def execute(order: ForkOrder) -> NoReturn:
+    """Execute the command of an order that this process has followed so far."""
+    try:
+        os.execve(order.command[0], list(order.command), dict(order.environment))  # noqa: S606 - there may be none
+    except OSError as error:
+        sys.exit(f"{order.command[0]}: {error.strerror}")
 
 
 def _receive(connection: int) -> tuple[ForkRequest, list[int]]:
@@ -95,8 +115,7 @@ def _child_of(pid: int) -> int:
 def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]) -> list[int]:
     """Move the descriptors ``received`` to ``numbers``, and ``own`` to higher numbers. Close all other descriptors.
 
-    Return the new numbers of ``own``. One of ``own`` is the pipe to the placeholder's input. Programs that are executed
-    later do not inherit ``own``, so they do not keep this pipe open.
+    Return the new numbers of ``own``, which no program inherits that is executed later.
     """
     above = max(numbers) + 1
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in (*own, *received)]
@@ -181,10 +200,23 @@ def _detach_mounts(pid: int) -> int:
     return entered
 
 
-def _cross(handle: int, namespaces: int, directory: str) -> None:
+def _cross(handle: int, namespaces: int) -> None:
     check(libc.setns(handle, namespaces), "entering the sandbox")
     os.close(handle)
-    os.chdir(directory)
+    os.chdir("/")
+
+
+def _close_imports() -> list[Any]:
+    """Keep Python from files, both for imports and for the report of an error. Return the finders of imports."""
+    finders = sys.meta_path[:]
+    sys.meta_path.clear()
+    sys.excepthook = lambda kind, error, _: print(f"{kind.__name__}: {error}", file=sys.stderr)
+    return finders
+
+
+def _open_imports(finders: list[Any]) -> None:
+    sys.meta_path[:] = finders
+    sys.excepthook = sys.__excepthook__
 
 
 def _leave_behind() -> None:

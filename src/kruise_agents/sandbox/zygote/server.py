@@ -13,13 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...protocol.control import FORKED, TRIAL_OUTPUT, ZYGOTE_READY, ForkOrder, ProgramArguments, program_argv
+from ...protocol.control import FORKED, TRIAL_OUTPUT, ZYGOTE_READY, ProgramArguments, program_argv
 from ..code_interpreter import forked_kernel
 from ..code_interpreter.kernel import forked as kernel_in_fork
 from ..linux.process import close_all_but, set_process_name
-from ..linux.user_namespace import become_root_of_sandbox
 from ..main import begin, run
-from .entry import enter
+from .entry import enter, execute
 
 _LATER = (
     "encodings.ascii",
@@ -67,12 +66,15 @@ def _fork(connection: int, hidden: kernel_in_fork.Hidden) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     order = enter(connection)
     if order.trial:
-        return _try(order)
+        sys.stdout.write(f"{TRIAL_OUTPUT}\n")
+        return 0
+    if order.execute:
+        execute(order)
     set_process_name(Path(order.command[0]).name)
     sys.orig_argv[:] = order.command
     sys.argv[:] = program_argv(order.command)
     options = ProgramArguments.parse(sys.argv[1:])
-    begin(options)
+    begin()
     if not order.kernel:
         return run(options)
     forked = forked_kernel.fork()
@@ -80,11 +82,3 @@ def _fork(connection: int, hidden: kernel_in_fork.Hidden) -> int:
         return run(options, forked)
     set_process_name(Path(forked.command[0]).name)
     return kernel_in_fork.run(forked.command, forked.environment, hidden)
-
-
-def _try(order: ForkOrder) -> int:
-    """Carry out a trial in a fork: become the sandbox's root if it has several users, then print ``TRIAL_OUTPUT``."""
-    if order.several_users:
-        become_root_of_sandbox(Path(order.directory))
-    sys.stdout.write(f"{TRIAL_OUTPUT}\n")
-    return 0

@@ -1,4 +1,4 @@
-"""Functions that start programs in namespaces. A program waits until its user IDs and control group are set."""
+"""Functions that start programs in namespaces. A program waits until its user IDs, control group and limits are set."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import IO
 
 from ..files.identities import Identities
 from ..launch import Launched
+from ..limits.limits import NO_LIMITS, ProcessLimits
 from .binary import find_bwrap, seccomp_filter
 
 RUN_SECONDS = 20
@@ -31,6 +32,7 @@ class Setup:
     descriptors: Sequence[int] = ()  # inherited under the same numbers
     prefix: Sequence[str] = ()  # a command that sets limits, then starts bwrap
     join_group: Callable[[int], None] | None = None  # puts the first process into a control group
+    limits: ProcessLimits = NO_LIMITS  # of the first process and all that come after
 
 
 def start(
@@ -72,6 +74,7 @@ def start(
                     setup.identities.give_to(first)
                 if setup.join_group is not None:
                     setup.join_group(first)
+                setup.limits.impose(first)
                 os.write(gate_write, b"x")
             except OSError:
                 end(Launched(process, first))
@@ -84,13 +87,15 @@ def run(
     command: Sequence[str],
     identities: Identities | None,
     seconds: float | None = RUN_SECONDS,
+    limits: ProcessLimits = NO_LIMITS,
 ) -> str:
     """Run a command in namespaces until it ends, and return its output. If it fails, raise OSError with the reason.
 
     A command that takes more than ``seconds`` fails; None: never.
     """
     with tempfile.TemporaryFile() as output:
-        code = wait_for(start(options, command, Setup(identities, output)), command[0], seconds)
+        setup = Setup(identities, output, limits=limits)
+        code = wait_for(start(options, command, setup), command[0], seconds)
         text = output_of(output)
         if code != 0:
             raise OSError(text or f"{command[0]} ended with code {code}")

@@ -15,7 +15,9 @@ from .mounts import command_mounts, file_mounts, machine_mounts, own_mounts, pro
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
 VARIABLES = {"LANG": "C.UTF-8", "PATH": SYSTEM_PATH, "PWD": HOME}  # bwrap sets PWD in any case
-# The program needs these capabilities until it has become the root of the sandbox.
+IN_HOME = ("--clearenv", *(word for name in VARIABLES for word in ("--setenv", name, VARIABLES[name])), "--chdir", HOME)
+"""The options for a program that ``bwrap`` executes with these variables in the home folder."""
+# A process of ours needs these capabilities until it has become the root of the sandbox.
 _FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_RESOURCE")
 
 
@@ -63,7 +65,6 @@ def _options(*root: str, system: Path | None, carried: CarriedPython | None, sha
         *program_mounts(system),
         *machine_mounts(shared, several_users=several),
         *(own_mounts() if carried is None else carried.options()),
-        *_environment(),
     ]
 
 
@@ -89,11 +90,6 @@ def owners_namespace(*capabilities: str) -> list[str]:
         *("--unshare-user", "--uid", "0", "--gid", "0", "--die-with-parent", "--cap-drop", "ALL"),
         *_capabilities(*capabilities),
     ]
-
-
-def _environment() -> list[str]:
-    variables = [word for name, value in VARIABLES.items() for word in ("--setenv", name, value)]
-    return ["--clearenv", *variables, "--chdir", HOME]
 
 
 def _capabilities(*names: str) -> list[str]:

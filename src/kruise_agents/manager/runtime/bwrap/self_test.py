@@ -5,17 +5,22 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ....protocol.control import TRIAL_OUTPUT
 from ..files.identities import Identities, NoIdentitiesError, find_identities
+from ..limits.limits import Limits, ProcessLimits
 from ..rootfs.carried_python import CarriedPython, places
+from ..zygote.launch import run_inside
 from .binary import not_permitted
 from .launch import run
-from .options import trial_options
+from .options import IN_HOME, trial_options
 
 _READ_INSIDE = ("uvicorn", "zmq", "ipykernel")
-_BECOME_ROOT = ("-I", "-m", "kruise_agents.sandbox.linux.user_namespace")
+_READ_AS_USER = ("-I", "-m", "kruise_agents.sandbox.linux.user_namespace")
+_SAY = ("-c", f"echo {TRIAL_OUTPUT}")
+_LIMITS = ProcessLimits(data=Limits().memory, file=Limits().disk)
 _LAST_OUTPUT = 1000
 
 logger = logging.getLogger(__name__)
@@ -28,13 +33,13 @@ def find_users() -> tuple[Identities | None, str | None]:
     """
     try:
         identities = find_identities()
-        run(trial_options(several_users=True), _several_users_trial(), identities)
+        _try(trial_options(several_users=True), _several_users_trial(), identities)
     except (NoIdentitiesError, OSError) as error:
         reason = str(error)
     else:
         return identities, None
     try:
-        run(trial_options(several_users=False), ["true"], None)
+        _try(trial_options(several_users=False), ["/bin/sh", *_SAY], None)
     except OSError as error:
         raise not_permitted(str(error)) from error
     logger.info("sandboxes have one user: %s", reason)
@@ -47,7 +52,7 @@ def try_root_file_system(folder: Path, carried: CarriedPython, identities: Ident
     options = trial_options(several_users=several, system=folder, carried=carried)
     for command, problem in _root_file_system_trials(several_users=several):
         try:
-            run(options, command, identities)
+            _try(options, command, identities)
         except OSError as error:
             raise OSError(f"{problem}: {str(error)[-_LAST_OUTPUT:]}") from error
 
@@ -65,21 +70,31 @@ def refuse_foreign(rootfs: Path, state_dir: Path | None) -> None:
         )
 
 
+def _try(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> None:
+    """Run a command as a sandbox would. Unless it prints ``TRIAL_OUTPUT``, raise OSError with the output as text."""
+    if identities is not None:
+        said = run_inside(options, command, identities, _LIMITS)
+    else:
+        said = run([*options, *IN_HOME], command, None, limits=_LIMITS)
+    if said != TRIAL_OUTPUT:
+        raise OSError(said or f"{command[0]} ended")
+
+
 def _several_users_trial() -> list[str]:
-    # The command becomes root as the sandbox's program does, and checks that the default user can read what it needs.
+    # The command is run by the sandbox's root, and checks that the default user can read what it needs.
     specs = [importlib.util.find_spec(module) for module in _READ_INSIDE]
     needed = [spec.origin for spec in specs if spec is not None and spec.origin is not None]
-    return [sys.executable, *_BECOME_ROOT, sys.executable, __file__, *needed]
+    return [sys.executable, *_READ_AS_USER, sys.executable, __file__, *needed]
 
 
 def _root_file_system_trials(*, several_users: bool) -> Iterator[tuple[list[str], str]]:
     # Yield commands, each with the problem that its failure shows.
     python = places().executable
     modules = ", ".join((*_READ_INSIDE, "kruise_agents.sandbox.main"))
-    yield ["/bin/sh", "-c", "exit 0"], "its /bin/sh does not run; is it whole, and for this kind of processor?"
-    yield ["/bin/bash", "-c", "exit 0"], "its /bin/bash does not run; install bash in it"
-    yield [python, "-I", "-c", f"import {modules}"], "the manager's Python does not run in it"
+    yield ["/bin/sh", *_SAY], "its /bin/sh does not run; is it whole, and for this kind of processor?"
+    yield ["/bin/bash", *_SAY], "its /bin/bash does not run; install bash in it"
+    yield [python, "-I", "-c", f"import {modules}; print({TRIAL_OUTPUT!r})"], "the manager's Python does not run in it"
     if several_users:
         needed = [str(places().ours / "__init__.py"), str(places().base), *places().packages]
         problem = "users of a sandbox cannot read what they need; let everybody read it (chmod -R a+rX)"
-        yield [python, *_BECOME_ROOT, "/bin/bash", *needed], problem
+        yield [python, *_READ_AS_USER, "/bin/bash", *needed], problem

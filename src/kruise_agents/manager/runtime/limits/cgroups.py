@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ....protocol.control import ProgramLimits
 from ..pause.freezer import GROUP_PREFIX
-from .limits import Enforcer, Limits, common_limits
+from .limits import Enforcer, Limits
 
 _CONTROLLERS = ("cpu", "memory", "pids")
 _OWN = "manager"  # the manager's own group: a group whose children have limits may contain no process itself
@@ -40,9 +39,6 @@ class ControlGroups(Enforcer):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-
-    def program_limits(self, limits: Limits) -> ProgramLimits:
-        return common_limits(limits)
 
     @contextlib.contextmanager
     def limited(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:

@@ -7,10 +7,12 @@ import os
 import platform
 import random
 import re
+import resource
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ....protocol.control import ProgramLimits
 
@@ -18,6 +20,9 @@ MIB = 1024 * 1024
 LEAST = {"cpus": 1, "memory": 128, "processes": 64, "disk": 16}  # what a sandbox needs; memory and disk in MiB
 MOST = 1_000_000_000
 _COUNTS_SINCE = (5, 14)  # the version of Linux
+_CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
+_NO_CORE_HELPER = 1
+"""The only core size limit, in bytes, at which Linux pipes no core dump to a helper. At 0 Linux starts the helper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,34 @@ class Limits:
     disk: int = 10240 * MIB  # bytes of the sandbox's folder, with its first files; also of each volume
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """Limits that a process passes on to its children, and that no process of a sandbox can raise."""
+
+    processes: int | None = None  # and threads, of the whole sandbox
+    data: int | None = None  # bytes of private memory of one process (RLIMIT_DATA)
+    file: int | None = None  # bytes of one file
+
+    def impose(self, pid: int) -> None:
+        """Limit a process that has no children yet, soft and hard, never above the old hard limits."""
+        # Linux gives a new user namespace the process limit that its creator has at that moment.
+        for kind, limit in (
+            (resource.RLIMIT_NPROC, self.processes),
+            (resource.RLIMIT_DATA, self.data),
+            (resource.RLIMIT_FSIZE, self.file),
+        ):
+            if limit is not None:
+                _lower(pid, kind, limit)
+        if _CORE_PATTERN.read_text(encoding="utf-8", errors="replace").startswith("|"):
+            # Otherwise a crash in the sandbox would start the host's crash reporter, as root and outside of the
+            # sandbox. A hard limit that is 0 already stays 0, so the reporter starts: only the host's root may raise
+            # hard limits. The reporter also starts if code in the sandbox lowers its own limit to 0 and then crashes.
+            _lower(pid, resource.RLIMIT_CORE, _NO_CORE_HELPER)
+
+
+NO_LIMITS = ProcessLimits()
+
+
 class Enforcer(ABC):
     """A way to limit the memory, the processes and the processors of a sandbox by means of the kernel."""
 
@@ -37,9 +70,9 @@ class Enforcer(ABC):
     summary: str  # printed when the manager starts
     holds_memory: bool  # True: the kernel limits the memory of a sandbox as a whole; False: the watchdog does
 
-    @abstractmethod
-    def program_limits(self, limits: Limits) -> ProgramLimits:
-        """Return the limits that the sandbox's program reports, or sets on itself and its child processes."""
+    def process_limits(self, limits: Limits) -> ProcessLimits:
+        """Return the limits of each process."""
+        return ProcessLimits(file=limits.disk)
 
     @abstractmethod
     def limited(self, name: str, limits: Limits) -> AbstractContextManager[Sequence[str]]:
@@ -65,9 +98,9 @@ class ResourceLimits(Enforcer):
             f"limit for a moment ({because})"
         )
 
-    def program_limits(self, limits: Limits) -> ProgramLimits:
+    def process_limits(self, limits: Limits) -> ProcessLimits:
         processes = limits.processes if self._count_processes else None
-        return replace(common_limits(limits), max_data=limits.memory, max_processes=processes)
+        return replace(super().process_limits(limits), data=limits.memory, processes=processes)
 
     @contextlib.contextmanager
     def limited(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
@@ -81,9 +114,15 @@ class ResourceLimits(Enforcer):
             os.sched_setaffinity(0, usable)
 
 
-def common_limits(limits: Limits) -> ProgramLimits:
-    """Return the limits for the sandbox's program: it sets the maximum file size, and only reports memory and disk."""
-    return ProgramLimits(memory=limits.memory, disk=limits.disk, max_file=limits.disk)
+def reported_limits(limits: Limits) -> ProgramLimits:
+    """Return the limits that the sandbox's program reports."""
+    return ProgramLimits(memory=limits.memory, disk=limits.disk)
+
+
+def _lower(pid: int, kind: int, limit: int) -> None:
+    _, hard = resource.prlimit(pid, kind)
+    lowered = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.prlimit(pid, kind, (lowered, lowered))
 
 
 def _counts_processes() -> bool:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import re
 import signal
 import time
@@ -19,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ....protocol.control import PLACEHOLDER
+from ..bwrap import placeholder
 from ..files.layout import Layout
 from ..handle import ProcessHandle
 from .disk import SandboxDisk, Usage
@@ -213,7 +212,7 @@ class Watchdog:
 
 
 def _ours(family: list[Process]) -> set[int]:
-    # The program is the first child of the first process or, if it was forked, the second child after a placeholder.
+    # The program is the first child of the first process or, if there is a placeholder, the second child.
     children = [process for process in family if process.parent == family[0].pid]
     children.sort(key=lambda process: process.started)
     if not children:
@@ -223,8 +222,7 @@ def _ours(family: list[Process]) -> set[int]:
 
 def _is_placeholder(pid: int) -> bool:
     with contextlib.suppress(OSError):  # the process has just ended
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
-        return words == [os.fsencode(word) for word in PLACEHOLDER]
+        return placeholder.is_placeholder(Path(f"/proc/{pid}/cmdline").read_bytes())
     return False
 
 

@@ -1,4 +1,4 @@
-"""Functions that start a zygote, and that start programs of sandboxes as forks of the zygote."""
+"""Functions that start a zygote, and that let processes of ours enter a sandbox and run the sandbox's program there."""
 
 from __future__ import annotations
 
@@ -9,40 +9,60 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
-from ....protocol.control import PLACEHOLDER, TRIAL_OUTPUT, ForkOrder
+from ....protocol.control import TRIAL_OUTPUT, ForkOrder, ForkRequest
+from ..bwrap import placeholder
 from ..bwrap.launch import Setup, empty_input, end, output_of, pipe, start, wait_for
 from ..bwrap.options import HOME, VARIABLES
 from ..files.identities import Identities
 from ..launch import Launched
+from ..limits.limits import ProcessLimits
 from ..pause.freezer import group_of
-from .process import Zygote, ZygoteError
+from .process import Zygote, ZygoteError, enter_once
 
 _READ_ONLY = ("--unshare-user", "--unshare-pid", "--die-with-parent", "--cap-drop", "ALL", "--ro-bind", "/", "/")
 
 
-def start_fork(options: Sequence[str], zygote: Zygote, order: ForkOrder, setup: Setup) -> Launched:
-    """Start a fork of the zygote as a sandbox's program.
+class Send(Protocol):
+    """A function that hands a request, with its descriptors, to a process that carries the request out."""
 
-    ``bwrap`` makes the namespaces, with a shell in them that only waits. The fork then enters these namespaces.
-    Raises ZygoteError if the zygote does not fork, and OSError for other problems. After an error, the namespaces end.
+    def __call__(self, request: ForkRequest, descriptors: Sequence[int], output: int, /) -> None: ...
+
+
+def start_inside(options: Sequence[str], send: Send, order: ForkOrder, setup: Setup) -> Launched:
+    """Start a sandbox's program as a process that enters the sandbox, and gives up its rights before the program runs.
+
+    ``bwrap`` makes the namespaces, with a placeholder in them that only waits. The process then enters the namespaces.
+    Raises what ``send`` raises, and OSError for other problems. After an error, the namespaces end.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-        placeholder_input, program_pipe = pipe(theirs, ours)
-        ready, placeholder_output = pipe(ours, theirs)
-        without_descriptors = replace(setup, descriptors=())
-        launched = start(options, PLACEHOLDER, without_descriptors, (placeholder_input, placeholder_output))
+        launched, ready, program_pipe = _start_placeholder(options, setup, ours, theirs)
         if launched.first_pid is None:
             return launched
         output = setup.output.fileno()
         handed = {0: empty_input(ours), 1: output, 2: output, **{number: number for number in setup.descriptors}}
         try:
             with _members_of(launched.first_pid) as members:
-                zygote.fork(order, launched.first_pid, members, (ready, program_pipe), handed)
+                groups = [] if members is None else [members]
+                request = ForkRequest(order, launched.first_pid, bool(groups), list(handed))
+                send(request, [ready, program_pipe, *groups, *handed.values()], output)
         except BaseException:
             end(launched)
             raise
         return launched
+
+
+def run_inside(options: Sequence[str], command: Sequence[str], identities: Identities, limits: ProcessLimits) -> str:
+    """Run a command as root of a sandbox with several users until the command ends, and return its output.
+
+    Raises OSError if the sandbox cannot be made. An error on the way into the sandbox is part of the output.
+    """
+    order = ForkOrder(command, VARIABLES, HOME, several_users=True, execute=True)
+    with tempfile.TemporaryFile() as output:
+        setup = Setup(identities, output, limits=limits)
+        wait_for(start_inside(options, enter_once, order, setup), command[0])
+        return output_of(output)
 
 
 def make_zygote(options: Sequence[str], identities: Identities | None) -> Zygote:
@@ -64,9 +84,27 @@ def make_zygote(options: Sequence[str], identities: Identities | None) -> Zygote
 def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) -> None:
     order = ForkOrder((), VARIABLES, HOME, trial=True, several_users=identities is not None)
     with tempfile.TemporaryFile() as output:
-        wait_for(start_fork(options, zygote, order, Setup(identities, output)), "a fork")
+        wait_for(start_inside(options, zygote.fork, order, Setup(identities, output)), "a fork")
         if output_of(output) != TRIAL_OUTPUT:
             raise ZygoteError(output_of(output) or "a fork did not enter")
+
+
+def _start_placeholder(
+    options: Sequence[str], setup: Setup, ours: contextlib.ExitStack, theirs: contextlib.ExitStack
+) -> tuple[Launched, int, int]:
+    """Start namespaces with a placeholder. Return the placeholder's output and input, which ``ours`` closes.
+
+    The placeholder writes one line, and ends when its input ends.
+    """
+    placeholder_input, program_pipe = pipe(theirs, ours)
+    ready, placeholder_output = pipe(ours, theirs)
+    program = placeholder.make_placeholder()
+    theirs.callback(os.close, program)
+    options = [*options, "--clearenv", "--chdir", "/"]
+    own = replace(setup, descriptors=(program,))
+    launched = start(options, placeholder.command(program), own, (placeholder_input, placeholder_output))
+    theirs.close()
+    return launched, ready, program_pipe
 
 
 @contextlib.contextmanager
@@ -87,10 +125,7 @@ def _opened_read_only(path: Path) -> Iterator[tuple[int, int]]:
     While the descriptor of the namespace is open, ``/proc`` shows the file with its full path.
     """
     with tempfile.TemporaryFile() as output, contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-        placeholder_input, _ = pipe(theirs, ours)
-        ready, placeholder_output = pipe(ours, theirs)
-        launched = start(_READ_ONLY, PLACEHOLDER, Setup(None, output), (placeholder_input, placeholder_output))
-        theirs.close()
+        launched, ready, _ = _start_placeholder(_READ_ONLY, Setup(None, output), ours, theirs)
         try:
             if launched.first_pid is None or not os.read(ready, 1):
                 raise OSError(output_of(output) or "bwrap did not start")

@@ -1,7 +1,8 @@
 """The manager's side of the zygote: start the process, ask it for forks, and notice its end.
 
 The zygote (``sandbox/zygote``) has imported the modules of a sandbox's program and of its first Jupyter kernel. So a
-sandbox costs forks instead of two starts of Python.
+sandbox costs forks instead of two starts of Python. Without a zygote, :func:`enter_once` starts a process for a sandbox
+that enters the sandbox as a fork does.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import kruise_agents
 
-from ....protocol.control import FORK, ForkOrder, ForkRequest
+from ....protocol.control import FORK, ForkRequest
 
 _PROGRAM = Path(kruise_agents.__file__).parent / "sandbox" / "zygote" / "__main__.py"
+_ONCE = _PROGRAM.with_name("once.py")
 _ENVIRONMENT = {"HOME": "/nonexistent", "PYTHONPATH": str(_PROGRAM.parent / "bare")}
 """The zygote's environment, which hides modules in a home folder and the host's ``sitecustomize`` from Python."""
 _START_SECONDS = 30
@@ -79,22 +82,12 @@ class Zygote:
             self._process.wait()
             raise ZygoteError(self.last_words())
 
-    def fork(
-        self, order: ForkOrder, first_pid: int, group: int | None, own: Sequence[int], handed: Mapping[int, int]
-    ) -> None:
-        """Make the zygote fork a process that enters a sandbox and follows ``order`` there. Return after the fork.
+    def fork(self, request: ForkRequest, descriptors: Sequence[int], _output: int) -> None:
+        """Make the zygote fork a process that carries out ``request``. Return after the fork.
 
-        Raises ZygoteError if the zygote has ended or does not fork in time. The caller must then end ``first_pid``. A
+        Raises ZygoteError if the zygote has ended or does not fork in time. The caller must then end the sandbox. A
         process that the zygote forks too late ends by itself, within seconds of the fork.
-
-        Args:
-            first_pid: The pid of the sandbox's first process.
-            group: A descriptor of the sandbox's ``cgroup.procs``, open for writing; None if there is no such group.
-            own: Descriptors for the fork itself, see :class:`.protocol.control.ForkRequest`.
-            handed: Descriptors for the program. The keys are the numbers that the descriptors get in the program.
         """
-        request = ForkRequest(order, first_pid, group is not None, list(handed))
-        descriptors = [*own, *([] if group is None else [group]), *handed.values()]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with theirs:
@@ -121,3 +114,23 @@ class Zygote:
         self._process.wait()
         os.close(self._namespace)
         self._output.close()
+
+
+def enter_once(request: ForkRequest, descriptors: Sequence[int], output: int) -> None:
+    """Start a process that carries out one ``request`` to execute a command. Return before the process has begun."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        socket.send_fds(ours, [request.to_json()], descriptors)
+        process = subprocess.Popen(
+            # With -I and -S, Python runs no code that the environment or packages bring.
+            [sys.executable, "-I", "-S", str(_ONCE), str(theirs.fileno())],
+            env={},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    # The process ends when its grandchild is in the sandbox. Until then, only a thread can wait for it.
+    threading.Thread(target=process.wait, name="reaper", daemon=True).start()
