@@ -263,18 +263,25 @@ LIST = json.dumps({"path": "many", "depth": 1}).encode()
 
 
 def small_files(folder: Path, floors: Floors) -> Record | None:
-    """Measure the SDK's calls on files against a sandbox, and against a Go server, direct and behind nginx."""
+    """Measure the SDK's calls on files against a sandbox, the Go server and two bare programs."""
     go = shutil.which("go", path=f"{os.environ['PATH']}:/usr/local/go/bin")
     if go is None or shutil.which("nginx") is None:
         return None
     source = folder / "upload.bin"
     source.write_bytes(os.urandom(2**20) * (UPLOAD_BYTES >> 20))
-    with go_server(go, folder) as plain, nginx(folder, behind=plain) as proxy:
+    for number in range(ENTRIES):
+        floors.sandbox.files.write(f"many/{number}", SMALL)
+    entries = floors.into_sandbox("envd", "/filesystem.Filesystem/ListDir", LIST, JSON)
+    with (
+        go_server(go, folder) as plain,
+        nginx(folder, behind=plain) as proxy,
+        bare_servers(folder, entries) as bare,
+    ):
         others = {"go": sdk_of(plain, floors), "nginx": sdk_of(f"{proxy}/behind", floors)}
-        sandboxes = {**others, "sdk": floors.sandbox}
+        for number in range(ENTRIES):
+            others["go"].files.write(f"many/{number}", SMALL)
+        sandboxes = {**others, "bare": sdk_of(bare, floors), "sdk": floors.sandbox}
         for sandbox in sandboxes.values():
-            for number in range(ENTRIES):
-                sandbox.files.write(f"many/{number}", SMALL)
             sandbox.files.write("small", SMALL)
         # Each side writes a file of its own, because a write waits until the disk has the one before to the same file.
         cases: dict[str, tuple[Callable[[Sandbox], object], dict[str, Call]]] = {
@@ -308,9 +315,13 @@ def without_sdk(floors: Floors, path: str, body: bytes | None, content_type: str
 
 
 def file_row(what: str, times: dict[str, list[float]]) -> Record:
-    """Return the medians of the sides, and how many times as long as each Go server the SDK with a sandbox takes."""
+    """Return the medians of the sides, and how many times as long as each Go server the SDK with a sandbox takes.
+
+    ``floor`` is the same for the two bare programs and the Go server.
+    """
     medians = {name: statistics.median(of_side) for name, of_side in times.items()}
     ratios = {f"of_{name}": medians["sdk"] / medians[name] for name in ("go", "nginx")}
+    ratios["floor"] = medians["bare"] / medians["go"]
     return {"what": what, **medians, **ratios}
 
 
@@ -339,6 +350,21 @@ def go_server(go: str, folder: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def bare_servers(folder: Path, entries: bytes) -> Iterator[str]:
+    """Start two programs of benchmarks/bare_server.py, one in front of the other. A list is answered by ``entries``."""
+    program, inner, prepared = str(Path(__file__).with_name("bare_server.py")), folder / "bare", folder / "entries"
+    prepared.write_bytes(entries)
+    with contextlib.ExitStack() as stack:
+        for arguments in (["answer", inner, prepared], ["forward", inner]):
+            command = [sys.executable, program, *map(str, arguments)]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            said = process.stdout.readline()
+        yield f"http://127.0.0.1:{int(said)}"
 
 
 # What a large file costs

@@ -127,8 +127,8 @@ FILES = {
     "calls": 3,
     "uploads": 2,
     "rows": [
-        {"what": "`files.read`", "go": 1.0, "nginx": 2.0, "into": 0.5, "through": 1.25, "sdk": 1.5}
-        | {"of_go": 1.5, "of_nginx": 0.75},
+        {"what": "`files.read`", "go": 1.0, "nginx": 2.0, "bare": 0.9, "into": 0.5, "through": 1.25, "sdk": 1.5}
+        | {"of_go": 1.5, "of_nginx": 0.75, "floor": 0.9},
         {"what": "an upload", "go": 60.0, "nginx": 70.0, "sdk": 30.0, "of_go": 0.5, "of_nginx": 0.43},
     ],
 }
@@ -138,8 +138,9 @@ def test_files_are_shown_beside_the_file_server(written: ModuleType) -> None:
     figures = records(written)
     figures["sandbox"]["files"] = FILES
     page = written.pages.pages(figures)["sandbox.md"]
-    assert "| `files.read` | 1.00 | 2.00 | 0.50 | 1.25 | 1.50 | 1.50 | 0.75 |" in page
-    assert "| an upload | 60.00 | 70.00 |  |  | 30.00 | 0.50 | 0.43 |" in page
+    assert "| `files.read` | 1.00 | 2.00 | 0.90 | 0.50 | 1.25 | 1.50 | 1.50 | 0.75 |" in page
+    assert "| an upload | 60.00 | 70.00 |  |  |  | 30.00 | 0.50 | 0.43 |" in page
+    assert "In this run their time is 0.90 of Go's for `files.read`." in page
     comparison = written.comparison.page(figures)
     assert "| `files.read`, SDK | 1.50 ms | the SDK and a plain file server in Go | 1.00 ms | 1.50 |" in comparison
     assert "files beside a file server in Go (`files.read`)" in " ".join(comparison.split())
