@@ -24,6 +24,8 @@ AGAIN = [
     "sandboxes/test_pause.py::TestFilesOnly",
     "sandboxes/test_snapshots.py::TestSnapshots::test_owners_modes_links_and_attributes_are_as_they_were",
     "volumes/test_volumes.py::test_two_sandboxes_share_a_volume_that_outlives_them",
+    "volumes/test_volumes.py::test_a_volume_is_made_found_and_destroyed",
+    "state/test_lost_state.py::test_a_volume_of_another_user_is_moved_to_lost_too",
     "volumes/test_volumes.py::test_contents_are_there_or_refused_by_name",
     "volumes/test_volumes.py::test_a_snapshot_with_a_link_where_a_volume_goes_makes_no_folder_outside",
     "templates/test_root_file_systems.py::test_the_next_manager_takes_it_over",

@@ -307,6 +307,7 @@ def test_a_pause_that_the_end_of_the_manager_cut_off_ends_like_others() -> None:
             row = replace(to_row(sandbox, "process"), state="pausing", keeps_memory=0, pid=None)
             await sandboxes.kill(sandbox.id)
             store.save(row)
+            sandbox.process.layout.rootfs.mkdir(parents=True)
             assert await recover(sandboxes) == Found(paused=1)
             recovered = sandboxes.find(sandbox.id)
             assert recovered is not None

@@ -168,6 +168,20 @@ def test_what_an_older_database_does_not_know_is_moved_to_lost_and_named(killed:
         assert "look whether it is still needed" not in manager.log.read_text()
 
 
+@pytest.mark.needs("namespaces")  # the process runtime mounts no volumes
+def test_a_volume_of_another_user_is_moved_to_lost_too(tmp_path: Path) -> None:
+    with running_manager(tmp_path) as manager, manager.api() as api, patch_e2b(False):
+        volume = api.post("/volumes", json={"name": "mine"}).json()["volumeID"]
+        mounts = {"/mnt/v": "mine"}
+        with Sandbox.create("base", domain=manager.domain, api_key=manager.api_key, volume_mounts=mounts) as sandbox:
+            sandbox.commands.run("mkdir /mnt/v/folder && echo kept > /mnt/v/folder/mine.txt")
+    with opened(tmp_path / "state" / "state.db") as store:
+        store.delete(VolumeRow, id=volume)
+    with running_manager(tmp_path) as manager:
+        assert (manager.state_dir / "lost" / "volumes" / volume / "folder" / "mine.txt").read_text() == "kept\n"
+        assert f"/{volume}: look whether it is still needed" in manager.log.read_text()
+
+
 @pytest.mark.live
 @pytest.mark.parametrize(
     ("damage", "text"), [(remove, "secret is missing, and"), (empty, "has 0 bytes"), (cut, "has 16 bytes")]

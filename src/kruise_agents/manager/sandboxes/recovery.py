@@ -160,7 +160,7 @@ async def _keep_paused(sandbox: Sandbox, *, alive: bool) -> None:
 
 
 async def _remove_folders(sandboxes: SandboxService, names: Iterable[str]) -> None:
-    for folder in (sandboxes.folder / name for name in names):
+    for folder in filter(Path.exists, (sandboxes.folder / name for name in names)):
         # A program that was being started ends by itself in a moment; until then the removal may fail.
         for _ in range(round(_PATIENCE_SECONDS / _RETRY_SECONDS)):
             if await asyncio.to_thread(sandboxes.runtime.remove, folder):
