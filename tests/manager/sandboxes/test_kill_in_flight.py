@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from e2b.exceptions import TimeoutException
 from e2b_code_interpreter import AsyncSandbox, Sandbox
 
-from support.managers import RunningManager
+from support.managers import RunningManager, children, wait_for
 
 CELL = "print('begun', flush=True)\nimport time\ntime.sleep(60)"
 COMMAND = "trap 'echo asked to end' TERM; echo begun; while :; do sleep 0.05; done"
@@ -82,3 +84,13 @@ def test_a_call_after_the_end_says_how_to_have_more_time(sandbox: Sandbox) -> No
     for use in (lambda: sandbox.run_code("1"), sandbox.list_code_contexts, sandbox.create_code_context):
         with pytest.raises(TimeoutException, match=r"was not found.*likely due to sandbox timeout"):
             use()
+
+
+def test_a_kill_ends_a_sandbox_whose_own_processes_are_stopped(manager: RunningManager, patched: None) -> None:
+    before = set(children(manager.process.pid))
+    sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key)
+    launched = set(children(manager.process.pid)) - before
+    for pid in launched:
+        os.kill(pid, signal.SIGSTOP)
+    assert sandbox.kill(request_timeout=30) is True
+    wait_for(lambda: not launched & set(children(manager.process.pid)))

@@ -188,12 +188,7 @@ class SandboxProcess:
         self._close_parent_pipe()
         if self._process is not None:
             self._end_all()
-            try:
-                await asyncio.wait_for(self._process.ended(), _END_SECONDS)
-            except TimeoutError:
-                logger.warning("sandbox program %d did not end; killing it", self._process.identity.pid)
-                self._process.send(signal.SIGKILL)
-                await self._process.ended()
+            await _ended_or_killed(self._process)
         await self._reap()
         if self._connection is not None:
             await asyncio.to_thread(self._connection.close)
@@ -295,7 +290,7 @@ class SandboxProcess:
         if self._child.poll() is None:
             handle = ProcessHandle.of(self._child.pid)
             try:
-                await handle.ended()
+                await _ended_or_killed(handle)
             finally:
                 handle.close()
             self._child.wait()
@@ -306,3 +301,13 @@ class SandboxProcess:
         ended = f" (exit code {code})" if code is not None else ""
         lines = last_bytes(self.layout.log).decode(errors="replace").splitlines()[-_LOG_LINES:]
         return "\n".join([f"the sandbox's program {sentence}{ended}; its last output:", *lines])
+
+
+async def _ended_or_killed(process: ProcessHandle) -> None:
+    """Wait for the end of a process that is about to end. Kill the process if somebody has stopped it, for example."""
+    try:
+        await asyncio.wait_for(process.ended(), _END_SECONDS)
+    except TimeoutError:
+        logger.warning("process %d of a sandbox did not end; killing it", process.identity.pid)
+        process.send(signal.SIGKILL)
+        await process.ended()
