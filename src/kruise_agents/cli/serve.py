@@ -138,7 +138,7 @@ def _isolation(manager: Manager) -> list[str]:
     assert manager.runtime is not None
     assert manager.egress is not None
     runtime = manager.runtime
-    lines = [runtime.summary, runtime.enforcer.summary]
+    lines = [runtime.summary, runtime.enforcer.summary, runtime.disk.summary]
     if runtime.own_network:
         lines.append(manager.egress.summary)
     if runtime.one_user_because:

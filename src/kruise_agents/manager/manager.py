@@ -296,6 +296,7 @@ def _health(runtime: Runtime, egress: Egress) -> dict[str, str]:
         "runtime": runtime.name,
         "users": users,
         "limits": runtime.enforcer.name,
+        "disk": runtime.disk.name,
         "internet": internet,
         "pause": runtime.pauses_by,
     }

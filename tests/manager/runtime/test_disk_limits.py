@@ -103,15 +103,14 @@ def test_a_folder_that_nobody_can_measure_has_what_the_disk_has_lost(folder: Lim
 
 
 def test_a_folder_that_began_above_its_limit_has_not_grown_at_once(clock: Clock, tmp_path: Path) -> None:
-    layout = layout_in(tmp_path)
-    watched = disk.SandboxDisk("ione", layout, 64 * MIB, list)
+    watched = sandbox_disk(tmp_path)
     clock.pass_by(1)
     assert watched.look(lambda _: 5 * GIB) is None
     assert watched.refused
 
 
 def test_a_folder_that_has_grown_at_once_ends_its_sandbox(clock: Clock, tmp_path: Path) -> None:
-    watched = disk.SandboxDisk("ione", layout_in(tmp_path), 64 * MIB, list)
+    watched = sandbox_disk(tmp_path)
     clock.free -= 2 * GIB
     clock.pass_by(1)
     assert watched.look(lambda _: 2 * GIB) == "has written 2048 of 64 MiB of files at once"
@@ -167,11 +166,16 @@ def test_du_that_gives_no_figure_is_asked_again(tmp_path: Path) -> None:
     assert trees.measured(tmp_path / "gone", lambda _: "") == 0
 
 
+def sandbox_disk(folder: Path) -> disk.SandboxDisk:
+    layout = layout_in(folder)
+    return disk.SandboxDisk("ione", layout, [layout.root], 64 * MIB, list)
+
+
 def layout_in(folder: Path) -> Layout:
     volume = folder / "volume"
     volume.mkdir()
     layout = Layout(folder / "sandbox", (Mount(volume, "/v"),))
-    layout.make()
+    layout.make_outer()
     layout.log.touch()
     return layout
 

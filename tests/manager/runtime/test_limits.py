@@ -301,7 +301,7 @@ for number in range(43):
 def test_space_that_takes_no_processor_time_is_noticed(small: Sandbox, limited: RunningManager) -> None:
     with contextlib.suppress(Exception):  # the sandbox may be ended before the command has
         run(small, SUDDEN)
-    folder = limited.state_dir / "sandboxes" / small.sandbox_id
+    folder = limited.folder_of(small.sandbox_id)
     wait_for(lambda: not folder.exists(), 40, what="the end of its folder")
     assert re.search(f"{small.sandbox_id} has written [0-9]+ of {DISK} MiB of files at once", limited.log.read_text())
 
@@ -313,7 +313,7 @@ def test_what_ended_programs_have_written_is_noticed(small: Sandbox, limited: Ru
 
 
 def test_a_log_that_code_closes_to_everybody_stops_no_look(small: Sandbox, limited: RunningManager) -> None:
-    log = limited.state_dir / "sandboxes" / small.sandbox_id / "log"
+    log = limited.folder_of(small.sandbox_id) / "log"
     # With one user, code in it owns the log.
     program = """
 import contextlib, glob, os

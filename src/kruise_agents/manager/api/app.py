@@ -100,6 +100,7 @@ class _HealthReply(TypedDict):
     runtime: Annotated[str, Spec(description="the value of the option --runtime")]
     users: Annotated[Literal["one", "several"], Spec(description="how many users a sandbox has")]
     limits: Annotated[Literal["cgroup v2", "rlimits"], Spec(description="what holds sandboxes to their limits")]
+    disk: Annotated[Literal["project quotas", "measured"], Spec(description="what holds them to their disk limit")]
     internet: Annotated[
         Literal["slirp4netns", "pasta", "none", "the machine's"], Spec(description="how sandboxes reach the internet")
     ]

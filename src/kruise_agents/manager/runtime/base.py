@@ -15,7 +15,7 @@ from .files.identities import FileOwners
 from .files.layout import Layout
 from .files.trees import copy_command, remove_tree, run_copy, tree_size
 from .launch import Launch, Launched
-from .limits.limits import Enforcer
+from .limits.limits import DiskEnforcer, Enforcer, Limits
 from .pause.signals import continue_tree, stop_tree, stopped_in
 from .rootfs.python import fill_home
 
@@ -27,6 +27,7 @@ class Runtime(ABC):
     summary: str  # the isolation in one line, printed when the manager starts
     end_signal: signal.Signals  # sent to the first process of a sandbox to end the whole sandbox
     enforcer: Enforcer  # set by check() at the latest
+    disk: DiskEnforcer  # the same
     pauses_by = "stopping each of their processes (SIGSTOP)"
     one_user_because: str | None = None  # why sandboxes have only one user; None: they have several
     own_network = False  # True: each sandbox has its own network, which Egress.attach() connects to the outside
@@ -48,9 +49,14 @@ class Runtime(ABC):
     def close(self) -> None:  # noqa: B027 - the process runtime needs nothing
         """Undo :meth:`open` if it was called. Running sandboxes continue."""
 
+    def make_folders(self, layout: Layout, limits: Limits) -> None:
+        """Make the folders of a new sandbox, without files. Raises OSError if the folders exist already."""
+        layout.make_outer()
+        self.disk.limit(layout.rootfs, limits)
+
     def prepare(self, layout: Layout) -> None:
-        """Make the folders of a new sandbox, with their first files. Raises OSError if a folder exists already."""
-        layout.make()
+        """Put the first files into the folders of a new sandbox."""
+        layout.make_inner()
         fill_home(layout.home)
 
     def try_rootfs(self, folder: Path) -> None:
@@ -75,7 +81,7 @@ class Runtime(ABC):
         return tree_size(folder)
 
     async def copy(self, source: Path, target: Path) -> None:
-        """Copy a folder to a new folder, with owners, modes and links. After an OSError, the copy may be incomplete."""
+        """Copy a folder to a new or empty one, with owners, modes and links. An OSError may leave half a copy."""
 
         def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -119,3 +125,8 @@ class Runtime(ABC):
     def move(self, folder: Path, target: Path) -> None:
         """Move a folder with everything that sandboxes left in it within a file system. Raises OSError on failure."""
         folder.rename(target)
+
+    def remove_sandbox(self, folder: Path) -> bool:
+        """Remove the folder of a sandbox, like :meth:`remove`."""
+        self.disk.release(Layout(folder).rootfs)
+        return self.remove(folder)

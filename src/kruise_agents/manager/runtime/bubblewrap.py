@@ -27,7 +27,8 @@ from .files.layout import SYSTEM_PATH, Layout
 from .files.trees import remove_tree
 from .launch import Launch, Launched
 from .limits.cgroups import NotDelegatedError, find_groups
-from .limits.limits import ResourceLimits, reported_limits
+from .limits.limits import MeasuredDisk, ResourceLimits, reported_limits
+from .limits.quotas import NoQuotasError, find_quotas
 from .pause import freezer
 from .pause.freezer import Freezer, group_of
 from .rootfs.carried_python import CarriedPython, places
@@ -92,6 +93,10 @@ class BubblewrapRuntime(Runtime):
         self._identities, self.one_user_because = find_users()
         if self._identities is None and self._state_dir is not None and owns_devices():
             self._devices = self._make_devices(self._state_dir / "devices")
+        try:
+            self.disk = find_quotas(self._state_dir)
+        except NoQuotasError as error:
+            self.disk = MeasuredDisk(str(error))
 
     def try_rootfs(self, folder: Path) -> None:
         refuse_foreign(folder, self._state_dir)
@@ -191,7 +196,7 @@ class BubblewrapRuntime(Runtime):
             as_owner.move(folder, target, self._identities)
 
     async def copy(self, source: Path, target: Path) -> None:
-        await asyncio.to_thread(target.mkdir, 0o700)
+        await asyncio.to_thread(target.mkdir, 0o700, exist_ok=True)
         await as_owner.copy(source, target, self._identities)
 
     @property

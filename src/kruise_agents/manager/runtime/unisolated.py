@@ -16,7 +16,7 @@ from ...protocol.control import program_command
 from .base import Runtime
 from .files.layout import SYSTEM_PATH
 from .launch import Launch, Launched
-from .limits.limits import Enforcer, ProcessLimits, ResourceLimits, reported_limits
+from .limits.limits import DiskEnforcer, Enforcer, MeasuredDisk, ProcessLimits, ResourceLimits, reported_limits
 from .rootfs.commands import Commands
 from .rootfs.python import program_arguments
 
@@ -34,6 +34,7 @@ class ProcessRuntime(Runtime):
     end_signal = signal.SIGTERM  # on SIGTERM, sandbox/linux/pid1.py ends all processes of its sandbox
     one_user_because = "the process runtime runs everything as the user who runs the manager"
     enforcer: Enforcer = ResourceLimits("the process runtime measures only")
+    disk: DiskEnforcer = MeasuredDisk("the process runtime measures only")
 
     def __init__(self) -> None:
         self._commands = Commands()

@@ -83,14 +83,14 @@ class SandboxProcess:
 
     async def fill(self, files: Path) -> None:
         """Make the folders, with a copy of the file tree ``files``, for a launch with ``prepared=True``."""
-        self.layout.make_outer()
+        await asyncio.to_thread(self._runtime.make_folders, self.layout, self._limits)
         await self._runtime.copy(files, self.layout.rootfs)
 
     async def renew(self, files: Path | None) -> None:
         """Replace the folders of a stopped sandbox by those of a new one, with a copy of ``files`` if given."""
-        await asyncio.to_thread(self._runtime.remove, self.layout.root)
+        await asyncio.to_thread(self._runtime.remove_sandbox, self.layout.root)
         if files is None:
-            self._runtime.prepare(self.layout)
+            self._prepare()
         else:
             await self.fill(files)
 
@@ -100,7 +100,7 @@ class SandboxProcess:
         Raises StartError if the program could not be started, OSError if the folders could not be made.
         """
         if not prepared:
-            self._runtime.prepare(self.layout)
+            self._prepare()
         try:
             self._launch(fresh=not prepared)
         except OSError as error:
@@ -198,7 +198,7 @@ class SandboxProcess:
     async def end(self) -> None:
         """End every process and remove the folders. May be called at any time, also more than once."""
         await self.stop()
-        await asyncio.to_thread(self._runtime.remove, self.layout.root)
+        await asyncio.to_thread(self._runtime.remove_sandbox, self.layout.root)
 
     def release(self) -> None:
         """Close the descriptors and the internet connection. A claimed program runs on; an unclaimed program ends."""
@@ -250,6 +250,10 @@ class SandboxProcess:
         if self._process is None or not self._process.alive:
             raise NoAnswerError("the sandbox's program has ended")
         return self._process.identity.pid
+
+    def _prepare(self) -> None:
+        self._runtime.make_folders(self.layout, self._limits)
+        self._runtime.prepare(self.layout)
 
     def _launch(self, *, fresh: bool) -> None:
         if self._child is not None:

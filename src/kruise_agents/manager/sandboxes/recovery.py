@@ -163,7 +163,7 @@ async def _remove_folders(sandboxes: SandboxService, names: Iterable[str]) -> No
     for folder in filter(Path.exists, (sandboxes.folder / name for name in names)):
         # A program that was being started ends by itself in a moment; until then the removal may fail.
         for _ in range(round(_PATIENCE_SECONDS / _RETRY_SECONDS)):
-            if await asyncio.to_thread(sandboxes.runtime.remove, folder):
+            if await asyncio.to_thread(sandboxes.runtime.remove_sandbox, folder):
                 break
             await asyncio.sleep(_RETRY_SECONDS)
         else:

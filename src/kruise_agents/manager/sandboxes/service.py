@@ -58,7 +58,9 @@ class SandboxService:
         self.store = store
         self.secret = secret
         self._egress = egress
-        self._limit_watch = Watchdog(runtime.disk_usage, memory=not runtime.enforcer.holds_memory)
+        self._limit_watch = Watchdog(
+            runtime.disk_usage, memory=not runtime.enforcer.holds_memory, disk_held=runtime.disk.holds
+        )
         self._volumes = volumes
         self._process_type = process_type
         self._metrics = metrics

@@ -99,6 +99,7 @@ class Builder:
         draft = Layout(self._folder / f"{folder.name}.new")
         await asyncio.to_thread(self._runtime.remove, draft.root)
         try:
+            draft.make_outer()
             self._runtime.prepare(draft)
             for target, source in file.files.items():
                 _put(source, draft.rootfs / target.relative_to("/"))

@@ -71,13 +71,12 @@ class Layout:
         return self.root / "log"
 
     def make_outer(self) -> None:
-        """Make ``root`` and ``sockets``, which only the manager's user and the host's root can enter."""
-        self.root.mkdir(mode=0o700)
-        self.sockets.mkdir(mode=0o700)
+        """Make ``root`` and in it ``sockets`` and an empty ``rootfs``, all only for the manager's user and root."""
+        for folder in (self.root, self.sockets, self.rootfs):
+            folder.mkdir(mode=0o700)
 
-    def make(self) -> None:
-        self.make_outer()
+    def make_inner(self) -> None:
         for folder in (self.rootfs, self.home.parent, self.home, self.tmp):
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             folder.chmod(0o755)
         self.tmp.chmod(0o1777)

@@ -96,11 +96,13 @@ class LimitedFolder:
 class SandboxDisk:
     """The log and the limited folders of one sandbox. ``family`` returns the sandbox's processes at the moment."""
 
-    def __init__(self, name: str, layout: Layout, limit: int, family: Callable[[], list[Process]]) -> None:
-        paths = [layout.root, *(mount.source for mount in layout.mounts)]
-        self.folders = [LimitedFolder(path, limit) for path in paths]
+    def __init__(
+        self, name: str, layout: Layout, measured: Iterable[Path], limit: int, family: Callable[[], list[Process]]
+    ) -> None:
+        self.folders = [LimitedFolder(path, limit) for path in measured]
         self.active = False  # True: the sandbox was busy since its disk was measured
         self._name = name
+        self._own = layout.root
         self._log = layout.log
         self._family = family
 
@@ -138,7 +140,7 @@ class SandboxDisk:
         return False
 
     def _limit(self, folder: LimitedFolder, usage: Usage, family: Iterable[Process]) -> str | None:
-        own = folder is self.folders[0]
+        own = folder.folder == self._own
         folder.measure(usage, unnamed_files(family, folder.folder.stat().st_dev).on_disk if own else 0)
         above, used = folder.used - folder.limit, f"{folder.used // MIB} of {folder.limit // MIB} MiB"
         where = "files" if own else f"files in volume {folder.folder.name}"

@@ -82,6 +82,43 @@ class Enforcer(ABC):
         """Undo :meth:`limited`. Call this method when no process of the sandbox is left. A second call does nothing."""
 
 
+class DiskEnforcer(ABC):
+    """A way to limit the space of a sandbox's own files."""
+
+    name: str
+    summary: str  # printed when the manager starts
+
+    @abstractmethod
+    def limit(self, folder: Path, limits: Limits) -> None:
+        """Limit an empty folder, with everything that will be in it. Raises OSError if that fails."""
+
+    @abstractmethod
+    def holds(self, folder: Path) -> bool:
+        """Return whether the kernel limits the folder. If not, the watchdog measures the folder."""
+
+    @abstractmethod
+    def release(self, folder: Path) -> None:
+        """Undo :meth:`limit`, before the folder is removed. Does nothing if the folder is gone or not limited."""
+
+
+class MeasuredDisk(DiskEnforcer):
+    """Limits by the watchdog alone, which need no rights and no help of the file system."""
+
+    name = "measured"
+
+    def __init__(self, because: str) -> None:
+        self.summary = f"limit of a sandbox's disk: measured, and may be exceeded for a moment ({because})"
+
+    def limit(self, folder: Path, limits: Limits) -> None:
+        pass
+
+    def holds(self, folder: Path) -> bool:
+        return False
+
+    def release(self, folder: Path) -> None:
+        pass
+
+
 class ResourceLimits(Enforcer):
     """Limits that need no rights and that child processes inherit: resource limits (rlimits) and processor affinity.
 

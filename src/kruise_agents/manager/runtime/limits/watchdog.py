@@ -61,10 +61,14 @@ class WatchedSandbox:
 
 
 class Watchdog:
-    """A watchdog over the disk use of sandboxes and, if ``memory`` is set, their memory and number of processes."""
+    """A watchdog over the disk use of sandboxes and, if ``memory`` is set, their memory and number of processes.
 
-    def __init__(self, disk_usage: Usage, *, memory: bool) -> None:
+    ``disk_held`` returns whether the kernel limits the own files of a sandbox, which are then not measured.
+    """
+
+    def __init__(self, disk_usage: Usage, *, memory: bool, disk_held: Callable[[Path], bool] = lambda _: False) -> None:
         self._disk_usage = disk_usage
+        self._disk_held = disk_held
         self._memory = memory
         self._watched: dict[str, WatchedSandbox] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -80,7 +84,9 @@ class Watchdog:
     ) -> None:
         """Watch a sandbox until :meth:`remove`. :class:`WatchedSandbox` explains ``root``, ``end`` and ``tell``."""
         sandbox = WatchedSandbox(name, root, layout.root, limits, end, tell)
-        sandbox.disk = SandboxDisk(name, layout, limits.disk, functools.partial(_family, sandbox))
+        measured = [] if self._disk_held(layout.rootfs) else [layout.root]
+        measured += [mount.source for mount in layout.mounts]
+        sandbox.disk = SandboxDisk(name, layout, measured, limits.disk, functools.partial(_family, sandbox))
         self._watched[name] = sandbox
         if not self._tasks:
             # Disks have a task of their own, because measuring a disk may take long.
