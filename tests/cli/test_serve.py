@@ -108,6 +108,7 @@ def test_a_terminal_that_is_closed_ends_everything_too(tmp_path: Path) -> None:
 def test_what_was_taken_over_and_what_stays_is_said(tmp_path: Path) -> None:
     with started(tmp_path, "--port", "0", "--keep", "--api-key", "k") as (_, text):
         assert "Ctrl-C ends it; sandboxes stay for the next start." in text
+        assert re.search(r"opens a port as http://<port>-<sandbox ID>\.localhost:\d+$", text, re.MULTILINE)
         assert "taken over" not in text
         (domain,) = re.findall(r"E2B_DOMAIN=(\S+)", text)
         answer = httpx.post(
@@ -126,6 +127,7 @@ def test_tls_makes_a_local_authority_and_says_how_to_trust_it(tmp_path: Path) ->
     with started(tmp_path, "--port", "0", "--tls") as (_, text):
         found = dict(re.findall(r"export (E2B_DOMAIN|SSL_CERT_FILE)=(\S+)", text))
         assert "patch_e2b()" in text
+        assert ".localhost" not in text
         health = f"https://{found['E2B_DOMAIN']}/kruise/api/health"
         trusting = ssl.create_default_context(cafile=found["SSL_CERT_FILE"])
         assert httpx.get(health, verify=trusting).text == "OK"

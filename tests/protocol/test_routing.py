@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kruise_agents.errors import AddressError, PortError
+from kruise_agents.manager.openkruise.data_plane import find_target
+from kruise_agents.manager.sandboxes.sandbox import new_sandbox_id
 from kruise_agents.protocol.addresses import ApiTarget, SandboxTarget
 from kruise_agents.protocol.routing import parse
 
@@ -193,3 +197,15 @@ def test_an_application_path_below_kruise_cannot_be_reached_through_a_native_hos
 def test_a_request_target_that_is_no_path_is_an_error(target: str) -> None:
     with pytest.raises(AddressError):
         parse("3000-sb1.d.example", target)
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/kruise/sb2/80/x", "/kruise/x", "/kruise", "/kruise/api/sandboxes", "/health?x=1"]
+)
+@pytest.mark.parametrize("find", [parse, find_target])
+def test_a_native_host_of_the_embedded_manager_decides_alone(find: Any, target: str) -> None:
+    """A browser keeps what has different hosts apart, so such a host must not serve another sandbox or the API."""
+    sandbox_id = new_sandbox_id()
+    for port in (1, 3000, 65535):
+        found = find(f"{port}-{sandbox_id}.localhost:7788", target, "sb2", "80")
+        assert found == SandboxTarget(sandbox_id, port, target)

@@ -128,6 +128,10 @@ def _greeting(settings: Settings, manager: Manager, new_key: str | None) -> str:
         trusted = shlex.quote(str(manager.authority))
         lines.append(f"  export SSL_CERT_FILE={trusted}   # trust this manager only")
     lines += ["", "  from kruise_agents.patch_e2b import patch_e2b", f"  {call}", ""]
+    if not settings.tls and settings.host in (*_LOOPBACK, *_ANY_ADDRESS):
+        port = "" if manager.port == _DEFAULT_PORTS["http"] else f":{manager.port}"
+        lines.append(f"A browser on this machine opens a port as http://<port>-<sandbox ID>.localhost{port}")
+        lines.append("")
     lines.append(
         "Ctrl-C ends it; sandboxes stay for the next start." if settings.keep else "Ctrl-C ends it and all sandboxes."
     )

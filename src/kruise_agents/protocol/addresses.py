@@ -12,6 +12,8 @@ PREFIX = "/kruise"
 API_PREFIX = "/kruise/api"
 API_HOST_PREFIX = "api."
 MAX_PORT = 65535
+EMBEDDED_ID = "i[a-z0-9]{20}"
+"""The pattern of the IDs that the embedded manager gives to sandboxes. IDs of clusters have other forms."""
 
 # The characters that stand in a URL for themselves (RFC 3986, "unreserved"). Names of Kubernetes are a part of these.
 _ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")

@@ -13,6 +13,7 @@ from ..errors import AddressError, PortError
 from .addresses import (
     API_HOST_PREFIX,
     API_PREFIX,
+    EMBEDDED_ID,
     MAX_PORT,
     PREFIX,
     ApiTarget,
@@ -23,6 +24,7 @@ from .addresses import (
 )
 from .names import ENVD_PORT
 
+_OWN_HOST = re.compile(rf"\d+-{EMBEDDED_ID}\.")
 _NATIVE_HOST = re.compile(r"(\d+)-([a-zA-Z0-9\-]+)\.")
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 
@@ -35,8 +37,10 @@ def parse(
 ) -> Target:
     """Return the port of a sandbox, or the API route, that a request is meant for.
 
-    The first of these that is present decides: a private path (``/kruise/...``), the native API host
-    (``api.<domain>``), the header with a sandbox ID, the native sandbox host (``<port>-<id>.<domain>``).
+    A native host with an ID of the embedded manager decides alone. Its origin in a browser belongs to one port of one
+    sandbox, so it serves nothing else. Otherwise the first of these that is present decides: a private path
+    (``/kruise/...``), the native API host (``api.<domain>``), the header with a sandbox ID, the native sandbox host
+    (``<port>-<id>.<domain>``).
 
     Args:
         authority: The ``Host`` header (or HTTP/2 ``:authority``), as sent.
@@ -48,6 +52,8 @@ def parse(
         PortError: The port is a number outside 1 ... 65535. A number of more than 18 digits raises AddressError.
         AddressError: The port is not a number, or the request names neither a port of a sandbox nor an API route.
     """
+    if target.startswith("/") and is_own_host(authority):
+        return _native_sandbox(authority, target)
     if is_private_api_path(target):
         return ApiTarget(_rooted(target[len(API_PREFIX) :]), private=True)
     if is_private_path(target):
@@ -59,9 +65,19 @@ def parse(
     if sandbox_id:
         port = _port(sandbox_port, "sandbox port header") if sandbox_port else ENVD_PORT
         return SandboxTarget(sandbox_id, port, target)
-    if match := _NATIVE_HOST.match(authority):
-        return SandboxTarget(match[2], _port(match[1], "port in the host"), target)
-    raise AddressError(f"host {authority!r} names no sandbox and {target!r} is no private path")
+    return _native_sandbox(authority, target)
+
+
+def is_own_host(authority: str) -> bool:
+    """Return whether a host is the native host of a port of a sandbox that the embedded manager has made."""
+    return _OWN_HOST.match(authority) is not None
+
+
+def _native_sandbox(authority: str, target: str) -> SandboxTarget:
+    match = _NATIVE_HOST.match(authority)
+    if match is None:
+        raise AddressError(f"host {authority!r} names no sandbox and {target!r} is no private path")
+    return SandboxTarget(match[2], _port(match[1], "port in the host"), target)
 
 
 def _private_sandbox(target: str) -> SandboxTarget:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from kruise_agents.manager.gateway.headers import below_prefix
-from support.fronts import Front, read_all, running_front
+from support.fronts import OK, Front, read_all, running_front
 from support.managers import wait_for
 
 PORT = 3001
@@ -156,12 +156,57 @@ def test_a_sandbox_that_closes_a_websocket_closes_it_for_the_client(front: Front
         (b"location", b"http://d.example//other.example/x", b"/kruise/sb1/3001//other.example/x"),
         (b"location", b"//d.example\\other.example/x", b"//d.example\\other.example/x"),
         (b"location", b"/kruise/sb2/3001/x", b"/kruise/sb1/3001/kruise/sb2/3001/x"),
-        (b"set-cookie", b"a=1; Path=/; path=/kruise", b"a=1; Path=/kruise/sb1/3001/; path=/kruise/sb1/3001/kruise"),
+        (b"set-cookie", b"a=1; Path=/; path=/kruise", b"a=1; Path=/kruise/sb1/3001/kruise"),
         (b"set-cookie", b"a=1; Path=/kruise/sb2", b"a=1; Path=/kruise/sb1/3001/kruise/sb2"),
+        (b"set-cookie", b"a=1; Path=/kruise/sb1/3001/x", b"a=1; Path=/kruise/sb1/3001/x"),
+        (b"set-cookie", b"a=1; Path=/kruise/sb1/30011", b"a=1; Path=/kruise/sb1/3001/kruise/sb1/30011"),
+        (b"set-cookie", b"a=1; \tPaTh \t=\t/ ;HttpOnly", b"a=1; Path=/kruise/sb1/3001/;HttpOnly"),
+        (b"set-cookie", b'a=1; Path="/"', b"a=1; Path=/kruise/sb1/3001/"),
+        (b"set-cookie", b"a=1; Path=x; Secure", b"a=1; Path=/kruise/sb1/3001; Secure"),
+        (b"set-cookie", b"a=1; Path", b"a=1; Path=/kruise/sb1/3001"),
+        (b"set-cookie", b"a=1", b"a=1; Path=/kruise/sb1/3001"),
+        (b"set-cookie", b"a=1; Domain=d.example; DOMAIN=example", b"a=1; Path=/kruise/sb1/3001"),
+        (b"set-cookie", b"path=/; SameSite=Lax", b"path=/; Path=/kruise/sb1/3001; SameSite=Lax"),
     ],
 )
 def test_redirects_and_cookies_cannot_name_another_sandbox(name: bytes, value: bytes, expected: bytes) -> None:
-    assert below_prefix([(name, value)], b"/kruise/sb1/3001", b"d.example") == [(name, expected)]
+    assert below_prefix([(name, value)], b"/kruise/sb1/3001", b"d.example", shared=True) == [(name, expected)]
+
+
+OF_THE_ORIGIN = (
+    b"Alt-Svc: h3=:443",
+    b"Clear-Site-Data: *",
+    b"Expect-CT: max-age=1",
+    b"NEL: {}",
+    b"Public-Key-Pins: max-age=1",
+    b"Report-To: {}",
+    b"Secure-Session-Registration: (ES256)",
+    b"Service-Worker-Allowed: /",
+    b"Set-Login: logged-in",
+    b"Strict-Transport-Security: max-age=1; includeSubDomains",
+    b"Use-As-Dictionary: match=*",
+)
+
+
+@pytest.mark.parametrize("header", OF_THE_ORIGIN)
+def test_no_header_counts_for_an_origin_that_sandboxes_share(header: bytes, front: Front) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + header + b"\r\nSet-Cookie: a=1; Domain=d.example\r\n\r\nok"
+    by_header = b"GET /x HTTP/1.1\r\nHost: d.example\r\nE2b-Sandbox-Id: sb1\r\nE2b-Sandbox-Port: 3001\r\n\r\n"
+    for request in (REQUEST, by_header):
+        told = answer_of(front, answer, request=request)
+        assert told.endswith(b"\r\n\r\nok")
+        assert header.partition(b":")[0].lower() not in told.lower()
+        assert b"domain" not in told.lower()
+    native = answer_of(front, answer, request=b"GET /x HTTP/1.1\r\nHost: 3001-sb1.d.example\r\n\r\n")
+    assert header.lower() in native.lower()
+
+
+@pytest.mark.parametrize("path", [b"/kruise/sb1/3001", b"/kruise/sb1/3001?x=/", b"/kruise/sb1/03001"])
+def test_a_worker_whose_scope_has_other_ports_is_refused(path: bytes, front: Front) -> None:
+    worker = b"GET %b HTTP/1.1\r\nHost: d.example\r\nService-Worker: script\r\n\r\n"
+    assert answer_of(front, OK, request=worker % path).startswith(b"HTTP/1.1 403 ")
+    assert answer_of(front, OK, request=worker % b"/kruise/sb1/3001/").startswith(b"HTTP/1.1 200 ")
+    assert answer_of(front, OK, request=REQUEST.replace(b"/x", b"")).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +267,7 @@ def test_a_path_that_browsers_read_as_a_host_stays_on_the_own_host(path: bytes) 
 
 
 def mapped(name: bytes, value: bytes, authority: bytes, prefix: bytes = b"") -> bytes:
-    return below_prefix([(name, value)], prefix, authority)[0][1]
+    return below_prefix([(name, value)], prefix, authority, shared=bool(prefix))[0][1]
 
 
 def count_of(answers: bytes) -> int:

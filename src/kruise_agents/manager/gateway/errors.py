@@ -45,6 +45,11 @@ class DataPlaneErrors:
         message = "This endpoint is reserved for the E2B control plane and is not reachable through the sandbox URL"
         return _json(404, message=message, path=path)
 
+    def worker_of_other_ports(self, path: str) -> Response:
+        """Return the answer for the script of a service worker whose scope would have other ports in it."""
+        message = "A service worker from this path would serve other ports too. Put the script below the path"
+        return _json(403, message=message, path=path)
+
     def invalid_port(self, port: int) -> Response:
         """Return the answer for a port outside 1 ... 65535."""
         return PlainTextResponse(f"API Error: invalid sandbox port: {port}", status_code=400)

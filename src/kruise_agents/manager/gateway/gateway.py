@@ -14,7 +14,7 @@ from functools import partial
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ...protocol.addresses import SandboxTarget, is_private_path, sandbox_prefix
+from ...protocol.addresses import SandboxTarget, sandbox_prefix
 from ...protocol.names import ENVD_PORT, TRAFFIC_TOKEN_HEADER
 from ..sandboxes.lifecycle import State
 from ..sandboxes.sandbox import Sandbox
@@ -69,6 +69,8 @@ class Gateway:
         path = target.path.partition("?")[0]
         if target.port == ENVD_PORT and path in _RESERVED:
             return self.errors.reserved_route(path)
+        if _is_worker_of_other_ports(target, scope):
+            return self.errors.worker_of_other_ports(scope["raw_path"].decode("latin-1"))
         not_found = partial(self.errors.sandbox_not_found, target.sandbox_id)
         sandbox = self._lookup(target.sandbox_id)
         if sandbox is None:
@@ -147,8 +149,21 @@ def _forbidden(why: str) -> Response:
     return PlainTextResponse(f"forbidden: {why}", status_code=403)
 
 
+def _is_private(target: SandboxTarget, scope: Scope) -> bool:
+    # A part of the path has named the sandbox. On a native host, an application may have paths that begin alike.
+    asked: bytes = scope["raw_path"]
+    return asked != target.path.partition("?")[0].encode("latin-1")
+
+
+def _is_worker_of_other_ports(target: SandboxTarget, scope: Scope) -> bool:
+    """Return whether a browser asks for a service worker at ``/kruise/<id>/<port>``: its scope is ``/kruise/<id>/``."""
+    # Browsers send this header for the script of a service worker, and let no page set it.
+    fetched = any(name == b"service-worker" for name, _ in scope["headers"])
+    return fetched and _is_private(target, scope) and scope["raw_path"].count(b"/") == 3
+
+
 def _prefix(target: SandboxTarget, scope: Scope) -> bytes:
     """Return the prefix that path routing took off the path, if any. Paths in the answer's headers need the prefix."""
-    if not is_private_path(scope["raw_path"].decode("latin-1")):
+    if not _is_private(target, scope):
         return b""
     return sandbox_prefix(target.sandbox_id, target.port).encode("latin-1")

@@ -26,9 +26,26 @@ _HOP_BY_HOP = frozenset(
 # RFC 9110 forbids naming these headers in Connection. They are forwarded even then, because without them the next hop
 # would see another body, another recipient or another sender.
 _NEVER_OF_ONE_CONNECTION = frozenset({b"content-length", b"host", b"set-cookie", b"cookie", b"authorization"})
+# What these headers say counts for a whole origin or host, and for longer than a page is open.
+_OF_THE_ORIGIN = frozenset(
+    {
+        b"alt-svc",
+        b"clear-site-data",
+        b"expect-ct",
+        b"nel",
+        b"public-key-pins",
+        b"public-key-pins-report-only",
+        b"report-to",
+        b"sec-session-registration",
+        b"secure-session-registration",
+        b"service-worker-allowed",
+        b"set-login",
+        b"strict-transport-security",
+        b"use-as-dictionary",
+    }
+)
 _UPGRADE = [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_COOKIE_PATH = re.compile(rb"(;\s*path\s*=\s*\"?)([^;\"]*)", re.IGNORECASE)
 _COMPLETE = re.compile(rb"(https?:|)//([^/?#\\]*)((?:[/?#].*)?)", re.IGNORECASE)
 _REFRESH = re.compile(rb"([\d.]+(?:\s*[;,]\s*|\s+)(?:url\s*=\s*)?[\"']?)([^\"']*)(.*)", re.IGNORECASE)
 _AUTHORITY = re.compile(rb"(.*?)(?::([0-9]*))?")
@@ -70,26 +87,52 @@ def response_forwarded(headers: Headers, status: int) -> Headers:
     return [pair for pair in passed if pair[0] != b"content-length"] + ([] if unframed else lengths[:1])
 
 
-def below_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
-    """Return response headers that lead the client to the application's own pages.
+def below_prefix(headers: Headers, prefix: bytes, authority: bytes, *, shared: bool) -> Headers:
+    """Return response headers that lead the client to the application's own pages, and count for these alone.
 
     In ``Location``, ``Content-Location`` and ``Refresh``, an address on the application's own host (``authority``)
     becomes a path, so that the client keeps its scheme: most applications behind TLS do not know that clients use
     https. An https address is the exception: it stays complete, because an application may mean to lead its client from
-    http to https. The paths in these headers, and the ``Path`` of a cookie, get ``prefix``, such as
-    ``/kruise/abc/3000``, unless they have the prefix already. Addresses of other hosts stay as they are.
+    http to https. The paths in these headers get ``prefix``, such as ``/kruise/abc/3000``, unless they have the prefix
+    already. Addresses of other hosts stay as they are.
+
+    With ``shared``, other sandboxes and the API are on the same origin. Then cookies count below the prefix and on this
+    host only, and headers that would count for the whole origin are left out.
     """
-    return [(name, _rewritten(name, value, prefix, authority)) for name, value in headers]
+    return [
+        (
+            name,
+            _confined(value, prefix)
+            if shared and name == b"set-cookie"
+            else _led_below(name, value, prefix, authority),
+        )
+        for name, value in headers
+        if not (shared and name in _OF_THE_ORIGIN)
+    ]
 
 
-def _rewritten(name: bytes, value: bytes, prefix: bytes, authority: bytes) -> bytes:
+def _led_below(name: bytes, value: bytes, prefix: bytes, authority: bytes) -> bytes:
     if name in (b"location", b"content-location"):
         return _reference(value, prefix, authority)
     if name == b"refresh" and (parts := _REFRESH.fullmatch(value)):
         return parts[1] + _reference(parts[2], prefix, authority) + parts[3]
-    if name == b"set-cookie" and prefix:
-        return _COOKIE_PATH.sub(lambda match: match[1] + _below(match[2].strip(), prefix), value)
     return value
+
+
+def _confined(cookie: bytes, prefix: bytes) -> bytes:
+    pair, *attributes = cookie.split(b";")
+    path, kept = b"", []
+    for attribute in attributes:
+        name, _, value = attribute.partition(b"=")
+        match name.strip().lower():
+            case b"path":  # the last one counts, as in browsers
+                path = value.strip(b' \t"')
+            case b"domain":
+                pass  # such a cookie would be sent to other hosts too
+            case _:
+                kept.append(attribute)
+    path = _below(path, prefix) if path.startswith(b"/") else prefix
+    return b";".join([pair, *([b" Path=" + path] if path else []), *kept])
 
 
 def _reference(value: bytes, prefix: bytes, authority: bytes) -> bytes:

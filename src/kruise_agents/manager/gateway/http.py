@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Receive, Scope, Send
 
+from ...protocol.names import SANDBOX_ID_HEADER
 from ..request_log import RequestRecord, with_request_id
 from ..unix_http import BadResponseError, Exchange, ResponseHead
 from .client import client_of
@@ -129,8 +130,9 @@ def _answer_headers(head: ResponseHead, prefix: bytes, scope: Scope) -> tuple[He
             return answer, f"it answered with the status {head.status}"
     if (name := unsendable(answer)) is not None:
         return answer, f"its header {name} has a control character"
-    authority = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    return below_prefix(answer, prefix, authority), None
+    asked = dict(scope["headers"])
+    shared = bool(prefix) or SANDBOX_ID_HEADER.encode() in asked
+    return below_prefix(answer, prefix, asked.get(b"host", b""), shared=shared), None
 
 
 def _is_handshake(scope: Scope) -> bool:

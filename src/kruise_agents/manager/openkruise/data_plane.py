@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from ...errors import AddressError
 from ...protocol.addresses import API_PREFIX, ApiTarget, SandboxTarget, Target, is_private_api_path, is_private_path
-from ...protocol.routing import parse
+from ...protocol.routing import is_own_host, parse
 from ..gateway.errors import DataPlaneErrors
 
 
@@ -14,8 +14,11 @@ def find_target(authority: str, target: str, sandbox_id: str | None = None, sand
     """Parse a request as ``protocol.routing.parse`` does, but misread three kinds as OpenKruise's manager does.
 
     ``/kruise/api-prod--a/3000`` is taken for a path of the API. Two kinds cannot be mapped: ``/kruise/<id>/3000?x=1``,
-    because the port is taken to be ``3000?x=1``, and an ID header without a port header.
+    because the port is taken to be ``3000?x=1``, and an ID header without a port header. Nothing is misread on the
+    native host of a sandbox of this manager: a browser keeps the pages of different sandboxes apart by their hosts.
     """
+    if is_own_host(authority):
+        return parse(authority, target)
     if target.startswith(API_PREFIX) and not is_private_api_path(target):
         return ApiTarget(target, private=False)
     found = parse(authority, target, sandbox_id, sandbox_port)

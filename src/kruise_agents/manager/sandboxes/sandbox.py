@@ -124,7 +124,7 @@ def environment(sandbox_id: str, template: Template, variables: Mapping[str, str
 
 
 def new_sandbox_id() -> str:
-    """Return a random ID in E2B's form: ``i`` and 20 characters of ``[a-z0-9]``. Nobody can guess its 103 bits."""
+    """Return a random ID in E2B's form, which fits EMBEDDED_ID. Nobody can guess its 103 bits."""
     return "i" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
 
 
