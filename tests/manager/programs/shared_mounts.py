@@ -1,6 +1,6 @@
 """Run in a mount namespace: shares its mounts, as systemd does, and starts a manager whose sandboxes reach out.
 
-``shared_mounts.py CARRIER USERS FOLDER``; writes what became of the mounts as JSON. CARRIER may be ``none``.
+``shared_mounts.py CARRIER USERS PREFORK FOLDER``; writes what became of the mounts as JSON. CARRIER may be ``none``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from support.managers import NO_IDENTITIES, RunningManager, running_manager
 LATE = "/usr/share/doc"
 
 
-def main(carrier: str, users: str, folder: Path) -> None:
+def main(carrier: str, users: str, prefork: str, folder: Path) -> None:
     for name in ("outer", "outer/inner"):
         (folder / name).mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "none", folder / name], check=True)
@@ -30,7 +30,7 @@ def main(carrier: str, users: str, folder: Path) -> None:
     )
     if users == "one":
         prelude += NO_IDENTITIES
-    with patch_e2b(False), running_manager(folder, prelude=prelude) as manager:
+    with patch_e2b(False), running_manager(folder, prefork, prelude=prelude) as manager:
         with manager.api() as api:
             internet = api.get("/health", headers={"Accept": "application/json"}).json()["internet"]
         with Sandbox.create(domain=manager.domain, api_key=manager.api_key) as sandbox:
@@ -56,4 +56,4 @@ def mount_late(manager: RunningManager, sandbox: Sandbox) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], Path(sys.argv[4]))

@@ -22,14 +22,17 @@ AS_ROOT = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
 """Options with which an ordinary user is root in the namespace, and may mount there."""
 
 
-CASES = ["none several", "none one", "slirp4netns several", "slirp4netns one", "pasta several"]
-"""What carries packets, and the users of a sandbox."""
+CASES = [
+    *("none several --prefork", "none one --prefork", "none several --no-prefork", "none one --no-prefork"),
+    *("slirp4netns several --prefork", "slirp4netns one --prefork", "pasta several --prefork"),
+]
+"""What carries packets, the users of a sandbox, and whether sandboxes are forked."""
 
 
 @pytest.fixture(scope="module", params=CASES)
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the results of programs/shared_mounts.py."""
-    carrier, users = request.param.split()
+    carrier, users, prefork = request.param.split()
     needed = ["unshare", "mount", *([carrier] if carrier != "none" else [])]
     if missing := [name for name in needed if shutil.which(name, path=PATH) is None]:
         pytest.skip(f"{', '.join(missing)} not installed")
@@ -38,7 +41,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if users == "several" and (AS_ROOT or one_user_because()):
         pytest.skip("sandboxes have one user")
     folder = tmp_path_factory.mktemp("mounts")
-    command = [*OWN_MOUNTS, *AS_ROOT, sys.executable, str(PROGRAM), carrier, users, str(folder)]
+    command = [*OWN_MOUNTS, *AS_ROOT, sys.executable, str(PROGRAM), carrier, users, prefork, str(folder)]
     environment = {**os.environ, "PATH": PATH, "PYTHONPATH": str(PROGRAM.parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

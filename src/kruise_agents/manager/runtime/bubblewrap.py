@@ -20,8 +20,8 @@ from .bwrap.binary import find_bwrap
 from .bwrap.devices import make_devices, owns_devices
 from .bwrap.launch import Setup, start
 from .bwrap.mounts import refuse_visible
-from .bwrap.options import HOME, IN_HOME, VARIABLES, sandbox_options, trial_options
-from .bwrap.self_test import find_users, refuse_foreign, try_root_file_system
+from .bwrap.options import EXECUTED, HOME, VARIABLES, sandbox_options, trial_options
+from .bwrap.self_test import find_inner_user, find_users, refuse_foreign, try_root_file_system
 from .files.identities import FileOwners, Identities
 from .files.layout import SYSTEM_PATH, Layout
 from .files.trees import remove_tree
@@ -67,6 +67,7 @@ class BubblewrapRuntime(Runtime):
             refuse_visible(state_dir)
         self._state_dir = state_dir
         self._identities: Identities | None = None
+        self._enters = False  # True: processes of ours enter sandboxes; False: bwrap executes their programs
         self._devices: Path | None = None
         self._freezer: Freezer | None = None
         self._prefork = prefork
@@ -74,7 +75,7 @@ class BubblewrapRuntime(Runtime):
         self._commands: dict[Path | None, Commands] = {}  # by the root file system, see Layout.system
 
     def open(self) -> None:
-        if self._prefork:
+        if self._prefork and self._enters:
             self._zygotes.open()
 
     def close(self) -> None:
@@ -91,6 +92,7 @@ class BubblewrapRuntime(Runtime):
         if self.enforcer.holds_memory or self._freezer is not None:
             self.pauses_by = "freezing their control group"
         self._identities, self.one_user_because = find_users()
+        self._enters = self._several_users or find_inner_user()
         if self._identities is None and self._state_dir is not None and owns_devices():
             self._devices = self._make_devices(self._state_dir / "devices")
         try:
@@ -245,16 +247,16 @@ class BubblewrapRuntime(Runtime):
         # A volume may have modules in place of those that the zygote has imported.
         kernel = launch.fresh and not launch.layout.mounts and not execute
         order = ForkOrder(command, VARIABLES, HOME, self._several_users, execute, kernel)
-        zygote = self._zygotes.zygote() if self._several_users or not execute else None
+        zygote = self._zygotes.zygote() if self._enters else None
         if zygote is not None:
             try:
                 return start_inside(options, zygote.fork, order, setup)
             except ZygoteError as error:
                 self._zygotes.replace(zygote, str(error))
-        if self._several_users:
+        if self._enters:
             return start_inside(options, enter_once, replace(order, execute=True, kernel=False), setup)
         # A sandbox with one user has no rights when bwrap executes the program.
-        return start([*options, *IN_HOME], command, setup)
+        return start([*options, *EXECUTED], command, setup)
 
     def _make_zygote(self) -> Zygote:
         return make_zygote(trial_options(several_users=self._several_users), self._identities)

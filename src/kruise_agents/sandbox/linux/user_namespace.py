@@ -25,15 +25,15 @@ from pathlib import Path
 from ...protocol.control import TRIAL_OUTPUT
 from ...protocol.names import ID_COUNT, USER_ID
 from . import capabilities
-from .process import libc, make_dumpable
+from .process import check, libc, make_dumpable
 
 _CLONE_NEWUSER = 0x10000000
 # chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service, sys_chroot, sys_ptrace: over the
 # sandbox's own users, files and processes.
 KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 18, 19)
+_OWN_ID = f"{USER_ID} {USER_ID} 1"
 _ACL_VERSION = 2  # see linux/posix_acl_xattr.h
 _NOBODY = 0xFFFFFFFF
-_NESTED_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 _LOWEST_OPEN_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _MOUNTED = ("dev", "proc", "sys", "usr")
 """Folders in ``/`` that are mounts and keep their owners."""
@@ -56,8 +56,6 @@ def become_root_of_sandbox(home: Path) -> None:
     if new:
         for inner, _, _ in os.walk(shared):
             _share(inner, USER_ID)
-    # Allow one more user namespace. Namespaces inside of it count too, so programs in the sandbox can make none.
-    _NESTED_NAMESPACES.write_text("1", encoding="utf-8")
     _LOWEST_OPEN_PORT.write_text("0", encoding="utf-8")
     _enter()
     os.setgroups([])
@@ -65,6 +63,20 @@ def become_root_of_sandbox(home: Path) -> None:
     os.setresuid(0, 0, 0)
     _keep_capabilities()
     make_dumpable()
+
+
+def become_only_user() -> None:
+    """Enter an inner user namespace that has the sandbox's only user, without any capability.
+
+    The first process stays in the outer user namespace, so this user can neither trace the process nor reach what the
+    process has open. Must be called while this process has a single thread. Raises OSError if the kernel refuses that.
+    """
+    make_dumpable()
+    check(libc.unshare(_CLONE_NEWUSER), "no user namespace for the sandbox's user")
+    for name, text in (("setgroups", "deny"), ("uid_map", _OWN_ID), ("gid_map", _OWN_ID)):
+        Path(f"/proc/self/{name}").write_text(text, encoding="utf-8")
+    capabilities.bound(0)
+    capabilities.hold(0, 0, 0)
 
 
 def _give(path: str, inner: int, *, whole: bool, leave: str | None = None) -> None:

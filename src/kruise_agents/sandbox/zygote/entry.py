@@ -29,7 +29,7 @@ from ...protocol.control import FORK_REQUEST_BYTES, ForkOrder, ForkRequest
 from ..linux import capabilities
 from ..linux.process import check, close_all_but, libc, make_dumpable
 from ..linux.seccomp import filter_program
-from ..linux.user_namespace import become_root_of_sandbox
+from ..linux.user_namespace import become_only_user, become_root_of_sandbox
 
 _POLL_SECONDS = 0.0005
 _ON_THE_WAY_SECONDS = 20
@@ -44,6 +44,7 @@ _NAMESPACES = {
 }
 _NS_GET_USERNS = 0xB701
 _MS_PRIVATE_EVERYWHERE = 0x40000 | 0x4000  # MS_PRIVATE and MS_REC
+_NESTED_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
 _PR_SET_NO_NEW_PRIVS = 38
@@ -77,12 +78,14 @@ def enter(connection: int) -> ForkOrder:
     model = _Model.of(placeholder)
     order = request.order
     closed = _close_imports()
-    entered = _detach_mounts(placeholder)
+    entered = _close_namespaces(placeholder)
     _cross(handle, model.namespaces & ~entered)
     model.impose()
     _leave_behind()
     if order.several_users:
         become_root_of_sandbox(Path(order.directory))
+    else:
+        become_only_user()
     make_dumpable()
     # From here on, the file tree can do no more harm than any code in the sandbox.
     _open_imports(closed)
@@ -181,23 +184,24 @@ def _install_filter() -> None:
         check(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "the filter")
 
 
-def _detach_mounts(pid: int) -> int:
-    """Enter the mount namespace of a process, and keep later mounts of the host out. Return flags for what was entered.
+def _close_namespaces(pid: int) -> int:
+    """Enter the mounts of a process, detach them from the host, and forbid user namespaces but one inside of its own.
 
-    ``bwrap`` lets mounts of the host appear in the sandbox. These would be writable, whatever lies around them.
+    ``bwrap`` lets later mounts of the host appear in the sandbox. These would be writable, whatever lies around them.
+    Return flags for what this process has entered.
     """
     mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     # Only the rights of this user namespace count for the mounts. The program may be in a namespace inside of it.
     owner = fcntl.ioctl(mounts, _NS_GET_USERNS)
-    entered = _NAMESPACES["mnt"]
-    if os.path.samestat(os.fstat(owner), os.stat(f"/proc/{pid}/ns/user")):  # noqa: PTH116 - a magic link
-        entered |= _NAMESPACES["user"]
+    is_own = os.path.samestat(os.fstat(owner), os.stat(f"/proc/{pid}/ns/user"))  # noqa: PTH116 - a magic link
     check(libc.setns(owner, _NAMESPACES["user"]), "entering the sandbox's user namespace")
     check(libc.setns(mounts, _NAMESPACES["mnt"]), "entering the sandbox's mounts")
     check(libc.mount(None, b"/", None, _MS_PRIVATE_EVERYWHERE, None), "making the sandbox's mounts private")
+    # Namespaces inside of others count too, so programs in the sandbox can make none.
+    _NESTED_NAMESPACES.write_text("1" if is_own else "2", encoding="utf-8")
     os.close(owner)
     os.close(mounts)
-    return entered
+    return _NAMESPACES["mnt"] | (_NAMESPACES["user"] if is_own else 0)
 
 
 def _cross(handle: int, namespaces: int) -> None:

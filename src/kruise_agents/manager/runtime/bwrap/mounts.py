@@ -24,8 +24,9 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROCESSORS = Path("/sys/devices/system/cpu")
 # Files in /proc that show or change too much of the whole machine. Most of them are for the host's root only.
 _CLOSED = ("kcore", "keys", "key-users", "kmsg", "timer_list", "sched_debug", "latency_stats", "sysrq-trigger")
-# Kernel settings of the sandbox's own namespaces, which the sandbox's program writes once.
-_OWN_SETTINGS = ("/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ip_unprivileged_port_start")
+# Kernel settings of the sandbox's own namespaces, which a process of ours writes once.
+_NAMESPACES_SETTING = "/proc/sys/user/max_user_namespaces"
+_PORTS_SETTING = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
 
 def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
@@ -39,9 +40,8 @@ def machine_mounts(shared_memory: int, *, several_users: bool) -> Iterator[str]:
     yield from ("--perms", "0755", "--tmpfs", "/sys")
     yield from _parent_folders(_PROCESSORS, {Path("/sys")})
     yield from ("--ro-bind-try", str(_PROCESSORS), str(_PROCESSORS), "--remount-ro", "/sys")
-    if several_users:
-        for setting in _OWN_SETTINGS:
-            yield from ("--bind", setting, setting)
+    for setting in (_NAMESPACES_SETTING, _PORTS_SETTING) if several_users else (_NAMESPACES_SETTING,):
+        yield from ("--bind", setting, setting)
 
 
 def program_mounts(system: Path | None = None) -> Iterator[str]:

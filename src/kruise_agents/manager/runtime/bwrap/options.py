@@ -15,10 +15,14 @@ from .mounts import command_mounts, file_mounts, machine_mounts, own_mounts, pro
 HOME = f"/home/{USERNAME}"
 HOST_NAME = "e2b.local"
 VARIABLES = {"LANG": "C.UTF-8", "PATH": SYSTEM_PATH, "PWD": HOME}  # bwrap sets PWD in any case
-IN_HOME = ("--clearenv", *(word for name in VARIABLES for word in ("--setenv", name, VARIABLES[name])), "--chdir", HOME)
-"""The options for a program that ``bwrap`` executes with these variables in the home folder."""
+# A user namespace that is made inside would give its maker capabilities, enough to mount the host's control groups.
+EXECUTED = (
+    *("--disable-userns", "--clearenv", "--chdir", HOME),
+    *(word for name in VARIABLES for word in ("--setenv", name, VARIABLES[name])),
+)
+"""The options for a program that ``bwrap`` itself executes, in a sandbox with one user."""
 # A process of ours needs these capabilities until it has become the root of the sandbox.
-_FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID", "SYS_RESOURCE")
+_FIRST_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "SETGID", "SETUID")
 
 
 def sandbox_options(
@@ -77,10 +81,8 @@ def _namespaces(*, several_users: bool) -> list[str]:
         "--die-with-parent",
         "--new-session",
     ]
-    # A user namespace that is made inside would give its maker capabilities, enough to mount the host's control groups.
-    # With several users the program forbids new user namespaces, after it has made the inner one.
     if not several_users:
-        return [*options, "--uid", str(USER_ID), "--gid", str(USER_ID), "--disable-userns"]
+        return [*options, "--uid", str(USER_ID), "--gid", str(USER_ID)]
     return [*options, *_capabilities(*_FIRST_CAPABILITIES), "--uid", "0", "--gid", "0"]
 
 

@@ -15,7 +15,7 @@ from ..rootfs.carried_python import CarriedPython, places
 from ..zygote.launch import run_inside
 from .binary import not_permitted
 from .launch import run
-from .options import IN_HOME, trial_options
+from .options import EXECUTED, trial_options
 
 _READ_INSIDE = ("uvicorn", "zmq", "ipykernel")
 _READ_AS_USER = ("-I", "-m", "kruise_agents.sandbox.linux.user_namespace")
@@ -44,6 +44,17 @@ def find_users() -> tuple[Identities | None, str | None]:
         raise not_permitted(str(error)) from error
     logger.info("sandboxes have one user: %s", reason)
     return None, reason
+
+
+def find_inner_user() -> bool:
+    """Return True if processes of ours can enter a sandbox with one user, and make its user's own namespace there."""
+    try:
+        said = run_inside(trial_options(several_users=False), ["/bin/sh", *_SAY], None, _LIMITS)
+    except OSError as error:
+        said = str(error)
+    if said != TRIAL_OUTPUT:
+        logger.warning("code in sandboxes can trace and change the first process of its sandbox: %s", said)
+    return said == TRIAL_OUTPUT
 
 
 def try_root_file_system(folder: Path, carried: CarriedPython, identities: Identities | None) -> None:
@@ -75,7 +86,7 @@ def _try(options: Sequence[str], command: Sequence[str], identities: Identities 
     if identities is not None:
         said = run_inside(options, command, identities, _LIMITS)
     else:
-        said = run([*options, *IN_HOME], command, None, limits=_LIMITS)
+        said = run([*options, *EXECUTED], command, None, limits=_LIMITS)
     if said != TRIAL_OUTPUT:
         raise OSError(said or f"{command[0]} ended")
 

@@ -53,12 +53,14 @@ def start_inside(options: Sequence[str], send: Send, order: ForkOrder, setup: Se
         return launched
 
 
-def run_inside(options: Sequence[str], command: Sequence[str], identities: Identities, limits: ProcessLimits) -> str:
-    """Run a command as root of a sandbox with several users until the command ends, and return its output.
+def run_inside(
+    options: Sequence[str], command: Sequence[str], identities: Identities | None, limits: ProcessLimits
+) -> str:
+    """Run a command as the root of a sandbox, or as its only user, and return its output when it has ended.
 
     Raises OSError if the sandbox cannot be made. An error on the way into the sandbox is part of the output.
     """
-    order = ForkOrder(command, VARIABLES, HOME, several_users=True, execute=True)
+    order = ForkOrder(command, VARIABLES, HOME, several_users=identities is not None, execute=True)
     with tempfile.TemporaryFile() as output:
         setup = Setup(identities, output, limits=limits)
         wait_for(start_inside(options, enter_once, order, setup), command[0])
