@@ -90,10 +90,9 @@ def _refuse(_file: Path, _text: str, encoding: str) -> int:
     raise OSError(22, "Invalid argument")
 
 
-def test_where_control_groups_do_it_memory_is_neither_measured_nor_limited_for_each_process() -> None:
+def test_where_control_groups_do_it_memory_is_not_measured() -> None:
     groups = ControlGroups(Path("/nonexistent"))
     assert groups.holds_memory
-    assert groups.process_limits(LIMITS).data is None
     assert groups.process_limits(LIMITS).file == LIMITS.disk
 
 

@@ -112,14 +112,6 @@ def is_ended_by(sandbox: Sandbox, program: str) -> bool:
     return False
 
 
-def test_a_program_that_asks_for_too_much_memory_gets_an_error(shared_small: Sandbox) -> None:
-    program = f"taken = bytearray({MEMORY} * 1024 * 1024)"
-    code, said = run(shared_small, program)
-    assert (code, said.splitlines()[-1]) == (1, "MemoryError")
-    assert "MemoryError" in str(shared_small.run_code(program).error)
-    wait_for(lambda: answers(shared_small))
-
-
 HOG = """
 import time
 taken = []
@@ -130,9 +122,8 @@ time.sleep(20)
 """
 
 
-def test_a_program_that_takes_too_much_memory_bit_by_bit_fails(small: Sandbox) -> None:
-    code, said = run(small, HOG)
-    assert code in (137, -1) or said.endswith("MemoryError\n"), "what others have may come on top, or not"
+def test_a_program_that_takes_too_much_memory_bit_by_bit_is_killed(small: Sandbox) -> None:
+    assert run(small, HOG)[0] in (137, -1)
     assert small.run_code(HOG).error is not None
     wait_for(lambda: answers(small))
 
@@ -453,7 +444,7 @@ def test_a_sandbox_has_its_processors_and_no_more(shared_small: Sandbox) -> None
 def test_limits_cannot_be_raised_from_inside(shared_small: Sandbox) -> None:
     program = """
 import resource
-for kind in (resource.RLIMIT_NPROC, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE):
+for kind in (resource.RLIMIT_NPROC, resource.RLIMIT_FSIZE):
     hard = resource.getrlimit(kind)[1]
     assert hard != resource.RLIM_INFINITY
     try:

@@ -16,7 +16,7 @@ import pytest
 
 from kruise_agents.manager.runtime import MIB, Layout, Limits, Watchdog
 from kruise_agents.manager.runtime.limits import watchdog
-from kruise_agents.manager.runtime.limits.processes import Processes, shared_memory_files
+from kruise_agents.manager.runtime.limits.processes import Processes, shared_memory
 from support.managers import children, wait_for
 
 
@@ -24,7 +24,7 @@ def test_files_in_the_machines_own_shared_memory_are_no_sandboxs() -> None:
     with tempfile.TemporaryFile(dir="/dev/shm") as file:
         file.write(b"x" * MIB)
         file.flush()
-        assert shared_memory_files(os.getpid()) == 0
+        assert shared_memory(os.getpid()) == (0, None)
 
 
 HOG = """

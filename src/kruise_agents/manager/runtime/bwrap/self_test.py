@@ -20,7 +20,7 @@ from .options import EXECUTED, trial_options
 _READ_INSIDE = ("uvicorn", "zmq", "ipykernel")
 _READ_AS_USER = ("-I", "-m", "kruise_agents.sandbox.linux.user_namespace")
 _SAY = ("-c", f"echo {TRIAL_OUTPUT}")
-_LIMITS = ProcessLimits(data=Limits().memory, file=Limits().disk)
+_LIMITS = ProcessLimits(file=Limits().disk)
 _LAST_OUTPUT = 1000
 
 logger = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ _COUNTS_SINCE = (5, 14)  # the version of Linux
 _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 _NO_CORE_HELPER = 1
 """The only core size limit, in bytes, at which Linux pipes no core dump to a helper. At 0 Linux starts the helper."""
+_OOM_SCORE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,6 @@ class ProcessLimits:
     """Limits that a process passes on to its children, and that no process of a sandbox can raise."""
 
     processes: int | None = None  # and threads, of the whole sandbox
-    data: int | None = None  # bytes of private memory of one process (RLIMIT_DATA)
     file: int | None = None  # bytes of one file
 
     def impose(self, pid: int) -> None:
@@ -48,7 +48,6 @@ class ProcessLimits:
         # Linux gives a new user namespace the process limit that its creator has at that moment.
         for kind, limit in (
             (resource.RLIMIT_NPROC, self.processes),
-            (resource.RLIMIT_DATA, self.data),
             (resource.RLIMIT_FSIZE, self.file),
         ):
             if limit is not None:
@@ -58,6 +57,7 @@ class ProcessLimits:
             # sandbox. A hard limit that is 0 already stays 0, so the reporter starts: only the host's root may raise
             # hard limits. The reporter also starts if code in the sandbox lowers its own limit to 0 and then crashes.
             _lower(pid, resource.RLIMIT_CORE, _NO_CORE_HELPER)
+        end_before_others(pid)
 
 
 NO_LIMITS = ProcessLimits()
@@ -122,7 +122,7 @@ class MeasuredDisk(DiskEnforcer):
 class ResourceLimits(Enforcer):
     """Limits that need no rights and that child processes inherit: resource limits (rlimits) and processor affinity.
 
-    The memory limit holds for each process. From Linux 5.14 on, the process limit usually holds for a whole sandbox.
+    Memory is left to the watchdog. From Linux 5.14 on, the process limit usually holds for a whole sandbox.
     """
 
     name = "rlimits"
@@ -137,7 +137,7 @@ class ResourceLimits(Enforcer):
 
     def process_limits(self, limits: Limits) -> ProcessLimits:
         processes = limits.processes if self._count_processes else None
-        return replace(super().process_limits(limits), data=limits.memory, processes=processes)
+        return replace(super().process_limits(limits), processes=processes)
 
     @contextlib.contextmanager
     def limited(self, name: str, limits: Limits) -> Iterator[Sequence[str]]:
@@ -154,6 +154,14 @@ class ResourceLimits(Enforcer):
 def reported_limits(limits: Limits) -> ProgramLimits:
     """Return the limits that the sandbox's program reports."""
     return ProgramLimits(memory=limits.memory, disk=limits.disk)
+
+
+def end_before_others(pid: int) -> None:
+    """Have the kernel end a process, and its later children, before the manager if the machine runs out of memory."""
+    score = Path(f"/proc/{pid}/oom_score_adj")
+    with contextlib.suppress(OSError):  # the process has just ended, or the machine lets nobody do that
+        if int(score.read_text(encoding="ascii")) < _OOM_SCORE:
+            score.write_text(str(_OOM_SCORE), encoding="ascii")
 
 
 def _lower(pid: int, kind: int, limit: int) -> None:

@@ -14,24 +14,33 @@ import logging
 import re
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ..bwrap import placeholder
 from ..files.layout import Layout
 from ..handle import ProcessHandle
 from .disk import SandboxDisk, Usage
 from .guard import guarded
 from .limits import MIB, Limits
-from .processes import Process, Processes, UnnamedFiles, memory_of, shared_memory_files, unnamed_files
+from .memory import SandboxMemory, Verdict
+from .processes import Process, Processes, memory_taken
 
 _INTERVAL = 0.5  # seconds between two looks
 _INTERVAL_WHEN_CLOSE = 0.1  # the same while a sandbox is close to its limit
-_PATIENCE = 3.0  # a sandbox that stays over its memory limit for so many seconds is ended
 _BUSY_TICKS = 5  # a sandbox is active when its processor time has changed by so many clock ticks
 _OURS = 2  # allowed beyond the limit of processes: the first process and the program
 _KILL_NOTICE_SECONDS = 0.3
+_DYING_SECONDS = 1.0
+# Memory is looked at as soon as programs have taken a part of the room that a sandbox has left.
+_FASTEST = 8192 * MIB  # programs take no more in a second
+_SHORTEST = 0.02  # seconds
+_PACE = 4  # the least time between two looks, in durations of a look
+_ROOM_SHARE = 4
+_LEAST_ROOM = 32 * MIB
+_SURVEYORS = 2  # threads
 
 logger = logging.getLogger(__name__)
 
@@ -46,18 +55,23 @@ class WatchedSandbox:
     limits: Limits
     end: Callable[[], None]  # called in the event loop
     tell: Callable[[int, str], Awaitable[None]]  # called before a process is killed, with its pid inside and the reason
-    killing: list[tuple[Process, str]] = field(default_factory=list)
     started: int | None = None
     ticks: int = -1
-    unnamed: UnnamedFiles = field(default_factory=UnnamedFiles)
-    over_since: float | None = None
     ending: bool = False
+    dying: set[tuple[int, int]] = field(default_factory=set)  # the identities of processes that are being killed
+    family: tuple[float, list[Process]] = (0.0, [])  # the processes as of the last look, and its time
+    surveyed: bool = False  # True: a survey of the memory is under way
     disk: SandboxDisk = field(init=False)
+    memory: SandboxMemory = field(init=False)
 
     def is_root_of(self, family: list[Process]) -> bool:
         """Return whether ``family[0]`` is the sandbox's first process, and not a later process with the same pid."""
         self.started = self.started or family[0].started
         return self.started == family[0].started
+
+    def without_dying(self, family: list[Process]) -> list[Process]:
+        dying = set(self.dying)
+        return [process for process in family if process.identity not in dying]
 
 
 class Watchdog:
@@ -72,6 +86,9 @@ class Watchdog:
         self._memory = memory
         self._watched: dict[str, WatchedSandbox] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._background = set[asyncio.Task[None]]()
+        # Surveys may take long. So they delay each other, but no look at a sandbox.
+        self._surveyors = ThreadPoolExecutor(_SURVEYORS, "memory-survey")
 
     def add(
         self,
@@ -87,6 +104,7 @@ class Watchdog:
         measured = [] if self._disk_held(layout.rootfs) else [layout.root]
         measured += [mount.source for mount in layout.mounts]
         sandbox.disk = SandboxDisk(name, layout, measured, limits.disk, functools.partial(_family, sandbox))
+        sandbox.memory = SandboxMemory(root, limits.memory, layout.root.stat().st_dev)
         self._watched[name] = sandbox
         if not self._tasks:
             # Disks have a task of their own, because measuring a disk may take long.
@@ -95,18 +113,39 @@ class Watchdog:
     def remove(self, name: str) -> None:
         self._watched.pop(name, None)
         if not self._watched:
-            for task in self._tasks:
+            for task in (*self._tasks, *self._background):
                 task.cancel()
             self._tasks = []
 
     async def _run(self) -> None:
+        sudden = False
         while True:
-            close = False
+            taken, took = memory_taken(), 0.0
+            watched = list(self._watched.values())
             with guarded("sandboxes"):
-                close, ending = await asyncio.to_thread(self._look, list(self._watched.values()))
-                await self._kill_all()
-                self._end_all(ending)
-            await asyncio.sleep(_INTERVAL_WHEN_CLOSE if close else _INTERVAL)
+                verdicts, took = await asyncio.to_thread(self._look, watched, sudden)
+                for sandbox, verdict in verdicts:
+                    self._carry_out(sandbox, verdict)
+                self._end_all([sandbox for sandbox in watched if sandbox.ending])
+                self._start_surveys(watched)
+            sudden = await self._rest(took, taken)
+
+    async def _rest(self, took: float, taken: int | None) -> bool:
+        """Wait after a look. Return True if programs have taken much memory since then.
+
+        ``took`` is the processor time of the look, ``taken`` the memory of all programs before the look.
+        """
+        if not self._memory or taken is None:
+            await asyncio.sleep(_INTERVAL_WHEN_CLOSE if self._memory else _INTERVAL)
+            return True
+        until = time.monotonic() + max(_INTERVAL, took)
+        room = max(_LEAST_ROOM, min((sandbox.memory.room for sandbox in self._watched.values()), default=0))
+        pause = max(_SHORTEST, _PACE * took, room / _FASTEST)
+        while (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(pause, left))
+            if (memory_taken() or 0) - taken > room // _ROOM_SHARE:
+                return True
+        return False
 
     async def _run_disks(self) -> None:
         while True:
@@ -122,47 +161,97 @@ class Watchdog:
                 if sandbox.name in self._watched:
                     sandbox.end()
 
-    async def _kill_all(self) -> None:
-        # All processes at once, so that no sandbox has to wait for another.
-        killing = [(sandbox, *victim) for sandbox in self._watched.values() for victim in sandbox.killing]
-        for sandbox in self._watched.values():
-            sandbox.killing = []
-        await asyncio.gather(*(self._kill(*victim) for victim in killing))
+    def _start_surveys(self, watched: list[WatchedSandbox]) -> None:
+        for sandbox in watched:
+            if self._memory and not sandbox.ending and not sandbox.surveyed and sandbox.memory.wants_survey:
+                sandbox.surveyed = True
+                self._in_background(self._survey(sandbox))
+
+    async def _survey(self, sandbox: WatchedSandbox) -> None:
+        def survey() -> Verdict:
+            listed_at, family = sandbox.family
+            if time.monotonic() - listed_at > _INTERVAL_WHEN_CLOSE:
+                family = _family(sandbox)
+            return sandbox.memory.survey(sandbox.without_dying(family)) if family else Verdict()
+
+        try:
+            with guarded(f"the memory of sandbox {sandbox.name}"):
+                verdict = await asyncio.get_running_loop().run_in_executor(self._surveyors, survey)
+                self._carry_out(sandbox, verdict)
+                self._end_all([sandbox] if sandbox.ending else [])
+        finally:
+            sandbox.surveyed = False
+
+    def _carry_out(self, sandbox: WatchedSandbox, verdict: Verdict) -> None:
+        if verdict.end is not None and not sandbox.ending:
+            self._end(sandbox, verdict.end)
+        for process, why in verdict.victims:
+            if process.identity not in sandbox.dying:
+                sandbox.dying.add(process.identity)
+                self._in_background(self._kill(sandbox, process, why))
 
     async def _kill(self, sandbox: WatchedSandbox, process: Process, why: str) -> None:
+        with guarded(f"sandbox {sandbox.name}"), contextlib.suppress(ProcessLookupError):
+            handle = ProcessHandle.of(process.pid)
+            try:
+                # The pid may belong to a later process by now. The handle, once made, stays with its process.
+                if handle.identity.started == process.started:
+                    await self._kill_by(handle, sandbox, process, why)
+            finally:
+                handle.close()
+        sandbox.dying.discard(process.identity)
+
+    async def _kill_by(self, handle: ProcessHandle, sandbox: WatchedSandbox, process: Process, why: str) -> None:
+        try:
+            handle.send(signal.SIGSTOP)  # the process takes nothing more while its end is announced
+            await self._announce(sandbox, process, why)
+        finally:
+            handle.send(signal.SIGKILL)
+        try:
+            async with asyncio.timeout(_DYING_SECONDS):
+                await handle.ended()
+        except TimeoutError:
+            logger.warning("sandbox %s: its process %d does not end", sandbox.name, process.pid)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _announce(self, sandbox: WatchedSandbox, process: Process, why: str) -> None:
         # The sandbox's program may not answer, for example because code in the sandbox disturbs it.
         with guarded(f"sandbox {sandbox.name}"), contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_KILL_NOTICE_SECONDS):
                 await sandbox.tell(_inner_pid(process.pid), why)
         logger.warning("sandbox %s: its process %d was killed: %s", sandbox.name, process.pid, why)
-        with guarded(f"sandbox {sandbox.name}"), contextlib.suppress(ProcessLookupError):
-            handle = ProcessHandle.of(process.pid)
-            # The pid may belong to a later process by now. The handle, once made, stays with its process.
-            if handle.identity.started == process.started:
-                handle.send(signal.SIGKILL)
-            handle.close()
 
-    def _look(self, watched: list[WatchedSandbox]) -> tuple[bool, list[WatchedSandbox]]:
-        """Look at the processes of all sandboxes. Return whether to look again soon, and the sandboxes to end."""
+    def _look(self, watched: list[WatchedSandbox], sudden: bool) -> tuple[list[tuple[WatchedSandbox, Verdict]], float]:
+        """Look at the processes of all sandboxes. Return what is to be done, and the processor time of the look."""
+        before = time.thread_time()
         processes = Processes()
-        close = False
+        verdicts = []
         for sandbox in watched:
             with guarded(f"sandbox {sandbox.name}"):
                 family = processes.family(sandbox.root)
                 if family and not sandbox.ending and sandbox.is_root_of(family):
-                    close |= self._look_at(sandbox, family)
-        return close, [sandbox for sandbox in watched if sandbox.ending]
+                    verdicts.append((sandbox, self._look_at(sandbox, family, sudden)))
+        return verdicts, time.thread_time() - before
 
-    def _look_at(self, sandbox: WatchedSandbox, family: list[Process]) -> bool:
+    def _look_at(self, sandbox: WatchedSandbox, family: list[Process], sudden: bool) -> Verdict:
         ticks = sum(process.ticks for process in family)
-        if abs(ticks - sandbox.ticks) >= _BUSY_TICKS:
-            sandbox.ticks, sandbox.disk.active = ticks, True
-        if sandbox.disk.active or sandbox.disk.refused:
-            sandbox.unnamed = unnamed_files(family, sandbox.folder.stat().st_dev)
+        busy = abs(ticks - sandbox.ticks) >= _BUSY_TICKS
+        if busy:
+            sandbox.ticks, sandbox.disk.active, sandbox.memory.active = ticks, True, True
         if not self._memory:
-            return False
-        self._limit_processes(sandbox, family)
-        return self._limit_memory(sandbox, family)
+            return Verdict()
+        # The kernel limits processes too, but not before Linux 5.14, for the host's root, or without namespaces.
+        number = sum(process.threads for process in family)
+        if number > sandbox.limits.processes + _OURS:
+            return Verdict(end=f"has {number} processes and threads of {sandbox.limits.processes}")
+        sandbox.family = time.monotonic(), family
+        if not busy and not sudden and sandbox.memory.is_fresh:
+            return Verdict()
+        return sandbox.memory.look(sandbox.without_dying(family))
 
     def _look_at_disks(self, watched: list[WatchedSandbox]) -> list[WatchedSandbox]:
         for sandbox in watched:
@@ -172,64 +261,9 @@ class Watchdog:
                     self._end(sandbox, reason)
         return [sandbox for sandbox in watched if sandbox.ending]
 
-    def _limit_memory(self, sandbox: WatchedSandbox, family: list[Process]) -> bool:
-        """If memory exceeds the limit, mark processes or the sandbox to be ended. Return whether to look again soon."""
-        limit = sandbox.limits.memory
-        unnamed = sum(sandbox.unnamed.in_memory.values())
-        files = shared_memory_files(sandbox.root)
-        if (rough := sum(process.resident for process in family) + unnamed + files) <= limit:
-            sandbox.over_since = None
-            return rough > limit // 2
-        memory = {process: memory_of(process) for process in family}
-        shared = sum(part.shared for part in memory.values())
-        total = sum(part.anonymous for part in memory.values()) + shared + unnamed + max(0, files - shared)
-        if total <= limit:
-            sandbox.over_since = None
-            return True
-        sandbox.over_since = sandbox.over_since or time.monotonic()
-        if time.monotonic() - sandbox.over_since > _PATIENCE:
-            self._end(sandbox, f"took {_of(total, limit)} of memory again and again")
-            return True
-        sizes = {
-            process: part.anonymous + part.shared + sandbox.unnamed.in_memory.get(process.pid, 0)
-            for process, part in memory.items()
-        }
-        kept = {sandbox.root, *_ours(family)}
-        for process in sorted(sizes, key=lambda process: sizes[process], reverse=True):
-            if total <= limit:
-                return True
-            if process.pid not in kept:
-                why = f"the sandbox took {_of(total, limit)} of memory, and this process {sizes[process] // MIB}"
-                sandbox.killing.append((process, why))
-                total -= sizes[process]
-        if total > limit:
-            self._end(sandbox, f"took {_of(total, limit)} of memory, and not by its programs")
-        return True
-
-    def _limit_processes(self, sandbox: WatchedSandbox, family: list[Process]) -> None:
-        # The kernel limits processes too, but not before Linux 5.14, for the host's root, or without namespaces.
-        number = sum(process.threads for process in family)
-        if number > sandbox.limits.processes + _OURS:
-            self._end(sandbox, f"has {number} processes and threads of {sandbox.limits.processes}")
-
     def _end(self, sandbox: WatchedSandbox, why: str) -> None:
         logger.warning("sandbox %s %s; it is ended", sandbox.name, why)
         sandbox.ending = True
-
-
-def _ours(family: list[Process]) -> set[int]:
-    # The program is the first child of the first process or, if there is a placeholder, the second child.
-    children = [process for process in family if process.parent == family[0].pid]
-    children.sort(key=lambda process: process.started)
-    if not children:
-        return set()
-    return {process.pid for process in children[: 2 if _is_placeholder(children[0].pid) else 1]}
-
-
-def _is_placeholder(pid: int) -> bool:
-    with contextlib.suppress(OSError):  # the process has just ended
-        return placeholder.is_placeholder(Path(f"/proc/{pid}/cmdline").read_bytes())
-    return False
 
 
 def _inner_pid(pid: int) -> int:
@@ -243,7 +277,3 @@ def _inner_pid(pid: int) -> int:
 def _family(sandbox: WatchedSandbox) -> list[Process]:
     family = Processes().family(sandbox.root)
     return family if family and sandbox.is_root_of(family) else []
-
-
-def _of(used: int, limit: int) -> str:
-    return f"{used // MIB} of {limit // MIB} MiB"

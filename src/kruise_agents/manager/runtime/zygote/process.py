@@ -21,6 +21,7 @@ from pathlib import Path
 import kruise_agents
 
 from ....protocol.control import FORK, ForkRequest
+from ..limits.limits import end_before_others
 
 _PROGRAM = Path(kruise_agents.__file__).parent / "sandbox" / "zygote" / "__main__.py"
 _ONCE = _PROGRAM.with_name("once.py")
@@ -70,6 +71,7 @@ class Zygote:
             raise ZygoteError(str(error)) from error
         finally:
             theirs.close()
+        end_before_others(self._process.pid)
 
     @property
     def alive(self) -> bool:
@@ -132,5 +134,6 @@ def enter_once(request: ForkRequest, descriptors: Sequence[int], output: int) ->
             pass_fds=[theirs.fileno()],
             start_new_session=True,
         )
+    end_before_others(process.pid)
     # The process ends when its grandchild is in the sandbox. Until then, only a thread can wait for it.
     threading.Thread(target=process.wait, name="reaper", daemon=True).start()
