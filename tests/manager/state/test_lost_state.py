@@ -237,6 +237,31 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
 
+@pytest.mark.live
+def test_a_damaged_record_is_refused_before_anything_is_changed(precious: Precious) -> None:
+    files = precious.files()
+    with contextlib.closing(sqlite3.connect(precious.state_dir / "state.db")) as connection:
+        connection.execute("UPDATE sandboxes SET lifetime = replace(lifetime, 'seconds', 'sekonds')")
+        connection.commit()
+    assert f"the record of sandbox {precious.paused} is damaged (TypeError(" in precious.refusal()
+    with contextlib.closing(sqlite3.connect(precious.state_dir / "state.db")) as connection:
+        connection.execute("UPDATE api_keys SET quota = '[]'")
+        connection.commit()
+    assert "state.db cannot be used: the record of API key " in precious.refusal()
+    assert precious.files() == files
+
+
+@pytest.mark.parametrize("damage", ["ALTER TABLE volumes RENAME COLUMN name TO game", "DROP TABLE volumes"])
+def test_a_database_without_a_table_or_column_is_refused(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    Database(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(damage)
+        connection.commit()
+    with pytest.raises(ConfigurationError, match=r"state\.db cannot be used: no such (column|table)"):
+        Database(path)
+
+
 def test_a_database_without_records_is_refused_where_it_cannot_be_new(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     with contextlib.closing(sqlite3.connect(path)) as other:

@@ -75,7 +75,8 @@ class Keys:
         for row in store.select(ApiKeyRow):
             # A stored key that is also an initial key has the ID and the rights of the initial key.
             self._ids.setdefault(self._lookup_digest(row.digest), row.id)
-            self._by_id[row.id] = _key_of(row)
+            with store.decoding(f"API key {row.id}"):
+                self._by_id[row.id] = _key_of(row)
             if row.last_used is not None:
                 self._used[row.id] = self._written[row.id] = row.last_used
 

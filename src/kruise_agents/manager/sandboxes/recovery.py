@@ -56,9 +56,10 @@ def require_runtime(store: Database, runtime: Runtime) -> None:
 async def recover(sandboxes: SandboxService) -> Found:
     """Take over the stored sandboxes as far as possible. Remove all others that are stored, and unclaimed ones."""
     rows = sandboxes.store.select(SandboxRow)
+    stored = [_stored(sandboxes, row) for row in rows]  # all of them, before anything is changed
     for row in rows:
         _rename_older_folder(sandboxes.folder, row.id)
-    tasks = [asyncio.create_task(_recover(sandboxes, row)) for row in rows]
+    tasks = [asyncio.create_task(_recover(sandboxes, *each)) for each in zip(rows, stored, strict=True)]
     try:
         states = await asyncio.gather(*tasks)
     finally:
@@ -83,13 +84,18 @@ def _rename_older_folder(sandboxes: Path, sandbox_id: str) -> None:
         older.rename(folder)
 
 
-async def _recover(sandboxes: SandboxService, row: SandboxRow) -> State | None:
+def _stored(sandboxes: SandboxService, row: SandboxRow) -> Sandbox:
+    with sandboxes.store.decoding(f"sandbox {row.id}"):
+        process = sandboxes.new_process(row.id, Template.from_json(row.template), mounts_of(row))
+        return from_row(row, process, sandboxes.secret)
+
+
+async def _recover(sandboxes: SandboxService, row: SandboxRow, sandbox: Sandbox) -> State | None:
     """Take over the sandbox of a row, and return its state; None: the sandbox was gone or has been ended."""
-    process = sandboxes.new_process(row.id, Template.from_json(row.template), mounts_of(row))
+    process = sandbox.process
     try:
         identity = identity_of(row)
         alive = identity is not None and process.find(identity)
-        sandbox = from_row(row, process, sandboxes.secret)
         state = _recovered_state(sandbox, alive=alive)
         if state is State.PAUSED and not alive and not process.layout.rootfs.is_dir():
             state = None  # nothing is left to resume

@@ -37,6 +37,12 @@ class Database:
         self.reserve = Reserve(path.with_name("reserve"))
         self.on_write: Callable[[bool], None] = lambda durable: None
         self._connection = self.reserve.spend(lambda: self._open(may_be_new=may_be_new))
+        try:
+            for row_type in Row.__subclasses__():
+                self.select(row_type)  # SQLite's own check does not look at names of columns, nor at texts
+        except (sqlite3.DatabaseError, UnicodeError) as error:
+            self.close()
+            raise self.unusable(str(error)) from error
         self.reserve.refill()
 
     def select(self, row_type: type[_Row], **where: object) -> list[_Row]:
@@ -95,11 +101,11 @@ class Database:
             connection = sqlite3.connect(self._path, isolation_level=None)
             try:
                 self._prepare(connection, may_be_new=may_be_new)
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeError) as error:  # a damaged text can be part of an error of SQLite
                 connection.close()
                 if getattr(error, "sqlite_errorcode", None) in _FULL:
                     raise
-                raise self._unusable(str(error)) from error
+                raise self.unusable(str(error)) from error
             except BaseException:
                 connection.close()
                 raise
@@ -116,7 +122,7 @@ class Database:
             raise self._lost()
         (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if finding != "ok":
-            raise self._unusable(" ".join(finding.split()))
+            raise self.unusable(" ".join(finding.split()))
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -127,7 +133,16 @@ class Database:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         sync_folder(self._path.parent)
 
-    def _unusable(self, reason: str) -> ConfigurationError:
+    @contextmanager
+    def decoding(self, record: str) -> Iterator[None]:
+        """Turn errors about the content of a ``record`` into the ConfigurationError of a damaged database."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise self.unusable(f"the record of {record} is damaged ({error!r})") from error
+
+    def unusable(self, reason: str) -> ConfigurationError:
+        """Return the error for a file that is damaged or no database."""
         return ConfigurationError(
             f"{self._path} cannot be used: {reason}; restore the state folder from a backup, or choose another with "
             f"--state-dir"
