@@ -126,7 +126,7 @@ def _files(files: Record | None) -> Iterable[str]:
     yield "The Go server (`benchmarks/file_server.go`) writes, reads and lists as E2B's envd does, without access"
     yield "tokens, users, limits, metadata and gateway. nginx stands for the gateway of a cluster. Target: at most"
     yield f"{TARGETS['files']:g} of Go. Each write replaces a file of 1 KB. Where the disk is mounted with `discard`,"
-    yield "the write waits until the disk has discarded the old block, on a busy disk longer than for all else."
+    yield "the Go server waits until the disk has discarded the old block. envd writes into the old block."
     yield ""
 
 
@@ -142,8 +142,8 @@ def _floor(rows: Iterable[Record]) -> list[str]:
         the Go server. What a request needs comes on top: strict reading of request and answer, the choice of the
         sandbox, tokens, users, limits, request IDs, and the file. Measured alone, with warm caches, the manager's
         Python takes 0.12 ms for a request, and envd's 0.07 ms for a read and 0.16 ms for a write of 1 KB. Between two
-        calls of a client both programs sleep, and the same steps then take up to twice as long. A write cannot reach 1
-        either: its floor lacks the file, which takes a sandbox and the Go server the same time.
+        calls of a client both programs sleep, and the same steps then take up to twice as long. The floor of a write
+        also lacks the file.
 
         A list has the lowest floor, because the Go server looks up two names for each entry. envd takes about 5 µs an
         entry. Half of that are two system calls: one for the entry's facts, one for its metadata.

@@ -58,6 +58,16 @@ def test_an_overwrite_begins_with_the_truncation(sandbox: Sandbox, watch: Watch)
     assert watch.events() == ["WRITE", "CHMOD", "WRITE"]
 
 
+@pytest.mark.parametrize("old", ["", "old", "something longer"])
+@pytest.mark.parametrize("new", ["", "new", "something new that is longer still"])
+def test_an_overwrite_leaves_nothing_of_the_old_file(old: str, new: str, sandbox: Sandbox, watch: Watch) -> None:
+    sandbox.files.write("f", old)
+    watch.events()
+    sandbox.files.write("f", new)
+    assert sandbox.files.read("f") == new
+    assert watch.events() == ["WRITE", "CHMOD", *(["WRITE"] if new else [])]
+
+
 def test_empty_content_is_not_written(sandbox: Sandbox, watch: Watch) -> None:
     sandbox.files.write("f", "")
     assert watch.events() == ["CREATE", "CHMOD"]

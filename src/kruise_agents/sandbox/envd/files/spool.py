@@ -65,6 +65,10 @@ class Spool:
             await self._written()
         return Piece(self, 0, self.size)
 
+    @property
+    def in_memory(self) -> bool:
+        return self._file is None
+
     async def copy_to(self, descriptor: int, start: int, end: int) -> None:
         """Write a range of bytes to an open file, in few writes, because watches report each write as an event."""
         if self._file is not None:
@@ -116,6 +120,11 @@ class Piece:
     @property
     def size(self) -> int:
         return self.end - self.start
+
+    @property
+    def in_memory(self) -> bool:
+        """Return whether :meth:`copy_to` writes the content from memory, at once."""
+        return self.spool.in_memory
 
     async def copy_to(self, descriptor: int) -> None:
         await self.spool.copy_to(descriptor, self.start, self.end)

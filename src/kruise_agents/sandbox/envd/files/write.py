@@ -19,7 +19,7 @@ from .spool import Piece
 
 _FILE_MODE = 0o644
 # Non-blocking, because another program may have just put a named pipe there that no process reads.
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 _locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -27,8 +27,8 @@ _locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 async def write_file(path: str, content: Piece, user: User, attributes: Mapping[str, str]) -> dict[str, Any]:
     """Create or overwrite a file, and return its description for the response.
 
-    Watches of the folder report the steps as events in this order: open with truncation, change of owner, content,
-    metadata. Uploads to one path take turns, so that their contents do not mix in the file.
+    Watches of the folder report the steps as events in this order: truncation, change of owner, content, metadata.
+    Uploads to one path take turns, so that their contents do not mix in the file.
     """
     async with _locks.setdefault(_real_path(path), asyncio.Lock()):
         return await _write(path, content, user, attributes)
@@ -49,7 +49,7 @@ def _real_path(path: str) -> str:
 async def _write(path: str, content: Piece, user: User, attributes: Mapping[str, str]) -> dict[str, Any]:
     try:
         folders.ensure(Path(path).parent, user)
-        _refuse_pipes(path)
+        old_size = _size_of_old_file(path)
         disk_space.require_room_for_file(path, content.size)
         descriptor = os.open(path, _FLAGS, _FILE_MODE)
     except folders.NotAFolderError as error:
@@ -61,6 +61,9 @@ async def _write(path: str, content: Piece, user: User, attributes: Mapping[str,
             raise disk_space.disk_full(path, content.size) from error
         raise HttpError(500, f"error opening file: {describe('open', path, error)}") from error
     try:
+        if old_size is not None:
+            # Blocks that are written anew at once are kept: a disk may take longer to discard one than for all else.
+            os.ftruncate(descriptor, min(old_size, content.size) if content.in_memory else 0)
         user.own(descriptor)
         await content.copy_to(descriptor)
         stored = _store_metadata(path, descriptor, attributes)
@@ -83,11 +86,15 @@ def _store_metadata(path: str, descriptor: int, attributes: Mapping[str, str]) -
         raise
 
 
-def _refuse_pipes(path: str) -> None:
-    """Raise HttpError 400 for a socket or pipe. Closing a pipe after an upload could show its reader an end of file."""
+def _size_of_old_file(path: str) -> int | None:
+    """Return the size of a regular file that is there, and None for other files and for none.
+
+    Raise HttpError 400 for a socket or pipe. Closing a pipe after an upload could show its reader an end of file.
+    """
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116  # a plain system call
+        facts = os.stat(path)  # noqa: PTH116  # a plain system call
     except FileNotFoundError:
-        return
-    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        return None
+    if stat.S_ISFIFO(facts.st_mode) or stat.S_ISSOCK(facts.st_mode):
         raise HttpError(400, f"path is not a regular file: {path}")
+    return facts.st_size if stat.S_ISREG(facts.st_mode) else None
