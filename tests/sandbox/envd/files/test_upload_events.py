@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from e2b import Sandbox
 
+from kruise_agents.sandbox.envd.files import write
+
 MODIFY, ATTRIB, CREATE = 0x2, 0x4, 0x100
 IS_FOLDER = 0x40000000
 NAMES = {MODIFY: "WRITE", ATTRIB: "CHMOD", CREATE: "CREATE"}
@@ -66,6 +68,18 @@ def test_an_overwrite_leaves_nothing_of_the_old_file(old: str, new: str, sandbox
     sandbox.files.write("f", new)
     assert sandbox.files.read("f") == new
     assert watch.events() == ["WRITE", "CHMOD", *(["WRITE"] if new else [])]
+
+
+def test_nothing_is_left_of_a_file_that_comes_at_the_last_moment(
+    sandbox: Sandbox, served_envd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def come(path: str) -> bool:
+        Path(path).write_text("something longer")
+        return False
+
+    monkeypatch.setattr(write, "_is_there", come)
+    sandbox.files.write("f", "new")
+    assert (served_envd.home / "f").read_text() == "new"
 
 
 def test_empty_content_is_not_written(sandbox: Sandbox, watch: Watch) -> None:

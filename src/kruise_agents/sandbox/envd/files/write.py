@@ -49,7 +49,7 @@ def _real_path(path: str) -> str:
 async def _write(path: str, content: Piece, user: User, attributes: Mapping[str, str]) -> dict[str, Any]:
     try:
         folders.ensure(Path(path).parent, user)
-        old_size = _size_of_old_file(path)
+        replaces = _is_there(path)
         disk_space.require_room_for_file(path, content.size)
         descriptor = os.open(path, _FLAGS, _FILE_MODE)
     except folders.NotAFolderError as error:
@@ -61,9 +61,10 @@ async def _write(path: str, content: Piece, user: User, attributes: Mapping[str,
             raise disk_space.disk_full(path, content.size) from error
         raise HttpError(500, f"error opening file: {describe('open', path, error)}") from error
     try:
-        if old_size is not None:
+        size = os.fstat(descriptor).st_size
+        if replaces or size:  # a file may also have come between the two looks
             # Blocks that are written anew at once are kept: a disk may take longer to discard one than for all else.
-            os.ftruncate(descriptor, min(old_size, content.size) if content.in_memory else 0)
+            os.ftruncate(descriptor, min(size, content.size) if content.in_memory else 0)
         user.own(descriptor)
         await content.copy_to(descriptor)
         stored = _store_metadata(path, descriptor, attributes)
@@ -86,15 +87,15 @@ def _store_metadata(path: str, descriptor: int, attributes: Mapping[str, str]) -
         raise
 
 
-def _size_of_old_file(path: str) -> int | None:
-    """Return the size of a regular file that is there, and None for other files and for none.
+def _is_there(path: str) -> bool:
+    """Return whether a regular file is at ``path``.
 
     Raise HttpError 400 for a socket or pipe. Closing a pipe after an upload could show its reader an end of file.
     """
     try:
-        facts = os.stat(path)  # noqa: PTH116  # a plain system call
+        mode = os.stat(path).st_mode  # noqa: PTH116  # a plain system call
     except FileNotFoundError:
-        return None
-    if stat.S_ISFIFO(facts.st_mode) or stat.S_ISSOCK(facts.st_mode):
+        return False
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
         raise HttpError(400, f"path is not a regular file: {path}")
-    return facts.st_size if stat.S_ISREG(facts.st_mode) else None
+    return stat.S_ISREG(mode)
