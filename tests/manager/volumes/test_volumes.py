@@ -9,6 +9,7 @@ import io
 import os
 import shutil
 import socket
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from e2b import AsyncVolume, Volume
 from e2b.exceptions import NotFoundException
 from e2b_code_interpreter import Sandbox
 
+import kruise_agents
 from kruise_agents.manager.runtime import ProcessRuntime
 from kruise_agents.manager.runtime.files.identities import FileOwners
 from kruise_agents.manager.state.database import Database
@@ -211,6 +213,27 @@ def test_a_snapshot_with_a_link_where_a_volume_goes_makes_no_folder_outside(
         with pytest.raises(Exception, match="could not be started"):
             start(template=snapshot, volume_mounts={f"/home/user/{link}/inner": volume})
     assert list(victim.iterdir()) == []
+
+
+PYTHON_FOLDERS = sorted({sys.prefix, sys.base_prefix, str(Path(kruise_agents.__file__).parent)})
+
+
+@needs_mounts
+@pytest.mark.parametrize("folder", PYTHON_FOLDERS)
+@pytest.mark.parametrize("place", ["there", "above", "below"])
+def test_no_volume_goes_where_the_managers_python_is(
+    folder: str, place: str, volume: Volume, api: httpx.Client
+) -> None:
+    """Such a volume would have modules in place of those that a sandbox's program imports."""
+    above = f"/{'/'.join(Path(folder).parts[1:3])}"
+    path = {"there": folder, "above": above, "below": f"{folder}/lib"}[place]
+    answer = api.post(
+        "/v2/sandboxes", json={"templateID": "base", "volumeMounts": [{"name": volume.name, "path": path}]}
+    )
+    assert (answer.status_code, answer.json()["message"]) == (
+        400,
+        f"volumeMounts[0].path is invalid: '{path}' is a place that the sandbox needs for itself",
+    )
 
 
 @pytest.mark.parametrize(

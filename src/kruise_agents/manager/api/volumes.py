@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
@@ -40,6 +40,7 @@ _SYSTEM_FOLDERS = (
 """Folders at which, and below which, no volume can be mounted."""
 _NEEDED_FOLDERS = ("/", "/code", "/home", "/home/user", "/opt", "/root", "/srv", "/tmp", "/var")  # noqa: S108 - of sandboxes
 """Folders at which no volume can be mounted. Below them, only the system folders are excluded."""
+_NEEDED = "is a place that the sandbox needs for itself"
 
 
 def _check_name(name: str, text: str) -> None:
@@ -146,10 +147,17 @@ def read_volume_mounts(fields: Fields, name: str) -> list[NewVolumeMountRequest]
     return mounts
 
 
-def volume_mounts(requested: Sequence[NewVolumeMountRequest], volumes: Volumes, owner: str) -> tuple[VolumeMount, ...]:
-    """Return the mounts of a new sandbox. A volume that ``owner`` does not have raises ApiError 404."""
+def volume_mounts(
+    requested: Sequence[NewVolumeMountRequest], volumes: Volumes, owner: str, reserves: Callable[[str], bool]
+) -> tuple[VolumeMount, ...]:
+    """Return the mounts of a new sandbox, which ``reserves`` some paths for itself.
+
+    A mount at such a path raises ApiError 400, and a volume that ``owner`` does not have ApiError 404.
+    """
     mounts: list[VolumeMount] = []
     for number, mount in enumerate(requested):
+        if reserves(mount.path):
+            raise ApiError(400, f"volumeMounts[{number}].path is invalid: {mount.path[:80]!r} {_NEEDED}")
         row = volumes.find(owner, name=mount.name)
         if row is None:
             raise ApiError(404, f"volumeMounts[{number}]: volume '{mount.name[:80]}' not found")
@@ -166,7 +174,7 @@ def _problem(path: str) -> str | None:
     if len(path.encode("utf-8", "surrogatepass")) > 1024 or any(len(part.encode()) > 255 for part in parts):
         return "is too long"
     if path in _NEEDED_FOLDERS or any(_is_below(path, folder) for folder in _SYSTEM_FOLDERS):
-        return "is a place that the sandbox needs for itself"
+        return _NEEDED
     return None
 
 

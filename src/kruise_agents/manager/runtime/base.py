@@ -70,6 +70,13 @@ class Runtime(ABC):
         """
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
+    def reserves(self, path: str, rootfs: Path | None) -> bool:
+        """Return True if nothing can be mounted at an absolute path in a sandbox, which needs the place for itself.
+
+        ``rootfs`` is the sandbox's root file system, None for the machine's.
+        """
+        return False
+
     def refresh(self, layout: Layout) -> None:  # noqa: B027 - the process runtime does that at a launch only
         """Bring what a sandbox shares with the manager's environment up to date, even while the sandbox runs."""
 

@@ -19,8 +19,9 @@ from .bwrap import as_owner
 from .bwrap.binary import find_bwrap
 from .bwrap.devices import make_devices, owns_devices
 from .bwrap.launch import Setup, start
+from .bwrap.mount_points import is_reserved
 from .bwrap.mounts import refuse_visible
-from .bwrap.options import EXECUTED, HOME, VARIABLES, sandbox_options, trial_options
+from .bwrap.options import EXECUTED, HOME, VARIABLES, reserved_mounts, sandbox_options, trial_options
 from .bwrap.self_test import find_inner_user, find_users, refuse_foreign, try_root_file_system
 from .files.identities import FileOwners, Identities
 from .files.layout import SYSTEM_PATH, Layout
@@ -111,6 +112,9 @@ class BubblewrapRuntime(Runtime):
     def add_rootfs(self, layout: Layout, rootfs: Path) -> list[Path]:
         set_home_python(layout.home, places())
         return copy_missing(rootfs, layout.rootfs)
+
+    def reserves(self, path: str, rootfs: Path | None) -> bool:
+        return is_reserved(path, reserved_mounts(rootfs, several_users=self._several_users))
 
     def launch(self, launch: Launch) -> Launched:
         layout = launch.layout

@@ -186,8 +186,11 @@ class CreateRoutes(Resource):
         network = body.network
         rules = egress_rules(network.allow_out, network.deny_out, body.allow_internet_access, self._sandboxes)
         template, files = self._template(body.template_id, caller.id)
-        mounts = volume_mounts(body.volume_mounts, self._volumes, caller.id)
         runtime = self._sandboxes.runtime
+        rootfs = Path(template.rootfs) if template.rootfs is not None else None
+        mounts = volume_mounts(
+            body.volume_mounts, self._volumes, caller.id, lambda path: runtime.reserves(path, rootfs)
+        )
         if mounts and not runtime.mounts_volumes:
             raise ApiError(400, f"field 'volumeMounts' is not supported by the runtime '{runtime.name}'")
         if not extensions.create_on_no_stock and (mounts or not self._sandboxes.pools.has(template, files)):

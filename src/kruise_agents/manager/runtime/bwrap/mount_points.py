@@ -11,14 +11,14 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..files.layout import Layout
 from ..files.openat2 import open_below
 
 # Options of bwrap that make a file or folder, with the number of words from the option to the path.
 _PATH_OFFSETS = {
-    **{"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2},
+    **{"--bind": 2, "--dev-bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2},
     **{"--dir": 1, "--tmpfs": 1, "--proc": 1, "--dev": 1},
 }
 
@@ -37,6 +37,16 @@ def make_mount_points(layout: Layout) -> None:
                 os.close(folder)
             folder = inner
         os.close(folder)
+
+
+def is_reserved(path: str, options: Sequence[str]) -> bool:
+    """Return True if a path in a sandbox is a place that these options of ``bwrap`` mount, or lies above or below one.
+
+    The root of the file tree does not count.
+    """
+    wanted = PurePosixPath(path)
+    places = [PurePosixPath(target) for option, target in _targets(options) if option != "--dir" and target != "/"]
+    return any(wanted.is_relative_to(place) or place.is_relative_to(wanted) for place in places)
 
 
 def refuse_links(rootfs: Path, options: Sequence[str]) -> None:

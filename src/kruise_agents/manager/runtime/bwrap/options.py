@@ -7,9 +7,10 @@ from pathlib import Path
 from ....protocol.names import USER_ID
 from ..files.layout import SYSTEM_PATH, USERNAME, Layout
 from ..limits.limits import MIB, Limits
-from ..rootfs.carried_python import CarriedPython
+from ..rootfs.carried_python import FOLDER, CarriedPython
+from ..rootfs.commands import COMMANDS
 from .devices import device_mounts
-from .mount_points import make_mount_points, refuse_links
+from .mount_points import is_reserved, make_mount_points, refuse_links
 from .mounts import command_mounts, file_mounts, machine_mounts, own_mounts, program_mounts
 
 HOME = f"/home/{USERNAME}"
@@ -38,18 +39,22 @@ def sandbox_options(
 
     ``commands`` is the folder with the commands of the manager's packages, ``devices`` that with device files to use in
     place of the host's.
-    Raises OSError if a link is in the way of a mount, or if the root file system is missing.
+    Raises OSError if a link is in the way of a mount, if a volume is at a reserved place, or if the root file system is
+    missing.
     """
     if layout.system is not None and not (layout.system / "usr").is_dir():
         raise OSError(f"its root file system {layout.system} is not there any more")
     root = ("--bind", str(layout.rootfs), "/")
     options = _options(*root, system=layout.system, carried=carried, shared=limits.memory // 2, several=several_users)
-    make_mount_points(layout)
-    for mount in layout.mounts:
-        options += ["--bind", str(mount.source), mount.target]
     options += file_mounts(layout)
     options += command_mounts(commands)
     options += device_mounts(devices) if devices is not None else ()
+    for mount in layout.mounts:
+        if is_reserved(mount.target, options):
+            raise OSError(f"no volume can be at {mount.target}, a place that the sandbox needs for itself")
+    make_mount_points(layout)
+    for mount in layout.mounts:
+        options += ["--bind", str(mount.source), mount.target]
     refuse_links(layout.rootfs, options)
     return options
 
@@ -60,6 +65,13 @@ def trial_options(
     """Return the options for a trial: a sandbox whose own file tree is only an empty home folder."""
     root = ("--tmpfs", "/", "--dir", HOME)
     return _options(*root, system=system, carried=carried, shared=MIB, several=several_users)
+
+
+def reserved_mounts(system: Path | None, *, several_users: bool) -> list[str]:
+    """Return the options for all that every sandbox with the root file system ``system`` has mounted."""
+    own = own_mounts() if system is None else ("--tmpfs", str(FOLDER))
+    machine = machine_mounts(MIB, several_users=several_users)
+    return [*program_mounts(system), *machine, *own, *command_mounts(Path(COMMANDS))]
 
 
 def _options(*root: str, system: Path | None, carried: CarriedPython | None, shared: int, several: bool) -> list[str]:
