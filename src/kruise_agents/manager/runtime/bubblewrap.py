@@ -36,7 +36,7 @@ from .rootfs.carried_python import CarriedPython, places
 from .rootfs.commands import COMMANDS, Commands
 from .rootfs.custom import copy_missing
 from .rootfs.python import program_arguments, readable_folders, set_home_python
-from .rootfs.skeleton import fill_root
+from .rootfs.skeleton import fill_mount_points, fill_root
 from .zygote.keeper import ZygoteKeeper
 from .zygote.launch import make_zygote, start_inside
 from .zygote.process import Zygote, ZygoteError, enter_once
@@ -119,6 +119,8 @@ class BubblewrapRuntime(Runtime):
     def launch(self, launch: Launch) -> Launched:
         layout = launch.layout
         carried = None if layout.system is None else self._carried_python
+        if launch.fresh:  # a tree of a template may be for a root file system of its own
+            fill_mount_points(layout.rootfs)
         self.refresh(layout)
         options = sandbox_options(
             layout,

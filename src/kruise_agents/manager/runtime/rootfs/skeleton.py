@@ -52,8 +52,9 @@ def bound_from_host() -> list[str]:
     return [*existing, *sorted(f"/etc/{name}" for name in os.listdir("/etc") if name.startswith("java-"))]  # noqa: PTH208
 
 
-def _fill_mount_points(rootfs: Path) -> None:
-    # Without this, bwrap makes an empty file for each file of the host. Names of one file take less time.
+def fill_mount_points(rootfs: Path) -> None:
+    """Put an empty file into a new file tree wherever a file of the host is mounted, as names of one file."""
+    # Without them, bwrap makes a file for each, which takes more time.
     covered = [Path(f"{rootfs}{path}") for path in bound_from_host() if os.path.isfile(path)]  # noqa: PTH113
     for number, file in enumerate(covered):
         make_folder(file.parent)
@@ -72,7 +73,6 @@ def fill_root(rootfs: Path, mounted: Iterable[Path]) -> None:
             folder.chmod(mode)
     for name, text in _ETC.items():
         write_file(rootfs / "etc" / name, text, 0o640 if name == "shadow" else 0o644)
-    _fill_mount_points(rootfs)
     for name, target in _LINKS.items():
         (rootfs / name).symlink_to(target)
     for home in (rootfs / "etc" / "skel", rootfs / "root"):
