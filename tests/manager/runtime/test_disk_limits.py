@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from kruise_agents.manager.runtime import MIB, Layout, Limits, Mount, Watchdog
 from kruise_agents.manager.runtime.files import trees
 from kruise_agents.manager.runtime.limits import disk, watchdog
 from kruise_agents.manager.runtime.limits.disk import LimitedFolder
+from kruise_agents.manager.runtime.limits.processes import Process
 
 GIB = 1024 * MIB
 
@@ -105,7 +107,7 @@ def test_a_folder_that_nobody_can_measure_has_what_the_disk_has_lost(folder: Lim
 def test_a_folder_that_began_above_its_limit_has_not_grown_at_once(clock: Clock, tmp_path: Path) -> None:
     watched = sandbox_disk(tmp_path)
     clock.pass_by(1)
-    assert watched.look(lambda _: 5 * GIB) is None
+    assert watched.measure(watched.look(), lambda _: 5 * GIB) is None
     assert watched.refused
 
 
@@ -113,7 +115,7 @@ def test_a_folder_that_has_grown_at_once_ends_its_sandbox(clock: Clock, tmp_path
     watched = sandbox_disk(tmp_path)
     clock.free -= 2 * GIB
     clock.pass_by(1)
-    assert watched.look(lambda _: 2 * GIB) == "has written 2048 of 64 MiB of files at once"
+    assert watched.measure(watched.look(), lambda _: 2 * GIB) == "has written 2048 of 64 MiB of files at once"
 
 
 def broken_log(_: Path) -> None:
@@ -154,6 +156,67 @@ def test_an_error_at_one_place_stops_no_look_at_the_others(
                 await asyncio.wait_for(ended.wait(), 10)
             finally:
                 watching.remove("ione")
+
+    asyncio.run(scene())
+
+
+def test_a_look_beside_a_measurement_refuses_nothing_that_it_allows(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int | None] = []
+    monkeypatch.setattr(disk, "_limit_file_size", lambda _, size: sizes.append(size))
+    in_look, allowed = threading.Event(), threading.Event()
+    looking = threading.Thread(target=lambda: watched.look())
+
+    def family() -> list[Process]:
+        if threading.current_thread() is looking:
+            in_look.set()
+            allowed.wait(0.2)
+        return []
+
+    layout = layout_in(tmp_path)
+    watched = disk.SandboxDisk("ione", layout, [layout.root], 64 * MIB, family)
+    clock.pass_by(1)
+    watched.measure(watched.look(), lambda _: 70 * MIB)
+    clock.pass_by(1)
+    due = watched.look()
+    looking.start()
+    in_look.wait(10)
+    watched.measure(due, lambda _: MIB)
+    allowed.set()
+    looking.join()
+    assert sizes[-1] is None
+
+
+@pytest.mark.live
+def test_a_disk_that_takes_long_to_measure_delays_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_INTERVAL", 0.01)
+    monkeypatch.setattr(disk, "_SECONDS", 0.01)
+    others_done = threading.Event()
+    usages = iter([70 * MIB, 300 * MIB])
+
+    def usage(folder: Path) -> int:
+        if folder.parent.name == "slow":
+            others_done.wait(20)
+            return 0
+        return next(usages, 300 * MIB)
+
+    async def tell(_pid: int, _reason: str) -> None:
+        raise AssertionError("nothing is killed here")
+
+    async def scene() -> None:
+        ended = asyncio.Event()
+        watching = Watchdog(usage, memory=False)
+        with sleeper() as process:
+            for name, end in (("slow", others_done.set), ("other", ended.set)):
+                (tmp_path / name).mkdir()
+                watching.add(name, process.pid, layout_in(tmp_path / name), Limits(disk=64 * MIB), end, tell)
+            try:
+                await asyncio.wait_for(ended.wait(), 10)
+            finally:
+                others_done.set()
+                watching.remove("slow")
+                watching.remove("other")
 
     asyncio.run(scene())
 

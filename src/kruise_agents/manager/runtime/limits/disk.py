@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ class LimitedFolder:
         self.grown = self.lost
         try:
             self.used = self._measured = usage(self.folder) + unnamed
-            self.lost = self._failures = 0
+            self.lost -= self.grown  # what has been lost meanwhile may have been measured or not
+            self._failures = 0
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -94,7 +96,10 @@ class LimitedFolder:
 
 
 class SandboxDisk:
-    """The log and the limited folders of one sandbox. ``family`` returns the sandbox's processes at the moment."""
+    """The log and the limited folders of one sandbox. ``family`` returns the sandbox's processes at the moment.
+
+    One thread may call :meth:`look` while another is in :meth:`measure`.
+    """
 
     def __init__(
         self, name: str, layout: Layout, measured: Iterable[Path], limit: int, family: Callable[[], list[Process]]
@@ -105,6 +110,7 @@ class SandboxDisk:
         self._own = layout.root
         self._log = layout.log
         self._family = family
+        self._refusing = threading.Lock()  # so that no look refuses what a measurement has just allowed
 
     @property
     def refused(self) -> bool:
@@ -112,23 +118,30 @@ class SandboxDisk:
 
     @property
     def close(self) -> bool:
-        """True: a folder of a busy sandbox may be above its limit, so the next look should come soon."""
-        return self.active and any(folder.may_be_over() for folder in self.folders)
+        """True: a folder may be above its limit, so the next look should come soon."""
+        return any(folder.may_be_over() for folder in self.folders)
 
-    def look(self, usage: Usage) -> str | None:
-        """Measure what is due, and refuse or allow writing. Return the reason if the sandbox is to be ended."""
+    def look(self) -> list[LimitedFolder]:
+        """Shorten the log, refuse writing to new programs too, and return the folders to measure. Takes little time."""
         with guarded(f"the log of sandbox {self._name}"):
             shorten(self._log)
+        with self._refusing:
+            if self.refused:
+                _limit_file_size(self._family(), 0)
+        return [folder for folder in self.folders if self._is_due(folder)]
+
+    def measure(self, due: list[LimitedFolder], usage: Usage) -> str | None:
+        """Measure folders, and refuse or allow writing. Return the reason if the sandbox is to be ended."""
         was_refused, reasons = self.refused, []
-        due = [folder for folder in self.folders if self._is_due(folder)]
         self.active = self.active and len(due) < len(self.folders)
-        family = self._family() if due else []
+        family = self._family()
         for folder in due:
             with guarded(f"{folder.folder} of sandbox {self._name}"):
                 reasons.append(self._limit(folder, usage, family))
-        if self.refused or was_refused:
-            # Programs that were started during the measurement are limited too.
-            _limit_file_size(self._family(), 0 if self.refused else None)
+        with self._refusing:
+            if self.refused or was_refused:
+                # Programs that were started during the measurement are limited too.
+                _limit_file_size(self._family(), 0 if self.refused else None)
         if was_refused and not self.refused:
             logger.info("sandbox %s may write again", self._name)
         return next(filter(None, reasons), None)

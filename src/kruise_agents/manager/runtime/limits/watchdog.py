@@ -22,7 +22,7 @@ from typing import Any
 
 from ..files.layout import Layout
 from ..handle import ProcessHandle
-from .disk import SandboxDisk, Usage
+from .disk import LimitedFolder, SandboxDisk, Usage
 from .guard import guarded
 from .limits import MIB, Limits
 from .memory import SandboxMemory, Verdict
@@ -32,6 +32,7 @@ _INTERVAL = 0.5  # seconds between two looks
 _INTERVAL_WHEN_CLOSE = 0.1  # the same while a sandbox is close to its limit
 _BUSY_TICKS = 5  # a sandbox is active when its processor time has changed by so many clock ticks
 _OURS = 2  # allowed beyond the limit of processes: the first process and the program
+_DISKS_AT_ONCE = 3  # disks that are measured at a time, so that one with many files does not delay the others
 _KILL_NOTICE_SECONDS = 0.3
 _DYING_SECONDS = 1.0
 # Memory is looked at as soon as programs have taken a part of the room that a sandbox has left.
@@ -63,6 +64,7 @@ class WatchedSandbox:
     surveyed: bool = False  # True: a survey of the memory is under way
     disk: SandboxDisk = field(init=False)
     memory: SandboxMemory = field(init=False)
+    measured: bool = False  # True: the disk is being measured
 
     def is_root_of(self, family: list[Process]) -> bool:
         """Return whether ``family[0]`` is the sandbox's first process, and not a later process with the same pid."""
@@ -83,6 +85,7 @@ class Watchdog:
     def __init__(self, disk_usage: Usage, *, memory: bool, disk_held: Callable[[Path], bool] = lambda _: False) -> None:
         self._disk_usage = disk_usage
         self._disk_held = disk_held
+        self._disks = asyncio.Semaphore(_DISKS_AT_ONCE)
         self._memory = memory
         self._watched: dict[str, WatchedSandbox] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -151,14 +154,26 @@ class Watchdog:
         while True:
             watched = list(self._watched.values())
             with guarded("sandboxes"):
-                self._end_all(await asyncio.to_thread(self._look_at_disks, watched))
+                for sandbox, due in await asyncio.to_thread(_look_at_disks, watched):
+                    sandbox.measured = True
+                    self._in_background(self._measure(sandbox, due))
             close = any(sandbox.disk.close for sandbox in watched)
             await asyncio.sleep(_INTERVAL_WHEN_CLOSE if close else _INTERVAL)
+
+    async def _measure(self, sandbox: WatchedSandbox, due: list[LimitedFolder]) -> None:
+        try:
+            async with self._disks:
+                with guarded(f"the disk of sandbox {sandbox.name}"):
+                    reason = await asyncio.to_thread(sandbox.disk.measure, due, self._disk_usage)
+                    self._carry_out(sandbox, Verdict(end=reason))
+                    self._end_all([sandbox] if sandbox.ending else [])
+        finally:
+            sandbox.measured = False
 
     def _end_all(self, ending: list[WatchedSandbox]) -> None:
         for sandbox in ending:
             with guarded(f"sandbox {sandbox.name}"):
-                if sandbox.name in self._watched:
+                if self._watched.get(sandbox.name) is sandbox:
                     sandbox.end()
 
     def _start_surveys(self, watched: list[WatchedSandbox]) -> None:
@@ -253,14 +268,6 @@ class Watchdog:
             return Verdict()
         return sandbox.memory.look(sandbox.without_dying(family))
 
-    def _look_at_disks(self, watched: list[WatchedSandbox]) -> list[WatchedSandbox]:
-        for sandbox in watched:
-            with guarded(f"the disk of sandbox {sandbox.name}"):
-                reason = None if sandbox.ending else sandbox.disk.look(self._disk_usage)
-                if reason is not None:
-                    self._end(sandbox, reason)
-        return [sandbox for sandbox in watched if sandbox.ending]
-
     def _end(self, sandbox: WatchedSandbox, why: str) -> None:
         logger.warning("sandbox %s %s; it is ended", sandbox.name, why)
         sandbox.ending = True
@@ -272,6 +279,17 @@ def _inner_pid(pid: int) -> int:
         found = re.search(r"^NSpid:.*\s(\d+)$", Path(f"/proc/{pid}/status").read_text(errors="replace"), re.MULTILINE)
         return int(found[1]) if found else pid
     return 0
+
+
+def _look_at_disks(watched: list[WatchedSandbox]) -> list[tuple[WatchedSandbox, list[LimitedFolder]]]:
+    """Return the sandboxes, with their folders, whose measurement should begin now."""
+    found = []
+    for sandbox in watched:
+        with guarded(f"the disk of sandbox {sandbox.name}"):
+            due = sandbox.disk.look()
+            if due and not sandbox.measured and not sandbox.ending:
+                found.append((sandbox, due))
+    return found
 
 
 def _family(sandbox: WatchedSandbox) -> list[Process]:
