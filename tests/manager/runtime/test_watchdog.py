@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kruise_agents.manager.runtime import MIB, Layout, Limits, Watchdog
-from kruise_agents.manager.runtime.limits import watchdog
-from kruise_agents.manager.runtime.limits.processes import Processes, shared_memory
+from kruise_agents.manager.runtime.limits import memory, watchdog
+from kruise_agents.manager.runtime.limits.memory import SandboxMemory
+from kruise_agents.manager.runtime.limits.processes import Memory, Process, Processes, shared_memory
 from support.managers import children, wait_for
 
 
@@ -25,6 +27,29 @@ def test_files_in_the_machines_own_shared_memory_are_no_sandboxs() -> None:
         file.write(b"x" * MIB)
         file.flush()
         assert shared_memory(os.getpid()) == (0, None)
+
+
+def test_a_crowd_that_takes_long_to_look_at_is_looked_at_by_surveys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def slow_bound(process: Process) -> Memory:
+        looked.append(process.pid)
+        end = time.thread_time() + 2 * memory._SLOW_SECONDS
+        while time.thread_time() < end:
+            pass
+        return Memory(own=200 * MIB)
+
+    monkeypatch.setattr(memory, "memory_bound", slow_bound)
+    monkeypatch.setattr(memory, "_PACE", 0)
+    crowd = SandboxMemory(1, 100 * MIB, 0)
+    family = [Process(1, 0, 1, 0, 1, 1), Process(2, 1, 1, 0, 1, 2), Process(3, 1, 1, 0, 2, 3)]
+    assert [victim.pid for victim, _ in crowd.look(family).victims] == [3]
+    looked.clear()
+    assert crowd.look(family).victims == []
+    assert looked == []
+    assert crowd.wants_survey
+    assert [victim.pid for victim, _ in crowd.survey(family).victims] == [3]
+    assert looked == [1, 2, 3]
 
 
 HOG = """

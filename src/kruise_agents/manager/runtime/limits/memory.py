@@ -21,6 +21,7 @@ from .processes import Memory, Process, memory_bound, memory_share, shared_memor
 _PATIENCE = 3.0  # a sandbox that stays over its limit for so many seconds is ended
 _FRESH_SECONDS = 2.0  # an idle sandbox is looked at so often
 _PACE = 4  # the least time between two looks at a sandbox, in durations of a look; the same for surveys
+_SLOW_SECONDS = 0.01  # of processor time for a look
 _ROUNDS = 3  # of reading in a survey
 _SURVEY_SECONDS = 0.1  # for all rounds; after that, processes that were not read count in proportion to those that were
 _MOST_VICTIMS = 100  # of a look
@@ -46,6 +47,7 @@ class SandboxMemory:
         self._root = root
         self._disk = disk
         self._unclear = False  # True: the limit lies between the bounds
+        self._is_slow = False  # True: a look takes so long that only surveys look, so that neighbours need not wait
         self._least_seen = dict[tuple[int, int], int]()
         self._unnamed = dict[int, int]()  # bytes of files without a name that are not on the disk, by pid
         self._over_since: float | None = None
@@ -60,39 +62,44 @@ class SandboxMemory:
 
     @property
     def wants_survey(self) -> bool:
-        return (self.active or self._unclear) and self._surveys.is_due
+        return (self.active or self._unclear or self._is_slow) and self._surveys.is_due
 
     def look(self, family: list[Process]) -> Verdict:
-        """Compare the bounds of the sandbox's memory with the limit."""
-        if not self._looks.is_due:
+        """Compare the bounds of the sandbox's memory with the limit, unless that takes long, as in a crowd."""
+        if self._is_slow or not self._looks.is_due:
             return Verdict()
-        self._looked_at = time.monotonic()
         with self._looks:
-            memory = self._with_growth(self._bounds(family))
-            files, _ = shared_memory(self._root)
-            most = _total(memory.values(), files)
-            self.room = max(0, self.limit - most)
-            self._unclear = most > self.limit
-            if self._unclear and _least(memory.values(), files) > self.limit:
-                return self._judge(family, memory, lambda parts: _least(parts, files))
-            if not self._unclear:
-                self._over_since = None
-            return Verdict()
+            return self._compare(family)
 
     def survey(self, family: list[Process]) -> Verdict:
-        """Look at the open files of a busy sandbox. If the limit is between the bounds, divide the shared pages."""
+        """Look at open files and at the bounds. If the limit lies between the bounds, divide the shared pages."""
         with self._surveys:
             files, device = shared_memory(self._root)
             if self.active:
                 self.active = False
                 self._unnamed = unnamed_files(family, self._disk, device).in_memory
-            if _total(self._bounds(family).values(), files) <= self.limit:
-                return Verdict()
+            verdict = self._compare(family)
+            if verdict.victims or verdict.end or not self._unclear:
+                return verdict
             memory = self._divided(family, files)
             if _total(memory.values(), files) > self.limit:
                 return self._judge(family, memory, lambda parts: _total(parts, files))
             self._over_since = None
             return Verdict()
+
+    def _compare(self, family: list[Process]) -> Verdict:
+        self._looked_at, before = time.monotonic(), time.thread_time()
+        memory = self._with_growth(self._bounds(family))
+        files, _ = shared_memory(self._root)
+        most = _total(memory.values(), files)
+        self._is_slow = time.thread_time() - before > _SLOW_SECONDS
+        self.room = max(0, self.limit - most)
+        self._unclear = most > self.limit
+        if self._unclear and _least(memory.values(), files) > self.limit:
+            return self._judge(family, memory, lambda parts: _least(parts, files))
+        if not self._unclear:
+            self._over_since = None
+        return Verdict()
 
     def _bounds(self, family: list[Process]) -> dict[Process, Memory]:
         by_pid = dict[int, Memory]()

@@ -136,7 +136,7 @@ class Watchdog:
     async def _rest(self, took: float, taken: int | None) -> bool:
         """Wait after a look. Return True if programs have taken much memory since then.
 
-        ``took`` is the processor time of the look, ``taken`` the memory of all programs before the look.
+        ``took`` is the processor time to list all processes, ``taken`` the memory of all programs before the look.
         """
         if not self._memory or taken is None:
             await asyncio.sleep(_INTERVAL_WHEN_CLOSE if self._memory else _INTERVAL)
@@ -241,16 +241,17 @@ class Watchdog:
         logger.warning("sandbox %s: its process %d was killed: %s", sandbox.name, process.pid, why)
 
     def _look(self, watched: list[WatchedSandbox], sudden: bool) -> tuple[list[tuple[WatchedSandbox, Verdict]], float]:
-        """Look at the processes of all sandboxes. Return what is to be done, and the processor time of the look."""
+        """Look at the processes of all sandboxes. Return what is to be done, and the processor time to list them."""
         before = time.thread_time()
         processes = Processes()
+        took = time.thread_time() - before
         verdicts = []
         for sandbox in watched:
             with guarded(f"sandbox {sandbox.name}"):
                 family = processes.family(sandbox.root)
                 if family and not sandbox.ending and sandbox.is_root_of(family):
                     verdicts.append((sandbox, self._look_at(sandbox, family, sudden)))
-        return verdicts, time.thread_time() - before
+        return verdicts, took
 
     def _look_at(self, sandbox: WatchedSandbox, family: list[Process], sudden: bool) -> Verdict:
         ticks = sum(process.ticks for process in family)
