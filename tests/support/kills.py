@@ -105,7 +105,8 @@ class Busy:
         one.files.append(name)
 
     def _run_command(self, one: Known) -> None:
-        handle = one.sandbox.commands.run(BACKGROUND, background=True, request_timeout=5)
+        # Without timeout=0 the command ends after a minute.
+        handle = one.sandbox.commands.run(BACKGROUND, background=True, timeout=0, request_timeout=5)
         one.commands.append(handle.pid)
         handle.disconnect()
 
