@@ -114,7 +114,7 @@ OTHERS_OF_SERVE = [
     (
         "PATH",
         "",
-        "Where `bwrap`, `slirp4netns`, `pasta`, `unshare`, `newuidmap`, `newgidmap` and `cp` are looked for.",
+        "Where `bwrap`, `slirp4netns`, `pasta`, `unshare`, `newuidmap` and `newgidmap` are looked for.",
     ),
     (
         "PIP_INDEX_URL, PIP_FIND_LINKS, ...",

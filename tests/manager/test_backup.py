@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from support.managers import RunningManager, running_manager
 
 pytestmark = pytest.mark.live
 CONTENT = "0123456789" * 10_000
+DEEP = 'import os; [(os.mkdir("d"), os.chdir("d")) for _ in range(1500)]'
 
 
 @pytest.fixture(autouse=True)
@@ -159,3 +162,31 @@ def test_a_copy_without_a_manager_is_one_too_and_neither_folder_is_guessed(tmp_p
     assert wrong.returncode == 1
     assert "is no state folder" in wrong.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_what_cannot_be_copied_is_listed_and_a_manager_starts_with_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with running_manager(tmp_path) as manager:
+        sandbox = Sandbox.create("base", **options(manager))
+        sandbox.commands.run(f"echo kept > kept.txt; touch gone; python -c '{DEEP}'")
+        sandbox.pause(keep_memory=False)
+        program = "import errno, os\nfrom kruise_agents.manager import backup\n"
+        program += "from kruise_agents.manager.runtime.files import copying\n"
+        program += "real = copying.Copier._copy_one\n"
+        program += "def copy_one(copier, name, found):\n"
+        program += "    if name == 'gone': raise OSError(errno.EIO, 'Input/output error')\n"
+        program += "    real(copier, name, found)\n"
+        program += "copying.Copier._copy_one = copy_one\nbackup._owners = lambda: None\n"
+        program += "backup.main()"
+        command = [sys.executable, "-c", program, str(manager.state_dir), str(tmp_path / "there" / "state")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 4
+        assert re.search(r"^  sandboxes/\w+: '\S*gone': Input/output error$", done.stderr, re.M), done.stderr
+        assert done.stderr.startswith("backup: everything was copied but for these files:\n")
+        if os.geteuid() == 0:  # another user's copy has other owners
+            with running_manager(tmp_path / "there") as other:
+                again = Sandbox.connect(sandbox.sandbox_id, **options(other))
+                assert (
+                    again.commands.run("cat kept.txt; find . -name d | wc -l; ls").stdout == "kept\n1500\nd\nkept.txt\n"
+                )
+                again.kill()

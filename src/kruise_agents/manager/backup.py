@@ -2,6 +2,8 @@
 
 usage: python -m kruise_agents.manager.backup <state folder> <new folder>
 
+Exit codes: 0 everything was copied, 1 nothing that a manager can use, 4 everything but for the files that are named.
+
 The database is read before and after the files are copied. The copy keeps the rows of snapshots, volumes and paused
 sandboxes that both readings have, because the folders of these rows were there during the whole copy. Other sandboxes
 are left out: their files may change meanwhile, and processes cannot be copied. The copied rows have no process IDs;
@@ -15,18 +17,21 @@ import contextlib
 import json
 import os
 import sqlite3
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
 from .runtime.bwrap import as_owner
 from .runtime.bwrap.self_test import find_users
+from .runtime.files.copying import FULL, Copier
 from .runtime.files.identities import Identities
 from .runtime.files.layout import folder_name
+from .runtime.files.trees import IncompleteCopyError
 
 _SECRETS = ("secret", "traffic-token-key.pem", "tls")
+INCOMPLETE = 4
+"""The exit code of a backup that lacks the files that it names."""
 _Rows = dict[str, dict[str, tuple[object, ...]]]
 _WHOLE = {
     # A sandbox that was resumed and paused again has another start time.
@@ -46,7 +51,7 @@ def back_up(state_dir: Path, target: Path) -> None:
 
     Raises:
         ConfigurationError: The state folder has no database, or ``target`` exists.
-        KruiseAgentsError: A file could not be copied. The incomplete copy stays in ``target``.
+        IncompleteCopyError: Some files could not be copied. A manager can start with the copy all the same.
         OSError, sqlite3.Error: ``target`` could not be written, or the database could not be read.
     """
     source = state_dir / "state.db"
@@ -58,23 +63,26 @@ def back_up(state_dir: Path, target: Path) -> None:
         raise ConfigurationError(f"{target} exists; name a folder that does not") from None
     with _opened(source, "ro") as database:
         before = _rows(database)
-    for name in _SECRETS:
-        if (state_dir / name).exists():
-            _require(_copy(state_dir / name, target / name))
+    missing = _copy(state_dir, target, _SECRETS)
+    if missing:
+        raise KruiseAgentsError("a backup needs these files: " + "; ".join(missing))
     failures = {}
     owners = _owners()
     for kind, rows in before.items():
         (target / kind).mkdir(mode=0o700)
         for row in rows:
             name = folder_name(row) if kind == "sandboxes" else row
-            failures[kind, row] = _copy_owned(state_dir / kind / name, target / kind / name, owners)
+            complaints = _copy_owned(state_dir / kind / name, target / kind / name, owners)
+            failures[kind, row] = [f"{kind}/{name}: {complaint}" for complaint in complaints]
     kept = _copy_database(source, target / "state.db", before)
-    # Failures at folders that were removed meanwhile do not count: the copy has no rows for these folders.
-    _require(*(complaint for (kind, row), complaint in failures.items() if row in kept[kind]))
     if os.geteuid() == 0:
         owner = state_dir.stat()
         for path in (target, target / "state.db", *(target / kind for kind in _WHOLE)):
             os.chown(path, owner.st_uid, owner.st_gid)
+    # Failures at folders that were removed meanwhile do not count: the copy has no rows for these folders.
+    missing = [line for (kind, row), lines in failures.items() if row in kept[kind] for line in lines]
+    if missing:
+        raise IncompleteCopyError(missing)
 
 
 def _copy_database(source: Path, target: Path, before: _Rows) -> _Rows:
@@ -100,10 +108,10 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _copy(source: Path, target: Path) -> str:
-    command = ["cp", "--archive", "--reflink=auto", "--", str(source), str(target)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else done.stderr.strip() or f"cp ended with code {done.returncode}"
+def _copy(source: Path, target: Path, names: Iterable[str] | None = None) -> list[str]:
+    copier = Copier()
+    copier.copy(source, target, names)
+    return copier.complaints
 
 
 def _owners() -> Identities | None:
@@ -115,22 +123,20 @@ def _owners() -> Identities | None:
         return None
 
 
-def _copy_owned(source: Path, target: Path, owners: Identities | None) -> str:
-    """Copy a folder, and keep the owners of its files, which ``cp`` of an ordinary user would change."""
-    if owners is None:
-        return _copy(source, target)
+def _copy_owned(source: Path, target: Path, owners: Identities | None) -> list[str]:
+    """Copy a folder with the owners of its files, which an ordinary user can give only in a namespace of their own."""
+    target.mkdir(mode=0o700)
     try:
-        target.mkdir(mode=0o700)
+        if owners is None:
+            return _copy(source, target)
         asyncio.run(as_owner.copy(source.absolute(), target.absolute(), owners))
-    except OSError as error:
-        return f"{source}: {error}"
-    return ""
-
-
-def _require(*complaints: str) -> None:
-    wrong = [complaint for complaint in complaints if complaint]
-    if wrong:
-        raise KruiseAgentsError("not everything was copied:\n" + "\n".join(wrong))
+    except IncompleteCopyError as error:
+        if error.errno in FULL:
+            raise
+        return error.lines
+    except FileNotFoundError as error:  # removed meanwhile
+        return [str(error)]
+    return []
 
 
 def main() -> None:
@@ -139,6 +145,11 @@ def main() -> None:
         sys.exit("usage: python -m kruise_agents.manager.backup <state folder> <new folder>")
     try:
         back_up(Path(sys.argv[1]), Path(sys.argv[2]))
+    except IncompleteCopyError as error:
+        if error.errno in FULL:
+            sys.exit(f"backup: {error}")
+        print("backup: everything was copied but for these files:", *error.lines, sep="\n  ", file=sys.stderr)
+        sys.exit(INCOMPLETE)
     except (KruiseAgentsError, OSError, sqlite3.Error) as error:
         sys.exit(f"backup: {error}")
 

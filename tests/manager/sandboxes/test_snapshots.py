@@ -55,6 +55,20 @@ def listed(api: httpx.Client, **query: str) -> list[str]:
 class TestSnapshots:
     """Snapshots: the files of one moment, from which other sandboxes are made."""
 
+    def test_a_tree_of_any_shape_is_copied(self, sandbox: Sandbox, api: httpx.Client, options: dict[str, Any]) -> None:
+        sandbox.commands.run(
+            "mkdir d && touch d/f && chmod 555 d && truncate -s 1G sparse && mkfifo pipe && touch $'\\xff'\n"
+            'python -c \'import os; [(os.mkdir("deeper"), os.chdir("deeper")) for _ in range(1000)]; open("f", "w")\''
+        )
+        look = "find . -printf '%M %s %n %l %f\\n' | md5sum; find . -name f | wc -l"
+        before = sandbox.commands.run(look).stdout
+        made = take(api, sandbox)
+        with Sandbox.create(made, **options) as other:
+            assert other.commands.run(look).stdout == before
+        sandbox.pause(keep_memory=False)
+        sandbox.connect()
+        assert sandbox.commands.run(look).stdout == before
+
     def test_a_sandbox_from_a_snapshot_has_the_files_of_its_moment(
         self, sandbox: Sandbox, api: httpx.Client, options: dict[str, Any]
     ) -> None:

@@ -91,6 +91,7 @@ class Runtime(ABC):
         """Copy a folder to a new or empty one, with owners, modes and links. An OSError may leave half a copy."""
 
         def start(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+            target.mkdir(exist_ok=True)
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
         await run_copy(start, copy_command(source, target))

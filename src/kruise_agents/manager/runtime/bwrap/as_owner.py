@@ -12,7 +12,7 @@ from ....protocol.names import USER_ID
 from ..files.identities import Identities
 from ..files.trees import copy_command, measured, run_copy
 from .launch import RUN_SECONDS, Setup, run, start
-from .mounts import program_mounts
+from .mounts import own_mounts, program_mounts
 from .options import owners_namespace
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ async def copy(source: Path, target: Path, identities: Identities | None) -> Non
     folders, even one made during the copy, leads to other files of the host.
     """
     inside = (Path("/source"), Path("/target"))
-    options = [*owners_namespace("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"), *program_mounts()]
+    options = [*owners_namespace("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"), *program_mounts(), *own_mounts()]
     options += ["--ro-bind", str(source), str(inside[0]), "--bind", str(target), str(inside[1])]
 
     def start_copy(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""Copies, sizes and removal of file trees, by programs such as ``cp``, because Python fails on very deep trees."""
+"""Copies, sizes and removal of file trees, by other programs, because Python's own functions fail on deep trees."""
 
 from __future__ import annotations
 
@@ -7,33 +7,46 @@ import errno
 import logging
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 from ..handle import ProcessHandle
+from . import copying
 
 Start = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
 FILE_BYTES = 16 * 1024  # a tree counts as at least so much per file: ext4 by default has room for a file per 16 KiB
 _TRIES = 3
 _FEW = 400  # files and folders that this process removes itself
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FULL = ("No space left on device", "Disk quota exceeded")
+_FULL = tuple(os.strerror(number) for number in copying.FULL)
+_SHOWN = 3
 
 logger = logging.getLogger(__name__)
 
 
+class IncompleteCopyError(OSError):
+    """Not everything was copied. ``lines`` says what, and why. ``errno`` is ENOSPC if the disk or a quota is full."""
+
+    def __init__(self, lines: list[str]) -> None:
+        full = any(text in line for line in lines for text in _FULL)
+        more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        super().__init__(errno.ENOSPC if full else errno.EIO, "; ".join(lines[:_SHOWN]) + more)
+        self.lines = lines
+
+
 def copy_command(source: Path, target: Path) -> list[str]:
-    """Return the command that copies a folder to ``target``, which must be empty or not exist yet."""
-    # It keeps owners, modes, links, times and extended attributes, shares blocks if possible, and writes in English.
-    copy = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--no-target-directory", "--", str(source), str(target)]
-    return ["env", "LC_ALL=C", f"PATH={os.environ.get('PATH', os.defpath)}", *copy]
+    """Return the command that copies a folder to ``target``, which must be empty (see :mod:`.copying`)."""
+    return [sys.executable, "-I", "-S", copying.__file__, str(source), str(target)]
 
 
 async def run_copy(start: Start, command: list[str]) -> None:
-    """Run the copying ``command``, and kill it if the caller is cancelled. Raises OSError if the copy fails."""
-    # The number of the error is ENOSPC if the disk or a quota is full.
+    """Run the copying ``command``, and kill it if the caller is cancelled.
+
+    Raises :class:`IncompleteCopyError` if not everything was copied.
+    """
     with tempfile.TemporaryFile() as output:
         process = start(command, output)
         handle = ProcessHandle.of(process.pid)
@@ -48,8 +61,8 @@ async def run_copy(start: Start, command: list[str]) -> None:
         if code == 0:
             return
         output.seek(0)
-        message = output.read().decode(errors="replace").strip()[-500:] or f"the copy ended with code {code}"
-        raise OSError(errno.ENOSPC if any(text in message for text in _FULL) else errno.EIO, message)
+        lines = output.read().decode(errors="replace").splitlines() or [f"the copy ended with code {code}"]
+        raise IncompleteCopyError(lines)
 
 
 def make_folder(folder: Path) -> None:
