@@ -58,6 +58,7 @@ OF_OTHERS = {
     "Could not open lock file /var/lib/dpkg/lock-frontend - open (2: No such file or directory)",
     "Could not resolve host: …",
     "[Errno 27] File too large",
+    "[Errno 122] Disk quota exceeded",
     "MemoryError",
     "Expecting value: line 1 column 1 (char 0)",
     "Failed to create client: builder error: unexpected error: No CA certificates were loaded from the system",
