@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -417,6 +418,30 @@ def test_everything_can_be_deleted_while_the_disk_stays_full(small_disk: Path) -
         assert [one["volumeID"] for one in api.get("/volumes").json()] == [owned["volumeID"]]
         assert [one["name"] for one in api.get("/api-keys").json()] == ["admin"]
         assert not (manager.state_dir / "lost").exists()
+
+
+TAKE_ALL = """
+import os, sys
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+while True:
+    try:
+        os.write(file, b"x" * 4096)
+    except OSError:
+        pass
+"""
+
+
+def test_keys_can_be_deleted_while_a_neighbour_takes_every_byte(small_disk: Path) -> None:
+    with running_manager(small_disk) as manager, manager.api() as api:
+        keys = [api.post("/api-keys", json={"name": f"k{number}"}).json()["id"] for number in range(40)]
+        neighbour = subprocess.Popen([sys.executable, "-c", TAKE_ALL, str(small_disk / "taken")])
+        try:
+            wait_for(lambda: os.statvfs(small_disk).f_bavail == 0, 30, "a full disk")
+            assert [api.delete(f"/api-keys/{key}").status_code for key in keys] == [204] * len(keys)
+            assert api.post("/api-keys", json={"name": "another"}).status_code == 507
+        finally:
+            neighbour.kill()
+            neighbour.wait()
 
 
 def test_a_manager_starts_again_on_a_full_disk(small_disk: Path) -> None:

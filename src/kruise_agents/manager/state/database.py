@@ -51,16 +51,17 @@ class Database:
         return [row_type(*row) for row in self._connection.execute(statement, tuple(where.values()))]
 
     def save(self, row: Row) -> None:
-        """Write a row, in place of any row with the same primary key or the same values in unique columns."""
-        columns = [field.name for field in fields(row)]
-        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-        statement = f"INSERT OR REPLACE INTO {row.TABLE} ({names}) VALUES ({marks})"  # noqa: S608 - as above
-        values = tuple(getattr(row, column) for column in columns)  # not astuple, which copies every value deeply
-        self.write(statement, values, durable=row.durable)
+        """Write a row, in place of any row with the same primary key or the same values in unique columns.
+
+        A row of a durable table is refused while the reserve is not whole: it would take the space of deletes.
+        """
+        if row.DURABLE and not self.reserve.refill():
+            raise NoSpaceError(no_space(self._path.parent))
+        self._save(row)
 
     def save_from_reserve(self, row: Row) -> None:
         """Write a row. On a full disk this takes space from the reserve."""
-        self.reserve.spend(lambda: self.save(row))
+        self.reserve.spend(lambda: self._save(row))
 
     def delete(self, row_type: type[Row], **where: object) -> None:
         """Delete rows. On a full disk this takes space from the reserve."""
@@ -84,13 +85,21 @@ class Database:
         with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True, isolation_level=None)) as connection:
             # This step does not hold up writers, and leaves little to do for the next one, which does.
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            # An emptied log cannot be damaged. SQLite would read a log that is not empty again after a crash.
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        self.reserve.refill()
+            # An emptied log cannot be damaged: SQLite would read a log that is not empty again after a crash. But on a
+            # full disk the log keeps its space for the next deletes, because others would take what it gives back.
+            mode = "TRUNCATE" if self.reserve.refill() else "RESTART"
+            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
 
     def close(self) -> None:
         """Close the database. SQLite moves the write-ahead log into the file if nobody else has the file open."""
         self._connection.close()
+
+    def _save(self, row: Row) -> None:
+        columns = [field.name for field in fields(row)]
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        statement = f"INSERT OR REPLACE INTO {row.TABLE} ({names}) VALUES ({marks})"  # noqa: S608 - as above
+        values = tuple(getattr(row, column) for column in columns)  # not astuple, which copies every value deeply
+        self.write(statement, values, durable=row.durable)
 
     def _open(self, *, may_be_new: bool) -> sqlite3.Connection:
         # SQLite deletes the log of an empty file, so look at the file before SQLite does.

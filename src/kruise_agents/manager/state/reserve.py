@@ -30,8 +30,8 @@ class Reserve:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def refill(self) -> None:
-        """Make the file as large as it should be, if the disk has room for that."""
+    def refill(self) -> bool:
+        """Make the file as large as it should be. Return False if the disk has no room for that."""
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -40,8 +40,10 @@ class Reserve:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            if error.errno not in NO_SPACE:
-                logger.warning("no space can be held back for deletes: %s: %s", self._path, error.strerror)
+            if error.errno in NO_SPACE:
+                return False
+            logger.warning("no space can be held back for deletes: %s: %s", self._path, error.strerror)
+        return True
 
     def spend(self, action: Callable[[], T]) -> T:
         """Call ``action``. While it raises :class:`NoSpaceError`, free a part of the reserve and call it again."""
