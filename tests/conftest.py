@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
 
 from kruise_agents.patch_e2b import patch_e2b
 from support.guard import guard
@@ -21,8 +20,10 @@ if TYPE_CHECKING:
 _LIVE_FIXTURES = {"manager", "managers", "one_user_manager", "bare", "served"}
 """Fixtures that start managers or kernels; a test that uses one of them is live."""
 
+with contextlib.suppress(ModuleNotFoundError):  # the clients of others have environments without hypothesis
+    from hypothesis import settings
 
-settings.register_profile("fuzz", max_examples=2000, deadline=None, print_blob=True)  # make fuzz
+    settings.register_profile("fuzz", max_examples=2000, deadline=None, print_blob=True)  # make fuzz
 
 
 def pytest_configure() -> None:
