@@ -45,7 +45,10 @@ def _bind_address(host: str, port: int, admission: Admission) -> socket.socket:
         )[0]
     except socket.gaierror as error:
         raise ConfigurationError(f"cannot listen on host {host!r}: {error.strerror}") from error
-    listener = Listener(family, kind, protocol, admission)
+    try:
+        listener = Listener(family, kind, protocol, admission)
+    except OSError as error:  # a kernel without IPv6
+        raise _explained(host, port, error) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -1,0 +1,28 @@
+"""The listening sockets of the manager's port, on machines without one of the two kinds of addresses."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+import pytest
+
+from kruise_agents.errors import ConfigurationError
+from kruise_agents.manager.http import listening
+from kruise_agents.manager.http.admission import Listener
+
+
+def test_without_ipv6_in_the_kernel_the_manager_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutIPv6(Listener):
+        def __init__(self, family: int, *arguments: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *arguments)
+
+    monkeypatch.setattr(listening, "Listener", WithoutIPv6)
+    (only,) = listening.bind(None, 0)
+    with only:
+        assert only.getsockname()[0] == "127.0.0.1"
+    with pytest.raises(ConfigurationError, match=r"cannot listen on \[::1\]:0: Address family not supported"):
+        listening.bind("::1", 0)
