@@ -68,7 +68,8 @@ pictures: .venv/local.stamp
 soak: .venv/dev.stamp
 	$(BENCHMARK)soak $(ARGS)
 
-# Twenty times as many inputs for each fuzz test as the suite tries: heads, forms, frames, and answers of sandboxes.
+# Twenty times as many inputs for each fuzz test as the suite tries: heads, forms, frames, answers of sandboxes,
+# and state folders.
 fuzz: .venv/dev.stamp
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m hypothesis --hypothesis-profile=fuzz --timeout=900 $(ARGS)
 

@@ -29,3 +29,16 @@ def broken(
         return data
 
     return strategy()
+
+
+def flipped(whole: bytes) -> st.SearchStrategy[bytes]:
+    """Return a strategy of ``whole`` with one to three bits changed, in bytes that are not zero."""
+    places = [place for place, byte in enumerate(whole) if byte]
+
+    def change(bits: list[tuple[int, int]]) -> bytes:
+        data = bytearray(whole)
+        for place, bit in bits:
+            data[place] ^= 1 << bit
+        return bytes(data)
+
+    return st.lists(st.tuples(st.sampled_from(places), st.integers(0, 7)), min_size=1, max_size=3).map(change)

@@ -237,6 +237,17 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
 
+def test_a_file_that_can_only_be_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    Database(path).close()
+    content = bytearray(path.read_bytes())
+    content[18] = 3  # the version of SQLite's format that is needed to write
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="readonly database; restore the state folder from a backup"):
+        Database(path)
+    assert path.read_bytes() == content
+
+
 @pytest.mark.live
 def test_a_damaged_record_is_refused_before_anything_is_changed(precious: Precious) -> None:
     files = precious.files()

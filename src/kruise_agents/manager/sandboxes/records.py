@@ -111,7 +111,7 @@ def from_row(row: SandboxRow, process: SandboxProcess, secret: StateSecret) -> S
         volume_mounts=mounts_of(row),
         state=State(row.state),
         uid=row.uid,
-        kept_until=_moment(row.kept_until),
+        kept_until=_moment(row.kept_until) if (row.kept_until or 0.0) >= row.started_at else None,  # as in is_over()
         keeps_memory=bool(row.keeps_memory),
         stopped_before=tuple(json.loads(row.asleep)),
     )

@@ -67,7 +67,9 @@ async def recover(sandboxes: SandboxService) -> Found:
     adopted = {row.id for row, state in zip(rows, states, strict=True) if state is not None}
     known = {folder_name(sandbox_id) for sandbox_id in adopted}
     pooled = {path.name.removeprefix(POOLED) for path in sandboxes.folder.iterdir() if path.name.startswith(POOLED)}
-    await _remove_folders(sandboxes, (pooled | {folder_name(row.id) for row in rows}) - known)
+    # What is left of a paused sandbox without its files may still be of use, so it is moved to lost/ with the unknown.
+    ended = {folder_name(row.id) for row in rows if row.state != State.PAUSED}
+    await _remove_folders(sandboxes, (pooled | ended) - known)
     await asyncio.to_thread(clean_up, sandboxes.folder, known, sandboxes.runtime)
     for row in rows:
         if row.id not in adopted:

@@ -64,10 +64,10 @@ def names_set_aside(parent: Path) -> set[str]:
 
 
 def clean_up(parent: Path, known: Collection[str], mover: Mover) -> None:
-    """Remove what is unfinished or deleted in ``parent``, and move folders that are not ``known`` to ``lost/``."""
+    """Remove what is unfinished or deleted in ``parent``, and move all but ``known`` folders to ``lost/``."""
     removed = names_set_aside(parent)
     for path in list(parent.iterdir()):
-        if path.name in known:
+        if path.name in known and path.is_dir():
             continue
         if path.name.startswith(".") or path.name in removed:
             if not mover.remove(path):

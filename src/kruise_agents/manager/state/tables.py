@@ -153,7 +153,8 @@ class SnapshotRow(Row):
     expires_at: float | None
 
     def is_over(self, moment: float) -> bool:
-        return self.expires_at is not None and self.expires_at <= moment
+        # A snapshot cannot end before it was made. Such a record is damaged, or the clock was set, so files are kept.
+        return self.expires_at is not None and self.created_at <= self.expires_at <= moment
 
 
 @dataclass(frozen=True, slots=True)
