@@ -124,7 +124,7 @@ def _owners() -> Identities | None:
 
 
 def _copy_owned(source: Path, target: Path, owners: Identities | None) -> list[str]:
-    """Copy a folder with the owners of its files, which an ordinary user can give only in a namespace of their own."""
+    """Copy a folder with the owners of its files. Users other than root can set owners only in a user namespace."""
     target.mkdir(mode=0o700)
     try:
         if owners is None:

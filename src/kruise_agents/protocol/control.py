@@ -276,9 +276,9 @@ TRIAL_OUTPUT = "entered"
 class ForkOrder(Message):
     """The order to enter a sandbox and to run a program there, without rights on the host.
 
-    A fork of the zygote follows the order, the process that sandboxes fork from, or a process that was started for this
-    order only (see ``sandbox/zygote/once.py``), which always executes the command. A trial fork runs no program: the
-    fork enters a sandbox, writes :data:`TRIAL_OUTPUT` and ends.
+    The order goes to a fork of the zygote (the process that sandboxes fork from), or to a process that was started for
+    this order only (see ``sandbox/zygote/once.py``) and that always executes the command. A trial fork runs no program:
+    the fork enters a sandbox, writes :data:`TRIAL_OUTPUT` and ends.
     """
 
     command: Sequence[str]  # see program_command()
@@ -292,7 +292,7 @@ class ForkOrder(Message):
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest(Message):
-    """The message that a process reads first which is to follow a :class:`ForkOrder`. File descriptors come with it.
+    """The first message to a process that is to follow a :class:`ForkOrder`. File descriptors come with the message.
 
     The first descriptors are for the process itself: a pipe from the sandbox's placeholder, a pipe to the placeholder,
     and the control group's ``cgroup.procs`` if there is a group. The other descriptors are for the program. The program

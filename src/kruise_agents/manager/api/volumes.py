@@ -150,7 +150,7 @@ def read_volume_mounts(fields: Fields, name: str) -> list[NewVolumeMountRequest]
 def volume_mounts(
     requested: Sequence[NewVolumeMountRequest], volumes: Volumes, owner: str, reserves: Callable[[str], bool]
 ) -> tuple[VolumeMount, ...]:
-    """Return the mounts of a new sandbox, which ``reserves`` some paths for itself.
+    """Return the mounts of a new sandbox. ``reserves`` tells whether the sandbox needs a path for itself.
 
     A mount at such a path raises ApiError 400, and a volume that ``owner`` does not have ApiError 404.
     """

@@ -156,7 +156,7 @@ def _is_private(target: SandboxTarget, scope: Scope) -> bool:
 
 
 def _is_worker_of_other_ports(target: SandboxTarget, scope: Scope) -> bool:
-    """Return whether a browser asks for a service worker at ``/kruise/<id>/<port>``: its scope is ``/kruise/<id>/``."""
+    """Return whether a browser asks for a service worker with scope ``/kruise/<id>/``, at ``/kruise/<id>/<port>``."""
     # Browsers send this header for the script of a service worker, and let no page set it.
     fetched = any(name == b"service-worker" for name, _ in scope["headers"])
     return fetched and _is_private(target, scope) and scope["raw_path"].count(b"/") == 3

@@ -209,7 +209,7 @@ def set_idle(transport: asyncio.BaseTransport, idle: bool) -> None:
 
 
 def peer_of(address: tuple[Any, ...]) -> str:
-    """Return the address of a peer, for IPv6 the network of 64 bits: a host there has all its addresses."""
+    """Return a peer's address or, for IPv6, its network of 64 bits, in which one host may use all addresses."""
     host = str(address[0]).partition("%")[0]
     if ":" not in host:
         return host

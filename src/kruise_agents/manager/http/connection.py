@@ -1,8 +1,8 @@
 """A client's HTTP/1.1 connection: uvicorn's protocol with a strict reader of heads and with timeouts.
 
-:mod:`.request_head` reads each head. httptools gets only what decides where the request ends, as the head was
-understood. One request is served at a time. Bytes that a client sends between its request and the end of the answer
-wait in a small buffer.
+:mod:`.request_head` reads each head. httptools gets a new head, made from what was read, with only the headers that
+decide where the request ends. One request is served at a time. Bytes that a client sends between its request and the
+end of the answer wait in a small buffer.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class RequestHead:
     handshake: bool
 
     def framing(self) -> bytes:
-        """Return a head with those headers alone that decide where the request ends, and whether it is the last."""
+        """Return a head with only the headers that decide where the request ends and whether another may follow."""
         lines = [b"%b %b HTTP/%b" % (self.method, self.target, self.version)]
         lines += [b"%b: %b" % header for header in self.headers if header[0] in _FRAMING]
         return b"\r\n".join([*lines, b"", b""])

@@ -71,7 +71,7 @@ class Runtime(ABC):
         raise OSError(f"the runtime {self.name!r} cannot do that")
 
     def reserves(self, path: str, rootfs: Path | None) -> bool:
-        """Return True if nothing can be mounted at an absolute path in a sandbox, which needs the place for itself.
+        """Return True if a sandbox needs an absolute path for itself, so that nothing else can be mounted there.
 
         ``rootfs`` is the sandbox's root file system, None for the machine's.
         """
@@ -131,7 +131,7 @@ class Runtime(ABC):
         return remove_tree(folder)
 
     def move(self, folder: Path, target: Path) -> None:
-        """Move a folder with everything that sandboxes left in it within a file system. Raises OSError on failure."""
+        """Move a folder within its file system, with all that sandboxes left in it. Raises OSError on failure."""
         folder.rename(target)
 
     def remove_sandbox(self, folder: Path) -> bool:

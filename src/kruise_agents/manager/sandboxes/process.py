@@ -308,7 +308,7 @@ class SandboxProcess:
 
 
 async def _ended_or_killed(process: ProcessHandle) -> None:
-    """Wait for the end of a process that is about to end. Kill the process if somebody has stopped it, for example."""
+    """Wait for the end of a process that is about to end. Kill a process that takes too long, as after a SIGSTOP."""
     try:
         await asyncio.wait_for(process.ended(), _END_SECONDS)
     except TimeoutError:

@@ -54,7 +54,7 @@ def require_runtime(store: Database, runtime: Runtime) -> None:
 
 
 async def recover(sandboxes: SandboxService) -> Found:
-    """Take over the stored sandboxes as far as possible. Remove all others that are stored, and unclaimed ones."""
+    """Take over as many stored sandboxes as possible. Remove the other stored ones, and unclaimed pooled ones."""
     rows = sandboxes.store.select(SandboxRow)
     stored = [_stored(sandboxes, row) for row in rows]  # all of them, before anything is changed
     for row in rows:

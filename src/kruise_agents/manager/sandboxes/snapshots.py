@@ -125,7 +125,7 @@ class Snapshots:
         return row
 
     async def remove(self, snapshot: SnapshotRow) -> None:
-        """Remove a snapshot. If a create call copies the files, they stay so long.
+        """Remove a snapshot. Its files stay as long as a create call is copying them.
 
         If the disk is full and the reserve is used up, the snapshot stays, and :class:`NoSpaceError` is raised.
         """
@@ -203,7 +203,7 @@ class Snapshots:
 
     @asynccontextmanager
     async def _draft(self, folder: Path) -> AsyncIterator[Path]:
-        """Yield a path to put ``folder`` together. After the block both are removed unless a row names the folder."""
+        """Yield a path to build ``folder`` at. After the block both paths are removed unless a row names ``folder``."""
         draft = draft_of(folder)
         try:
             yield draft
@@ -222,7 +222,7 @@ class Snapshots:
         return set_aside(folder, in_use=folder in self._sandboxes.trees_in_use)
 
     async def _discard(self, folder: Path, aside: Path) -> None:
-        """Remove a folder that was set aside; if a create call is copying it, start a task that removes it then."""
+        """Remove a folder that was set aside. If a create call is copying it, a task removes the folder later."""
         if folder not in self._sandboxes.trees_in_use:
             await self._remove(aside)
             return

@@ -34,7 +34,7 @@ class Checkpoints:
         store.on_write = self._on_write
 
     async def settle(self) -> None:
-        """Wait until all durable writes up to now are in the file. A checkpoint that fails is logged, and counts."""
+        """Wait until all durable writes up to now are in the file, or moving them has failed, which is logged."""
         wanted = self._durable
         while self._settled < wanted:
             await asyncio.shield(self._task or self._begin())

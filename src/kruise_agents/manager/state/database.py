@@ -53,7 +53,7 @@ class Database:
     def save(self, row: Row) -> None:
         """Write a row, in place of any row with the same primary key or the same values in unique columns.
 
-        A row of a durable table is refused while the reserve is not whole: it would take the space of deletes.
+        A row of a durable table is refused while the reserve is not whole: it would take space that deletes need.
         """
         if row.DURABLE and not self.reserve.refill():
             raise NoSpaceError(no_space(self._path.parent))
@@ -78,7 +78,7 @@ class Database:
         self.on_write(durable)
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the file, onto the disk, and empty it. May be called in any thread.
+        """Move all of the write-ahead log into the file, onto the disk, and empty the log. May be called in any thread.
 
         Raises sqlite3.Error if that fails. The log then keeps what it has.
         """

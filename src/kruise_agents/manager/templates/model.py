@@ -119,5 +119,5 @@ def template_name(reference: str) -> str | None:
 
 
 def is_variable(name: str, value: str) -> bool:
-    """Return whether programs can be started with an environment variable."""
+    """Return whether programs can be started with an environment variable of this name and value."""
     return bool(_VARIABLE_NAME.fullmatch(name) and _VARIABLE_VALUE.fullmatch(value))

@@ -41,7 +41,7 @@ _EXPOSED_HEADERS = [
 
 
 class _CrossOrigin(CORSMiddleware):
-    """Starlette's middleware, for requests of browsers only. It has nothing to do for others, but takes its time."""
+    """Starlette's middleware, for requests of browsers only. For other requests it would do nothing, but cost time."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         from_browser = any(name == b"origin" for name, _ in scope["headers"])

@@ -118,7 +118,7 @@ def _child_of(pid: int) -> int:
 def _arrange(numbers: Sequence[int], received: Sequence[int], own: Sequence[int]) -> list[int]:
     """Move the descriptors ``received`` to ``numbers``, and ``own`` to higher numbers. Close all other descriptors.
 
-    Return the new numbers of ``own``, which no program inherits that is executed later.
+    Return the new numbers of ``own``. Programs that are executed later do not inherit these descriptors.
     """
     above = max(numbers) + 1
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in (*own, *received)]
@@ -185,10 +185,10 @@ def _install_filter() -> None:
 
 
 def _close_namespaces(pid: int) -> int:
-    """Enter the mounts of a process, detach them from the host, and forbid user namespaces but one inside of its own.
+    """Enter a process's mounts, detach them from the host, and allow only one user namespace inside the process's own.
 
-    ``bwrap`` lets later mounts of the host appear in the sandbox. These would be writable, whatever lies around them.
-    Return flags for what this process has entered.
+    ``bwrap`` lets later mounts of the host appear in the sandbox. These would be writable, even below read-only mounts.
+    Return the flags of the namespaces that this process has entered.
     """
     mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     # Only the rights of this user namespace count for the mounts. The program may be in a namespace inside of it.
@@ -211,7 +211,7 @@ def _cross(handle: int, namespaces: int) -> None:
 
 
 def _close_imports() -> list[Any]:
-    """Keep Python from files, both for imports and for the report of an error. Return the finders of imports."""
+    """Keep Python from reading files, for imports and for reports of errors. Return the finders of imports."""
     finders = sys.meta_path[:]
     sys.meta_path.clear()
     sys.excepthook = lambda kind, error, _: print(f"{kind.__name__}: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Device files for sandboxes whose user is the owner of the host's device files, that is, root.
 
-Such a user may change the mode and the times of these files, for the whole host. So sandboxes get files that belong to
-nobody.
+Such a user may change the mode and the times of these files, for the whole host. So sandboxes get files that no user
+owns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def owns_devices() -> bool:
 
 
 def make_devices(folder: Path) -> None:
-    """Make device files that belong to nobody. Raises OSError if that is forbidden, or if they cannot be opened."""
+    """Make device files that no user owns. Raises OSError if that is forbidden, or if they cannot be opened."""
     folder.mkdir(exist_ok=True)
     for name, numbers in _DEVICES.items():
         file = folder / name

@@ -91,7 +91,7 @@ def run(
 ) -> str:
     """Run a command in namespaces until it ends, and return its output. If it fails, raise OSError with the reason.
 
-    A command that takes more than ``seconds`` fails; None: never.
+    A command that takes more than ``seconds`` fails. None means no time limit.
     """
     with tempfile.TemporaryFile() as output:
         setup = Setup(identities, output, limits=limits)
@@ -136,10 +136,10 @@ def pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[in
 
 
 def empty_input(reader: contextlib.ExitStack) -> int:
-    """Return a descriptor to read nothing from. ``reader`` closes it.
+    """Return a descriptor of an empty input. ``reader`` closes the descriptor.
 
-    Use it in place of ``/dev/null`` for programs in a sandbox, because through a descriptor of a file its owner can
-    change the file.
+    Use it in place of ``/dev/null`` for programs in a sandbox, because the owner of a file can change the file through
+    any descriptor of the file.
     """
     with contextlib.ExitStack() as writer:
         return pipe(reader, writer)[0]

@@ -37,8 +37,8 @@ def sandbox_options(
 ) -> list[str]:
     """Return the options for a sandbox, and make the mount points in its prepared file tree.
 
-    ``commands`` is the folder with the commands of the manager's packages, ``devices`` that with device files to use in
-    place of the host's.
+    ``commands`` is the folder with the commands of the manager's packages. ``devices`` is the folder with device files
+    that replace the host's.
     Raises OSError if a link is in the way of a mount, if a volume is at a reserved place, or if the root file system is
     missing.
     """

@@ -1,8 +1,8 @@
-"""A copy of a file tree that Linux allows, in any shape: a program of its own, which needs nothing but Python.
+"""A program that copies a file tree of any shape that Linux allows, and that needs nothing but Python.
 
 usage: python -I -S copying.py <folder> <empty folder>
 
-``cp`` fails on trees whose paths are longer than 4096 bytes, and without ``/proc`` on folders that deny their owner
+``cp`` fails on trees whose paths are longer than 4096 bytes and, without ``/proc``, on folders that deny their owner
 access. This program goes from folder to folder, so no path is ever long. It follows no link, keeps at most a few files
 open, and goes on after a failure. It prints a line for each failure, and its exit code is then 1.
 """
@@ -51,7 +51,7 @@ class Copier:
         self._shares_blocks = True
 
     def copy(self, source: Path, target: Path, names: Iterable[str] | None = None) -> None:
-        """Copy a folder to an existing, empty folder, or only ``names`` of it. Raises OSError if the disk is full."""
+        """Copy a folder, or only ``names`` in it, to an existing, empty folder. Raises OSError if the disk is full."""
         self._source, self._target = os.open(source, _FOLDER), os.open(target, _FOLDER)
         self._top = os.dup(self._target)
         try:
@@ -150,7 +150,7 @@ class Copier:
             os.close(source)
 
     def _copy_linked(self, name: str, found: os.stat_result) -> None:
-        """Copy a file that has several names, or give its copy another name."""
+        """Copy a file that has several names or, if there is a copy already, give the copy another name."""
         if self._links is None:
             folder = f".links-{os.urandom(8).hex()}"
             os.mkdir(folder, 0o700, dir_fd=self._top)

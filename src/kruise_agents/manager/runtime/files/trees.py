@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class IncompleteCopyError(OSError):
-    """Not everything was copied. ``lines`` says what, and why. ``errno`` is ENOSPC if the disk or a quota is full."""
+    """An incomplete copy: ``lines`` says what is missing, and why. ``errno`` is ENOSPC if a disk or quota is full."""
 
     def __init__(self, lines: list[str]) -> None:
         full = any(text in line for line in lines for text in _FULL)
@@ -114,7 +114,7 @@ def _remove_few(folder: Path) -> None:
 
 
 def _empty(folder: int, left: int) -> int:
-    """Empty an open folder, and return how many more files and folders may be removed. Raises OSError at -1."""
+    """Empty an open folder. Return ``left`` minus the number of removed files and folders; raise OSError below 0."""
     with os.scandir(folder) as listing:
         entries = list(listing)
     for entry in entries:

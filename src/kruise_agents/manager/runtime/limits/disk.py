@@ -53,7 +53,7 @@ class LimitedFolder:
             self.look()
 
     def look(self) -> None:
-        """Count what the file system has lost since the last look. Raises FileNotFoundError if the folder is gone."""
+        """Count the free space lost since the last look. Raises FileNotFoundError if the folder is gone."""
         # What others free hides what a sandbox writes at the same time, so each look counts for itself.
         left = _left(self.folder)
         if self._left is not None:
@@ -64,7 +64,7 @@ class LimitedFolder:
         return self._measured is None or self._measured + self.lost > self.limit
 
     def is_due(self, *, busy: bool) -> bool:
-        """Return whether to measure the folder now. ``busy``: the sandbox has used processor time, or is refused."""
+        """Return whether to measure the folder now. ``busy``: the sandbox has used processor time, or may not write."""
         passed = time.monotonic() - self._measured_at
         if passed < self._measured_in * (_PACE if busy else _PACE_WHEN_IDLE):
             return False
@@ -122,7 +122,7 @@ class SandboxDisk:
         return any(folder.may_be_over() for folder in self.folders)
 
     def look(self) -> list[LimitedFolder]:
-        """Shorten the log, refuse writing to new programs too, and return the folders to measure. Takes little time."""
+        """Quickly shorten the log and list folders to measure. If writing is refused, refuse it to new programs too."""
         with guarded(f"the log of sandbox {self._name}"):
             shorten(self._log)
         with self._refusing:

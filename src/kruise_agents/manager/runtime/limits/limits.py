@@ -44,7 +44,7 @@ class ProcessLimits:
     file: int | None = None  # bytes of one file
 
     def impose(self, pid: int) -> None:
-        """Limit a process that has no children yet, soft and hard, never above the old hard limits."""
+        """Set the soft and hard limits of a process that has no children yet, never above its old hard limits."""
         # Linux gives a new user namespace the process limit that its creator has at that moment.
         for kind, limit in (
             (resource.RLIMIT_NPROC, self.processes),

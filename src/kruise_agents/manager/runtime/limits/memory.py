@@ -1,8 +1,8 @@
-"""The memory limit of one sandbox without control groups: bounds from cheap figures, and surveys where they fail.
+"""The memory limit of one sandbox without control groups: bounds from cheap figures, and surveys where bounds fail.
 
 A look reads for each process what the kernel counts anyway. That bounds the memory of the sandbox from below and from
-above. Only where the limit lies between the bounds, because processes share pages, a survey divides the shared pages.
-Both take time in proportion to a sandbox's processes, so both come less often the longer they take.
+above. The bounds differ if processes share pages. If the limit lies between the bounds, a survey divides the shared
+pages. Looks and surveys take time in proportion to a sandbox's processes, so both come less often the longer they take.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class SandboxMemory:
 
     @property
     def is_fresh(self) -> bool:
-        """True if the last look is good for an idle sandbox."""
+        """True if an idle sandbox needs no new look yet."""
         return not self._unclear and time.monotonic() < self._looked_at + _FRESH_SECONDS
 
     @property
@@ -65,7 +65,7 @@ class SandboxMemory:
         return (self.active or self._unclear or self._is_slow) and self._surveys.is_due
 
     def look(self, family: list[Process]) -> Verdict:
-        """Compare the bounds of the sandbox's memory with the limit, unless that takes long, as in a crowd."""
+        """Compare the bounds of the sandbox's memory with the limit. Do nothing if many processes make that slow."""
         if self._is_slow or not self._looks.is_due:
             return Verdict()
         with self._looks:

@@ -283,7 +283,7 @@ def _inner_pid(pid: int) -> int:
 
 
 def _look_at_disks(watched: list[WatchedSandbox]) -> list[tuple[WatchedSandbox, list[LimitedFolder]]]:
-    """Return the sandboxes, with their folders, whose measurement should begin now."""
+    """Look at the disks of sandboxes. Return the sandboxes with folders to measure now, each with these folders."""
     found = []
     for sandbox in watched:
         with guarded(f"the disk of sandbox {sandbox.name}"):

@@ -53,7 +53,7 @@ def bound_from_host() -> list[str]:
 
 
 def fill_mount_points(rootfs: Path) -> None:
-    """Put an empty file into a new file tree wherever a file of the host is mounted, as names of one file."""
+    """Put hard links to one empty file into a new file tree, at each place where a file of the host is mounted."""
     # Without them, bwrap makes a file for each, which takes more time.
     covered = [Path(f"{rootfs}{path}") for path in bound_from_host() if os.path.isfile(path)]  # noqa: PTH113
     for number, file in enumerate(covered):

@@ -1,8 +1,8 @@
 """The manager's side of the zygote: start the process, ask it for forks, and notice its end.
 
 The zygote (``sandbox/zygote``) has imported the modules of a sandbox's program and of its first Jupyter kernel. So a
-sandbox costs forks instead of two starts of Python. Without a zygote, :func:`enter_once` starts a process for a sandbox
-that enters the sandbox as a fork does.
+sandbox costs forks instead of two starts of Python. Without a zygote, :func:`enter_once` starts a process that enters
+one sandbox, as a fork does.
 """
 
 from __future__ import annotations

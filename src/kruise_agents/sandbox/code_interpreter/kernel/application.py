@@ -39,7 +39,7 @@ class _Settings(Config):
 
 
 class _Profile(ProfileDir):
-    """A profile that makes none of its inner folders, which take longer to make and to remove than to look for."""
+    """A profile that makes no inner folders. Looking for missing ones is faster than making and removing them."""
 
     def check_dirs(self, change: object = None) -> None:
         pass
@@ -58,7 +58,7 @@ class KernelApplication(IPKernelApp):
         return super()._bind_socket(s, port)  # type: ignore[no-untyped-call]  # ipykernel has types in parts
 
     def init_profile_dir(self) -> None:
-        """Name the folder of the profile, without the folders that nothing of a sandbox writes to."""
+        """Set the profile, but make none of its inner folders, to which nothing in a sandbox writes."""
         if not self.trait_has_value("profile_dir"):
             self.profile_dir = _Profile(location=os.path.join(self.ipython_dir, f"profile_{self.profile}"))  # noqa: PTH118
             self.config_file_paths.append(self.profile_dir.location)

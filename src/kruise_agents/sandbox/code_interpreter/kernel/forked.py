@@ -99,7 +99,7 @@ def _hide(hidden: Hidden) -> None:
 
 
 def _names_in(packages: frozenset[str], modules: Iterable[str]) -> Iterator[tuple[dict[str, object], str]]:
-    """Yield the names of modules, and of classes and functions defined in them, in the namespaces of their packages."""
+    """Yield a package's namespace and a name in it, for each name of a module or of what the module defines."""
     for name in modules:
         package = name.rpartition(".")[0]
         if package in packages:
