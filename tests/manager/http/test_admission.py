@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import socket
 import ssl
@@ -145,3 +146,51 @@ def test_peers_of_ipv6_are_networks() -> None:
     assert peer_of(("192.0.2.7", 1)) == "192.0.2.7"
     assert peer_of(("2001:db8::1", 1, 0, 0)) == peer_of(("2001:db8::ffff", 1, 0, 0)) == "2001:db8::/64"
     assert peer_of(("fe80::1%eth0", 1, 0, 2)) == "fe80::/64"
+
+
+def test_without_a_free_descriptor_connections_are_refused_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = Admission(100, 100, most_descriptors=1_000_000)
+    close = os.close
+    stolen: list[int] = []
+
+    def close_for_another_thread(descriptor: int) -> None:
+        close(descriptor)
+        stolen.append(os.open(os.devnull, os.O_RDONLY))
+
+    with Listener(socket.AF_INET, socket.SOCK_STREAM, 0, bounds) as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+
+        def arrive() -> socket.socket:
+            return stack.enter_context(socket.create_connection(listener.getsockname(), timeout=20))
+
+        arrive()
+        stack.enter_context(listener.accept()[0])
+        for _ in range(3):
+            first, second = arrive(), arrive()
+            with no_free_descriptor(), pytest.raises(BlockingIOError):
+                listener.accept()
+            assert first.recv(1) == second.recv(1) == b""
+        last = arrive()
+        with no_free_descriptor():
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "close", close_for_another_thread)
+                with pytest.raises(OSError, match="Too many open files"):
+                    listener.accept()
+            close(stolen.pop())
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+        assert last.recv(1) == b""
+
+
+@contextlib.contextmanager
+def no_free_descriptor() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -157,12 +157,7 @@ class Listener(socket.socket):
     def __init__(self, family: int, kind: int, protocol: int, admission: Admission) -> None:
         super().__init__(family, kind, protocol)
         self._admission = admission
-        self._spare: int | None = None
-
-    def listen(self, *backlog: int) -> None:
-        super().listen(*backlog)
-        if self._spare is None:
-            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._spare: int | None = None  # a descriptor for a moment in which no other is free
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Return the next connection for which there is room. Raise BlockingIOError when none is waiting."""
@@ -171,6 +166,7 @@ class Listener(socket.socket):
             self._admission.closing = False
             raise BlockingIOError
         for _ in range(_MOST_REFUSED_AT_ONCE):
+            self._hold_spare()
             try:
                 accepted, address = super().accept()
             except OSError as error:
@@ -190,14 +186,21 @@ class Listener(socket.socket):
             os.close(self._spare)
             self._spare = None
 
+    def _hold_spare(self) -> None:
+        if self._spare is None:
+            with contextlib.suppress(OSError):  # no descriptor is free
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
     def _refuse_without_descriptors(self, spare: int) -> None:
         # asyncio would log a traceback for each connection in the queue. The connection gets the spare descriptor.
         os.close(spare)
         self._spare = None
-        accepted, address = super().accept()
-        self._admission.report("refused because no descriptor is free", peer_of(address))
-        accepted.close()
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            accepted, address = super().accept()  # fails if none is waiting: the kernel looks for a descriptor first
+            self._admission.report("refused because no descriptor is free", peer_of(address))
+            accepted.close()
+        finally:
+            self._hold_spare()
 
 
 def set_idle(transport: asyncio.BaseTransport, idle: bool) -> None:
