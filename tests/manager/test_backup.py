@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -14,6 +15,11 @@ from typing import Any
 import pytest
 from e2b_code_interpreter import Sandbox
 
+from kruise_agents.manager import backup
+from kruise_agents.manager.runtime.files.copying import Copier
+from kruise_agents.manager.runtime.files.trees import IncompleteCopyError
+from kruise_agents.manager.state.database import Database
+from kruise_agents.manager.state.tables import VolumeRow
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import RunningManager, running_manager
 
@@ -162,6 +168,34 @@ def test_a_copy_without_a_manager_is_one_too_and_neither_folder_is_guessed(tmp_p
     assert wrong.returncode == 1
     assert "is no state folder" in wrong.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_that_is_moved_meanwhile_is_listed_and_the_rest_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code in a sandbox can move folders of a mounted volume at any time."""
+    state, copy = tmp_path / "state", tmp_path / "copy"
+    for name in ("v1/outer/inner", "v2"):
+        (state / "volumes" / name).mkdir(parents=True)
+        (state / "volumes" / name / "file").touch()
+    with contextlib.closing(Database(state / "state.db")) as store:
+        for number in (1, 2):
+            store.save(VolumeRow(f"v{number}", "owner", f"name {number}", 1.0))
+    copy_one = Copier._copy_one
+
+    def copy_and_move(copier: Copier, name: str, found: os.stat_result) -> None:
+        copy_one(copier, name, found)
+        inner = state / "volumes" / "v1" / "outer" / "inner"
+        if inner.exists():
+            inner.rename(state / "volumes" / "v1" / "moved")
+
+    monkeypatch.setattr(Copier, "_copy_one", copy_and_move)
+    monkeypatch.setattr(backup, "_owners", lambda: None)  # as for root
+    with pytest.raises(IncompleteCopyError, match=r"^\[Errno \d+\] volumes/v1: .*a folder was moved during the copy$"):
+        backup.back_up(state, copy)
+    assert (copy / "volumes" / "v2" / "file").exists()
+    with contextlib.closing(Database(copy / "state.db", may_be_new=False)) as store:
+        assert [row.id for row in store.select(VolumeRow)] == ["v1", "v2"]
 
 
 def test_what_cannot_be_copied_is_listed_and_a_manager_starts_with_the_rest(tmp_path: Path) -> None:

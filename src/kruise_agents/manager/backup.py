@@ -130,12 +130,10 @@ def _copy_owned(source: Path, target: Path, owners: Identities | None) -> list[s
         if owners is None:
             return _copy(source, target)
         asyncio.run(as_owner.copy(source.absolute(), target.absolute(), owners))
-    except IncompleteCopyError as error:
+    except OSError as error:  # such as a folder that code in a sandbox has moved or removed meanwhile
         if error.errno in FULL:
             raise
-        return error.lines
-    except FileNotFoundError as error:  # removed meanwhile
-        return [str(error)]
+        return error.lines if isinstance(error, IncompleteCopyError) else [str(error)]
     return []
 
 
