@@ -90,6 +90,7 @@ def test_a_kill_ends_a_sandbox_whose_own_processes_are_stopped(manager: RunningM
     before = set(children(manager.process.pid))
     sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key)
     launched = set(children(manager.process.pid)) - before
+    assert launched
     for pid in launched:
         os.kill(pid, signal.SIGSTOP)
     assert sandbox.kill(request_timeout=30) is True

@@ -63,7 +63,7 @@ class PooledSandbox:
 
     def claimed(self) -> None:
         """Remove the mark of a pooled sandbox. Its row must be stored before."""
-        mark_of(self.process).unlink(missing_ok=True)
+        _mark_of(self.process).unlink(missing_ok=True)
 
 
 class Pools:
@@ -163,7 +163,7 @@ class Pools:
         template, files = pool.prepared.template, pool.prepared.files
         process = self._new_process(sandbox_id, template)
         try:
-            mark_of(process).touch(mode=0o600)
+            _mark_of(process).touch(mode=0o600)
             if files is not None:
                 await process.fill(files)
             process.launch(prepared=files is not None)
@@ -205,11 +205,11 @@ class Pools:
         task.add_done_callback(self._ending.discard)
 
 
-def mark_of(process: SandboxProcess) -> Path:
+def _mark_of(process: SandboxProcess) -> Path:
     """Return the path of the file that marks a sandbox as pooled."""
     return process.layout.root.with_name(POOLED + process.layout.root.name)
 
 
 async def _end_pooled(process: SandboxProcess) -> None:
     await process.end()
-    mark_of(process).unlink(missing_ok=True)
+    _mark_of(process).unlink(missing_ok=True)

@@ -42,7 +42,7 @@ class Database:
                 self.select(row_type)  # SQLite's own check does not look at names of columns, nor at texts
         except (sqlite3.DatabaseError, UnicodeError) as error:
             self.close()
-            raise self.unusable(str(error)) from error
+            raise self._unusable(str(error)) from error
         self.reserve.refill()
 
     def select(self, row_type: type[_Row], **where: object) -> list[_Row]:
@@ -76,6 +76,14 @@ class Database:
         with space_for(self._path):
             self._connection.execute(statement, values)
         self.on_write(durable)
+
+    @contextmanager
+    def decoding(self, record: str) -> Iterator[None]:
+        """Turn errors about the content of a ``record`` into the ConfigurationError of a damaged database."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise self._unusable(f"the record of {record} is damaged ({error!r})") from error
 
     def checkpoint(self) -> None:
         """Move all of the write-ahead log into the file, onto the disk, and empty the log. May be called in any thread.
@@ -114,7 +122,7 @@ class Database:
                 connection.close()
                 if getattr(error, "sqlite_errorcode", None) in _FULL:
                     raise
-                raise self.unusable(str(error)) from error
+                raise self._unusable(str(error)) from error
             except BaseException:
                 connection.close()
                 raise
@@ -131,7 +139,7 @@ class Database:
             raise self._lost()
         (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if finding != "ok":
-            raise self.unusable(" ".join(finding.split()))
+            raise self._unusable(" ".join(finding.split()))
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -143,16 +151,7 @@ class Database:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         sync_folder(self._path.parent)
 
-    @contextmanager
-    def decoding(self, record: str) -> Iterator[None]:
-        """Turn errors about the content of a ``record`` into the ConfigurationError of a damaged database."""
-        try:
-            yield
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise self.unusable(f"the record of {record} is damaged ({error!r})") from error
-
-    def unusable(self, reason: str) -> ConfigurationError:
-        """Return the error for a file that is damaged or no database."""
+    def _unusable(self, reason: str) -> ConfigurationError:
         return ConfigurationError(
             f"{self._path} cannot be used: {reason}; restore the state folder from a backup, or choose another with "
             f"--state-dir"

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from ...protocol.names import ACCESS_TOKEN_HEADER
 from ..state import SandboxState
@@ -40,14 +40,6 @@ _EXPOSED_HEADERS = [
 ]
 
 
-class _CrossOrigin(CORSMiddleware):
-    """Starlette's middleware, for requests of browsers only. For other requests it would do nothing, but cost time."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        from_browser = any(name == b"origin" for name, _ in scope["headers"])
-        await (super().__call__ if from_browser else self.app)(scope, receive, send)
-
-
 class Envd:
     """The agent of one sandbox. The event loop that serves the ASGI application ``app`` must also run ``close``."""
 
@@ -71,7 +63,7 @@ class Envd:
             ],
             middleware=[
                 Middleware(
-                    _CrossOrigin,
+                    CORSMiddleware,
                     allow_origins=["*"],
                     allow_methods=["HEAD", "GET", "POST", "PUT", "PATCH", "DELETE"],
                     allow_headers=["*"],
