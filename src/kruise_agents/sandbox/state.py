@@ -27,7 +27,7 @@ class SandboxState:
     disk: int | None = None  # bytes for all files; None: as much as the machine has
     own_folders: Sequence[Path] = ()  # the folders whose disk use is measured, none within another; empty: the home
 
-    access_token: str | None = None  # the X-Access-Token that envd requires; None: envd requires none
+    access_token: str | None = None  # the X-Access-Token for files, commands and code; None: these need none
     variables: Mapping[str, str] = field(default_factory=dict)  # of the create call, then E2B_SANDBOX and the like
     _killed: dict[int, str] = field(default_factory=dict)
 

@@ -132,7 +132,7 @@ class Volumes:
         row = VolumeRow("v" + secrets.token_hex(10), owner, name, time.time())
         folder = self._folder / row.id
         with space_for(folder):
-            make_folder(folder)  # before the row: the next start removes a folder without a row
+            make_folder(folder)  # before the row: the next start removes an empty folder without a row
             self._store.save(row)
         await asyncio.to_thread(self._runtime.give_to_user, folder)
         return row
