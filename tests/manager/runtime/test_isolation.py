@@ -369,9 +369,31 @@ class TestKernel:
             "libc = ctypes.CDLL(None, use_errno=True)\n"
             f"for name, number in {calls!r}.items():\n"
             "    print(name, libc.syscall(number, -1, -1, -1, -1, -1, -1), errno.errorcode[ctypes.get_errno()])\n"
-            "print('io_uring', libc.syscall(425, 1, None), errno.errorcode[ctypes.get_errno()])\n",
+            "for name, number in {'io_uring': 425, 'memfd_secret': 447}.items():\n"
+            "    print(name, libc.syscall(number, -1, None), errno.errorcode[ctypes.get_errno()])\n",
         )
-        assert answers.splitlines() == [*(f"{name} -1 EPERM" for name in calls), "io_uring -1 ENOSYS"]
+        absent = ["io_uring -1 ENOSYS", "memfd_secret -1 ENOSYS"]
+        assert answers.splitlines() == [*(f"{name} -1 EPERM" for name in calls), *absent]
+
+    def test_no_lease_on_a_file_holds_up_the_manager(self, hostile: Sandbox) -> None:
+        """An opening of a leased file, such as the log of a sandbox or a file of a volume, waits for up to a minute."""
+        if not refused_calls():
+            pytest.skip("there is no filter for this kind of processor")
+        answers = python(
+            hostile,
+            "import fcntl, os\n"
+            "os.close(os.open('leased', os.O_WRONLY | os.O_CREAT))\n"
+            "file = os.open('leased', os.O_RDONLY)\n"
+            "for kind in (fcntl.F_RDLCK, fcntl.F_WRLCK):\n"
+            "    try:\n"
+            "        fcntl.fcntl(file, fcntl.F_SETLEASE, kind)\n"
+            "        print('leased')\n"
+            "    except OSError as error:\n"
+            "        print(error)\n"
+            "fcntl.lockf(os.open('leased', os.O_RDWR), fcntl.LOCK_EX)\n"
+            "print('locked')\n",
+        )
+        assert answers.splitlines() == [*["[Errno 1] Operation not permitted"] * 2, "locked"]
 
     def test_only_sockets_of_its_own_network_can_be_made(self, hostile: Sandbox) -> None:
         """Other families, such as AF_VSOCK, belong to no network namespace, or are rarely used parts of the kernel."""

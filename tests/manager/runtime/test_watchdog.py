@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from kruise_agents.manager.runtime import MIB, Layout, Limits, Watchdog
-from kruise_agents.manager.runtime.limits import memory, watchdog
+from kruise_agents.manager.runtime.limits import disk, memory, watchdog
 from kruise_agents.manager.runtime.limits.memory import SandboxMemory
 from kruise_agents.manager.runtime.limits.processes import Memory, Process, Processes, shared_memory
 from support.managers import children, wait_for
@@ -83,6 +85,38 @@ def test_a_process_is_killed_even_if_the_kill_cannot_be_announced(
 
     asyncio.run(scene())
     assert "of 100 MiB of memory, and this process" in reasons[0]
+
+
+@pytest.mark.live
+def test_work_for_others_that_takes_long_delays_no_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_INTERVAL", 0.01)
+    monkeypatch.setattr(disk, "_SECONDS", 0.01)
+
+    async def tell(_pid: int, _reason: str) -> None:
+        raise AssertionError("nothing is killed here")
+
+    async def scene() -> None:
+        crowded = asyncio.Event()
+        occupied, threads = threading.Event(), 64  # more than Python gives to asyncio.to_thread() on any machine
+        work = [asyncio.create_task(asyncio.to_thread(occupied.wait)) for _ in range(threads)]
+        await asyncio.sleep(0)  # lets them begin
+        watching = Watchdog(lambda _folder: 4096 * MIB, memory=True)
+        with shell(CROWD) as process:
+            layouts = layout_in(tmp_path / "first"), layout_in(tmp_path / "second")
+            watching.add("ifirst", process.pid, layouts[0], Limits(processes=1), crowded.set, tell)
+            watching.add("isecond", process.pid, layouts[1], Limits(disk=MIB), lambda: None, tell)
+            try:
+                await asyncio.wait_for(crowded.wait(), 10)
+                async with asyncio.timeout(10):
+                    while resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0] != 0:  # writing is refused
+                        await asyncio.sleep(0.01)
+            finally:
+                watching.remove("ifirst")
+                watching.remove("isecond")
+                occupied.set()
+                await asyncio.gather(*work)
+
+    asyncio.run(scene())
 
 
 @pytest.mark.live

@@ -1,8 +1,9 @@
 """The filter for system calls (seccomp) of everything that runs in an isolated sandbox.
 
 The filter refuses system calls that few programs need. Some of the calls reach what namespaces do not separate
-(keyrings). Others reach a part of the kernel with a history of errors (bpf, io_uring, performance counters), or lead
-around a limit. The filter allows only the socket families that most programs use.
+(keyrings). Others reach a part of the kernel with a history of errors (bpf, io_uring, performance counters), lead
+around a limit, or hold up processes outside of the sandbox. The filter allows only the socket families that most
+programs use.
 
 Run as a program, this module writes the filter to standard output.
 """
@@ -28,6 +29,8 @@ _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
 _X32_CALLS = 0x40000000
 _TERMINAL_REQUESTS = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, by which a program can type into its terminal."""
+_LEASES = (1024, 1040)
+"""F_SETLEASE and F_SETDELEG of fcntl. Whatever opens a leased file, the manager too, waits for up to a minute."""
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
 """Modes of fallocate. With the first alone, a file takes space beyond its end, where no limit of file sizes holds."""
 _SOCKETS = (1, 2, 10, 16)
@@ -56,22 +59,24 @@ _REFUSED_NEW = {
     **{"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433},
     **{"mount_setattr": 442, "quotactl_fd": 443},
 }
-# Calls that fail with ENOSYS, as on a kernel without them, so that programs use other calls instead.
-_ABSENT = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
+# Calls that fail with ENOSYS, as on a kernel without them, so that programs use other calls instead. No figure of a
+# process or of the machine counts the pages of memfd_secret, so they would be without a limit.
+_ABSENT = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "memfd_secret": 447}
 
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
     architecture: int
     ioctl: int
+    fcntl: int
     socket: int
     fallocate: int
     has_x32: bool
 
 
 _MACHINES = {
-    "x86_64": _Machine(0xC000003E, ioctl=16, socket=41, fallocate=285, has_x32=True),
-    "aarch64": _Machine(0xC00000B7, ioctl=29, socket=198, fallocate=47, has_x32=False),
+    "x86_64": _Machine(0xC000003E, ioctl=16, fcntl=72, socket=41, fallocate=285, has_x32=True),
+    "aarch64": _Machine(0xC00000B7, ioctl=29, fcntl=25, socket=198, fallocate=47, has_x32=False),
 }
 
 
@@ -115,12 +120,13 @@ def _filter(name: str, machine: _Machine) -> Iterator[tuple[int, int, int, int]]
     yield _JUMP_IF_ANY_BIT, 0, 1, _KEEP_SIZE
     yield _RETURN, 0, 0, _ERRNO | errno.EOPNOTSUPP
     yield _RETURN, 0, 0, _ALLOW
-    yield _JUMP_IF_EQUAL, 1, 0, machine.ioctl
-    yield _RETURN, 0, 0, _ALLOW
-    yield _LOAD_WORD, 0, 0, _SECOND_ARGUMENT
-    for request in _TERMINAL_REQUESTS:
-        yield _JUMP_IF_EQUAL, 0, 1, request
-        yield _RETURN, 0, 0, refused
+    for call, requests in ((machine.fcntl, _LEASES), (machine.ioctl, _TERMINAL_REQUESTS)):
+        yield _JUMP_IF_EQUAL, 0, 2 * len(requests) + 2, call
+        yield _LOAD_WORD, 0, 0, _SECOND_ARGUMENT
+        for request in requests:
+            yield _JUMP_IF_EQUAL, 0, 1, request
+            yield _RETURN, 0, 0, refused
+        yield _RETURN, 0, 0, _ALLOW
     yield _RETURN, 0, 0, _ALLOW
 
 

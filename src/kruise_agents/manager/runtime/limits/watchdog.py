@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..files.layout import Layout
 from ..handle import ProcessHandle
@@ -32,6 +32,7 @@ _INTERVAL = 0.5  # seconds between two looks
 _INTERVAL_WHEN_CLOSE = 0.1  # the same while a sandbox is close to its limit
 _BUSY_TICKS = 5  # a sandbox is active when its processor time has changed by so many clock ticks
 _OURS = 2  # allowed beyond the limit of processes: the first process and the program
+_LOOKS_AT_ONCE = 2  # one at processes, one at disks
 _DISKS_AT_ONCE = 3  # disks that are measured at a time, so that one with many files does not delay the others
 _KILL_NOTICE_SECONDS = 0.3
 _DYING_SECONDS = 1.0
@@ -43,6 +44,7 @@ _ROOM_SHARE = 4
 _LEAST_ROOM = 32 * MIB
 _SURVEYORS = 2  # threads
 
+_T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 
@@ -85,13 +87,14 @@ class Watchdog:
     def __init__(self, disk_usage: Usage, *, memory: bool, disk_held: Callable[[Path], bool] = lambda _: False) -> None:
         self._disk_usage = disk_usage
         self._disk_held = disk_held
-        self._disks = asyncio.Semaphore(_DISKS_AT_ONCE)
         self._memory = memory
         self._watched: dict[str, WatchedSandbox] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._background = set[asyncio.Task[None]]()
-        # Surveys may take long. So they delay each other, but no look at a sandbox.
+        # Threads of their own, so that neither the manager's other work delays a look, nor what takes long here.
+        self._lookers = ThreadPoolExecutor(_LOOKS_AT_ONCE, "look")
         self._surveyors = ThreadPoolExecutor(_SURVEYORS, "memory-survey")
+        self._measurers = ThreadPoolExecutor(_DISKS_AT_ONCE, "disk")
 
     def add(
         self,
@@ -126,7 +129,7 @@ class Watchdog:
             taken, took = memory_taken(), 0.0
             watched = list(self._watched.values())
             with guarded("sandboxes"):
-                verdicts, took = await asyncio.to_thread(self._look, watched, sudden)
+                verdicts, took = await _in_thread(self._lookers, self._look, watched, sudden)
                 for sandbox, verdict in verdicts:
                     self._carry_out(sandbox, verdict)
                 self._end_all([sandbox for sandbox in watched if sandbox.ending])
@@ -154,7 +157,7 @@ class Watchdog:
         while True:
             watched = list(self._watched.values())
             with guarded("sandboxes"):
-                for sandbox, due in await asyncio.to_thread(_look_at_disks, watched):
+                for sandbox, due in await _in_thread(self._lookers, _look_at_disks, watched):
                     sandbox.measured = True
                     self._in_background(self._measure(sandbox, due))
             close = any(sandbox.disk.close for sandbox in watched)
@@ -162,11 +165,10 @@ class Watchdog:
 
     async def _measure(self, sandbox: WatchedSandbox, due: list[LimitedFolder]) -> None:
         try:
-            async with self._disks:
-                with guarded(f"the disk of sandbox {sandbox.name}"):
-                    reason = await asyncio.to_thread(sandbox.disk.measure, due, self._disk_usage)
-                    self._carry_out(sandbox, Verdict(end=reason))
-                    self._end_all([sandbox] if sandbox.ending else [])
+            with guarded(f"the disk of sandbox {sandbox.name}"):
+                reason = await _in_thread(self._measurers, sandbox.disk.measure, due, self._disk_usage)
+                self._carry_out(sandbox, Verdict(end=reason))
+                self._end_all([sandbox] if sandbox.ending else [])
         finally:
             sandbox.measured = False
 
@@ -191,7 +193,7 @@ class Watchdog:
 
         try:
             with guarded(f"the memory of sandbox {sandbox.name}"):
-                verdict = await asyncio.get_running_loop().run_in_executor(self._surveyors, survey)
+                verdict = await _in_thread(self._surveyors, survey)
                 self._carry_out(sandbox, verdict)
                 self._end_all([sandbox] if sandbox.ending else [])
         finally:
@@ -272,6 +274,10 @@ class Watchdog:
     def _end(self, sandbox: WatchedSandbox, why: str) -> None:
         logger.warning("sandbox %s %s; it is ended", sandbox.name, why)
         sandbox.ending = True
+
+
+async def _in_thread(threads: ThreadPoolExecutor, function: Callable[..., _T], *arguments: Any) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(threads, functools.partial(function, *arguments))
 
 
 def _inner_pid(pid: int) -> int:
