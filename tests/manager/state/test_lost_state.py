@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -350,6 +351,33 @@ def test_a_checkpoint_that_fails_is_logged_and_holds_nobody_up(
 
     asyncio.run(scene())
     assert "write-ahead log of state.db only: disk I/O error" in caplog.text
+
+
+def test_a_checkpoint_that_another_program_prevents_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.db"
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", partial(connect, timeout=0.1))
+
+    async def scene() -> None:
+        with opened(path) as store:
+            checkpoints = Checkpoints(store)
+            with contextlib.closing(connect(path, isolation_level=None)) as reader:
+                reader.execute("BEGIN")
+                reader.execute("SELECT * FROM volumes").fetchall()
+                store.save(VOLUME)
+                await checkpoints.settle()
+                assert in_the_file(path, "SELECT id FROM volumes") == []
+                assert "write-ahead log of state.db only: another program still reads" in caplog.text
+            caplog.clear()
+            store.save(KEY)
+            await checkpoints.settle()
+            assert in_the_file(path, "SELECT id FROM volumes") == [("v1",)]
+            assert caplog.text == ""
+            await checkpoints.close()
+
+    asyncio.run(scene())
 
 
 @pytest.mark.live  # starts `rm`

@@ -96,7 +96,9 @@ class Database:
             # An emptied log cannot be damaged: SQLite would read a log that is not empty again after a crash. But on a
             # full disk the log keeps its space for the next deletes, because others would take what it gives back.
             mode = "TRUNCATE" if self.reserve.refill() else "RESTART"
-            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            _, logged, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            if moved < logged:  # for SQLite this is no error
+                raise sqlite3.OperationalError("another program still reads an older state of the file")
 
     def close(self) -> None:
         """Close the database. SQLite moves the write-ahead log into the file if nobody else has the file open."""
