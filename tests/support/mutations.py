@@ -8,10 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 
-def times(factor: int) -> settings:
+def times(factor: float) -> settings:
     """Return settings with ``factor`` times as many examples as usual. `make fuzz` tries more of all of them."""
     assert settings.default is not None
-    return settings(max_examples=factor * settings.default.max_examples, deadline=None)
+    return settings(max_examples=round(factor * settings.default.max_examples), deadline=None)
 
 
 def broken(

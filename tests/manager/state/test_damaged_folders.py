@@ -140,7 +140,7 @@ def damage_a_folder(data: st.DataObject, path: Path) -> None:
         replace(path, data.draw(st.sampled_from(["nothing", "a file", "a folder"]), label=path.name))
 
 
-@settings(times(1), suppress_health_check=[HealthCheck.too_slow])
+@settings(times(0.25), suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_no_damage_makes_a_start_remove_files(whole: Path, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
