@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -103,6 +104,10 @@ def make_special(folder: Path) -> None:
         listener.bind(os.path.relpath(folder / "socket"))
 
 
+def make_hidden(folder: Path) -> None:
+    os.mknod(folder / "hidden by an overlay", stat.S_IFCHR | 0o640, os.makedev(0, 0))
+
+
 def make_names(folder: Path) -> None:
     for name in (b"\xff\xfe", b"a\nb", b"-rf", b"a" * 255, b" ", "é".encode()):
         (folder / os.fsdecode(name)).write_text("x")
@@ -114,7 +119,9 @@ def make_times(folder: Path) -> None:
         os.utime(folder / name, ns=(seconds * 10**9 + 1, seconds * 10**9 + 2))
 
 
-@pytest.mark.parametrize("make", [make_modes, make_attributes, make_links, make_special, make_names, make_times])
+@pytest.mark.parametrize(
+    "make", [make_modes, make_attributes, make_links, make_special, make_hidden, make_names, make_times]
+)
 def test_a_copy_is_like_the_original(source: Path, make: Callable[[Path], None]) -> None:
     make(source)
     target, complaints = copied(source)
@@ -231,3 +238,116 @@ def test_a_full_disk_ends_the_copy(source: Path) -> None:
     code += "os.sendfile = full; sys.exit(copying.main())"
     done = subprocess.run([sys.executable, "-c", code, source, target], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "No space left on device\n")
+
+
+def copied_here(source: Path) -> tuple[Path, list[str]]:
+    """Copy in this process, where a test may replace functions."""
+    target = source.with_name("target")
+    target.mkdir()
+    copier = Copier()
+    copier.copy(source, target)
+    return target, copier.complaints
+
+
+def test_a_file_may_have_as_many_names_as_the_disk_allows(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, most = os.link, 5
+
+    def link_few(name: str, *arguments: object, **options: object) -> None:
+        if os.stat(name, dir_fd=options["src_dir_fd"], follow_symlinks=False).st_nlink == most:  # type: ignore[arg-type]
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        link(name, *arguments, **options)  # type: ignore[arg-type]
+
+    (source / "0").write_text("x")
+    for number in range(1, most):
+        link(source / "0", source / f"{number}")
+    monkeypatch.setattr(os, "link", link_few)
+    target, complaints = copied_here(source)
+    assert complaints == []
+    assert sorted(os.listdir(target)) == ["0", "1", "2", "3", "4"]  # noqa: PTH208 - names that begin with a dot too
+    assert (target / "0").stat().st_nlink == most
+
+
+@pytest.mark.parametrize("moved", [["a"], ["a/b"], ["a/b/c"], ["a/b/c", "a/b"], ["a/b/c", "a/b", "a"]])
+def test_a_folder_that_is_moved_meanwhile_does_not_end_the_copy(
+    source: Path, monkeypatch: pytest.MonkeyPatch, moved: list[str]
+) -> None:
+    (source / "a/b/c").mkdir(parents=True)
+    (source / "a/b/c/file").write_text("x")
+    (source / "elsewhere/deeper").mkdir(parents=True)
+    for name in ("0", "z", "a/0", "a/z"):
+        (source / name).write_text("x")
+    copy_file = Copier._copy_file
+
+    def move_then_copy(copier: Copier, name: str) -> None:
+        if name == "file":
+            for folder in moved:
+                (source / folder).rename(source / "elsewhere/deeper" / Path(folder).name)
+        copy_file(copier, name)
+
+    monkeypatch.setattr(Copier, "_copy_file", move_then_copy)
+    target, complaints = copied_here(source)
+    assert (target / "a/b/c/file").read_text() == "x"
+    assert {"0", "a", "elsewhere", "z"} == {path.name for path in target.iterdir()}
+    # One moved folder was finished where it is now, and the folder around it is still in its place.
+    assert complaints == ([] if len(moved) == 1 else ["'a/b/.': the folder was moved during the copy"])
+    if "a" not in moved or len(moved) == 1:
+        assert (target / "a/0").read_text() == (target / "a/z").read_text() == "x"
+
+
+def test_a_folder_that_is_replaced_before_it_is_opened_is_copied(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source / "a").mkdir()
+    (source / "other/inner").mkdir(parents=True)
+    (source / "other/file").write_text("x")
+    enter = Copier._enter
+
+    def replace_then_enter(copier: Copier, name: str, *more: object) -> None:
+        if name == "a" and (source / "other").exists():
+            (source / "a").rmdir()
+            (source / "other").rename(source / "a")
+        enter(copier, name, *more)
+
+    monkeypatch.setattr(Copier, "_enter", replace_then_enter)
+    target, complaints = copied_here(source)
+    assert complaints == []
+    assert (target / "a/file").read_text() == "x"
+
+
+def test_what_is_removed_meanwhile_is_no_failure(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source / "file").write_text("x")
+    (source / "kept").write_text("x")
+    copy_one = Copier._copy_one
+
+    def remove_then_copy(copier: Copier, name: str, found: os.stat_result) -> None:
+        if name == "file":
+            (source / "file").unlink()
+        copy_one(copier, name, found)
+
+    monkeypatch.setattr(Copier, "_copy_one", remove_then_copy)
+    target, complaints = copied_here(source)
+    assert complaints == []
+    assert [path.name for path in target.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("user.note", 0o775), ("system.posix_acl_access", 0o705)], ids=["note", "access list"]
+)
+def test_an_attribute_that_the_disk_does_not_take_costs_nothing_else(
+    source: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: int
+) -> None:
+    (source / "later").write_text("x")
+    make_attributes(source)
+    (source / "file").chmod(0o775)
+    setxattr = os.setxattr
+
+    def refuse(path: int, attribute: str, value: bytes) -> None:
+        if attribute == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as ext4 says for more than 4 KiB
+        setxattr(path, attribute, value)
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    target, complaints = copied_here(source)
+    reason = f"the attribute {name} is too long for this disk"
+    assert sorted(complaints) == [f"'.': {reason}", f"'file': {reason}"]
+    assert (target / "file").stat().st_mode & 0o777 == mode
+    assert (target / "file").stat().st_mtime_ns == (source / "file").stat().st_mtime_ns
+    assert (target / "later").read_text() == "x"

@@ -24,11 +24,13 @@ _FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_HIDDEN = 0  # the device that stands for a file that an overlay hides; everybody may make one
 _PIECE = 1 << 20
 _MOST_COMPLAINTS = 100
 _SHOWN = 100
 # Others belong to the file system or to a security module, and are set anew.
-_ATTRIBUTES = ("user.", "system.posix_acl_", "security.capability")
+_ACCESS, _CAPABILITY = "system.posix_acl_", "security.capability"
+_ATTRIBUTES = ("user.", _ACCESS, _CAPABILITY)
 
 
 @dataclass
@@ -36,6 +38,7 @@ class _Level:
     name: str
     found: os.stat_result
     names: list[str]
+    lost: bool = False  # it is not in the source tree any more
 
 
 class Copier:
@@ -45,7 +48,7 @@ class Copier:
         self.complaints: list[str] = []
         self._more = 0
         self._levels: list[_Level] = []
-        self._source = self._target = self._top = -1
+        self._source = self._target = self._top = self._root = -1  # the present folders, and the outermost ones
         self._links: tuple[str, int] | None = None  # a folder in the copy, with a name for each file that has several
         self._linked: set[str] = set()
         self._shares_blocks = True
@@ -53,7 +56,7 @@ class Copier:
     def copy(self, source: Path, target: Path, names: Iterable[str] | None = None) -> None:
         """Copy a folder, or only ``names`` in it, to an existing, empty folder. Raises OSError if the disk is full."""
         self._source, self._target = os.open(source, _FOLDER), os.open(target, _FOLDER)
-        self._top = os.dup(self._target)
+        self._root, self._top = os.dup(self._source), os.dup(self._target)
         try:
             top = os.listdir(self._source) if names is None else list(names)  # noqa: PTH208
             self._levels.append(_Level("", os.fstat(self._source), top))
@@ -63,7 +66,7 @@ class Copier:
                 else:
                     self._finish(whole=names is None)
         finally:
-            for descriptor in (self._source, self._target, self._top, *(self._links or ())[1:]):
+            for descriptor in (self._source, self._target, self._root, self._top, *(self._links or ())[1:]):
                 os.close(descriptor)
         if self._more:
             self.complaints.append(f"and {self._more} more")
@@ -71,22 +74,21 @@ class Copier:
     def _entry(self, name: str) -> None:
         try:
             found = os.stat(name, dir_fd=self._source, follow_symlinks=False)
-        except FileNotFoundError:
-            return  # removed since the folder was read, or left out by the caller's names
-        try:
             if stat.S_ISDIR(found.st_mode):
-                self._enter(name, found)
+                self._enter(name)
             elif found.st_nlink == 1:
                 self._copy_one(name, found)
             else:
                 self._copy_linked(name, found)
+        except FileNotFoundError:
+            return  # removed since the folder was read, or left out by the caller's names
         except OSError as error:
             self._complain(name, error)
 
-    def _enter(self, name: str, found: os.stat_result) -> None:
+    def _enter(self, name: str) -> None:
         source = os.open(name, _FOLDER, dir_fd=self._source)
         try:
-            os.stat(".", dir_fd=source)  # fails if this user may list the folder, but not enter it
+            found = os.stat(".", dir_fd=source)  # fails if this user may list the folder, but not enter it
             names = os.listdir(source)  # noqa: PTH208
             os.mkdir(name, 0o700, dir_fd=self._target)
             target = os.open(name, _FOLDER, dir_fd=self._target)
@@ -106,15 +108,38 @@ class Copier:
             self._remove_links()
         if whole or not outermost:
             try:
-                self._describe(self._target, level.found, self._source)
+                self._describe(self._target, level.found, None if level.lost else self._source)
             except OSError as error:
                 self._complain(".", error)
         self._levels.pop()
         if not outermost:
-            self._source = _leave(self._source)
             self._target = _leave(self._target)
-            if not os.path.samestat(os.fstat(self._source), self._levels[-1].found):
-                raise OSError(errno.ESTALE, "a folder was moved during the copy")
+            if not level.lost:
+                self._source = _leave(self._source)
+                if not os.path.samestat(os.fstat(self._source), self._levels[-1].found):
+                    self._search()
+
+    def _search(self) -> None:
+        """Go to the present folder from the outermost one, because ``..`` led elsewhere. If it was moved, give it up.
+
+        The source then is the innermost folder on the way that is still in its place.
+        """
+        os.close(self._source)
+        self._source = os.dup(self._root)
+        for number, level in enumerate(self._levels[1:], 1):
+            inner = -1
+            with contextlib.suppress(OSError):
+                inner = os.open(level.name, _FOLDER, dir_fd=self._source)
+            if inner != -1 and os.path.samestat(os.fstat(inner), level.found):
+                os.close(self._source)
+                self._source = inner
+                continue
+            if inner != -1:
+                os.close(inner)
+            for lost in self._levels[number:]:
+                lost.lost, lost.names = True, []
+            self._complain(".", OSError(errno.ESTALE, "the folder was moved during the copy"))
+            return
 
     def _copy_one(self, name: str, found: os.stat_result) -> None:
         kind = stat.S_IFMT(found.st_mode)
@@ -124,8 +149,8 @@ class Copier:
             os.symlink(os.readlink(name, dir_fd=self._source), name, dir_fd=self._target)
             self._own(name, found)
             os.utime(name, ns=_times(found), dir_fd=self._target, follow_symlinks=False)
-        elif kind in (stat.S_IFIFO, stat.S_IFSOCK):
-            os.mknod(name, kind | 0o600, dir_fd=self._target)
+        elif kind in (stat.S_IFIFO, stat.S_IFSOCK) or (kind == stat.S_IFCHR and found.st_rdev == _HIDDEN):
+            os.mknod(name, kind | 0o600, found.st_rdev, dir_fd=self._target)
             self._own(name, found)
             os.chmod(name, stat.S_IMODE(found.st_mode), dir_fd=self._target)  # not a link: it was just made
             os.utime(name, ns=_times(found), dir_fd=self._target, follow_symlinks=False)
@@ -157,21 +182,30 @@ class Copier:
             self._links = folder, os.open(folder, _FOLDER, dir_fd=self._top)
         key, (_, links) = f"{found.st_dev}-{found.st_ino}", self._links
         if key in self._linked:
-            os.link(key, name, src_dir_fd=links, dst_dir_fd=self._target, follow_symlinks=False)
+            try:
+                os.link(key, name, src_dir_fd=links, dst_dir_fd=self._target, follow_symlinks=False)
+            except OSError as error:
+                if error.errno != errno.EMLINK:
+                    raise
+                os.rename(key, name, src_dir_fd=links, dst_dir_fd=self._target)  # our own name was one too many
+                self._linked.remove(key)
         else:
             self._copy_one(name, found)
             os.link(name, key, src_dir_fd=self._target, dst_dir_fd=links, follow_symlinks=False)
             self._linked.add(key)
 
-    def _describe(self, target: int, found: os.stat_result, source: int) -> None:
+    def _describe(self, target: int, found: os.stat_result, source: int | None) -> None:
         made = os.fstat(target)
         if (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid):
             os.fchown(target, found.st_uid, found.st_gid)
-        for attribute in _attributes(source):
-            with contextlib.suppress(PermissionError):  # the capabilities of a program, which count for nothing here
-                os.setxattr(target, attribute, os.getxattr(source, attribute))
-        os.fchmod(target, stat.S_IMODE(found.st_mode))  # after the owner, whose change takes set-uid bits away
+        failures = {} if source is None else _copy_attributes(source, target)
+        mode = stat.S_IMODE(found.st_mode)
+        if any(name.startswith(_ACCESS) for name in failures):
+            mode &= ~stat.S_IRWXG  # without the list, these bits would be the rights of the group
+        os.fchmod(target, mode)  # after the owner, whose change takes set-uid bits away
         os.utime(target, ns=_times(found))
+        for error in failures.values():
+            raise error
 
     def _own(self, name: str, found: os.stat_result) -> None:
         made = os.stat(name, dir_fd=self._target, follow_symlinks=False)
@@ -212,6 +246,30 @@ def _attributes(descriptor: int) -> list[str]:
     except OSError as error:
         if error.errno in (errno.ENOTSUP, errno.EPERM):
             return []
+        raise
+
+
+def _copy_attributes(source: int, target: int) -> dict[str, OSError]:
+    failures = {}
+    for name in _attributes(source):
+        try:
+            _copy_attribute(name, source, target)
+        except OSError as error:
+            failures[name] = error
+    return failures
+
+
+def _copy_attribute(name: str, source: int, target: int) -> None:
+    try:
+        os.setxattr(target, name, os.getxattr(source, name))
+    except OSError as error:
+        if error.errno == errno.EPERM and name == _CAPABILITY:
+            return  # the capabilities of a program count for nothing here
+        if error.errno == errno.ENODATA:
+            return  # removed meanwhile
+        if error.errno == errno.ENOSPC and os.fstatvfs(target).f_bavail:
+            # The disk is not full: this file system allows less in an attribute.
+            raise OSError(errno.E2BIG, f"the attribute {name} is too long for this disk") from error
         raise
 
 
