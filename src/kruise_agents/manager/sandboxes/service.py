@@ -160,7 +160,7 @@ class SandboxService:
     ) -> SandboxProcess:
         mounts = tuple(Mount(self._volumes / mount.volume_id, mount.path) for mount in volume_mounts)
         return self._process_type(
-            Layout.of(self.folder, sandbox_id, mounts, Path(template.rootfs) if template.rootfs else None),
+            Layout.of(self.folder, sandbox_id, mounts, template.rootfs_folder),
             self.runtime,
             code_interpreter=template.code_interpreter,
             limits=template.limits,

@@ -55,11 +55,10 @@ def require_supported(
                 f"{file.rootfs_at}: 'rootfs' is not supported by the runtime '{runtime.name}': its sandboxes have the "
                 f"system folders of this machine"
             )
-        rootfs = Path(file.template.rootfs) if file.template.rootfs is not None else None
         problems += [
             f"{file.path}: no file can be put at '{target}', a place that sandboxes need for themselves; choose another"
             for target in file.files
-            if runtime.reserves(str(target), rootfs)
+            if runtime.reserves(str(target), file.template.rootfs_folder)
         ]
         if file.internet_at is None:
             continue

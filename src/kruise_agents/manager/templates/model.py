@@ -50,6 +50,10 @@ class Template:
         return self.limits.disk // MIB
 
     @property
+    def rootfs_folder(self) -> Path | None:
+        return None if self.rootfs is None else Path(self.rootfs)
+
+    @property
     def build_id(self) -> str:
         """Return a UUID that is always the same for the same name."""
         return str(uuid.uuid5(_BUILDS, self.name))

@@ -187,9 +187,8 @@ class CreateRoutes(Resource):
         rules = egress_rules(network.allow_out, network.deny_out, body.allow_internet_access, self._sandboxes)
         template, files = self._template(body.template_id, caller.id)
         runtime = self._sandboxes.runtime
-        rootfs = Path(template.rootfs) if template.rootfs is not None else None
         mounts = volume_mounts(
-            body.volume_mounts, self._volumes, caller.id, lambda path: runtime.reserves(path, rootfs)
+            body.volume_mounts, self._volumes, caller.id, lambda path: runtime.reserves(path, template.rootfs_folder)
         )
         if mounts and not runtime.mounts_volumes:
             raise ApiError(400, f"field 'volumeMounts' is not supported by the runtime '{runtime.name}'")
