@@ -13,7 +13,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,21 @@ def test_a_crowd_that_takes_long_to_look_at_is_looked_at_by_surveys_alone(monkey
     assert crowd.wants_survey
     assert [victim.pid for victim, _ in crowd.survey(family).victims] == [3]
     assert looked == [1, 2, 3]
+
+
+def test_a_look_beside_a_survey_takes_no_figures_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_meanwhile(part: Memory, **figures: Any) -> Memory:
+        if "grown" in figures and len(crowds) > 1:
+            crowd.look(crowds.pop())
+        return replace(part, **figures)
+
+    family = [Process(1, 0, 1, 0, 1, 1), Process(2, 1, 1, 0, 1, 2)]
+    crowds = [family, family[:1]]
+    monkeypatch.setattr(memory, "memory_bound", lambda _: Memory(own=MIB))
+    monkeypatch.setattr(memory, "replace", look_meanwhile)
+    crowd = SandboxMemory(1, 100 * MIB, 0)
+    assert crowd.survey(family).end is None
+    assert len(crowds) == 1
 
 
 HOG = """

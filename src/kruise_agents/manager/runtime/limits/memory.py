@@ -38,7 +38,10 @@ class Verdict:
 
 
 class SandboxMemory:
-    """The memory of a sandbox. ``root`` is the pid of the first process, ``disk`` the device of the sandbox's files."""
+    """The memory of a sandbox. ``root`` is the pid of the first process, ``disk`` the device of the sandbox's files.
+
+    One thread may call :meth:`look` while another is in :meth:`survey`.
+    """
 
     def __init__(self, root: int, limit: int, disk: int) -> None:
         self.limit = limit
@@ -115,12 +118,10 @@ class SandboxMemory:
 
     def _with_growth(self, memory: dict[Process, Memory]) -> dict[Process, Memory]:
         # What a process has inherited only shrinks, so it is no more than the least that the process ever had.
-        least = {process.identity: part.own for process, part in memory.items()}
-        self._least_seen = {each: min(own, self._least_seen.get(each, own)) for each, own in least.items()}
-        return {
-            process: replace(part, grown=part.own - self._least_seen[process.identity])
-            for process, part in memory.items()
-        }
+        seen = self._least_seen
+        least = {each.identity: min(part.own, seen.get(each.identity, part.own)) for each, part in memory.items()}
+        self._least_seen = least
+        return {process: replace(part, grown=part.own - least[process.identity]) for process, part in memory.items()}
 
     def _divided(self, family: list[Process], files: int) -> dict[Process, Memory]:
         """Divide pages among the processes that share them, while processes come and go."""
