@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.runtime import BubblewrapRuntime
-from kruise_agents.manager.runtime.files.trees import remove_tree
+from kruise_agents.manager.runtime.files.trees import remove_tree, write_file
 from kruise_agents.patch_e2b import patch_e2b
 from support.managers import NO_IDENTITIES, RunningManager, one_user_because, running_manager
 
@@ -144,6 +145,16 @@ def exchange(one: Path, other: Path, done: threading.Event) -> None:
     libc = ctypes.CDLL(None)
     while not done.is_set():
         libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+
+
+def test_a_file_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_file(tmp_path / "file", "x" * 6000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_small_tree_is_removed_without_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def make_folder(folder: Path) -> None:
 
 def write_file(file: Path, text: str, mode: int = 0o644) -> None:
     """Write a file with ``mode``, whatever the umask of this process."""
-    with file.open("wb", buffering=0) as opened:
+    with file.open("wb") as opened:
         opened.write(text.encode())
         os.fchmod(opened.fileno(), mode)
 
@@ -89,7 +89,7 @@ def link_again(file: Path, name: str) -> None:
 
 def remove_tree(folder: Path) -> bool:
     """Remove a folder, whatever the file modes, and follow no links. If the removal fails, log why and return False."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # programs remove what this leaves
         _remove_few(folder)
     if not os.path.lexists(folder):
         return True
