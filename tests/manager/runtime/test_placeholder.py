@@ -7,10 +7,14 @@ import os
 import struct
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.runtime.bwrap.placeholder import command, is_placeholder, make_placeholder, program_for
+from kruise_agents.patch_e2b import patch_e2b
+from support.managers import running_manager
 
 HERE = os.uname().machine
 needs_program = pytest.mark.skipif(HERE not in ("x86_64", "aarch64"), reason=f"there is no placeholder for {HERE}")
@@ -71,3 +75,15 @@ def test_it_asks_for_no_loader_and_for_no_library(machine: str, number: int) -> 
 def test_other_kinds_of_machines_have_none() -> None:
     with pytest.raises(OSError, match=r"on riscv64 .*x86_64 or aarch64"):
         program_for("riscv64")
+
+
+@pytest.mark.needs("namespaces")
+def test_without_a_placeholder_sandboxes_have_one_user_and_the_log_says_what_code_can_do(tmp_path: Path) -> None:
+    prelude = "import kruise_agents.manager.runtime.bwrap.placeholder as placeholder; placeholder._MACHINES = {}"
+    with running_manager(tmp_path, prelude=prelude) as manager, patch_e2b(False):
+        with Sandbox.create(domain=manager.domain, api_key=manager.api_key) as sandbox:
+            assert sandbox.run_code("import os; os.getuid()").text == "1000"
+            assert sandbox.commands.run("id -u; whoami").stdout == "1000\nuser\n"
+        log = manager.log.read_text()
+    assert "sandboxes have one user: on " in log
+    assert "code in sandboxes can trace and change the first process of its sandbox: on " in log

@@ -49,12 +49,11 @@ def find_users() -> tuple[Identities | None, str | None]:
 def find_inner_user() -> bool:
     """Return True if processes of ours can enter a sandbox with one user, and make its user's own namespace there."""
     try:
-        said = run_inside(trial_options(several_users=False), ["/bin/sh", *_SAY], None, _LIMITS)
+        _try_inside(trial_options(several_users=False), ["/bin/sh", *_SAY], None)
     except OSError as error:
-        said = str(error)
-    if said != TRIAL_OUTPUT:
-        logger.warning("code in sandboxes can trace and change the first process of its sandbox: %s", said)
-    return said == TRIAL_OUTPUT
+        logger.warning("code in sandboxes can trace and change the first process of its sandbox: %s", error)
+        return False
+    return True
 
 
 def try_root_file_system(folder: Path, carried: CarriedPython, identities: Identities | None) -> None:
@@ -84,9 +83,17 @@ def refuse_foreign(rootfs: Path, state_dir: Path | None) -> None:
 def _try(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> None:
     """Run a command as a sandbox would. Unless it prints ``TRIAL_OUTPUT``, raise OSError with the output as text."""
     if identities is not None:
-        said = run_inside(options, command, identities, _LIMITS)
+        _try_inside(options, command, identities)
     else:
-        said = run([*options, *EXECUTED], command, None, limits=_LIMITS)
+        _require_success(run([*options, *EXECUTED], command, None, limits=_LIMITS), command)
+
+
+def _try_inside(options: Sequence[str], command: Sequence[str], identities: Identities | None) -> None:
+    """Do as :func:`_try`, in a process of ours that enters the sandbox."""
+    _require_success(run_inside(options, command, identities, _LIMITS), command)
+
+
+def _require_success(said: str, command: Sequence[str]) -> None:
     if said != TRIAL_OUTPUT:
         raise OSError(said or f"{command[0]} ended")
 
