@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 def begin() -> None:
     """Set umask, signals and the number of descriptors. Child processes begin with the same settings."""
-    close_on_exec()
+    close_on_exec()  # otherwise a command could hold the manager's sockets, and the placeholder, open
     os.umask(0o022)
     _set_descriptors()
     # A manager that runs under nohup or in the background of a script may ignore these signals, which terminals send.

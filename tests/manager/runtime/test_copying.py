@@ -203,10 +203,10 @@ def test_what_cannot_be_copied_is_named_and_the_rest_is_copied(source: Path, mon
     target = source.with_name("target")
     target.mkdir()
 
-    def refuse(name: str, *arguments: object, **options: object) -> int:
-        if str(name).startswith("bad"):
+    def refuse(path: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if str(path).startswith("bad"):
             raise PermissionError(13, "Permission denied")
-        return int(open_(name, *arguments, **options))  # type: ignore[arg-type]
+        return open_(path, flags, mode, dir_fd=dir_fd)
 
     open_ = os.open
     monkeypatch.setattr(os, "open", refuse)

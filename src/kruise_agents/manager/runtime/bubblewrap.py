@@ -119,7 +119,7 @@ class BubblewrapRuntime(Runtime):
     def launch(self, launch: Launch) -> Launched:
         layout = launch.layout
         carried = None if layout.system is None else self._carried_python
-        if launch.fresh:  # a tree of a template may be for a root file system of its own
+        if launch.fresh:  # the tree of a template may have files of its own there
             fill_mount_points(layout.rootfs)
         self.refresh(layout)
         options = sandbox_options(

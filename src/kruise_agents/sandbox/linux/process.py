@@ -31,7 +31,7 @@ def make_dumpable() -> None:
 
 def close_on_exec() -> None:
     """Close all descriptors but the first three in every program that this process, or a child of it, executes."""
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, no paths
         if int(name) > 2:
             with contextlib.suppress(OSError):  # the listing's own descriptor, which is closed already
                 os.set_inheritable(int(name), False)
@@ -40,7 +40,7 @@ def close_on_exec() -> None:
 def close_all_but(kept: Collection[int]) -> None:
     """Close all descriptors but ``kept``."""
     # Not os.closerange: a Python that was built for old systems tries every number up to the limit.
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, no paths
         if int(name) not in kept:
             with contextlib.suppress(OSError):  # the listing's own descriptor, which is closed already
                 os.close(int(name))

@@ -89,7 +89,7 @@ def _give(path: str, inner: int, *, whole: bool, leave: str | None = None) -> No
             return  # given at an earlier start, with everything in it; or a volume, which may be large
         os.lchown(path, outer, outer)
         if whole and stat.S_ISDIR(status.st_mode):
-            for name in os.listdir(path):  # noqa: PTH208
+            for name in os.listdir(path):  # noqa: PTH208 - the same as above
                 _give(f"{path}/{name}", inner, whole=True, leave=leave)
     except OSError as error:
         # Read-only mounts of the host keep their owners, and a path may be missing.

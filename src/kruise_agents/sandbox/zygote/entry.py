@@ -78,7 +78,7 @@ def enter(connection: int) -> ForkOrder:
     model = _Model.of(placeholder)
     order = request.order
     closed = _close_imports()
-    entered = _close_namespaces(placeholder)
+    entered = _enter_mounts(placeholder)
     _cross(handle, model.namespaces & ~entered)
     model.impose()
     _leave_behind()
@@ -100,7 +100,7 @@ def enter(connection: int) -> ForkOrder:
 def execute(order: ForkOrder) -> NoReturn:
     """Execute the command of an order that this process has followed so far."""
     try:
-        os.execve(order.command[0], list(order.command), dict(order.environment))  # noqa: S606 - there may be none
+        os.execve(order.command[0], list(order.command), dict(order.environment))  # noqa: S606 - without a shell on purpose
     except OSError as error:
         sys.exit(f"{order.command[0]}: {error.strerror}")
 
@@ -184,7 +184,7 @@ def _install_filter() -> None:
         check(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "the filter")
 
 
-def _close_namespaces(pid: int) -> int:
+def _enter_mounts(pid: int) -> int:
     """Enter a process's mounts, detach them from the host, and allow only one user namespace inside the process's own.
 
     ``bwrap`` lets later mounts of the host appear in the sandbox. These would be writable, even below read-only mounts.

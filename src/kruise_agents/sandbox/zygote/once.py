@@ -1,7 +1,7 @@
 """The entry point of a process that enters one sandbox and executes a command there: ``python .../once.py <socket>``.
 
-The manager starts this file by its path, where a sandbox has several users and no zygote forks. ``<socket>`` is the
-number of a descriptor from which the process reads its :class:`.ForkRequest`.
+The manager starts this file by its path where no zygote forks, for a sandbox or for a trial. ``<socket>`` is the number
+of a descriptor from which the process reads its :class:`.ForkRequest`.
 """
 
 import sys

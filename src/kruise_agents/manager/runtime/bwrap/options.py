@@ -19,7 +19,7 @@ VARIABLES = {"LANG": "C.UTF-8", "PATH": SYSTEM_PATH, "PWD": HOME}  # bwrap sets 
 # A user namespace that is made inside would give its maker capabilities, enough to mount the host's control groups.
 EXECUTED = (
     *("--disable-userns", "--clearenv", "--chdir", HOME),
-    *(word for name in VARIABLES for word in ("--setenv", name, VARIABLES[name])),
+    *(word for variable in VARIABLES.items() for word in ("--setenv", *variable)),
 )
 """The options for a program that ``bwrap`` itself executes, in a sandbox with one user."""
 # A process of ours needs these capabilities until it has become the root of the sandbox.

@@ -58,7 +58,7 @@ class Copier:
         self._source, self._target = os.open(source, _FOLDER), os.open(target, _FOLDER)
         self._root, self._top = os.dup(self._source), os.dup(self._target)
         try:
-            top = os.listdir(self._source) if names is None else list(names)  # noqa: PTH208
+            top = os.listdir(self._source) if names is None else list(names)  # noqa: PTH208 - no path
             self._levels.append(_Level("", os.fstat(self._source), top))
             while self._levels:
                 if self._levels[-1].names:

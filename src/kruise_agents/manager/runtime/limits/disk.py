@@ -117,7 +117,7 @@ class SandboxDisk:
         return any(folder.refused_at is not None for folder in self.folders)
 
     @property
-    def close(self) -> bool:
+    def is_close(self) -> bool:
         """True: a folder may be above its limit, so the next look should come soon."""
         return any(folder.may_be_over() for folder in self.folders)
 

@@ -173,7 +173,8 @@ def _all() -> Iterator[Process]:
 
 def _other_thread(pid: int) -> int:
     with contextlib.suppress(OSError):  # the process has ended
-        return next((int(name) for name in os.listdir(f"/proc/{pid}/task") if int(name) != pid), pid)  # noqa: PTH208
+        threads = map(int, os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - not a Path, as in _all()
+        return next((thread for thread in threads if thread != pid), pid)
     return pid
 
 

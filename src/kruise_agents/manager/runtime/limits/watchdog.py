@@ -160,7 +160,7 @@ class Watchdog:
                 for sandbox, due in await _in_thread(self._lookers, _look_at_disks, watched):
                     sandbox.measured = True
                     self._in_background(self._measure(sandbox, due))
-            close = any(sandbox.disk.close for sandbox in watched)
+            close = any(sandbox.disk.is_close for sandbox in watched)
             await asyncio.sleep(_INTERVAL_WHEN_CLOSE if close else _INTERVAL)
 
     async def _measure(self, sandbox: WatchedSandbox, due: list[LimitedFolder]) -> None:

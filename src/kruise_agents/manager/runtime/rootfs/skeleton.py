@@ -47,6 +47,7 @@ _LINKS = {"var/lock": "/run/lock", "var/run": "/run"}
 
 def bound_from_host() -> list[str]:
     """Return the existing paths in the host's ``/etc`` that sandboxes see read-only, such as ``/etc/localtime``."""
+    # Text, because a Path for each takes longer.
     existing = [f"/etc/{name}" for name in _BOUND_FROM_HOST if os.path.exists(f"/etc/{name}")]  # noqa: PTH110
     # Debian's JDKs and R lie in /usr, and do not start without their settings in /etc.
     return [*existing, *sorted(f"/etc/{name}" for name in os.listdir("/etc") if name.startswith("java-"))]  # noqa: PTH208
@@ -55,7 +56,7 @@ def bound_from_host() -> list[str]:
 def fill_mount_points(rootfs: Path) -> None:
     """Put hard links to one empty file into a new file tree, at each place where a file of the host is mounted."""
     # Without them, bwrap makes a file for each, which takes more time.
-    covered = [Path(f"{rootfs}{path}") for path in bound_from_host() if os.path.isfile(path)]  # noqa: PTH113
+    covered = [Path(f"{rootfs}{path}") for path in bound_from_host() if os.path.isfile(path)]  # noqa: PTH113 - as above
     for number, file in enumerate(covered):
         make_folder(file.parent)
         if number == 0:

@@ -94,7 +94,7 @@ def _try(zygote: Zygote, options: Sequence[str], identities: Identities | None) 
 def _start_placeholder(
     options: Sequence[str], setup: Setup, ours: contextlib.ExitStack, theirs: contextlib.ExitStack
 ) -> tuple[Launched, int, int]:
-    """Start namespaces with a placeholder. Return the placeholder's output and input, which ``ours`` closes.
+    """Start namespaces with a placeholder. Return both, and the placeholder's output and input, which ``ours`` closes.
 
     The placeholder writes one line, and ends when its input ends.
     """
