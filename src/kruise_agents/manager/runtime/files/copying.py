@@ -81,7 +81,7 @@ class Copier:
             else:
                 self._copy_linked(name, found)
         except FileNotFoundError:
-            return  # removed since the folder was read, or left out by the caller's names
+            return  # removed since the folder was read, or not there, although the caller names it
         except OSError as error:
             self._complain(name, error)
 
@@ -89,7 +89,7 @@ class Copier:
         source = os.open(name, _FOLDER, dir_fd=self._source)
         try:
             found = os.stat(".", dir_fd=source)  # fails if this user may list the folder, but not enter it
-            names = os.listdir(source)  # noqa: PTH208
+            names = os.listdir(source)  # noqa: PTH208 - no path
             os.mkdir(name, 0o700, dir_fd=self._target)
             target = os.open(name, _FOLDER, dir_fd=self._target)
         except BaseException:
