@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 from e2b_code_interpreter import Sandbox
 
+from .kills import folders
 from .managers import RunningManager, children, descendants, wait_for
 
 _MEMORY_SLACK_KB = 8 * 1024
@@ -48,7 +49,7 @@ class Remains:
             descriptors=len(opened),
             sockets=sum(target.startswith("socket:") for target in opened),
             mounts=len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()),
-            folders=len(list((manager.state_dir / "sandboxes").iterdir())),
+            folders=len(folders(manager)),
             memory_kb=_memory_kb(pid),
             zygote_kb=sum(_memory_kb(child) for child in children(pid) if _is_zygote(child)),
         )
