@@ -12,9 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.http import admission
 from kruise_agents.manager.http.admission import Admission, Listener, allow_many_descriptors, peer_of
+from kruise_agents.patch_e2b import patch_e2b
 from support.fronts import Front, read_until, running_front
 from support.managers import running_manager, wait_for
 
@@ -52,6 +54,25 @@ def test_a_thousand_idle_connections_without_a_key_stop_no_manager(
                     assert other.get("/sandboxes").status_code == 401
             assert client.get("/sandboxes").status_code == 200
         assert manager.log.stat().st_size < 20_000
+        assert "Traceback" not in manager.log.read_text()
+
+
+@pytest.mark.needs("namespaces")
+@pytest.mark.parametrize("options", [[], ["--no-prefork"]], ids=["forked", "executed"])
+def test_sandboxes_are_made_and_ended_beside_a_thousand_connections(options: list[str], tmp_path: Path) -> None:
+    with running_manager(tmp_path, "--no-internet", *options) as manager, contextlib.ExitStack() as crowd:
+        for _ in range(CROWD):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", manager.port), timeout=20))
+        with patch_e2b(False):
+            sandbox = Sandbox.create(domain=manager.domain, api_key=manager.api_key)
+            assert sandbox.run_code("1 + 1").text == "2"
+            sandbox.pause()
+            sandbox = Sandbox.connect(sandbox.sandbox_id, domain=manager.domain, api_key=manager.api_key)
+            snapshot = sandbox.create_snapshot().snapshot_id
+            assert sandbox.commands.run("echo fine").stdout == "fine\n"
+            assert sandbox.kill()
+            with Sandbox.create(snapshot, domain=manager.domain, api_key=manager.api_key) as copy:
+                assert copy.commands.run("echo fine").stdout == "fine\n"
         assert "Traceback" not in manager.log.read_text()
 
 

@@ -55,7 +55,7 @@ class ProcessHandle:
 
     @property
     def alive(self) -> bool:
-        return not select.select([self._descriptor], [], [], 0)[0]
+        return not is_readable(self._descriptor, 0)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal. Has no effect on a process that has ended."""
@@ -76,6 +76,13 @@ class ProcessHandle:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def is_readable(descriptor: int, seconds: float) -> bool:
+    """Wait until a descriptor can be read, or is at its end. Return False if that takes longer than ``seconds``."""
+    waiting = select.poll()  # not select.select(), which takes no number above 1023: connections may have all others
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(seconds * 1000))
 
 
 def boot_id() -> str:

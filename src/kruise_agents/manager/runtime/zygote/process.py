@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 import kruise_agents
 
 from ....protocol.control import FORK, ForkRequest
+from ..handle import is_readable
 from ..limits.limits import end_before_others
 
 _PROGRAM = Path(kruise_agents.__file__).parent / "sandbox" / "zygote" / "__main__.py"
@@ -78,7 +78,7 @@ class Zygote:
         return self._process.poll() is None
 
     def wait_until_ready(self) -> None:
-        if not select.select([self._socket], [], [], _START_SECONDS)[0]:
+        if not is_readable(self._socket.fileno(), _START_SECONDS):
             raise ZygoteError(f"not ready within {_START_SECONDS} seconds")
         if not self._socket.recv(1):
             self._process.wait()
@@ -98,7 +98,7 @@ class Zygote:
                     socket.send_fds(self._socket, [FORK], [theirs.fileno()])
                 except OSError as error:
                     raise ZygoteError(self.last_words() or str(error)) from error
-            if not select.select([ours], [], [], _ANSWER_SECONDS)[0]:
+            if not is_readable(ours.fileno(), _ANSWER_SECONDS):
                 raise ZygoteError(f"it did not fork within {_ANSWER_SECONDS} seconds")
             with contextlib.suppress(ConnectionError):  # the zygote ended before it read the request
                 if ours.recv(1):
