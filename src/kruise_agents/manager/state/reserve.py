@@ -12,6 +12,7 @@ from typing import TypeVar
 from ...errors import KruiseAgentsError
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC  # a link would let deletes cut another file
 _BYTES = 1024 * 1024
 _STEP = 64 * 1024  # a delete writes a few pages of 4 KiB
 
@@ -33,7 +34,7 @@ class Reserve:
     def refill(self) -> bool:
         """Make the file as large as it should be. Return False if the disk has no room for that."""
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._path, _OPEN | os.O_CREAT, 0o600)
             try:
                 if os.fstat(descriptor).st_size < _BYTES:
                     os.posix_fallocate(descriptor, 0, _BYTES)
@@ -57,8 +58,12 @@ class Reserve:
 
     def _free(self) -> bool:
         try:
-            size = self._path.stat().st_size
-            os.truncate(self._path, max(0, size - _STEP))
+            descriptor = os.open(self._path, _OPEN)
+            try:
+                size = os.fstat(descriptor).st_size
+                os.ftruncate(descriptor, max(0, size - _STEP))
+            finally:
+                os.close(descriptor)
         except OSError:
             return False
         return size > 0

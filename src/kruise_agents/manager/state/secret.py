@@ -73,8 +73,8 @@ class StateSecret:
 
 def read_or_make(path: Path, fresh: bytes) -> bytes:
     """Return the content of a secret file. If the file is missing, create it atomically with the content ``fresh``."""
-    with contextlib.suppress(FileNotFoundError):
-        return path.read_bytes()
+    with contextlib.suppress(FileNotFoundError), open(path, "rb", opener=_open_at_once) as file:
+        return file.read()
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -85,3 +85,8 @@ def read_or_make(path: Path, fresh: bytes) -> bytes:
     draft.rename(path)
     sync_folder(path.parent)
     return fresh
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A pipe in place of the file is empty then. Else it would hold up the start for ever.
+    return os.open(path, flags | os.O_NONBLOCK)
