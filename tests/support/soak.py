@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass, fields
+import time
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,8 @@ from e2b_code_interpreter import Sandbox
 from .kills import folders
 from .managers import RunningManager, children, descendants, wait_for
 
+_QUIET_SECONDS = 2.0
+_LOOKS = 20
 _MEMORY_SLACK_KB = 8 * 1024
 """Memory that a Python process may keep after it has freed it."""
 
@@ -83,7 +86,13 @@ def settled(manager: RunningManager, pool: int) -> Remains:
         return sum(map(int, sizes)) == pool and now.folders == pool
 
     wait_for(quiet, 120, "a full pool and nothing else")
-    return Remains.of(manager)
+    now = Remains.of(manager)
+    for _ in range(_LOOKS):  # the manager brings its database onto the disk in a quiet moment, and looks into /proc
+        time.sleep(_QUIET_SECONDS)
+        before, now = now, Remains.of(manager)
+        if replace(before, memory_kb=now.memory_kb, zygote_kb=now.zygote_kb) == now:
+            break
+    return now
 
 
 def _connections(manager: RunningManager) -> set[str]:

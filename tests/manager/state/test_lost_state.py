@@ -263,6 +263,20 @@ def test_a_damaged_record_is_refused_before_anything_is_changed(precious: Precio
     assert precious.files() == files
 
 
+@pytest.mark.live
+@pytest.mark.parametrize(
+    "damage",
+    ["UPDATE snapshots SET folder = '../volumes', created_at = 0, expires_at = 1", "UPDATE volumes SET id = '..'"],
+)
+def test_a_record_that_names_another_folder_is_refused(damage: str, precious: Precious) -> None:
+    files = precious.files()
+    with contextlib.closing(sqlite3.connect(precious.state_dir / "state.db")) as connection:
+        connection.execute(damage)
+        connection.commit()
+    assert "is damaged (ValueError(\"'.." in precious.refusal()
+    assert precious.files() == files
+
+
 @pytest.mark.parametrize("damage", ["ALTER TABLE volumes RENAME COLUMN name TO game", "DROP TABLE volumes"])
 def test_a_database_without_a_table_or_column_is_refused(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "state.db"

@@ -18,7 +18,7 @@ from pathlib import Path
 from ...protocol.names import INTERNAL_VARIABLES
 from ..accounts.quota import UNLIMITED, Quota
 from ..state.database import space_for
-from ..state.folders import clean_up, draft_of, names_set_aside, put_back, set_aside
+from ..state.folders import clean_up, draft_of, entry, names_set_aside, put_back, set_aside
 from ..state.reserve import NoSpaceError
 from ..state.tables import SnapshotRow
 from ..templates.model import Template, Templates
@@ -186,7 +186,8 @@ class Snapshots:
         """Remove expired snapshots, finish removals, and remove unfinished copies, at the start of a manager."""
         removed = names_set_aside(self._folder)
         for row in self._store.select(SnapshotRow):
-            folder = self._folder / row.folder
+            with self._store.decoding(f"snapshot {row.id}"):
+                folder = entry(self._folder, row.folder)
             if row.is_over(now().timestamp()):
                 set_aside(folder)
             elif row.folder not in removed:

@@ -107,3 +107,10 @@ def _move_to_lost(path: Path, mover: Mover) -> None:
             f"or remove it"
         ) from error
     logger.warning("%s was not in the database and is now %s: look whether it is still needed", path, target)
+
+
+def entry(folder: Path, name: str) -> Path:
+    """Return the path of a name in a folder. Raise ValueError if the name, of a damaged record, leads elsewhere."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} names no folder")
+    return folder / name

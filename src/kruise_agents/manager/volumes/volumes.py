@@ -18,7 +18,7 @@ from ..runtime import Runtime
 from ..runtime.files.trees import make_folder
 from ..runtime.limits.limits import MIB
 from ..state.database import Database, space_for
-from ..state.folders import clean_up, names_set_aside, put_back, set_aside
+from ..state.folders import clean_up, entry, names_set_aside, put_back, set_aside
 from ..state.reserve import NoSpaceError
 from ..state.secret import StateSecret
 from ..state.tables import VolumeRow
@@ -169,11 +169,13 @@ class Volumes:
         """Finish removals, remove unfinished uploads, and make missing folders, at a manager's start."""
         for volume_id in names_set_aside(self._folder):
             self._store.delete(VolumeRow, id=volume_id)
-        known = {row.id for row in self._store.select(VolumeRow)}
-        clean_up(self._folder, known, self._runtime)
+        known: dict[str, Path] = {}
+        for row in self._store.select(VolumeRow):
+            with self._store.decoding(f"volume {row.id}"):
+                known[row.id] = entry(self._folder, row.id)
+        clean_up(self._folder, known.keys(), self._runtime)
         self._staging.mkdir(mode=0o700)
-        for volume_id in known:
-            folder = self._folder / volume_id
+        for volume_id, folder in known.items():
             if not folder.is_dir():
                 logger.warning("the files of volume %s are gone: %s is missing; the volume is empty", volume_id, folder)
                 make_folder(folder)
