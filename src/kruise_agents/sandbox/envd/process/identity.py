@@ -33,7 +33,8 @@ _PR_SET_DUMPABLE = 4
 _SYSTEM_CALLS = {"x86_64": (116, 119, 117), "aarch64": (159, 149, 147)}.get(platform.machine())
 
 _LEADER = ("/bin/sh", "-c", "read -r _", "leader of commands")
-_COMMAND_SCORE = 100
+_COMMAND_SCORE = 100  # above that of this process
+_MOST = 1000
 _SCORE_FILE = Path("/proc/self/oom_score_adj")
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def _commands_killed_first() -> Iterator[None]:
     # When memory runs out, the kernel usually kills these programs before this process. A score that is set after the
     # start comes too late for the children of a shell. Any process may raise its own score and lower it again.
     own = _read_score()
-    if own is None or own >= _COMMAND_SCORE or not _write_score(_COMMAND_SCORE):
+    if own is None or not _write_score(min(own + _COMMAND_SCORE, _MOST)):
         yield
         return
     try:
