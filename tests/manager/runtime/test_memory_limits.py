@@ -226,6 +226,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.timeout(420)
 def test_a_sandbox_that_takes_long_to_measure_keeps_no_others_memory_from_being_held(tmp_path: Path) -> None:
     with running_manager(tmp_path, *LIMITS, prelude=SLOW_SURVEYS) as manager, patch_e2b(False):
         options = {"domain": manager.domain, "api_key": manager.api_key}
@@ -235,7 +236,9 @@ def test_a_sandbox_that_takes_long_to_measure_keeps_no_others_memory_from_being_
             wait_for(lambda: len(slow.commands.run("pgrep -f [s]low.py").stdout.split()) >= 2)
             for _ in range(3):
                 assert "of memory, and this process" in killed(other, RUNAWAY)
-            with contextlib.suppress(CommandExitException):
-                other.files.write("program.py", HIDERS)
-                other.commands.run("setsid python program.py", timeout=120)
+            other.files.write("program.py", HIDERS)
+            for _ in range(3):  # a survey of forks that never pause finds only what it happens to meet
+                if len(kills_of(other, manager)) < 4:
+                    with contextlib.suppress(CommandExitException):
+                        other.commands.run("setsid python program.py", timeout=120)
             assert len(kills_of(other, manager)) >= 4

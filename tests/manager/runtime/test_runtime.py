@@ -302,8 +302,11 @@ def test_a_tree_of_any_depth_goes_with_its_sandbox(sandbox: Sandbox, manager: Ru
 
 
 def test_a_manager_starts_over_what_a_killed_one_left(tmp_path: Path) -> None:
+    with running_manager(tmp_path):
+        pass
     left = tmp_path / "state" / "sandboxes" / "iold" / "home"
     left.mkdir(parents=True)
+    (tmp_path / "state" / "sandboxes" / ".pooled-iold").touch()
     subprocess.run(["/bin/sh", "-c", DEEP.replace("python", sys.executable, 1)], cwd=left, check=True)
     (left / "read-only").mkdir()
     (left / "read-only" / "file").touch()

@@ -28,11 +28,16 @@ def options(manager: RunningManager) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def no_snapshots_left(manager: RunningManager) -> Iterator[None]:
+    remove_snapshots(manager)  # of tests elsewhere
     yield
+    remove_snapshots(manager)
+    assert list((manager.state_dir / "snapshots").iterdir()) == []
+
+
+def remove_snapshots(manager: RunningManager) -> None:
     with manager.api() as api:
         for one in api.get("/snapshots").json():
             assert api.delete(f"/templates/{one['snapshotID']}").status_code == 204
-    assert list((manager.state_dir / "snapshots").iterdir()) == []
 
 
 def take(api: httpx.Client, sandbox: Sandbox, headers: dict[str, str] | None = None, **body: Any) -> str:
