@@ -52,7 +52,7 @@ def main() -> int:
                     busy.start()
                 for busy in clients:
                     busy.wait_for_answers(dice.randrange(1, 8))
-                time.sleep(dice.uniform(0, 0.3))
+                time.sleep(dice.uniform(0, 0.3))  # any moment will do, also in the middle of something
                 manager.process.kill()
                 manager.process.wait()
                 for busy in clients:

@@ -183,20 +183,17 @@ def test_a_disk_that_takes_long_to_measure_keeps_nobodys_memory_from_being_held(
                 assert int(said.split()[0]) >= 3
 
 
+TO_LOG = """
+import glob, os
+name = next(name for name in glob.glob('/proc/[0-9]*/fd/[12]') if os.path.realpath(name).endswith('/log'))
+file = open(name, 'ab', buffering=0)
+"""
+"""A program that opens the log of its sandbox, which code can write to, and owns if there is one user."""
+
+
 def test_the_log_of_a_sandbox_stays_short(small: Sandbox, limited: RunningManager) -> None:
     log = limited.folder_of(small.sandbox_id) / "log"
-    # With one user, code in it can write there.
-    program = """
-import contextlib, glob, os
-for name in glob.glob('/proc/[0-9]*/fd/[12]'):
-    with contextlib.suppress(OSError):
-        if os.readlink(name).endswith('/log'):
-            with open(name, 'ab') as file:
-                file.write(b'x' * 79 + b'\\n')
-                file.write((b'x' * 79 + b'\\n') * 250_000)
-            break
-"""
-    run(small, program)
+    run(small, TO_LOG + "file.write(b'x' * 79 + b'\\n')\nfile.write((b'x' * 79 + b'\\n') * 250_000)\n")
     wait_for(lambda: log.stat().st_size <= MOST_BYTES, what="the shortening of the log")
     wait_for(lambda: answers(small))
 
@@ -305,18 +302,7 @@ def test_what_ended_programs_have_written_is_noticed(small: Sandbox, limited: Ru
 
 def test_a_log_that_code_closes_to_everybody_stops_no_look(small: Sandbox, limited: RunningManager) -> None:
     log = limited.folder_of(small.sandbox_id) / "log"
-    # With one user, code in it owns the log.
-    program = """
-import contextlib, glob, os
-for name in glob.glob('/proc/[0-9]*/fd/[12]'):
-    with contextlib.suppress(OSError):
-        if os.readlink(name).endswith('/log'):
-            with open(name, 'ab') as file:
-                file.write((b'x' * 79 + b'\\n') * 70_000)
-                os.fchmod(file.fileno(), 0)
-            break
-"""
-    run(small, program)
+    run(small, TO_LOG + "file.write((b'x' * 79 + b'\\n') * 70_000)\nos.fchmod(file.fileno(), 0)\n")
     small.commands.run(f"for i in 1 2 3; do head -c {DISK // 3 + 4}M /dev/zero > big$i; done")
     wait_for(lambda: not writes(small), 20, what="the end of writing")
     wait_for(lambda: log.stat().st_size <= MOST_BYTES, what="the shortening of the log")

@@ -26,7 +26,7 @@ CASES = [
     *("none several --prefork", "none one --prefork", "none several --no-prefork", "none one --no-prefork"),
     *("slirp4netns several --prefork", "slirp4netns one --prefork", "pasta several --prefork"),
 ]
-"""What carries packets, the users of a sandbox, and whether sandboxes are forked."""
+"""Arguments of programs/shared_mounts.py: the carrier of packets, the users of a sandbox, forked or executed."""
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -15,14 +15,14 @@ import pytest
 from e2b_code_interpreter import Sandbox
 
 from kruise_agents.manager.runtime import MIB
-from kruise_agents.patch_e2b import patch_e2b
 from kruise_agents.protocol.names import ID_COUNT
 from kruise_agents.sandbox.linux.user_namespace import KEPT
-from support.managers import NO_IDENTITIES, RunningManager, one_user_because, running_manager, serve_command
+from support.managers import NO_IDENTITIES, RunningManager, running_manager, serve_command
 from support.templates import make_root_file_system
 
 pytestmark = [
     pytest.mark.needs("namespaces"),
+    pytest.mark.usefixtures("patched"),
     pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed, which compiles the trap"),
 ]
 WITHOUT_OPENSSL_SETTINGS = """
@@ -109,19 +109,6 @@ def compiled(folder: Path, *options: str) -> Path:
     (folder / "trap.c").write_text(TRAP)
     subprocess.run(["gcc", *options, "-o", folder / "trap", folder / "trap.c"], check=True)
     return folder / "trap"
-
-
-@pytest.fixture(autouse=True)
-def patched() -> Iterator[None]:
-    with patch_e2b(False):
-        yield
-
-
-@pytest.fixture(scope="module", params=["several users", "one user"])
-def users(request: pytest.FixtureRequest) -> str:
-    if request.param == "several users" and one_user_because():
-        pytest.skip(f"sandboxes have one user: {one_user_because()}")
-    return str(request.param)
 
 
 @pytest.fixture(scope="module", params=["forked", "executed"])

@@ -19,19 +19,17 @@ from e2b import SandboxException
 from e2b_code_interpreter import Sandbox
 
 import kruise_agents
-from kruise_agents.patch_e2b import patch_e2b
 from support.managers import (
     API_KEY,
     NO_IDENTITIES,
     RunningManager,
     assert_ends,
     descendants,
-    one_user_because,
     running_manager,
     wait_for,
 )
 
-pytestmark = pytest.mark.needs("a zygote")
+pytestmark = [pytest.mark.needs("a zygote"), pytest.mark.usefixtures("patched")]
 PACKAGE = Path(kruise_agents.__file__).parent
 PROGRAMS = Path(__file__).parents[1] / "programs"
 SECRET = "only-the-environment-of-the-manager-has-this"
@@ -43,19 +41,6 @@ def manager_with(folder: Path, users: str, *options: str, prelude: str = "pass")
     prelude += NO_IDENTITIES if users == "one user" else ""
     with running_manager(folder, *options, prelude=prelude) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def patched() -> Iterator[None]:
-    with patch_e2b(False):
-        yield
-
-
-@pytest.fixture(scope="module", params=["several users", "one user"])
-def users(request: pytest.FixtureRequest) -> str:
-    if request.param == "several users" and (reason := one_user_because()):
-        pytest.skip(f"sandboxes have one user: {reason}")
-    return str(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ class Row:
 
     TABLE: ClassVar[str]
     DURABLE: ClassVar[bool] = True
-    """Whether clients are told of a change only when it is on the disk."""
+    """True if a change must be on the disk before a client is told of it."""
 
     @property
     def durable(self) -> bool:

@@ -16,5 +16,5 @@ def guarded(subject: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         logger.debug("%s has just been removed", subject)
-    except Exception:
+    except Exception:  # limits depend on these looks: an error at one sandbox must not stop the looks at others
         logger.exception("%s could not be looked at", subject)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import socket
 import sys
@@ -60,7 +59,7 @@ class KernelApplication(IPKernelApp):
     def init_profile_dir(self) -> None:
         """Set the profile, but make none of its inner folders, to which nothing in a sandbox writes."""
         if not self.trait_has_value("profile_dir"):
-            self.profile_dir = _Profile(location=os.path.join(self.ipython_dir, f"profile_{self.profile}"))  # noqa: PTH118
+            self.profile_dir = _Profile(location=f"{self.ipython_dir}/profile_{self.profile}")
             self.config_file_paths.append(self.profile_dir.location)
 
     def parse_command_line(self, argv: object = None) -> None:
