@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 from kruise_agents.manager.runtime import MIB, Layout, Limits, Watchdog
-from kruise_agents.manager.runtime.limits import disk, memory, watchdog
+from kruise_agents.manager.runtime.limits import disk, memory, processes, watchdog
 from kruise_agents.manager.runtime.limits.memory import SandboxMemory
 from kruise_agents.manager.runtime.limits.processes import Memory, Process, Processes, shared_memory
 from support.managers import children, wait_for
@@ -158,6 +159,33 @@ def test_an_error_at_one_end_leaves_no_other_sandbox_running(tmp_path: Path, mon
                 watching.remove("ifirst")
                 watching.remove("isecond")
 
+    asyncio.run(scene())
+
+
+@pytest.mark.live
+def test_looks_go_on_while_the_memory_of_the_machine_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: str) -> bytes:
+        if path == "/proc/meminfo":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return content(path)
+
+    async def tell(_pid: int, _reason: str) -> None:
+        raise AssertionError("nothing is killed here")
+
+    async def scene() -> None:
+        ended = asyncio.Event()
+        watching = Watchdog(lambda _folder: 0, memory=True)
+        with shell(CROWD) as process:
+            watching.add("icrowded", process.pid, layout_in(tmp_path), Limits(processes=1), ended.set, tell)
+            try:
+                await asyncio.wait_for(ended.wait(), 10)
+            finally:
+                watching.remove("icrowded")
+
+    content = processes._content
+    monkeypatch.setattr(processes, "_content", read)
     asyncio.run(scene())
 
 

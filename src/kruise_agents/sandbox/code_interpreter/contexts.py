@@ -108,7 +108,7 @@ class Context:
         wanted = home + self.cwd[1:] if self.cwd == "~" or self.cwd.startswith("~/") else self.cwd
         path = self.state.home / wanted
         # Not path.is_dir(), which raises OSError for a name that is too long, or below a folder without access.
-        return path if os.path.isdir(path) and os.access(path, os.X_OK) else self.state.home  # noqa: PTH112
+        return path if os.path.isdir(path) and os.access(path, os.X_OK) else self.state.home  # noqa: PTH112 - as above
 
 
 class Contexts:

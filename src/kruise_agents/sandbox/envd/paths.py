@@ -51,7 +51,7 @@ def without_trailing_slashes(path: str) -> str:
 def base_name(path: str) -> str:
     """Return the last component of a path, ``c`` for ``/b/c``, ``/b/c/`` and ``/b/c/.``. Return ``/`` for the root."""
     last = path.rpartition("/")[2]
-    if last not in ("", "."):
+    if last not in ("", "."):  # as in most paths; the search below takes longer
         return last
     return next((part for part in reversed(path.split("/")) if part not in ("", ".")), "/")
 

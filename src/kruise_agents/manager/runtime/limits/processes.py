@@ -111,7 +111,11 @@ def shares_memory(pid: int, other: int) -> bool:
 
 def memory_taken() -> int | None:
     """Return the bytes of memory of all processes of the machine, as the kernel counts them. None: it does not tell."""
-    figures = dict(re.findall(rb"^(AnonPages|Shmem|PageTables):\s+(\d+) kB$", _content("/proc/meminfo"), re.MULTILINE))
+    try:
+        content = _content("/proc/meminfo")
+    except OSError:
+        return None  # for example, because this process can open no more files at the moment
+    figures = dict(re.findall(rb"^(AnonPages|Shmem|PageTables):\s+(\d+) kB$", content, re.MULTILINE))
     return 1024 * sum(map(int, figures.values())) if figures else None
 
 

@@ -116,7 +116,7 @@ def _find_modules_as(command: Sequence[str]) -> None:
     sys.orig_argv[:] = command
     sys.argv[:] = command[1:]
     sys.executable = command[0]
-    sys._base_executable = os.path.realpath(command[0])  # type: ignore[attr-defined]
+    sys._base_executable = os.path.realpath(command[0])  # type: ignore[attr-defined]  # typeshed leaves it out
     venv_is_found_early = sys.version_info >= (3, 14)  # by the interpreter, not by the module site
     sys.prefix = sys.exec_prefix = prefix if venv_is_found_early else sys.base_prefix
     site.PREFIXES[:] = [sys.prefix, sys.exec_prefix]
