@@ -254,7 +254,8 @@ class TestEndTimes:
         sandbox_id = create(autoPause=True, timeout=1)
         assert detail(api, sandbox_id)["lifecycle"] == {"autoResume": False, "onTimeout": "pause"}
         wait_for(lambda: detail(api, sandbox_id)["state"] == "paused")
-        assert api.post(f"/sandboxes/{sandbox_id}/connect", json={"timeout": 1}).status_code == 201
+        # While the pause is under way, a connect is refused.
+        wait_for(lambda: api.post(f"/sandboxes/{sandbox_id}/connect", json={"timeout": 1}).status_code == 201)
         wait_for(lambda: detail(api, sandbox_id)["state"] == "paused")
 
     def test_auto_pause_may_keep_files_only(self, create: Callable[..., str], api: httpx.Client) -> None:
