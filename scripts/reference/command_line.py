@@ -1,8 +1,10 @@
-"""The page of the commands, from click's declarations. A new command appears on the page without a change here."""
+"""The page of the commands, from their declarations. A new command appears on the page without a change here."""
 
 from __future__ import annotations
 
+import argparse
 import ast
+import importlib
 import inspect
 import itertools
 import re
@@ -10,25 +12,29 @@ from collections.abc import Iterator
 
 import click
 
-from kruise_agents.cli import exit_codes
+from kruise_agents.cli import COMMANDS, PROGRAM, exit_codes, help_text
 from kruise_agents.cli.options import DeclaredOption
-from kruise_agents.cli.serve import cli
 from kruise_agents.manager import backup
 
 from .markdown import NOTE, code, table, wrapped
 
-PROGRAM = "kruise-agents"
 _DEFAULT = "  [default: "
 _NAME = re.compile(r"(?<![\w`-])(?:--[a-z][a-z0-9-]*|KRUISE_AGENTS_[A-Z_]+(?:=\w+)?)")
 _UPPER_CASE = re.compile(r"\$[A-Z][^ ,]*")
 HEAD = """\
 # Command line
 
-The package installs one program, `kruise-agents`; `python -m kruise_agents` is the same program. Its commands need the
-extra `local`: `pip install '.[local]'` in a clone, once released `pip install 'kruise-agents[local]'`. `--help` behind
-a command prints what this page says about it.
+The package installs one program, `kruise-agents`; `python -m kruise_agents` is the same program. `--help` behind a
+command prints what this page says about it. Some commands need an extra of the package: for the extra `local` run
+`pip install '.[local]'` in a clone, or, once released, `pip install 'kruise-agents[local]'`.
 
 {contents}
+
+Without a command, `kruise-agents` has these options:
+
+```text
+{top}
+```
 
 ## How values are found
 
@@ -78,33 +84,44 @@ OF_EVERY_COMMAND = [
 
 def page() -> str:
     """Return the page."""
-    commands = list(_commands(cli, PROGRAM))
+    commands = list(_commands())
     contents = [
         *(
-            wrapped(f"[{code(name)}](#{name.replace(' ', '-')}): {_first_sentence(command)}", "  ")
+            wrapped(f"[{code(name)}](#{name.replace(' ', '-')}): {_summary(name, command)}", "  ")
             for name, command in commands
-            if name != PROGRAM
         ),
         "- [`python -m kruise_agents.manager.backup`](#backup): copy a state folder while a manager uses it",
     ]
     rows = OF_EVERY_COMMAND + [(str(number), meaning) for number, meaning in _exit_codes()]
-    head = HEAD.format(contents="\n".join(contents), exit_codes=table(["code", "meaning"], rows))
+    head = HEAD.format(contents="\n".join(contents), top=help_text(), exit_codes=table(["code", "meaning"], rows))
     (usage,) = [line for line in (inspect.getdoc(backup) or "").splitlines() if line.startswith("usage: ")]
     parts = [NOTE + head, *(_section(name, command) for name, command in commands)]
     return "\n".join([*parts, BACKUP.format(usage=usage.removeprefix("usage: "))])
 
 
-def _commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-    """Yield a command and all commands below it, with their full names."""
+def _commands() -> Iterator[tuple[str, click.Command | argparse.ArgumentParser]]:
+    """Yield all commands, also those below other commands, with their full names."""
+    for name in COMMANDS:
+        module = importlib.import_module(f"kruise_agents.cli.{name.replace('-', '_')}")
+        full_name = f"{PROGRAM} {name}"
+        if hasattr(module, "parser"):
+            yield full_name, module.parser()
+        else:
+            yield from _click_commands(module.command, full_name)
+
+
+def _click_commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
     if command.hidden:
         return
     yield name, command
     if isinstance(command, click.Group):
         for below in command.list_commands(click.Context(command)):
-            yield from _commands(command.commands[below], f"{name} {below}")
+            yield from _click_commands(command.commands[below], f"{name} {below}")
 
 
-def _section(name: str, command: click.Command) -> str:
+def _section(name: str, command: click.Command | argparse.ArgumentParser) -> str:
+    if isinstance(command, argparse.ArgumentParser):
+        return f"## `{name}`\n\n```text\n{command.format_help().rstrip()}\n```\n"
     context = click.Context(command, info_name=name, help_option_names=["-h", "--help"])
     pieces = [name, *command.collect_usage_pieces(context)]
     text = [f"## `{name}`\n", f"```text\n{' '.join(pieces)}\n```\n", _help(command.help or "")]
@@ -142,7 +159,10 @@ def _marked(text: str) -> str:
 
 
 def _argument(argument: click.Argument) -> list[str]:
-    return [code(argument.make_metavar(click.Context(cli))), "required" if argument.required else "may be left out"]
+    return [
+        code(argument.make_metavar(click.Context(click.Command(None)))),
+        "required" if argument.required else "may be left out",
+    ]
 
 
 def _option(option: click.Option, context: click.Context) -> list[str]:
@@ -198,6 +218,12 @@ def _exit_codes() -> Iterator[tuple[int, str]]:
                 yield getattr(exit_codes, name), " ".join(text.split())
 
 
-def _first_sentence(command: click.Command) -> str:
-    first = " ".join((command.help or "").split("\n\n")[0].split())
-    return f"{first[0].lower()}{first[1:].rstrip('.')}"
+def _summary(name: str, command: click.Command | argparse.ArgumentParser) -> str:
+    """Return one line on a command, without the extra that it needs."""
+    top = COMMANDS.get(name.removeprefix(f"{PROGRAM} "))
+    if isinstance(command, click.Command) and command.help:
+        text = " ".join(command.help.split("\n\n")[0].split())
+    else:
+        text = top.help if top else ""
+    extra = f" (extra `{top.extra}`)" if top and top.extra else ""
+    return f"{text[:1].lower()}{text[1:].rstrip('.')}{extra}"

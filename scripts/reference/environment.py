@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kruise_agents.cli.options import DeclaredOption
-from kruise_agents.cli.serve import serve
+from kruise_agents.cli.serve import command as serve
 from kruise_agents.protocol.names import MARK_VARIABLE, SANDBOX_ID_VARIABLE, TEMPLATE_VARIABLE
 
 from .command_line import default_of, limits_of

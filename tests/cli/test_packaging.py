@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from kruise_agents.cli.exit_codes import EXIT_RUNTIME, EXIT_USAGE
-from kruise_agents.cli.serve import serve
+from kruise_agents.cli.serve import command as serve
 from kruise_agents.manager.runtime.limits import cgroups as control_groups
 from support.documents import blocks_run_by
 from support.managers import PREFORK_VARIABLES, available_runtime, running_manager

@@ -285,7 +285,7 @@ def test_what_nobody_sets_is_as_settings_say(tmp_path: Path) -> None:
 def settings_of(options: list[str], variables: dict[str, str]) -> Settings:
     """Return the settings that ``serve`` takes from these options and this environment."""
     program = "import sys, pickle; from kruise_agents.cli import serve\n"
-    program += "settings, _ = serve._settings(serve.serve.make_context('serve', sys.argv[1:]).params)\n"
+    program += "settings, _ = serve._settings(serve.command.make_context('serve', sys.argv[1:]).params)\n"
     program += "sys.stdout.buffer.write(pickle.dumps(settings))"
     done = subprocess.run(
         [sys.executable, "-c", program, *options],

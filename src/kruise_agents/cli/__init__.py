@@ -1,25 +1,89 @@
-"""The command ``kruise-agents``."""
+"""The command ``kruise-agents``: finds the module of a subcommand and hands over to it.
+
+This module needs the standard library only, so ``--help`` and ``--version`` work without extras.
+"""
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
 
+from .. import __version__
 from .exit_codes import EXIT_USAGE
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "PROGRAM", "Command", "main"]
+
+PROGRAM = "kruise-agents"
+
+
+class Command(NamedTuple):
+    """A subcommand. Its module ``cli/<name>.py`` has ``main(arguments: list[str]) -> None``.
+
+    The module also has ``command``, a click command, or ``parser()``, which returns an ``argparse.ArgumentParser``. The
+    reference page of the command line is made from them.
+
+    Attributes:
+        help: one line for ``kruise-agents --help``.
+        extra: the extra that the command needs; None if the base install is enough.
+    """
+
+    help: str
+    extra: str | None = None
+
+
+COMMANDS = {
+    "serve": Command("Run an embedded sandbox-manager on this machine.", "local"),
+}
+"""The subcommands by name, in the order of ``--help``."""
+_ABOUT = "Run E2B programs on a self-hosted backend, or on this machine alone."
 
 
 def main() -> None:
-    """Run the command, and end the process with an exit code."""
+    """Run the command of ``sys.argv``, and end the process with an exit code."""
+    match sys.argv[1:]:
+        case [("-h" | "--help"), *_]:
+            print(help_text())
+        case ["--version", *_]:
+            print(f"{PROGRAM}, version {__version__}")
+        case [name, *arguments] if name in COMMANDS:
+            _run(name, arguments)
+        case []:
+            print(help_text(), file=sys.stderr)
+            sys.exit(EXIT_USAGE)
+        case [name, *_]:
+            likely = difflib.get_close_matches(name, COMMANDS, 1)
+            hint = f"did you mean '{likely[0]}'?" if likely else f"there are {', '.join(COMMANDS)}"
+            kind = "option" if name.startswith("-") else "command"
+            _fail(f"there is no {kind} {name!r}; {hint}")
+
+
+def help_text() -> str:
+    """Return the text of ``kruise-agents --help``."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
+    usage = f"Usage: {PROGRAM} COMMAND [OPTIONS] [ARGUMENTS]"
+    options = ["Options:", "  --version   Show the version and exit.", "  -h, --help  Show this message and exit."]
+    more = f"'{PROGRAM} COMMAND --help' says more about a command."
+    return "\n".join([usage, "", f"  {_ABOUT}", "", *options, "", "Commands:", *rows, "", more])
+
+
+def _run(name: str, arguments: Sequence[str]) -> None:
     try:
-        from .serve import cli
+        module = import_module(f".{name.replace('-', '_')}", __package__)
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith(__package__.partition(".")[0]):
+        extra = COMMANDS[name].extra
+        if extra is None or (error.name or "").startswith(__package__.partition(".")[0]):
             raise
-        print(
-            f"kruise-agents: {error.name} is missing; the command needs the extra 'local': "
-            "pip install 'kruise-agents[local]', or in a clone pip install '.[local]'",
-            file=sys.stderr,
+        _fail(
+            f"{error.name} is missing; the command needs the extra '{extra}': "
+            f"pip install 'kruise-agents[{extra}]', or in a clone pip install '.[{extra}]'"
         )
-        sys.exit(EXIT_USAGE)
-    cli()
+    module.main(list(arguments))
+
+
+def _fail(message: str) -> None:
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    sys.exit(EXIT_USAGE)

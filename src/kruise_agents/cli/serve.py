@@ -37,14 +37,11 @@ _M_ARENA_MAX = -8
 logger = logging.getLogger(__name__)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="kruise-agents")
-def cli() -> None:
-    """Run E2B programs on a self-hosted backend, or on this machine alone."""
-
-
-@cli.command(params=[click_option(declaration) for declaration in OPTIONS])
-def serve(**values: Any) -> None:
+@click.command(
+    params=[click_option(declaration) for declaration in OPTIONS],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def command(**values: Any) -> None:
     """Run an embedded sandbox-manager on this machine until Ctrl-C.
 
     The manager prints the lines that connect an E2B program to it.
@@ -73,6 +70,11 @@ def serve(**values: Any) -> None:
         _fail(error, EXIT_RUNTIME)
     except KruiseAgentsError as error:
         _fail(error, EXIT_USAGE)
+
+
+def main(arguments: list[str]) -> None:
+    """Run ``kruise-agents serve``."""
+    command.main(arguments, prog_name="kruise-agents serve")
 
 
 def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
