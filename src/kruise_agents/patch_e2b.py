@@ -11,9 +11,15 @@
         sbx.run_code("print('hello world')")
 
 Importing this module does not import ``e2b``; calling :func:`patch_e2b` does.
+
+The module itself can be called as the function: ``from kruise_agents import patch_e2b; patch_e2b()`` does the same.
 """
 
 from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from .client.addresses.patch import ADDRESS_PATCH
 from .client.addresses.settings import Settings
@@ -75,3 +81,15 @@ def unpatch_e2b() -> None:
         PatchConflictError: other code replaced a patched place later; nothing was changed.
     """
     ADDRESS_PATCH.close_all()
+
+
+class CallableModule(ModuleType):
+    """The class of this module, which programs call after ``from kruise_agents import patch_e2b``."""
+
+    __call__ = staticmethod(patch_e2b)
+    if TYPE_CHECKING:
+        patch_e2b = staticmethod(patch_e2b)
+        unpatch_e2b = staticmethod(unpatch_e2b)
+
+
+sys.modules[__name__].__class__ = CallableModule

@@ -51,6 +51,27 @@ def test_any_order_of_import_and_patch_works(template: str, program: str) -> Non
     assert run(f"{program}\nprint(ConnectionConfig().api_url)", template) == PRIVATE
 
 
+FROM_PACKAGE = "from kruise_agents import patch_e2b\npatch_e2b()"
+FROM_MODULE = "from kruise_agents.patch_e2b import patch_e2b, unpatch_e2b\npatch_e2b()"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        FROM_PACKAGE,
+        f"{FROM_PACKAGE}\n{FROM_MODULE}",
+        f"{FROM_MODULE}\n{FROM_PACKAGE}\npatch_e2b.unpatch_e2b()\npatch_e2b.patch_e2b()",
+        "import kruise_agents\nkruise_agents.patch_e2b(True)",
+        "import kruise_agents.patch_e2b as p, pickle\np(https=True)\nassert pickle.loads(pickle.dumps(p.patch_e2b))",
+        f"{FROM_PACKAGE}\nimport sys, importlib\nimportlib.reload(patch_e2b)()",
+    ],
+)
+def test_the_patch_is_also_called_by_the_name_of_its_module(program: str) -> None:
+    first = "import kruise_agents, sys\nassert 'e2b' not in sys.modules and not hasattr(kruise_agents, 'nothing')"
+    last = "from e2b import ConnectionConfig\nprint(ConnectionConfig().api_url)"
+    assert run(f"{first}\n{program}\n{last}", DEPENDENCIES) == PRIVATE
+
+
 @pytest.mark.skipif(CODE_INTERPRETER_VERSION is None, reason="the code interpreter is not installed")
 @pytest.mark.parametrize("early", [True, False])
 def test_the_code_interpreter_can_be_imported_before_or_after(early: bool) -> None:

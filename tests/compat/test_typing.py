@@ -31,6 +31,15 @@ def token_of(sandbox: Sandbox) -> TrafficAccessToken:
 async def token_of_async(sandbox: AsyncSandbox) -> TrafficAccessToken:
     return await refresh_traffic_access_token(sandbox)
 key: str = encode_key("raw")
+import kruise_agents
+import kruise_agents.patch_e2b as module
+module.patch_e2b(False).close()
+module.unpatch_e2b()
+kruise_agents.patch_e2b(False).close()
+from kruise_agents import patch_e2b as called
+called(False, follow_server_domain=True).close()
+called.unpatch_e2b()
+called("http")  # type: ignore[arg-type]
 patch_e2b("http")  # type: ignore[arg-type]  # unused, and so an error, if it were not typed
 """
 
