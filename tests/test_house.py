@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "kruise_agents"
 
 FLOORS = [
-    {"protocol", "errors", "serving"},
+    {"protocol", "errors", "serving", "probe"},
     {"client", "sandbox", "keys", "patch_e2b", "patch_traffic_token"},
     {"manager"},
     {"doctor", "run", "proxy", "dashboard", "pytest_plugin"},
