@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "kruise_agents"
 
 FLOORS = [
     {"protocol", "errors", "serving", "probe"},
-    {"client", "sandbox", "keys", "patch_e2b", "patch_traffic_token"},
+    {"client", "sandbox", "keys", "patch_e2b", "patch_traffic_token", "embedded", "shell_variables"},
     {"manager"},
     {"doctor", "run", "proxy", "dashboard", "pytest_plugin"},
     {"cli", "__main__"},

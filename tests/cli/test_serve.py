@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from kruise_agents.cli.serve import OPTIONS
+from kruise_agents.embedded import Connection
 from kruise_agents.manager.runtime import Limits
 from kruise_agents.manager.settings import Settings
 from kruise_agents.patch_e2b import patch_e2b
@@ -194,6 +195,39 @@ def test_a_port_in_use_is_named_with_a_way_on(tmp_path: Path) -> None:
     assert "Traceback" not in text
 
 
+def test_scripts_get_one_line_and_a_file_with_the_way_to_the_manager(tmp_path: Path) -> None:
+    ready = tmp_path / "ready.json"
+    command = serve_command("--port", "0", "--temporary", "--json", "--ready-file", str(ready), "--pool", "0")
+    command += ["--runtime", available_runtime(), "--api-key", "given", "--tls"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process, process.stdout:
+        try:
+            line = process.stdout.readline()
+            connection = Connection.from_json(line)
+            assert Connection.read(ready) == Connection.read(connection.state_dir / "manager.json") == connection
+            assert ready.stat().st_mode & 0o777 == 0o600
+            assert (connection.scheme, connection.api_key, connection.pid) == ("https", "given", process.pid)
+            context = ssl.create_default_context(cafile=connection.ca_file)
+            assert httpx.get(f"{connection.api_url}/health", verify=context).text == "OK"
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == b""
+    assert process.returncode == 0
+    assert not ready.exists()
+    assert not connection.state_dir.exists()
+
+
+def test_a_file_that_is_no_ready_file_is_left_alone(tmp_path: Path) -> None:
+    ready = tmp_path / "notes"
+    ready.write_text("mine")
+    code, text = refused(tmp_path, "--port", "0", "--ready-file", str(ready))
+    assert code == 2
+    assert f"--ready-file {ready} is there and no connection file, so it is not replaced" in text
+    assert ready.read_text() == "mine"
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_state_folder_in_use_is_named(tmp_path: Path) -> None:
     with started(tmp_path, "--port", "0"):
         code, text = refused(tmp_path, "--port", "0")
@@ -215,6 +249,9 @@ def test_a_state_folder_in_use_is_named(tmp_path: Path) -> None:
         (["--api-key", "secret\n"], "an API key has a blank or a line end at an end"),
         (["--api-key", "sec\x07ret"], "an API key has a control character"),
         (["--domain", ""], "the domain is empty"),
+        (["--temporary"], "--temporary does not go together with --state-dir or --keep"),
+        (["--end-with", "2147483647"], "--end-with 2147483647: No such process; give the ID of a running process"),
+        (["--ready-file", "/no/folder/ready"], "--ready-file /no/folder/ready: there is no folder /no/folder"),
         (["--state-dir", ""], "the state folder '' has no name"),
         (["--memory", "99999999999999999999"], "99999999999999999999 is not in the range 128<=x<=1000000000"),
         (["--disk", "99999999999999999999"], "99999999999999999999 is not in the range 16<=x<=1000000000"),
@@ -265,7 +302,8 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_counts_
     by_name = {declaration.parameter: declaration.option for declaration in OPTIONS}
     variables = {by_name[name].variable: text for name, (text, _) in wanted.items()}
     variables |= {by_name[name].variable: text for name, text in limits.items()}
-    assert by_name.keys() - wanted.keys() - limits.keys() == {"log_level", "log_format"}
+    no_settings = {"temporary", "end_with", "ready_file", "json", "log_level", "log_format"}
+    assert by_name.keys() - wanted.keys() - limits.keys() == no_settings
     settings = settings_of([], variables)
     assert {name: getattr(settings, name) for name in wanted} == {name: value for name, (_, value) in wanted.items()}
     assert settings.limits == Limits(memory=256 << 20, processes=100, cpus=3, disk=64 << 20)

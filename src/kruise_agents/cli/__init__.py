@@ -36,6 +36,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "serve": Command("Run an embedded sandbox-manager on this machine.", "local"),
+    "env": Command("Print the environment variables of a running manager."),
 }
 """The subcommands by name, in the order of ``--help``."""
 _ABOUT = "Run E2B programs on a self-hosted backend, or on this machine alone."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..embedded import NO_NAMESPACES
+
 EXIT_USAGE = 2
 """An argument, option, variable or file cannot be used, or an extra is missing. Nothing was started."""
-EXIT_RUNTIME = 3
+EXIT_RUNTIME = NO_NAMESPACES
 """Sandboxes cannot be isolated on this machine."""

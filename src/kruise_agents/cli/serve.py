@@ -10,23 +10,64 @@ import secrets
 import shlex
 import signal
 import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 
 from .. import __version__
+from ..embedded import CONNECTION_FILE, Connection, default_state_dir, user_folder
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
 from ..manager.http.admission import allow_many_descriptors
 from ..manager.manager import Manager
 from ..manager.sandboxes.recovery import Found
-from ..manager.settings import Settings, declarations, from_values
+from ..manager.settings import Declaration, Option, Settings, declarations, from_values
+from ..protocol.addresses import Scheme, api_url
 from ..protocol.domains import parse_domain
 from .exit_codes import EXIT_RUNTIME, EXIT_USAGE
 from .logs import LOG_OPTIONS, announce, start_logging
 from .options import click_option, environment_variables, unknown_variables
 
-OPTIONS = (*declarations(), *LOG_OPTIONS)
+_START_OPTIONS = (
+    Declaration(
+        "temporary",
+        Option("--temporary", "Use a new state folder, and remove it at the end. Excludes --state-dir and --keep."),
+        bool,
+        False,
+    ),
+    Declaration(
+        "end_with",
+        Option(
+            "--end-with",
+            "Also end when the process with this ID has ended, such as the script that started the manager.",
+            least=1,
+            most=2**31 - 1,
+            unit="PID",
+        ),
+        int,
+        None,
+    ),
+    Declaration(
+        "ready_file",
+        Option(
+            "--ready-file",
+            "File that the manager writes when it is ready and removes at its end: how to reach the manager, with the "
+            "key, as JSON. The state folder always has this file as manager.json.",
+        ),
+        Path,
+        None,
+    ),
+    Declaration(
+        "json",
+        Option("--json", "Print one line when the manager is ready, with the JSON of --ready-file, and nothing else."),
+        bool,
+        False,
+    ),
+)
+OPTIONS = (*declarations(), *_START_OPTIONS, *LOG_OPTIONS)
 _KEY_VARIABLE = next(each.option.variable for each in OPTIONS if each.name == "api_keys")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _LOOPBACK = (None, "127.0.0.1", "::1", "localhost")
@@ -56,6 +97,7 @@ def command(**values: Any) -> None:
     Examples:
       kruise-agents serve
       kruise-agents serve --port 0 --no-internet
+      kruise-agents serve --port 0 --temporary --end-with $$ --ready-file ready.json &
       KRUISE_AGENTS_API_KEY=my-key kruise-agents serve --log-level info
       kruise-agents serve --tls --port 8443 --domain sandboxes.example.com:8443
     """
@@ -65,7 +107,7 @@ def command(**values: Any) -> None:
     share_memory_between_threads()
     allow_many_descriptors()
     try:
-        asyncio.run(_serve(*_settings(values), values["log_format"]))
+        asyncio.run(_serve(*_settings(values), _Start.of(values)))
     except RuntimeUnavailableError as error:
         _fail(error, EXIT_RUNTIME)
     except KruiseAgentsError as error:
@@ -83,12 +125,14 @@ def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
         raise ConfigurationError("--cert and --key go together: give both, or only --tls for a certificate made here")
     if values["state_dir"] == "":
         raise ConfigurationError("the state folder '' has no name; leave --state-dir out for the default one")
+    if values["temporary"] and (values["state_dir"] is not None or values["keep"]):
+        raise ConfigurationError("--temporary does not go together with --state-dir or --keep; leave one of them out")
     chosen = from_values(values)
     keys = values["api_keys"] or tuple(filter(None, [os.environ.get(_KEY_VARIABLE)]))
     new_key = None if keys else f"e2b_{secrets.token_hex(20)}"
     chosen["api_keys"] = keys or (new_key,)
-    chosen.setdefault("state_dir", _user_folder("XDG_STATE_HOME", ".local/state"))
-    templates = _user_folder("XDG_CONFIG_HOME", ".config") / "templates"
+    chosen.setdefault("state_dir", default_state_dir())
+    templates = user_folder("XDG_CONFIG_HOME", ".config") / "templates"
     chosen.setdefault("templates", templates if templates.is_dir() else None)
     if "domain" in chosen:
         chosen["domain"] = str(parse_domain(chosen["domain"]))
@@ -96,7 +140,23 @@ def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
     return Settings(**chosen), new_key
 
 
-async def _serve(settings: Settings, new_key: str | None, log_format: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """The options that are no settings of the manager."""
+
+    temporary: bool
+    end_with: int | None
+    ready_file: Path | None
+    json: bool
+    log_format: str
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        ready_file = Path(values["ready_file"]).absolute() if values["ready_file"] is not None else None
+        return cls(values["temporary"], values["end_with"], ready_file, values["json"], values["log_format"])
+
+
+async def _serve(settings: Settings, new_key: str | None, start: _Start) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
@@ -104,10 +164,74 @@ async def _serve(settings: Settings, new_key: str | None, log_format: str) -> No
         numbers.append(signal.SIGHUP)  # the terminal was closed; nohup ignores the signal
     for number in numbers:
         loop.add_signal_handler(number, stop.set)
-    async with Manager(settings, tell=lambda line: announce(line, log_format)) as manager:
-        click.echo(_greeting(settings, manager, new_key))
-        await stop.wait()
-        click.echo("\nleaving sandboxes as they are ..." if settings.keep else "\nending all sandboxes ...")
+    with ExitStack() as resources:
+        if start.end_with is not None:
+            process = _process(start.end_with)
+            resources.callback(os.close, process)
+            loop.add_reader(process, stop.set)
+            resources.callback(loop.remove_reader, process)
+        if start.ready_file is not None:
+            _clear(start.ready_file)
+        if start.temporary:
+            settings = replace(settings, state_dir=Path(tempfile.mkdtemp(prefix="kruise-agents-")))
+        manager = Manager(settings, tell=lambda line: announce(line, start.log_format))
+        if start.temporary:
+            resources.callback(_remove, manager, settings.state_dir)
+        async with manager:
+            connection = _connection(settings, manager)
+            resources.enter_context(connection.published(connection.state_dir / CONNECTION_FILE))
+            if start.ready_file is not None:
+                resources.enter_context(connection.published(start.ready_file))
+            click.echo(connection.to_json() if start.json else _greeting(settings, manager, new_key))
+            await stop.wait()
+            if not start.json:
+                click.echo("\nleaving sandboxes as they are ..." if settings.keep else "\nending all sandboxes ...")
+
+
+def _process(pid: int) -> int:
+    """Return a descriptor that is readable when a process has ended."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        raise ConfigurationError(f"--end-with {pid}: {error.strerror}; give the ID of a running process") from error
+
+
+def _clear(ready_file: Path) -> None:
+    """Remove the file that a manager which was killed has left. Raise a ConfigurationError if it is another file."""
+    try:
+        if ready_file.stat().st_size > 0:
+            Connection.read(ready_file)
+        ready_file.unlink()
+    except FileNotFoundError:
+        if not ready_file.parent.is_dir():
+            raise ConfigurationError(f"--ready-file {ready_file}: there is no folder {ready_file.parent}") from None
+    except (OSError, ConfigurationError) as error:
+        raise ConfigurationError(
+            f"--ready-file {ready_file} is there and no connection file, so it is not replaced; name another file"
+        ) from error
+
+
+def _remove(manager: Manager, folder: Path) -> None:
+    if manager.runtime is not None:
+        manager.runtime.remove(folder)
+    else:
+        folder.rmdir()  # nothing has started
+
+
+def _connection(settings: Settings, manager: Manager) -> Connection:
+    scheme: Scheme = "https" if settings.tls else "http"
+    address = _client_address(scheme, settings.host, manager.port)
+    return Connection(
+        version=__version__,
+        pid=os.getpid(),
+        url=f"{scheme}://{address}",
+        domain=settings.domain or address,
+        scheme=scheme,
+        api_url=api_url(scheme, address),
+        api_key=settings.api_keys[0],
+        ca_file=manager.authority,
+        state_dir=settings.state_dir.absolute(),
+    )
 
 
 def _greeting(settings: Settings, manager: Manager, new_key: str | None) -> str:
@@ -170,10 +294,6 @@ def share_memory_between_threads() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
         mallopt(_M_ARENA_MAX, 1)
-
-
-def _user_folder(variable: str, default: str) -> Path:
-    return Path(os.environ.get(variable) or Path.home() / default) / "kruise-agents"
 
 
 def _fail(error: KruiseAgentsError, code: int) -> None:
