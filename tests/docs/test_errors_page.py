@@ -40,6 +40,7 @@ OTHERS_THAT_TELL = {
     "OutsideError": 0,
     "error_response": 1,
     "_forbidden": 0,
+    "_json_error": 2,
     "PlainTextResponse": 0,
 }
 """Functions beside the exceptions of this package that get a message for users, and which argument has the message."""

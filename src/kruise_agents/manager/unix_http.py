@@ -1,7 +1,8 @@
-"""An HTTP/1.1 client for connected streams into a sandbox.
+"""An HTTP/1.1 client for connected streams into a sandbox, or to another sandbox-manager.
 
-With this client the gateway forwards requests, and the manager sends requests to the programs in sandboxes. The
-client is strict about those parts of a sandbox's answer that decide where the answer ends.
+With this client the gateway forwards requests, the manager sends requests to the programs in sandboxes, and
+``kruise-agents proxy`` sends requests to its manager. The client is strict about those parts of an answer that decide
+where the answer ends.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -39,7 +41,7 @@ class BadResponseError(Exception):
 
 
 class HttpConnection(asyncio.Protocol):
-    """A connection into a sandbox, for one request after another."""
+    """A connection into a sandbox or to a manager, for one request after another."""
 
     def __init__(self) -> None:
         self.transport: JoinedWrites
@@ -55,6 +57,13 @@ class HttpConnection(asyncio.Protocol):
     @classmethod
     async def on(cls, connected: socket.socket) -> HttpConnection:
         _, protocol = await asyncio.get_running_loop().create_connection(cls, sock=connected)
+        return protocol
+
+    @classmethod
+    async def to(cls, host: str, port: int, tls: ssl.SSLContext | None, name: str) -> HttpConnection:
+        """Connect over TCP. With ``tls``, the server must prove that it is ``name``. Raises OSError if that fails."""
+        loop = asyncio.get_running_loop()
+        _, protocol = await loop.create_connection(cls, host, port, ssl=tls, server_hostname=name if tls else None)
         return protocol
 
     @property
@@ -130,9 +139,13 @@ class HttpConnection(asyncio.Protocol):
 
 
 class KeptConnections:
-    """The connections to the ports of one sandbox that wait for a next request, for half a minute each."""
+    """The connections to the ports of one sandbox that wait for a next request, for half a minute each.
 
-    def __init__(self) -> None:
+    At most ``most`` connections wait for each port.
+    """
+
+    def __init__(self, most: int = _KEPT) -> None:
+        self._most = most
         self._waiting: dict[int, list[HttpConnection]] = {}
 
     def take(self, port: int) -> HttpConnection | None:
@@ -147,7 +160,7 @@ class KeptConnections:
 
     def give(self, port: int, connection: HttpConnection) -> None:
         waiting = [other for other in self._waiting.get(port, []) if other.silent]
-        if len(waiting) < _KEPT:
+        if len(waiting) < self._most:
             waiting.append(connection)
             connection.rest()
         else:

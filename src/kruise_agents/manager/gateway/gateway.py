@@ -69,7 +69,7 @@ class Gateway:
         path = target.path.partition("?")[0]
         if target.port == ENVD_PORT and path in _RESERVED:
             return self.errors.reserved_route(path)
-        if _is_worker_of_other_ports(target, scope):
+        if is_worker_of_other_ports(target, scope):
             return self.errors.worker_of_other_ports(scope["raw_path"].decode("latin-1"))
         not_found = partial(self.errors.sandbox_not_found, target.sandbox_id)
         sandbox = self._lookup(target.sandbox_id)
@@ -121,7 +121,7 @@ class Gateway:
         query = scope["query_string"]
         asked = scope["raw_path"] + (b"?" + query if query else b"")
         ports = sandbox.process.whole_paths if self._finds_whole_paths else None
-        return Paths(target.path.encode("latin-1"), asked, _prefix(target, scope), target.port, ports)
+        return Paths(target.path.encode("latin-1"), asked, routed_prefix(target, scope), target.port, ports)
 
 
 def _take_tokens(scope: Scope) -> tuple[list[bytes], Scope]:
@@ -155,14 +155,14 @@ def _is_private(target: SandboxTarget, scope: Scope) -> bool:
     return asked != target.path.partition("?")[0].encode("latin-1")
 
 
-def _is_worker_of_other_ports(target: SandboxTarget, scope: Scope) -> bool:
+def is_worker_of_other_ports(target: SandboxTarget, scope: Scope) -> bool:
     """Return whether a browser asks for a service worker with scope ``/kruise/<id>/``, at ``/kruise/<id>/<port>``."""
     # Browsers send this header for the script of a service worker, and let no page set it.
     fetched = any(name == b"service-worker" for name, _ in scope["headers"])
     return fetched and _is_private(target, scope) and scope["raw_path"].count(b"/") == 3
 
 
-def _prefix(target: SandboxTarget, scope: Scope) -> bytes:
+def routed_prefix(target: SandboxTarget, scope: Scope) -> bytes:
     """Return the prefix that path routing took off the path, if any. Paths in the answer's headers need the prefix."""
     if not _is_private(target, scope):
         return b""

@@ -111,6 +111,56 @@ def below_prefix(headers: Headers, prefix: bytes, authority: bytes, *, shared: b
     ]
 
 
+def above_prefix(headers: Headers, prefix: bytes, authority: bytes) -> Headers:
+    """Return response headers for a client whose address names the sandbox without ``prefix``.
+
+    This undoes what a server at ``authority`` does to these headers when the same application is reached with
+    ``prefix`` in the path. An address that the client cannot reach without the prefix stays as it is.
+    """
+    return [
+        (name, _released(value, prefix) if name == b"set-cookie" else _led_above(name, value, prefix, authority))
+        for name, value in headers
+    ]
+
+
+def _led_above(name: bytes, value: bytes, prefix: bytes, authority: bytes) -> bytes:
+    if name in (b"location", b"content-location"):
+        return _own_path(value, prefix, authority)
+    if name == b"refresh" and (parts := _REFRESH.fullmatch(value)):
+        return parts[1] + _own_path(parts[2], prefix, authority) + parts[3]
+    return value
+
+
+def _own_path(value: bytes, prefix: bytes, authority: bytes) -> bytes:
+    parts = _COMPLETE.fullmatch(value)
+    path = value
+    if parts is not None:
+        if _host_and_port(parts[2], parts[1]) != _host_and_port(authority, parts[1]):
+            return value
+        path = parts[3] if parts[3].startswith(b"/") else b"/" + parts[3]
+    return _rooted(_above(path, prefix))
+
+
+def _above(path: bytes, prefix: bytes) -> bytes:
+    if prefix and path == prefix:
+        return b"/"
+    return path.removeprefix(prefix) if path.startswith(prefix + b"/") else path
+
+
+def _released(cookie: bytes, prefix: bytes) -> bytes:
+    pair, *attributes = cookie.split(b";")
+    for index, attribute in enumerate(attributes):
+        name, equals, value = attribute.partition(b"=")
+        if name.strip().lower() == b"path":
+            attributes[index] = name + equals + _above(value.strip(b' \t"'), prefix)
+    return b";".join([pair, *attributes])
+
+
+def _rooted(path: bytes) -> bytes:
+    # A path such as //other.example names a host, and so it does for browsers with a backslash or a tab in between.
+    return b"/." + path if path[:1] == b"/" and path[1:2] in (b"/", b"\\", b"\t") else path
+
+
 def _led_below(name: bytes, value: bytes, prefix: bytes, authority: bytes) -> bytes:
     if name in (b"location", b"content-location"):
         return _reference(value, prefix, authority)
@@ -147,8 +197,7 @@ def _reference(value: bytes, prefix: bytes, authority: bytes) -> bytes:
     path = _below(path, prefix)
     if scheme.lower() == b"https:":
         return scheme + b"//" + host + path
-    # A path such as //other.example names a host, and so it does for browsers with a backslash or a tab in between.
-    return b"/." + path if path[1:2] in (b"/", b"\\", b"\t") else path
+    return _rooted(path)
 
 
 def _host_and_port(authority: bytes, scheme: bytes) -> tuple[bytes, bytes]:

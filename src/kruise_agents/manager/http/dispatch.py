@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 from urllib.parse import unquote
 
 from starlette.responses import PlainTextResponse
@@ -10,16 +11,24 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...errors import AddressError, PortError
-from ...protocol.addresses import ApiTarget, Target
+from ...protocol.addresses import ApiTarget, SandboxTarget, Target
 from ...protocol.domains import domain_for_reply
 from ...protocol.names import SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER
 from ...protocol.routing import parse
 from ..api.errors import error_response
-from ..gateway import Gateway
+from ..gateway.errors import DataPlaneErrors
 from ..metrics import MetricsPage
 from ..request_log import NO_ROUTE, RequestRecord
 
 FindTarget = Callable[[str, str, str | None, str | None], Target]
+
+
+class DataPlane(Protocol):
+    """A server of the requests whose target is a sandbox."""
+
+    errors: DataPlaneErrors
+
+    async def serve(self, target: SandboxTarget, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 class ManagerApp:
@@ -27,17 +36,17 @@ class ManagerApp:
 
     The API's replies name ``domain``. If ``domain`` is None, replies name the request's host and port. A leading
     ``api.`` of the host is dropped, unless the path begins with ``/kruise/``. ``page`` serves ``GET /metrics``
-    if the request names neither the API nor a sandbox. The metrics count all answers except answers that open a
-    WebSocket. ``find_target`` parses requests as ``protocol.routing.parse`` does. ``settle`` is awaited before an
-    answer of the API that may tell of a change.
+    if the request names neither the API nor a sandbox; None: there are no metrics. The metrics count all answers except
+    answers that open a WebSocket. ``find_target`` parses requests as ``protocol.routing.parse`` does. ``settle`` is
+    awaited before an answer of the API that may tell of a change.
     """
 
     def __init__(
         self,
         api: ASGIApp,
-        gateway: Gateway,
+        gateway: DataPlane,
         domain: str | None,
-        page: MetricsPage,
+        page: MetricsPage | None,
         find_target: FindTarget = parse,
         settle: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -53,7 +62,7 @@ class ManagerApp:
         record.make_current()
 
         async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if self._page is not None and message["type"] == "http.response.start":
                 self._page.metrics.requests[record.door, message["status"]] += 1
             await send(record.answered(message))
 
@@ -81,7 +90,7 @@ class ManagerApp:
             # A request with the ID of a sandbox is none for the manager's own pages, even if its port is wrong.
             own = scope["method"] in ("GET", "HEAD") and not _header(headers, SANDBOX_ID_HEADER)
             path = scope["path"] if own else None
-            if path == "/metrics":
+            if path == "/metrics" and self._page is not None:
                 record.route = path
                 await self._page.response()(scope, receive, send)
             elif path == "/health":

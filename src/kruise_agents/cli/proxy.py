@@ -1,0 +1,114 @@
+"""The command ``kruise-agents proxy``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import ConfigurationError, KruiseAgentsError
+from ..manager.http.admission import allow_many_descriptors
+from ..protocol.domains import parse_domain
+from ..proxy.proxy import Proxy, ProxySettings
+from ..proxy.upstream import Origin
+from .exit_codes import EXIT_USAGE
+from .logs import LOG_OPTIONS, start_logging
+from .options import click_option
+
+DEFAULT_PORT = 7789
+
+logger = logging.getLogger(__name__)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--upstream", metavar="URL", help="The sandbox-manager: https://your.domain, or http://host:port.")
+@click.option(
+    "--upstream-ca",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Certificate of the authority that signed the manager's certificate. Without it, public authorities count.",
+)
+@click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: the loopback addresses]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="Port; 0 is any free one."
+)
+@click.option(
+    "--domain",
+    metavar="DOMAIN",
+    help="Domain that clients use, if it is neither localhost nor an IP address.  [default: the one of each request]",
+)
+def command(**values: Any) -> None:
+    """Connect any client of E2B to a manager that speaks only the private protocol.
+
+    The proxy runs on this machine until Ctrl-C. Clients in any language reach it by routing headers, by names such as
+    3000-<sandbox ID>.localhost, by private paths, and as E2B_API_URL. The proxy prints the lines that connect them.
+
+    \b
+    Examples:
+      kruise-agents proxy --upstream https://your.domain
+      kruise-agents proxy --upstream http://10.0.0.7:7788 --port 0
+    """
+    start_logging(values["log_level"], values["log_format"])
+    warnings.showwarning = lambda message, *_, **__: logger.warning("%s", message)
+    allow_many_descriptors()
+    try:
+        asyncio.run(_run(_settings(values)))
+    except KruiseAgentsError as error:
+        click.echo(f"kruise-agents: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+
+
+command.params += [click_option(declaration) for declaration in LOG_OPTIONS]
+
+
+def main(arguments: list[str]) -> None:
+    """Run ``kruise-agents proxy``."""
+    command.main(arguments, prog_name="kruise-agents proxy")
+
+
+def _settings(values: dict[str, Any]) -> ProxySettings:
+    if not values["upstream"]:
+        raise ConfigurationError("the proxy needs a sandbox-manager: give --upstream, such as https://your.domain")
+    return ProxySettings(
+        upstream=Origin.parse(values["upstream"]),
+        upstream_ca=values["upstream_ca"],
+        host=values["host"],
+        port=values["port"],
+        domain=None if values["domain"] is None else str(parse_domain(values["domain"])),
+    )
+
+
+async def _run(settings: ProxySettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with Proxy(settings) as proxy:
+        click.echo(_greeting(settings, proxy))
+        await stop.wait()
+
+
+def _greeting(settings: ProxySettings, proxy: Proxy) -> str:
+    domain = settings.domain or f"localhost:{proxy.port}"
+    url = f"http://{domain}"
+    lines = [
+        f"kruise-agents {__version__}: proxy on {url} for the sandbox-manager at {settings.upstream}",
+        "",
+        "Point a client of E2B at it, in any language:",
+        "",
+        f"  export E2B_API_URL={url}",
+        f"  export E2B_SANDBOX_URL={url}",
+        f"  export E2B_DOMAIN={domain}",
+        "  # and set E2B_API_KEY to a key of that manager",
+        "",
+        f"A browser on this machine opens a port as http://<port>-<sandbox ID>.localhost:{proxy.port}",
+        "",
+        "Ctrl-C ends it. Sandboxes are not touched.",
+    ]
+    return "\n".join(lines)
