@@ -139,7 +139,7 @@ arrive = entry._leave_behind
 def hang():
     if Path("/home/user/.local").exists():  # not in the trial
         time.sleep(1000)
-    arrive()
+    return arrive()
 
 
 entry._ON_THE_WAY_SECONDS = 1

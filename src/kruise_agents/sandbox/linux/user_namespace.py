@@ -13,9 +13,9 @@ the tree, and read no file.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
+import socket
 import stat
 import struct
 import sys
@@ -39,11 +39,12 @@ _MOUNTED = ("dev", "proc", "sys", "usr")
 """Folders in ``/`` that are mounts and keep their owners."""
 
 
-def become_root_of_sandbox(home: Path) -> None:
+def become_root_of_sandbox(home: Path, helper: socket.socket) -> None:
     """Give the file tree to the users of the sandbox, and enter the inner user namespace as its ``root``.
 
-    Files of the manager's user get a new owner: the default user in ``home``, and ``root`` elsewhere. Must be called
-    while this process has a single thread. Raises OSError if the kernel refuses a step that is needed.
+    Files of the manager's user get a new owner: the default user in ``home``, and ``root`` elsewhere. ``helper`` leads
+    to a process that calls :func:`map_ids` for this process. Must be called while this process has a single thread.
+    Raises OSError if the kernel refuses a step that is needed.
     """
     _give("/", 0, whole=False)
     for name in os.listdir("/"):  # noqa: PTH208 - names are faster than a Path for each file
@@ -57,7 +58,7 @@ def become_root_of_sandbox(home: Path) -> None:
         for inner, _, _ in os.walk(shared):
             _share(inner, USER_ID)
     _LOWEST_OPEN_PORT.write_text("0", encoding="utf-8")
-    _enter()
+    _enter(helper)
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
@@ -115,39 +116,29 @@ def _share(folder: str, user: int) -> None:
         os.setxattr(folder, "system.posix_acl_default", acl)
 
 
-def _enter() -> None:
-    """Enter a new user namespace, whose id maps are written by a helper process outside of it."""
-    own_pid = os.getpid()
-    ready_read, ready_write = os.pipe()
-    helper = os.fork()
-    if helper == 0:
-        _map_ids(own_pid, ready_read, ready_write)
-    os.close(ready_read)
-    if libc.unshare(_CLONE_NEWUSER) != 0:
-        number = ctypes.get_errno()
-        os.close(ready_write)
-        os.waitpid(helper, 0)
-        raise OSError(number, f"no user namespace for the sandbox's users: {os.strerror(number)}")
-    os.write(ready_write, b"x")
-    os.close(ready_write)
-    _, status = os.waitpid(helper, 0)
-    if status != 0:
-        raise OSError(errno.EPERM, "the ids of the sandbox's users could not be mapped")
+def map_ids(pid: int, requests: socket.socket) -> int:
+    """Write the ID maps of a process's new user namespace when the process asks for that. Return an exit code.
 
-
-def _map_ids(pid: int, ready_read: int, ready_write: int) -> None:
-    """Wait until the new namespace exists, write its id maps, and end this process, which is the helper."""
-    code = 1
+    The process asks with a byte, and gets a byte when the maps are written. The caller must be outside of the new
+    namespace. If the process closes its end without asking, nothing is written.
+    """
     try:
-        os.close(ready_write)
-        if os.read(ready_read, 1):
+        if requests.recv(1):
             for kind in ("uid", "gid"):
                 Path(f"/proc/{pid}/{kind}_map").write_text(f"0 1 {ID_COUNT}\n", encoding="utf-8")
-            code = 0
+            requests.send(b"x")
     except OSError as error:
         sys.stderr.write(f"mapping the ids of the sandbox's users: {error}\n")
-    finally:
-        os._exit(code)
+        return 1
+    return 0
+
+
+def _enter(helper: socket.socket) -> None:
+    """Enter a new user namespace, and have ``helper`` write its ID maps from outside."""
+    check(libc.unshare(_CLONE_NEWUSER), "no user namespace for the sandbox's users")
+    helper.send(b"x")
+    if not helper.recv(1):
+        raise OSError(errno.EPERM, "the ids of the sandbox's users could not be mapped")
 
 
 def _keep_capabilities() -> None:

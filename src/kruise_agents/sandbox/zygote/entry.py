@@ -29,7 +29,7 @@ from ...protocol.control import FORK_REQUEST_BYTES, ForkOrder, ForkRequest
 from ..linux import capabilities
 from ..linux.process import check, close_all_but, libc, make_dumpable
 from ..linux.seccomp import filter_program
-from ..linux.user_namespace import become_only_user, become_root_of_sandbox
+from ..linux.user_namespace import become_only_user, become_root_of_sandbox, map_ids
 
 _POLL_SECONDS = 0.0005
 _ON_THE_WAY_SECONDS = 20
@@ -81,12 +81,16 @@ def enter(connection: int) -> ForkOrder:
     entered = _enter_mounts(placeholder)
     _cross(handle, model.namespaces & ~entered)
     model.impose()
-    _leave_behind()
-    if order.several_users:
-        become_root_of_sandbox(Path(order.directory))
-    else:
-        become_only_user()
+    between, helper = _leave_behind()
+    with helper:
+        if order.several_users:
+            become_root_of_sandbox(Path(order.directory), helper)
+        else:
+            become_only_user()
     make_dumpable()
+    # envd's metrics take the program's parent for the sandbox's first process. Nor may the sandbox see the helper.
+    while os.getppid() == between:
+        time.sleep(_POLL_SECONDS)
     # From here on, the file tree can do no more harm than any code in the sandbox.
     _open_imports(closed)
     os.chdir(order.directory)
@@ -223,22 +227,25 @@ def _open_imports(finders: list[Any]) -> None:
     sys.excepthook = sys.__excepthook__
 
 
-def _leave_behind() -> None:
-    """Fork twice, and return in the grandchild once the sandbox's first process has adopted the grandchild.
+def _leave_behind() -> tuple[int, socket.socket]:
+    """Fork twice. In the grandchild, return the pid of the process between, and a socket that leads to this process.
 
     A process that enters a pid namespace puts only its new children there, so the first fork is in the namespace. The
-    second fork makes an orphan, which the first process adopts.
+    second fork is adopted by the first process of the sandbox when the process between has ended. Before that, the
+    process between writes ID maps for the grandchild (see :func:`map_ids`).
     """
     child = os.fork()
     if child:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
     between = os.getpid()
-    if os.fork():
-        os._exit(0)
-    # envd's metrics take the program's parent for the sandbox's first process.
-    while os.getppid() == between:
-        time.sleep(_POLL_SECONDS)
+    requests, helper = socket.socketpair()
+    grandchild = os.fork()
+    if grandchild:
+        helper.close()
+        os._exit(map_ids(grandchild, requests))
+    requests.close()
     os.setsid()
+    return between, helper
 
 
 def _differs(pid: int, name: str) -> bool:
