@@ -51,6 +51,33 @@ def test_a_connection_says_what_a_program_needs_and_hides_its_key() -> None:
     assert "e2b_secret" not in repr(CONNECTION)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        ({"HTTP_PROXY": "http://proxy:3128"}, {"NO_PROXY": "localhost,127.0.0.1,::1"}),
+        (
+            {"https_proxy": "http://proxy:3128", "no_proxy": "corp.example"},
+            {"no_proxy": "corp.example,localhost,127.0.0.1,::1"},
+        ),
+        ({"http_proxy": "http://proxy:3128", "NO_PROXY": ".example,localhost"}, {}),
+        ({"http_proxy": "http://proxy:3128", "no_proxy": "*"}, {}),
+        ({"NO_PROXY": "corp.example"}, {}),
+    ],
+)
+def test_a_proxy_that_would_get_the_requests_is_passed_by(
+    given: dict[str, str], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    here = replace(CONNECTION, domain="localhost:7788")
+    assert {name: value for name, value in here.environment().items() if name.lower() == "no_proxy"} == expected
+    assert "no_proxy" not in map(str.lower, CONNECTION.environment()), "a domain elsewhere may need the proxy"
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1}', "\xff", '{"version": "1", "pid": "x"}'])
 def test_a_damaged_connection_file_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "ready.json"
@@ -114,7 +141,7 @@ def test_a_started_manager_is_the_programs_own(served: Connection, log: Path) ->
     assert (served.version, served.scheme, served.https) == (__version__, "http", False)
     assert served.url == f"http://{served.domain}"
     assert served.api_key != "of-another"
-    assert "GET /sandboxes" in log.read_text()
+    wait_for(lambda: "GET /sandboxes" in log.read_text(), what="the line of the request")
 
 
 def test_a_started_manager_is_found_by_its_state_folder(served: Connection) -> None:

@@ -54,7 +54,7 @@ COMMAND_NOTES = {
 **Signals.** SIGINT (Ctrl-C), SIGTERM and SIGHUP end the manager with exit code 0; under `nohup` SIGHUP does not.
 
 **In a program.** All values before `--temporary` are fields of `kruise_agents.manager.settings.Settings`. There
-`state_dir` and `api_keys` have no default, and `limits` counts memory and disk in bytes.
+`state_dir` has no default, and `limits` counts memory and disk in bytes.
 """,
 }
 BACKUP = """\

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from .errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
+from .protocol.domains import parse_domain
 from .protocol.fields import FieldError, Fields
 
 CONNECTION_FILE = "manager.json"
@@ -74,10 +75,15 @@ class Connection:
         return self.scheme == "https"
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that a program with the patch needs."""
+        """Return the variables that a program with the patch needs.
+
+        ``NO_PROXY`` is one of them if this process has a proxy that would get the requests to this machine.
+        """
         variables = {"E2B_DOMAIN": self.domain, "E2B_API_KEY": self.api_key}
         if self.ca_file is not None:
             variables["SSL_CERT_FILE"] = str(self.ca_file)
+        if self.url == f"{self.scheme}://{self.domain}":
+            variables |= _past_proxies(parse_domain(self.domain).host.strip("[]"))
         return variables
 
     def to_json(self) -> str:
@@ -138,6 +144,18 @@ def _remove_own(path: Path, own: os.stat_result) -> None:
     with contextlib.suppress(OSError):  # the folder may be gone, and another manager may have replaced the file
         if os.path.samestat(path.lstat(), own):
             path.unlink()
+
+
+def _past_proxies(host: str) -> dict[str, str]:
+    """Return the variables that keep requests to a host of this machine away from the proxy of this environment."""
+    from urllib.request import getproxies_environment, proxy_bypass  # slow to import
+
+    if not {"http", "https", "all"} & getproxies_environment().keys() or proxy_bypass(host):
+        return {}
+    hosts = ",".join(dict.fromkeys([host, "localhost", "127.0.0.1", "::1"]))
+    # Programs differ in which of the two names they read first.
+    names = [name for name in ("NO_PROXY", "no_proxy") if os.environ.get(name)] or ["NO_PROXY"]
+    return {name: ",".join(filter(None, [os.environ.get(name), hosts])) for name in names}
 
 
 def default_state_dir() -> Path:

@@ -19,6 +19,8 @@ import pytest
 
 from kruise_agents.cli.serve import OPTIONS
 from kruise_agents.embedded import Connection
+from kruise_agents.embedded import running_manager as running_manager_of
+from kruise_agents.manager.http.listening import own_address
 from kruise_agents.manager.runtime import Limits
 from kruise_agents.manager.settings import Settings
 from kruise_agents.patch_e2b import patch_e2b
@@ -67,6 +69,51 @@ def test_port_zero_prints_the_port_and_listens_on_both_loopback_addresses(tmp_pa
         assert match is not None
         for host in ("127.0.0.1", "[::1]"):
             assert httpx.get(f"http://{host}:{match[1]}/kruise/api/health").status_code == 200
+
+
+def test_a_state_folder_keeps_its_key_until_another_is_asked_for(tmp_path: Path) -> None:
+    def key_of(*options: str, **variables: str) -> str:
+        command = serve_command("--state-dir", str(tmp_path), "--port", "0", "--runtime", "process", *options)
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | variables
+        with started_manager([*command, "--pool", "0"], environment) as (_, text):
+            connection = running_manager_of(tmp_path)
+            printed = re.search(r"export E2B_API_KEY=(\S+)", text)
+            assert (printed[1] if printed else "not repeated") in (connection.api_key, "not repeated")
+        return connection.api_key
+
+    file = tmp_path / "api-key"
+    first = key_of()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert key_of(KRUISE_AGENTS_API_KEY="given") == "given"
+    assert key_of() == first == file.read_text().strip()
+    second = key_of("--new-key")
+    assert second != first
+    assert key_of() == second
+    file.chmod(0o640)
+    code, text = refused(tmp_path.parent, "--port", "0", "--state-dir", str(tmp_path))
+    assert code == 2
+    assert f"other users can use the API key in {file} (mode 640); start once with --new-key" in text
+
+
+def test_an_address_that_stands_for_all_names_the_one_for_other_machines(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0", "--host", "0.0.0.0", "--pool", "0") as (_, text):
+        connection = running_manager_of(tmp_path / "state")
+    assert connection.domain.startswith("localhost:")
+    address = own_address("0.0.0.0")
+    port = connection.domain.partition(":")[2]
+    assert re.findall(r"On other machines: (.*)", text) == ([f"E2B_DOMAIN={address}:{port}"] if address else [])
+
+
+def test_a_proxy_in_the_environment_is_passed_by(tmp_path: Path) -> None:
+    command = serve_command("--state-dir", str(tmp_path), "--port", "0", "--runtime", "process", "--pool", "0")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HTTP_PROXY": "http://proxy.example:3128"}
+    with started_manager(command, environment) as (_, text):
+        assert "  export NO_PROXY=localhost,127.0.0.1,::1\n" in text
+
+
+def test_the_first_line_comes_before_the_work(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0", "--pool", "0") as (_, text):
+        assert re.fullmatch(r"kruise-agents \S+: starting a sandbox-manager \.\.\.", text.splitlines()[0])
 
 
 def test_a_given_key_is_not_repeated(tmp_path: Path) -> None:
@@ -245,10 +292,11 @@ def test_a_state_folder_in_use_is_named(tmp_path: Path) -> None:
         (["--host", "203.0.113.7"], "--host takes an address of this machine"),
         (["--port", "70000"], "70000 is not in the range"),
         (["--runtime", "docker"], "'docker' is not one of"),
-        (["--api-key", ""], "needs at least one API key, and none may be empty"),
+        (["--api-key", ""], "an API key is empty; give another, or none for the key in the state folder"),
         (["--api-key", "secret\n"], "an API key has a blank or a line end at an end"),
         (["--api-key", "sec\x07ret"], "an API key has a control character"),
         (["--domain", ""], "the domain is empty"),
+        (["--api-key", "k", "--new-key"], "--new-key does not go together with a key that is given"),
         (["--temporary"], "--temporary does not go together with --state-dir or --keep"),
         (["--end-with", "2147483647"], "--end-with 2147483647: No such process; give the ID of a running process"),
         (["--ready-file", "/no/folder/ready"], "--ready-file /no/folder/ready: there is no folder /no/folder"),
@@ -280,6 +328,7 @@ def test_help_teaches(tmp_path: Path) -> None:
 def test_every_option_can_come_from_the_environment_and_the_command_line_counts_first(tmp_path: Path) -> None:
     wanted: dict[str, tuple[str, object]] = {
         "state_dir": (str(tmp_path), tmp_path),
+        "new_key": ("true", True),
         "api_keys": ("a key", ("a key",)),
         "host": ("127.0.0.2", "127.0.0.2"),
         "port": ("1234", 1234),
@@ -316,14 +365,13 @@ def test_what_nobody_sets_is_as_settings_say(tmp_path: Path) -> None:
     for variables in ({}, empty):
         settings = settings_of([], variables | {"HOME": str(tmp_path)})
         folder = tmp_path / ".local" / "state" / "kruise-agents"
-        assert settings == Settings(folder, settings.api_keys)
-        assert re.fullmatch(r"e2b_[0-9a-f]{40}", settings.api_keys[0])
+        assert settings == Settings(folder)
 
 
 def settings_of(options: list[str], variables: dict[str, str]) -> Settings:
     """Return the settings that ``serve`` takes from these options and this environment."""
     program = "import sys, pickle; from kruise_agents.cli import serve\n"
-    program += "settings, _ = serve._settings(serve.command.make_context('serve', sys.argv[1:]).params)\n"
+    program += "settings = serve._settings(serve.command.make_context('serve', sys.argv[1:]).params)\n"
     program += "sys.stdout.buffer.write(pickle.dumps(settings))"
     done = subprocess.run(
         [sys.executable, "-c", program, *options],

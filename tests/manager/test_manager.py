@@ -334,7 +334,7 @@ def test_a_port_in_use_is_found_before_anything_is_touched(state_dir: Path) -> N
 
 
 def test_an_empty_api_key_is_refused_at_once(tmp_path: Path) -> None:
-    for keys in ([], [""], ["  "], ["good", "bad\n"], ["a\x01b"]):
+    for keys in ([""], ["  "], ["good", "bad\n"], ["a\x01b"]):
         with pytest.raises(ConfigurationError):
             Manager(settings_of(tmp_path / "state", api_keys=keys))
     assert not (tmp_path / "state").exists()

@@ -6,12 +6,13 @@ import asyncio
 import ctypes
 import logging
 import os
-import secrets
 import shlex
 import signal
+import socket
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ from .. import __version__
 from ..embedded import CONNECTION_FILE, Connection, default_state_dir, user_folder
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
 from ..manager.http.admission import allow_many_descriptors
+from ..manager.http.listening import own_address
 from ..manager.manager import Manager
 from ..manager.sandboxes.recovery import Found
 from ..manager.settings import Declaration, Option, Settings, declarations, from_values
@@ -71,7 +73,8 @@ OPTIONS = (*declarations(), *_START_OPTIONS, *LOG_OPTIONS)
 _KEY_VARIABLE = next(each.option.variable for each in OPTIONS if each.name == "api_keys")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _LOOPBACK = (None, "127.0.0.1", "::1", "localhost")
-_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+"""The addresses that stand for all of this machine's, each with the one that programs on this machine use."""
 _M_ARENA_MAX = -8
 """The number of ``M_ARENA_MAX`` in ``malloc.h`` of glibc."""
 
@@ -107,7 +110,7 @@ def command(**values: Any) -> None:
     share_memory_between_threads()
     allow_many_descriptors()
     try:
-        asyncio.run(_serve(*_settings(values), _Start.of(values)))
+        asyncio.run(_serve(_settings(values), _Start.of(values)))
     except RuntimeUnavailableError as error:
         _fail(error, EXIT_RUNTIME)
     except KruiseAgentsError as error:
@@ -119,8 +122,7 @@ def main(arguments: list[str]) -> None:
     command.main(arguments, prog_name="kruise-agents serve")
 
 
-def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
-    """Return the settings, and the generated API key (None if the operator gave keys)."""
+def _settings(values: dict[str, Any]) -> Settings:
     if (values["certificate"] is None) != (values["private_key"] is None):
         raise ConfigurationError("--cert and --key go together: give both, or only --tls for a certificate made here")
     if values["state_dir"] == "":
@@ -129,15 +131,14 @@ def _settings(values: dict[str, Any]) -> tuple[Settings, str | None]:
         raise ConfigurationError("--temporary does not go together with --state-dir or --keep; leave one of them out")
     chosen = from_values(values)
     keys = values["api_keys"] or tuple(filter(None, [os.environ.get(_KEY_VARIABLE)]))
-    new_key = None if keys else f"e2b_{secrets.token_hex(20)}"
-    chosen["api_keys"] = keys or (new_key,)
+    chosen["api_keys"] = keys
     chosen.setdefault("state_dir", default_state_dir())
     templates = user_folder("XDG_CONFIG_HOME", ".config") / "templates"
     chosen.setdefault("templates", templates if templates.is_dir() else None)
     if "domain" in chosen:
         chosen["domain"] = str(parse_domain(chosen["domain"]))
     chosen["tls"] |= "certificate" in chosen
-    return Settings(**chosen), new_key
+    return Settings(**chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class _Start:
         return cls(values["temporary"], values["end_with"], ready_file, values["json"], values["log_format"])
 
 
-async def _serve(settings: Settings, new_key: str | None, start: _Start) -> None:
+async def _serve(settings: Settings, start: _Start) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
@@ -172,6 +173,8 @@ async def _serve(settings: Settings, new_key: str | None, start: _Start) -> None
             resources.callback(loop.remove_reader, process)
         if start.ready_file is not None:
             _clear(start.ready_file)
+        if not start.json:
+            click.echo(f"kruise-agents {__version__}: starting a sandbox-manager ...")
         if start.temporary:
             settings = replace(settings, state_dir=Path(tempfile.mkdtemp(prefix="kruise-agents-")))
         manager = Manager(settings, tell=lambda line: announce(line, start.log_format))
@@ -182,7 +185,7 @@ async def _serve(settings: Settings, new_key: str | None, start: _Start) -> None
             resources.enter_context(connection.published(connection.state_dir / CONNECTION_FILE))
             if start.ready_file is not None:
                 resources.enter_context(connection.published(start.ready_file))
-            click.echo(connection.to_json() if start.json else _greeting(settings, manager, new_key))
+            click.echo(connection.to_json() if start.json else _greeting(settings, manager, connection))
             await stop.wait()
             if not start.json:
                 click.echo("\nleaving sandboxes as they are ..." if settings.keep else "\nending all sandboxes ...")
@@ -220,7 +223,7 @@ def _remove(manager: Manager, folder: Path) -> None:
 
 def _connection(settings: Settings, manager: Manager) -> Connection:
     scheme: Scheme = "https" if settings.tls else "http"
-    address = _client_address(scheme, settings.host, manager.port)
+    address = _authority(scheme, _name_here(settings.host, manager.addresses), manager.port)
     return Connection(
         version=__version__,
         pid=os.getpid(),
@@ -228,32 +231,33 @@ def _connection(settings: Settings, manager: Manager) -> Connection:
         domain=settings.domain or address,
         scheme=scheme,
         api_url=api_url(scheme, address),
-        api_key=settings.api_keys[0],
+        api_key=manager.api_keys[0],
         ca_file=manager.authority,
         state_dir=settings.state_dir.absolute(),
     )
 
 
-def _greeting(settings: Settings, manager: Manager, new_key: str | None) -> str:
-    scheme, call = ("https", "patch_e2b()") if settings.tls else ("http", "patch_e2b(False)")
-    address = _client_address(scheme, settings.host, manager.port)
+def _greeting(settings: Settings, manager: Manager, connection: Connection) -> str:
     found = manager.found
-    lines = [
-        f"kruise-agents {__version__}: sandbox-manager on {scheme}://{address}",
-        *_isolation(manager),
-    ]
+    lines = [f"kruise-agents {__version__}: sandbox-manager on {connection.url}", *_isolation(manager)]
     if settings.like_openkruise:
         lines.append("answering as OpenKruise's manager does, its misreadings included")
     if found != Found():
         lines.append(f"sandboxes taken over from the last run: {found.running} running, {found.paused} paused")
     if settings.host not in _LOOPBACK:
         lines.append(f"listening on {settings.host}: everybody who can reach it and has the key can run code here")
-    lines += ["", "Point an E2B program at it:", "", f"  export E2B_DOMAIN={settings.domain or address}"]
-    lines.append(f"  export E2B_API_KEY={new_key}" if new_key else "  # and set E2B_API_KEY to the key that you gave")
-    if manager.authority:
-        trusted = shlex.quote(str(manager.authority))
-        lines.append(f"  export SSL_CERT_FILE={trusted}   # trust this manager only")
-    lines += ["", "  from kruise_agents.patch_e2b import patch_e2b", f"  {call}", ""]
+    lines += ["", "Point an E2B program at it:", ""]
+    for name, value in connection.environment().items():
+        if name == "E2B_API_KEY" and settings.api_keys:
+            lines.append("  # and set E2B_API_KEY to the key that you gave")
+        else:
+            remark = "   # trust this manager only" if name == "SSL_CERT_FILE" else ""
+            lines.append(f"  export {name}={shlex.quote(value)}{remark}")
+    lines += ["", "  from kruise_agents.patch_e2b import patch_e2b"]
+    lines += [f"  patch_e2b({'' if connection.https else 'False'})", ""]
+    if settings.host in _ANY_ADDRESS and settings.domain is None and (address := own_address(str(settings.host))):
+        also = f" and SSL_CERT_FILE={connection.ca_file.name}, a copy of that file" if connection.ca_file else ""
+        lines += [f"On other machines: E2B_DOMAIN={_authority(connection.scheme, address, manager.port)}{also}", ""]
     if not settings.tls and settings.host in (*_LOOPBACK, *_ANY_ADDRESS):
         port = "" if manager.port == _DEFAULT_PORTS["http"] else f":{manager.port}"
         lines.append(f"A browser on this machine opens a port as http://<port>-<sandbox ID>.localhost{port}")
@@ -276,11 +280,20 @@ def _isolation(manager: Manager) -> list[str]:
     return lines
 
 
-def _client_address(scheme: str, host: str | None, port: int) -> str:
-    name = "localhost" if host is None or host in _LOOPBACK or host in _ANY_ADDRESS else host
-    if ":" in name:
-        name = f"[{name}]"
+def _authority(scheme: str, host: str, port: int) -> str:
+    name = f"[{host}]" if ":" in host else host
     return name if port == _DEFAULT_PORTS[scheme] else f"{name}:{port}"
+
+
+def _name_here(host: str | None, addresses: Sequence[str]) -> str:
+    """Return the name or address by which programs on this machine reach a manager that listens on ``addresses``."""
+    if host not in (*_LOOPBACK, *_ANY_ADDRESS):
+        return str(host)
+    reached = [_ANY_ADDRESS.get(address, address) for address in addresses]
+    with suppress(OSError):
+        if {entry[4][0] for entry in socket.getaddrinfo("localhost", None)}.intersection(reached):
+            return "localhost"
+    return reached[0]  # such as ::1 on a machine whose localhost is an IPv4 address
 
 
 def share_memory_between_threads() -> None:

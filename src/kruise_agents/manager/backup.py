@@ -29,7 +29,7 @@ from .runtime.files.identities import Identities
 from .runtime.files.layout import folder_name
 from .runtime.files.trees import IncompleteCopyError
 
-_SECRETS = ("secret", "traffic-token-key.pem", "tls")
+_SECRETS = ("secret", "api-key", "traffic-token-key.pem", "tls")
 INCOMPLETE = 4
 """The exit code of a backup that lacks the files that it names."""
 _Rows = dict[str, dict[str, tuple[object, ...]]]

@@ -28,7 +28,7 @@ from .api import create_api
 from .gateway import Gateway
 from .http.certificates import make_certificate
 from .http.dispatch import ManagerApp
-from .http.listening import bind
+from .http.listening import bind, own_address
 from .http.server import check_uvicorn, front_server
 from .metrics import Metrics, MetricsPage
 from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
@@ -43,7 +43,7 @@ from .settings import Settings, check_values
 from .state.checkpoints import Checkpoints
 from .state.database import Database
 from .state.folders import has_folders
-from .state.secret import StateSecret
+from .state.secret import StateSecret, api_key_at
 from .templates import Builder, TemplateFile, read_templates, require_supported
 from .templates.model import POOLED_TEMPLATE, PreparedTemplate, Templates, built_in
 from .traffic_tokens import TrafficTokens
@@ -72,8 +72,10 @@ class Manager:
 
     def __init__(self, settings: Settings, tell: Callable[[str], None] = logger.info) -> None:
         check_values(settings)
-        if not settings.api_keys or not all(key.strip() for key in settings.api_keys):
-            raise ConfigurationError("a manager needs at least one API key, and none may be empty")
+        if not all(key.strip() for key in settings.api_keys):
+            raise ConfigurationError("an API key is empty; give another, or none for the key in the state folder")
+        if settings.new_key and settings.api_keys:
+            raise ConfigurationError("--new-key does not go together with a key that is given; leave one of them out")
         for key in settings.api_keys:
             _check_key(key)
         self._settings = replace(settings, state_dir=settings.state_dir.absolute())
@@ -81,6 +83,8 @@ class Manager:
         self._resources: AsyncExitStack | None = None
         self._serving = False
         self.port = settings.port
+        self.addresses: list[str] = []  # that the manager listens on
+        self.api_keys = tuple(settings.api_keys)  # after the start: the keys that clients may send
         self.runtime: Runtime | None = None
         self.egress: Egress | None = None
         self.found = Found()  # what was taken over from the earlier manager
@@ -109,6 +113,7 @@ class Manager:
         for listener in listeners:
             resources.callback(listener.close)
         self.port = listeners[0].getsockname()[1]
+        self.addresses = [listener.getsockname()[0] for listener in listeners]
         resources.callback(os.close, _lock(settings.state_dir))
         runtime.check()
         with _usable(settings.state_dir):
@@ -122,6 +127,8 @@ class Manager:
             tokens.check_key_file()
             volumes_folder, sandboxes_folder = self._folder("volumes"), self._folder("sandboxes")
             snapshots_folder, _ = self._folder("snapshots"), self._folder("prepared")
+            if not settings.api_keys:
+                self.api_keys = (api_key_at(settings.state_dir / "api-key", new=settings.new_key),)
             tls = self._tls()
         checkpoints = Checkpoints(store)
         resources.push_async_callback(checkpoints.close)
@@ -153,7 +160,7 @@ class Manager:
         volumes = Volumes(
             volumes_folder, store, secret, runtime, mounted=sandboxes.mounted_volumes, limit=settings.limits.disk
         )
-        keys = Keys(settings.api_keys, store, secret)
+        keys = Keys(self.api_keys, store, secret)
         secrets = SecretStore(store, secret)
         inheritance = Inheritance(sandboxes, snapshots, volumes, secrets)
         history = UsageHistory(sandboxes.visible)
@@ -267,8 +274,10 @@ class Manager:
         if not settings.tls:
             return {}
         domain = parse_domain(settings.domain).host if settings.domain is not None else "localhost"
-        names = [domain] if settings.host in (None, "0.0.0.0", "::") else [domain, str(settings.host)]  # noqa: S104 - compared with
-        made = make_certificate(settings.state_dir / "tls", names)
+        host = settings.host
+        if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with
+            host = own_address(host)
+        made = make_certificate(settings.state_dir / "tls", [domain] if host is None else [domain, host])
         self.authority = made.authority
         return {"ssl_certfile": made.certificate, "ssl_keyfile": made.private_key}
 

@@ -63,7 +63,8 @@ class Settings:
     """The settings of one manager.
 
     A manager may be started again with another first API key, which then owns everything that the old first key owned.
-    With ``tls`` and no ``certificate`` the manager makes a certificate.
+    Without keys the manager has the key of its state folder. With ``tls`` and no ``certificate`` the manager makes a
+    certificate.
     """
 
     state_dir: Annotated[
@@ -81,10 +82,17 @@ class Settings:
             "--api-key",
             "API key that clients must send. Repeat the option for more keys. Other users of the machine can see "
             "options in the process list: prefer the environment variable KRUISE_AGENTS_API_KEY, which holds one key.",
-            default_text="a new key, printed at start",
+            default_text="the key in the state folder, printed at start",
             multiple=True,
         ),
-    ]
+    ] = ()
+    new_key: Annotated[
+        bool,
+        Option(
+            "--new-key",
+            "Replace the key in the state folder by a new one. What the old key owned belongs to the new key.",
+        ),
+    ] = False
     host: Annotated[str | None, Option("--host", "Address to listen on.", default_text="both loopback addresses")] = (
         None
     )

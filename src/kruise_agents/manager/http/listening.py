@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 
@@ -13,7 +14,7 @@ _TRIES = 20
 
 
 def bind(host: str | None, port: int, *, tls: bool = False) -> list[socket.socket]:
-    """Bind ``port`` on ``host``. If ``host`` is None, bind ``127.0.0.1`` and, where IPv6 works, ``::1``.
+    """Bind ``port`` on ``host``. If ``host`` is None, bind ``127.0.0.1`` and ``::1``, or the one that this machine has.
 
     ``localhost`` may mean either of these two addresses, and clients differ in which address they try first. Port 0
     means any free port. A failure raises a ConfigurationError with the reason. The sockets share bounds on connections.
@@ -22,16 +23,40 @@ def bind(host: str | None, port: int, *, tls: bool = False) -> list[socket.socke
     if host is not None:
         return [_bind_address(host, port, admission)]
     for _ in range(_TRIES):
-        first = _bind_address(_LOOPBACK[0], port, admission)
         try:
-            return [first, _bind_address(_LOOPBACK[1], first.getsockname()[1], admission)]
+            return _bind_loopback(port, admission)
         except _InUseError:
-            first.close()
             if port != 0:
                 raise
-        except ConfigurationError:
-            return [first]  # no IPv6 on this machine
     raise ConfigurationError("no port is free on both 127.0.0.1 and ::1; choose one with --port")
+
+
+def own_address(host: str) -> str | None:
+    """Return this machine's address of the kind of ``host``, by which it reaches other networks, or None."""
+    family, other = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
+        asking.connect((other, 9))  # looks up the route, and sends nothing
+        return str(asking.getsockname()[0])
+    return None
+
+
+def _bind_loopback(port: int, admission: Admission) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    missing: ConfigurationError | None = None
+    for host in _LOOPBACK:
+        try:
+            listeners.append(_bind_address(host, port, admission))
+        except _InUseError:
+            for listener in listeners:
+                listener.close()
+            raise
+        except ConfigurationError as error:  # a machine without one of the two kinds
+            missing = missing or error
+        else:
+            port = listeners[0].getsockname()[1]
+    if missing is not None and not listeners:
+        raise missing
+    return listeners
 
 
 class _InUseError(ConfigurationError):

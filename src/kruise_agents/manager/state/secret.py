@@ -1,4 +1,8 @@
-"""The secret of a state folder. Tokens for envd, ports and volumes are derived from the secret when needed."""
+"""The two secret files of a state folder.
+
+Tokens for envd, ports and volumes are derived from the secret when needed. The API key is the one that clients send to
+a manager that was given no key.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,10 @@ import contextlib
 import hashlib
 import hmac
 import os
+import re
 import secrets
+import shlex
+import stat
 import uuid
 from pathlib import Path
 from typing import Self
@@ -15,6 +22,7 @@ from ...errors import ConfigurationError
 from .database import sync_folder
 
 _BYTES = 32
+_API_KEY = re.compile(rb"(e2b_[0-9a-f]{40})\n?")
 
 
 class StateSecret:
@@ -71,10 +79,37 @@ class StateSecret:
         return hmac.digest(self._value, b"seal", "sha256")
 
 
+def api_key_at(path: Path, *, new: bool = False) -> str:
+    """Return the API key in a file. Make a key if the file is missing, or if a ``new`` key is wanted.
+
+    Raises:
+        ConfigurationError: Other users can read the file, or the file has something else than a key.
+    """
+    fresh = f"e2b_{secrets.token_hex(20)}\n".encode()
+    content = _make(path, fresh) if new else read_or_make(path, fresh)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise ConfigurationError(
+            f"other users can use the API key in {path} (mode {mode:o}); start once with --new-key, or, if nobody has "
+            f"read the file, run: chmod 600 {shlex.quote(str(path))}"
+        )
+    key = _API_KEY.fullmatch(content)
+    if key is None:
+        raise ConfigurationError(
+            f"{path} is damaged: it has no API key that a manager made; restore it from a backup, or start once with "
+            f"--new-key"
+        )
+    return key[1].decode()
+
+
 def read_or_make(path: Path, fresh: bytes) -> bytes:
     """Return the content of a secret file. If the file is missing, create it atomically with the content ``fresh``."""
     with contextlib.suppress(FileNotFoundError), open(path, "rb", opener=_open_at_once) as file:
         return file.read()
+    return _make(path, fresh)
+
+
+def _make(path: Path, fresh: bytes) -> bytes:
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
