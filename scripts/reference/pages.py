@@ -6,15 +6,16 @@ from pathlib import Path
 
 from generated import ROOT
 
-from . import command_line, environment, rest_api
+from . import command_line, environment, rest_api, troubleshooting
 
 PAGES = {
-    "command-line.md": command_line.page,
-    "environment.md": environment.page,
-    "rest-api.md": rest_api.page,
+    "reference/command-line.md": command_line.page,
+    "reference/environment.md": environment.page,
+    "reference/rest-api.md": rest_api.page,
+    "guides/troubleshooting.md": troubleshooting.page,
 }
 
 
 def texts() -> dict[Path, str]:
     """Return the text of every page."""
-    return {ROOT / "docs" / "reference" / name: page() for name, page in PAGES.items()}
+    return {ROOT / "docs" / name: page() for name, page in PAGES.items()}

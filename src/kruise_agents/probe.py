@@ -74,7 +74,8 @@ class Look:
 
     Attributes:
         detail: the system's or OpenSSL's own words on the trouble.
-        address: the IP address that was connected to last.
+        address: the IP address that was tried last.
+        connected: True if there was a connection, to the domain or to the proxy.
         headers: the headers of the answer, with names in lower case.
         body: the first 64 KiB of the answer's body.
         seconds: the time from the start of the request to its outcome.
@@ -85,6 +86,7 @@ class Look:
     trouble: Trouble | None = None
     detail: str = ""
     address: str = ""
+    connected: bool = False
     certificate: Certificate | None = None
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -94,6 +96,10 @@ class Look:
     @property
     def text(self) -> str:
         return self.body.decode(errors="replace")
+
+    @property
+    def is_redirect(self) -> bool:
+        return self.status // 100 == 3 and "location" in self.headers
 
 
 class ManagerKind(StrEnum):
@@ -152,6 +158,7 @@ def look_at(
         scheme,
         domain,
         address=request.address,
+        connected=request.connected,
         certificate=certificate,
         seconds=time.monotonic() - started,
         **found,
@@ -228,6 +235,7 @@ class _Request(contextlib.ExitStack):
         self._proxy = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else None
         self._deadline = deadline
         self.address = ""
+        self.connected = False
         self.certificate: Certificate | None = None
 
     def send(self, method: str, path: str, headers: dict[str, str], body: bytes) -> dict[str, Any]:
@@ -325,10 +333,13 @@ class _Request(contextlib.ExitStack):
             self.address = address
             try:
                 seconds = _left(self._deadline) / (len(addresses) - count)
-                return self.enter_context(socket.create_connection((address, port), seconds))
+                connection = self.enter_context(socket.create_connection((address, port), seconds))
             except OSError as error:
                 trouble = _trouble_of_connecting(error)
                 details.append(f"{address}: {_words(error)}")
+            else:
+                self.connected = True
+                return connection
         raise _TroubleError(trouble, ", ".join(details))
 
     def _with_tls(self) -> ssl.SSLSocket:

@@ -7,7 +7,7 @@ import datetime
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,10 +38,18 @@ class RawServer:
 
 
 @contextlib.contextmanager
-def raw_server(reply: bytes | None, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[RawServer]:
-    """Answer each request with ``reply``. With None, read and stay silent; with no bytes, close the connection."""
+def raw_server(
+    reply: bytes | Mapping[bytes, bytes] | None,
+    tls: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> Iterator[RawServer]:
+    """Answer each request with ``reply``. With None, read and stay silent; with no bytes, close the connection.
+
+    Of a mapping, the answer is the first whose key is a part of the request line.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as listener:
+    with socket.create_server((host, port), family=family) as listener:
         server = RawServer(listener.getsockname()[1])
         stopped = threading.Event()
 
@@ -61,7 +69,7 @@ def raw_server(reply: bytes | None, tls: ssl.SSLContext | None = None, host: str
                     if reply is None:
                         stopped.wait(20)
                     else:
-                        stream.sendall(reply)
+                        stream.sendall(_chosen(reply, head))
 
         def accept() -> None:
             while True:
@@ -85,13 +93,24 @@ def raw_server(reply: bytes | None, tls: ssl.SSLContext | None = None, host: str
             thread.join(10)
 
 
+def _chosen(reply: bytes | Mapping[bytes, bytes], head: bytes) -> bytes:
+    line = head.partition(b"\r\n")[0]
+    return reply if isinstance(reply, bytes) else next(reply[part] for part in reply if part in line)
+
+
 def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context
 
 
-def self_made(folder: Path, *, authority: bool, name: str = "localhost") -> tuple[ssl.SSLContext, Path]:
+def self_made(
+    folder: Path,
+    *,
+    authority: bool,
+    name: str = "localhost",
+    until: datetime.timedelta = datetime.timedelta(days=30),
+) -> tuple[ssl.SSLContext, Path]:
     """Return a server's context with a self-signed certificate, and the certificate's file.
 
     With ``authority`` the certificate is what ``openssl req -x509`` makes: CA:TRUE.
@@ -106,7 +125,7 @@ def self_made(folder: Path, *, authority: bool, name: str = "localhost") -> tupl
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
+        .not_valid_after(now + until)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
