@@ -24,9 +24,18 @@ from typing import TYPE_CHECKING
 from .client.addresses.patch import ADDRESS_PATCH
 from .client.addresses.settings import Settings
 from .client.patch_set import Patch
-from .client.warnings import OlderManagerWarning, SandboxIdWarning, ServerDomainWarning, UntestedSDKWarning
+from .client.warnings import (
+    ForkWarning,
+    LeftOverVariableWarning,
+    OlderManagerWarning,
+    SandboxIdWarning,
+    ServerDomainWarning,
+    UntestedSDKWarning,
+)
 
 __all__ = [
+    "ForkWarning",
+    "LeftOverVariableWarning",
     "OlderManagerWarning",
     "Patch",
     "SandboxIdWarning",

@@ -80,6 +80,8 @@ def function_in(descriptor: Any) -> Any:
 def instance_of(owner: Any) -> tuple[Any, ...]:
     if not isinstance(owner, type):
         return ()
+    if issubclass(owner, Exception):
+        return (owner(),)
     instance: Any = object.__new__(owner)
     instance._headers = {}
     for name in ("_connection_config", "_SandboxBase__connection_config"):  # the second in older releases

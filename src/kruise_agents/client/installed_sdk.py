@@ -197,6 +197,10 @@ def _module(place: Place) -> types.ModuleType | None:
 
 
 def _misfit(owner: Owner, place: Place) -> str | None:
+    if place.kind is Kind.ANYTHING:
+        return None
+    if place.kind is Kind.OWN_OR_INHERITED_METHOD:
+        return None if callable(inspect.getattr_static(owner, place.attribute, None)) else "nothing of that name"
     if place.kind is Kind.ADDED_METHOD:
         found = inspect.getattr_static(owner, place.attribute, None)
         if found is None:

@@ -12,16 +12,14 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import PatchConflictError
 from .installed_sdk import InstalledTarget, Owner, import_sdk, installed_targets
-from .seams import Table
+from .seams import ABSENT, Table
 
 Settings = TypeVar("Settings")
-
-_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A name that a patch replaces in a class or module. ``original`` is ``_ABSENT`` if the name did not exist."""
+    """A name that a patch replaces in a class or module. ``original`` is ``ABSENT`` if the name did not exist."""
 
     owner: Owner
     attribute: str
@@ -30,15 +28,15 @@ class Slot:
 
     @property
     def current(self) -> Any:
-        return vars(self.owner).get(self.attribute, _ABSENT)
+        return vars(self.owner).get(self.attribute, ABSENT)
 
     def fill(self) -> None:
         setattr(self.owner, self.attribute, self.replacement)
 
     def restore(self) -> None:
-        if self.original is not _ABSENT:
+        if self.original is not ABSENT:
             setattr(self.owner, self.attribute, self.original)
-        elif self.current is not _ABSENT:
+        elif self.current is not ABSENT:
             delattr(self.owner, self.attribute)
 
     def is_foreign(self) -> bool:
@@ -194,5 +192,5 @@ class PatchSet(Generic[Settings]):
 
 
 def _slot(target: InstalledTarget) -> Slot:
-    original = vars(target.owner).get(target.attribute, _ABSENT)
+    original = vars(target.owner).get(target.attribute, ABSENT)
     return Slot(target.owner, target.attribute, original, target.target.replace(original))

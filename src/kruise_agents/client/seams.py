@@ -14,6 +14,10 @@ CODE_INTERPRETER = "e2b-code-interpreter"
 DESKTOP = "e2b-desktop"
 
 
+ABSENT = object()
+"""The original of a place at which the class itself has nothing."""
+
+
 class Kind(StrEnum):
     """The kind of object that the SDK has at a :class:`Place`."""
 
@@ -25,6 +29,8 @@ class Kind(StrEnum):
     NUMBER = "number"
     INSTANCE_ATTRIBUTE = "attribute set in __init__"
     ADDED_METHOD = "function, or nothing of that name"
+    OWN_OR_INHERITED_METHOD = "method, its own or inherited"
+    ANYTHING = "thing of any kind, or nothing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,21 @@ import logging
 import sys
 import warnings
 
-_NOT_THE_PROGRAM = frozenset({"kruise_agents", "e2b", "e2b_code_interpreter", "e2b_desktop", "httpx", "asyncio"})
+_NOT_THE_PROGRAM = frozenset(
+    {"kruise_agents", "e2b", "e2b_code_interpreter", "e2b_desktop", "httpx", "pyqwest", "connectrpc", "asyncio"}
+)
 
 
 class ServerDomainWarning(UserWarning):
     """Warning that a manager names another domain for sandboxes or volumes than the program uses."""
+
+
+class ForkWarning(UserWarning):
+    """Warning that a request of the SDK will hang, because the process was forked after the SDK's first request."""
+
+
+class LeftOverVariableWarning(UserWarning):
+    """Warning that a variable of the environment sends the SDK to another address than that of ``E2B_DOMAIN``."""
 
 
 class OlderManagerWarning(UserWarning):

@@ -19,6 +19,7 @@ from kruise_agents.protocol.domains import parse_domain
 from support.sdk import build_sandbox, surfaces
 
 
+@pytest.mark.filterwarnings("ignore::kruise_agents.patch_e2b.LeftOverVariableWarning")
 @pytest.mark.parametrize("by", ["argument", "environment"])
 def test_a_stated_api_url_is_used(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stated = "https://custom.example/v9"

@@ -21,6 +21,12 @@ def template(name: object) -> dict[str, object]:
     return {"templateID": name, "buildID": name, "aliases": [name], "names": [name], "public": True}
 
 
+def without_explanation(error: Exception) -> str:
+    text, _, explanation = str(error).partition("\nkruise-agents: ")
+    assert "SandboxSets" in explanation
+    return text
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     """A manager without v2 routes, in which no template is found."""
@@ -50,7 +56,7 @@ def test_the_error_lists_the_templates(create: Callable[..., Any], server: Recor
         create(template="code-interpreter-v1")
     assert type(caught.value) is e2b.SandboxException
     expected = "400: Template or Checkpoint not found; this manager has: code-interpreter, py-data"
-    assert str(caught.value) == expected
+    assert without_explanation(caught.value) == expected
 
 
 @in_both_ways
@@ -82,13 +88,13 @@ def test_without_a_list_the_error_stays(answer: Answer, create: Callable[..., An
     server.special[TEMPLATES] = [answer]
     with pytest.raises(e2b.SandboxException) as caught:
         create()
-    assert str(caught.value) == "400: Template or Checkpoint not found"
+    assert without_explanation(caught.value) == "400: Template or Checkpoint not found"
 
 
 def test_a_long_list_is_cut_and_names_that_no_terminal_should_see_are_left_out(server: Recorder) -> None:
     names = [*(f"t{number:02}" for number in range(22)), "\x1b[2J", "x" * 300]
     server.special[TEMPLATES] = [Answer.json(200, [*map(template, [*names, None, 7, ["t"]]), {}, None, "t"])]
-    with pytest.raises(e2b.SandboxException, match=r"has: t00, t01, .*, t19 and 2 more$"):
+    with pytest.raises(e2b.SandboxException, match=r"has: t00, t01, .*, t19 and 2 more\n"):
         create_sync()
 
 

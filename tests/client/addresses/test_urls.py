@@ -60,6 +60,7 @@ def test_every_address_is_private(cls: type, https: bool, domain: str, monkeypat
     assert all(f"{url}/".startswith(f"{envd}/") for url in rpcs)
 
 
+@pytest.mark.filterwarnings("ignore::kruise_agents.patch_e2b.LeftOverVariableWarning")
 @every_sandbox_class
 @both_schemes
 @pytest.mark.parametrize("domain", [None, "example.com"])
@@ -163,6 +164,7 @@ def test_the_vendors_shortcut_for_its_own_domains_is_not_taken(domain: str, monk
     assert build_sandbox().envd_api_url == f"https://{domain}/kruise/sbx/49983"
 
 
+@pytest.mark.filterwarnings("ignore::kruise_agents.patch_e2b.LeftOverVariableWarning")
 @every_sandbox_class
 @pytest.mark.parametrize("by", ["argument", "environment"])
 def test_a_stated_sandbox_url_is_used_where_the_sdk_uses_it(

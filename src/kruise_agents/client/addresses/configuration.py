@@ -14,6 +14,7 @@ from ...errors import ConfigurationError
 from ...protocol.addresses import api_url
 from ...protocol.keys import encode_key
 from .cross_domain import stays_behind, usable_domain
+from .left_over import warn_of_left_over_variables
 from .settings import InheritedApiUrl, mark, settings_in_force, settings_of
 
 # A key that can stand in a header. Other keys are sent in the encoded form, which every sandbox-manager accepts.
@@ -32,7 +33,10 @@ def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]
         if isinstance(stated, InheritedApiUrl):
             settings = stated.settings
             self.api_url = str(self.api_url)
-        if settings is None or self.debug:
+        if settings is None:
+            return
+        warn_of_left_over_variables(self)
+        if self.debug:
             return
         if self.api_key:
             self.api_key = _sendable(self.api_key)

@@ -15,7 +15,7 @@ _NOT_FOUND = "Template or Checkpoint not found"
 _MOST_NAMES = 20
 _LONGEST_NAME = 253  # of a Kubernetes object
 _PATIENCE = 5.0
-_OF_A_BODY = ("Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding", "Idempotency-Key")
+OF_A_BODY = ("Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding", "Idempotency-Key")
 
 
 def is_missing_template(response: httpx.Response) -> bool:
@@ -26,7 +26,7 @@ def is_missing_template(response: httpx.Response) -> bool:
 def question(request: httpx.Request, url: httpx.URL) -> httpx.Request:
     """Return the request for the list of templates at ``url``, with the credentials of ``request``."""
     headers = request.headers.copy()
-    for name in _OF_A_BODY:
+    for name in OF_A_BODY:
         headers.pop(name, None)
     limits = {**dict.fromkeys(("connect", "read", "write", "pool"), None), **request.extensions.get("timeout", {})}
     patience = {name: min(limit or _PATIENCE, _PATIENCE) for name, limit in limits.items()}
@@ -41,7 +41,7 @@ def with_templates(refusal: httpx.Response, templates: httpx.Response) -> httpx.
     shown = ", ".join(names[:_MOST_NAMES]) or "none"
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     headers = refusal.headers.copy()
-    for name in _OF_A_BODY:
+    for name in OF_A_BODY:
         headers.pop(name, None)
     fields = {**_fields(refusal), "message": f"{_NOT_FOUND}; this manager has: {shown}{more}"}
     return httpx.Response(refusal.status_code, headers=headers, json=fields, extensions=refusal.extensions)

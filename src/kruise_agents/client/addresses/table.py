@@ -6,7 +6,9 @@ undoes the patch iterates over the table, and so do the tests.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from ..seams import ANY_SIGNATURE, CODE_INTERPRETER, DESKTOP, E2B, Kind, Place, Signature, Table, Target, relied_on
 from .api_ids import EXTRA_HEADERS
@@ -19,6 +21,17 @@ from .configuration import (
     wrap_next_items,
     wrap_volume_config,
     wrap_volume_options,
+)
+from .explained import (
+    no_run_code,
+    wrap_async_call,
+    wrap_async_pool,
+    wrap_async_request,
+    wrap_call,
+    wrap_exception,
+    wrap_pool,
+    wrap_request,
+    wrap_rpc_exception,
 )
 from .reply_domain import wrap_made_volume, wrap_sandbox_base
 from .rest_client import wrap_api_client, wrap_validate_api_key
@@ -74,6 +87,39 @@ def _jupyter_urls(module: str, owner: str) -> tuple[Target, Target]:
     return Target("S7", older, wrap_older_jupyter_url), Target("S7", newer, wrap_jupyter_url)
 
 
+def _method(replace: Callable[..., Any], owner: tuple[str, str], name: str, *options: bool, **span: str) -> Target:
+    """Return a target for a method that the class has itself in some releases, and inherits in others."""
+    place = Place(E2B, *owner, name, Kind.OWN_OR_INHERITED_METHOD, **span)  # type: ignore[arg-type]
+    return Target("W1", place, replace((*owner, name), *options))
+
+
+def _explained_transports() -> Iterator[Target]:
+    """Give the targets for the transports of each generation, sync and async: of httpx, and of pyqwest."""
+    old, old_async = (
+        ("e2b.api.client_sync", "TransportWithLogger"),
+        ("e2b.api.client_async", "AsyncTransportWithLogger"),
+    )
+    httpx = {"until": "2.37.1"}
+    yield _method(wrap_request, old, "handle_request", False, **httpx)
+    yield _method(wrap_async_request, old_async, "handle_async_request", False, **httpx)
+    # Of the pools, which the RPC clients use, up to e2b 2.34.0.
+    yield Target("W3", Place(E2B, *old, "pool", Kind.PROPERTY, until="2.34.0"), wrap_pool)
+    yield Target("W3", Place(E2B, *old_async, "pool", Kind.PROPERTY, until="2.34.0"), wrap_async_pool)
+    for package, span in (("api", {"since": "2.38.0"}), ("envd", {"since": "2.35.0", **httpx})):
+        name = "ConnectionRetryTransport"
+        yield _method(wrap_request, (f"e2b.{package}.client_sync", name), "execute_sync", True, **span)
+        yield _method(wrap_async_request, (f"e2b.{package}.client_async", name), "execute", True, **span)
+    # The transports are made here, which fails if SSL_CERT_FILE names no certificates.
+    for module in ("e2b.api.client_sync", "e2b.api.client_async"):
+        yield Target("W2", Place(E2B, module, None, "get_transport", Kind.FUNCTION), wrap_call)
+
+
+def _explained_code(module: str, owner: str, wrap: Callable[[Any], Any]) -> Target:
+    code = _function((f"e2b_code_interpreter.{module}", owner), "run_code", ANY_SIGNATURE, "2.4.1", CODE_INTERPRETER)
+    return Target("W4", code, wrap)
+
+
+_API_URL = Signature(("api_url",))
 _API_URL = Signature(("api_url",))
 _PORTS = Signature(_ADDRESS, ("port",), complete=True)
 _KEY_CHECK = Place(E2B, "e2b.api", None, "validate_api_key", Kind.FUNCTION, "2.25.0", "2.45.1", Signature(("api_key",)))
@@ -109,6 +155,15 @@ TARGETS: tuple[Target, ...] = (
     *_calls_of_objects(("e2b.sandbox_async.main", "AsyncSandbox")),
     *_made_volumes(_VOLUME),
     *_made_volumes(_ASYNC_VOLUME),
+    *_explained_transports(),
+    _explained_code("code_interpreter_sync", "Sandbox", wrap_call),
+    _explained_code("code_interpreter_async", "AsyncSandbox", wrap_async_call),
+    *(
+        _method(wrap_exception, ("e2b.exceptions", name), "__init__")
+        for name in ("SandboxException", "AuthenticationException")
+    ),
+    Target("W5", Place(E2B, "e2b.envd.rpc", None, "handle_rpc_exception", Kind.FUNCTION, "2.29.2"), wrap_rpc_exception),
+    Target("W6", Place(E2B, *_SANDBOX, "run_code", Kind.ANYTHING), no_run_code),
     # The constructors of configurations are patched last and undone first, so that no configuration gets settings while
     # another target is missing.
     Target("S6", _function(_VOLUME_CONFIG, "__init__", _API_URL, "2.19.0"), wrap_volume_config),

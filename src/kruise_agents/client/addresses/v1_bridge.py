@@ -23,6 +23,7 @@ import httpx
 from ...errors import UnsupportedByManagerError
 from ...protocol.names import API_KEY_HEADER
 from ..warnings import OlderManagerWarning, notify
+from .explained_answers import explained
 from .missing_template import is_missing_template, question, with_templates
 from .v1_calls import IDEMPOTENCY_KEY, Loss, OlderCall, is_no_route, is_refused_body, older_call, v1_path
 
@@ -88,8 +89,8 @@ class Bridge:
             return (yield Step(request))
         response = yield from self._route(request, path)
         if is_missing_template(response):
-            return (yield from self._with_templates(request, response))
-        return response
+            response = yield from self._with_templates(request, response)
+        return explained(request, response)
 
     def _route(self, request: httpx.Request, path: str) -> Flow:
         """Send a request to the API in the form that the manager reads."""
@@ -263,7 +264,7 @@ class BridgeTransport(httpx.BaseTransport):
             while True:
                 try:
                     response = self._inner.handle_request(step.request)
-                    if response.is_error or step.whole:
+                    if not response.is_success or step.whole:
                         response.read()
                 except Exception as error:  # of any kind: the flow raises it again, or goes on without the answer
                     step = flow.throw(error)
@@ -292,7 +293,7 @@ class AsyncBridgeTransport(httpx.AsyncBaseTransport):
             while True:
                 try:
                     response = await self._inner.handle_async_request(step.request)
-                    if response.is_error or step.whole:
+                    if not response.is_success or step.whole:
                         await response.aread()
                 except Exception as error:  # of any kind: the flow raises it again, or goes on without the answer
                     step = flow.throw(error)
