@@ -26,6 +26,7 @@ from support.managers import API_KEY, RunningManager, processes_with, running_ma
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "kruise_agents"
 PAGE = ROOT / "docs" / "reference" / "errors.md"
+EXPLANATIONS = SOURCE / "client" / "explanations.py"
 TEXT = re.compile(r"\*\*`(.+?)`\*\*")
 ARTICLES = {"the", "a", "an", "this"}
 OTHERS_THAT_TELL = {
@@ -68,7 +69,6 @@ OF_OTHERS = {
     "'Sandbox' object has no attribute 'run_code'",
     "Paused sandbox … not found",
     "unexpected EOF during chunk size line",
-    "502: b'…'",
     "Sandbox … not found",
     *(
         f"Request failed: error sending request for url (…): client error {cause}"
@@ -113,7 +113,7 @@ def texts_of(node: ast.expr) -> Iterator[str]:
             yield from texts_of(child)
 
 
-def whole_text(node: ast.expr) -> str | None:
+def whole_text(node: ast.AST) -> str | None:
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -146,8 +146,18 @@ def exceptions() -> frozenset[str]:
     return frozenset(found)
 
 
+def explanations() -> Iterator[tuple[str, str]]:
+    """Return the explanations that the patch adds to errors, each with its place: what functions of a sight return."""
+    for node in ast.walk(ast.parse(EXPLANATIONS.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and any(argument.arg == "sight" for argument in node.args.args):
+            for part in ast.walk(node):
+                if isinstance(part, ast.Return) and (text := whole_text(part.value or part)) is not None:
+                    yield f"{EXPLANATIONS.name}:{part.lineno}", " ".join(text.split())
+
+
 def told() -> Iterator[tuple[str, str]]:
     """Return each message that the patch, the commands and the start of a manager tell, with its place."""
+    yield from explanations()
     for module, call, name in calls():
         if module.startswith("sandbox/") or module in CONVERTED:
             continue
@@ -354,6 +364,6 @@ def test_a_proxy_without_a_manager_behind() -> None:
 
     with HTTPServer(("127.0.0.1", 0), Proxy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        found = on_the_page(message_of(f"127.0.0.1:{server.server_port}"))
+        message = message_of(f"127.0.0.1:{server.server_port}")
         server.shutdown()
-    assert found == ["502: b'…'"]
+    assert message.startswith("502: a proxy or load balancer at 127.0.0.1:")

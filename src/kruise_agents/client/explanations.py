@@ -359,7 +359,9 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     _of_transport(r"Connection refused|ConnectionRefusedError", _refused),
     _of_transport(r"tunnel error|unsuccessful tunnel|proxy authentication", _through_proxy),
     _of_transport(
-        r"unexpected EOF|peer closed connection|end of file before message|reading a body|incomplete chunk", _lost
+        r"unexpected EOF|peer closed connection|end of file before message|reading a body|incomplete chunk",
+        _lost,
+        Source.SDK,
     ),
     _of_transport(
         r"closed before message completed|Server disconnected|ConnectionResetError|[Cc]onnection reset|SendRequest",

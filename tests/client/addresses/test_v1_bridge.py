@@ -124,6 +124,9 @@ def test_no_other_answer_leads_to_a_second_create(status: int, create: Callable[
     assert server.api_calls == [V2]
 
 
+TLS_HANDSHAKE = b"\x16"
+
+
 def test_a_connection_that_breaks_leads_to_no_second_create() -> None:
     import socket
     import threading
@@ -147,8 +150,9 @@ def test_a_connection_that_breaks_leads_to_no_second_create() -> None:
             create_sync(domain=f"127.0.0.1:{listener.getsockname()[1]}", retries=0)
         socket.create_connection(listener.getsockname()).close()
         thread.join()
-    # After the create, the patch asks without a key whether the port wants https, for the text of the error.
-    assert accepted == [b"POST /kruise/api/v2/sandboxes", b"GET /kruise/api/health"]
+    # After the create, the patch looks whether the port wants https, for the text of the error.
+    assert accepted[0] == b"POST /kruise/api/v2/sandboxes"
+    assert [request[:1] for request in accepted[1:]] == [TLS_HANDSHAKE]
 
 
 def test_errors_of_v1_are_the_sdks_own(server: Recorder) -> None:

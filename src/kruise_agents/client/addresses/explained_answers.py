@@ -32,7 +32,7 @@ def explained(request: httpx.Request, response: httpx.Response) -> httpx.Respons
     fields = _fields(response)
     if fields is not None:
         return _answer(response, {**fields, "message": f"{fields.get('message', '')}{_mark()}{words}"})
-    if response.status_code in _OF_A_PROXY or response.has_redirect_location:
+    if response.status_code in _OF_A_PROXY or response.is_redirect:
         return _answer(response, {"code": response.status_code, "message": words})
     _explain_parsing(response, words)
     return response

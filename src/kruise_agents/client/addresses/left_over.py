@@ -22,7 +22,7 @@ def warn_of_left_over_variables(config: Any) -> None:
     if not domain:
         return
     if config.debug and os.environ.get("E2B_DEBUG", "").lower() == "true":
-        _warn_once(
+        complain(
             "E2B_DEBUG",
             f"E2B_DEBUG is set, so the SDK talks to http://localhost:49999 and the like, and not to {domain!r} "
             f"(E2B_DOMAIN). If that is not meant, unset E2B_DEBUG",
@@ -32,7 +32,7 @@ def warn_of_left_over_variables(config: Any) -> None:
         url = os.environ.get(name, "").strip()
         if url and not _belongs(url, domain):
             host = urlsplit(url).netloc.rpartition("@")[2]
-            _warn_once(
+            complain(
                 name,
                 f"{name} sends the SDK to {host!r}, and not to {domain!r} (E2B_DOMAIN). If that is not meant, unset "
                 f"{name}: the patch makes all addresses from E2B_DOMAIN",
@@ -49,7 +49,8 @@ def _belongs(url: str, domain: str) -> bool:
     return not host or host.endswith(f".{own_host}") or (host == own_host and ports[0] == ports[1])
 
 
-def _warn_once(name: str, message: str) -> None:
+def complain(name: str, message: str) -> None:
+    """Warn of a variable, unless the process was warned of its value."""
     seen = f"{name}={os.environ.get(name)} {os.environ.get('E2B_DOMAIN')}"
     if seen not in _warned_about:
         _warned_about.add(seen)
