@@ -43,6 +43,12 @@ logger = logging.getLogger(__name__)
     metavar="DOMAIN",
     help="Domain that clients use, if it is neither localhost nor an IP address.  [default: the one of each request]",
 )
+@click.option(
+    "--traffic-tokens",
+    is_flag=True,
+    help="Add the traffic access token to requests for protected sandboxes. Everybody on this machine can then reach "
+    "the ports of protected sandboxes that clients of the proxy use.",
+)
 def command(**values: Any) -> None:
     """Connect any client of E2B to a manager that speaks only the private protocol.
 
@@ -80,6 +86,7 @@ def _settings(values: dict[str, Any]) -> ProxySettings:
         upstream_ca=values["upstream_ca"],
         host=values["host"],
         port=values["port"],
+        traffic_tokens=values["traffic_tokens"],
         domain=None if values["domain"] is None else str(parse_domain(values["domain"])),
     )
 

@@ -20,6 +20,7 @@ from ..manager.gateway.headers import forwarded, response_forwarded
 from ..manager.gateway.http import ResponseCutError
 from ..protocol.openkruise import route_at
 from .hosts import OwnNames
+from .tokens import TrafficTokens
 from .upstream import NoAnswerError, UnreachableError, Upstream, UpstreamTransport
 
 _MOST_READ = 1024 * 1024
@@ -31,8 +32,11 @@ _NOT_SENT = (b"accept-encoding", b"host", b"content-length")
 class UpstreamApi:
     """The ASGI application of requests to the API. ``about`` is the text of the page at ``/``."""
 
-    def __init__(self, upstream: Upstream, names: OwnNames, about: Callable[[], str]) -> None:
+    def __init__(
+        self, upstream: Upstream, names: OwnNames, tokens: TrafficTokens | None, about: Callable[[], str]
+    ) -> None:
         self._names = names
+        self._tokens = tokens
         self._about = about
         self._base = httpx.URL(upstream.api_url)
         known: dict[str, Known] = {}
@@ -91,9 +95,13 @@ class UpstreamApi:
         names_domain = response.is_success and _names_domain(scope, response)
         if names_domain:
             await response.aread()
+        elif response.is_success and scope["method"] == "DELETE" and self._tokens is not None:
+            self._tokens.forget(scope["path"].rpartition("/")[2])
         whole = _content(response)
         if whole is not None:
             if names_domain:
+                if self._tokens is not None:
+                    await self._tokens.learn(scope, whole)
                 whole = with_domain(whole, scope["state"]["domain"])
             headers = [pair for pair in headers if pair[0] not in (b"content-length", b"content-encoding")]
             headers.append((b"content-length", str(len(whole)).encode()))

@@ -17,6 +17,7 @@ from ..manager.request_log import current_request_id
 from ..protocol.addresses import API_PREFIX, SandboxTarget, check_sandbox_id, sandbox_prefix
 from ..protocol.names import SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER
 from .hosts import OwnNames, host_of
+from .tokens import TokenRefusedError, TrafficTokens
 from .upstream import UnreachableError, Upstream
 
 _ROUTING = (SANDBOX_ID_HEADER.encode(), SANDBOX_PORT_HEADER.encode())
@@ -29,10 +30,11 @@ _OF_THE_WAY = frozenset(
 class UpstreamGateway:
     """The server of requests whose target is a sandbox."""
 
-    def __init__(self, upstream: Upstream, names: OwnNames) -> None:
+    def __init__(self, upstream: Upstream, names: OwnNames, tokens: TrafficTokens | None) -> None:
         self.errors = DataPlaneErrors()
         self._upstream = upstream
         self._names = names
+        self._tokens = tokens
 
     async def serve(self, target: SandboxTarget, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward or refuse one request. Return when the answer or, for a WebSocket, the connection has ended."""
@@ -61,14 +63,17 @@ class UpstreamGateway:
                 message = {**message, "headers": translated.answer_headers(message["headers"])}
             await send(message)
 
+        request, paths = translated.request(), translated.paths()
         try:
+            if self._tokens is not None:
+                request["headers"] = await self._tokens.with_token(target.sandbox_id, scope, request["headers"])
             exchange = await self._upstream.connect()
+        except TokenRefusedError as error:
+            return _json_error(403, target.sandbox_id, str(error))
         except UnreachableError as error:
             return _json_error(503, target.sandbox_id, str(error))
         try:
-            cause = await forward(
-                exchange, translated.paths(), self._upstream.connect, translated.request(), receive, answer
-            )
+            cause = await forward(exchange, paths, self._upstream.connect, request, receive, answer)
         finally:
             self._upstream.release(exchange)
         if cause is None:

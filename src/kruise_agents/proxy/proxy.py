@@ -17,6 +17,7 @@ from ..protocol.routing import parse
 from .api import UpstreamApi
 from .gateway import UpstreamGateway
 from .hosts import OwnNames
+from .tokens import TrafficTokens
 from .upstream import Origin, Upstream, client_context
 
 
@@ -30,6 +31,7 @@ class ProxySettings:
         host: the address to listen on; None: the loopback addresses.
         port: the port to listen on; 0: any free one.
         domain: the domain that answers of the API name; None: the one that the request came under.
+        traffic_tokens: whether requests to protected sandboxes get their traffic access token from the proxy.
     """
 
     upstream: Origin
@@ -37,6 +39,7 @@ class ProxySettings:
     host: str | None = None
     port: int = 0
     domain: str | None = None
+    traffic_tokens: bool = False
 
 
 class Proxy:
@@ -73,9 +76,10 @@ class Proxy:
         upstream = Upstream(settings.upstream, context)
         resources.callback(upstream.close)
         names = OwnNames([settings.domain] if settings.domain is not None else [])
+        tokens = TrafficTokens(upstream) if settings.traffic_tokens else None
         app = ManagerApp(
-            UpstreamApi(upstream, names, self._about),
-            UpstreamGateway(upstream, names),
+            UpstreamApi(upstream, names, tokens, self._about),
+            UpstreamGateway(upstream, names, tokens),
             settings.domain,
             None,
             find_target,
