@@ -109,7 +109,7 @@ def test_a_name_that_is_not_its_own_is_refused(host: str) -> None:
 
 def test_a_stated_domain_is_its_own() -> None:
     async def scenario() -> None:
-        async with proxied(domain="box.example:7789") as pair:
+        async with proxied(domains=("box.example:7789",)) as pair:
             for host in ("box.example", "3000-a.box.example:7789", "[::1]:1", "10.1.2.3"):
                 path = "/" if host.startswith("3000") else "/kruise/a/3000/"
                 assert (await pair.ask(get(path, host))).startswith(b"HTTP/1.1 200 ")

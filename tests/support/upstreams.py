@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -108,8 +109,14 @@ class RunningProxy:
 
     def environment(self, api_key: str) -> dict[str, str]:
         """Return the variables that the proxy tells the clients of E2B to set."""
-        exported = dict(line.split("=", 1) for line in self.output.split("  export ")[1:])
-        return {name: value.split("\n", 1)[0] for name, value in exported.items()} | {"E2B_API_KEY": api_key}
+        first, _, _ = self.output.partition("\nOr ")
+        return dict(re.findall(r"  export (\w+)=(\S+)", first)) | {"E2B_API_KEY": api_key}
+
+    @property
+    def of_connect(self) -> dict[str, str]:
+        """The variables for clients that use the proxy as ``HTTPS_PROXY``."""
+        _, _, second = self.output.partition("\nOr ")
+        return dict(re.findall(r"  export (\w+)=(\S+)", second))
 
 
 @contextlib.contextmanager

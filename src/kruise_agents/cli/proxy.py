@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import shlex
 import signal
 import sys
 import warnings
@@ -40,14 +42,28 @@ logger = logging.getLogger(__name__)
 )
 @click.option(
     "--domain",
+    "domains",
     metavar="DOMAIN",
-    help="Domain that clients use, if it is neither localhost nor an IP address.  [default: the one of each request]",
+    multiple=True,
+    help="Domain under which clients call the proxy, if it is neither localhost nor an IP address. May be given again.",
 )
 @click.option(
     "--traffic-tokens",
     is_flag=True,
     help="Add the traffic access token to requests for protected sandboxes. Everybody on this machine can then reach "
     "the ports of protected sandboxes that clients of the proxy use.",
+)
+@click.option(
+    "--tls", is_flag=True, help="Speak https, with a certificate of an authority that the proxy makes at each start."
+)
+@click.option(
+    "--connect-proxy",
+    is_flag=True,
+    help="Serve as HTTPS_PROXY too, for clients with fixed https addresses below the domain of --upstream or --domain. "
+    "The port then speaks http and https.",
+)
+@click.option(
+    "--connect-others", is_flag=True, help="With --connect-proxy: make tunnels to other hosts too, instead of a 403."
 )
 def command(**values: Any) -> None:
     """Connect any client of E2B to a manager that speaks only the private protocol.
@@ -87,8 +103,18 @@ def _settings(values: dict[str, Any]) -> ProxySettings:
         host=values["host"],
         port=values["port"],
         traffic_tokens=values["traffic_tokens"],
-        domain=None if values["domain"] is None else str(parse_domain(values["domain"])),
+        tls=values["tls"],
+        connect_proxy=values["connect_proxy"],
+        connect_others=values["connect_others"],
+        folder=_folder(values["port"]),
+        domains=tuple(str(parse_domain(domain)) for domain in values["domains"]),
     )
+
+
+def _folder(port: int) -> Path:
+    """Return a folder of the user's for the files of one proxy."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return state / "kruise-agents-proxy" / (str(port) if port else f"pid-{os.getpid()}")
 
 
 async def _run(settings: ProxySettings) -> None:
@@ -102,20 +128,30 @@ async def _run(settings: ProxySettings) -> None:
 
 
 def _greeting(settings: ProxySettings, proxy: Proxy) -> str:
-    domain = settings.domain or f"localhost:{proxy.port}"
-    url = f"http://{domain}"
+    scheme = "https" if settings.tls else "http"
+    local = f"localhost:{proxy.port}"
+    domain = local if settings.connect_proxy else next(iter(settings.domains), local)
+    url = f"{scheme}://{domain}"
     lines = [
         f"kruise-agents {__version__}: proxy on {url} for the sandbox-manager at {settings.upstream}",
         "",
-        "Point a client of E2B at it, in any language:",
+        "Point a client of E2B at it, in any language, and set E2B_API_KEY to a key of that manager:",
         "",
         f"  export E2B_API_URL={url}",
         f"  export E2B_SANDBOX_URL={url}",
         f"  export E2B_DOMAIN={domain}",
-        "  # and set E2B_API_KEY to a key of that manager",
-        "",
-        f"A browser on this machine opens a port as http://<port>-<sandbox ID>.localhost:{proxy.port}",
-        "",
-        "Ctrl-C ends it. Sandboxes are not touched.",
+        *(_trust(proxy) if settings.tls else []),
     ]
-    return "\n".join(lines)
+    if settings.connect_proxy:
+        lines += ["", "Or a client with fixed https addresses:", ""]
+        lines += [f"  export HTTPS_PROXY=http://{local}", *_trust(proxy)]
+        lines += [f"  export E2B_DOMAIN={next(iter(settings.domains), settings.upstream.domain)}"]
+    lines += ["", f"A browser on this machine opens a port as {scheme}://<port>-<sandbox ID>.{local}", ""]
+    return "\n".join([*lines, "Ctrl-C ends it. Sandboxes are not touched."])
+
+
+def _trust(proxy: Proxy) -> list[str]:
+    return [
+        f"  export SSL_CERT_FILE={shlex.quote(str(proxy.bundle))}",
+        f"  export NODE_EXTRA_CA_CERTS={shlex.quote(str(proxy.authority))}",
+    ]

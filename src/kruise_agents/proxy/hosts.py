@@ -22,7 +22,7 @@ class OwnNames:
     """The names of this proxy: names for which no other machine can stand, and ``domains`` with all names below."""
 
     def __init__(self, domains: Iterable[str]) -> None:
-        self._hosts = [_LOCAL, *(parse_domain(domain).host for domain in domains)]
+        self.hosts = [_LOCAL, *(parse_domain(domain).host for domain in domains)]
 
     def include(self, authority: str) -> bool:
         """Return whether a ``Host`` header names this proxy."""
@@ -30,7 +30,7 @@ class OwnNames:
             host = parse_domain(authority).host
         except DomainError:
             return False
-        return _is_address(host) or any(host == own or host.endswith(f".{own}") for own in self._hosts)
+        return _is_address(host) or any(host == own or host.endswith(f".{own}") for own in self.hosts)
 
     def refusal(self, scope: Scope) -> Response | None:
         """Return the answer to a request that came under another name, or None."""

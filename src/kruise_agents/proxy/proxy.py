@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..errors import AddressError, PortError
+import certifi
+
+from ..errors import AddressError, ConfigurationError, PortError
+from ..manager.http.certificates import LocalAuthority
 from ..manager.http.dispatch import ManagerApp
 from ..manager.http.listening import bind
 from ..manager.http.server import check_uvicorn, front_server
 from ..protocol.addresses import ApiTarget, Target
+from ..protocol.domains import parse_domain
 from ..protocol.routing import parse
+from ..serving import Server
 from .api import UpstreamApi
 from .gateway import UpstreamGateway
 from .hosts import OwnNames
 from .tokens import TrafficTokens
+from .tunnels import TunnelProtocol, Tunnels
 from .upstream import Origin, Upstream, client_context
+
+_HTTPS = 443
+_LOOPBACK = (None, "127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +41,24 @@ class ProxySettings:
         upstream_ca: the certificate of the authority that signed the manager's certificate; None: a public one.
         host: the address to listen on; None: the loopback addresses.
         port: the port to listen on; 0: any free one.
-        domain: the domain that answers of the API name; None: the one that the request came under.
+        domains: the domains under which clients call the proxy, beside localhost and IP addresses.
         traffic_tokens: whether requests to protected sandboxes get their traffic access token from the proxy.
+        tls: whether the port speaks https, with a certificate of an authority that the proxy makes.
+        connect_proxy: whether clients may use the proxy as ``HTTPS_PROXY``. The port then speaks http and https.
+        connect_others: whether such clients reach other hosts too.
+        folder: the folder for the files of the authority.
     """
 
     upstream: Origin
     upstream_ca: Path | None = None
     host: str | None = None
     port: int = 0
-    domain: str | None = None
+    domains: tuple[str, ...] = ()
     traffic_tokens: bool = False
+    tls: bool = False
+    connect_proxy: bool = False
+    connect_others: bool = False
+    folder: Path = Path()
 
 
 class Proxy:
@@ -53,6 +72,8 @@ class Proxy:
         self._settings = settings
         self._resources = AsyncExitStack()
         self.port = settings.port
+        self.authority: Path | None = None  # the certificate of the authority that clients must trust
+        self.bundle: Path | None = None  # the same, with the public authorities
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as resources:
@@ -69,24 +90,61 @@ class Proxy:
         settings = self._settings
         check_uvicorn()
         context = client_context(settings.upstream_ca) if settings.upstream.scheme == "https" else None
-        listeners = bind(settings.host, settings.port)
-        for listener in listeners:
-            resources.callback(listener.close)
-        self.port = listeners[0].getsockname()[1]
+        if settings.connect_others and settings.host not in _LOOPBACK:
+            raise ConfigurationError(
+                f"--connect-others makes the proxy one for every host, so it listens on loopback addresses only; "
+                f"leave out --host {settings.host}, or leave out --connect-others"
+            )
+        (listeners, self.port) = self._listen(resources, settings.host, settings.port)
         upstream = Upstream(settings.upstream, context)
         resources.callback(upstream.close)
-        names = OwnNames([settings.domain] if settings.domain is not None else [])
+        domains = list(settings.domains)
+        if settings.connect_proxy:
+            domains.append(str(settings.upstream.domain))
+        names = OwnNames(domains)
         tokens = TrafficTokens(upstream) if settings.traffic_tokens else None
         app = ManagerApp(
             UpstreamApi(upstream, names, tokens, self._about),
             UpstreamGateway(upstream, names, tokens),
-            settings.domain,
-            None,
-            find_target,
+            domain=None,
+            page=None,
+            find_target=find_target,
         )
-        server = front_server(app, listeners)
+        if settings.connect_proxy:
+            own, tls_port = self._listen(resources, "127.0.0.1", 0)
+            await self._serve(resources, self._with_tls(app, own, names))
+            ports = {_HTTPS, self.port, *(parse_domain(domain).port or _HTTPS for domain in domains)}
+            tunnels = Tunnels(names, ports, tls_port, settings.connect_others)
+            server = front_server(app, listeners, type("Protocol", (TunnelProtocol,), {"tunnels": tunnels}))
+        elif settings.tls:
+            server = self._with_tls(app, listeners, names)
+        else:
+            server = front_server(app, listeners)
+        await self._serve(resources, server)
+
+    def _listen(self, resources: AsyncExitStack, host: str | None, port: int) -> tuple[list[socket.socket], int]:
+        listeners = bind(host, port, tls=self._settings.tls or self._settings.connect_proxy)
+        for listener in listeners:
+            resources.callback(listener.close)
+        return listeners, listeners[0].getsockname()[1]
+
+    async def _serve(self, resources: AsyncExitStack, server: Server) -> None:
         resources.push_async_callback(server.stop)
         await server.start()
+
+    def _with_tls(self, app: ManagerApp, listeners: list[socket.socket], names: OwnNames) -> Server:
+        settings = self._settings
+        authority = LocalAuthority()
+        made = authority.issue(settings.folder, names.hosts)
+        self.authority = made.authority
+        trusted = os.environ.get("SSL_CERT_FILE") or certifi.where()
+        self.bundle = settings.folder / "bundle.pem"
+        self.bundle.write_bytes(made.authority.read_bytes() + Path(trusted).read_bytes())
+        server = front_server(app, listeners, ssl_certfile=made.certificate, ssl_keyfile=made.private_key)
+        server.config.load()
+        assert server.config.ssl is not None
+        authority.name_servers_of(server.config.ssl, names.include)
+        return server
 
     def _about(self) -> str:
         return (

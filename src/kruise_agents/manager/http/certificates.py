@@ -1,11 +1,14 @@
-"""A local certificate authority, for a manager with ``--tls`` and without ``--cert``."""
+"""A local certificate authority, for the proxy, and for a manager with ``--tls`` and without ``--cert``."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+_MOST_CONTEXTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,24 +20,53 @@ class LocalCertificate:
     authority: Path
 
 
+class LocalAuthority:
+    """A certificate authority whose key stays in memory, so that nobody else can sign certificates."""
+
+    def __init__(self) -> None:
+        import trustme  # slow to import, and only needed here
+
+        self._authority = trustme.CA(organization_name="kruise-agents local authority")
+        self._contexts: dict[str, ssl.SSLContext] = {}
+
+    def issue(self, folder: Path, hosts: Sequence[str]) -> LocalCertificate:
+        """Make a certificate for ``hosts``, ``*.<host>`` and the loopback names. An IP address gets no ``*.<host>``."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        names = dict.fromkeys(name for host in hosts for name in _names(host.strip("[]")))
+        names |= dict.fromkeys(["localhost", "127.0.0.1", "::1"])
+        server = self._authority.issue_cert(*names)
+        made = LocalCertificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
+        made.certificate.write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
+        made.private_key.touch(mode=0o600)
+        made.private_key.write_bytes(server.private_key_pem.bytes())
+        self._authority.cert_pem.write_to_path(str(made.authority))
+        return made
+
+    def name_servers_of(self, context: ssl.SSLContext, is_own: Callable[[str], bool]) -> None:
+        """Give each client of ``context`` a certificate for the very name that it asks for, if that ``is_own``.
+
+        OpenSSL accepts no ``*.localhost``, so a certificate for all names would not do.
+        """
+
+        def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+            if name is not None and is_own(name):
+                connection.context = self._context_for(name)
+
+        context.sni_callback = choose
+
+    def _context_for(self, name: str) -> ssl.SSLContext:
+        context = self._contexts.get(name)
+        if context is None:
+            if len(self._contexts) >= _MOST_CONTEXTS:
+                self._contexts.clear()
+            context = self._contexts[name] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._authority.issue_cert(name).configure_cert(context)
+        return context
+
+
 def make_certificate(folder: Path, hosts: Sequence[str]) -> LocalCertificate:
-    """Make a certificate authority, and a certificate for ``hosts``, ``*.<host>`` and the loopback names.
-
-    An IP address gets no ``*.<host>``. The authority's key is not kept, so that nobody can sign more certificates.
-    """
-    import trustme  # slow to import, and only needed here
-
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    authority = trustme.CA(organization_name="kruise-agents local authority")
-    names = dict.fromkeys(name for host in hosts for name in _names(host.strip("[]")))
-    names |= dict.fromkeys(["localhost", "127.0.0.1", "::1"])
-    server = authority.issue_cert(*names)
-    made = LocalCertificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
-    made.certificate.write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
-    made.private_key.touch(mode=0o600)
-    made.private_key.write_bytes(server.private_key_pem.bytes())
-    authority.cert_pem.write_to_path(str(made.authority))
-    return made
+    """Make a certificate authority, and a certificate as :meth:`LocalAuthority.issue` does."""
+    return LocalAuthority().issue(folder, hosts)
 
 
 def _names(host: str) -> list[str]:

@@ -39,8 +39,11 @@ class GuardedHttpProtocol(HttpProtocol):
 
     ``head_seconds`` limits the wait for the first byte of a new connection, the time in which a head arrives, and, if
     an answer ends before the request's body, the time in which the rest of the body arrives. ``stall_seconds`` limits
-    how long the send buffer may stay full because the client does not read.
+    how long the send buffer may stay full because the client does not read. A subclass that serves the method CONNECT
+    sets ``connects`` and overrides ``_start_request``.
     """
+
+    connects = False
 
     head_seconds = 60.0
     stall_seconds = 3600.0
@@ -181,14 +184,18 @@ class GuardedHttpProtocol(HttpProtocol):
     def take_over(self) -> Stream:
         if self._ignoring or self.transport.is_closing():
             raise ConnectionResetError("the client has left")
+        self.cycle.disconnected = True
+        return self._detach(bytes(self._buffer))
+
+    def _detach(self, received: bytes) -> Stream:
+        """Leave the connection to the returned stream, which begins with the bytes ``received``."""
         self._ignoring = True
         self._cancel_deadline()
         self.connections.discard(self)
-        self.cycle.disconnected = True
         self.flow.resume_reading()
         assert isinstance(self.transport, JoinedWrites)
         self.transport.flush()
-        return Stream.on(self.transport.inner, bytes(self._buffer))
+        return Stream.on(self.transport.inner, received)
 
     # The request itself
 
@@ -201,7 +208,9 @@ class GuardedHttpProtocol(HttpProtocol):
         end = self._buffer.find(b"\r\n\r\n", max(checked - 3, 0)) + 4
         try:
             if end >= 4 and end <= MAX_HEAD_BYTES:
-                self._start_request(read_head(bytes(self._buffer[:end])), bytes(self._buffer[end:]))
+                self._start_request(
+                    read_head(bytes(self._buffer[:end]), connects=self.connects), bytes(self._buffer[end:])
+                )
                 return
             check_bytes(self._buffer, checked)
         except HeadRefusedError as refused:

@@ -21,6 +21,7 @@ _NAME = re.compile(_TOKEN)
 _NEVER_IN_A_HEAD = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?!\n|\Z)")
 _TARGET = re.compile(rb"(?:[hH][tT][tT][pP][sS]?://([^/?#]*))?(/[^#]*|(?<=[^/])(?:\?[^#]*)?)")
 _AUTHORITY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]\-]*")
+_HOST_AND_PORT = re.compile(rb"(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _ONCE = (
     *(name.lower().encode() for name in (SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER, API_KEY_HEADER)),
@@ -73,11 +74,13 @@ def check_bytes(data: bytes | bytearray, start: int) -> None:
         raise HeadRefusedError(400, "this is not a well-formed HTTP/1.1 request")
 
 
-def read_head(data: bytes) -> RequestHead:
+def read_head(data: bytes, *, connects: bool = False) -> RequestHead:
     """Parse the complete head of a request, with the empty line at the end.
 
-    Raises HeadRefusedError if the head is malformed or ambiguous, or asks for what this server lacks, such as CONNECT.
-    An ``Upgrade`` header is left out, unless the request is the handshake of a WebSocket (RFC 9110, section 7.8).
+    Raises HeadRefusedError if the head is malformed or ambiguous, or asks for what this server lacks. The method
+    CONNECT is accepted if ``connects``; its target is ``host:port``, which Python up to 3.11 does not repeat as
+    ``Host``. An ``Upgrade`` header is left out, unless the request is the handshake of a WebSocket (RFC 9110,
+    section 7.8).
     """
     check_bytes(data, 0)
     first, *lines = data[:-4].split(b"\r\n")
@@ -87,10 +90,14 @@ def read_head(data: bytes) -> RequestHead:
     method, target, version = request.groups()
     if version not in (b"1.1", b"1.0"):
         raise HeadRefusedError(505, "this server speaks HTTP/1.1")
-    if method == b"CONNECT":
+    if method == b"CONNECT" and not connects:
         raise HeadRefusedError(405, "this server is no proxy; the method CONNECT is not served")
     headers = _headers(lines)
     length = _body_length(headers, version)
+    if method == b"CONNECT":
+        if _HOST_AND_PORT.fullmatch(target) is None or length != 0:
+            raise HeadRefusedError(400, "a CONNECT has a target such as your.domain:443, and no body")
+        return RequestHead(method, target, version, tuple(headers), length, handshake=False)
     origin = _origin_form(target, _host(headers))
     handshake = version == b"1.1" and method == b"GET" and length == 0 and _asks_for_websocket(headers)
     if not handshake:

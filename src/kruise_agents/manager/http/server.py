@@ -38,14 +38,14 @@ _METHODS = {
     ),
     (_PROTOCOL, 1): ("connection_made", "connection_lost", "data_received", "on_body", "send_400_response"),
     (_PROTOCOL, 2): ("on_header",),
-    ("uvicorn.protocols.http.flow_control:FlowControl", 0): ("resume_reading",),
+    ("uvicorn.protocols.http.flow_control:FlowControl", 0): ("pause_reading", "resume_reading"),
     (_SERVER, 0): ("main_loop", "capture_signals"),
     (_SERVER, 1): ("serve", "startup", "on_tick"),
 }
 """Methods that are called or overridden, by their class and number of arguments."""
 
 _ATTRIBUTES = {
-    _PROTOCOL: ("connections", "cycle", "flow", "loop", "parser", "scope", "transport"),
+    _PROTOCOL: ("connections", "cycle", "flow", "loop", "parser", "scope", "tasks", "transport"),
     _CYCLE: (
         *("default_headers", "disconnected", "keep_alive", "message_event", "response_complete", "response_started"),
         *("waiting_for_100_continue", "body", "more_body"),
