@@ -125,7 +125,8 @@ def test_a_manager_that_is_not_there() -> None:
             for path in ("/sandboxes", "/kruise/a/3000/"):
                 status, body = parsed(await pair.ask(get(path, "localhost")))
                 assert status == 503
-                assert f"cannot connect to the sandbox-manager at http://127.0.0.1:{port}: " in str(body["message"])
+                where = f"cannot connect to the sandbox-manager at http://127.0.0.1:{port}"
+                assert f"{where}: nobody listens there" in str(body["message"])
 
     run(scenario())
 

@@ -62,7 +62,9 @@ async def answer_ok(arrival: Arrival) -> None:
 
 
 @contextlib.asynccontextmanager
-async def proxied(handler: Handler = answer_ok, **settings: Any) -> AsyncIterator[Pair]:
+async def proxied(
+    handler: Handler = answer_ok, tell: Callable[[str], None] = print, **settings: Any
+) -> AsyncIterator[Pair]:
     """Run a proxy in front of a server that calls ``handler`` with each request."""
     arrivals: list[Arrival] = []
 
@@ -79,7 +81,7 @@ async def proxied(handler: Handler = answer_ok, **settings: Any) -> AsyncIterato
     async with server:
         port = server.sockets[0].getsockname()[1]
         settings.setdefault("upstream", Origin("http", Domain("127.0.0.1", port)))
-        async with Proxy(ProxySettings(**settings)) as proxy:
+        async with Proxy(ProxySettings(**settings), tell) as proxy:
             yield Pair(proxy, arrivals)
         for arrival in arrivals:
             arrival.writer.close()

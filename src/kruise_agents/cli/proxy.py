@@ -15,13 +15,15 @@ from typing import Any
 import click
 
 from .. import __version__
+from ..embedded import default_state_dir
 from ..errors import ConfigurationError, KruiseAgentsError
 from ..manager.http.admission import allow_many_descriptors
 from ..protocol.domains import parse_domain
+from ..proxy.port_forward import Service
 from ..proxy.proxy import Proxy, ProxySettings
 from ..proxy.upstream import Origin
 from .exit_codes import EXIT_USAGE
-from .logs import LOG_OPTIONS, start_logging
+from .logs import LOG_OPTIONS, announce, start_logging
 from .options import click_option
 
 DEFAULT_PORT = 7789
@@ -31,6 +33,12 @@ logger = logging.getLogger(__name__)
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--upstream", metavar="URL", help="The sandbox-manager: https://your.domain, or http://host:port.")
+@click.option(
+    "--port-forward",
+    metavar="NAMESPACE/SERVICE[:PORT]",
+    help="The sandbox-manager in a cluster: the proxy keeps a 'kubectl port-forward' to it alive. The port is 7788 if "
+    "none is given.",
+)
 @click.option(
     "--upstream-ca",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -75,12 +83,14 @@ def command(**values: Any) -> None:
     Examples:
       kruise-agents proxy --upstream https://your.domain
       kruise-agents proxy --upstream http://10.0.0.7:7788 --port 0
+      kruise-agents proxy --port-forward sandbox-system/sandbox-manager
+      kruise-agents proxy --upstream https://your.domain --connect-proxy
     """
     start_logging(values["log_level"], values["log_format"])
     warnings.showwarning = lambda message, *_, **__: logger.warning("%s", message)
     allow_many_descriptors()
     try:
-        asyncio.run(_run(_settings(values)))
+        asyncio.run(_run(_settings(values), values["log_format"]))
     except KruiseAgentsError as error:
         click.echo(f"kruise-agents: {error}", err=True)
         sys.exit(EXIT_USAGE)
@@ -95,10 +105,14 @@ def main(arguments: list[str]) -> None:
 
 
 def _settings(values: dict[str, Any]) -> ProxySettings:
-    if not values["upstream"]:
-        raise ConfigurationError("the proxy needs a sandbox-manager: give --upstream, such as https://your.domain")
+    origin, service = values["upstream"], values["port_forward"]
+    if bool(origin) == bool(service):
+        raise ConfigurationError(
+            "the proxy needs one sandbox-manager: give --upstream, such as https://your.domain, or --port-forward, "
+            "such as sandbox-system/sandbox-manager"
+        )
     return ProxySettings(
-        upstream=Origin.parse(values["upstream"]),
+        upstream=Origin.parse(origin) if origin else Service.parse(service),
         upstream_ca=values["upstream_ca"],
         host=values["host"],
         port=values["port"],
@@ -113,16 +127,15 @@ def _settings(values: dict[str, Any]) -> ProxySettings:
 
 def _folder(port: int) -> Path:
     """Return a folder of the user's for the files of one proxy."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return state / "kruise-agents-proxy" / (str(port) if port else f"pid-{os.getpid()}")
+    return default_state_dir().with_name("kruise-agents-proxy") / (str(port) if port else f"pid-{os.getpid()}")
 
 
-async def _run(settings: ProxySettings) -> None:
+async def _run(settings: ProxySettings, log_format: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with Proxy(settings) as proxy:
+    async with Proxy(settings, tell=lambda line: announce(line, log_format)) as proxy:
         click.echo(_greeting(settings, proxy))
         await stop.wait()
 
@@ -145,7 +158,7 @@ def _greeting(settings: ProxySettings, proxy: Proxy) -> str:
     if settings.connect_proxy:
         lines += ["", "Or a client with fixed https addresses:", ""]
         lines += [f"  export HTTPS_PROXY=http://{local}", *_trust(proxy)]
-        lines += [f"  export E2B_DOMAIN={next(iter(settings.domains), settings.upstream.domain)}"]
+        lines += [f"  export E2B_DOMAIN={proxy.native_domain}"]
     lines += ["", f"A browser on this machine opens a port as {scheme}://<port>-<sandbox ID>.{local}", ""]
     return "\n".join([*lines, "Ctrl-C ends it. Sandboxes are not touched."])
 

@@ -79,7 +79,7 @@ class UpstreamGateway:
         if cause is None:
             return None
         return _json_error(
-            503, target.sandbox_id, f"the sandbox-manager at {self._upstream.origin} did not answer properly: {cause}"
+            503, target.sandbox_id, f"the sandbox-manager at {self._upstream.name} did not answer properly: {cause}"
         )
 
 

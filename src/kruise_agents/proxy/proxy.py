@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +20,18 @@ from ..manager.http.dispatch import ManagerApp
 from ..manager.http.listening import bind
 from ..manager.http.server import check_uvicorn, front_server
 from ..protocol.addresses import ApiTarget, Target
-from ..protocol.domains import parse_domain
+from ..protocol.domains import Domain, parse_domain
 from ..protocol.routing import parse
 from ..serving import Server
 from .api import UpstreamApi
 from .gateway import UpstreamGateway
 from .hosts import OwnNames
+from .port_forward import PortForward, Service
 from .tokens import TrafficTokens
 from .tunnels import TunnelProtocol, Tunnels
 from .upstream import Origin, Upstream, client_context
+
+logger = logging.getLogger(__name__)
 
 _HTTPS = 443
 _LOOPBACK = (None, "127.0.0.1", "::1", "localhost")
@@ -37,7 +42,7 @@ class ProxySettings:
     """The settings of one proxy.
 
     Attributes:
-        upstream: the manager.
+        upstream: the manager: its origin, or a service in a cluster that kubectl makes a port-forward to.
         upstream_ca: the certificate of the authority that signed the manager's certificate; None: a public one.
         host: the address to listen on; None: the loopback addresses.
         port: the port to listen on; 0: any free one.
@@ -49,7 +54,7 @@ class ProxySettings:
         folder: the folder for the files of the authority.
     """
 
-    upstream: Origin
+    upstream: Origin | Service
     upstream_ca: Path | None = None
     host: str | None = None
     port: int = 0
@@ -64,14 +69,19 @@ class ProxySettings:
 class Proxy:
     """A running proxy: an asynchronous context manager that serves requests inside the block.
 
+    Args:
+        tell: called with each message for the user while the proxy runs, such as the end of a port-forward.
+
     Raises:
-        ConfigurationError: On entering: a setting cannot work, or the port is in use.
+        ConfigurationError: On entering: a setting cannot work, the port is in use, or there is no port-forward.
     """
 
-    def __init__(self, settings: ProxySettings) -> None:
+    def __init__(self, settings: ProxySettings, tell: Callable[[str], None] = logger.info) -> None:
         self._settings = settings
+        self._tell = tell
         self._resources = AsyncExitStack()
         self.port = settings.port
+        self.native_domain = ""  # the domain of clients that use the proxy as HTTPS_PROXY
         self.authority: Path | None = None  # the certificate of the authority that clients must trust
         self.bundle: Path | None = None  # the same, with the public authorities
 
@@ -89,18 +99,18 @@ class Proxy:
     async def _start(self, resources: AsyncExitStack) -> None:
         settings = self._settings
         check_uvicorn()
-        context = client_context(settings.upstream_ca) if settings.upstream.scheme == "https" else None
         if settings.connect_others and settings.host not in _LOOPBACK:
             raise ConfigurationError(
                 f"--connect-others makes the proxy one for every host, so it listens on loopback addresses only; "
                 f"leave out --host {settings.host}, or leave out --connect-others"
             )
         (listeners, self.port) = self._listen(resources, settings.host, settings.port)
-        upstream = Upstream(settings.upstream, context)
+        upstream = await self._upstream(resources)
         resources.callback(upstream.close)
         domains = list(settings.domains)
-        if settings.connect_proxy:
+        if settings.connect_proxy and isinstance(settings.upstream, Origin):
             domains.append(str(settings.upstream.domain))
+        self.native_domain = next(iter(domains), f"localhost:{self.port}")
         names = OwnNames(domains)
         tokens = TrafficTokens(upstream) if settings.traffic_tokens else None
         app = ManagerApp(
@@ -121,6 +131,16 @@ class Proxy:
         else:
             server = front_server(app, listeners)
         await self._serve(resources, server)
+
+    async def _upstream(self, resources: AsyncExitStack) -> Upstream:
+        upstream = self._settings.upstream
+        if isinstance(upstream, Service):
+            port_forward = await resources.enter_async_context(PortForward(upstream, self._tell))
+            return Upstream(
+                Origin("http", Domain("localhost", upstream.port)), None, port_forward.locate, str(upstream)
+            )
+        context = client_context(self._settings.upstream_ca) if upstream.scheme == "https" else None
+        return Upstream(upstream, context)
 
     def _listen(self, resources: AsyncExitStack, host: str | None, port: int) -> tuple[list[socket.socket], int]:
         listeners = bind(host, port, tls=self._settings.tls or self._settings.connect_proxy)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,6 +21,8 @@ from ..protocol.addresses import Scheme, api_url
 from ..protocol.domains import Domain, parse_domain
 
 _CONNECT_SECONDS = 15.0
+_TRIES = 5
+_RETRY_SECONDS = 0.1
 _MOST_KEPT = 64
 _DEFAULT_PORTS: dict[Scheme, int] = {"https": 443, "http": 80}
 _ALL = 0  # there is one port, so all kept connections are alike
@@ -93,10 +97,14 @@ class Upstream:
         origin: the manager's origin, which names the ``Host`` of each request, and the name in its certificate.
         tls: the TLS context, for an origin with https.
         locate: finds the address to connect to, if that is not the origin's own.
+        name: the manager's name in messages; by default the origin.
     """
 
-    def __init__(self, origin: Origin, tls: ssl.SSLContext | None, locate: Locate | None = None) -> None:
+    def __init__(
+        self, origin: Origin, tls: ssl.SSLContext | None, locate: Locate | None = None, name: str | None = None
+    ) -> None:
         self.origin = origin
+        self.name = name or str(origin)
         self.authority = str(origin.domain).encode()
         self.api_url = api_url(origin.scheme, str(origin.domain))
         self._tls = tls
@@ -107,15 +115,22 @@ class Upstream:
         """Return an exchange on a new or a kept connection. Raises UnreachableError."""
         if (kept := self._kept.take(_ALL)) is not None:
             return Exchange(kept)
-        name = self.origin.domain.host.strip("[]")
-        host, port = await self._locate() if self._locate is not None else (name, self.origin.port)
+        for _ in range(_TRIES if self._locate is not None else 0):
+            with contextlib.suppress(ConnectionRefusedError):  # a port-forward has ended, and nobody knows yet
+                return await self._open()
+            await asyncio.sleep(_RETRY_SECONDS)
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                return Exchange(await HttpConnection.to(host, port, self._tls, name))
+            return await self._open()
         except OSError as error:
             raise UnreachableError(
-                f"kruise-agents proxy cannot connect to the sandbox-manager at {self.origin}: {_reason(error)}"
+                f"kruise-agents proxy cannot connect to the sandbox-manager at {self.name}: {_reason(error)}"
             ) from error
+
+    async def _open(self) -> Exchange:
+        name = self.origin.domain.host.strip("[]")
+        host, port = await self._locate() if self._locate is not None else (name, self.origin.port)
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            return Exchange(await HttpConnection.to(host, port, self._tls, name))
 
     def release(self, exchange: Exchange) -> None:
         """Keep the connection of an exchange for a next request if both sides are done, or else close it."""
@@ -138,6 +153,8 @@ def _reason(error: OSError) -> str:
         )
     if isinstance(error, ssl.SSLError):
         return f"it does not speak TLS there ({error.reason}); if it speaks plain http, begin --upstream with http://"
+    if f"[Errno {errno.ECONNREFUSED}]" in str(error):  # also of several addresses
+        return "nobody listens there; check the host and the port of --upstream"
     return error.strerror or str(error)
 
 
