@@ -16,14 +16,14 @@ import pytest
 
 from support.documents import ROOT, read_page
 from support.environments import client_environment, javascript_packages
-from support.managers import RunningManager, running_manager
+from support.managers import PREFORK_VARIABLES, RunningManager, running_manager
 from support.programs import run_command
 
 EXAMPLES = ROOT / "examples"
 LONGEST = 60
 # Programs that another test starts in its own way, as they need more than a manager.
 SPECIAL = {"agent_framework.py", "asynchronous.py", "template/use_template.py"}
-PROGRAMS = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.py")}
+PROGRAMS = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.py") if path.parent.name != "pytest"}
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(200)]
 
@@ -54,6 +54,14 @@ def test_the_template_is_served_and_used(tmp_path: Path) -> None:
     assert "kruise-agents serve --templates templates\n" in program.read_text()
     with running_manager(tmp_path, *options) as manager:
         assert run(sys.executable, program, manager, tmp_path) == stated_output(program)
+
+
+@pytest.mark.parametrize("on_a_cluster", [False, True])
+def test_the_suite_passes(on_a_cluster: bool, manager: RunningManager, tmp_path: Path) -> None:
+    folder = shutil.copytree(EXAMPLES / "pytest", tmp_path / "pytest", ignore=shutil.ignore_patterns("__pycache__"))
+    options = ["--e2b-domain", manager.domain, "--e2b-http"] if on_a_cluster else ["-n", "2"]
+    command = [sys.executable, "-m", "pytest", *options]
+    assert " 5 passed in " in run_command(command, environment_of(manager, tmp_path) | PREFORK_VARIABLES, folder)
 
 
 @pytest.mark.needs("node")
