@@ -122,7 +122,7 @@ hooks-install: .venv/dev.stamp
 # Newest versions into lock/; *.in are environments of their own, below .venvs/: the SDK pairs whose tests
 # `make test` runs (tests/compat/test_pairs.py), the clients of tests/clients/, and tools that must not mix with them.
 lock: .venv/dev.stamp $(OTHER_LOCKS)
-	$(UV_LOCK) --upgrade pyproject.toml --extra local --extra data --extra languages --group test --group lint --group build -o lock/dev.txt
+	$(UV_LOCK) --upgrade pyproject.toml --extra local --extra cli --extra data --extra languages --group test --group lint --group build -o lock/dev.txt
 	$(UV_LOCK) --upgrade -c lock/dev.txt pyproject.toml --extra local --group build -o lock/local.txt
 	cd tests/clients/javascript && npm update --package-lock-only --omit-lockfile-registry-resolved
 

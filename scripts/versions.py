@@ -20,7 +20,7 @@ from uv import find_uv_bin
 ROOT = Path(__file__).parent.parent
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 SDK = ("e2b", "e2b-code-interpreter")
-EXTRAS = [argument for extra in ("local", "data", "languages") for argument in ("--extra", extra)]
+EXTRAS = [argument for extra in ("local", "cli", "data", "languages") for argument in ("--extra", extra)]
 # The generated pages are written with the click of lock/dev.txt. Other versions of click wrap lines elsewhere.
 PYTEST = ["-m", "pytest", "-q", "-m", "not live and not slow", "--deselect=tests/cli/test_reference.py"]
 KERNELS = [

@@ -50,6 +50,11 @@ Without a command, `kruise-agents` has these options:
 
 {exit_codes}"""
 COMMAND_NOTES = {
+    "sandbox": """\
+**Exit codes.** 1 for an error, which is told in one line. `exec` and `shell` end with the code of the command, and with
+128 and the number of the signal if a signal ended the command; `run` ends with 1 if the code raised an error. Ctrl-C
+gives 130. With `KRUISE_AGENTS_TRACEBACK=1` an error shows its traceback.
+""",
     "serve": """\
 **Signals.** SIGINT (Ctrl-C), SIGTERM and SIGHUP end the manager with exit code 0; under `nohup` SIGHUP does not.
 

@@ -6,6 +6,7 @@ This module needs the standard library only, so ``--help`` and ``--version`` wor
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,9 +15,11 @@ from typing import NamedTuple
 from .. import __version__
 from .exit_codes import EXIT_USAGE
 
-__all__ = ["COMMANDS", "PROGRAM", "Command", "main"]
+__all__ = ["COMMANDS", "COMPLETE_VARIABLE", "PROGRAM", "Command", "main"]
 
 PROGRAM = "kruise-agents"
+COMPLETE_VARIABLE = "_KRUISE_AGENTS_COMPLETE"
+"""The environment variable with which the scripts of ``completion`` ask for suggestions."""
 
 
 class Command(NamedTuple):
@@ -39,6 +42,8 @@ COMMANDS = {
     "env": Command("Print the environment variables of a running manager."),
     "doctor": Command("Say why a program does not reach its manager."),
     "proxy": Command("Connect any client of E2B to a manager of the private protocol.", "local"),
+    "sandbox": Command("List, make, enter and end sandboxes, and copy files.", "cli"),
+    "completion": Command("Print the script that completes commands in bash, zsh or fish.", "cli"),
 }
 """The subcommands by name, in the order of ``--help``."""
 _ABOUT = "Run E2B programs on a self-hosted backend, or on this machine alone."
@@ -46,6 +51,9 @@ _ABOUT = "Run E2B programs on a self-hosted backend, or on this machine alone."
 
 def main() -> None:
     """Run the command of ``sys.argv``, and end the process with an exit code."""
+    if COMPLETE_VARIABLE in os.environ:
+        import_module(".completion", __package__).suggest()
+        return
     match sys.argv[1:]:
         case [("-h" | "--help"), *_]:
             print(help_text())
