@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -295,6 +296,24 @@ def on_the_page(text: str) -> list[str]:
     return [message for message in OF_OTHERS if pattern_of(message).search(" ".join(text.split()))]
 
 
+@contextlib.contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Run a server that sends the same bytes to each client and closes the connection, and yield its domain."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # the end of the test
+                while True:
+                    connection = listener.accept()[0]
+                    with connection:
+                        connection.recv(65536)
+                        connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
 @pytest.mark.live
 def test_schemes_and_certificates_that_do_not_fit(servers: Servers, tmp_path: Path) -> None:
     request = "Request failed: error sending request for url (…): client error"
@@ -302,10 +321,18 @@ def test_schemes_and_certificates_that_do_not_fit(servers: Servers, tmp_path: Pa
         each.domain for each in (servers.plain, servers.tls, servers.authority, servers.other_name)
     )
     ca = str(servers.authority.state_dir.parents[1] / "ca.pem")
+    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as other_server:
+        assert on_the_page(message_of(other_server, https=True)) == [
+            f"{request} (Connect): received corrupt message of type InvalidContentType"
+        ]
+    with answering(b"") as other_server:
+        assert on_the_page(message_of(other_server)) == [
+            f"{request} (SendRequest): connection closed before message completed"
+        ]
     assert on_the_page(message_of(plain, https=True)) == [
-        f"{request} (Connect): received corrupt message of type InvalidContentType"
+        f"{request} (Connect): invalid peer certificate: UnknownIssuer"
     ]
-    assert on_the_page(message_of(tls)) == [f"{request} (SendRequest): connection closed before message completed"]
+    assert "400: this port speaks https, and the request came as plain http" in message_of(tls)
     assert on_the_page(message_of(tls, https=True)) == [f"{request} (Connect): invalid peer certificate: UnknownIssuer"]
     assert on_the_page(message_of(authority, {"SSL_CERT_FILE": ca}, https=True)) == [
         f"{request} (Connect): invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))"

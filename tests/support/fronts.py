@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from kruise_agents.manager.gateway import Gateway
 from kruise_agents.manager.http.connection import GuardedHttpProtocol
 from kruise_agents.manager.http.dispatch import ManagerApp
+from kruise_agents.manager.http.https import Https
 from kruise_agents.manager.http.listening import bind
 from kruise_agents.manager.http.server import front_server
 from kruise_agents.manager.metrics import Metrics, MetricsPage
@@ -112,7 +113,9 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def running_front(*, head_seconds: float = 30.0, stall_seconds: float = 30.0) -> Iterator[Front]:
+def running_front(
+    *, head_seconds: float = 30.0, stall_seconds: float = 30.0, https: Https | None = None
+) -> Iterator[Front]:
     """Run a front in a thread, with the given time limits."""
     limits = {"head_seconds": head_seconds, "stall_seconds": stall_seconds}
     protocol = type("QuickProtocol", (GuardedHttpProtocol,), limits)
@@ -123,7 +126,7 @@ def running_front(*, head_seconds: float = 30.0, stall_seconds: float = 30.0) ->
 
     async def serve() -> None:
         page = MetricsPage(Metrics(), states=list, pools=list)
-        server = front_server(ManagerApp(_api(front), _gateway(front), None, page), [listener], protocol)
+        server = front_server(ManagerApp(_api(front), _gateway(front), None, page), [listener], protocol, https)
         front.connections = server.server_state.connections
         await server.start()
         ready.set()

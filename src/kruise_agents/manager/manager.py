@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from starlette.types import ASGIApp
 
@@ -26,8 +26,9 @@ from .accounts.keys import Keys
 from .accounts.secrets import SecretStore
 from .api import create_api
 from .gateway import Gateway
-from .http.certificates import make_certificate
+from .http.certificates import make_certificate, server_context
 from .http.dispatch import ManagerApp
+from .http.https import Https
 from .http.listening import bind, own_address
 from .http.server import check_uvicorn, front_server
 from .metrics import Metrics, MetricsPage
@@ -129,7 +130,7 @@ class Manager:
             snapshots_folder, _ = self._folder("snapshots"), self._folder("prepared")
             if not settings.api_keys:
                 self.api_keys = (api_key_at(settings.state_dir / "api-key", new=settings.new_key),)
-            tls = self._tls()
+            https = self._https()
         checkpoints = Checkpoints(store)
         resources.push_async_callback(checkpoints.close)
         await _finish(asyncio.to_thread(compile_program))
@@ -196,7 +197,7 @@ class Manager:
             openkruise.find_target if settings.like_openkruise else routing.parse,
             settle=checkpoints.settle,
         )
-        server = front_server(app, listeners, **tls)
+        server = front_server(app, listeners, https=https)
         await _finish(snapshots.recover())
         volumes.recover()
 
@@ -266,20 +267,28 @@ class Manager:
             key_file=settings.state_dir / "traffic-token-key.pem",
         )
 
-    def _tls(self) -> dict[str, Any]:
-        """Return uvicorn's options for https, or an empty dict for http. Make a certificate if ``tls`` needs one."""
+    def _https(self) -> Https:
+        """Return the https side of the port. Without ``tls`` its certificate is made when a client speaks https."""
         settings = self._settings
-        if settings.certificate is not None:
-            return {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.private_key}
-        if not settings.tls:
-            return {}
+        if (certificate := settings.certificate) is not None:
+            advice = "Its SSL_CERT_FILE must name the authority that issued the certificate"
+            return Https(lambda: server_context(certificate, settings.private_key), advice, only=True)
+        folder = settings.state_dir / "tls"
         domain = parse_domain(settings.domain).host if settings.domain is not None else "localhost"
         host = settings.host
         if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with
             host = own_address(host)
-        made = make_certificate(settings.state_dir / "tls", [domain] if host is None else [domain, host])
-        self.authority = made.authority
-        return {"ssl_certfile": made.certificate, "ssl_keyfile": made.private_key}
+
+        def load() -> ssl.SSLContext:
+            made = make_certificate(folder, [domain] if host is None else [domain, host])
+            return server_context(made.certificate, made.private_key)
+
+        advice = f"start the program with SSL_CERT_FILE={folder / 'ca.pem'}"
+        if not settings.tls:
+            advice = f"Is patch_e2b(False) missing in the program, or in its worker process? For https, {advice}"
+            return Https(load, advice)
+        self.authority = folder / "ca.pem"
+        return Https(load, f"To trust it, {advice}", only=True)
 
 
 async def _finish(work: Awaitable[T]) -> T:

@@ -15,8 +15,9 @@ from typing import Self
 import certifi
 
 from ..errors import AddressError, ConfigurationError, PortError
-from ..manager.http.certificates import LocalAuthority
+from ..manager.http.certificates import LocalAuthority, server_context
 from ..manager.http.dispatch import ManagerApp
+from ..manager.http.https import Https
 from ..manager.http.listening import bind
 from ..manager.http.server import check_uvicorn, front_server
 from ..protocol.addresses import ApiTarget, Target
@@ -160,11 +161,10 @@ class Proxy:
         trusted = os.environ.get("SSL_CERT_FILE") or certifi.where()
         self.bundle = settings.folder / "bundle.pem"
         self.bundle.write_bytes(made.authority.read_bytes() + Path(trusted).read_bytes())
-        server = front_server(app, listeners, ssl_certfile=made.certificate, ssl_keyfile=made.private_key)
-        server.config.load()
-        assert server.config.ssl is not None
-        authority.name_servers_of(server.config.ssl, names.include)
-        return server
+        context = server_context(made.certificate, made.private_key)
+        authority.name_servers_of(context, names.include)
+        advice = f"Start the program with SSL_CERT_FILE={self.bundle}"
+        return front_server(app, listeners, https=Https(lambda: context, advice, only=True))
 
     def _about(self) -> str:
         return (

@@ -32,13 +32,14 @@ logger = logging.getLogger(__name__)
 
 
 class Admission:
-    """The connections of all listeners of a manager: at most ``most``, and at most ``most_per_peer`` for each peer."""
+    """Bounds on all ``connections`` of a manager: at most ``most``, and at most ``most_per_peer`` for each peer."""
 
-    def __init__(self, most: int, most_per_peer: int, most_descriptors: int) -> None:
+    def __init__(self, most: int, most_per_peer: int, most_descriptors: int, connections: str = "connections") -> None:
         self.most = most
         self.most_per_peer = most_per_peer
         self.closing = False  # True: a connection was shut down since the event loop last served others
         self._most_descriptors = most_descriptors
+        self._connections = connections  # their name in the log
         self._counts = Counter[str]()
         # Idle connections, the longest idle one first.
         self._idle: dict[Connection, None] = {}
@@ -52,7 +53,8 @@ class Admission:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         descriptors = soft if soft != resource.RLIM_INFINITY else _SHARE * _MOST_CONNECTIONS
         most = max(_PEERS_SHARE, min(_MOST_TLS_CONNECTIONS if tls else _MOST_CONNECTIONS, descriptors // _SHARE))
-        return cls(most, most // _PEERS_SHARE, descriptors - descriptors // _KEPT_FREE)
+        name = "https connections" if tls else "connections"
+        return cls(most, most // _PEERS_SHARE, descriptors - descriptors // _KEPT_FREE, name)
 
     def admit(self, connection: Connection) -> bool:
         """Count a new connection as idle and return True, or return False if there is no room for the connection."""
@@ -93,8 +95,8 @@ class Admission:
         events = ", ".join(f"{number} {name}" for name, number in sorted(self._events.items()))
         self._events.clear()
         logger.warning(
-            "too many connections, the last one from %s: %s; the manager takes %d, and %d from one address",
-            *(peer, events, self.most, self.most_per_peer),
+            "too many %s, the last one from %s: %s; the manager takes %d, and %d from one address",
+            *(self._connections, peer, events, self.most, self.most_per_peer),
         )
 
     def _make_room(self, candidates: dict[Connection, None]) -> bool:
@@ -113,25 +115,25 @@ class Admission:
 
 
 class Connection(socket.socket):
-    """An accepted connection that an :class:`Admission` counts until the connection is closed."""
+    """An accepted connection, which each :class:`Admission` that it entered counts until the connection is closed."""
 
     by_descriptor: ClassVar[dict[int, Connection]] = {}
 
     def __init__(self, accepted: socket.socket, peer: str) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
         self.peer = peer
-        self._admission: Admission | None = None
+        self._admissions: tuple[Admission, ...] = ()
 
     def enter(self, admission: Admission) -> bool:
         if not admission.admit(self):
             return False
-        self._admission = admission
+        self._admissions += (admission,)
         self.by_descriptor[self.fileno()] = self
         return True
 
     def set_idle(self, idle: bool) -> None:
-        if self._admission is not None:
-            self._admission.set_idle(self, idle)
+        for admission in self._admissions:
+            admission.set_idle(self, idle)
 
     def end(self) -> None:
         """Shut the connection down. The event loop notices that and closes the connection."""
@@ -146,8 +148,8 @@ class Connection(socket.socket):
         super().close()
 
     def _leave(self) -> None:
-        admission, self._admission = self._admission, None
-        if admission is not None:
+        admissions, self._admissions = self._admissions, ()
+        for admission in admissions:
             admission.forget(self)
 
 
@@ -205,10 +207,15 @@ class Listener(socket.socket):
 
 def set_idle(transport: asyncio.BaseTransport, idle: bool) -> None:
     """Say whether the connection under a transport may be closed to make room for another connection."""
-    accepted = transport.get_extra_info("socket")
-    connection = Connection.by_descriptor.get(accepted.fileno()) if accepted is not None else None
+    connection = connection_of(transport)
     if connection is not None:
         connection.set_idle(idle)
+
+
+def connection_of(transport: asyncio.BaseTransport) -> Connection | None:
+    """Return the accepted connection under a transport, or None if a listener without bounds accepted it."""
+    accepted = transport.get_extra_info("socket")
+    return Connection.by_descriptor.get(accepted.fileno()) if accepted is not None else None
 
 
 def peer_of(address: tuple[Any, ...]) -> str:

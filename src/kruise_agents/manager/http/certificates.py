@@ -1,4 +1,4 @@
-"""A local certificate authority, for the proxy, and for a manager with ``--tls`` and without ``--cert``."""
+"""A local certificate authority, for the proxy, and for a manager without ``--cert``."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ class LocalAuthority:
     def issue(self, folder: Path, hosts: Sequence[str]) -> LocalCertificate:
         """Make a certificate for ``hosts``, ``*.<host>`` and the loopback names. An IP address gets no ``*.<host>``."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        names = dict.fromkeys(name for host in hosts for name in _names(host.strip("[]")))
-        names |= dict.fromkeys(["localhost", "127.0.0.1", "::1"])
-        server = self._authority.issue_cert(*names)
+        server = self._authority.issue_cert(*_all_names(hosts))
         made = LocalCertificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
         made.certificate.write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
         made.private_key.touch(mode=0o600)
@@ -65,8 +63,41 @@ class LocalAuthority:
 
 
 def make_certificate(folder: Path, hosts: Sequence[str]) -> LocalCertificate:
-    """Make a certificate authority, and a certificate as :meth:`LocalAuthority.issue` does."""
-    return LocalAuthority().issue(folder, hosts)
+    """Return a certificate for ``hosts`` as :meth:`LocalAuthority.issue` makes one. Make it if there is none.
+
+    The authority's key is not kept, so other names mean another authority. With the same names, clients go on trusting
+    the one that they know.
+    """
+    made = LocalCertificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
+    record, names = folder / "names", "\n".join(_all_names(hosts))
+    if not _is_there(made, record, names):
+        record.unlink(missing_ok=True)
+        LocalAuthority().issue(folder, hosts)
+        record.write_text(names, encoding="utf-8")  # the last one: what a crash left unfinished is made anew
+    return made
+
+
+def server_context(certificate: Path, private_key: Path | None) -> ssl.SSLContext:
+    """Return the settings of https with a certificate. Raise OSError or ssl.SSLError if the files cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, private_key)
+    return context
+
+
+def _is_there(made: LocalCertificate, record: Path, names: str) -> bool:
+    try:
+        if record.read_text(encoding="utf-8") != names:
+            return False
+        server_context(made.certificate, made.private_key)
+        ssl.create_default_context(cafile=made.authority)
+    except (OSError, ValueError):  # ssl.SSLError is an OSError
+        return False
+    return True
+
+
+def _all_names(hosts: Sequence[str]) -> list[str]:
+    names = [name for host in hosts for name in _names(host.strip("[]"))]
+    return list(dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"]))
 
 
 def _names(host: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+import json
 import logging
 from collections.abc import Callable
 from enum import Enum, auto
@@ -22,6 +23,7 @@ from ..gateway.tunnel import Stream
 from ..request_log import RequestRecord, new_request_id
 from .admission import set_idle
 from .chunked_body import ChunkedBody
+from .https import Https
 from .request_head import MAX_HEAD_BYTES, HeadRefusedError, RequestHead, check_bytes, read_head
 
 _LINGER_SECONDS = 5.0
@@ -37,20 +39,23 @@ class _Expected(Enum):
 class GuardedHttpProtocol(HttpProtocol):
     """A client's connection with limits on time.
 
-    ``head_seconds`` limits the wait for the first byte of a new connection, the time in which a head arrives, and, if
-    an answer ends before the request's body, the time in which the rest of the body arrives. ``stall_seconds`` limits
-    how long the send buffer may stay full because the client does not read. A subclass that serves the method CONNECT
-    sets ``connects`` and overrides ``_start_request``.
+    ``head_seconds`` limits the wait for the first byte of a new connection, a TLS handshake, the time in which a head
+    arrives, and, if an answer ends before the request's body, the time in which the rest of the body arrives.
+    ``stall_seconds`` limits how long the send buffer may stay full because the client does not read. A subclass that
+    serves the method CONNECT sets ``connects`` and overrides ``_start_request``.
     """
 
     connects = False
 
     head_seconds = 60.0
     stall_seconds = 3600.0
+    https: Https | None = None
+    """The https side of the port, or None if the port speaks plain http only."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._expected = _Expected.HEAD
+        self._scheme_known = self.https is None
         self._head: RequestHead | None = None
         self._head_begun = False
         self._buffer = bytearray()
@@ -200,6 +205,8 @@ class GuardedHttpProtocol(HttpProtocol):
     # The request itself
 
     def _read_head(self, data: bytes) -> None:
+        if not self._scheme_known and self._leaves_http(data):
+            return
         checked = len(self._buffer)
         self._buffer += data
         while self._buffer.startswith(b"\r\n"):  # RFC 9112, section 2.2
@@ -222,6 +229,21 @@ class GuardedHttpProtocol(HttpProtocol):
             self._head_begun = True
             self._unset_keepalive_if_required()
             self._set_deadline(self.head_seconds, self._too_slow)
+
+    def _leaves_http(self, data: bytes) -> bool:
+        """Look at the first bytes of a connection. Return True if they are no request for this port."""
+        assert self.https is not None
+        self._scheme_known = True
+        if self.https.begins(data):
+            assert isinstance(self.transport, JoinedWrites)
+            self._cancel_deadline()
+            self.connections.discard(self)
+            self.https.take_over(self.transport.inner, self, data, self.head_seconds)  # calls connection_made() again
+        elif self.https.only:
+            self._refuse(400, json.dumps({"code": 400, "message": _PLAIN}), "application/json")  # for the SDK
+        else:
+            return False
+        return True
 
     def _start_request(self, head: RequestHead, rest: bytes) -> None:
         self._head_begun = False
@@ -280,7 +302,7 @@ class GuardedHttpProtocol(HttpProtocol):
         self.cycle.keep_alive = False
         self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, status: int, message: str, kind: str = "text/plain; charset=utf-8") -> None:
         self._ignoring = True
         self._buffer.clear()
         self._cancel_deadline()
@@ -299,7 +321,7 @@ class GuardedHttpProtocol(HttpProtocol):
             record.status = status
         body = message.encode()
         self.transport.write(
-            f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\ncontent-type: {kind}\r\n"
             f"content-length: {len(body)}\r\nx-request-id: {record.id}\r\nconnection: close\r\n\r\n".encode()
             + body
         )
@@ -336,5 +358,9 @@ def everyday_events(record: logging.LogRecord) -> bool:
     return not cut and record.msg != "Invalid HTTP request received."
 
 
+_PLAIN = (
+    "this port speaks https, and the request came as plain http: use https://, and in a program patch_e2b() in place "
+    "of patch_e2b(False)"
+)
 _MALFORMED = "the chunks of the request's body are not well-formed"
 _TOO_LARGE = f"the request line and headers are larger than {MAX_HEAD_BYTES} bytes together"

@@ -22,6 +22,7 @@ from ...serving import Server
 if TYPE_CHECKING:
     from .connection import GuardedHttpProtocol
     from .dispatch import ManagerApp
+    from .https import Https
 
 TESTED = ("0.34.0", "0.54.0")
 """The oldest and the newest release of uvicorn that the tests of the HTTP server were run on."""
@@ -54,7 +55,7 @@ _ATTRIBUTES = {
 }
 _OPTIONS = (
     *("loop", "http", "ws", "lifespan", "log_config", "access_log", "proxy_headers", "server_header", "date_header"),
-    *("timeout_keep_alive", "timeout_graceful_shutdown", "ssl_certfile", "ssl_keyfile"),
+    *("timeout_keep_alive", "timeout_graceful_shutdown"),
 )
 
 
@@ -62,15 +63,16 @@ def front_server(
     app: ManagerApp,
     listeners: Sequence[socket.socket],
     protocol: type[GuardedHttpProtocol] | None = None,
-    **tls: Any,
+    https: Https | None = None,
 ) -> Server:
-    """Return a server for bound sockets. The server is not started yet. ``tls`` holds uvicorn's options for https."""
+    """Return a server for bound sockets. The server is not started yet. Without ``https`` it speaks plain http only."""
     # Imported here, so that check_uvicorn() can run before: the import fails if uvicorn lacks the class.
     from .connection import GuardedHttpProtocol, everyday_events
 
     logging.getLogger("uvicorn.error").addFilter(everyday_events)
     # WebSockets are requests like others, until the gateway takes their connection over.
-    return Server(app, listeners, http=protocol or GuardedHttpProtocol, **tls)
+    kind = type("Protocol", (protocol or GuardedHttpProtocol,), {"https": https})
+    return Server(app, listeners, http=kind)
 
 
 def check_uvicorn() -> None:
