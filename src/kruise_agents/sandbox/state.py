@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,15 +30,26 @@ class SandboxState:
     access_token: str | None = None  # the X-Access-Token for files, commands and code; None: these need none
     variables: Mapping[str, str] = field(default_factory=dict)  # of the create call, then E2B_SANDBOX and the like
     _killed: dict[int, str] = field(default_factory=dict)
+    _killed_below: dict[int, str] = field(default_factory=dict)
 
     def note_kill(self, pid: int, reason: str) -> None:
+        """Keep the manager's reason for killing a process, also for the processes above it, such as its shell."""
         self._killed[pid] = reason
+        for parent in _parents(pid):
+            self._killed_below[parent] = reason
+        for old in list(self._killed_below)[:-_NOTICES]:
+            del self._killed_below[old]
         for old in list(self._killed)[:-_NOTICES]:
             del self._killed[old]
 
     def take_kill_reason(self, pid: int) -> str | None:
         """Return the manager's reason for killing a process, and forget the reason. None: no reason is known."""
+        self._killed_below.pop(pid, None)
         return self._killed.pop(pid, None)
+
+    def take_reason_below(self, pid: int) -> str | None:
+        """Return and forget the manager's reason for killing a process below another, or None."""
+        return self._killed_below.pop(pid, None)
 
     def environment(self, username: str | None = None, home: Path | None = None) -> dict[str, str]:
         """Return a program's environment variables, to which the request that starts the program may add others.
@@ -56,3 +67,16 @@ class SandboxState:
             "LOGNAME": username,
             **self.variables,
         }
+
+
+def _parents(pid: int) -> Iterator[int]:
+    """Give the processes above another one, up to this process."""
+    while pid > 1:
+        try:
+            # After the name, which may have any character: the state, then the parent.
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return
+        if pid in (0, 1, os.getpid()):
+            return
+        yield pid

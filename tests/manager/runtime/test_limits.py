@@ -225,6 +225,7 @@ print('kept')
         small.commands.run("exec python program.py", timeout=60)
     assert f"of {MEMORY} MiB of memory, and this process" in str(caught.value.error), "the one who is killed learns why"
     assert str(caught.value.error).startswith("signal: killed (the sandbox took")
+    assert "kruise-agents: killed: the sandbox took" in str(caught.value), "and so does whoever reads the exception"
     wait_for(lambda: answers(small))
 
 
@@ -315,6 +316,7 @@ def test_no_file_is_larger_than_the_disk(shared_small: Sandbox) -> None:
         with pytest.raises(CommandExitException) as caught:
             shared_small.commands.run(command)
         assert caught.value.error == "signal: file size limit exceeded"
+        assert "kruise-agents: ended: a file became larger than the disk limit" in str(caught.value)
     with pytest.raises(CommandExitException, match=r"unsupported|not supported"):
         shared_small.commands.run(f"fallocate --keep-size -l {DISK + 1}M f")
     shared_small.commands.run("head -c 1M /dev/urandom > f && fallocate --punch-hole -l 64K f")

@@ -142,8 +142,8 @@ def test_an_error_has_name_value_and_traceback_without_colours(sandbox: Sandbox,
     error = sandbox.run_code("xyz", context=context).error
     assert error is not None
     assert (error.name, error.value) == ("NameError", "name 'xyz' is not defined")
-    assert error.traceback.startswith("-" * 75 + "NameError ")
-    assert "Traceback (most recent call last)Cell In[2], line 1\n----> 1 xyz\n" in error.traceback
+    assert error.traceback.startswith("-" * 75 + "\nNameError ")
+    assert "Traceback (most recent call last)\nCell In[2], line 1\n----> 1 xyz\n" in error.traceback
     assert "\x1b" not in error.traceback
 
 

@@ -13,7 +13,7 @@ from kruise_agents.sandbox.code_interpreter.lines import encoded
 
 DATE = "2026-01-31T10:00:00.123456Z"
 FAILURE = {"status": "error", "ename": "E", "evalue": "v", "traceback": ["a", "b"]}
-FAILURE_LINE = {"type": "error", "name": "E", "value": "v", "traceback": "ab"}
+FAILURE_LINE = {"type": "error", "name": "E", "value": "v", "traceback": "a\nb"}
 
 
 def message(kind: str, **content: Any) -> Message:

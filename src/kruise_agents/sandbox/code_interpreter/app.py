@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from ...protocol.names import ACCESS_TOKEN_HEADER, SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER, TRAFFIC_TOKEN_HEADER
 from ..state import SandboxState
 from .contexts import Context, Contexts
-from .errors import AccessRefusedError, ContextNotFoundError, InvalidRequestError, KernelError
+from .errors import AccessRefusedError, ContextNotFoundError, InvalidRequestError, KernelError, LanguageError
 from .execution import Execution
 from .forked_kernel import WaitingKernel
 from .languages import JAVASCRIPT, PYTHON
@@ -173,7 +173,9 @@ def _description(context: Context) -> dict[str, str]:
 
 
 def _not_created(failure: BaseException) -> Response:
-    return PlainTextResponse(f"Failed to create context: {failure}", status_code=500)
+    # E2B answers 500 to an unknown language too, which programs take for a failure that may pass.
+    status = 400 if isinstance(failure, LanguageError) else 500
+    return PlainTextResponse(f"Failed to create context: {failure}", status_code=status)
 
 
 def _unauthorized(request: Request, error: Exception) -> Response:

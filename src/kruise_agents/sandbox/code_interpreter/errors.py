@@ -8,7 +8,7 @@
         ├── InvalidRequestError       422
         ├── ContextNotFoundError      404
         └── KernelError               500
-            ├── LanguageError
+            ├── LanguageError         400
             ├── KernelStartError
             └── KernelEndedError
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 
+from ..advice import advice_on
 from .contexts import Context
 from .environment import Changes, difference, restoration
 from .errors import ContextNotFoundError, KernelEndedError, KernelError
@@ -29,6 +31,12 @@ STEP_SECONDS = 1.0
 REPLY_SECONDS = 0.2  # to wait for the reply of a kernel that has reported that it is idle
 
 
+_NO_MEMORY = (
+    "the code asked for more memory at once than the machine has free, for example for a very large array; a sandbox "
+    "that takes more than its limit (serve --memory) is not told this way, but killed"
+)
+
+
 class Transcript:
     """A state machine that turns a kernel's messages about a request into lines of the answer.
 
@@ -39,6 +47,7 @@ class Transcript:
     def __init__(self) -> None:
         self.accepted = False
         self.replied = False
+        self.advice: Line | None = None
         self._idle = False
         self._failed = False
 
@@ -53,11 +62,13 @@ class Transcript:
                 self.accepted = True
                 yield {"type": "number_of_executions", "execution_count": content["execution_count"]}
             case "stream" if content["name"] in ("stdout", "stderr"):
+                self._look_through(content["text"], message.date)
                 yield {"type": content["name"], "text": content["text"], "timestamp": message.date}
             case "display_data" | "execute_result":
                 main = message.kind == "execute_result"
                 yield {"type": "result", "is_main_result": main, **result_fields(content["data"])}
             case "error":
+                self._look_through(str(content.get("evalue", "")), message.date)
                 yield from self._error(content)
             case "execute_reply":
                 self.replied = True
@@ -70,6 +81,10 @@ class Transcript:
             case "status":
                 self._idle = self._idle or content["execution_state"] == "idle"
 
+    def _look_through(self, text: str, date: str) -> None:
+        if self.advice is None and (advice := advice_on(text)) is not None:
+            self.advice = {"type": "stderr", "text": advice, "timestamp": date}
+
     def _error(self, content: Mapping[str, object]) -> Iterator[Line]:
         if not self._failed:
             self._failed = True
@@ -77,13 +92,12 @@ class Transcript:
 
 
 def _error_from(content: Mapping[str, object]) -> Line:
-    # The parts of the traceback are joined without a separator.
-    traceback = content.get("traceback")
-    return error_line(
-        str(content.get("ename", "")),
-        str(content.get("evalue", "")),
-        "".join(traceback) if isinstance(traceback, list) else "",
-    )
+    # E2B joins the parts of the traceback without a separator, so that its first lines stick together.
+    name, value, parts = str(content.get("ename", "")), str(content.get("evalue", "")), content.get("traceback")
+    traceback = "\n".join(map(str, parts)) if isinstance(parts, list) else ""
+    if name == "MemoryError" and not value:
+        value, traceback = _NO_MEMORY, f"{traceback}{_NO_MEMORY}"
+    return error_line(name, value, traceback)
 
 
 class Execution:
@@ -136,7 +150,7 @@ class Execution:
             except KernelEndedError:
                 if self._unattended and self._kernel is not None and not self._kernel.stopped:
                     self._context.lost = True
-                await self._send(UNEXPECTED_END if self._context.removed else CONTEXT_RESTARTING)
+                await self._send(UNEXPECTED_END if self._context.removed else self._restarting())
                 await self._send(END)
             except (KernelError, ContextNotFoundError) as error:
                 await self._send({**UNEXPECTED_END, "traceback": str(error)})
@@ -145,6 +159,22 @@ class Execution:
                 self._context.on_client_left = None
                 if self._limit is not None:
                     self._limit.cancel()
+
+    def _restarting(self) -> Line:
+        """Return the error for a kernel that ended while it ran the code, with the reason where one is known."""
+        kernel = self._kernel
+        if kernel is None or kernel.stopped or kernel.exit_code is None:
+            return CONTEXT_RESTARTING
+        why = self._context.state.take_kill_reason(kernel.pid)
+        if why is not None:
+            reason = f"was killed: {why}"
+        elif kernel.exit_code >= 0:
+            reason = f"was ended by the code, with exit code {kernel.exit_code}"
+        else:
+            reason = f"was ended by a signal: {signal.strsignal(-kernel.exit_code) or -kernel.exit_code}"
+        if why is None and kernel.exit_code == -signal.SIGKILL:
+            reason += ". That is also how the memory limit (serve --memory) ends programs"
+        return {**CONTEXT_RESTARTING, "traceback": f"The kernel {reason}. Variables are lost; the next call works."}
 
     async def _run_in(self, kernel: Kernel) -> None:
         base = self._context.state.environment()
@@ -182,6 +212,8 @@ class Execution:
                     async with asyncio.timeout(REPLY_SECONDS):
                         message = await replies.next()
                     await self._pass_on(message)
+            if self._transcript.advice is not None:
+                await self._send(self._transcript.advice)
             self._late = kernel.mark(replies)
             self._interrupt_if_abandoned()
             while self._late is not None and not self._late.finished:

@@ -148,6 +148,15 @@ class Kernel:
                 idle = idle or message.content.get("execution_state") == "idle"
             return reply
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of an ended kernel, or the number of the signal that ended it, with a minus; None before."""
+        return self._process.exit_code
+
     def interrupt(self) -> None:
         """Interrupt the running code. An idle Python or Bash kernel ignores a first interrupt."""
         if self.spec.interrupt == "signal":

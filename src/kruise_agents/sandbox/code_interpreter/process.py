@@ -33,6 +33,11 @@ class KernelProcess:
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._when_ended: Callable[[], None] = lambda: None
         self.ended = asyncio.Event()
+        self.exit_code: int | None = None  # negative: the number of the signal that ended the process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @classmethod
     def start(
@@ -85,7 +90,7 @@ class KernelProcess:
         os.close(self._pidfd)
         # Before the process is reaped: after that, the id of the process and of its group may be reused.
         self.signal(signal.SIGKILL)
-        self._process.wait()
+        self.exit_code = self._process.wait()
         self.last_output()
         self._output.close()
         self.ended.set()

@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import IO
 
+from ...advice import MOST_OUTPUT, advice_on
 from ...connect import Json
 from ...linux.process_tree import kill_tree
+from ...state import SandboxState
 from . import events, terminal
 from .events import OutputKind
 from .input import Input
@@ -21,6 +23,7 @@ from .output import Output
 _PIPE_LIMIT = 32768
 _TERMINAL_LIMIT = 16384
 _QUEUE_LIMIT = 64
+_TOO_LARGE = "kruise-agents: ended: a file became larger than the disk limit of this sandbox (serve --disk)\n"
 
 
 class Subscription:
@@ -83,7 +86,7 @@ class Process:
         tag: the client's name for the process.
         on_end: called once with the process and its end event.
         terminal_descriptor: the master side of the terminal; None if the process has pipes.
-        why_killed: returns the manager's reason for killing the process with the given PID, or None.
+        state: keeps the manager's reasons for killing processes.
     """
 
     def __init__(
@@ -93,9 +96,10 @@ class Process:
         tag: str | None,
         on_end: Callable[[Process, Json], None],
         terminal_descriptor: int | None,
-        why_killed: Callable[[int], str | None],
+        state: SandboxState,
     ) -> None:
-        self._why_killed = why_killed
+        self._state = state
+        self._advice: str | None = None
         self.pid = popen.pid
         self.config = config
         self.tag = tag
@@ -180,6 +184,8 @@ class Process:
     def _publish(self, kind: OutputKind, content: bytes) -> None:
         if not self._subscriptions:
             return
+        if self._advice is None and len(content) <= MOST_OUTPUT and kind != "pty":
+            self._advice = advice_on(content.decode(errors="replace"))
         event = events.data(kind, content)
         for subscription in self._subscriptions:
             subscription.put(event)
@@ -224,10 +230,25 @@ class Process:
         if self._deadline is not None:
             self._deadline.cancel()
         self._close_descriptors()
-        event = events.end(self._popen.returncode, dumped=self._dumped, because=self._why_killed(self.pid))
+        below, because = self._state.take_reason_below(self.pid), self._state.take_kill_reason(self.pid)
+        event = events.end(self._popen.returncode, dumped=self._dumped, because=because)
+        remark = self._remark(because or below)
         for subscription in self._subscriptions:
+            if remark:
+                subscription.put(events.data("stderr" if self.terminal is None else "pty", remark.encode()))
             subscription.complete(event)
         self._on_end(self, event)
+
+    def _remark(self, why_killed: str | None) -> str | None:
+        """Return a line for standard error on a failure: the SDK shows that, and not the end event's reason."""
+        code = self._popen.returncode
+        if code == 0:
+            return None
+        if why_killed is not None:
+            return f"kruise-agents: killed: {why_killed}\n"
+        if code in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ):
+            return _TOO_LARGE
+        return self._advice
 
     def _close_descriptors(self) -> None:
         for writer in (self.stdin, self.terminal):

@@ -170,7 +170,7 @@ class ProcessService:
                 else f"error starting pty with command '{' '.join(command)}': {error}"
             )
             raise ConnectError(Code.INVALID_ARGUMENT, text) from error
-        return Process(popen, config, tag, self._registry.ended, terminal, self._state.take_kill_reason)
+        return Process(popen, config, tag, self._registry.ended, terminal, self._state)
 
     async def _follow(self, process: Process, call: Call) -> AsyncGenerator[Json, None]:
         subscription = process.subscribe()
