@@ -6,7 +6,14 @@ from pathlib import Path
 
 from kruise_agents.cli.options import DeclaredOption
 from kruise_agents.cli.serve import command as serve
-from kruise_agents.protocol.names import MARK_VARIABLE, SANDBOX_ID_VARIABLE, TEMPLATE_VARIABLE
+from kruise_agents.protocol.names import (
+    MARK_VARIABLE,
+    RUN_ADDRESS_VARIABLE,
+    RUN_TRAFFIC_TOKENS_VARIABLE,
+    RUN_VERBOSE_VARIABLE,
+    SANDBOX_ID_VARIABLE,
+    TEMPLATE_VARIABLE,
+)
 
 from .command_line import default_of, limits_of
 from .markdown import NOTE, code, table
@@ -28,7 +35,8 @@ SDK_ADDRESSES = [
     (
         "E2B_API_URL",
         "The URL of the API, used as it is, patched or not. The patch derives the URL from the domain, so leave this "
-        "variable unset. A value left over from another service sends keys and calls to that service.",
+        "variable unset. A value left over from another service sends keys and calls to that service. The value of "
+        "[`kruise-agents run`](#below-kruise-agents-run) does not count under the patch.",
     ),
     (
         "E2B_SANDBOX_URL",
@@ -142,11 +150,26 @@ IN_SANDBOXES = [
         "of the manager's packages), then the folders of the system.",
     ),
 ]
+BELOW_RUN = [
+    (
+        RUN_ADDRESS_VARIABLE,
+        "The scheme and the domain of the manager, such as `http://localhost:7788`. With that scheme a Python process "
+        "patches the SDK. `E2B_API_URL` and `E2B_SANDBOX_URL` count as not set under the patch if they have the values "
+        "that belong to this address.",
+    ),
+    (RUN_TRAFFIC_TOKENS_VARIABLE, "`true` with `--traffic-tokens`."),
+    (RUN_VERBOSE_VARIABLE, "`true` with `--verbose`."),
+    (
+        "PYTHONPATH",
+        "Begins with the folder `run/site` of the package, whose `sitecustomize` waits for the import of `e2b`.",
+    ),
+]
 _UNITS = {"MIB": " MiB", "SECONDS": " seconds"}
 PAGE = """\
 # Environment variables
 
-Three kinds of programs read variables: programs that use the E2B SDK, `kruise-agents serve`, and programs in a sandbox.
+Four kinds of programs read variables: programs that use the E2B SDK, `kruise-agents serve`, programs below
+`kruise-agents run`, and programs in a sandbox.
 Code of a sandbox gets no variable of the manager or of the program that made the sandbox.
 
 ## Of programs that use the SDK
@@ -183,6 +206,12 @@ variables, override the XDG variables below.
 `kruise-agents serve` reads these as well:
 
 {others}
+## Below `kruise-agents run`
+
+[`kruise-agents run`](../guides/run.md) sets `E2B_DOMAIN`, `E2B_API_KEY`, `E2B_API_URL` and `E2B_SANDBOX_URL`, and these
+variables for Python processes. Do not set them yourself.
+
+{below_run}
 ## In a sandbox
 
 {sandbox}
@@ -208,6 +237,7 @@ def page() -> str:
         network=table(["variable", "meaning"], [[_names(names), text] for names, text in NETWORK]),
         options=table(["variable", "value", "default"], rows),
         others=table(["variable", "default", "meaning"], [[_names(names), *rest] for names, *rest in OTHERS_OF_SERVE]),
+        below_run=table(["variable", "meaning"], [[_names(names), text] for names, text in BELOW_RUN]),
         sandbox=table(["variable", "meaning"], [[_names(names), text] for names, text in IN_SANDBOXES]),
     )
 

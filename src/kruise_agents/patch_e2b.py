@@ -17,11 +17,13 @@ The module itself can be called as the function: ``from kruise_agents import pat
 
 from __future__ import annotations
 
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from .client.addresses.patch import ADDRESS_PATCH
+from .client.addresses.run_address import scheme_of_run
 from .client.addresses.settings import Settings
 from .client.patch_set import Patch
 from .client.warnings import (
@@ -52,7 +54,8 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
     The API is at ``<scheme>://<domain>/kruise/api`` and the ports of a sandbox are at
     ``<scheme>://<domain>/kruise/<sandbox id>/<port>``. The domain is ``domain=`` of the call or of its client object,
     else ``E2B_DOMAIN``, read when the SDK is called. Stated URLs (``api_url=``, ``E2B_API_URL``, ``sandbox_url=``,
-    ``E2B_SANDBOX_URL``, ``E2B_VOLUME_API_URL``) are used unchanged. In debug mode the SDK uses its own addresses.
+    ``E2B_SANDBOX_URL``, ``E2B_VOLUME_API_URL``) are used unchanged; those that ``kruise-agents run`` set for programs
+    without the patch count as not stated. In debug mode the SDK uses its own addresses.
     No environment variable is changed.
 
     Sandbox objects keep the domain and settings that they were made with. Sandbox objects made without the patch keep
@@ -63,7 +66,8 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
     With a stated API URL, requests to the API need no domain, but the addresses of sandboxes and volume contents do.
 
     Args:
-        https: True for https, False for plain http.
+        https: True for https, False for plain http. Below ``kruise-agents run``, the scheme of ``run`` counts instead,
+            unless the program has set ``E2B_DOMAIN`` to another domain.
         validate_key: e2b 2.25.0 ... 2.45.1 refuse keys that are not ``e2b_<hex>``. True keeps that check; otherwise
             every key passes. Other releases have no such check.
         follow_server_domain: which domain to use if the server's answer names another domain for sandboxes or volumes
@@ -80,7 +84,8 @@ def patch_e2b(https: bool = True, validate_key: bool | None = None, *, follow_se
     """
     if not isinstance(https, bool):
         raise TypeError(f"patch_e2b(https) takes True (https) or False (plain http), not {https!r}")
-    return ADDRESS_PATCH.open(Settings("https" if https else "http", follow_server_domain, bool(validate_key)))
+    scheme = scheme_of_run(os.environ.get("E2B_DOMAIN")) or ("https" if https else "http")
+    return ADDRESS_PATCH.open(Settings(scheme, follow_server_domain, bool(validate_key)))
 
 
 def unpatch_e2b() -> None:

@@ -412,7 +412,8 @@ def test_a_wrong_variable_is_named_and_nothing_starts(variable: str, value: str,
 
 
 def test_a_variable_of_no_option_is_named_with_the_likely_one(tmp_path: Path) -> None:
-    environment = os.environ | {"KRUISE_AGENTS_NO_INTERNET": "1", "KRUISE_AGENTS_QUIET": "1"}
+    of_run = {"KRUISE_AGENTS_RUN_ADDRESS": "http://localhost:1", "KRUISE_AGENTS_RUN_VERBOSE": "true"}
+    environment = os.environ | {"KRUISE_AGENTS_NO_INTERNET": "1", "KRUISE_AGENTS_QUIET": "1"} | of_run
     command = serve_command("--state-dir", "")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     named = "KRUISE_AGENTS_NO_INTERNET (did you mean KRUISE_AGENTS_INTERNET?), KRUISE_AGENTS_QUIET"

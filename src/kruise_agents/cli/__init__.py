@@ -39,6 +39,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "serve": Command("Run an embedded sandbox-manager on this machine.", "local"),
+    "run": Command("Run an unchanged program with the SDK patched."),
     "env": Command("Print the environment variables of a running manager."),
     "doctor": Command("Say why a program does not reach its manager."),
     "proxy": Command("Connect any client of E2B to a manager of the private protocol.", "local"),

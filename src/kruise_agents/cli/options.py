@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ..manager.settings import VARIABLE_PREFIX, Declaration
+from ..protocol.names import RUN_VARIABLES
 
 
 def click_option(declaration: Declaration) -> click.Option:
@@ -53,7 +54,7 @@ def unknown_variables(context: click.Context) -> list[str]:
     known = [each.declaration.option.variable for each in context.command.params if isinstance(each, DeclaredOption)]
     found = []
     for name in sorted(os.environ):
-        if not name.startswith(VARIABLE_PREFIX) or name in known:
+        if not name.startswith(VARIABLE_PREFIX) or name in (*known, *RUN_VARIABLES):
             continue
         # The common prefix would make every name look alike.
         words = [each.removeprefix(VARIABLE_PREFIX) for each in known]

@@ -7,7 +7,10 @@ import sys
 import warnings
 
 _NOT_THE_PROGRAM = frozenset(
-    {"kruise_agents", "e2b", "e2b_code_interpreter", "e2b_desktop", "httpx", "pyqwest", "connectrpc", "asyncio"}
+    {
+        *("kruise_agents", "e2b", "e2b_code_interpreter", "e2b_desktop", "httpx", "pyqwest", "connectrpc", "asyncio"),
+        *("kruise_agents_hook", "importlib"),  # below `kruise-agents run` an import of the SDK patches it
+    }
 )
 
 

@@ -46,7 +46,12 @@ Target: TypeAlias = SandboxTarget | ApiTarget
 
 def api_url(scheme: Scheme, domain: str) -> str:
     """Return the private base URL of the API, for example ``https://your.domain/kruise/api``."""
-    return f"{scheme}://{domain}{API_PREFIX}"
+    return f"{origin(scheme, domain)}{API_PREFIX}"
+
+
+def origin(scheme: Scheme, domain: str) -> str:
+    """Return the URL of a domain without a path, for example ``https://your.domain``."""
+    return f"{scheme}://{domain}"
 
 
 def sandbox_prefix(sandbox_id: str, port: int) -> str:

@@ -27,6 +27,16 @@ TEMPLATE_VARIABLE = "E2B_TEMPLATE_ID"
 INTERNAL_VARIABLES = (MARK_VARIABLE, SANDBOX_ID_VARIABLE, TEMPLATE_VARIABLE)
 """Environment variables that the manager sets in every sandbox. A create call can add other variables."""
 
+RUN_ADDRESS_VARIABLE = "KRUISE_AGENTS_RUN_ADDRESS"
+"""The scheme and the domain of ``kruise-agents run``, such as ``http://localhost:7788``; ``http://`` without a domain.
+
+Python processes below ``run`` patch the SDK with that scheme.
+"""
+RUN_TRAFFIC_TOKENS_VARIABLE = "KRUISE_AGENTS_RUN_TRAFFIC_TOKENS"
+RUN_VERBOSE_VARIABLE = "KRUISE_AGENTS_RUN_VERBOSE"  # read by run/site/kruise_agents_hook.py, which imports nothing
+RUN_VARIABLES = (RUN_ADDRESS_VARIABLE, RUN_TRAFFIC_TOKENS_VARIABLE, RUN_VERBOSE_VARIABLE)
+"""Environment variables that ``kruise-agents run`` sets for the processes below it."""
+
 USER_ID = 1000
 """Id of the default user in an isolated sandbox."""
 HIGHEST_ID = 65534

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...protocol.addresses import API_HOST_PREFIX, API_PREFIX, check_sandbox_id, sandbox_prefix
+from ...protocol.addresses import API_HOST_PREFIX, API_PREFIX, check_sandbox_id, origin, sandbox_prefix
 from ...protocol.names import ENVD_PORT
 from ..warnings import SandboxIdWarning, notify_of_made_sandbox
 from .cross_domain import usable_domain
@@ -25,7 +25,7 @@ def bare_url(config: Any, sandbox_id: str, sandbox_domain: str | None) -> str | 
     if settings is None or not _needs_headers(config, sandbox_id):
         return None
     domain = usable_domain(sandbox_domain or config.domain)
-    return None if domain.lower().startswith(API_HOST_PREFIX) else f"{settings.scheme}://{domain}"
+    return None if domain.lower().startswith(API_HOST_PREFIX) else origin(settings.scheme, domain)
 
 
 def prepare_sandbox(config: Any, sandbox_id: str, sandbox_domain: str | None) -> None:

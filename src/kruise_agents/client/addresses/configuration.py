@@ -15,6 +15,7 @@ from ...protocol.addresses import api_url
 from ...protocol.keys import encode_key
 from .cross_domain import stays_behind, usable_domain
 from .left_over import warn_of_left_over_variables
+from .run_address import api_url_variable, drop_sandbox_url_of_run
 from .settings import InheritedApiUrl, mark, settings_in_force, settings_of
 
 # A key that can stand in a header. Other keys are sent in the encoded form, which every sandbox-manager accepts.
@@ -40,7 +41,8 @@ def wrap_connection_config(original: Callable[..., None]) -> Callable[..., None]
             return
         if self.api_key:
             self.api_key = _sendable(self.api_key)
-        if not (stated or self._api_url()):
+        drop_sandbox_url_of_run(self)
+        if not (stated or api_url_variable(self)):
             self.api_url = api_url(settings.scheme, usable_domain(self.domain))
         mark(self, settings)
 
@@ -101,7 +103,7 @@ def wrap_get_api_params(original: Callable[..., dict[str, Any]]) -> Callable[...
     def get_api_params(self: Any, **opts: Any) -> dict[str, Any]:
         params = original(self, **opts)
         settings = settings_of(self)
-        if settings is not None and stays_behind(self, settings, self._api_url(), opts, "an object"):
+        if settings is not None and stays_behind(self, settings, api_url_variable(self), opts, "an object"):
             params["api_url"] = opts.get("api_url")
             params["headers"] = {**(opts.get("headers") or {}), **(opts.get("api_headers") or {})}
         elif settings != settings_in_force() and not opts.get("api_url"):
@@ -169,7 +171,7 @@ def _emptied_options(given: Mapping[str, Any], bound: Mapping[str, Any], holder:
     own = _make_own(bound.get("domain"), lambda: config(**bound))
     settings = settings_of(own)
     if settings is None or not stays_behind(
-        own, settings, own._api_url(), given, holder, bound=bool(bound.get("api_key"))
+        own, settings, api_url_variable(own), given, holder, bound=bool(bound.get("api_key"))
     ):
         return {}
     empty: dict[str, Any] = {"headers": {}, "api_headers": {}, "api_url": ""}

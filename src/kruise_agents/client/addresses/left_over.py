@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..warnings import LeftOverVariableWarning, notify
+from .run_address import is_of_run
 
 _STATED = ("E2B_API_URL", "E2B_SANDBOX_URL")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
@@ -30,7 +31,7 @@ def warn_of_left_over_variables(config: Any) -> None:
         return
     for name in _STATED:
         url = os.environ.get(name, "").strip()
-        if url and not _belongs(url, domain):
+        if url and not is_of_run(url) and not _belongs(url, domain):
             host = urlsplit(url).netloc.rpartition("@")[2]
             complain(
                 name,
