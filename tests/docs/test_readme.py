@@ -17,7 +17,7 @@ from support.managers import PREFORK_VARIABLES, available_runtime, started_manag
 @pytest.mark.live
 @pytest.mark.timeout(900)
 def test_the_record_runs(tmp_path: Path) -> None:
-    first, second = (commands(block) for block in blocks_run_by(__file__))
+    first, second, third = (commands(block) for block in blocks_run_by(__file__))
     clone, install, serve = first
     environment = {name: value for name, value in os.environ.items() if name.startswith("PIP_")} | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -35,7 +35,9 @@ def test_the_record_runs(tmp_path: Path) -> None:
         exports = dict(re.findall(r"export (E2B_\w+)=(\S+)", said))
         port = exports["E2B_DOMAIN"].rpartition(":")[2]
         assert matches(f"{serve.output.replace('7788', port)}\n...", said)
-        (program,) = second
-        run = ["bash", "-ec", program.text]
-        done = subprocess.run(run, cwd=folder, env=environment | exports, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, f"{program.output.strip()}\n"), done.stderr
+        for (program,), variables in ((second, exports), (third, {})):
+            run = ["bash", "-ec", program.text]
+            done = subprocess.run(
+                run, cwd=folder, env=environment | variables, capture_output=True, text=True, check=False
+            )
+            assert (done.returncode, done.stdout) == (0, f"{program.output.strip()}\n"), done.stderr
