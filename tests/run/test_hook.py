@@ -141,7 +141,8 @@ def test_processes_of_multiprocessing_are_patched(method: str, packages: Path) -
 def test_the_hook_stays_behind_those_of_pytest(mode: str, packages: Path) -> None:
     test = "import e2b\ndef test_it():\n    assert e2b.patched == [1]\n"
     write(packages, {"test_it.py": test, "conftest.py": "import pytest; pytest.register_assert_rewrite('helpers')\n"})
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--import-mode={mode}", path=[SITE, packages])
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--import-mode={mode}"]
+    done = run(*command, path=[SITE, packages], PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert done.returncode == 0, done.stdout
 
 

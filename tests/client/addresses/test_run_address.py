@@ -43,11 +43,14 @@ def test_addresses_of_run_count_without_the_patch() -> None:
 
 
 def test_addresses_of_the_user_count_under_the_patch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("E2B_API_URL", "http://mine/api")
-    monkeypatch.setenv("E2B_SANDBOX_URL", "http://mine")
+    monkeypatch.setenv("E2B_API_URL", "http://localhost:7788/own/api")
+    monkeypatch.setenv("E2B_SANDBOX_URL", "http://own.localhost:7788")
     with patch_e2b(False):
         config = ConnectionConfig()
-        assert (config.api_url, config.get_sandbox_url("sid", config.domain)) == ("http://mine/api", "http://mine")
+        assert (config.api_url, config.get_sandbox_url("sid", config.domain)) == (
+            "http://localhost:7788/own/api",
+            "http://own.localhost:7788",
+        )
 
 
 def test_the_key_of_run_stays_behind_in_a_call_to_another_domain() -> None:
