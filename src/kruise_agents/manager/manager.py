@@ -30,6 +30,7 @@ from .http.certificates import make_certificate, server_context
 from .http.dispatch import ManagerApp
 from .http.https import Https
 from .http.listening import bind, own_address
+from .http.pages import Pages
 from .http.server import check_uvicorn, front_server
 from .metrics import Metrics, MetricsPage
 from .runtime import BubblewrapRuntime, Egress, ProcessRuntime, Runtime
@@ -196,6 +197,7 @@ class Manager:
             MetricsPage(metrics, sandboxes.states, sandboxes.pools.all),
             openkruise.find_target if settings.like_openkruise else routing.parse,
             settle=checkpoints.settle,
+            pages=None if settings.like_openkruise else Pages(settings.domain),
         )
         server = front_server(app, listeners, https=https)
         await _finish(snapshots.recover())

@@ -79,6 +79,13 @@ def api(openkruise: RunningManager) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.parametrize("path", ["/", "/favicon.ico", "/robots.txt", "/openapi.json"])
+def test_the_pages_of_the_embedded_manager_are_not_there(path: str, openkruise: RunningManager) -> None:
+    answer = httpx.get(f"http://{openkruise.domain}{path}")
+    assert answer.status_code == 500
+    assert answer.text.startswith("API Error: failed to map request to sandbox")
+
+
 def create(api: httpx.Client, **body: Any) -> dict[str, Any]:
     answer = api.post("/sandboxes", json={"templateID": "base", "timeout": 300, **body})
     assert answer.status_code == 201, answer.text

@@ -19,6 +19,7 @@ from ..api.errors import error_response
 from ..gateway.errors import DataPlaneErrors
 from ..metrics import MetricsPage
 from ..request_log import NO_ROUTE, RequestRecord
+from .pages import OPENAPI, Pages
 
 FindTarget = Callable[[str, str, str | None, str | None], Target]
 
@@ -38,7 +39,7 @@ class ManagerApp:
     ``api.`` of the host is dropped, unless the path begins with ``/kruise/``. ``page`` serves ``GET /metrics``
     if the request names neither the API nor a sandbox; None: there are no metrics. The metrics count all answers except
     answers that open a WebSocket. ``find_target`` parses requests as ``protocol.routing.parse`` does. ``settle`` is
-    awaited before an answer of the API that may tell of a change.
+    awaited before an answer of the API that may tell of a change. ``pages`` are those for people, at the root.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class ManagerApp:
         page: MetricsPage | None,
         find_target: FindTarget = parse,
         settle: Callable[[], Awaitable[None]] | None = None,
+        pages: Pages | None = None,
     ) -> None:
         self._page = page
         self._find_target = find_target
         self._settle = settle
+        self._pages = pages
         self._api = api
         self._gateway = gateway
         self._domain = domain
@@ -93,8 +96,11 @@ class ManagerApp:
             if path == "/metrics" and self._page is not None:
                 record.route = path
                 await self._page.response()(scope, receive, send)
-            elif path == "/health":
+            elif path == "/health" or (path == OPENAPI and self._pages is not None):
                 await self._call_api(record, scope, receive, send)
+            elif path and self._pages is not None and (found := self._pages.find(path, scope, authority)) is not None:
+                record.route = path
+                await found(scope, receive, send)
             else:
                 url = f"{scope['scheme']}://{authority}{raw}"
                 await self._gateway.errors.unmappable(url)(scope, receive, send)
