@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
 from e2b_code_interpreter import Sandbox
 
-from support.managers import wait_for
+from support.browsing import reporting, showing
+from support.environments import javascript_packages
+from support.managers import MEASURED, wait_for
+from support.programs import run_command
+from support.upstreams import in_front_of, running_proxy
 
 from .conftest import Ages
 
@@ -85,3 +92,52 @@ def test_a_wrong_key_is_refused_by_the_manager(age: str, ages: Ages) -> None:
     answer = httpx.get(f"{ages.proxies[age].url}/v2/sandboxes", headers={"X-API-Key": "wrong"})
     assert answer.status_code == 401
     assert "Invalid API Key" in answer.json()["message"]
+
+
+@pytest.mark.needs("node")
+@AGES
+def test_the_javascript_sdk(age: str, ages: Ages, variables: dict[str, str], tmp_path: Path) -> None:
+    program = shutil.copy(Path(__file__).with_name("walk.mjs"), tmp_path)
+    (tmp_path / "node_modules").symlink_to(javascript_packages())
+    environment = {**variables, "HOME": str(tmp_path), "TEMPLATE": TEMPLATE, "REFUSED": "1" if age == "old" else ""}
+    assert run_command([shutil.which("node") or "", program], environment) == "walked\n"
+
+
+NATIVE = f"""
+import urllib.request
+from e2b_code_interpreter import Sandbox
+
+with Sandbox.create({TEMPLATE!r}, timeout=60) as sandbox:
+    assert sandbox.commands.run("echo hello").stdout == "hello\\n"
+    assert sandbox.run_code("6 * 7").text == "42"
+    sandbox.files.write("note", "here")
+    with urllib.request.urlopen(sandbox.download_url("note")) as answer:
+        assert answer.read() == b"here"
+    print(sandbox.get_host(80).partition(".")[2])
+"""
+
+
+@AGES
+def test_a_program_with_fixed_https_addresses(age: str, ages: Ages, tmp_path: Path) -> None:
+    manager = ages.managers[age]
+    options = [*in_front_of(manager), "--connect-proxy", "--domain", "fixed.example"]
+    with running_proxy(tmp_path, *options) as proxy:
+        environment = proxy.of_connect | MEASURED | {"E2B_API_KEY": manager.api_key, "HOME": str(tmp_path)}
+        assert sorted(proxy.of_connect) == ["E2B_DOMAIN", "HTTPS_PROXY", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"]
+        assert run_command([sys.executable, "-c", NATIVE], environment) == "fixed.example\n"
+        assert str(tmp_path) in proxy.of_connect["SSL_CERT_FILE"]
+        assert manager.api_key not in proxy.log.read_text()
+
+
+@pytest.mark.needs("a browser")
+@AGES
+def test_a_browser_opens_a_port(age: str, ages: Ages, variables: dict[str, str], tmp_path: Path) -> None:
+    with reporting() as seen, Sandbox.create(TEMPLATE, timeout=120) as sandbox:
+        sandbox.files.write("page.py", Path(__file__).with_name("page.py").read_text())
+        sandbox.commands.run(f"exec python3 page.py 3000 {seen.url}", background=True, timeout=0)
+        host = sandbox.get_host(3000)
+        wait_for(lambda: httpx.get(variables["E2B_API_URL"], headers={"Host": host}).status_code == 200)
+        with showing(f"http://{host}/", tmp_path):
+            report = seen.report("page")
+    assert report["socket"] == "from my own page"
+    assert (report["landed"], report["cookie"]) == ("/in", "who=me")
