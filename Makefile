@@ -13,7 +13,7 @@ BENCHMARK := PYTHONPATH=tests:tests/integration:scripts $(BIN)/python -m benchma
 
 OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 
-.PHONY: demo check pure test coverage compat bench-patch bench-sandbox bench-fleet pictures soak fuzz kills drift lowest newest reference docs lint format lock wheel release-check hooks hooks-install clean FORCE
+.PHONY: demo check pure test coverage compat bench-patch bench-sandbox bench-fleet bench-proxy pictures soak fuzz kills drift lowest newest reference docs lint format lock wheel release-check hooks hooks-install clean FORCE
 .DELETE_ON_ERROR:
 
 demo: .venv/local.stamp
@@ -58,6 +58,10 @@ bench-sandbox: .venv/dev.stamp
 # ARGS="--live 20" makes it smaller.
 bench-fleet: .venv/dev.stamp
 	$(BENCHMARK)fleet $(ARGS)
+
+# What kruise-agents proxy costs beside nginx; writes docs/benchmarks/proxy.md. Needs nginx-light and curl.
+bench-proxy: .venv/dev.stamp
+	$(BENCHMARK)proxy
 
 # The pages and pictures from the figures that are there, without measuring: docs/benchmarks/*.md and
 # docs/explanation/performance.md with its *.svg.

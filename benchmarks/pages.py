@@ -1,4 +1,4 @@
-"""The pages docs/benchmarks/{sandbox,fleet,patch}.md, each from the figures of its benchmark."""
+"""The pages docs/benchmarks/{sandbox,fleet,patch,proxy}.md, each from the figures of its benchmark."""
 
 from __future__ import annotations
 
@@ -304,4 +304,40 @@ def _of_ways(name: str, values: Mapping[str, Any], form: str) -> str:
     return f"| {name} | " + " | ".join(form.format(values[way]) for way in WAYS) + " |"
 
 
-_PAGES = {"fleet": fleet, "patch": patch, "sandbox": sandbox}
+# The proxy
+
+
+def proxy(record: Record) -> Iterable[str]:
+    made, rates, streams = record["made"], record["rates"], record["streams"]
+    yield "# What `kruise-agents proxy` costs"
+    yield ""
+    yield from textwrap.wrap(
+        f"`{made['command']}`, {made['date']}, {made['cores']} cores ({made['processor']}), Python {made['python']}, "
+        f"load at the start {made['load']:.1f}. The proxy and nginx, as a proxy that buffers nothing, stand before "
+        f"the same nginx, which serves files in memory. curl is the client. All run on one machine and take turns.",
+        120,
+    )
+    yield ""
+    what = f"median of {record['times']}, {record['megabytes']} MB"
+    yield f"| {what} | no proxy | nginx | `kruise-agents proxy` | of nginx |"
+    yield "|---|---|---|---|---|"
+    for way, name in (("up", "upload"), ("down", "download")):
+        cells = [f"{rates[way][side]:.0f} MB/s" for side in ("none", "nginx", "proxy")]
+        yield f"| {name} | {' | '.join(cells)} | {record['ratio'][way]:.2f} |"
+    seconds = streams["seconds"]
+    cells = [f"{seconds[side]:.2f} s" for side in ("none", "nginx", "proxy")]
+    ratio = seconds["nginx"] / seconds["proxy"]
+    yield f"| {streams['count']} downloads of {streams['megabytes']} MB at once | {' | '.join(cells)} | {ratio:.2f} |"
+    yield ""
+    yield f"The target is at least {TARGETS['transfer']:g} of nginx."
+    yield ""
+    yield "| resident memory of the proxy | before | highest | after |"
+    yield "|---|---|---|---|"
+    for name, memory in (
+        (f"uploads and downloads, {record['megabytes'] * record['times'] * 2 / 1024:.1f} GB", record["memory"]),
+        (f"{streams['count']} downloads at once, three times", streams["memory"]),
+    ):
+        yield f"| {name} | " + " | ".join(f"{memory[when]:.0f} MB" for when in ("before", "peak", "after")) + " |"
+
+
+_PAGES = {"fleet": fleet, "patch": patch, "proxy": proxy, "sandbox": sandbox}

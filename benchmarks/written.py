@@ -11,7 +11,7 @@ from pathlib import Path
 import generated
 from benchmarks import comparison, pages, records
 
-NAMES = ("fleet", "sandbox", "patch", "e2b-servers")
+NAMES = ("fleet", "sandbox", "patch", "proxy", "e2b-servers")
 
 
 def files() -> dict[Path, str]:

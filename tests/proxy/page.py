@@ -4,7 +4,8 @@ import asyncio
 import http
 import sys
 
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 PAGE = """<!doctype html><script type=module>
 const login = await fetch('/login')
@@ -14,7 +15,7 @@ socket.onmessage = (message) => fetch('REPORTS', { method: 'POST', mode: 'no-cor
 </script>""".replace("REPORTS", sys.argv[2])
 
 
-def answer(connection, request):
+def answer(connection: ServerConnection, request: Request) -> Response | None:
     if request.path == "/ws":
         return None
     found = connection.respond(http.HTTPStatus.OK, PAGE if request.path == "/" else "in\n")
@@ -28,13 +29,14 @@ def answer(connection, request):
     return found
 
 
-async def greet(connection):
+async def greet(connection: ServerConnection) -> None:
+    assert connection.request is not None
     headers = connection.request.headers
     own = headers["Origin"].partition("://")[2] == headers["Host"]
     await connection.send("from my own page" if own else f"from {headers['Origin']}, which is not {headers['Host']}")
 
 
-async def main():
+async def main() -> None:
     async with serve(greet, "127.0.0.1", int(sys.argv[1]), process_request=answer):
         await asyncio.get_running_loop().create_future()
 
