@@ -77,6 +77,16 @@ refused by name. A pause warns that files are gone.
 
 """
 
+ON_LATER_PYTHONS = """
+## On Python 3.12 and later
+
+The table was made with the Python that its first line names. One call of the SDK differs on Python 3.12 and later, also
+without the patch: `AsyncSandbox.files.watch_dir(timeout=...)` of e2b 2.35.0 and later. When the time is over, the SDK's
+RPC library cancels the task that made the call, whatever the task does by then. Make the call in a task of its own:
+`handle = await asyncio.create_task(sandbox.files.watch_dir(...))`. A test expects this fault and fails once it is gone
+(`tests/sandbox/envd/watch/test_watch.py`). `Sandbox` is not affected.
+"""
+
 
 def page(releases: Releases, cells: Sequence[Cell], broken: Mapping[BrokenPair, bool], machine: str, day: date) -> str:
     """Return the page in Markdown.
@@ -94,7 +104,7 @@ def page(releases: Releases, cells: Sequence[Cell], broken: Mapping[BrokenPair, 
         native = {} if releases.working_code_interpreters(release) else {"run_code": "native: no CI works"}
         found = [native.get(column) or _cell(column, mine) for column in COLUMNS]
         lines.append(_row([release, _versions(mine, "code_interpreter"), _versions(mine, "desktop"), *found]))
-    return text + "\n".join(lines) + "\n" + _reasons(cells) + _broken(broken)
+    return text + "\n".join(lines) + "\n" + _reasons(cells) + _broken(broken) + ON_LATER_PYTHONS
 
 
 def _versions(cells: Sequence[Cell], package: str) -> str:
