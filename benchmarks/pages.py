@@ -143,15 +143,24 @@ def _floor(rows: Iterable[Record]) -> list[str]:
         sandbox, tokens, users, limits, request IDs, and the file. Measured alone, with warm caches, the manager's
         Python takes 0.12 ms for a request, and envd's 0.07 ms for a read and 0.16 ms for a write of 1 KB. Between two
         calls of a client both programs sleep, and the same steps then take up to twice as long. The floor of a write
-        also lacks the file.
+        also lacks the file. With the system calls, on a machine busy with other work, the manager takes 0.47 ms of
+        processor time for a read and envd 0.30 ms; for a write they take 0.59 and 0.50 ms.
 
-        A list has the lowest floor, because the Go server looks up two names for each entry. envd takes about 5 µs an
-        entry. Half of that are two system calls: one for the entry's facts, one for its metadata.
+        A list has the lowest floor, because the Go server looks up two names for each entry. For a list of 100 entries
+        envd takes 0.6 ms besides what each request takes: 0.15 ms for two system calls an entry, one for its facts and
+        one for its metadata, 0.23 ms for the rest of the entries, 0.15 ms to write JSON, 0.06 ms to list and sort the
+        names. No part is large, so a faster list needs another language or fewer fields.
 
         An upload is written twice. Its body waits in a temporary file until it is complete, so that an upload that
         breaks off leaves the old file as it was. The Go server writes into the file at once. On this machine, busy with
         other work, 64 MB took 32 ms to write at best, and 59 ms to copy over a file of that size. The first write runs
         while the body comes in. The copy begins at the end, and with the floor it takes longer than the Go server.
+
+        Of the processor time of an upload, 120 to 140 ms are envd's and 60 ms the manager's. Two other ways were tried
+        for it. The kernel's `copy_file_range` copies 64 MB in 18 ms of processor time; reading and writing, or a mapped
+        file, take 21 to 25 ms. A search of our own for the boundary of the form, from the end of each chunk, takes 3 ms
+        instead of 8 for random bytes and 44 ms instead of 17 for repeated ones. A rename in place of the copy would
+        give the file another inode: hard links and programs that have it open would keep the old content.
     """
     return textwrap.dedent(paragraphs).strip().splitlines()
 
