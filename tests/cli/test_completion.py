@@ -6,17 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from kruise_agents.cli import COMMANDS
+from kruise_agents.cli import COMMANDS, main
 
 if TYPE_CHECKING:
     from support.managers import RunningManager
 
 pytestmark = pytest.mark.live
+Suggested = Callable[..., list[str]]
 
 
 def program(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -25,16 +27,29 @@ def program(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def suggested(line: str, **variables: str) -> list[str]:
-    words = line.split()
-    number = len(words) if line.endswith(" ") else len(words) - 1
-    asked = {"COMP_WORDS": line, "COMP_CWORD": str(number), "_KRUISE_AGENTS_COMPLETE": "bash_complete"}
-    done = program(**asked, **variables)
-    assert (done.returncode, done.stderr) == (0, "")
-    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+@pytest.fixture
+def suggested(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Suggested:
+    """A function that returns the suggestions for a line, as the script for bash gets them."""
+    for name in ("E2B_DOMAIN", "E2B_API_KEY", "E2B_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KRUISE_AGENTS_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("_KRUISE_AGENTS_COMPLETE", "bash_complete")
+
+    def ask(line: str, **variables: str) -> list[str]:
+        words = line.split()
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(words) if line.endswith(" ") else len(words) - 1))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        main()
+        out, err = capsys.readouterr()
+        assert err == ""
+        return [line.partition(",")[2] for line in out.splitlines() if line]
+
+    return ask
 
 
-def test_commands_options_and_choices_of_all_commands_are_suggested() -> None:
+def test_commands_options_and_choices_of_all_commands_are_suggested(suggested: Suggested) -> None:
     assert suggested("kruise-agents ") == list(COMMANDS)
     assert "--help" in suggested("kruise-agents --")
     assert suggested("kruise-agents sandbox ex") == ["exec"]
@@ -43,12 +58,13 @@ def test_commands_options_and_choices_of_all_commands_are_suggested() -> None:
     assert "dotenv" in suggested("kruise-agents env --format ")
 
 
-def test_every_command_can_be_completed() -> None:
-    for name in COMMANDS:
-        assert "--help" in suggested(f"kruise-agents {name} --he"), name
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_can_be_completed(name: str, suggested: Suggested) -> None:
+    assert "--help" in suggested(f"kruise-agents {name} --he")
 
 
-def test_ids_of_sandboxes_are_suggested_if_a_manager_answers(manager: RunningManager) -> None:
+def test_ids_of_sandboxes_are_suggested_if_a_manager_answers(manager: RunningManager, suggested: Suggested) -> None:
+    assert suggested("kruise-agents sandbox info ") == []
     environment = manager.environment()
     with manager.api() as api:
         made = api.post("/sandboxes", json={"templateID": "base", "timeout": 300}).json()["sandboxID"]
@@ -56,7 +72,6 @@ def test_ids_of_sandboxes_are_suggested_if_a_manager_answers(manager: RunningMan
         assert suggested(f"kruise-agents sandbox kill {made[:-1]}", **environment) == [made]
         api.delete(f"/sandboxes/{made}")
     assert suggested("kruise-agents sandbox info ", **environment | {"E2B_API_KEY": "e2b_00"}) == []
-    assert suggested("kruise-agents sandbox info ") == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

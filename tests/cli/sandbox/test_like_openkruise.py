@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.managers import RunningManager, running_manager
 
-pytestmark = pytest.mark.live
-Called = Callable[..., subprocess.CompletedProcess[str]]
+from .conftest import Call
+
+pytestmark = [pytest.mark.live, pytest.mark.filterwarnings("default")]
 
 
 @pytest.fixture(scope="module")
@@ -25,53 +23,51 @@ def openkruise(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMana
 
 
 @pytest.fixture
-def ks(openkruise: RunningManager) -> Called:
-    def called(*arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "kruise_agents", "sandbox", *arguments]
-        environment = {"PATH": os.environ["PATH"], **openkruise.environment()}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+def ks(openkruise: RunningManager, call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
+    for name, value in openkruise.environment().items():
+        monkeypatch.setenv(name, value)
 
-    return called
+    return call
 
 
-def test_commands_work_there_or_say_in_words_what_is_missing(ks: Called, tmp_path: Path) -> None:
+def test_commands_work_there_or_say_in_words_what_is_missing(ks: Call, tmp_path: Path) -> None:
     made = ks("create", "--timeout", "10m", "--metadata", "job=k")
-    assert made.returncode == 0, made.stderr
-    sandbox_id = made.stdout.strip()
-    assert sandbox_id in ks("list").stdout
-    assert ks("exec", "-e", "A=1", sandbox_id, "bash", "-c", "echo $A; exit 4").returncode == 4
-    assert ks("run", sandbox_id, input="6 * 7").stdout == "42\n"
-    (tmp_path / "f").write_text("x")
-    assert ks("cp", "-q", str(tmp_path / "f"), f"{sandbox_id}:f").returncode == 0
-    assert ks("cp", "-q", f"{sandbox_id}:f", str(tmp_path / "g")).returncode == 0
-    assert (tmp_path / "g").read_text() == "x"
+    assert made.code == 0, made.err
+    sandbox_id = made.out.strip()
+    assert sandbox_id in ks("list").out
+    assert ks("exec", "-e", "A=1", sandbox_id, "bash", "-c", "echo $A; exit 4").code == 4
+    (tmp_path / "f").write_text("6 * 7")
+    assert ks("run", sandbox_id, tmp_path / "f").out == "42\n"
+    assert ks("cp", "-q", str(tmp_path / "f"), f"{sandbox_id}:f").code == 0
+    assert ks("cp", "-q", f"{sandbox_id}:f", str(tmp_path / "g")).code == 0
+    assert (tmp_path / "g").read_text() == "6 * 7"
 
     for arguments, words in (
         (("logs", sandbox_id), "sandbox logs: the sandbox-manager at .* has no v2 routes"),
         (("exec", "-i", sandbox_id, "cat"), "closing stdin"),
         (("create", "no-such-template"), "Template or Checkpoint not found; this manager has: "),
     ):
-        done = ks(*arguments, input="")
-        assert done.returncode == 1, arguments
-        assert re.search(rf"^kruise-agents: .*{words}", done.stderr, re.MULTILINE), done.stderr
-        assert "Traceback" not in done.stderr
+        done = ks(*arguments)
+        assert done.code == 1, arguments
+        assert re.search(rf"^kruise-agents: .*{words}", done.err, re.MULTILINE), done.err
+        assert "Traceback" not in done.err
 
     paused = ks("pause", sandbox_id)
-    assert paused.returncode == 0
-    assert "a pause ends the pod" in paused.stderr
-    assert "File" not in paused.stderr  # one line, and not that of Python's warnings with its source
+    assert paused.code == 0
+    assert "a pause ends the pod" in paused.err
+    assert "File" not in paused.err  # one line, and not that of Python's warnings with its source
 
 
-def test_kill_all_asks(ks: Called, openkruise: RunningManager) -> None:
-    first = ks("create").stdout.strip()
-    refused = ks("kill", "--all", input="y\n")
-    assert refused.returncode == 2
-    assert "Nobody can be asked here; add --yes" in refused.stderr
-    assert first in ks("list", "-q").stdout.split()
+def test_kill_all_asks(ks: Call, openkruise: RunningManager) -> None:
+    first = ks("create").out.strip()
+    refused = ks("kill", "--all")
+    assert refused.code == 2
+    assert "Nobody can be asked here; add --yes" in refused.err
+    assert first in ks("list", "-q").out.split()
 
     done = ks("kill", "--all", "--yes")
-    assert (done.returncode, first in done.stdout.split()) == (0, True)
+    assert (done.code, first in done.out.split()) == (0, True)
     deadline = time.monotonic() + 20
-    while ks("list", "-q").stdout:
+    while ks("list", "-q").out:
         assert time.monotonic() < deadline
-    assert ks("kill", "--all").returncode == 0  # nothing to ask
+    assert ks("kill", "--all").code == 0  # nothing to ask

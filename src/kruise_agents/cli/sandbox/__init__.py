@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 import click
@@ -38,6 +39,7 @@ for _command in (
 
 def main(arguments: list[str]) -> None:
     """Run a subcommand, and end the process with its exit code: 2 for a wrong use, 1 for any other error."""
+    logging.getLogger("e2b").addHandler(logging.NullHandler())  # else e2b 2.8.0 logs answers on standard error
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: note(f"kruise-agents: {message}")
         try:

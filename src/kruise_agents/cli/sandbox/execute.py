@@ -70,7 +70,7 @@ def exec_command(
     if tty:
         context.exit(run_in_terminal(entered, line, **place))
     if interactive:
-        method(entered.commands, "close_stdin", "2.13.3")
+        method(entered.commands, "close_stdin", "2.27.0")
         place["stdin"] = True
     handle = _start(entered, line, place)
     if detach:
