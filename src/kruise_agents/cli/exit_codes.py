@@ -8,3 +8,5 @@ EXIT_USAGE = 2
 """An argument, option, variable or file cannot be used, or an extra is missing. Nothing was started."""
 EXIT_RUNTIME = NO_NAMESPACES
 """Sandboxes cannot be isolated on this machine."""
+EXIT_INCOMPLETE = 4
+"""A backup or restore is done but for the files that it names on standard error."""

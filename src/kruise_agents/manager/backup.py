@@ -1,6 +1,8 @@
-"""The backup of a state folder, even while a manager uses the folder. A manager can start with the copy.
+"""The backup of a state folder, even while a manager uses the folder, and the way back.
 
 usage: python -m kruise_agents.manager.backup <state folder> <new folder>
+
+The commands ``kruise-agents backup`` and ``kruise-agents restore`` do the same with the usual exit codes.
 
 Exit codes: 0 everything was copied, 1 nothing that a manager can use, 4 everything but for the files that are named.
 
@@ -27,7 +29,9 @@ from .runtime.bwrap.self_test import find_users
 from .runtime.files.copying import FULL, Copier
 from .runtime.files.identities import Identities
 from .runtime.files.layout import folder_name
-from .runtime.files.trees import IncompleteCopyError
+from .runtime.files.trees import IncompleteCopyError, remove_tree
+from .state.database import Database
+from .state.secret import StateSecret
 
 _SECRETS = ("secret", "api-key", "traffic-token-key.pem", "tls")
 INCOMPLETE = 4
@@ -83,6 +87,46 @@ def back_up(state_dir: Path, target: Path) -> None:
     missing = [line for (kind, row), lines in failures.items() if row in kept[kind] for line in lines]
     if missing:
         raise IncompleteCopyError(missing)
+
+
+def restore(backup: Path, state_dir: Path) -> None:
+    """Make a state folder from a backup. It is copied and checked beside its place first, and then moved there.
+
+    Raises:
+        ConfigurationError: ``state_dir`` has content, ``backup`` is no backup, or a manager cannot use its files.
+        IncompleteCopyError: Some files could not be copied. All else is in its place.
+        OSError, sqlite3.Error: The folder could not be written.
+    """
+    if state_dir.exists() and (not state_dir.is_dir() or any(state_dir.iterdir())):
+        raise ConfigurationError(
+            f"{state_dir} is not empty; end its manager and move the folder away, or name another one with --state-dir"
+        )
+    draft = state_dir.absolute().with_name(f".{state_dir.absolute().name}.restoring")
+    _discard(draft)  # of a restore that was killed
+    incomplete = None
+    try:
+        try:
+            back_up(backup, draft)
+        except IncompleteCopyError as error:
+            if error.errno in FULL:
+                raise
+            incomplete = error
+        StateSecret.at(draft / "secret", may_be_new=False)
+        Database(draft / "state.db", may_be_new=False).close()
+        draft.rename(state_dir)
+    finally:
+        _discard(draft)
+    if incomplete is not None:
+        raise incomplete
+
+
+def _discard(draft: Path) -> None:
+    if not draft.exists():
+        return
+    owners = _owners()
+    if owners is not None and owners.helpers:
+        as_owner.remove(draft, owners)
+    remove_tree(draft)
 
 
 def _copy_database(source: Path, target: Path, before: _Rows) -> _Rows:

@@ -79,6 +79,7 @@ def api(openkruise: RunningManager) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("path", ["/", "/favicon.ico", "/robots.txt", "/openapi.json"])
 def test_the_pages_of_the_embedded_manager_are_not_there(path: str, openkruise: RunningManager) -> None:
     answer = httpx.get(f"http://{openkruise.domain}{path}")
