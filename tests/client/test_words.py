@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
+import importlib.util
+import json
 import os
 import pickle
 import socket
@@ -13,15 +16,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from packaging.version import Version
 
-from kruise_agents.client.explanations import MARK, explain, explanation_of_answer
+from kruise_agents.client.addresses.explained_answers import explained
+from kruise_agents.client.explanations import MARK, explain, explain_async, explanation_of_answer
 from kruise_agents.patch_e2b import patch_e2b
 from support.programs import SDK, run_program
 from support.sdk import CODE_INTERPRETER_VERSION, E2B_VERSION
+
+if TYPE_CHECKING:
+    from support.managers import RunningManager
 
 pytestmark = pytest.mark.live
 KEY = "e2b_5ec4e75ec4e75ec4e75ec4e75ec4e75ec4e75ec4"
@@ -445,3 +453,98 @@ def test_answers_of_managers(status: int, path: str, body: str, expected: str | 
     words = explanation_of_answer(status, f"http://localhost:1{path}", kind, body)
     assert (expected is None) == (words is None)
     assert (expected or "") in (words or "")
+
+
+def test_an_answer_that_is_no_json_stays_one() -> None:
+    request = httpx.Request("POST", "http://localhost:1/kruise/api/v3/templates", headers={"X-API-Key": KEY})
+    response = httpx.Response(404, text="404 page not found\n")
+    answer = explained(request, response)
+    assert answer.status_code == 404
+    assert json.loads(answer.content)["message"].startswith(f"404 page not found{MARK}this manager builds no templates")
+    with pytest.raises(json.JSONDecodeError, match="this manager builds no templates") as caught:
+        answer.json()
+    assert (caught.value.doc, caught.value.pos) == ("404 page not found\n", 4)
+
+
+def test_an_answer_in_json_is_not_looked_at() -> None:
+    request = httpx.Request("GET", "http://localhost:1/kruise/api/sandboxes")
+    for response in (httpx.Response(200, json=[]), httpx.Response(204), httpx.Response(409, json={"message": "x"})):
+        assert explained(request, response) is response
+
+
+def test_the_event_loop_runs_while_the_patch_looks_at_an_address() -> None:
+    """The server accepts and keeps silent, so the look takes its whole time."""
+
+    async def main(url: str) -> None:
+        loop = asyncio.get_running_loop()
+        looking = asyncio.create_task(explain_async(error, url))
+        turns = 0
+        while not looking.done():
+            await asyncio.sleep(0.01)
+            turns += 1
+        assert turns > 10
+        assert loop.is_running()
+
+    error = httpx.RemoteProtocolError("Server disconnected without sending a response.")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asyncio.run(main(f"http://127.0.0.1:{silent.getsockname()[1]}/kruise/api/sandboxes"))
+    assert "closed the connection without an answer" in str(error)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="this environment has no manager")
+class TestWithAManager:
+    @pytest.mark.parametrize(
+        ("row", "call", "key", "expected"),
+        [
+            ("6 wrong key", CREATE, "e2b_00", ["401: Unauthorized", "'kruise-agents env' prints the right one"]),
+            ("54 blanks", "Sandbox.list().next_items(); print('works')", " {key}\n", ["works"]),
+            ("55 quotes", CREATE, '"{key}"', ["the API key has quotation marks at its ends. Remove them from E2B_API"]),
+            (
+                "20 template",
+                "Sandbox.create('nope')",
+                "{key}",
+                ["this manager has: ", "serve --templates"],
+            ),
+            ("22 timeout", "Sandbox.create(timeout=-5)", "{key}", ["Timeout must be greater than 0"]),
+            (
+                "44 gone",
+                "Sandbox.connect('i' + '0' * 20)",
+                "{key}",
+                ["Sandbox.list() shows the sandboxes"],
+            ),
+            (
+                "61 build",
+                "e2b.Template.build(e2b.Template().from_image('x'), alias='y')",
+                "{key}",
+                ["template builds: not supported by this manager yet; name a template", "y.toml"],
+            ),
+            (
+                "41 no path",
+                "os.environ['E2B_API_URL'] = 'http://{domain}'; Sandbox.create()",
+                "{key}",
+                ["JSONDecodeError"],
+            ),
+            (
+                "41 no path",
+                "os.environ['E2B_API_URL'] = 'http://{domain}'; Sandbox.create()",
+                "{key}",
+                [
+                    "JSONDecodeError",
+                    "so no API of a sandbox-manager is at /",
+                    "This address comes from E2B_API_URL: unset it",
+                ],
+            ),
+        ],
+    )
+    def test_mistakes(self, row: str, call: str, key: str, expected: list[str], manager: RunningManager) -> None:
+        variables = {"E2B_DOMAIN": manager.domain, "E2B_API_KEY": key.format(key=manager.api_key)}
+        text = told(call.replace("{domain}", manager.domain), variables)
+        assert [part for part in expected if part not in text] == [], text
+        assert manager.api_key not in text
+
+    def test_row_17_a_second_patch_with_another_scheme(self, manager: RunningManager) -> None:
+        call = "first = Sandbox.create(); patch_e2b(True); print(first.is_running()); first.kill(); Sandbox.create()"
+        text = told(call, {"E2B_DOMAIN": manager.domain, "E2B_API_KEY": manager.api_key})
+        assert "True" in text  # the old object goes on
+        if "ConnectError" in text:  # a manager may answer https on the same port
+            assert "the newest call of patch_e2b() asks for https" in text or "certificate of" in text

@@ -374,13 +374,13 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     _of_sdk(r"invalid or missing traffic access token|traffic access token does not match", _protected),
     _of_sdk(r"Paused sandbox \S+ not found|[Ss]andbox \S+ not found|[Ss]andbox \S+ doesn't exist", _gone),
     # Answers of the API, or of what stands before it.
-    _of_answer("401", r"", _wrong_key),
+    _of_answer("401", r"(?i)json|api.?key", _wrong_key),
     _of_answer("400 404", r"template '?\S+'? not found|Template or Checkpoint not found", _no_template),
     _of_answer("400 404 405 501", rf"(?s)/v[23]/templates.*({_NO_ROUTE})", _no_builds),
     _of_answer("404 405 501", rf"(?s)/volumes.*({_NO_ROUTE})", _no_volumes),
     _of_answer("400 497", r"HTTP request was sent to HTTPS port|HTTP request to an HTTPS server", _wants_https),
     _of_answer("502 503 504", _PLAIN, _no_manager),
-    _of_answer("200 201 202 203 204 301 302 303 307 308 400 403 404 405 500", _PLAIN, _no_api),
+    _of_answer("200 201 202 203 204 301 302 303 307 308 400 401 403 404 405 500", _PLAIN, _no_api),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -12,15 +13,13 @@ from .missing_template import OF_A_BODY
 
 _QUOTES = ("'", '"', "\u2018", "\u2019", "\u201c", "\u201d")
 _MOST_TEXT = 2000
-_OF_A_PROXY = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
 
 
 def explained(request: httpx.Request, response: httpx.Response) -> httpx.Response:
     """Return the answer with an explanation where one is known. An answer of success in JSON is returned as it is.
 
-    The exception that the SDK raises keeps its class: an answer that the SDK cannot read as JSON stays such an answer,
-    and its ``json()`` raises an error with the explanation. A web page that claims success raises that error here, in
-    place of the bare ``Exception`` of the SDK.
+    The exception that the SDK raises keeps its class: ``json()`` of an answer that is no JSON still raises its error,
+    with the explanation. A web page that claims success raises that error here, in place of a bare ``Exception``.
     """
     if response.is_success:
         if "text/html" not in response.headers.get("Content-Type", ""):
@@ -32,10 +31,10 @@ def explained(request: httpx.Request, response: httpx.Response) -> httpx.Respons
     fields = _fields(response)
     if fields is not None:
         return _answer(response, {**fields, "message": f"{fields.get('message', '')}{_mark()}{words}"})
-    if response.status_code in _OF_A_PROXY or response.is_redirect:
-        return _answer(response, {"code": response.status_code, "message": words})
-    _explain_parsing(response, words)
-    return response
+    told = response.text.strip() if "text/plain" in response.headers.get("Content-Type", "") else ""
+    answer = _answer(response, {"code": response.status_code, "message": f"{told}{_mark()}{words}" if told else words})
+    answer.json = _unreadable(response, words)  # type: ignore[method-assign]
+    return answer
 
 
 def _words(request: httpx.Request, response: httpx.Response) -> str | None:
@@ -72,16 +71,16 @@ def _fields(response: httpx.Response) -> dict[str, Any] | None:
     return parsed if isinstance(parsed, dict) else None
 
 
-def _explain_parsing(response: httpx.Response, words: str) -> None:
-    parse = response.json
+def _unreadable(response: httpx.Response, words: str) -> Callable[..., Any]:
+    """Return a method that fails as ``json()`` of the response does. The SDK calls it for some statuses of a route."""
 
     def parsed(**options: Any) -> Any:
         try:
-            return parse(**options)
+            return response.json(**options)
         except ValueError as error:
             raise _explained(error, words)  # noqa: B904  # the same exception
 
-    response.json = parsed  # type: ignore[method-assign]
+    return parsed
 
 
 def _explained(error: ValueError, words: str) -> ValueError:
