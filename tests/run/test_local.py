@@ -87,6 +87,15 @@ def test_nothing_is_left_when_the_program_is_killed(tmp_path: Path) -> None:
     assert_nothing_is_left(tmp_path)
 
 
+def test_ctrl_c_ends_the_start_of_the_manager_quietly(tmp_path: Path) -> None:
+    process = run(tmp_path, "--", "true")
+    wait_for(lambda: list((tmp_path / "tmp").glob("kruise-agents-*")), 60, "the state folder")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) in [(-signal.SIGINT, ""), (0, "")]  # the start may have been quicker
+    assert_nothing_is_left(tmp_path)
+
+
 def test_options_that_serve_refuses_are_explained(tmp_path: Path) -> None:
     process = run(tmp_path, "--memory", "nothing", "--", "true")
     _, errors = process.communicate(timeout=60)

@@ -63,16 +63,19 @@ def run_with_manager(
         KruiseAgentsError: The manager does not start.
     """
     _check(command)
-    with start_manager(*options, log=log) as manager:
-        environment = program_environment(
-            for_manager_here(os.environ, manager.environment()),
-            "https" if manager.https else "http",
-            traffic_tokens=traffic_tokens,
-            verbose=verbose,
-        )
-        if verbose:
-            _tell_about(command, environment)
-        status = _Child(command, environment).wait()
+    try:
+        with start_manager(*options, log=log) as manager:
+            environment = program_environment(
+                for_manager_here(os.environ, manager.environment()),
+                "https" if manager.https else "http",
+                traffic_tokens=traffic_tokens,
+                verbose=verbose,
+            )
+            if verbose:
+                _tell_about(command, environment)
+            status = _Child(command, environment).wait()
+    except KeyboardInterrupt:  # before the program has started; later the signal is blocked here
+        status = int(signal.SIGINT)
     _end_like(status)
 
 
