@@ -65,6 +65,10 @@ def test_a_manager_here_displaces_what_leads_elsewhere() -> None:
     }
 
 
+def test_node_trusts_the_authority_of_a_manager_here_too() -> None:
+    assert for_manager_here({}, {"SSL_CERT_FILE": "/ca.pem"})["NODE_EXTRA_CA_CERTS"] == "/ca.pem"
+
+
 @pytest.mark.parametrize(("given", "direct"), [({}, ""), ({"no_proxy": "a"}, "a,"), ({"NO_PROXY": "b"}, "b,")])
 def test_a_manager_here_is_reached_without_a_proxy(given: dict[str, str], direct: str) -> None:
     environment = for_manager_here({"HTTPS_PROXY": "http://proxy:3128", **given}, {})

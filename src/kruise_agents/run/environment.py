@@ -42,6 +42,8 @@ def for_manager_here(outside: Mapping[str, str], connection: Mapping[str, str]) 
     """Return the variables with those of a manager on this machine, and without those that lead elsewhere."""
     environment = {name: value for name, value in outside.items() if name not in _LEADING_ELSEWHERE}
     environment.update(connection)
+    if "SSL_CERT_FILE" in connection:
+        environment["NODE_EXTRA_CA_CERTS"] = connection["SSL_CERT_FILE"]
     lower = {name.lower(): value for name, value in outside.items() if value}
     if any(name in lower for name in _PROXIES):
         direct = ",".join(filter(None, [lower.get("no_proxy"), "localhost,127.0.0.1,::1"]))
