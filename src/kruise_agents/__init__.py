@@ -1,7 +1,8 @@
 """Tools to run E2B programs on your own cluster over one plain domain, or on a laptop without a cluster.
 
 Importing this package does not import ``e2b``, so a program can still set the variables that ``e2b`` reads when it is
-imported, such as ``E2B_MAX_CONNECTIONS``.
+imported, such as ``E2B_MAX_CONNECTIONS``. PYTEST_DONT_REWRITE: so pytest does not warn if this package, which brings a
+plugin for pytest, is imported before pytest.
 """
 
 from __future__ import annotations
