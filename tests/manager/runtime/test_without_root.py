@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -41,16 +42,21 @@ AGAIN = [
 PROGRAM = """
 set -e
 for name in passwd group subuid subgid; do mount --bind "$1/$name" /etc/$name; done
-# An interpreter below root's home, which others may not enter.
-case "$2" in
-    /root/*)
-        mount --bind "$2" "$1/interpreter"
-        mount -t tmpfs -o mode=755 none /root
-        mkdir -p "$2"
-        mount --bind "$1/interpreter" "$2"
-        ;;
-esac
-shift 2
+# Folders that only their owner may enter, such as root's home, give way to empty ones with what the tests need.
+IFS=:
+number=0
+for folder in $3; do
+    mkdir -p "$1/$((number += 1))"
+    mount --rbind "$folder" "$1/$number"
+done
+for folder in $2; do mount -t tmpfs -o mode=755 none "$folder"; done
+number=0
+for folder in $3; do
+    mkdir -p "$folder"
+    mount --rbind "$1/$((number += 1))" "$folder"
+done
+cd "$PWD"
+shift 3
 exec setpriv --reuid=12345 --regid=12345 --clear-groups "$@" 2>&1
 """
 
@@ -97,7 +103,10 @@ def run(accounts: Path, home: Path, *arguments: str) -> str:
     """Run Python as that user; gives what it printed."""
     environment = {"HOME": str(home), "TMPDIR": str(home), "PATH": os.environ["PATH"]}
     environment |= {"PYTHONPATH": str(ROOT / "tests"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = ["bash", "-c", PROGRAM, "bash", str(accounts), sys.base_prefix, sys.executable, *arguments]
+    needed = hidden_from_others()
+    closed = sorted({str(closed_above(folder)) for folder in needed})
+    command = ["bash", "-c", PROGRAM, "bash", str(accounts), ":".join(closed), ":".join(map(str, needed))]
+    command += [sys.executable, *arguments]
     done = subprocess.run(
         ["unshare", "--mount", *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -105,9 +114,23 @@ def run(accounts: Path, home: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def hidden_from_others() -> list[Path]:
+    """Return the folders that the tests need and that others cannot reach: the interpreter's, and this clone."""
+    needed = [Path(sys.base_prefix), Path(sys.prefix), ROOT]
+    return [
+        folder
+        for folder in dict.fromkeys(needed)
+        if closed_above(folder) is not None and not any(other in folder.parents for other in needed)
+    ]
+
+
+def closed_above(folder: Path) -> Path | None:
+    """Return the uppermost folder on the way to ``folder`` that others may not enter."""
+    return next((above for above in reversed(folder.parents) if not above.stat().st_mode & stat.S_IXOTH), None)
+
+
 def write_accounts(folder: Path, home: Path, *, with_ids: bool) -> None:
     """Write the account files of this user for the mount namespace."""
-    (folder / "interpreter").mkdir()
     account = f"ordinary:x:{USER_ID}:{USER_ID}::{home}:/bin/bash\n"
     (folder / "passwd").write_text(Path("/etc/passwd").read_text() + account)
     (folder / "group").write_text(Path("/etc/group").read_text() + f"ordinary:x:{USER_ID}:\n")
