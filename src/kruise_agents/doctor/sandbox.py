@@ -72,7 +72,7 @@ server.serve_forever()
 
 
 @dataclass
-class _Session:
+class Session:
     """The sandbox of one run of the doctor."""
 
     world: World
@@ -142,8 +142,8 @@ class _Session:
         )
 
 
-def _session(world: World) -> _Session:
-    return world.once("session", lambda: _Session(world))
+def _session(world: World) -> Session:
+    return world.once("session", lambda: Session(world))
 
 
 def finish(world: World) -> None:
@@ -155,7 +155,7 @@ def finish(world: World) -> None:
         session.stack.close()
 
 
-def _with_sandbox(check: Callable[[_Session], Finding]) -> Callable[[World], Finding]:
+def _with_sandbox(check: Callable[[Session], Finding]) -> Callable[[World], Finding]:
     """Return a check that is skipped without a sandbox, and whose exceptions are findings."""
 
     def run(world: World) -> Finding:
@@ -209,7 +209,7 @@ def _create(world: World) -> Finding:
     """The same as [the domain in answers](#server-domain), for the sandbox that `--create` has made.""",
 )
 @_with_sandbox
-def _sandbox_domain(session: _Session) -> Finding:
+def _sandbox_domain(session: Session) -> Finding:
     return domain_of_answer(session.world, session.world.ask_json(f"{API_PREFIX}/sandboxes/{session.id}"))
 
 
@@ -221,7 +221,7 @@ def _sandbox_domain(session: _Session) -> Finding:
     routing headers for such IDs; `get_host()` and links do not work for them. Use a namespace with another name.""",
 )
 @_with_sandbox
-def _sandbox_id(session: _Session) -> Finding:
+def _sandbox_id(session: Session) -> Finding:
     if session.id.startswith("api"):
         return warning(session.id, "Its private addresses look like the API's. Links to its ports do not work.")
     return fine(session.id)
@@ -236,7 +236,7 @@ def _sandbox_id(session: _Session) -> Finding:
     such as port 8080 of OpenKruise's manager; use port 7788.""",
 )
 @_with_sandbox
-def _envd(session: _Session) -> Finding:
+def _envd(session: Session) -> Finding:
     try:
         running = bool(session.sandbox.is_running(request_timeout=_PATIENCE))
     except Exception as error:  # of any kind, by the SDK and its HTTP clients
@@ -259,7 +259,7 @@ def _reason(look: Look) -> str:
     or where the image of the sandbox has no `bash`.""",
 )
 @_with_sandbox
-def _commands(session: _Session) -> Finding:
+def _commands(session: Session) -> Finding:
     result = session.sandbox.commands.run("echo kruise", timeout=_PATIENCE)
     return (
         fine("echo") if result.stdout.strip() == "kruise" else broken(repr(result.stdout[:100]), "It is not the echo.")
@@ -272,7 +272,7 @@ def _commands(session: _Session) -> Finding:
     """A file is written to the sandbox and read back.""",
 )
 @_with_sandbox
-def _files(session: _Session) -> Finding:
+def _files(session: Session) -> Finding:
     text = f"{session.mark} √"
     session.sandbox.files.write(f"{_FILE}.txt", text, request_timeout=_PATIENCE)
     found = session.sandbox.files.read(f"{_FILE}.txt", request_timeout=_PATIENCE)
@@ -287,13 +287,15 @@ def _files(session: _Session) -> Finding:
     or `client_max_body_size 0;` in nginx.""",
 )
 @_with_sandbox
-def _upload(session: _Session) -> Finding:
+def _upload(session: Session) -> Finding:
     try:
         session.sandbox.files.write(f"{_FILE}.bin", b"x" * _UPLOAD, request_timeout=2 * _PATIENCE)
     except Exception as error:  # of any kind, by the SDK and its HTTP clients
+        if "413" not in str(error) and "timeout" not in type(error).__name__.lower():
+            raise
         return broken(
             f"{type(error).__name__}: {str(error)[:100]}",
-            "A small file passes. A reverse proxy in front limits the size of requests.",
+            "A reverse proxy in front of the manager limits the size of requests.",
             'kubectl annotate ingress -n sandbox-system --all nginx.ingress.kubernetes.io/proxy-body-size="0"',
         )
     return fine("written")
@@ -307,7 +309,7 @@ def _upload(session: _Session) -> Finding:
     `e2bdev/code-interpreter`, or use commands in place of `run_code`.""",
 )
 @_with_sandbox
-def _code_interpreter(session: _Session) -> Finding:
+def _code_interpreter(session: Session) -> Finding:
     if not hasattr(session.sandbox, "run_code"):
         return skipped("e2b-code-interpreter is not installed")
     look = session.look(CODE_INTERPRETER_PORT, "/health", _access(session))
@@ -320,7 +322,7 @@ def _code_interpreter(session: _Session) -> Finding:
     )
 
 
-def _access(session: _Session) -> dict[str, str]:
+def _access(session: Session) -> dict[str, str]:
     """Return the headers with which the SDK reaches the ports of the sandbox, where the gateway asks for a token."""
     return {name: str(value) for name, value in session.sandbox.connection_config.sandbox_headers.items()}
 
@@ -331,7 +333,7 @@ def _access(session: _Session) -> dict[str, str]:
     """A cell is run, and its output comes back.""",
 )
 @_with_sandbox
-def _run_code(session: _Session) -> Finding:
+def _run_code(session: Session) -> Finding:
     if not hasattr(session.sandbox, "run_code"):
         return skipped("e2b-code-interpreter is not installed")
     execution = session.sandbox.run_code("print(6 * 7)", timeout=2 * _PATIENCE, request_timeout=2 * _PATIENCE)
@@ -347,7 +349,7 @@ def _run_code(session: _Session) -> Finding:
     `proxy_buffering off;` and `proxy_request_buffering off;` in nginx.""",
 )
 @_with_sandbox
-def _streaming(session: _Session) -> Finding:
+def _streaming(session: Session) -> Finding:
     signal = f"{_FILE}.go"
     script = f"echo first; for i in $(seq 50); do [ -e {signal} ] && echo seen && exit; sleep 0.1; done; echo late"
 
@@ -369,7 +371,7 @@ def _streaming(session: _Session) -> Finding:
     the sandbox is protected, so they need a traffic access token. The image must have `python3` for this check.""",
 )
 @_with_sandbox
-def _port(session: _Session) -> Finding:
+def _port(session: Session) -> Finding:
     port = _served_port(session)
     if port is None:
         return skipped("the sandbox has no python3")
@@ -381,7 +383,7 @@ def _port(session: _Session) -> Finding:
     return broken(str(look.trouble or look.status), _reason(look))
 
 
-def _served_port(session: _Session) -> int | None:
+def _served_port(session: Session) -> int | None:
     def serve() -> int | None:
         session.sandbox.files.write(f"{_FILE}.py", _SERVER, request_timeout=_PATIENCE)
         start = f"nohup python3 {_FILE}.py > {_FILE}.port 2>&1 &"
@@ -400,7 +402,7 @@ def _served_port(session: _Session) -> int | None:
     `Upgrade` and `Connection` passed on.""",
 )
 @_with_sandbox
-def _websocket(session: _Session) -> Finding:
+def _websocket(session: Session) -> Finding:
     port = _served_port(session)
     if port is None:
         return skipped("the sandbox has no python3")
