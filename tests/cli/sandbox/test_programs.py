@@ -235,6 +235,14 @@ def test_a_shell_whose_sandbox_ends_says_so(terminal: Any, ks: Call) -> None:
     assert shell.ended() == 1
 
 
+def test_kill_all_asks_and_takes_no_for_an_answer(terminal: Any, sandbox: Any) -> None:
+    asked = terminal("kill", "--all")
+    asked.expect(r"Kill \d+ sandbox(es)?\? \[y/N\]: ")
+    asked.type("n\r")
+    assert asked.ended() == 1
+    assert sandbox.is_running()
+
+
 def test_without_a_terminal_shell_names_exec(program: Program, sandbox: Any) -> None:
     done = program("shell", sandbox.sandbox_id, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert done.communicate(timeout=60)[1] == (

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-
-import click
 
 from ...errors import KruiseAgentsError
 from .output import note
@@ -38,15 +35,3 @@ def describe(error: BaseException) -> str:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     known = {"SandboxException", "AuthenticationException"} & kinds
     return text if known and text else f"{type(error).__name__}: {text or 'no reason was given'}"
-
-
-def each(identifiers: tuple[str, ...]) -> Iterator[str]:
-    """Yield each of several arguments once."""
-    yield from dict.fromkeys(identifiers)
-
-
-def confirm(question: str) -> None:
-    """Ask on the terminal, and end the command if the answer is not yes, or if there is nobody to ask."""
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Nobody can be asked here; add --yes to say so beforehand.")
-    click.confirm(question, abort=True, err=True)

@@ -23,8 +23,6 @@ from .terminal import run_in_terminal
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _CHUNK = 32 * 1024
-_INTERRUPTED = 130
-"""The exit code of shells for a command that Ctrl-C ended: 128 and the number of SIGINT."""
 _PICTURES = {"png": True, "jpeg": True, "svg": False}
 """The forms of pictures that a result may have, the best first, and whether its text is base64."""
 
@@ -95,11 +93,9 @@ def _wait(handle: Any) -> int:
     stream = Stream(lambda: exit_code(handle))
     try:
         return int(stream.result())
-    except BaseException as error:
+    except BaseException:
         # Ctrl-C, a lost connection, or a reader of our output that is gone: nobody would see what the command does.
         handle.kill()
-        if isinstance(error, KeyboardInterrupt):
-            return _INTERRUPTED
         raise
 
 
@@ -173,10 +169,7 @@ def run(
             on_result=lambda result: _show(result, pictures or Path(), stem),
         )
     )
-    try:
-        error = ended.result().error
-    except KeyboardInterrupt:
-        context.exit(_INTERRUPTED)
+    error = ended.result().error
     if error is not None:
         write(sys.stderr, f"{error.traceback or f'{error.name}: {error.value}'}\n")
         context.exit(1)

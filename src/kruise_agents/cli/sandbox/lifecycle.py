@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from . import output
-from .errors import confirm, describe, each
+from .errors import describe
 from .listing import as_json
 from .options import SANDBOX, SANDBOXES, VARIABLES, connected, duration, output_option, pair
 from .sdk import find, list_sandboxes, method, sandbox_class
@@ -91,9 +92,9 @@ def kill(context: click.Context, sandboxes: tuple[str, ...], everything: bool, y
     if everything:
         sandboxes = tuple(info.sandbox_id for info in list_sandboxes())
         if sandboxes and not yes:
-            confirm(f"Kill {len(sandboxes)} {'sandbox' if len(sandboxes) == 1 else 'sandboxes'}?")
+            _confirm(f"Kill {len(sandboxes)} {'sandbox' if len(sandboxes) == 1 else 'sandboxes'}?")
     failed = False
-    for text in each(sandboxes):
+    for text in dict.fromkeys(sandboxes):
         try:
             sandbox_id = text if everything else find(text).sandbox_id
             sandbox_class().kill(sandbox_id)
@@ -103,6 +104,13 @@ def kill(context: click.Context, sandboxes: tuple[str, ...], everything: bool, y
         else:
             output.print_line(sandbox_id)
     context.exit(1 if failed else 0)
+
+
+def _confirm(question: str) -> None:
+    """Ask on the terminal, and end the command if the answer is not yes, or if there is nobody to ask."""
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Nobody can be asked here; add --yes to say so beforehand.")
+    click.confirm(question, abort=True, err=True)
 
 
 @click.command
@@ -123,8 +131,8 @@ def snapshot(sandbox: str, name: str | None) -> None:
 def delete_snapshot(context: click.Context, snapshots: tuple[str, ...]) -> None:
     """Delete snapshots, and print the ID of each."""
     delete = method(sandbox_class(), "delete_snapshot", "2.14.0")
-    missing = [name for name in each(snapshots) if not delete(name)]
-    for name in each(snapshots):
+    missing = [name for name in dict.fromkeys(snapshots) if not delete(name)]
+    for name in dict.fromkeys(snapshots):
         if name in missing:
             output.note(f"kruise-agents: there is no snapshot {name!r}")
         else:

@@ -16,7 +16,6 @@ from .sdk import api_get, find
 _PAUSE = 1.0
 """Seconds between two looks at the log."""
 _MOST = 1000
-_INTERRUPTED = 130
 
 
 @click.command
@@ -25,8 +24,7 @@ _INTERRUPTED = 130
 @click.option("-n", "--tail", type=click.IntRange(1, _MOST), default=_MOST, help="The last lines only.")
 @click.option("--level", type=click.Choice(["debug", "info", "warn", "error"]), help="This level and higher ones.")
 @connected
-@click.pass_context
-def logs(context: click.Context, sandbox: str, follow: bool, tail: int, level: str | None) -> None:
+def logs(sandbox: str, follow: bool, tail: int, level: str | None) -> None:
     """Show the log of a sandbox's own servers (envd and the code interpreter), not of its programs.
 
     The log of a healthy new sandbox is empty.
@@ -44,8 +42,6 @@ def logs(context: click.Context, sandbox: str, follow: bool, tail: int, level: s
             time.sleep(_PAUSE)
             fresh = _newer(sandbox_id, known, wanted)
             known = fresh or known
-    except KeyboardInterrupt:
-        context.exit(_INTERRUPTED)
     except SandboxCommandError:
         find(sandbox_id)  # raises if the sandbox has ended, which says more than the lack of its log
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from .connection import connect
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _COMPLETED_ID = re.compile(r"[A-Za-z0-9._~-]+")
+_INTERRUPTED = 130
+"""The exit code of shells for a command that Ctrl-C ended: 128 and the number of SIGINT."""
 _PATIENCE = 2.0
 """Seconds that the completion of an ID waits for the manager."""
 
@@ -41,7 +44,10 @@ def connected(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(https: bool | None, **values: Any) -> Any:
         with connect(https):
-            return function(**values)
+            try:
+                return function(**values)
+            except KeyboardInterrupt:
+                sys.exit(_INTERRUPTED)
 
     return command
 
