@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +55,28 @@ def test_the_domain_of_the_manager_of_this_machine_needs_no_key(
     assert call("list").code == 0
     monkeypatch.setenv("E2B_API_KEY", "e2b_00")
     assert call("list").code == 1  # the user's own key is used
+
+
+@pytest.mark.live
+def test_the_authority_of_the_manager_of_this_machine_is_trusted(tmp_path: Path) -> None:
+    from support.managers import running_manager
+
+    with running_manager(tmp_path, "--tls") as https:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "KRUISE_AGENTS_STATE_DIR": str(https.state_dir),
+            "SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt",
+        }
+        for domain in ({}, {"E2B_DOMAIN": https.domain}):
+            # The SDK keeps the authorities of its first request for the life of a process.
+            done = subprocess.run(
+                [sys.executable, "-m", "kruise_agents", "sandbox", "list", "-q"],
+                env=environment | domain,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_its_key_goes_to_no_other_address(manager: RunningManager, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,8 +39,9 @@ def connect(https: bool | None, *, quiet: bool = False) -> Patch:
         os.environ.update(local.environment())
         https = local.https if https is None else https
     elif local is not None and domain == local.domain and not stated:
-        for name, value in local.environment().items():
-            os.environ.setdefault(name, value)
+        own_key = os.environ.get("E2B_API_KEY")
+        # Its authority replaces the user's SSL_CERT_FILE, because no other authority has signed its certificate.
+        os.environ.update(local.environment() | ({"E2B_API_KEY": own_key} if own_key else {}))
         https = local.https if https is None else https
     elif https is None and stated:
         https = urlsplit(stated).scheme != "http"
