@@ -14,23 +14,18 @@ import trustme
 
 from kruise_agents.probe import HEALTH, Look, ManagerKind, Trouble, look_at, manager_kind, resolve
 from kruise_agents.protocol.domains import Domain, parse_domain
-from support.raw_servers import OK, answer, raw_server, self_made, server_context
+from support.raw_servers import OK, answer, closed_port, raw_server, self_made, server_context, trusted_authority
 
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """An authority that this program trusts."""
-    made = trustme.CA()
-    made.cert_pem.write_to_path(tmp_path / "ca.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    return made
+    return trusted_authority(tmp_path, monkeypatch)
 
 
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    with socket.socket() as bound:  # bound and not listening: nobody else gets the port, and connecting is refused
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
+@pytest.fixture(name="closed_port")
+def _closed_port() -> Iterator[int]:
+    with closed_port() as port:
+        yield port
 
 
 def _at(port: int) -> Domain:

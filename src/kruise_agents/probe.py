@@ -58,6 +58,12 @@ class Trouble(StrEnum):
     PROXY = "the proxy refused the request"
 
 
+CERTIFICATE_TROUBLES = frozenset(
+    (Trouble.UNTRUSTED, Trouble.WRONG_NAME, Trouble.EXPIRED, Trouble.AUTHORITY, Trouble.STRICT)
+)
+"""The troubles with a certificate: the port speaks TLS, and https is not usable."""
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """Facts of a server's certificate. Names and issuer are empty where OpenSSL would not tell them."""

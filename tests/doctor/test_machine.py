@@ -12,6 +12,7 @@ import trustme
 from kruise_agents.doctor.checks import Verdict
 from kruise_agents.keys import encode_key
 from support.diagnosis import finding, pretend
+from support.managers import RunningManager
 from support.raw_servers import OK, RawServer, raw_server, self_made
 
 FINE, WARNING, BROKEN, SKIPPED = Verdict.FINE, Verdict.WARNING, Verdict.BROKEN, Verdict.SKIPPED
@@ -35,6 +36,14 @@ def test_an_unset_domain() -> None:
     assert finding("domain-set").verdict is BROKEN
     assert finding("domain-form").verdict is SKIPPED
     assert finding("domain-set", domain="d.example").verdict is FINE
+
+
+def test_a_manager_that_runs_here_is_named(manager: RunningManager) -> None:
+    state = {"KRUISE_AGENTS_STATE_DIR": str(manager.state_dir)}
+    for id in ("domain-set", "key-set"):
+        found = finding(id, state)
+        assert (found.verdict, found.command) == (BROKEN, 'eval "$(kruise-agents env)"')
+    assert manager.domain in finding("domain-set", state).reason
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import socket
 import subprocess
 import sys
@@ -15,9 +16,19 @@ import trustme
 
 from kruise_agents.doctor import way
 from kruise_agents.doctor.checks import Verdict
+from kruise_agents.embedded import CONNECTION_FILE, Connection
 from support.diagnosis import finding
 from support.managers import RunningManager
-from support.raw_servers import OK, RawServer, answer, raw_server, self_made, server_context
+from support.raw_servers import (
+    OK,
+    RawServer,
+    answer,
+    closed_port,
+    raw_server,
+    self_made,
+    server_context,
+    trusted_authority,
+)
 
 FINE, WARNING, BROKEN, SKIPPED = Verdict.FINE, Verdict.WARNING, Verdict.BROKEN, Verdict.SKIPPED
 NO_MANAGER = answer("404 Not Found", "<html><title>Nginx</title></html>", "Content-Type: text/html")
@@ -31,17 +42,7 @@ def server() -> Iterator[RawServer]:
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    made = trustme.CA()
-    made.cert_pem.write_to_path(tmp_path / "ca.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    return made
-
-
-@contextlib.contextmanager
-def closed_port() -> Iterator[int]:
-    with socket.socket() as bound:  # bound and not listening
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
+    return trusted_authority(tmp_path, monkeypatch)
 
 
 def test_names() -> None:
@@ -136,6 +137,15 @@ def test_a_port_that_another_program_has() -> None:
     assert (found.verdict, f"port {taken.port} is taken" in found.reason) == (BROKEN, True)
 
 
+def test_a_port_whose_program_cannot_be_asked() -> None:
+    """A wrong certificate, scheme or proxy says nothing about the program."""
+    with raw_server(OK, server_context(trustme.CA().issue_cert("localhost"))) as tls:
+        assert finding("port-owner", domain=tls.domain).verdict is FINE
+        assert finding("port-owner", domain=tls.domain, scheme="http").verdict is FINE
+    with raw_server(OK) as manager, raw_server(NO_MANAGER) as proxy:
+        assert finding("port-owner", {"HTTP_PROXY": proxy.domain}, domain=manager.domain).verdict is FINE
+
+
 def test_the_port_of_a_manager(manager: RunningManager) -> None:
     found = finding("port-owner", domain=manager.domain)
     assert (found.verdict, f"(process {manager.process.pid})" in found.value) == (FINE, True)
@@ -173,6 +183,18 @@ def test_an_untrusted_authority(authority: trustme.CA) -> None:
         found = finding("tls-trust", domain=tls.domain)
     assert (found.verdict, found.command) == (BROKEN, "export SSL_CERT_FILE=/path/to/ca.pem")
     assert "Strangers" in found.reason
+
+
+def test_the_authority_of_a_manager_that_runs_here(tmp_path: Path) -> None:
+    stranger = trustme.CA()
+    with raw_server(OK, server_context(stranger.issue_cert("localhost"))) as tls:
+        url = f"https://{tls.domain}"
+        there = Connection(
+            "1", os.getpid(), url, tls.domain, "https", f"{url}/kruise/api", "k", Path("/its/ca.pem"), tmp_path
+        )
+        with there.published(tmp_path / CONNECTION_FILE):
+            found = finding("tls-trust", {"KRUISE_AGENTS_STATE_DIR": str(tmp_path)}, domain=tls.domain)
+    assert found.command == "export SSL_CERT_FILE=/its/ca.pem"
 
 
 def test_a_certificate_for_another_name(authority: trustme.CA) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -96,6 +97,22 @@ def raw_server(
 def _chosen(reply: bytes | Mapping[bytes, bytes], head: bytes) -> bytes:
     line = head.partition(b"\r\n")[0]
     return reply if isinstance(reply, bytes) else next(reply[part] for part in reply if part in line)
+
+
+@contextlib.contextmanager
+def closed_port() -> Iterator[int]:
+    """Yield a port on which connections are refused: bound, and without a listener."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def trusted_authority(folder: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """Return an authority that this program trusts."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(folder / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
+    return made
 
 
 def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:

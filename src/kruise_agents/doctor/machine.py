@@ -24,7 +24,7 @@ from ..protocol.addresses import API_PREFIX, Scheme, api_url
 from ..protocol.domains import parse_domain
 from ..protocol.keys import decode_key
 from .checks import Checks, Finding, Group, broken, fine, skipped, warning
-from .world import World
+from .world import CONNECT_SHELL, World
 
 KEY_CHECK = (Version("2.25.0"), Version("2.45.1"))
 """The first and the last release of e2b that refuses keys that are not ``e2b_`` and hex digits."""
@@ -93,15 +93,17 @@ def _python(world: World) -> Finding:
     is the domain of the ingress, `localhost:8080` through a port-forward, or the Service with its port from inside.""",
 )
 def _domain_set(world: World) -> Finding:
+    command = CONNECT_SHELL if world.running else "export E2B_DOMAIN=localhost:7788"
     if not world.domain_text.strip():
-        return broken("not set", "The SDK would ask E2B's own servers.", "export E2B_DOMAIN=localhost:7788")
+        return broken("not set", f"The SDK would ask E2B's own servers.{_runs_here(world)}", command)
     if world.domain is not None and world.domain.host in VENDOR_DEFAULTS:
-        return broken(
-            world.domain_text,
-            "That is E2B's own domain, which does not speak the private protocol.",
-            "export E2B_DOMAIN=localhost:7788",
-        )
+        reason = f"That is E2B's own domain, which does not speak the private protocol.{_runs_here(world)}"
+        return broken(world.domain_text, reason, command)
     return fine(world.domain_text)
+
+
+def _runs_here(world: World) -> str:
+    return f" A manager runs on this machine: {world.running.domain}." if world.running else ""
 
 
 @CHECKS.add(
@@ -139,7 +141,7 @@ def _key_set(world: World) -> Finding:
     return broken(
         value,
         "The SDK refuses to start without a key. The manager prints it, or its administrator has it.",
-        "export E2B_API_KEY=…   # the key of your manager",
+        CONNECT_SHELL if world.running else "export E2B_API_KEY=…   # the key of your manager",
     )
 
 

@@ -16,7 +16,7 @@ from ..probe import Look, ManagerKind, Trouble
 from ..protocol.addresses import API_PREFIX
 from .checks import Checks, Finding, Group, broken, fine, skipped, warning
 from .sdk import release
-from .world import LIST, World, parsed_json
+from .world import CONNECT_SHELL, LIST, World, parsed_json
 
 _V2_SDK = Version("2.51.0")
 """The first release of e2b that calls the v2 routes."""
@@ -117,7 +117,7 @@ def _key_accepted(world: World) -> Finding:
         return broken(
             "refused",
             f"The manager does not know this key: {_message(answer)}",
-            "export E2B_API_KEY=…   # the key that this manager prints, or its administrator has",
+            CONNECT_SHELL if world.own else "export E2B_API_KEY=…   # the key that this manager prints",
         )
     return broken(_shown(answer), "The list of sandboxes cannot be had.", "read the log of the manager")
 
@@ -192,7 +192,7 @@ def _server_domain(world: World) -> Finding:
     if not isinstance(listed, list):
         return skipped("the list of sandboxes cannot be had")
     if not listed:
-        return skipped("it shows with a sandbox only: add --create")
+        return skipped("see sandbox-domain" if world.options.create else "it shows with a sandbox only: add --create")
     sandbox_id = listed[0].get("sandboxID") if isinstance(listed[0], dict) else None
     if not isinstance(sandbox_id, str) or not re.fullmatch(r"[A-Za-z0-9._~-]+", sandbox_id):
         return skipped("the list of sandboxes cannot be read")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from packaging.version import Version
 
 from ..client.seams import E2B
-from ..probe import DEFAULT_PORTS, Certificate, Look, Trouble, look_at, manager_kind, resolve
+from ..probe import CERTIFICATE_TROUBLES, DEFAULT_PORTS, Certificate, Look, Trouble, look_at, manager_kind, resolve
 from ..protocol.addresses import Scheme
 from ..protocol.domains import Domain
 from .checks import Checks, Finding, Group, broken, fine, skipped, warning
@@ -159,36 +160,33 @@ def _reached(world: World) -> Look | None:
 )
 def _port_owner(world: World) -> Finding:
     domain = world.domain
-    look = _reached(world)
-    if domain is None or look is None or not world.is_loopback:
+    looks = [look for scheme in get_args(Scheme) if (look := world.look(scheme, direct=True)) is not None]
+    if domain is None or not looks or not world.is_loopback:
         return skipped("the manager is not on this machine")
+    look = max(looks, key=lambda look: look.connected)
     port = domain.port or DEFAULT_PORTS[look.scheme]
-    forwards = [command for _, command in _processes() if _is_forward(command)]
+    start = _FORWARD.format(port=port, namespace=world.options.namespace)
     if not look.connected:
+        forwards = [command for _, command in _processes() if _is_forward(command)]
         if forwards:
-            return broken(
-                " ".join(forwards[0]),
-                f"A port-forward runs, but not for port {port}.",
-                _FORWARD.format(port=port, namespace=world.options.namespace),
-            )
+            return broken(" ".join(forwards[0]), f"A port-forward runs, but not for port {port}.", start)
         return skipped("nothing listens")
     owner = next(iter(_owners(port)), None)
     if owner is None:
         return fine("a program of another user, or in another container")
     pid, command = owner
     shown = f"{_program(command)} (process {pid})"
-    if world.health is None and _is_forward(command):
-        return broken(
-            shown,
-            f"The port-forward listens, but no answer comes through it: {look.trouble}. Its pod has ended.",
-            f"kill {pid}; {_FORWARD.format(port=port, namespace=world.options.namespace)}",
-        )
-    if world.kind is None and not _is_forward(command):
+    if any(manager_kind(each) is not None or each.trouble in CERTIFICATE_TROUBLES for each in looks):
+        return fine(shown)
+    if not _is_forward(command):
         return broken(
             shown,
             f"That program is no manager, and port {port} is taken.",
             "kruise-agents serve --port 7789   # and: export E2B_DOMAIN=localhost:7789",
         )
+    if all(each.trouble is not None for each in looks):
+        reason = f"The port-forward listens, but no answer comes through it: {look.trouble}. Its pod has ended."
+        return broken(shown, reason, f"kill {pid}; {start}")
     return fine(shown)
 
 
@@ -262,7 +260,7 @@ def _scheme(world: World) -> Finding:
     look = looks[asked]
     if look.is_redirect and look.headers["location"].startswith(f"{other}:"):
         return broken(asked, f"The server sends every {asked} request on to {other}.", _call(other))
-    if look.trouble is None or look.trouble in _CERTIFICATE_TROUBLES:
+    if look.trouble is None or look.trouble in CERTIFICATE_TROUBLES:
         return fine(asked, f"The program needs {_call(asked)}.")
     if looks[other].trouble is None or look.trouble in (Trouble.WANTS_TLS, Trouble.PLAIN_HTTP):
         return broken(asked, f"The port speaks {other}: over {asked}, {look.trouble}.", _call(other))
@@ -271,15 +269,6 @@ def _scheme(world: World) -> Finding:
 
 def _call(scheme: Scheme) -> str:
     return "patch_e2b()" if scheme == "https" else "patch_e2b(False)"
-
-
-_CERTIFICATE_TROUBLES = (
-    Trouble.UNTRUSTED,
-    Trouble.WRONG_NAME,
-    Trouble.EXPIRED,
-    Trouble.AUTHORITY,
-    Trouble.STRICT,
-)
 
 
 @CHECKS.add(
@@ -294,7 +283,7 @@ def _tls_trust(world: World) -> Finding:
     if world.scheme == "http":
         return skipped("the port is asked over plain http")
     look = world.look("https")
-    if look is None or not (look.trouble is None or look.trouble in (*_CERTIFICATE_TROUBLES, Trouble.TLS)):
+    if look is None or not (look.trouble is None or look.trouble in (*CERTIFICATE_TROUBLES, Trouble.TLS)):
         return skipped("there is no TLS connection")
     if look.trouble is None:
         return fine(_names(look.certificate))
@@ -304,7 +293,7 @@ def _tls_trust(world: World) -> Finding:
 def _bad_certificate(world: World, look: Look) -> Finding:
     certificate = look.certificate
     shown = _names(certificate)
-    trust = "export SSL_CERT_FILE=/path/to/ca.pem"
+    trust = f"export SSL_CERT_FILE={(world.own and world.own.ca_file) or '/path/to/ca.pem'}"
     is_authority = certificate is not None and certificate.is_authority
     if look.trouble is Trouble.AUTHORITY or (look.trouble is Trouble.UNTRUSTED and is_authority):
         version = release(E2B)

@@ -9,23 +9,20 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ..errors import DomainError
-from ..probe import HEALTH, Look, ManagerKind, Trouble, look_at, manager_kind
+from ..embedded import Connection, default_state_dir, running_manager
+from ..errors import DomainError, KruiseAgentsError
+from ..probe import CERTIFICATE_TROUBLES, HEALTH, Look, ManagerKind, Trouble, look_at, manager_kind
 from ..protocol.addresses import API_PREFIX, Scheme
 from ..protocol.domains import Domain, parse_domain
 from ..protocol.names import API_KEY_HEADER
 
+CONNECT_SHELL = 'eval "$(kruise-agents env)"'
+"""The line that connects a shell to the embedded manager that runs on this machine."""
 LIST = f"{API_PREFIX}/v2/sandboxes"
-_TLS_TROUBLES = (
-    Trouble.UNTRUSTED,
-    Trouble.WRONG_NAME,
-    Trouble.EXPIRED,
-    Trouble.AUTHORITY,
-    Trouble.STRICT,
-    Trouble.TLS,
-)
+_TLS_TROUBLES = CERTIFICATE_TROUBLES | {Trouble.TLS}
 _LONGEST_LOOK = 4.0
 _Value = TypeVar("_Value")
 
@@ -93,6 +90,23 @@ class World:
     def key(self) -> str:
         """The API key as the patch sends it: without blanks around it."""
         return self.environment.get("E2B_API_KEY", "").strip()
+
+    @property
+    def running(self) -> Connection | None:
+        """The embedded manager of the usual state folder, if one runs on this machine."""
+        return self.once("running", self._running)
+
+    def _running(self) -> Connection | None:
+        given = self.environment.get("KRUISE_AGENTS_STATE_DIR")
+        try:
+            return running_manager(Path(given) if given else default_state_dir())
+        except KruiseAgentsError:
+            return None
+
+    @property
+    def own(self) -> Connection | None:
+        """That manager, if it is the one of the domain."""
+        return self.running if self.running is not None and self.running.domain == str(self.domain) else None
 
     @property
     def is_loopback(self) -> bool:
