@@ -131,6 +131,25 @@ def test_a_file_here_is_replaced_with_force_only(ks: Call, sandbox: Any, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "other"]
 
 
+def test_a_link_that_is_named_is_followed(ks: Call, sandbox: Any, tmp_path: Path) -> None:
+    script = (
+        "mkdir -p /tmp/real/a; echo x > /tmp/real/a/f; ln -s f /tmp/real/a/g; ln -sfT real /tmp/link; ls /tmp/link/"
+    )
+    assert ks("exec", sandbox.sandbox_id, "bash", "-c", script).code == 0
+    for source, target in (("/tmp/link", tmp_path), ("/tmp/link/a/g", tmp_path / "file")):
+        assert ks("cp", f"{sandbox.sandbox_id}:{source}", target).err.startswith("copied 1 file")
+    assert below(tmp_path) == {"file": "x\n", "link/a/f": "x\n", "link/a/g": "-> f"}
+
+
+def test_devices_are_no_files(ks: Call, sandbox: Any, tmp_path: Path) -> None:
+    for source, target in ((f"{sandbox.sandbox_id}:/dev/zero", tmp_path), ("/dev/zero", f"{sandbox.sandbox_id}:")):
+        done = ks("cp", source, target)
+        assert (done.code, done.err) == (
+            1,
+            f"kruise-agents: {source.partition(':')[2] or source} is neither file nor folder\n",
+        )
+
+
 def test_what_is_missing_is_named(ks: Call, sandbox: Any, tmp_path: Path) -> None:
     assert "/nosuch" in ks("cp", f"{sandbox.sandbox_id}:/nosuch", tmp_path).err
     missing = ks("cp", tmp_path / "nosuch", f"{sandbox.sandbox_id}:")

@@ -150,13 +150,19 @@ class Download:
         from e2b import FileType
 
         root = absolute(self._sandbox, source, **self._user)
+        name = posixpath.basename(root)
         info = self._files.get_info(root, **self._user)
+        if info.symlink_target:  # a link that the user names is followed
+            root = posixpath.normpath(info.symlink_target)
+            info = self._files.get_info(root, **self._user)
         path = Path(target or ".")
         if info.type == FileType.DIR:
             inside = path.is_dir() and not source.endswith("/.") and source != "."
-            return self._folder(root, path / checked_name(posixpath.basename(root)) if inside else path)
+            return self._folder(root, path / checked_name(name) if inside else path)
+        if info.type != FileType.FILE:
+            raise SandboxCommandError(f"{source} is neither file nor folder")
         if path.is_dir():
-            path = path / checked_name(posixpath.basename(root))
+            path = path / checked_name(name)
         elif target.endswith("/"):
             raise SandboxCommandError(f"there is no folder {target} here")
         self._counter.expect(info.size)

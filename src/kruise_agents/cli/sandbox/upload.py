@@ -67,7 +67,9 @@ class Upload:
             inside = exists and not contents_only
             return self._folder(path, posixpath.join(root, path.resolve().name) if inside else root)
         if not path.is_file():
-            raise SandboxCommandError(f"{source} {'is neither file nor folder' if path.exists() else 'does not exist'}")
+            if not path.exists():
+                raise SandboxCommandError(f"{source} does not exist")
+            raise SandboxCommandError(f"{source} is neither file nor folder")
         if target.endswith("/") and not exists:
             raise SandboxCommandError(f"there is no folder {target} in the sandbox")
         self._counter.expect(path.stat().st_size)
