@@ -314,6 +314,12 @@ def test_row_10_https_on_a_port_that_speaks_http(call: str, servers: Servers) ->
 
 
 @pytest.mark.parametrize("call", [CREATE, CREATE_ASYNC])
+def test_a_tls_handshake_that_ends_at_once(call: str, servers: Servers) -> None:
+    text = told(call, {"E2B_DOMAIN": servers.closing}, https=True)
+    assert f"{servers.closing} closed the connection without an answer" in text
+
+
+@pytest.mark.parametrize("call", [CREATE, CREATE_ASYNC])
 def test_row_11_http_on_a_port_that_speaks_https(call: str, tls: Tls) -> None:
     """The patch looks at the address, because the SDK sees only that the connection was closed."""
     text = told(call, {"E2B_DOMAIN": tls.good})
@@ -431,7 +437,13 @@ def test_texts_of_others_that_only_look_alike_are_left_alone() -> None:
     import e2b
 
     with patch_e2b():
-        for text in ("path '/Connection refused' does not exist", "dns error", "command failed: InvalidContentType"):
+        killed = "unexpected EOF during chunk size line: The sandbox was killed while the request was in flight."
+        for text in (
+            killed,
+            "path '/Connection refused' does not exist",
+            "dns error",
+            "command failed: InvalidContentType",
+        ):
             assert str(e2b.SandboxException(text)) == text
 
 

@@ -359,12 +359,15 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     _of_transport(r"Connection refused|ConnectionRefusedError", _refused),
     _of_transport(r"tunnel error|unsuccessful tunnel|proxy authentication", _through_proxy),
     _of_transport(
-        r"unexpected EOF|peer closed connection|end of file before message|reading a body|incomplete chunk",
+        # The SDK has asked whether the sandbox lives, and says so if it was killed meanwhile.
+        r"(?s)^(?!.*sandbox was killed).*"
+        r"(unexpected EOF|peer closed connection|end of file before message|reading a body|incomplete chunk)",
         _lost,
         Source.SDK,
     ),
     _of_transport(
-        r"closed before message completed|Server disconnected|ConnectionResetError|[Cc]onnection reset|SendRequest",
+        r"closed before message completed|Server disconnected|ConnectionResetError|[Cc]onnection reset|SendRequest"
+        r"|tls handshake eof|EOF occurred in violation|EndOfStream|BrokenResourceError",
         _closed,
         looks=True,
     ),
@@ -391,14 +394,14 @@ def explanation_of(source: Source, sight: Sight) -> Explanation | None:
 
 def explain(error: BaseException, url: str = "") -> None:
     """Append an explanation to the text of a transport's exception, unless it has one; may look at the address."""
-    sight = _sight_of(error, url)
+    sight = None if _is_of_sdk(error) else _sight_of(error, url)
     if sight is not None and (row := explanation_of(Source.TRANSPORT, sight)) is not None:
         _append(error, row.words(sight))
 
 
 async def explain_async(error: BaseException, url: str = "") -> None:
     """Do as :func:`explain` does, and let the event loop run meanwhile."""
-    sight = _sight_of(error, url)
+    sight = None if _is_of_sdk(error) else _sight_of(error, url)
     if sight is not None and (row := explanation_of(Source.TRANSPORT, sight)) is not None:
         looks = row.looks and _has_asyncio()
         _append(error, await asyncio.to_thread(row.words, sight) if looks else row.words(sight))
@@ -409,6 +412,11 @@ def explain_sdk(error: BaseException) -> None:
     sight = _sight_of(error, "")
     if sight is not None and (row := explanation_of(Source.SDK, sight)) is not None:
         _append(error, row.words(sight))
+
+
+def _is_of_sdk(error: BaseException) -> bool:
+    """Return True for an exception that the SDK has made of another one; it was explained when it was made."""
+    return type(error).__module__.partition(".")[0] in ("e2b", "e2b_code_interpreter")
 
 
 def _has_asyncio() -> bool:

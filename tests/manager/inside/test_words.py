@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,3 +109,15 @@ def test_row_66_packages_of_the_system(small: Sandbox) -> None:
 
 def run(sandbox: Sandbox, code: str) -> Any:
     return sandbox.run_code(code, timeout=60)
+
+
+def test_a_sandbox_that_is_killed_meanwhile_is_no_lost_connection(managers: RunningManager) -> None:
+    """Rows 59 and 60: the SDK knows why, and says so."""
+    for call in (lambda each: each.commands.run("sleep 60"), lambda each: each.run_code("import time; time.sleep(60)")):
+        with patch_e2b(False):
+            sandbox = Sandbox.create(domain=managers.domain, api_key=managers.api_key)
+            threading.Timer(0.5, sandbox.kill).start()
+            with pytest.raises(SandboxException) as caught:
+                call(sandbox)
+        assert "killed" in str(caught.value)
+        assert "the connection was lost" not in str(caught.value)

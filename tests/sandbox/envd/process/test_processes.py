@@ -488,7 +488,7 @@ def test_close_kills_what_runs_and_ends_the_streams(
     asyncio.run(_closed_elsewhere(served_envd))
     with pytest.raises(CommandExitException) as raised:
         handle.wait()
-    assert raised.value.error == "signal: killed"
+    assert raised.value.error == "signal: killed (the sandbox ends)"
     assert not alive(handle.pid)
     wait_until(lambda: not alive(child) or is_zombie(child))
 

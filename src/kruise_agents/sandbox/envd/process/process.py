@@ -164,6 +164,7 @@ class Process:
     async def end_now(self) -> None:
         """If the process still runs, kill the process and its descendants. In either case, wait for the end event."""
         if not self.exited:
+            self._state.note_kill(self.pid, "the sandbox ends")
             kill_tree(self.pid)
         self._kill()
         await self._ended
