@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kruise_agents.pytest_plugin.run_folder import OwnRunFolder
+from kruise_agents.pytest_plugin.run_folder import RunFolder
 from support.managers import RunningManager, assert_ends, available_runtime, processes_with, wait_for
 
 pytest_plugins = ["pytester"]
@@ -298,9 +298,22 @@ def test_a_domain_with_a_scheme_is_refused(pytester: pytest.Pytester, monkeypatc
     result.stderr.fnmatch_lines(["ERROR: --e2b-domain: * has a scheme*"])
 
 
+@pytest.mark.live
+def test_a_folder_whose_keeper_was_killed_ends_with_its_run(tmp_path: Path) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    folder = RunFolder(tmp_path / "folder", os.getpid())
+    folder.make()
+    (folder.path / "keeper.pid").write_text(str(killed.pid))
+    folder.end()
+    assert not folder.path.exists()
+
+
 def test_a_folder_without_a_manager_ends_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = OwnRunFolder()
+    folder = RunFolder.of_this_process()
+    folder.end()
+    assert list(tmp_path.iterdir()) == []
     folder.note("section", "one")
     folder.note("section", "two\nlines")
     assert folder.notes() == {"section": ["one", "two\nlines"]}

@@ -6,8 +6,8 @@ The manager is no child of a worker of pytest-xdist, because a worker may crash 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import select
 import shutil
 import signal
 import sys
@@ -16,20 +16,25 @@ from pathlib import Path
 
 from ..embedded import CONNECTION_FILE, start_manager
 from ..errors import KruiseAgentsError
-from .run_folder import KEEP_FILE, KEPT_SECONDS, LOG_FILE, PID_FILE, RUN_LOCK
+from .run_folder import KEEP_FILE, KEPT_SECONDS, LOG_FILE, PID_FILE
 
 
-def main(folder: Path, options: list[str]) -> None:
+def main(folder: Path, run: int, options: list[str]) -> None:
     """Start a manager, tell its starter by closing standard output, and remove ``folder`` after the run.
 
     If the manager does not start, write the reason to standard output instead, and leave the folder to the run.
+
+    Args:
+        folder: The folder of the run.
+        run: The process whose end ends the manager.
+        options: Options of ``serve``.
     """
     if os.fork():  # the starter waits for the output, and need not look after a child
         os._exit(0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with contextlib.ExitStack() as last, contextlib.ExitStack() as stack:
         try:
-            run = stack.enter_context((folder / RUN_LOCK).open("r+"))
+            end_of_run = os.pidfd_open(run)
             manager = stack.enter_context(start_manager(*options, log=folder / LOG_FILE))
             (folder / PID_FILE).write_text(str(os.getpid()))
             stack.enter_context(manager.published(folder / CONNECTION_FILE))
@@ -38,10 +43,10 @@ def main(folder: Path, options: list[str]) -> None:
             return
         last.callback(shutil.rmtree, folder, ignore_errors=True)  # the run waits for this
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        fcntl.lockf(run, fcntl.LOCK_EX)
+        select.select([end_of_run], [], [])
         if (folder / KEEP_FILE).exists():
             time.sleep(KEPT_SECONDS)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from e2b_code_interpreter import AsyncSandbox, Sandbox
 
     from . import E2BManager
-    from .run_folder import OwnRunFolder, RunFolder
+    from .run_folder import RunFolder
     from .sandboxes import Leftovers, SandboxesOfTest
 
-_FOLDER: pytest.StashKey[OwnRunFolder] = pytest.StashKey()
+_FOLDER: pytest.StashKey[RunFolder] = pytest.StashKey()
 _LEFTOVERS: pytest.StashKey[Leftovers] = pytest.StashKey()
 _LIVE: pytest.StashKey[list[SandboxesOfTest]] = pytest.StashKey()
 _FAILED: pytest.StashKey[bool] = pytest.StashKey()
 _FOLDER_OF_RUN = "kruise_agents_folder"
-"""The name by which pytest-xdist hands the path of the run's folder to its workers."""
+"""The name by which pytest-xdist hands the run's folder to its workers."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,7 +72,8 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of pytest-xdist where the folder of the run is."""
-    node.workerinput[_FOLDER_OF_RUN] = str(_own_folder(node.config).path)
+    folder = _folder(node.config)
+    node.workerinput[_FOLDER_OF_RUN] = [str(folder.path), folder.pid]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -84,9 +85,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if _FOLDER in config.stash:
+    if _FOLDER in config.stash and not hasattr(config, "workerinput"):
         config.stash[_FOLDER].end()
-        del config.stash[_FOLDER]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -191,21 +191,17 @@ def async_e2b_sandbox(_e2b_sandboxes: SandboxesOfTest) -> AsyncSandbox:
     return _e2b_sandboxes.create_async()
 
 
-def _own_folder(config: pytest.Config) -> OwnRunFolder:
-    """Return the folder of the run. Make it if this process has none yet."""
-    from .run_folder import OwnRunFolder
-
-    if _FOLDER not in config.stash:
-        config.stash[_FOLDER] = OwnRunFolder()
-    return config.stash[_FOLDER]
-
-
 def _folder(config: pytest.Config) -> RunFolder:
+    """Return the folder of the run, which all workers share."""
     from .run_folder import RunFolder
 
-    if hasattr(config, "workerinput"):
-        return RunFolder(Path(config.workerinput[_FOLDER_OF_RUN]))
-    return _own_folder(config)
+    if _FOLDER not in config.stash:
+        if hasattr(config, "workerinput"):
+            path, pid = config.workerinput[_FOLDER_OF_RUN]
+            config.stash[_FOLDER] = RunFolder(Path(path), pid)
+        else:
+            config.stash[_FOLDER] = RunFolder.of_this_process()
+    return config.stash[_FOLDER]
 
 
 def _worker(config: pytest.Config) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
+import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-RUN_LOCK = "run.lock"
-"""The file that the run locks for its lifetime."""
 PID_FILE = "keeper.pid"
 KEEP_FILE = "keep"
 """The file that makes the manager outlive the run."""
@@ -23,14 +23,27 @@ _END_SECONDS = 60.0
 
 
 class RunFolder:
-    """The folder as a worker sees it."""
+    """The folder, which is made when a worker first needs it.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        path: Where the folder is, or will be. The name is new and cannot be guessed.
+        pid: The process that runs the tests, or with pytest-xdist hands them to workers.
+    """
+
+    def __init__(self, path: Path, pid: int) -> None:
         self.path = path
-        self.path.mkdir(0o700, parents=True, exist_ok=True)  # a worker on another machine
+        self.pid = pid
+
+    @classmethod
+    def of_this_process(cls) -> RunFolder:
+        return cls(Path(tempfile.gettempdir(), f"kruise-agents-pytest-{secrets.token_hex(8)}"), os.getpid())
+
+    def make(self) -> None:
+        self.path.mkdir(0o700, exist_ok=True)
 
     def note(self, section: str, text: str) -> None:
         """Add a text to a section of the report at the end of the run."""
+        self.make()
         with (self.path / _NOTES).open("a", encoding="utf-8") as file:
             file.write(json.dumps([section, text]) + "\n")
 
@@ -43,28 +56,21 @@ class RunFolder:
             sections.setdefault(section, []).append(text)
         return sections
 
-
-class OwnRunFolder(RunFolder):
-    """The folder as the process sees that runs the tests, or with pytest-xdist hands them to workers.
-
-    This process locks the folder until :meth:`end`. Whatever ends the process ends the lock, and by that the manager.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(Path(tempfile.mkdtemp(prefix="kruise-agents-pytest-")))
-        self._lock = (self.path / RUN_LOCK).open("w")
-        fcntl.lockf(self._lock, fcntl.LOCK_EX)  # unlike flock, a fork of a test does not inherit this lock
-
     def end(self) -> None:
         """End the manager, if there is one that must not be kept, and wait for its end."""
         keeper = self.path / PID_FILE
-        keeps = (self.path / KEEP_FILE).exists()
-        self._lock.close()
+        if not self.path.exists() or (self.path / KEEP_FILE).exists():
+            return
         if not keeper.exists():
             shutil.rmtree(self.path)
             return
+        try:
+            os.kill(int(keeper.read_text()), signal.SIGTERM)
+        except ProcessLookupError:  # it was killed, and the manager ended with it
+            shutil.rmtree(self.path)
+            return
         deadline = time.monotonic() + _END_SECONDS
-        while not keeps and self.path.exists():
+        while self.path.exists():
             if time.monotonic() > deadline:
                 print(f"kruise-agents: the manager of the tests does not end; see {self.path}", file=sys.stderr)
                 return

@@ -36,6 +36,7 @@ def embedded_manager(folder: RunFolder, options: Sequence[str], worker: str) -> 
     Raises:
         KruiseAgentsError: The manager does not start, or does not answer any more.
     """
+    folder.make()
     with (folder.path / _START_LOCK).open("w") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
         if not (folder.path / CONNECTION_FILE).exists():
@@ -52,7 +53,7 @@ def embedded_manager(folder: RunFolder, options: Sequence[str], worker: str) -> 
 
 def _start(folder: RunFolder, options: Sequence[str]) -> None:
     # -P: a module of the tests' folder must not stand in for one of the standard library.
-    command = [sys.executable, "-P", "-m", f"{__package__}.keeper", str(folder.path), *options]
+    command = [sys.executable, "-P", "-m", f"{__package__}.keeper", str(folder.path), str(folder.pid), *options]
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
