@@ -83,7 +83,11 @@ standard error.
 """
 OF_EVERY_COMMAND = [
     ("0", "The command did what was asked. For `serve`: a signal ended the manager."),
-    ("1", "An error that no option caused, such as a full disk; an unexpected error with a traceback."),
+    (
+        "1",
+        "An error that no option caused, such as a full disk; an unexpected error with a traceback. For "
+        "`doctor --strict`: there are warnings.",
+    ),
 ]
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +19,7 @@ from kruise_agents.doctor.sandbox import Session
 from kruise_agents.doctor.world import Options, World
 from support.bad_proxy import bad_proxy
 from support.diagnosis import ids_with, report
-from support.managers import RunningManager
+from support.managers import RunningManager, wait_for
 
 OF_A_SANDBOX = [check.id for check in CHECKS.values() if check.group is Group.SANDBOX]
 
@@ -109,3 +114,18 @@ def test_ids_that_look_like_the_api(sandbox_id: str, verdict: Verdict) -> None:
     session = world.once("session", lambda: Session(world))
     session.sandbox = SimpleNamespace(sandbox_id=sandbox_id)
     assert CHECKS["sandbox-id"].run(world).verdict is verdict
+
+
+def test_ctrl_c_kills_the_sandbox(manager: RunningManager, tmp_path: Path) -> None:
+    before = _sandboxes(manager)
+    with bad_proxy(manager.port) as proxy:  # which makes the check of streams wait
+        environment = {"PATH": os.environ["PATH"], "E2B_DOMAIN": proxy.domain, "E2B_API_KEY": manager.api_key}
+        command = [sys.executable, "-m", "kruise_agents.doctor", "--create"]
+        with subprocess.Popen(
+            command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            wait_for(lambda: _sandboxes(manager) - before, 30, "the sandbox")
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (130, b"", b"")
+    assert _sandboxes(manager) == before

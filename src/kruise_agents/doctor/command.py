@@ -21,6 +21,8 @@ CHECKS: dict[str, Check] = {each.id: each for checks in _LISTS for each in check
 """All checks by ID, in the order of the report."""
 EXIT_WARNING = 1
 EXIT_BROKEN = 2
+EXIT_INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells count."""
 _SLACK = 2.0
 """Seconds after the deadline in which checks can still say what they saw."""
 _SECONDS_OF_A_SANDBOX = 120
@@ -30,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
     made = argparse.ArgumentParser(
         "kruise-agents doctor",
+        usage="kruise-agents doctor [options]",
         description="Say why a program does not reach its manager. The checks read the variables of this shell, look "
         "at the installed SDK, and ask the manager. Nothing is created without --create, and no key is printed.",
         epilog="Exit code: 0 if all is well, 1 for warnings with --strict, 2 if something is broken.",
@@ -92,7 +95,10 @@ def main(arguments: Sequence[str]) -> None:
         context=given.context,
         seconds=given.timeout,
     )
-    world, results = examine(options, environment)
+    try:
+        world, results = examine(options, environment)
+    except KeyboardInterrupt:  # what was made is killed by now
+        sys.exit(EXIT_INTERRUPTED)
     if given.json:
         print(as_json(world, results, secrets))
     else:
