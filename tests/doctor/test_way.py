@@ -82,8 +82,10 @@ def test_connections(server: RawServer) -> None:
     with closed_port() as port:
         found = finding("connect", domain=f"localhost:{port}")
     assert found.verdict is BROKEN
-    assert "kruise-agents serve" in found.command
+    assert f"kruise-agents serve --port {port} " in found.command
     assert f"port-forward services/sandbox-manager {port}:7788" in found.command
+    low = finding("connect", domain="127.0.0.1:1")
+    assert (low.verdict, "E2B_DOMAIN=127.0.0.1:8080" in low.reason, "8080:7788" in low.command) == (BROKEN, True, True)
     assert finding("connect", domain="nothing.invalid").verdict is SKIPPED
 
 

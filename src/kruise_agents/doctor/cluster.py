@@ -99,7 +99,9 @@ def _access(world: World) -> Finding:
     try:
         _kubectl(world, "get", "namespace", world.options.namespace, "--output", "name")
     except _KubectlError as error:
-        return broken(world.options.namespace, f"{error}.", "kubectl config get-contexts; kubectl get namespaces")
+        return broken(
+            world.options.namespace, f"kubectl says: {error}", "kubectl config get-contexts; kubectl get namespaces"
+        )
     return fine(f"namespace {world.options.namespace}")
 
 

@@ -23,6 +23,8 @@ _RUSTLS = Version("2.35.0")
 """The first release of e2b that sends requests with a TLS library that refuses certificates with CA:TRUE."""
 _ALL_RUSTLS = Version("2.38.0")
 """The first release of e2b whose requests to the API do not go through Python's ssl."""
+_FIRST_FREE_PORT = 1024
+"""The first port that needs no root to listen on, unless the machine is set up otherwise."""
 _LISTENING = "0A"
 _FORWARD = f"kubectl port-forward services/sandbox-manager {{port}}:{ENVOY_PORT} -n {{namespace}}"
 
@@ -128,12 +130,14 @@ def _connect(world: World) -> Finding:
     if world.proxies.get(look.scheme):
         return skipped("the proxy makes the connections")
     if world.is_loopback:
-        return broken(
-            place,
-            f"Nothing on this machine listens there: {look.trouble}.",
-            "kruise-agents serve   # or: "
-            + _FORWARD.format(port=domain.port or 8080, namespace=world.options.namespace),
-        )
+        port = domain.port or DEFAULT_PORTS[look.scheme]
+        serve = "kruise-agents serve" if port == ENVOY_PORT else f"kruise-agents serve --port {port}"
+        reason = f"Nothing on this machine listens there: {look.trouble}."
+        if port < _FIRST_FREE_PORT:
+            reason += f" Ports below {_FIRST_FREE_PORT} need root: port 8080 needs E2B_DOMAIN={domain.host}:8080."
+            port, serve = 8080, "kruise-agents serve --port 8080"
+        forward = _FORWARD.format(port=port, namespace=world.options.namespace)
+        return broken(place, reason, f"{serve}   # or: {forward}")
     if domain.port is None and (is_in_cluster(domain.host) or "." not in domain.host):
         return broken(
             place,
