@@ -45,7 +45,7 @@ COMMANDS = {
     "restore": Command("Make a state folder from a backup.", "local"),
     "cert": Command("Make a small certificate authority and a server's certificate.", "local"),
     "doctor": Command("Say why a program does not reach its manager."),
-    "proxy": Command("Connect any client of E2B to a manager of the private protocol.", "local"),
+    "proxy": Command("Connect any client of E2B to a manager of the private protocol.", "proxy"),
     "sandbox": Command("List, make, enter and end sandboxes, and copy files.", "cli"),
     "completion": Command("Print the script that completes commands in bash, zsh or fish.", "cli"),
 }

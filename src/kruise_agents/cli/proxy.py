@@ -111,6 +111,8 @@ def _settings(values: dict[str, Any]) -> ProxySettings:
             "the proxy needs one sandbox-manager: give --upstream, such as https://your.domain, or --port-forward, "
             "such as sandbox-system/sandbox-manager"
         )
+    if values["connect_others"] and not values["connect_proxy"]:
+        raise ConfigurationError("--connect-others needs --connect-proxy; give both, or neither")
     return ProxySettings(
         upstream=Origin.parse(origin) if origin else Service.parse(service),
         upstream_ca=values["upstream_ca"],

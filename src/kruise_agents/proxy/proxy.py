@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -23,18 +22,17 @@ from ..manager.http.server import check_uvicorn, front_server
 from ..protocol.addresses import ApiTarget, Target
 from ..protocol.domains import Domain, parse_domain
 from ..protocol.routing import parse
-from ..serving import Server
 from .api import UpstreamApi
 from .gateway import UpstreamGateway
 from .hosts import OwnNames
 from .port_forward import PortForward, Service
 from .tokens import TrafficTokens
 from .tunnels import TunnelProtocol, Tunnels
-from .upstream import Origin, Upstream, client_context
+from .upstream import Origin, UnreachableError, Upstream, client_context
 
 logger = logging.getLogger(__name__)
 
-_HTTPS = 443
+_HTTP, _HTTPS = 80, 443
 _LOOPBACK = (None, "127.0.0.1", "::1", "localhost")
 
 
@@ -105,7 +103,10 @@ class Proxy:
                 f"--connect-others makes the proxy one for every host, so it listens on loopback addresses only; "
                 f"leave out --host {settings.host}, or leave out --connect-others"
             )
-        (listeners, self.port) = self._listen(resources, settings.host, settings.port)
+        listeners = bind(settings.host, settings.port, tls=settings.tls or settings.connect_proxy)
+        for listener in listeners:
+            resources.callback(listener.close)
+        self.port = listeners[0].getsockname()[1]
         upstream = await self._upstream(resources)
         resources.callback(upstream.close)
         domains = list(settings.domains)
@@ -121,17 +122,19 @@ class Proxy:
             page=None,
             find_target=find_target,
         )
+        https = self._https(names) if settings.tls or settings.connect_proxy else None
+        protocol = None
         if settings.connect_proxy:
-            own, tls_port = self._listen(resources, "127.0.0.1", 0)
-            await self._serve(resources, self._with_tls(app, own, names))
-            ports = {_HTTPS, self.port, *(parse_domain(domain).port or _HTTPS for domain in domains)}
-            tunnels = Tunnels(names, ports, tls_port, settings.connect_others)
-            server = front_server(app, listeners, type("Protocol", (TunnelProtocol,), {"tunnels": tunnels}))
-        elif settings.tls:
-            server = self._with_tls(app, listeners, names)
-        else:
-            server = front_server(app, listeners)
-        await self._serve(resources, server)
+            ports = {_HTTP, _HTTPS, self.port, *filter(None, (parse_domain(domain).port for domain in domains))}
+            tunnels = Tunnels(names, ports, settings.connect_others)
+            protocol = type("Protocol", (TunnelProtocol,), {"tunnels": tunnels})
+        server = front_server(app, listeners, protocol, https)
+        resources.push_async_callback(server.stop)
+        await server.start()
+        try:
+            upstream.release(await upstream.connect())
+        except UnreachableError as error:
+            self._tell(str(error))
 
     async def _upstream(self, resources: AsyncExitStack) -> Upstream:
         upstream = self._settings.upstream
@@ -143,17 +146,7 @@ class Proxy:
         context = client_context(self._settings.upstream_ca) if upstream.scheme == "https" else None
         return Upstream(upstream, context)
 
-    def _listen(self, resources: AsyncExitStack, host: str | None, port: int) -> tuple[list[socket.socket], int]:
-        listeners = bind(host, port, tls=self._settings.tls or self._settings.connect_proxy)
-        for listener in listeners:
-            resources.callback(listener.close)
-        return listeners, listeners[0].getsockname()[1]
-
-    async def _serve(self, resources: AsyncExitStack, server: Server) -> None:
-        resources.push_async_callback(server.stop)
-        await server.start()
-
-    def _with_tls(self, app: ManagerApp, listeners: list[socket.socket], names: OwnNames) -> Server:
+    def _https(self, names: OwnNames) -> Https:
         settings = self._settings
         authority = LocalAuthority()
         made = authority.issue(settings.folder, names.hosts)
@@ -164,7 +157,7 @@ class Proxy:
         context = server_context(made.certificate, made.private_key)
         authority.name_servers_of(context, names.include)
         advice = f"Start the program with SSL_CERT_FILE={self.bundle}"
-        return front_server(app, listeners, https=Https(lambda: context, advice, only=True))
+        return Https(lambda: context, advice, only=settings.tls and not settings.connect_proxy)
 
     def _about(self) -> str:
         return (
