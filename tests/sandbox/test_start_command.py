@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -36,3 +37,32 @@ def test_nothing_is_left_of_a_check_that_takes_too_long(state: SandboxState, mon
     with pytest.raises(NotReadyError):
         asyncio.run(run_start_command(state, "sleep 971282", check))
     wait_for(lambda: processes_with("sleep 97128") == [])
+
+
+@pytest.mark.parametrize("ready", [None, ReadyCheck(command="true", seconds=10)], ids=["no check", "a check"])
+@pytest.mark.parametrize("moment", ["", "sleep 0.3; "], ids=["at once", "later"])
+def test_a_start_command_that_fails_leaves_its_last_output_in_the_log(
+    moment: str, ready: ReadyCheck | None, state: SandboxState, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        with contextlib.suppress(NotReadyError):  # if it ends before the check
+            await run_start_command(state, f"{moment}echo boom; exit 3", ready)
+            async with asyncio.timeout(20):
+                while not caplog.records:
+                    await asyncio.sleep(0.01)
+            assert caplog.messages == ["the start command ended with code 3; its last output:\nboom"]
+            assert caplog.records[0].levelname == "WARNING"
+
+    asyncio.run(scene())
+
+
+def test_a_start_command_that_ends_well_leaves_nothing(state: SandboxState, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        await run_start_command(state, "echo fine", None)
+        async with asyncio.timeout(20):
+            while len(list(Path("/proc/self/fd").iterdir())) > before:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scene())
+    assert caplog.records == []

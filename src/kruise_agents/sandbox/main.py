@@ -68,6 +68,7 @@ def _run(arguments: ProgramArguments, kernels: Path, kernel: WaitingKernel | Non
     set_process_name("envd")
     logging.Formatter.converter = time.gmtime  # the manager reads the log's times as UTC
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it also reports the start of each server
     state = SandboxState(
         arguments.user,
         arguments.home,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ _TRY_SECONDS = 5.0
 _LAST_OUTPUT = 2000
 _SHELL = ("/bin/bash", "-l", "-c")
 
+logger = logging.getLogger(__name__)
+
 
 class NotReadyError(Exception):
     """A start command that failed, or whose check did not pass in time. The text ends with the last output, if any."""
@@ -30,10 +33,12 @@ class NotReadyError(Exception):
 async def run_start_command(state: SandboxState, command: str, ready: ReadyCheck | None) -> None:
     """Start a template's start command, and return when the check ``ready`` passes. Without a check, return at once.
 
-    The command keeps running after the return. Raises OSError if the shell for the command or the check cannot be
-    started. If the command or the check fails, the command and its descendants are killed, and NotReadyError is raised.
+    The command keeps running after the return; if it fails later, the log of the sandbox has its last output. Raises
+    OSError if the shell for the command or the check cannot be started. If the command or the check fails, the command
+    and its descendants are killed, and NotReadyError is raised.
     """
-    with tempfile.TemporaryFile() as output:
+    with ExitStack() as stack:
+        output = stack.enter_context(tempfile.TemporaryFile())
         programs = _Programs(state)
         process = programs.run(command, output.fileno())
         try:
@@ -42,7 +47,8 @@ async def run_start_command(state: SandboxState, command: str, ready: ReadyCheck
         except BaseException:
             _end(process)
             raise
-    _reap_at_end(process)
+        stack.pop_all()
+    _reap_at_end(process, output)
 
 
 async def _until_ready(
@@ -105,18 +111,22 @@ class _Programs:
             return False
 
 
-def _reap_at_end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
+def _reap_at_end(process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
     loop = asyncio.get_running_loop()
-    descriptor = os.pidfd_open(process.pid)
+    descriptor = os.pidfd_open(process.pid) if process.poll() is None else None
 
     def ended() -> None:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-        process.wait()
+        if descriptor is not None:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        with output:
+            if code := process.wait():
+                logger.warning("the start command ended with code %d%s", code, _last_output(output))
 
-    loop.add_reader(descriptor, ended)
+    if descriptor is None:
+        ended()
+    else:
+        loop.add_reader(descriptor, ended)
 
 
 async def _listens(port: int) -> bool:

@@ -46,6 +46,14 @@ def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
     assert read_log(tmp_path / "missing", BEGAN) == []
 
 
+def test_the_log_of_a_healthy_new_sandbox_is_empty(
+    manager: RunningManager, sandbox: Sandbox, api: httpx.Client
+) -> None:
+    assert sandbox.commands.run("echo fine").stdout == "fine\n"
+    assert api.get(f"/v2/sandboxes/{sandbox.sandbox_id}/logs").json() == {"logs": []}
+    assert (manager.folder_of(sandbox.sandbox_id) / "log").read_text() == ""
+
+
 @pytest.fixture
 def written(sandbox: Sandbox, manager: RunningManager) -> str:
     """The path of a sandbox whose program has written a few lines."""
