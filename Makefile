@@ -5,7 +5,8 @@ BIN := .venv/bin
 WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 # Tests start thousands of interpreters, which would compile the same modules again and again.
 export PYTHONDONTWRITEBYTECODE :=
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+QUIET := --quiet
+PIP = $(BIN)/python -m pip --disable-pip-version-check install $(QUIET)
 UV_LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command "make lock"
 
@@ -16,6 +17,7 @@ OTHER_LOCKS := $(patsubst %.in,%.txt,$(wildcard lock/*.in))
 .PHONY: demo check pure test coverage compat bench-patch bench-sandbox bench-fleet bench-proxy pictures soak fuzz kills drift lowest newest reference docs lint format lock wheel release-check hooks hooks-install clean FORCE
 .DELETE_ON_ERROR:
 
+demo: QUIET :=  # whoever runs it for the first time sees what is being installed
 demo: .venv/local.stamp
 	@$(BIN)/python scripts/demo.py
 

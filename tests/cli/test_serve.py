@@ -209,6 +209,18 @@ def test_a_state_folder_with_blanks_can_be_pasted_and_a_relative_one_works(tmp_p
     assert answer.status_code == 201, answer.text
 
 
+def test_a_state_folder_whose_name_the_locale_cannot_say_works(tmp_path: Path) -> None:
+    command = serve_command("--port", "0", "--pool", "0", "--state-dir", str(tmp_path / "zustände"))
+    command += ["--runtime", available_runtime(), "--api-key", "k"]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | PREFORK_VARIABLES | ascii_only
+    with started_manager(command, environment) as (_, text):
+        (domain,) = re.findall(r"E2B_DOMAIN=(\S+)", text)
+        url = f"http://{domain}/kruise/api/sandboxes"
+        answer = httpx.post(url, headers={"X-API-Key": "k"}, json={"templateID": "base"}, timeout=60)
+    assert answer.status_code == 201, answer.text
+
+
 def test_the_certificate_also_names_the_host_that_is_listened_on(tmp_path: Path) -> None:
     with started(tmp_path, "--port", "0", "--tls", "--host", "127.0.0.2") as (_, text):
         found = dict(re.findall(r"export (E2B_DOMAIN|SSL_CERT_FILE)=(\S+)", text))

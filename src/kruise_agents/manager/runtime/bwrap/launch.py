@@ -55,7 +55,7 @@ def start(
             inherited.append(_memory_file(seccomp, handed_over))
             options = ["--seccomp", str(inherited[-1]), *options]
         # The options are not on the command line, because `ps` in the sandbox would show the host's folders.
-        hidden = _memory_file("\0".join(options).encode(), handed_over)
+        hidden = _memory_file(os.fsencode("\0".join(options)), handed_over)
         process = subprocess.Popen(
             [*_PARENT, *setup.prefix, find_bwrap(), "--args", str(hidden), "--", *command],
             env={},
