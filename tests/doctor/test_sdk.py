@@ -74,6 +74,8 @@ def test_a_second_copy_of_the_package(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_another_distribution_of_the_same_import_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend("openkruise-agents-client", "0.1", tmp_path)
     (tmp_path / "openkruise_agents_client-0.1.dist-info" / "RECORD").write_text("kruise_agents/__init__.py,,\n")
+    (tmp_path / "kruise_agents").mkdir()
+    (tmp_path / "kruise_agents" / "__init__.py").touch()  # Python 3.13 leaves out files that are not there
     (tmp_path / "agents_api.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     found = finding("one-copy")
