@@ -159,8 +159,9 @@ def _past_proxies(host: str) -> dict[str, str]:
 
 
 def default_state_dir() -> Path:
-    """Return the state folder of ``serve`` without ``--state-dir``."""
-    return user_folder("XDG_STATE_HOME", ".local/state")
+    """Return the state folder of ``serve`` without ``--state-dir``, which ``KRUISE_AGENTS_STATE_DIR`` may name."""
+    stated = os.environ.get("KRUISE_AGENTS_STATE_DIR")
+    return Path(stated) if stated else user_folder("XDG_STATE_HOME", ".local/state")
 
 
 def user_folder(variable: str, default: str) -> Path:

@@ -46,6 +46,8 @@ def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> N
     [
         (["https://your.domain"], "'https://your.domain' has a scheme; use 'your.domain'"),
         (["your.domain:8443"], "'your.domain:8443' has a port, and a certificate names hosts; use 'your.domain'"),
+        (["a_b.domain"], "no certificate can be made for a_b.domain: "),
+        (["a" * 64], "Names in certificates have letters, digits and '-', and at most 63 between two dots"),
         ([], "Missing argument 'NAME...'"),
     ],
 )

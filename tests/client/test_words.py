@@ -554,6 +554,10 @@ class TestWithAManager:
         assert [part for part in expected if part not in text] == [], text
         assert manager.api_key not in text
 
+    def test_row_10_https_where_a_manager_takes_both_names_the_shorter_way(self, manager: RunningManager) -> None:
+        text = told(CREATE, {"E2B_DOMAIN": manager.domain, "E2B_API_KEY": manager.api_key}, https=True)
+        assert "The port also speaks plain http: patch_e2b(False). For https: export SSL_CERT_FILE=" in text
+
     def test_row_17_a_second_patch_with_another_scheme(self, manager: RunningManager) -> None:
         call = "first = Sandbox.create(); patch_e2b(True); print(first.is_running()); first.kill(); Sandbox.create()"
         text = told(call, {"E2B_DOMAIN": manager.domain, "E2B_API_KEY": manager.api_key})

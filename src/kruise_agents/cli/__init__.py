@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from .. import __version__
-from .exit_codes import EXIT_USAGE
+from .exit_codes import EXIT_USAGE, fail
 
 __all__ = ["COMMANDS", "COMPLETE_VARIABLE", "PROGRAM", "Command", "main"]
 
@@ -72,7 +72,7 @@ def main() -> None:
             likely = difflib.get_close_matches(name, COMMANDS, 1)
             hint = f"did you mean '{likely[0]}'?" if likely else f"there are {', '.join(COMMANDS)}"
             kind = "option" if name.startswith("-") else "command"
-            _fail(f"there is no {kind} {name!r}; {hint}")
+            fail(f"there is no {kind} {name!r}; {hint}")
 
 
 def help_text() -> str:
@@ -92,13 +92,8 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         extra = COMMANDS[name].extra
         if extra is None or (error.name or "").startswith(__package__.partition(".")[0]):
             raise
-        _fail(
+        fail(
             f"{error.name} is missing; the command needs the extra '{extra}': "
             f"pip install 'kruise-agents[{extra}]', or in a clone pip install '.[{extra}]'"
         )
     module.main(list(arguments))
-
-
-def _fail(message: str) -> None:
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
-    sys.exit(EXIT_USAGE)

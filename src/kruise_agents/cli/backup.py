@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +14,13 @@ from ..errors import KruiseAgentsError
 from ..manager.backup import back_up
 from ..manager.runtime.files.copying import FULL
 from ..manager.runtime.files.trees import IncompleteCopyError
-from .exit_codes import EXIT_INCOMPLETE, EXIT_USAGE
+from .exit_codes import EXIT_INCOMPLETE, fail
 
 _FAILED = 1
 
 state_dir_option = click.option(
     "--state-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    envvar="KRUISE_AGENTS_STATE_DIR",
     help="The manager's state folder.  [default: that of 'kruise-agents serve']",
 )
 
@@ -49,17 +47,12 @@ def copy(action: Callable[[], None]) -> None:
         action()
     except IncompleteCopyError as error:
         if error.errno in FULL:
-            _fail(str(error), _FAILED)
-        _fail("\n  ".join(["everything was copied but for these files:", *error.lines]), EXIT_INCOMPLETE)
+            fail(error, _FAILED)
+        fail("\n  ".join(["everything was copied but for these files:", *error.lines]), EXIT_INCOMPLETE)
     except KruiseAgentsError as error:
-        _fail(str(error), EXIT_USAGE)
+        fail(error)
     except (OSError, sqlite3.Error) as error:
         reason = (
             f"{error.filename}: {os.strerror(error.errno)}" if isinstance(error, OSError) and error.errno else error
         )
-        _fail(str(reason), _FAILED)
-
-
-def _fail(message: str, code: int) -> None:
-    click.echo(f"kruise-agents: {message}", err=True)
-    sys.exit(code)
+        fail(reason, _FAILED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -10,7 +9,7 @@ import click
 from ..errors import ConfigurationError, KruiseAgentsError
 from ..manager.http.certificates import LocalAuthority
 from ..protocol.domains import parse_domain
-from .exit_codes import EXIT_USAGE
+from .exit_codes import fail
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,9 +39,9 @@ def command(names: tuple[str, ...], folder: Path) -> None:
                 raise ConfigurationError(f"{folder / name} exists, and is not replaced; name another --folder")
         made = LocalAuthority().issue(folder, hosts)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}; name another --folder")
+        fail(f"{error.filename}: {error.strerror}; name another --folder")
     except KruiseAgentsError as error:
-        _fail(str(error))
+        fail(error)
     else:
         click.echo(
             f"For the server: --cert {made.certificate} --key {made.private_key}\n"
@@ -60,8 +59,3 @@ def _host(name: str) -> str:
     if domain.port is not None:
         raise ConfigurationError(f"{name!r} has a port, and a certificate names hosts; use {domain.host!r}")
     return domain.host
-
-
-def _fail(message: str) -> None:
-    click.echo(f"kruise-agents: {message}", err=True)
-    sys.exit(EXIT_USAGE)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
 from ..embedded import default_state_dir, running_manager
 from ..errors import KruiseAgentsError
 from ..shell_variables import FORMATS, print_variables
-from .exit_codes import EXIT_USAGE
+from .exit_codes import fail
 
-_STATE_DIR_VARIABLE = "KRUISE_AGENTS_STATE_DIR"
 _EXAMPLES = """\
 examples:
   eval "$(kruise-agents env)"
@@ -35,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "--state-dir",
         type=Path,
         metavar="FOLDER",
-        help=f"the manager's state folder (default: ${_STATE_DIR_VARIABLE}, else the default of 'kruise-agents serve')",
+        help="the manager's state folder (default: that of 'kruise-agents serve')",
     )
     return options
 
@@ -43,10 +40,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> None:
     """Run ``kruise-agents env``."""
     options = parser().parse_args(arguments)
-    given = options.state_dir or os.environ.get(_STATE_DIR_VARIABLE)
     try:
-        connection = running_manager(Path(given) if given else default_state_dir())
+        connection = running_manager(options.state_dir or default_state_dir())
         print_variables(connection.environment(), options.format)
     except KruiseAgentsError as error:
-        print(f"kruise-agents: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        fail(error)

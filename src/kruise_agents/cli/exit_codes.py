@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import NoReturn
+
 from ..embedded import NO_NAMESPACES
 
 EXIT_USAGE = 2
@@ -11,3 +14,9 @@ EXIT_RUNTIME = NO_NAMESPACES
 """Sandboxes cannot be isolated on this machine."""
 EXIT_INCOMPLETE = 4
 """A backup or restore is done but for the files that it names on standard error."""
+
+
+def fail(reason: object, code: int = EXIT_USAGE) -> NoReturn:
+    """Print a reason on standard error, and end the process with an exit code."""
+    print(f"kruise-agents: {reason}", file=sys.stderr)
+    sys.exit(code)

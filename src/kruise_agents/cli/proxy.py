@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..embedded import default_state_dir
+from ..embedded import user_folder
 from ..errors import ConfigurationError, KruiseAgentsError
 from ..manager.http.admission import allow_many_descriptors
 from ..protocol.domains import parse_domain
@@ -129,7 +129,9 @@ def _settings(values: dict[str, Any]) -> ProxySettings:
 
 def _folder(port: int) -> Path:
     """Return a folder of the user's for the files of one proxy."""
-    return default_state_dir().with_name("kruise-agents-proxy") / (str(port) if port else f"pid-{os.getpid()}")
+    return user_folder("XDG_STATE_HOME", ".local/state").with_name("kruise-agents-proxy") / (
+        str(port) if port else f"pid-{os.getpid()}"
+    )
 
 
 async def _run(settings: ProxySettings, log_format: str) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
-from typing import NoReturn
 
 from ..errors import ConfigurationError, KruiseAgentsError, RuntimeUnavailableError
 from ..protocol.addresses import Scheme
 from ..run.environment import client_variables
 from ..run.program import ProgramError, run, run_with_manager
 from ..shell_variables import FORMATS, print_variables
-from .exit_codes import EXIT_RUNTIME, EXIT_USAGE
+from .exit_codes import EXIT_RUNTIME, EXIT_USAGE, fail
 
 _USAGE = """\
 kruise-agents run [OPTIONS] -- COMMAND [ARGUMENTS]
@@ -72,11 +70,11 @@ def main(arguments: list[str]) -> None:
         else:
             run(command, scheme, traffic_tokens=options.traffic_tokens, verbose=options.verbose)
     except ProgramError as error:
-        _fail(error, error.exit_code)
+        fail(error, error.exit_code)
     except RuntimeUnavailableError as error:
-        _fail(error, EXIT_RUNTIME)
+        fail(error, EXIT_RUNTIME)
     except KruiseAgentsError as error:
-        _fail(error, EXIT_USAGE)
+        fail(error, EXIT_USAGE)
 
 
 def _refuse_what_does_not_fit(options: argparse.Namespace, for_serve: list[str], command: list[str]) -> None:
@@ -106,8 +104,3 @@ def _print(variables: dict[str, str], form: str) -> None:
             "such as localhost:7788. 'kruise-agents env' prints it for a manager on this machine"
         )
     print_variables(variables, form)
-
-
-def _fail(error: KruiseAgentsError, code: int) -> NoReturn:
-    print(f"kruise-agents: {error}", file=sys.stderr)
-    sys.exit(code)

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from ..errors import ConfigurationError
-from ..probe import Trouble, look_at
+from ..probe import Trouble, look_at, manager_kind
 from ..protocol.domains import parse_domain
 
 MARK = "\nkruise-agents: "
@@ -93,6 +93,16 @@ class Sight:
         with contextlib.suppress(ConfigurationError):
             look = look_at("https", parse_domain(self.server), seconds=_LOOK_SECONDS)
             return look.status > 0 or look.trouble in _OF_CERTIFICATES
+        return False
+
+    @property
+    def takes_plain_http(self) -> bool:
+        """True if an embedded manager on this machine, asked once more, answers plain http on the same port."""
+        if self.url.scheme != "https" or self.proxy:
+            return False
+        with contextlib.suppress(ConfigurationError):
+            domain = parse_domain(self.server)
+            return domain.is_loopback and manager_kind(look_at("http", domain, seconds=_LOOK_SECONDS)) is not None
         return False
 
 
@@ -222,9 +232,11 @@ def _closed(sight: Sight) -> str:
 def _untrusted(sight: Sight) -> str:
     file = os.environ.get("SSL_CERT_FILE")
     state = f"SSL_CERT_FILE is {file}, which has another authority" if file else "SSL_CERT_FILE is not set"
+    way = "The port also speaks plain http: patch_e2b(False). For https" if sight.takes_plain_http else ""
     return (
-        f"the certificate of {sight.server} is from an authority that this program does not trust; {state}. If the "
-        f"authority is yours: export SSL_CERT_FILE=/path/to/ca.pem ('kruise-agents serve --tls' prints the path)"
+        f"the certificate of {sight.server} is from an authority that this program does not trust; {state}. "
+        f"{way or 'If the authority is yours'}: export SSL_CERT_FILE=/path/to/ca.pem "
+        f"('kruise-agents serve --tls' prints the path)"
     )
 
 
@@ -353,7 +365,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     _of_transport(r"CaUsedAsEndEntity", _authority),
     _of_transport(r"not valid for name|NotValidForName|Hostname mismatch|IP address mismatch", _wrong_name),
     _of_transport(r"certificate has expired|certificate expired|not valid yet|not yet valid", _expired),
-    _of_transport(r"UnknownIssuer|unable to get (local )?issuer|self[- ]signed certificate", _untrusted),
+    _of_transport(r"UnknownIssuer|unable to get (local )?issuer|self[- ]signed certificate", _untrusted, looks=True),
     _of_transport(r"No CA certificates were loaded|FileNotFoundError|NO_CERTIFICATE_OR_CRL_FOUND", _no_authorities),
     _of_transport(r"dns error|gaierror|[Nn]ame or service not known|name resolution|nodename nor servname", _no_name),
     _of_transport(r"Connection refused|ConnectionRefusedError", _refused),

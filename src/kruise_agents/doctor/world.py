@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import threading
 import time
@@ -110,7 +109,7 @@ class World:
 
     @property
     def is_loopback(self) -> bool:
-        return self.domain is not None and is_loopback(self.domain.host)
+        return self.domain is not None and self.domain.is_loopback
 
     def once(self, name: object, compute: Callable[[], _Value]) -> _Value:
         """Return ``compute()`` of the first call with this name."""
@@ -211,15 +210,6 @@ def parsed_json(look: Look) -> Any:
         return json.loads(look.body)
     except (ValueError, RecursionError):
         return None
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host of a domain is this machine itself."""
-    name = host.strip("[]")
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
 
 
 def proxies_for(domain: Domain, environment: Mapping[str, str]) -> dict[Scheme, str]:

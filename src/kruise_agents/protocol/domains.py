@@ -35,6 +35,14 @@ class Domain:
     def __str__(self) -> str:
         return self.host if self.port is None else f"{self.host}:{self.port}"
 
+    @property
+    def is_loopback(self) -> bool:
+        """True if the host is this machine itself."""
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return self.host == "localhost" or self.host.endswith(".localhost")
+
 
 def parse_domain(text: str) -> Domain:
     """Return the domain that a user gives as ``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import sys
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...embedded import Connection, default_state_dir, running_manager
@@ -34,7 +32,7 @@ def connect(https: bool | None, *, quiet: bool = False) -> Patch:
         if local is None:
             raise SandboxCommandError(
                 f"there is no manager to talk to: E2B_DOMAIN is not set, and no manager runs with the state folder "
-                f"{_state_dir()}. Start one with 'kruise-agents serve', or set E2B_DOMAIN and E2B_API_KEY"
+                f"{default_state_dir()}. Start one with 'kruise-agents serve', or set E2B_DOMAIN and E2B_API_KEY"
             )
         os.environ.update(local.environment())
         https = local.https if https is None else https
@@ -55,14 +53,9 @@ def connect(https: bool | None, *, quiet: bool = False) -> Patch:
 def local_manager() -> Connection | None:
     """Return the connection to the manager that runs here, or None without such a manager."""
     try:
-        return running_manager(_state_dir())
+        return running_manager(default_state_dir())
     except ConfigurationError:
         return None
-
-
-def _state_dir() -> Path:
-    stated = os.environ.get("KRUISE_AGENTS_STATE_DIR")
-    return Path(stated) if stated else default_state_dir()
 
 
 def _scheme_of(domain: Domain) -> tuple[bool, str]:
@@ -71,15 +64,8 @@ def _scheme_of(domain: Domain) -> tuple[bool, str]:
     Only addresses of this machine are asked. To another machine the key goes over plain http only where the user says
     so, because whoever can break a TLS connection could otherwise make the client send the key in the clear.
     """
-    if not _is_loopback(domain.host):
+    if not domain.is_loopback:
         return True, "https is for all other machines; --http for plain http"
     return look_at(
         "http", domain, seconds=_PATIENCE
     ).trouble is Trouble.WANTS_TLS, "found out by asking; --http and --https say it beforehand"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -56,7 +56,12 @@ class DataPlaneErrors:
 
     def unmappable(self, url: str) -> Response:
         """Return the answer for a request that names neither a sandbox nor the API."""
-        return PlainTextResponse(f"API Error: failed to map request to sandbox, URL={url}", status_code=500)
+        text = (
+            f"API Error: failed to map request to sandbox, URL={url}\n"
+            f"Paths begin with /kruise/api/ (the API) or /kruise/<sandbox ID>/<port>/. Append a path to "
+            f"get_host(port): urljoin() and links of a page that begin with / leave out what stands before it\n"
+        )
+        return PlainTextResponse(text, status_code=500)
 
 
 def _json(status: int, **fields: object) -> Response:

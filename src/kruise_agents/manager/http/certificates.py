@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import ConfigurationError
+
 _MOST_CONTEXTS = 1024
 
 
@@ -30,9 +32,19 @@ class LocalAuthority:
         self._contexts: dict[str, ssl.SSLContext] = {}
 
     def issue(self, folder: Path, hosts: Sequence[str]) -> LocalCertificate:
-        """Make a certificate for ``hosts``, ``*.<host>`` and the loopback names. An IP address gets no ``*.<host>``."""
+        """Make a certificate for ``hosts``, ``*.<host>`` and the loopback names. An IP address gets no ``*.<host>``.
+
+        Raises:
+            ConfigurationError: A host is no name that a certificate can have.
+        """
+        try:
+            server = self._authority.issue_cert(*_all_names(hosts))
+        except UnicodeError as error:  # of the package idna
+            raise ConfigurationError(
+                f"no certificate can be made for {', '.join(hosts)}: {error}. Names in certificates have letters, "
+                f"digits and '-', and at most 63 between two dots"
+            ) from error
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        server = self._authority.issue_cert(*_all_names(hosts))
         made = LocalCertificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
         made.certificate.write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
         made.private_key.touch(mode=0o600)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ...errors import ConfigurationError
 from .admission import Admission, connection_of, peer_of
 
 _HANDSHAKE = 22  # the content type of the first record, RFC 8446, section 5.1
@@ -73,7 +74,7 @@ class Https:
             self._loading = asyncio.create_task(asyncio.to_thread(self._load))
         try:
             self._context = await asyncio.shield(self._loading)
-        except OSError as error:  # ssl.SSLError is one too
+        except (OSError, ConfigurationError) as error:  # ssl.SSLError is an OSError
             self._loading = None  # the next handshake tries again
             logger.error("no https, because the certificate cannot be made or read: %s", error)  # noqa: TRY400 - expected
             transport.abort()
