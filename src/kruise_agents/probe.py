@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -27,6 +27,8 @@ from .protocol.domains import Domain
 
 HEALTH = f"{API_PREFIX}/health"
 DEFAULT_PORTS: dict[Scheme, int] = {"https": 443, "http": 80}
+GATEWAY_ERRORS = (502, 503, 504)
+"""The statuses of a reverse proxy whose server behind it does not answer."""
 _MOST_BYTES = 65536
 _HEAD_OF_ALERT = b"\x15\x03"
 """The first bytes of a TLS alert record."""
@@ -34,6 +36,8 @@ _AUTHORITY = re.compile(rb"\x06\x03\x55\x1d\x13(?:\x01\x01\xff)?\x04.\x30.\x01\x
 """The extension basicConstraints with CA:TRUE in a certificate (RFC 5280, 4.2.1.9)."""
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
 """OpenSSL's reasons when a TLS client gets text for an answer."""
+_NO_CHECK_TIME = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which Python has no name for."""
 _STRICT_CODES = range(79, 95)
 """OpenSSL's codes for certificates that only the strict checks of Python 3.13 refuse (x509_vfy.h of OpenSSL 3)."""
 
@@ -72,6 +76,10 @@ class Certificate:
     issuer: str = ""
     is_authority: bool = False
     """True for CA:TRUE, which TLS clients such as rustls refuse as a server's certificate."""
+    troubles: tuple[Trouble, ...] = ()
+    """WRONG_NAME and EXPIRED as far as they hold, for a certificate that was refused: OpenSSL names one fault only."""
+    sent: int = 0
+    """The number of certificates that the server sent, for a certificate that was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +166,7 @@ def look_at(
         except _TroubleError as error:
             found = {"trouble": error.trouble, "detail": error.detail}
         certificate = request.certificate
-        if found.get("trouble") in (Trouble.UNTRUSTED, Trouble.WRONG_NAME, Trouble.STRICT):
+        if found.get("trouble") in CERTIFICATE_TROUBLES - {Trouble.AUTHORITY}:
             certificate = request.examined_certificate()
     return Look(
         scheme,
@@ -198,6 +206,19 @@ def resolve(host: str, port: int, seconds: float = 5.0) -> list[str]:
     if isinstance(answer, OSError):
         raise answer
     return answer
+
+
+def resolve_as_sdk(host: str, port: int, seconds: float = 5.0) -> list[str]:
+    """Do as :func:`resolve` does; a name below ``localhost`` that the system does not know is this machine.
+
+    So RFC 6761 (6.3) wants it, and e2b from 2.38.0 on does it.
+    """
+    try:
+        return resolve(host, port, seconds)
+    except socket.gaierror:
+        if not host.endswith(".localhost"):
+            raise
+        return resolve("localhost", port, seconds)
 
 
 class _TroubleError(Exception):
@@ -329,7 +350,7 @@ class _Request(contextlib.ExitStack):
 
     def _connect_to(self, host: str, port: int) -> socket.socket:
         try:
-            addresses = resolve(host, port, _left(self._deadline))
+            addresses = resolve_as_sdk(host, port, _left(self._deadline))
         except TimeoutError as error:
             raise _TroubleError(Trouble.TIMED_OUT, str(error)) from None
         except OSError as error:
@@ -374,18 +395,37 @@ class _Request(contextlib.ExitStack):
         unchecked = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         unchecked.check_hostname = False
         unchecked.verify_mode = ssl.CERT_NONE
-        # Without a check, Python shows the certificate's bytes only. It decodes a certificate that passed a check: here
-        # the check that the certificate is itself.
-        itself = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        itself.check_hostname = False
-        itself.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        encoded = None
+        found: Certificate | None = None
         try:
-            encoded = self._handshake(self._connect(), unchecked, self._domain.host).getpeercert(True)
-            itself.load_verify_locations(cadata=encoded or b"")
-            return _described(self._handshake(self._connect(), itself, self._domain.host).getpeercert(), encoded)
-        except (_TroubleError, OSError):  # an expired certificate passes no check
-            return None if encoded is None else _described(None, encoded)
+            shown = self._handshake(self._connect(), unchecked, self._domain.host)
+            encoded = shown.getpeercert(True) or b""
+            sent = len(shown._sslobj.get_unverified_chain())  # type: ignore[attr-defined]  # public in Python 3.13
+            found = Certificate(is_authority=_AUTHORITY.search(encoded) is not None, sent=sent)
+            troubles = [self._trouble_alone(encoded, names=True), self._trouble_alone(encoded, times=True)]
+            found = replace(found, troubles=tuple(each for each in troubles if each is not None))
+            # Python decodes a certificate that passed a check: here the check that the certificate is itself.
+            decoded = self._handshake(self._connect(), _trusting(encoded), self._domain.host).getpeercert()
+            return replace(found, names=_described(decoded, None).names, issuer=_described(decoded, None).issuer)
+        except (_TroubleError, OSError):
+            return found
+
+    def _trouble_alone(self, encoded: bytes, *, names: bool = False, times: bool = False) -> Trouble | None:
+        try:
+            self._handshake(self._connect(), _trusting(encoded, names=names, times=times), self._domain.host)
+        except _TroubleError as error:
+            return error.trouble if error.trouble in (Trouble.WRONG_NAME, Trouble.EXPIRED) else None
+        return None
+
+
+def _trusting(encoded: bytes, *, names: bool = False, times: bool = False) -> ssl.SSLContext:
+    """Return a context that trusts this one certificate, whoever made it, and looks at what is asked for only."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = names
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if not times:
+        context.verify_flags |= _NO_CHECK_TIME
+    context.load_verify_locations(cadata=encoded)
+    return context
 
 
 def _described(decoded: Mapping[str, Any] | None, encoded: bytes | None) -> Certificate:

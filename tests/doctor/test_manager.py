@@ -70,6 +70,42 @@ def test_somebody_else_answers(reply: bytes, reason: str) -> None:
     assert (found.verdict, reason in found.reason) == (BROKEN, True)
 
 
+def test_a_server_that_sends_the_api_on_elsewhere() -> None:
+    moved = answer("308 Permanent Redirect", "", "Location: https://d.example:8443/kruise/api/health")
+    found = check_answers("manager", {b"": moved})
+    assert found.command == "export E2B_DOMAIN=d.example:8443   # and patch_e2b() in the program"
+    assert check_answers("scheme", {b"": moved}).verdict is SKIPPED
+
+
+def test_a_proxy_that_refuses_hides_no_manager(manager: RunningManager) -> None:
+    """The checks of the manager go on without it."""
+    with raw_server(answer("403 Forbidden", "<html></html>", "Content-Type: text/html")) as proxy:
+        variables = {"HTTP_PROXY": proxy.domain, "E2B_DOMAIN": manager.domain, "E2B_API_KEY": "another-managers-key"}
+        results = report(variables)
+    assert ids_with("broken", results) == ["proxy-variables", "proxy", "key-accepted"]
+    assert all(b"another-managers-key" not in head for head in proxy.requests)
+
+
+@pytest.mark.parametrize(
+    ("page", "verdict"),
+    [
+        (answer("200 OK", "<title>Portal</title>", "Content-Type: text/html"), BROKEN),
+        (answer("302 Found", "", "Location: /login"), BROKEN),
+        (answer("502 Bad Gateway", "no such sandbox", "Content-Type: text/plain"), FINE),
+    ],
+    ids=["page", "login", "gateway"],
+)
+def test_a_web_server_that_passes_on_the_api_only(page: bytes, verdict: Verdict) -> None:
+    found = check_answers("sandbox-addresses", {b"/api/health": OK, b"/kruise/api/": NO_KEY, b"": page})
+    assert found.verdict is verdict
+
+
+def test_port_8080_of_openkruise() -> None:
+    nothing = answer("404 Not Found", "404 page not found\n", "Content-Type: text/plain")
+    found = check_answers("sandbox-addresses", {b"v2/sandboxes": NO_KEY, b"": nothing})
+    assert (found.verdict, found.command) == (BROKEN, "export E2B_DOMAIN=localhost:7788")
+
+
 def test_an_embedded_manager_of_another_version() -> None:
     described = answer("200 OK", '{"info": {"title": "kruise-agents sandbox-manager", "version": "0.0.1"}}', JSON)
     found = check_answers("manager", {b"/health": OK, b"/openapi.json": described, b"": NO_KEY})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import e2b.connection_config
 import pytest
 
+import kruise_agents
 from kruise_agents import __version__
 from kruise_agents.doctor.checks import Verdict
 from support.diagnosis import finding, pretend
@@ -59,6 +61,16 @@ def test_places_to_patch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(e2b.connection_config.ConnectionConfig, "get_host")
     found = finding("sdk-places")
     assert (found.verdict, "get_host" in found.reason) == (BROKEN, True)
+
+
+def test_a_copy_that_pythonpath_puts_first(tmp_path: Path) -> None:
+    (tmp_path / "kruise_agents").mkdir()
+    (tmp_path / "kruise_agents" / "__init__.py").write_text("")
+    found = finding("one-copy", {"PYTHONPATH": f"/nowhere{os.pathsep}{tmp_path}"})
+    assert (found.verdict, found.command.partition(" #")[0].strip()) == (BROKEN, "unset PYTHONPATH")
+    assert str(tmp_path) in found.value
+    own = Path(kruise_agents.__file__).parent.parent
+    assert finding("one-copy", {"PYTHONPATH": str(own)}).verdict is FINE
 
 
 def test_a_second_copy_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import trustme
 from kruise_agents.doctor import way
 from kruise_agents.doctor.checks import Verdict
 from kruise_agents.embedded import CONNECTION_FILE, Connection
-from support.diagnosis import finding
+from support.diagnosis import finding, pretend, report
 from support.managers import RunningManager
 from support.raw_servers import (
     OK,
@@ -53,6 +54,24 @@ def test_names() -> None:
     assert finding("name").verdict is SKIPPED
 
 
+def test_a_name_below_localhost_is_this_machine(
+    server: RawServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's resolver need not know it, and the SDK does since it has a resolver of its own."""
+    results = report({"E2B_DOMAIN": f"sub.localhost:{server.port}"})
+    assert results["name"].finding.verdict is FINE
+    assert results["connect"].finding.verdict is FINE
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pretend("e2b", "2.20.0", tmp_path)
+    monkeypatch.setattr(way, "resolve", unknown)
+    older = finding("name", domain="sub.localhost:1")
+    assert (older.verdict, older.command) == (BROKEN, "echo '127.0.0.1 sub.localhost' | sudo tee -a /etc/hosts")
+
+
+def unknown(*arguments: object) -> list[str]:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
 def _both_families(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     """Give localhost two addresses, as on most machines; here it may have one."""
     monkeypatch.setattr(way, "resolve", lambda *arguments: list(addresses))
@@ -74,7 +93,8 @@ def test_localhost_with_two_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     _both_families(monkeypatch, "127.0.0.2", "127.0.0.1")
     with raw_server(OK) as manager, raw_server(NO_MANAGER, host="127.0.0.2", port=manager.port):
         found = finding("loopback", domain=manager.domain)
-    assert (found.verdict, found.command) == (BROKEN, f"export E2B_DOMAIN=127.0.0.1:{manager.port}")
+    assert found.verdict is BROKEN
+    assert found.command.startswith(f"export E2B_DOMAIN=127.0.0.1:{manager.port} ")
 
 
 def test_connections(server: RawServer) -> None:
@@ -148,6 +168,12 @@ def test_a_port_whose_program_cannot_be_asked() -> None:
         assert finding("port-owner", {"HTTP_PROXY": proxy.domain}, domain=manager.domain).verdict is FINE
 
 
+def test_a_web_server_before_the_manager_is_no_thief_of_its_port() -> None:
+    for reply in (answer("502 Bad Gateway", ""), answer("308 Permanent Redirect", "", "Location: https://d.example/")):
+        with raw_server(reply) as front:
+            assert finding("port-owner", domain=front.domain).verdict is FINE
+
+
 def test_the_port_of_a_manager(manager: RunningManager) -> None:
     found = finding("port-owner", domain=manager.domain)
     assert (found.verdict, f"(process {manager.process.pid})" in found.value) == (FINE, True)
@@ -183,7 +209,7 @@ def test_an_untrusted_authority(authority: trustme.CA) -> None:
     stranger = trustme.CA(organization_name="Strangers")
     with raw_server(OK, server_context(stranger.issue_cert("localhost"))) as tls:
         found = finding("tls-trust", domain=tls.domain)
-    assert (found.verdict, found.command) == (BROKEN, "export SSL_CERT_FILE=/path/to/ca.pem")
+    assert (found.verdict, found.command.split("  ")[0]) == (BROKEN, "export SSL_CERT_FILE=/path/to/ca.pem")
     assert "Strangers" in found.reason
 
 
@@ -203,7 +229,34 @@ def test_a_certificate_for_another_name(authority: trustme.CA) -> None:
     with raw_server(OK, server_context(authority.issue_cert("d.example", "*.d.example"))) as tls:
         found = finding("tls-trust", domain=tls.domain)
     assert (found.verdict, found.value) == (BROKEN, "d.example, *.d.example")
-    assert found.command == f"export E2B_DOMAIN=d.example:{tls.port}"
+    assert found.command == (
+        f"echo '127.0.0.1 d.example' | sudo tee -a /etc/hosts; export E2B_DOMAIN=d.example:{tls.port}"
+    )
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_every_fault_of_a_certificate_is_named(known: bool, authority: trustme.CA) -> None:
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    maker = authority if known else trustme.CA()
+    with raw_server(OK, server_context(maker.issue_cert("d.example", not_after=past))) as tls:
+        found = finding("tls-trust", domain=tls.domain)
+    assert (found.verdict, found.value) == (BROKEN, "d.example")
+    assert ("is not trusted" in found.reason) is not known
+    for words in ("is for other names" if not known else "is not for localhost", "expired"):
+        assert words in found.reason
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_server_that_leaves_out_its_intermediate_certificate(complete: bool, authority: trustme.CA) -> None:
+    leaf = authority.create_child_ca().issue_cert("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    chain = leaf.cert_chain_pems if complete else leaf.cert_chain_pems[:1]
+    with trustme.Blob(leaf.private_key_pem.bytes() + b"".join(each.bytes() for each in chain)).tempfile() as path:
+        context.load_cert_chain(path)
+    with raw_server(OK, context) as tls:
+        found = finding("tls-trust", domain=tls.domain)
+    assert found.verdict is (FINE if complete else BROKEN)
+    assert ("The server sends this certificate alone" in found.reason) is not complete
 
 
 def test_an_expired_certificate(authority: trustme.CA) -> None:
@@ -236,4 +289,5 @@ def test_a_proxy_that_does_not_know_the_manager(server: RawServer) -> None:
     with raw_server(answer("502 Bad Gateway", "")) as broken_proxy:
         variables = {"HTTP_PROXY": f"http://{broken_proxy.domain}", "NO_PROXY": "a.b"}
         found = finding("proxy", variables, domain=f"127.0.0.1:{server.port}", scheme="http")
-    assert (found.verdict, found.command) == (BROKEN, "export NO_PROXY=a.b,127.0.0.1 no_proxy=a.b,127.0.0.1")
+    hosts = "a.b,127.0.0.1,localhost,::1"
+    assert (found.verdict, found.command) == (BROKEN, f"export NO_PROXY={hosts} no_proxy={hosts}")

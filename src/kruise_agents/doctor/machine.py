@@ -297,12 +297,8 @@ def _proxy_variables(world: World) -> Finding:
     proxies = ", ".join(sorted({_without_user(proxy) for proxy in world.proxies.values()}))
     if not world.is_loopback:
         return fine(f"{proxies} applies to the domain")
-    listed = world.environment.get("no_proxy") or world.environment.get("NO_PROXY", "")
-    hosts = ",".join(dict.fromkeys([*filter(None, listed.split(",")), "localhost", "127.0.0.1", "::1"]))
     return broken(
-        proxies,
-        f"The proxy is asked for {world.domain}, which only this machine can reach.",
-        f"export NO_PROXY={hosts} no_proxy={hosts}",
+        proxies, f"The proxy is asked for {world.domain}, which only this machine can reach.", world.without_proxy()
     )
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import email.utils
 import re
 import time
-from typing import Any
+from typing import Any, get_args
+from urllib.parse import urlsplit
 
 from packaging.version import Version
 
 from .. import __version__
 from ..client.addresses.cross_domain import same_domain
 from ..client.seams import CODE_INTERPRETER, E2B
-from ..probe import Look, ManagerKind, Trouble
-from ..protocol.addresses import API_PREFIX
+from ..probe import GATEWAY_ERRORS, Look, ManagerKind, Trouble
+from ..protocol.addresses import API_PREFIX, Scheme, sandbox_prefix
+from ..protocol.names import ENVD_PORT
 from .checks import Checks, Finding, Group, broken, fine, skipped, warning
 from .sdk import release
 from .world import CONNECT_SHELL, LIST, World, parsed_json
@@ -21,7 +23,7 @@ from .world import CONNECT_SHELL, LIST, World, parsed_json
 _V2_SDK = Version("2.51.0")
 """The first release of e2b that calls the v2 routes."""
 _MOST_SECONDS_APART = 60
-_OK, _BAD_GATEWAY, _UNAVAILABLE, _GATEWAY_TIMEOUT, _ERROR = 200, 502, 503, 504, 500
+_OK, _ERROR = 200, 500
 _UNAUTHORIZED, _NOT_ALLOWED, _NOT_FOUND = 401, 405, 404
 _VERSION = re.compile(rb'"title":\s*"kruise-agents[^"]*",\s*"version":\s*"([^"]{1,40})"')
 
@@ -34,7 +36,8 @@ CHECKS = Checks(Group.MANAGER)
     """The doctor asks `/kruise/api/health`, and the list of sandboxes without a key. The embedded manager answers `OK`;
     OpenKruise's manager has no such route, and answers `404 page not found` and 401. HTML, 502 or 503 come from a
     reverse proxy or an ingress whose manager is down or which has no route to it; an empty 500 comes from the Envoy in
-    front of OpenKruise's manager. On a cluster look at the pods: `kruise-agents doctor --kubectl`.""",
+    front of OpenKruise's manager. The SDK does not follow redirects: set `E2B_DOMAIN` to where they lead. On a cluster
+    look at the pods: `kruise-agents doctor --kubectl`.""",
 )
 def _manager(world: World) -> Finding:
     health, listing = world.health, world.listing
@@ -50,9 +53,11 @@ def _manager(world: World) -> Finding:
     look_at_pods = "kruise-agents doctor --kubectl"
     if health.is_redirect:
         return broken(
-            shown, f"The server sends requests on to {health.headers['location']}.", f"curl -v {place}/health"
+            shown,
+            f"The server sends requests on to {health.headers['location']}, and the SDK does not follow.",
+            _follow(world, health.headers["location"]) or f"curl -v {place}/health",
         )
-    if health.status in (_BAD_GATEWAY, _UNAVAILABLE, _GATEWAY_TIMEOUT):
+    if health.status in GATEWAY_ERRORS:
         return broken(shown, "A reverse proxy answers, and the manager behind it does not.", look_at_pods)
     if health.status == _ERROR and not health.body:
         return broken(shown, "Envoy answers, and the manager behind it does not.", look_at_pods)
@@ -63,6 +68,15 @@ def _manager(world: World) -> Finding:
         f"What answers at {place} is no manager.",
         "compare E2B_DOMAIN with what the manager prints, or ask its administrator",
     )
+
+
+def _follow(world: World, location: str) -> str:
+    """Return the command for the place that an API has moved to; empty if the target is another page."""
+    target = urlsplit(location)
+    if target.scheme not in get_args(Scheme) or not target.hostname or not target.path.startswith(API_PREFIX):
+        return ""
+    call = "patch_e2b()" if target.scheme == "https" else "patch_e2b(False)"
+    return f"export E2B_DOMAIN={target.netloc.rpartition('@')[2]}   # and {call} in the program"
 
 
 def _embedded(world: World) -> Finding:
@@ -155,6 +169,37 @@ def _routes(world: World) -> Finding:
 
 
 @CHECKS.add(
+    "sandbox-addresses",
+    "addresses of sandboxes",
+    """The traffic of sandboxes goes to `/kruise/<id>/<port>/…` at the same domain as the API. A web server before the
+    manager must pass on all of `/kruise/`, not `/kruise/api/` alone: otherwise a create works, while files, commands
+    and `run_code` get the web server's own pages, such as `405 Not Allowed`. Port 8080 of OpenKruise's manager serves
+    the API only; use port 7788. The doctor asks for a sandbox that does not exist.""",
+)
+def _sandbox_addresses(world: World) -> Finding:
+    if world.kind is None:
+        return skipped("no manager answers")
+    path = f"{sandbox_prefix('kruise-agents-doctor', ENVD_PORT)}/health"
+    answer = world.ask(path)
+    assert answer is not None
+    if answer.trouble is not None:
+        return broken(str(answer.trouble), f"{path} is not answered.", "")
+    if answer.status == _NOT_FOUND and world.kind is ManagerKind.OPENKRUISE:
+        return broken(_shown(answer), "This port serves the API only.", f"export E2B_DOMAIN={_host(world)}:7788")
+    if answer.is_redirect or "text/html" in answer.headers.get("content-type", ""):
+        return broken(
+            _shown(answer),
+            "A web server answers there in place of the manager: it passes on the API only.",
+            "location /kruise/ { … }   # in nginx, in place of: location /kruise/api/",
+        )
+    return fine(f"answered with {answer.status}")
+
+
+def _host(world: World) -> str:
+    return world.domain.host if world.domain is not None else ""
+
+
+@CHECKS.add(
     "clock",
     "clocks",
     """Certificates and traffic access tokens have times in them. If the clocks of this machine and of the manager are
@@ -209,7 +254,8 @@ def domain_of_answer(world: World, answer: Any) -> Finding:
         return fine(named)
     return warning(
         f"{named}, and yours is {world.domain}",
-        "The patch keeps to your domain, with a warning. Programs without the patch send traffic to the other one.",
+        "The patch keeps to your domain, with a warning. Programs without the patch, or with "
+        "follow_server_domain=True, send traffic to the other one.",
         f"kruise-agents serve --domain {world.domain}   # on a cluster: leave E2B_DOMAIN of the manager empty",
     )
 

@@ -122,7 +122,7 @@ class Session:
             f"{API_PREFIX}/sandboxes/{sandbox_id}",
             method="DELETE",
             headers={API_KEY_HEADER: world.key},
-            proxy=world.proxies.get(world.scheme),
+            proxy=world.proxy,
         )
         return look.status // 100 == 2
 
@@ -138,7 +138,7 @@ class Session:
             target,
             headers=headers,
             seconds=_PATIENCE,
-            proxy=world.proxies.get(world.scheme),
+            proxy=world.proxy,
         )
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,11 +128,18 @@ def _sdk_places(world: World) -> Finding:
     "kruise-agents",
     """With two copies on Python's path, the first one is imported, and that may be an older one. OpenKruise's own
     client has been installed from its repository under the same import name, and as `agents_api`. Uninstall what you do
-    not use.""",
+    not use, and take such folders out of `PYTHONPATH`.""",
 )
 def _one_copy(world: World) -> Finding:
     own = Path(_own_file).resolve().parent
-    others = [folder for folder in _copies() if folder != own]
+    stated = _copies(filter(None, world.environment.get("PYTHONPATH", "").split(os.pathsep)))
+    if stated and stated[0] != own:
+        return broken(
+            f"{__version__} in {own}; also {stated[0]}",
+            "Programs of this shell import the second one: PYTHONPATH puts it first.",
+            "unset PYTHONPATH   # or take that folder out of it",
+        )
+    others = [folder for folder in _copies(sys.path) if folder != own]
     named = [f"{name} ({version})" for name, version in _other_packages()]
     shown = f"{__version__} in {own}"
     if not others and not named:
@@ -144,8 +151,8 @@ def _one_copy(world: World) -> Finding:
     )
 
 
-def _copies() -> list[Path]:
-    folders = [Path(entry or ".", "kruise_agents") for entry in sys.path]
+def _copies(path: Iterable[str]) -> list[Path]:
+    folders = [Path(entry or ".", "kruise_agents") for entry in path]
     return list(dict.fromkeys(folder.resolve() for folder in folders if (folder / "__init__.py").is_file()))
 
 

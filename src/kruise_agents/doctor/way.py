@@ -10,7 +10,17 @@ from typing import get_args
 from packaging.version import Version
 
 from ..client.seams import E2B
-from ..probe import CERTIFICATE_TROUBLES, DEFAULT_PORTS, Certificate, Look, Trouble, look_at, manager_kind, resolve
+from ..probe import (
+    CERTIFICATE_TROUBLES,
+    DEFAULT_PORTS,
+    GATEWAY_ERRORS,
+    Certificate,
+    Look,
+    Trouble,
+    look_at,
+    manager_kind,
+    resolve,
+)
 from ..protocol.addresses import Scheme
 from ..protocol.domains import Domain
 from .checks import Checks, Finding, Group, broken, fine, skipped, warning
@@ -49,6 +59,11 @@ def _name(world: World) -> Finding:
     except TimeoutError as error:
         return broken(host, f"The name server does not answer: {error}.", f"getent hosts {host}")
     except OSError as error:
+        if host.endswith(".localhost"):
+            reason = f"The system does not know the name. e2b {_ALL_RUSTLS} and later take it for this machine"
+            if (release(E2B) or _ALL_RUSTLS) >= _ALL_RUSTLS:
+                return fine(f"{host}: this machine", f"{reason}; other programs may not.")
+            return broken(host, f"{reason}.", _named_here(host))
         if is_in_cluster(host):
             return broken(
                 host,
@@ -57,6 +72,10 @@ def _name(world: World) -> Finding:
                 + _FORWARD.format(port=8080, namespace=world.options.namespace),
             )
         return broken(host, f"The name is not known here: {error.strerror}.", f"getent hosts {host}")
+
+
+def _named_here(name: str) -> str:
+    return f"echo '127.0.0.1 {name}' | sudo tee -a /etc/hosts"
 
 
 def is_in_cluster(host: str) -> bool:
@@ -68,8 +87,8 @@ def is_in_cluster(host: str) -> bool:
     "loopback",
     "addresses of localhost",
     """`localhost` often has two addresses, `::1` and `127.0.0.1`. If only one of them is served, some clients try the
-    other one first and give up. If two programs serve them, a client may reach the wrong one. Naming the address in
-    `E2B_DOMAIN` decides.""",
+    other one first and give up. If two programs serve them, a client may reach the wrong one, and wait for an answer
+    that never comes. Naming the address in `E2B_DOMAIN` decides.""",
 )
 def _loopback(world: World) -> Finding:
     domain = world.domain
@@ -81,17 +100,22 @@ def _loopback(world: World) -> Finding:
         addresses = resolve(domain.host, port, world.seconds())
     except OSError:
         return skipped("localhost has no address")
-    looks = {address: _look_at_address(world, scheme, address, port) for address in addresses}
+    # The SDK asks both, whatever the system's resolver says.
+    looks = {
+        each: _look_at_address(world, scheme, each, port) for each in dict.fromkeys((*addresses, "127.0.0.1", "::1"))
+    }
     answering = [address for address, look in looks.items() if look.connected]
     if not answering:
         return skipped("nothing listens")
     first = _as_domain(answering[0], domain.port)
-    if len({manager_kind(look) for look in looks.values() if look.connected}) > 1:
-        right = next(address for address, look in looks.items() if manager_kind(look) is not None)
+    right = [address for address in answering if _may_be_manager(looks[address])]
+    wrong = [address for address in answering if address not in right]
+    if right and wrong:
+        seen = looks[wrong[0]].trouble or f"answer {looks[wrong[0]].status}"
         return broken(
-            ", ".join(addresses),
-            "Two programs serve them, and one is no manager.",
-            f"export E2B_DOMAIN={_as_domain(right, domain.port)}",
+            ", ".join(answering),
+            f"Two programs serve them, and on {wrong[0]} it is no manager: {seen}.",
+            f"export E2B_DOMAIN={_as_domain(right[0], domain.port)}   # or end the other program",
         )
     if answering[0] != addresses[0]:
         return warning(
@@ -104,6 +128,10 @@ def _loopback(world: World) -> Finding:
 
 def _look_at_address(world: World, scheme: Scheme, address: str, port: int) -> Look:
     return look_at(scheme, _as_domain(address, port), seconds=world.seconds(2))
+
+
+def _may_be_manager(look: Look) -> bool:
+    return manager_kind(look) is not None or look.trouble in CERTIFICATE_TROUBLES
 
 
 def _as_domain(address: str, port: int | None) -> Domain:
@@ -180,8 +208,8 @@ def _port_owner(world: World) -> Finding:
         return fine("a program of another user, or in another container")
     pid, command = owner
     shown = f"{_program(command)} (process {pid})"
-    if any(manager_kind(each) is not None or each.trouble in CERTIFICATE_TROUBLES for each in looks):
-        return fine(shown)
+    if any(_may_be_manager(each) or each.is_redirect or each.status in GATEWAY_ERRORS for each in looks):
+        return fine(shown)  # a web server before the manager, perhaps: see the check of who answers
     if not _is_forward(command):
         return broken(
             shown,
@@ -258,6 +286,8 @@ def _scheme(world: World) -> Finding:
     if asked is None:
         if speaks is None:
             return broken("neither https nor http", _capital(looks["http"].trouble or ""), "")
+        if looks[speaks].is_redirect:
+            return skipped("the server sends requests on elsewhere")
         both = all(look.trouble is None and not look.is_redirect for look in looks.values())
         return fine("https and http" if both else speaks, f"The program needs {_call(speaks)}.")
     other: Scheme = "http" if asked == "https" else "https"
@@ -280,8 +310,11 @@ def _call(scheme: Scheme) -> str:
     "certificate",
     """Over https the server's certificate must come from an authority that this program trusts, be for the host of
     `E2B_DOMAIN`, be in its time, and not be an authority itself. For an authority of your own set `SSL_CERT_FILE` to
-    its certificate, not to the server's. `openssl req -x509` alone makes a certificate that is an authority (CA:TRUE),
-    which e2b 2.35.0 and later refuse as a server's. Python 3.13 also wants key identifiers in certificates.""",
+    its certificate, not to the server's. A server whose certificate comes from an intermediate authority must send that
+    authority's certificate too (`openssl s_client -connect host:port -showcerts` shows what it sends): it cannot be
+    seen from here whether an unknown authority is an intermediate one. `openssl req -x509` alone makes a certificate
+    that is an authority (CA:TRUE), which e2b 2.35.0 and later refuse as a server's. Python 3.13 also wants key
+    identifiers in certificates.""",
 )
 def _tls_trust(world: World) -> Finding:
     if world.scheme == "http":
@@ -306,18 +339,30 @@ def _bad_certificate(world: World, look: Look) -> Finding:
         return broken(
             shown,
             "The server's certificate is an authority's own (CA:TRUE), which the SDK refuses.",
-            "make an authority and a certificate below it: python -m trustme -i your.domain.com",
+            f"kruise-agents cert {look.domain.host}   # makes an authority and a certificate below it",
         )
     if look.trouble is Trouble.UNTRUSTED:
         given = world.environment.get("SSL_CERT_FILE")
         by = f", by {certificate.issuer!r}" if certificate is not None and certificate.issuer else ""
         trusted = f" {given} does not hold it." if given else ""
-        return broken(shown, f"The authority of the certificate{by}, is not trusted: {look.detail}.{trusted}", trust)
-    if look.trouble is Trouble.WRONG_NAME:
+        alone = certificate is not None and certificate.sent == 1 and world.own is None
+        if alone:
+            trusted += " The server sends this certificate alone: if that authority is an intermediate one, the server"
+            trusted += " must send its certificate too."
+            trust += "   # or, on the server: cat server.pem intermediate.pem > full.pem"
         return broken(
             shown,
-            f"The certificate is not for {look.domain.host}.",
-            f"export E2B_DOMAIN={_first_name(certificate, look.domain)}",
+            f"The authority of the certificate{by}, is not trusted: {look.detail}.{trusted}{_besides(look)}",
+            trust,
+        )
+    if look.trouble is Trouble.WRONG_NAME or Trouble.WRONG_NAME in (certificate.troubles if certificate else ()):
+        name = _first_name(certificate)
+        hosts = f"{_named_here(name)}; " if world.is_loopback else ""
+        port = "" if look.domain.port is None else f":{look.domain.port}"
+        return broken(
+            shown,
+            f"The certificate is not for {look.domain.host}.{_besides(look)}",
+            f"{hosts}export E2B_DOMAIN={name}{port}",
         )
     if look.trouble is Trouble.STRICT and (release(E2B) or _ALL_RUSTLS) >= _ALL_RUSTLS:
         return warning(shown, f"Python's strict checks refuse it ({look.detail}); the SDK does not.", "")
@@ -328,10 +373,15 @@ def _names(certificate: Certificate | None) -> str:
     return ", ".join(certificate.names[:4]) if certificate is not None and certificate.names else "a certificate"
 
 
-def _first_name(certificate: Certificate | None, domain: Domain) -> str:
-    plain = [each for each in (certificate.names if certificate else ()) if "*" not in each]
-    port = "" if domain.port is None else f":{domain.port}"
-    return f"{plain[0] if plain else 'your.domain.com'}{port}"
+def _first_name(certificate: Certificate | None) -> str:
+    return next((each for each in (certificate.names if certificate else ()) if "*" not in each), "your.domain.com")
+
+
+def _besides(look: Look) -> str:
+    """Return what else is wrong with a certificate whose first trouble is not the time."""
+    troubles = look.certificate.troubles if look.certificate is not None else ()
+    wrong = [each for each in troubles if each is not look.trouble]
+    return "".join(f" Besides, {each}." for each in wrong)
 
 
 @CHECKS.add(
@@ -349,20 +399,13 @@ def _proxy(world: World) -> Finding:
         return skipped("no proxy applies")
     shown = re.sub(r"(\w+://)?\S*@", r"\1", through)
     look = world.look(used)
-    if look is not None and look.trouble is None and world.kind is not None:
+    if look is not None and look.trouble is None and world.proxy is not None and world.kind is not None:
         return fine(shown)
-    direct = look_at(used, domain, seconds=world.seconds(), proxy=None)
-    if look is not None and (manager_kind(direct) is not None or direct.trouble is None):
-        seen = look.trouble or f"answer {look.status}"
-        listed = world.environment.get("no_proxy") or world.environment.get("NO_PROXY", "")
-        hosts = ",".join([*filter(None, listed.split(",")), domain.host])
-        return broken(
-            shown,
-            f"Through the proxy: {seen}. The manager answers directly.",
-            f"export NO_PROXY={hosts} no_proxy={hosts}",
-        )
-    trouble = "" if look is None else str(look.trouble or f"answer {look.status}")
-    return broken(shown, f"Through the proxy: {trouble}. Directly: {direct.trouble}.", "")
+    direct = world.look(used, direct=True)
+    seen = "" if look is None else f"Through the proxy: {look.trouble or f'answer {look.status}'}."
+    if direct is not None and direct.trouble is None:
+        return broken(shown, f"{seen} The manager answers directly.", world.without_proxy())
+    return broken(shown, f"{seen} Directly: {'' if direct is None else direct.trouble}.", "")
 
 
 def _capital(text: object) -> str:

@@ -111,6 +111,14 @@ class World:
     def is_loopback(self) -> bool:
         return self.domain is not None and self.domain.is_loopback
 
+    def without_proxy(self) -> str:
+        """Return the command that keeps requests for the domain away from proxies."""
+        listed = self.environment.get("no_proxy") or self.environment.get("NO_PROXY", "")
+        own = [self.domain.host] if self.domain is not None else []
+        loopback = ["localhost", "127.0.0.1", "::1"] if self.is_loopback else []
+        hosts = ",".join(dict.fromkeys([*filter(None, listed.split(",")), *own, *loopback]))
+        return f"export NO_PROXY={hosts} no_proxy={hosts}"
+
     def once(self, name: object, compute: Callable[[], _Value]) -> _Value:
         """Return ``compute()`` of the first call with this name."""
         with self._lock:
@@ -143,8 +151,18 @@ class World:
         return self.options.scheme or self.once("scheme", self._answering)
 
     def _answering(self) -> Scheme | None:
-        threading.Thread(target=self.look, args=("http",), daemon=True).start()  # both at once
-        https, http = self.look("https"), self.look("http")
+        found = self._scheme_of(direct=False)
+        if self.proxies and (found is None or not _is_manager(self.look(found))):
+            behind = self._scheme_of(direct=True)
+            if behind is not None and _is_manager(self.look(behind, direct=True)):
+                return behind
+        return found
+
+    def _scheme_of(self, *, direct: bool) -> Scheme | None:
+        threading.Thread(
+            target=self.look, args=("http",), kwargs={"direct": direct}, daemon=True
+        ).start()  # both at once
+        https, http = self.look("https", direct=direct), self.look("http", direct=direct)
         if https is None or http is None:
             return None
         if https.trouble is None:
@@ -154,10 +172,19 @@ class World:
         return "https" if https.trouble in _TLS_TROUBLES else None
 
     @property
+    def proxy(self) -> str | None:
+        """The proxy that the manager is asked through. None also where only the way without it reaches a manager."""
+        scheme = self.scheme
+        given = None if scheme is None else self.proxies.get(scheme)
+        if scheme is None or given is None or _is_manager(self.look(scheme)):
+            return given
+        return None if _is_manager(self.look(scheme, direct=True)) else given
+
+    @property
     def health(self) -> Look | None:
         """The answer of the health route, or None if no request got an answer."""
         scheme = self.scheme
-        found = None if scheme is None else self.look(scheme)
+        found = None if scheme is None else self.look(scheme, direct=self.proxy is None)
         return found if found is not None and found.trouble is None else None
 
     @property
@@ -179,7 +206,7 @@ class World:
         if domain is None or health is None:
             return None
         headers = {API_KEY_HEADER: self.key} if with_key else {}
-        proxy = self.proxies.get(health.scheme)
+        proxy = self.proxy
 
         def send() -> Look:
             return look_at(
@@ -197,6 +224,10 @@ class World:
         if found is None or found.trouble is not None or found.status != 200:
             return None
         return parsed_json(found)
+
+
+def _is_manager(look: Look | None) -> bool:
+    return look is not None and manager_kind(look) is not None
 
 
 def speaks_json(look: Look) -> bool:
