@@ -303,6 +303,7 @@ def test_a_state_folder_in_use_is_named(tmp_path: Path) -> None:
         (["--host", "no such host"], "cannot listen on host 'no such host'"),
         (["--host", "203.0.113.7"], "--host takes an address of this machine"),
         (["--port", "70000"], "70000 is not in the range"),
+        (["--port", "http"], "'http' is not a valid whole number"),
         (["--runtime", "docker"], "'docker' is not one of"),
         (["--api-key", ""], "an API key is empty; give another, or none for the key in the state folder"),
         (["--api-key", "secret\n"], "an API key has a blank or a line end at an end"),

@@ -32,7 +32,7 @@ def click_option(declaration: Declaration) -> click.Option:
         multiple=option.multiple,
         # click would split the variable's value at blanks, although it is one value. So serve reads the variable.
         envvar=None if option.multiple else option.variable,
-        metavar=option.unit,
+        metavar=option.unit or ("NUMBER" if declaration.kind is int else None),
         help=text,
     )
 
@@ -93,12 +93,18 @@ class _Seconds(click.FloatRange):
         return number
 
 
+class _WholeNumber(click.IntRange):
+    """A range of whole numbers, which errors and help call so."""
+
+    name = "whole number"
+
+
 def _click_type(declaration: Declaration) -> Any:
     option = declaration.option
     if option.choices:
         return click.Choice(option.choices)
     if declaration.kind is int:
-        return click.IntRange(option.least, option.most)
+        return _WholeNumber(option.least, option.most)
     if declaration.kind is float:
         return _Seconds(option.least, option.most)
     if declaration.kind is Path:
