@@ -25,12 +25,26 @@ PORT = 7789
         ("localhost:7789", "/kruise/a--b/80/x", (None, None), SandboxTarget("a--b", 80, "/x")),
         ("3000-a--b.localhost:7789", "/x?y=1", (None, None), SandboxTarget("a--b", 3000, "/x?y=1")),
         ("localhost:7789", "/files", ("a--b", "49983"), SandboxTarget("a--b", 49983, "/files")),
+        # A native host decides alone, so that no page of another sandbox is of its origin.
+        ("3000-a--b.localhost", "/kruise/c--d/80/x", (None, None), SandboxTarget("a--b", 3000, "/kruise/c--d/80/x")),
+        ("3000-a--b.localhost", "/x", ("c--d", "80"), SandboxTarget("a--b", 3000, "/x")),
+        ("3000-a--b.localhost", "/kruise/api/x", (None, None), SandboxTarget("a--b", 3000, "/kruise/api/x")),
     ],
 )
 def test_each_form_of_an_address(
     host: str, path: str, headers: tuple[str | None, str | None], target: ApiTarget | SandboxTarget
 ) -> None:
     assert find_target(host, path, *headers) == target
+
+
+def test_a_domain_may_look_like_the_host_of_a_sandbox() -> None:
+    domain = "7789-work.preview.example"
+    for host in (domain, domain.upper()):
+        target = find_target(host, "/kruise/c--d/80/x", domains=[domain])
+        assert target == SandboxTarget("c--d", 80, "/x")
+    assert find_target(f"3000-a--b.{domain}", "/kruise/c--d/80/x", domains=[domain]) == SandboxTarget(
+        "a--b", 3000, "/kruise/c--d/80/x"
+    )
 
 
 def test_a_broken_address_of_a_sandbox_is_no_route_of_the_api() -> None:

@@ -40,7 +40,14 @@ def test_a_protected_sandbox_is_reached_without_a_token(ages: Ages, adding: Runn
             for foreign in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
                 assert httpx.get(f"{adding.url}{path}", headers=foreign).status_code == 403
             opened = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
-            assert httpx.get(f"{adding.url}{path}", headers=opened).status_code == 204
+            native = {"Host": f"49983-{made['sandboxID']}.{adding.domain}"}
+            for own in (opened, {"Sec-Fetch-Site": "same-origin"}, {"Origin": f"http://{native['Host']}"}):
+                assert httpx.get(f"{adding.url}/health", headers=native | own).status_code == 204
+                # Below localhost alone, a page of another sandbox is of the same origin.
+                assert httpx.get(f"{adding.url}{path}", headers=own).status_code == 403
+            by_header = {"E2b-Sandbox-Id": made["sandboxID"], "Sec-Fetch-Site": "same-origin"}
+            assert httpx.get(f"{adding.url}/health", headers=by_header).status_code == 403
+            assert httpx.get(f"{adding.url}{path}", headers={"Sec-Fetch-Site": "none"}).status_code == 204
             assert api.delete(f"/sandboxes/{made['sandboxID']}").status_code == 204
     log = adding.log.read_text()
     assert manager.api_key not in log

@@ -53,7 +53,7 @@ def parse(
         AddressError: The port is not a number, or the request names neither a port of a sandbox nor an API route.
     """
     if target.startswith("/") and is_own_host(authority):
-        return _native_sandbox(authority, target)
+        return native_sandbox(authority, target)
     if is_private_api_path(target):
         return ApiTarget(_rooted(target[len(API_PREFIX) :]), private=True)
     if is_private_path(target):
@@ -65,7 +65,7 @@ def parse(
     if sandbox_id:
         port = _port(sandbox_port, "sandbox port header") if sandbox_port else ENVD_PORT
         return SandboxTarget(sandbox_id, port, target)
-    return _native_sandbox(authority, target)
+    return native_sandbox(authority, target)
 
 
 def is_own_host(authority: str) -> bool:
@@ -73,7 +73,13 @@ def is_own_host(authority: str) -> bool:
     return _OWN_HOST.match(authority) is not None
 
 
-def _native_sandbox(authority: str, target: str) -> SandboxTarget:
+def is_native_host(authority: str) -> bool:
+    """Return whether a host has the form of the native host of a port of a sandbox, of any manager."""
+    return _NATIVE_HOST.match(authority) is not None
+
+
+def native_sandbox(authority: str, target: str) -> SandboxTarget:
+    """Return the port of a sandbox that a native host names. Raises PortError or AddressError."""
     match = _NATIVE_HOST.match(authority)
     if match is None:
         raise AddressError(f"host {authority!r} names no sandbox and {target!r} is no private path")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,7 @@ from ..manager.http.listening import bind
 from ..manager.http.server import check_uvicorn, front_server
 from ..protocol.addresses import ApiTarget, Target
 from ..protocol.domains import Domain, parse_domain
-from ..protocol.routing import parse
+from ..protocol.routing import is_native_host, native_sandbox, parse
 from .api import UpstreamApi
 from .gateway import UpstreamGateway
 from .hosts import OwnNames
@@ -120,7 +121,7 @@ class Proxy:
             UpstreamGateway(upstream, names, tokens),
             domain=None,
             page=None,
-            find_target=find_target,
+            find_target=partial(find_target, domains=names.hosts),
         )
         https = self._https(names) if settings.tls or settings.connect_proxy else None
         protocol = None
@@ -167,8 +168,21 @@ class Proxy:
         )
 
 
-def find_target(authority: str, target: str, sandbox_id: str | None = None, sandbox_port: str | None = None) -> Target:
-    """Parse a request as the manager does, except that a bare path without a sandbox is a route of the API."""
+def find_target(
+    authority: str,
+    target: str,
+    sandbox_id: str | None = None,
+    sandbox_port: str | None = None,
+    *,
+    domains: Collection[str] = (),
+) -> Target:
+    """Parse a request as the manager does, with two differences.
+
+    A bare path without a sandbox is a route of the API. And every native host decides alone, unless it is one of the
+    proxy's own ``domains``: otherwise a page of one sandbox could be opened in the origin of another.
+    """
+    if target.startswith("/") and is_native_host(authority) and authority.partition(":")[0].lower() not in domains:
+        return native_sandbox(authority, target)
     try:
         return parse(authority, target, sandbox_id, sandbox_port)
     except PortError:

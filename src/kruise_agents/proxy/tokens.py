@@ -21,6 +21,7 @@ from ..client.traffic_token.holder import Answer, AsyncTokens
 from ..client.traffic_token.renewal import TokenState
 from ..manager.gateway.headers import Headers
 from ..protocol.names import API_KEY_HEADER, PROTECT_KEY, TRAFFIC_TOKEN_HEADER
+from ..protocol.routing import is_native_host, native_sandbox
 from .hosts import host_of
 from .upstream import NoAnswerError, UnreachableError, Upstream, UpstreamTransport
 
@@ -74,7 +75,7 @@ class TrafficTokens:
         TokenRefusedError if there is no valid token.
         """
         tokens = self._tokens.get(sandbox_id)
-        if tokens is None or _is_of_another_page(scope):
+        if tokens is None or _is_of_another_page(sandbox_id, scope):
             return headers
         self._tokens.move_to_end(sandbox_id)
         try:
@@ -112,10 +113,17 @@ class TrafficTokens:
                 await response.aclose()
 
 
-def _is_of_another_page(scope: Scope) -> bool:
-    """Return whether a browser sends the request for a page of another origin, and not because its user opens it."""
+def _is_of_another_page(sandbox_id: str, scope: Scope) -> bool:
+    """Return whether a browser sends the request for a page of another origin, and not because its user opens it.
+
+    Pages of other sandboxes are of the same origin where a path or a header names the sandbox. There a browser gets in
+    only because its user has typed the address.
+    """
     headers: Mapping[bytes, bytes] = dict(scope["headers"])
-    own = f"{scope['scheme']}://{host_of(scope)}".lower().encode("latin-1")
+    host = host_of(scope)
+    if not (is_native_host(host) and native_sandbox(host, "/").sandbox_id == sandbox_id):
+        return b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none"
+    own = f"{scope['scheme']}://{host}".lower().encode("latin-1")
     if headers.get(b"origin", own).lower() != own:
         return True
     opens = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
