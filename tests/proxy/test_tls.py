@@ -187,3 +187,38 @@ def test_httpx_uses_it_as_its_proxy(tmp_path: Path) -> None:
                 assert (await client.get("https://49999-a.your.domain/health")).text == "ok"
 
     run(scenario())
+
+
+def test_a_tunnel_to_another_machine_does_not_end_here(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with proxied(folder=tmp_path, connect_proxy=True) as pair:
+            for target in ("8.8.8.8:443", "10.0.0.5:80", "[2001:db8::1]:443"):
+                answer = await pair.ask(f"CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                assert answer.startswith(b"HTTP/1.1 403 "), answer
+            answer = await pair.ask(
+                b"CONNECT [::1]:443 HTTP/1.1\r\nHost: x\r\n\r\n" + get("/teams", "localhost")  # in the clear
+            )
+            assert answer.startswith(b"HTTP/1.1 200 Connection established\r\n\r\nHTTP/1.1 200 OK\r\n"), answer
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [("..:443", b"502"), ("a" * 64 + ".example:443", b"502"), ("localhost:65616", b"400")]
+)
+def test_a_tunnel_to_a_host_or_port_that_cannot_be(target: str, status: bytes, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with proxied(folder=tmp_path, connect_proxy=True, connect_others=True) as pair:
+            answer = await pair.ask(f"CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert answer.startswith(b"HTTP/1.1 " + status), answer
+
+    run(scenario())
+
+
+def test_a_name_without_a_certificate_gets_the_first_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with proxied(folder=tmp_path, tls=True) as pair:
+            with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+                await fetch(pair, "_a.localhost", get("/teams", "localhost"))
+
+    run(scenario())

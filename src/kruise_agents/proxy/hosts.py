@@ -32,6 +32,20 @@ class OwnNames:
             return False
         return _is_address(host) or any(host == own or host.endswith(f".{own}") for own in self.hosts)
 
+    def end_at(self, authority: str, address: str) -> bool:
+        """Return whether a tunnel to ``authority`` ends here, for a client that has connected to ``address``.
+
+        An IP address that is neither a domain, nor a loopback address, nor the one connected to is another machine's.
+        """
+        try:
+            host = parse_domain(authority).host
+            ip = ipaddress.ip_address(host.strip("[]"))
+        except DomainError:
+            return False
+        except ValueError:
+            return self.include(authority)
+        return host in self.hosts or ip.is_loopback or ip == ipaddress.ip_address(address.partition("%")[0])
+
     def refusal(self, scope: Scope) -> Response | None:
         """Return the answer to a request that came under another name, or None."""
         authority = host_of(scope)

@@ -47,9 +47,10 @@ class Tunnels:
     ports: Collection[int]
     others: bool
 
-    def end_here(self, target: str) -> bool:
+    def end_here(self, target: str, address: str) -> bool:
+        """Return whether a tunnel ends here, for a client that has connected to ``address``."""
         host, _, port = target.rpartition(":")
-        return int(port) in self.ports and self.names.include(host)
+        return int(port) in self.ports and self.names.end_at(host, address)
 
     async def open(self, target: str) -> Stream:
         """Return a connection to another host. Raises TunnelRefusedError."""
@@ -62,14 +63,20 @@ class Tunnels:
         host, _, port = target.rpartition(":")
         try:
             return await _connected(host.strip("[]"), int(port))
-        except OSError as error:
-            reason = "no connection in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            raise TunnelRefusedError(502, f"kruise-agents proxy cannot connect to {target}: {reason}\n") from error
+        except (OSError, UnicodeError) as error:
+            text = f"kruise-agents proxy cannot connect to {target}: {_reason(error)}\n"
+            raise TunnelRefusedError(502, text) from error
 
 
 async def _connected(host: str, port: int) -> Stream:
     async with asyncio.timeout(_CONNECT_SECONDS):
         return Stream(*await asyncio.open_connection(host, port))
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError):
+        return "this is not a host name"
+    return "no connection in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
 
 
 class TunnelProtocol(GuardedHttpProtocol):
@@ -86,7 +93,7 @@ class TunnelProtocol(GuardedHttpProtocol):
         self._head_begun = False
         self._buffer.clear()
         self._cancel_deadline()
-        if self.tunnels.end_here(target):
+        if self.tunnels.end_here(target, self.transport.get_extra_info("sockname")[0]):
             self._establish()
             self._scheme_known = False  # what follows is https or http, as on a new connection
             self._set_deadline(self.head_seconds, self.transport.close)

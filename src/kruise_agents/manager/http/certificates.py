@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import ssl
 from collections.abc import Callable, Sequence
@@ -60,7 +61,8 @@ class LocalAuthority:
 
         def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
             if name is not None and is_own(name):
-                connection.context = self._context_for(name)
+                with contextlib.suppress(ValueError):  # no certificate can have this name
+                    connection.context = self._context_for(name)
 
         context.sni_callback = choose
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ...protocol.addresses import MAX_PORT
 from ...protocol.names import API_KEY_HEADER, SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -95,7 +96,7 @@ def read_head(data: bytes, *, connects: bool = False) -> RequestHead:
     headers = _headers(lines)
     length = _body_length(headers, version)
     if method == b"CONNECT":
-        if _HOST_AND_PORT.fullmatch(target) is None or length != 0:
+        if _HOST_AND_PORT.fullmatch(target) is None or int(target.rpartition(b":")[2]) > MAX_PORT or length != 0:
             raise HeadRefusedError(400, "a CONNECT has a target such as your.domain:443, and no body")
         return RequestHead(method, target, version, tuple(headers), length, handshake=False)
     origin = _origin_form(target, _host(headers))
