@@ -170,3 +170,81 @@ def test_both_ages_take_either_kind_of_create(age: str, ages: Ages) -> None:
             assert made.status_code == 201, made.text
             assert made.json()["domain"] == ages.proxies[age].domain
             assert api.delete(f"/sandboxes/{made.json()['sandboxID']}").status_code == 204
+
+
+@pytest.mark.parametrize("path", ["/v2", "/kruise/api/v2", "//"])
+def test_paths_of_no_resource(path: str) -> None:
+    async def scenario() -> None:
+        async def handler(arrival: Arrival) -> None:
+            await arrival.send(answer("200 OK", {"domain": "d.example"}))
+
+        async with proxied(handler) as pair:
+            reply = await pair.ask(get(path, "localhost"))
+            assert reply.startswith(b"HTTP/1.1 200 "), reply
+            assert reply.endswith(b'{"domain": "d.example"}')
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        ("HTTP/1.1 600 x", b"its status is 600"),
+        ("HTTP/1.1 200 OK\r\nX-A: a\x01", b"its header x-a has a control character"),
+        ("HTTP/1.1 200 OK\r\nContent-Encoding: gzip", b"has compressed its answer"),
+        ("HTTP/1.1 404 x\r\nContent-Encoding: gzip", b"has compressed its answer"),
+    ],
+)
+def test_answers_that_no_manager_gives(head: str, reason: bytes) -> None:
+    async def scenario() -> None:
+        async def handler(arrival: Arrival) -> None:
+            await arrival.send(f"{head}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+
+        async with proxied(handler) as pair:
+            reply = await pair.ask(get("/sandboxes/a", "localhost"))
+            assert reply.startswith(b"HTTP/1.1 502 "), reply
+            assert reason in reply
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found"])
+def test_an_endless_answer_is_not_read_whole(status: str) -> None:
+    async def scenario() -> None:
+        closed = asyncio.Event()
+
+        async def handler(arrival: Arrival) -> None:
+            try:
+                await arrival.send(f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n\r\n".encode())
+                while True:
+                    await arrival.send(b" " * 65536)
+            finally:
+                closed.set()
+
+        async with proxied(handler) as pair:
+            reply = await pair.ask(get("/sandboxes/a", "localhost"))
+            assert reply.startswith(b"HTTP/1.1 502 "), reply
+            assert b"has more than 16777216 bytes" in reply
+            await closed.wait()
+
+    run(scenario())
+
+
+def test_the_connection_to_the_manager_is_cut_when_the_client_leaves_an_answer_that_is_read_whole() -> None:
+    async def scenario() -> None:
+        begun, closed = asyncio.Event(), asyncio.Event()
+
+        async def handler(arrival: Arrival) -> None:
+            await arrival.send(b"HTTP/1.1 404 x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
+            begun.set()
+            assert await arrival.reader.read() == b""
+            closed.set()
+
+        async with proxied(handler) as pair:
+            _, writer = await asyncio.open_connection("127.0.0.1", pair.proxy.port)
+            writer.write(get("/sandboxes/a", "localhost"))
+            await begun.wait()
+            writer.close()
+            await closed.wait()
+
+    run(scenario())

@@ -75,6 +75,9 @@ class UpstreamApi:
                 await error_response(413, message, DO_NOT_RETRY)(scope, receive, send)
                 return
             response = await self._bridge.handle_async_request(request)
+            names_domain = response.is_success and _names_domain(scope, response)
+            if names_domain:
+                await response.aread()
         except UnsupportedByManagerError as error:
             await error_response(400, str(error), DO_NOT_RETRY)(scope, receive, send)
         except UnreachableError as error:
@@ -83,19 +86,16 @@ class UpstreamApi:
             await error_response(502, str(error), DO_NOT_RETRY)(scope, receive, send)
         else:
             try:
-                await self._answer(response, scope, send)
+                await self._answer(response, scope, send, names_domain=names_domain)
             except NoAnswerError as error:
                 raise ResponseCutError(str(error)) from error
             finally:
                 await response.aclose()
 
-    async def _answer(self, response: httpx.Response, scope: Scope, send: Send) -> None:
+    async def _answer(self, response: httpx.Response, scope: Scope, send: Send, *, names_domain: bool) -> None:
         status = response.status_code
         headers = response_forwarded([(name.lower(), value) for name, value in response.headers.raw], status)
-        names_domain = response.is_success and _names_domain(scope, response)
-        if names_domain:
-            await response.aread()
-        elif response.is_success and scope["method"] == "DELETE" and self._tokens is not None:
+        if not names_domain and response.is_success and scope["method"] == "DELETE" and self._tokens is not None:
             self._tokens.forget(scope["path"].rpartition("/")[2])
         whole = _content(response)
         if whole is not None:
@@ -159,7 +159,7 @@ def _content(response: httpx.Response) -> bytes | None:
 
 
 def _names_domain(scope: Scope, response: httpx.Response) -> bool:
-    first = scope["path"].removeprefix("/v2").split("/")[1]
+    first = scope["path"].removeprefix("/v2").strip("/").partition("/")[0]
     is_json = "json" in response.headers.get("content-type", "")
     return is_json and first in _WITH_DOMAIN and scope["method"] != "HEAD"
 

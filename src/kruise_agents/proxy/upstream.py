@@ -16,7 +16,8 @@ import certifi
 import httpx
 
 from ..errors import ConfigurationError, DomainError, KruiseAgentsError
-from ..manager.unix_http import BadResponseError, Exchange, HttpConnection, KeptConnections
+from ..manager.gateway.headers import unsendable
+from ..manager.unix_http import BadResponseError, Exchange, HttpConnection, KeptConnections, ResponseHead
 from ..protocol.addresses import Scheme, api_url
 from ..protocol.domains import Domain, parse_domain
 
@@ -25,6 +26,9 @@ _TRIES = 5
 _RETRY_SECONDS = 0.1
 _MOST_KEPT = 64
 _DEFAULT_PORTS: dict[Scheme, int] = {"https": 443, "http": 80}
+_MOST_READ = 16 * 1024 * 1024
+"""The largest answer, in bytes, that is read whole. Answers that are passed on as they come have no limit."""
+_STATUSES = range(200, 600)
 _ALL = 0  # there is one port, so all kept connections are alike
 
 Locate = Callable[[], Awaitable[tuple[str, int]]]
@@ -168,7 +172,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         exchange = await self._upstream.connect()
         try:
             await self._send(exchange, request)
-            head = await exchange.receive_head()
+            head = _checked(await exchange.receive_head())
         except BaseException as error:
             exchange.abort()
             if isinstance(error, OSError | BadResponseError):
@@ -176,7 +180,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                     f"the sandbox-manager at {self._upstream.origin} did not answer: {error}"
                 ) from error
             raise
-        return httpx.Response(head.status, headers=head.headers, stream=_Body(exchange, self._upstream))
+        return _Response(head.status, headers=head.headers, stream=_Body(exchange, self._upstream))
 
     async def _send(self, exchange: Exchange, request: httpx.Request) -> None:
         headers = [(name.lower(), value) for name, value in request.headers.raw]
@@ -189,6 +193,38 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             except OSError:
                 return  # the manager has answered without reading the rest, or went away; the answer shows which
         await exchange.send_end()
+
+
+def _checked(head: ResponseHead) -> ResponseHead:
+    """Return the head of an answer that can be passed on. Raises BadResponseError for another."""
+    if head.status not in _STATUSES:
+        raise BadResponseError(f"its status is {head.status}")
+    if (name := unsendable(head.headers)) is not None:
+        raise BadResponseError(f"its header {name} has a control character")
+    return head
+
+
+class _Response(httpx.Response):
+    """An answer that is not read whole if it is compressed, which nobody has asked for, or too large."""
+
+    async def aiter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        try:
+            async for piece in _bounded(self, chunk_size):
+                yield piece
+        except BaseException:  # also when the client has left: nobody else closes what was not read
+            await self.aclose()
+            raise
+
+
+async def _bounded(response: httpx.Response, chunk_size: int | None) -> AsyncIterator[bytes]:
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise NoAnswerError("the sandbox-manager has compressed its answer, which the proxy did not ask for")
+    size = 0
+    async for piece in response.aiter_raw(chunk_size):
+        size += len(piece)
+        if size > _MOST_READ:
+            raise NoAnswerError(f"the answer of the sandbox-manager has more than {_MOST_READ} bytes")
+        yield piece
 
 
 class _Body(httpx.AsyncByteStream):
