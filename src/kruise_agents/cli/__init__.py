@@ -6,14 +6,16 @@ This module needs the standard library only, so ``--help`` and ``--version`` wor
 from __future__ import annotations
 
 import difflib
+import errno
 import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
 from .. import __version__
-from .exit_codes import EXIT_USAGE, fail
+from .exit_codes import EXIT_INTERRUPTED, EXIT_USAGE, fail
 
 __all__ = ["COMMANDS", "COMPLETE_VARIABLE", "PROGRAM", "Command", "main"]
 
@@ -55,6 +57,33 @@ _ABOUT = "Run E2B programs on a self-hosted backend, or on this machine alone."
 
 def main() -> None:
     """Run the command of ``sys.argv``, and end the process with an exit code."""
+    try:
+        try:
+            _run_command_line()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except KeyboardInterrupt:  # of a command that has nothing to tidy up
+        sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC and error.filename is None
+        if not full and not (error.errno == errno.EPIPE and _reader_is_gone()):
+            raise
+        # Python writes the rest of the output once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if full:
+            fail(error.strerror, 1)
+        sys.exit(1)
+
+
+def _reader_is_gone() -> bool:
+    """Return whether standard output is a pipe that nobody reads any more, as behind ``| head``."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _run_command_line() -> None:
     if COMPLETE_VARIABLE in os.environ:
         import_module(".completion", __package__).suggest()
         return

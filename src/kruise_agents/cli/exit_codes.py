@@ -12,6 +12,8 @@ EXIT_USAGE = 2
 For `doctor`: something is broken."""
 EXIT_RUNTIME = NO_NAMESPACES
 """Sandboxes cannot be isolated on this machine."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C, as shells say it: 128 and the number of SIGINT."""
 EXIT_INCOMPLETE = 4
 """A backup or restore is done but for the files that it names on standard error."""
 

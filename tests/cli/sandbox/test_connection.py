@@ -149,3 +149,13 @@ def test_a_port_of_this_machine_is_asked_for_its_scheme(
 def test_a_stated_url_says_its_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("E2B_API_URL", "http://sandboxes.example.com/kruise/api")
     assert api_url() == "http://sandboxes.example.com/kruise/api"
+
+
+def test_ctrl_c_while_the_manager_is_looked_for_ends_the_command_with_130(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kruise_agents.cli.sandbox.options.connect", interrupted)
+    assert call("list") == (130, "", "")

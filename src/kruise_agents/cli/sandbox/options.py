@@ -11,12 +11,10 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from ..exit_codes import EXIT_INTERRUPTED
 from .connection import connect
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_COMPLETED_ID = re.compile(r"[A-Za-z0-9._~-]+")
-_INTERRUPTED = 130
-"""The exit code of shells for a command that Ctrl-C ended: 128 and the number of SIGINT."""
 _PATIENCE = 2.0
 """Seconds that the completion of an ID waits for the manager."""
 
@@ -43,11 +41,11 @@ def connected(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--https/--http", "https", default=None, help="How to reach the manager; it is found out if not set.")
     @functools.wraps(function)
     def command(https: bool | None, **values: Any) -> Any:
-        with connect(https):
-            try:
+        try:
+            with connect(https):
                 return function(**values)
-            except KeyboardInterrupt:
-                sys.exit(_INTERRUPTED)
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
 
     return command
 
@@ -60,13 +58,13 @@ def output_option(*forms: str) -> Callable[..., Any]:
 def _complete_id(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     # A shell shows an error in the middle of the line that the user writes, so every failure means: no suggestions.
     try:
-        from .sdk import sandbox_class
+        from .sdk import is_id, sandbox_class
 
         with connect(None, quiet=True):
             found = sandbox_class().list(limit=100, request_timeout=_PATIENCE).next_items()
     except Exception:  # of the SDK, of the patch, of the network
         return []
-    ids = [info.sandbox_id for info in found if _COMPLETED_ID.fullmatch(info.sandbox_id)]
+    ids = [info.sandbox_id for info in found if is_id(info.sandbox_id)]
     return [CompletionItem(name) for name in ids if name.startswith(incomplete)]
 
 

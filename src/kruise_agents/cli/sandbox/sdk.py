@@ -31,6 +31,11 @@ def sandbox_class() -> Any:
     return Class
 
 
+def is_id(text: str) -> bool:
+    """Return whether a text may be the ID of a sandbox: no option, no path, and nothing that a shell expands."""
+    return _ID.fullmatch(text) is not None
+
+
 def list_sandboxes(states: tuple[str, ...] = (), metadata: Mapping[str, str] | None = None) -> Iterator[Info]:
     """Yield the sandboxes of the key, page by page; both states where ``states`` is empty."""
     from e2b import SandboxQuery, SandboxState
@@ -46,7 +51,7 @@ def find(text: str) -> Info:
     """Return the information about the sandbox whose ID is ``text``, or whose ID alone begins with ``text``."""
     from e2b import NotFoundException
 
-    if not _ID.fullmatch(text):
+    if not is_id(text):
         raise SandboxCommandError(f"{text!r} is not the ID of a sandbox; 'kruise-agents sandbox list' shows the IDs")
     try:
         return sandbox_class().get_info(text)
