@@ -211,6 +211,7 @@ def start_manager(*options: str, state_dir: Path | None = None, log: Path | None
 
     Raises:
         RuntimeUnavailableError: This machine cannot isolate sandboxes. ``--runtime process`` does without.
+        ConfigurationError: The file ``log`` cannot be written.
         KruiseAgentsError: The manager did not start; the message has the last lines of its log.
     """
     # -P: a module of the working directory must not stand in for one of the manager's.
@@ -243,7 +244,12 @@ def start_manager(*options: str, state_dir: Path | None = None, log: Path | None
 
 
 def _opened(log: Path | None) -> IO[bytes]:
-    return tempfile.TemporaryFile() if log is None else log.open("w+b")
+    if log is None:
+        return tempfile.TemporaryFile()
+    try:
+        return log.open("w+b")
+    except OSError as error:
+        raise ConfigurationError(f"the file for the log, {log}, cannot be written: {error.strerror}") from error
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> bytes:

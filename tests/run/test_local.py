@@ -104,6 +104,14 @@ def test_options_that_serve_refuses_are_explained(tmp_path: Path) -> None:
     assert "Invalid value for '--memory'" in errors
 
 
+def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "missing" / "log"
+    process = run(tmp_path, "--manager-log", str(log), "--", "true")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors == f"kruise-agents: the file for the log, {log}, cannot be written: No such file or directory\n"
+
+
 def test_a_missing_extra_is_explained(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("raise ModuleNotFoundError(\"No module named 'click'\", name='click')\n")
     process = run(tmp_path, "--", "true", PYTHONPATH=str(tmp_path))
