@@ -49,6 +49,12 @@ def test_a_workflow_gets_lines_for_its_environment_and_hides_keys(capsys: pytest
     assert err == "::add-mask::secret\n"
 
 
+def test_a_key_with_a_percent_sign_is_hidden_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """The runner decodes ``%25``, ``%0A`` and ``%0D`` in what it shall hide."""
+    print_variables({"E2B_API_KEY": "a%25b%0Ac"}, "github")
+    assert capsys.readouterr().err == "::add-mask::a%2525b%250Ac\n"
+
+
 def test_only_a_workflow_gets_commands(capsys: pytest.CaptureFixture[str]) -> None:
     for form in set(FORMATS) - {"github"}:
         print_variables({"E2B_API_KEY": "secret"}, form)

@@ -30,7 +30,8 @@ def print_variables(variables: Mapping[str, str], form: str) -> None:
         # A step's log shows its environment, and its standard output goes into a file. The runner reads both streams.
         for name, value in variables.items():
             for line in value.splitlines() if _SECRET.search(name) else ():
-                print(f"::add-mask::{line}", file=sys.stderr, flush=True)
+                # The runner reads %25 as a percent sign (actions/toolkit, packages/core/src/command.ts).
+                print(f"::add-mask::{line.replace('%', '%25')}", file=sys.stderr, flush=True)
     print(text, flush=True)
 
 
