@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import os
 import re
@@ -17,6 +18,7 @@ from e2b import FileType
 from kruise_agents.cli.sandbox.copying import Place, parse_place
 from kruise_agents.cli.sandbox.download import Download
 from kruise_agents.cli.sandbox.errors import SandboxCommandError
+from kruise_agents.cli.sandbox.upload import survey
 
 from .conftest import Call, Program
 
@@ -249,6 +251,17 @@ def test_nothing_is_written_through_a_link_that_is_in_the_target(tmp_path: Path,
     assert list((tmp_path / "outside").iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", [FileType.FILE, FileType.DIR])
+def test_a_link_in_the_target_that_has_the_name_of_the_source_is_not_followed(kind: FileType, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "root").symlink_to(tmp_path / "outside")
+    hostile = Hostile({"/root": [Entry("file")]} if kind is FileType.DIR else {})
+    with pytest.raises(SandboxCommandError, match=r"target/root (is a symbolic link, which a copy does not|exists)"):
+        download(hostile, tmp_path / "target")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
 @pytest.mark.parametrize("target", ["/etc", "/root/../etc", "/rootx/y", "../..", "/"])
 def test_links_lead_nowhere_outside(target: str, tmp_path: Path) -> None:
     entries = [Entry("link", symlink_target=target), Entry("sub", FileType.DIR)]
@@ -288,3 +301,30 @@ def test_names_of_a_sandbox_are_shown_without_control_characters(tmp_path: Path)
         download(hostile, tmp_path / "target")
     assert re.search(r"\\x1b\[2J", str(error.value))
     assert "\x1b" not in str(error.value)
+
+
+def test_a_name_here_that_is_not_utf8_stops_the_copy_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).touch()
+    with pytest.raises(SandboxCommandError, match=r"udcff' cannot be copied: its name, or .*, is not UTF-8"):
+        survey(tmp_path)
+
+
+def test_a_link_here_to_a_name_that_is_not_utf8_stops_the_copy(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(os.fsdecode(b"\xff"))
+    with pytest.raises(SandboxCommandError, match=r"link' cannot be copied"):
+        survey(tmp_path)
+
+
+def test_a_folder_here_that_cannot_be_read_stops_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == "closed":  # root may read every folder, so permissions cannot do it
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError):
+        survey(tmp_path)

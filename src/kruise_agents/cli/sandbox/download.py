@@ -158,7 +158,14 @@ class Download:
         path = Path(target or ".")
         if info.type == FileType.DIR:
             inside = path.is_dir() and not source.endswith("/.") and source != "."
-            return self._folder(root, path / checked_name(name) if inside else path)
+            if inside:
+                path = path / checked_name(name)
+                if path.is_symlink():
+                    raise SandboxCommandError(
+                        f"{path} is a symbolic link, which a copy does not follow; to copy into its folder, write "
+                        f"{source.rstrip('/')}/. and the link as the target"
+                    )
+            return self._folder(root, path)
         if info.type != FileType.FILE:
             raise SandboxCommandError(f"{source} is neither file nor folder")
         if path.is_dir():

@@ -85,7 +85,7 @@ class Upload:
             return False
 
     def _folder(self, source: Path, target: str) -> list[str]:
-        files, folders, links, left_out = _survey(source)
+        files, folders, links, left_out = survey(source)
         place = {path: posixpath.join(target, path.relative_to(source)) for path in (*files, *folders, *links)}
         self._counter.expect(sum(path.stat().st_size for path in files))
         self._run([f"mkdir -p -- {quote(name)}" for name in (target, *(place[folder] for folder in folders))])
@@ -107,21 +107,35 @@ class Upload:
             self._sandbox.commands.run(" && ".join(batch), timeout=0, **self._user)
 
 
-def _survey(root: Path) -> tuple[list[Path], list[Path], list[Path], list[str]]:
+def survey(root: Path) -> tuple[list[Path], list[Path], list[Path], list[str]]:
     """Return the files, folders and links below a folder, and what is neither, as a line each. Follow no link."""
     files, folders, links, left_out = [], [], [], []
-    for parent, _, _ in os.walk(root):
-        for entry in sorted(os.scandir(parent), key=lambda entry: entry.name):
+    waiting = [root]
+    while waiting:
+        for entry in sorted(os.scandir(waiting.pop()), key=lambda entry: entry.name):
             path = Path(entry.path)
+            if not _is_utf8(entry.name) or (entry.is_symlink() and not _is_utf8(str(path.readlink()))):
+                raise SandboxCommandError(
+                    f"{str(path)!r} cannot be copied: its name, or the target of the link, is not UTF-8; rename it"
+                )
             if entry.is_symlink():
                 links.append(path)
             elif entry.is_dir():
                 folders.append(path)
+                waiting.append(path)
             elif entry.is_file():
                 files.append(path)
             else:
                 left_out.append(f"{path}: neither file nor folder")
     return files, folders, links, left_out
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _batches(lines: list[str]) -> Iterator[list[str]]:
