@@ -45,7 +45,7 @@ if __name__ == "__main__":
         except CommandExitException as error:
             print("the command failed with exit code", error.exit_code)
 
-        server = sbx.commands.run("python3 -m http.server 8000", background=True)
+        server = sbx.commands.run("python3 -m http.server 8000", background=True, timeout=0)
         sbx.commands.run("until curl -fs localhost:8000 > /dev/null; do sleep 0.1; done")
         page = sbx.commands.run("curl -s localhost:8000/fruit/count.txt")
         print("the server in the background has", page.stdout, end="")

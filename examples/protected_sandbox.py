@@ -30,7 +30,7 @@ if __name__ == "__main__":
     with Sandbox.create(metadata={"security.agents.kruise.io/enable-jwt-auth": "true"}) as sbx:
         print("the SDK:", sbx.commands.run("echo protected").stdout.strip())
 
-        sbx.commands.run("python3 -m http.server 8000", background=True)
+        sbx.commands.run("python3 -m http.server 8000", background=True, timeout=0)
         sbx.commands.run(WAIT)
         url = f"{SCHEME}://{sbx.get_host(8000)}/"
         token = {"e2b-traffic-access-token": sbx.traffic_access_token}

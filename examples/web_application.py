@@ -40,7 +40,7 @@ if __name__ == "__main__":
     manager = os.environ["E2B_DOMAIN"]
     with Sandbox.create() as sbx:
         sbx.files.write("site/notes.txt", "some notes")
-        sbx.commands.run("python3 -m http.server 8000 --directory site", background=True)
+        sbx.commands.run("python3 -m http.server 8000 --directory site", background=True, timeout=0)
         sbx.commands.run("until curl -fs localhost:8000 > /dev/null; do sleep 0.1; done")
 
         page = f"http://{sbx.get_host(8000)}/"
