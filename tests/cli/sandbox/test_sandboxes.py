@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -37,6 +38,9 @@ def test_the_life_of_a_sandbox(ks: Call) -> None:
 
     assert ks("pause", sandbox_id).code == 0
     assert ks("list", "-q", "--state", "paused", "--metadata", "job=life").out.split() == [sandbox_id]
+    (paused,) = ks("list", "--metadata", "job=life").out.splitlines()[1:]
+    assert paused.split()[4:] == ["-", "job=life"], "a paused sandbox has no end"
+    assert re.search(r"^Ends: +-$", ks("info", sandbox_id).out, re.M)
     refused = ks("exec", sandbox_id, "true")
     assert (refused.code, refused.out) == (1, "")
     assert refused.err == (

@@ -47,7 +47,7 @@ def list_command(quiet: bool, states: tuple[str, ...], metadata: tuple[tuple[str
             info.name or info.template_id,
             state_of(info),
             output.age(info.started_at),
-            output.time_left(info.end_at),
+            _time_left(info),
             output.metadata_text(info.metadata),
         ]
         for info in found
@@ -59,6 +59,15 @@ def list_command(quiet: bool, states: tuple[str, ...], metadata: tuple[tuple[str
     output.print_table(columns, rows)
 
 
+def _time_left(info: Info) -> str:
+    """Return how long it takes to the end of a sandbox; ``-`` if it has none.
+
+    For a paused sandbox a manager may name the time of the pause, and for one that never ends the year 1.
+    """
+    left = output.time_left(info.end_at)
+    return "-" if left == "0s" and (state_of(info) == "paused" or info.end_at.year == 1) else left
+
+
 def as_json(info: Info) -> dict[str, Any]:
     """Return the information about a sandbox, without its tokens."""
     names = ("sandbox_id", "template_id", "name", "started_at", "end_at", "cpu_count", "memory_mb", "envd_version")
@@ -68,6 +77,11 @@ def as_json(info: Info) -> dict[str, Any]:
         "metadata": info.metadata,
         "domain": info.sandbox_domain,
     }
+
+
+def _end(info: Info) -> str:
+    left = _time_left(info)
+    return left if left == "-" else f"{info.end_at:%Y-%m-%d %H:%M:%S %Z} (in {left})"
 
 
 @click.command
@@ -86,7 +100,7 @@ def info(sandbox: str, form: str | None) -> None:
             "Template": found.name or found.template_id,
             "State": state_of(found),
             "Started": f"{found.started_at:%Y-%m-%d %H:%M:%S %Z} ({output.age(found.started_at)} ago)",
-            "Ends": f"{found.end_at:%Y-%m-%d %H:%M:%S %Z} (in {output.time_left(found.end_at)})",
+            "Ends": _end(found),
             "CPUs": found.cpu_count,
             "Memory": f"{found.memory_mb} MiB",
             "envd": found.envd_version,
