@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import httpx
@@ -9,7 +10,7 @@ import pytest
 
 from kruise_agents.protocol.names import PROTECT_KEY, TRAFFIC_TOKEN_HEADER
 from support.managers import wait_for
-from support.upstreams import RunningProxy, in_front_of, running_proxy
+from support.upstreams import Arrival, Handler, RunningProxy, get, in_front_of, proxied, run, running_proxy
 
 from .conftest import Ages
 
@@ -65,3 +66,36 @@ def test_a_token_that_a_create_gave_is_sent(ages: Ages, adding: RunningProxy) ->
             assert httpx.get(f"{ages.proxies['new'].url}{path}").status_code == 403
             wait_for(lambda path=path: httpx.get(f"{adding.url}{path}").status_code == 502)  # type: ignore[misc]
             assert api.delete(f"/sandboxes/{made['sandboxID']}").status_code == 204
+
+
+@pytest.mark.parametrize("token", ["a\r\nX-Evil: 1", "\N{EURO SIGN}"])
+def test_a_token_that_no_header_can_carry(token: str) -> None:
+    async def scenario() -> None:
+        async with proxied(answering({"sandboxID": "a--b", "trafficAccessToken": token}), traffic_tokens=True) as pair:
+            assert (await pair.ask(get("/sandboxes/a--b", "localhost"))).startswith(b"HTTP/1.1 200 ")
+            refused = await pair.ask(get("/", "3000-a--b.localhost"))
+            assert refused.startswith(b"HTTP/1.1 403 "), refused
+            assert b"that no header can carry" in refused
+            assert len(pair.arrivals) == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("sandbox_id", ["a" * 70_000, "a\n", "../a"])
+def test_an_id_that_is_no_part_of_an_address(sandbox_id: str) -> None:
+    async def scenario() -> None:
+        async with proxied(answering({"sandboxID": sandbox_id}), traffic_tokens=True) as pair:
+            assert (await pair.ask(get("/sandboxes/a", "localhost"))).startswith(b"HTTP/1.1 200 ")
+
+    run(scenario())
+
+
+def answering(fields: dict[str, str]) -> Handler:
+    """Return a handler that gives each request the same JSON object."""
+    body = json.dumps(fields).encode()
+
+    async def handler(arrival: Arrival) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        await arrival.send(head + body)
+
+    return handler

@@ -84,6 +84,8 @@ class TrafficTokens:
             raise TokenRefusedError(f"{error}: {error.__cause__ or 'no token was given'}") from error
         if token is None:
             return headers
+        if not (token.isascii() and token.isprintable()):
+            raise TokenRefusedError("the sandbox-manager has given a traffic access token that no header can carry")
         others = [pair for pair in headers if pair[0] != _TOKEN]
         return [*others, (_TOKEN, token.encode("latin-1"))] if token else others
 
@@ -98,7 +100,7 @@ class TrafficTokens:
     async def _look_up(self, sandbox_id: str, credentials: Headers) -> dict[str, Any]:
         try:
             found = await self._ask("GET", sandbox_id, "", credentials)
-        except (UnreachableError, NoAnswerError, TimeoutError) as error:
+        except (UnreachableError, NoAnswerError, TimeoutError, httpx.InvalidURL) as error:
             logger.warning("whether a sandbox needs a traffic access token is not known: %s", error)
             return {}
         return _fields(found.body) if found.status == httpx.codes.OK else {}
