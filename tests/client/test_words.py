@@ -91,6 +91,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Redirect(Handler):
+    """A server that sends every request on."""
+
+    status = 302
+
+    def end_headers(self) -> None:
+        self.send_header("Location", "https://d.example/kruise/api")
+        super().end_headers()
+
+
 @contextlib.contextmanager
 def served(handler: type[Handler], context: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve on a free port of loopback, and yield ``localhost:<port>``."""
@@ -144,6 +154,8 @@ class Servers:
     closing: str
     losing: str
     forbidden: str
+    web_server: str
+    silent: str
     nobody: str = "localhost:9"
 
 
@@ -155,13 +167,15 @@ def servers() -> Iterator[Servers]:
         yield Servers(
             stack.enter_context(served(Handler)),
             stack.enter_context(served(answering(502, "", b""))),
-            stack.enter_context(served(type("Redirect", (Handler,), {"status": 302}))),
+            stack.enter_context(served(Redirect)),
             stack.enter_context(
                 served(answering(400, "text/plain", b"Client sent an HTTP request to an HTTPS server.\n"))
             ),
             stack.enter_context(cutting(b"")),
             stack.enter_context(cutting(stream)),
             stack.enter_context(served(answering(403, "application/json", forbidden))),
+            stack.enter_context(served(answering(405, "text/html", b"<html><title>405 Not Allowed</title></html>"))),
+            f"127.0.0.1:{stack.enter_context(socket.create_server(('127.0.0.1', 0))).getsockname()[1]}",
         )
 
 
@@ -240,6 +254,15 @@ WITHOUT_A_SERVER = [
         {"E2B_DOMAIN": "LOCALHOST:9/"},
         ["http://localhost:9/kruise"],
     ),
+    (
+        "another domain than one's own",
+        "build_sandbox(config=e2b.ConnectionConfig(domain='nothing.invalid')).files.list('/')",
+        {},
+        [
+            "the name 'nothing.invalid' has no address on this machine",
+            "This address is not that of E2B_DOMAIN (localhost:9): it comes from domain= in the program or, with",
+        ],
+    ),
     ("48 'http'", "patch_e2b('http')", {}, ["TypeError: patch_e2b(https) takes True (https) or False (plain http)"]),
     (
         "62 run_code",
@@ -276,7 +299,7 @@ WITH_A_SERVER: list[tuple[str, str, str, list[str]]] = [
         "41 a redirect",
         CREATE,
         "redirect",
-        ["with something else than JSON, so no API of a sandbox-manager is at /"],
+        ["sends requests on to https://d.example/kruise/api (302), and the SDK does not follow. If the API is there"],
     ),
     ("79 a proxy alone", CREATE, "bad_gateway", ["SandboxException: 502: a proxy or load balancer at localhost:"]),
     ("79 a proxy alone", CREATE_ASYNC, "bad_gateway", ["Look whether the manager runs", "doctor"]),
@@ -284,6 +307,14 @@ WITH_A_SERVER: list[tuple[str, str, str, list[str]]] = [
     ("78 closed", CREATE, "closing", ["RemoteProtocolError", "closed the connection without an answer", "doctor"]),
     ("78 closed", CREATE_ASYNC, "closing", ["RemoteProtocolError", "closed the connection without an answer"]),
     ("78 lost", "build_sandbox().commands.run('x')", "losing", ["the connection was lost during the call"]),
+    ("a web server alone", "build_sandbox().commands.run('x')", "web_server", ["must pass on all of /kruise/, not"]),
+    ("a web server alone", "build_sandbox().files.write('x', 'y')", "web_server", ["not /kruise/api/ alone"]),
+    (
+        "silence",
+        "Sandbox.create(request_timeout=0.3)",
+        "silent",
+        ["Timeout", "did not answer in time. If the work takes longer: request_timeout="],
+    ),
     ("75 protected", "build_sandbox().commands.run('x')", "forbidden", ["patch_traffic_access_token()"]),
     ("75 protected", "build_sandbox().files.read('x')", "forbidden", ["patch_traffic_access_token()"]),
 ]
@@ -303,6 +334,19 @@ def test_row_78_a_connection_is_lost_while_code_runs(call: str, servers: Servers
             "exec('async def run(): await build_sandbox(AsyncSandbox).run_code(\"1\")', globals()); asyncio.run(run())"
         )
     assert "the connection was lost during the call" in told(call, {"E2B_DOMAIN": servers.losing})
+
+
+@needs_code
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("get_transport() got an unexpected keyword argument 'http2'"),
+        AttributeError("'AsyncSandbox' object has no attribute '_transport'"),
+    ],
+)
+def test_releases_of_the_sdk_that_do_not_fit_each_other(error: Exception) -> None:
+    explain(error)
+    assert "pip install --upgrade e2b e2b-code-interpreter" in str(error)
 
 
 @pytest.mark.parametrize("call", [CREATE, CREATE_ASYNC])
@@ -442,6 +486,7 @@ def test_texts_of_others_that_only_look_alike_are_left_alone() -> None:
             killed,
             "path '/Connection refused' does not exist",
             "dns error",
+            "405: the file says <html>",
             "command failed: InvalidContentType",
         ):
             assert str(e2b.SandboxException(text)) == text

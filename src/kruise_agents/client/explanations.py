@@ -40,12 +40,14 @@ class Sight:
         url: the URL of the request, if it is known.
         status: the status of a response; 0 for an exception.
         key_is_quoted: whether the API key that was sent begins or ends with a quotation mark.
+        location: the target of a redirect.
     """
 
     text: str
     url: SplitResult
     status: int = 0
     key_is_quoted: bool = False
+    location: str = ""
 
     @property
     def server(self) -> str:
@@ -77,6 +79,12 @@ class Sight:
         for name in _STATED_URLS:
             if server and urlsplit(os.environ.get(name, "")).netloc.rpartition("@")[2] == server:
                 return f". This address comes from {name}: unset it, and the patch makes the address from E2B_DOMAIN"
+        own = os.environ.get("E2B_DOMAIN", "")
+        if own and self.url.path.startswith("/kruise/") and self.host not in ("", _host_of(own).lower()):
+            return (
+                f". This address is not that of E2B_DOMAIN ({own}): it comes from domain= in the program or, with "
+                f"follow_server_domain=True, from the manager's answers"
+            )
         return ""
 
     @property
@@ -231,12 +239,13 @@ def _closed(sight: Sight) -> str:
 
 def _untrusted(sight: Sight) -> str:
     file = os.environ.get("SSL_CERT_FILE")
-    state = f"SSL_CERT_FILE is {file}, which has another authority" if file else "SSL_CERT_FILE is not set"
+    state = f"SSL_CERT_FILE is {file}, which does not have it" if file else "SSL_CERT_FILE is not set"
     way = "The port also speaks plain http: patch_e2b(False). For https" if sight.takes_plain_http else ""
     return (
         f"the certificate of {sight.server} is from an authority that this program does not trust; {state}. "
         f"{way or 'If the authority is yours'}: export SSL_CERT_FILE=/path/to/ca.pem "
-        f"('kruise-agents serve --tls' prints the path)"
+        f"('kruise-agents serve --tls' prints the path). If that file is right, the server leaves out an intermediate "
+        f"certificate. {_DOCTOR}"
     )
 
 
@@ -256,7 +265,10 @@ def _wrong_name(sight: Sight) -> str:
 
 
 def _expired(sight: Sight) -> str:
-    return f"the certificate of {sight.server} has ended or not begun. Renew it, or set the clock of this machine right"
+    return (
+        f"the certificate of {sight.server} has ended or not begun. Renew it, or set the clock of this machine right. "
+        f"{_DOCTOR}"
+    )
 
 
 def _no_authorities(sight: Sight) -> str:
@@ -280,6 +292,27 @@ def _no_answer(sight: Sight) -> str:
     return (
         f"no connection to {sight.server} within the time limit: a firewall, or a wrong address{sight.origin}. "
         f"{_DOCTOR}"
+    )
+
+
+def _no_reply(sight: Sight) -> str:
+    return (
+        f"{sight.server} did not answer in time{sight.origin}. If the work takes longer: request_timeout=. If nothing "
+        f"answers there at all, it may be another program, also on one of the two addresses of localhost. {_DOCTOR}"
+    )
+
+
+def _broken_pair(sight: Sight) -> str:
+    return (
+        "this release of e2b does not fit this one of e2b-code-interpreter, also without the patch: "
+        "pip install --upgrade e2b e2b-code-interpreter"
+    )
+
+
+def _web_page(sight: Sight) -> str:
+    return (
+        "a web server before the manager answered in place of the sandbox. It must pass on all of /kruise/, not "
+        "/kruise/api/ alone, in any size and for as long as a call takes. 'kruise-agents doctor --create' looks further"
     )
 
 
@@ -343,6 +376,14 @@ def _no_manager(sight: Sight) -> str:
     )
 
 
+def _moved(sight: Sight) -> str:
+    return (
+        f"{sight.server} sends requests on to {sight.location or 'another place'} ({sight.status}), and the SDK does "
+        f"not follow{sight.origin}. If the API is there, set E2B_DOMAIN to its host and port, and call patch_e2b() for "
+        f"https; if it is a login page, ask for a way past it. {_DOCTOR}"
+    )
+
+
 def _no_api(sight: Sight) -> str:
     if sight.proxy:
         return _through_proxy(sight)
@@ -384,7 +425,14 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         looks=True,
     ),
     _of_transport(r"ConnectTimeout|connect timed? ?out|tcp connect error: deadline", _no_answer),
+    _of_transport(r"\bReadTimeout: |url \(\S+\): operation timed out", _no_reply),
+    _of_transport(
+        r"get_(transport|sandbox_url)\(\) got an unexpected keyword argument|'(Async)?Sandbox' object has no attribute "
+        r"'_transport'",
+        _broken_pair,
+    ),
     # Exceptions of the SDK.
+    _of_sdk(r"(?i)^\w+: (Code\.\w+|\d{3}\b[\w -]*): ?<(html|!doctype)", _web_page),
     _of_sdk(r"API key is required|Either api_key or access_token is required", _key),
     _of_sdk(r"invalid or missing traffic access token|traffic access token does not match", _protected),
     _of_sdk(r"Paused sandbox \S+ not found|[Ss]andbox \S+ not found|[Ss]andbox \S+ doesn't exist", _gone),
@@ -394,8 +442,9 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     _of_answer("400 404 405 501", rf"(?s)/v[23]/templates.*({_NO_ROUTE})", _no_builds),
     _of_answer("404 405 501", rf"(?s)/volumes.*({_NO_ROUTE})", _no_volumes),
     _of_answer("400 497", r"HTTP request was sent to HTTPS port|HTTP request to an HTTPS server", _wants_https),
+    _of_answer("301 302 303 307 308", "", _moved),
     _of_answer("502 503 504", _PLAIN, _no_manager),
-    _of_answer("200 201 202 203 204 301 302 303 307 308 400 401 403 404 405 500", _PLAIN, _no_api),
+    _of_answer("200 201 202 203 204 400 401 403 404 405 500", _PLAIN, _no_api),
 )
 
 
@@ -474,9 +523,11 @@ def _append(error: BaseException, words: str) -> None:
     error.args = (f"{first}{MARK}{words}", *error.args[1:])
 
 
-def explanation_of_answer(status: int, url: str, kind: str, text: str, *, key_is_quoted: bool = False) -> str | None:
+def explanation_of_answer(
+    status: int, url: str, kind: str, text: str, *, key_is_quoted: bool = False, location: str = ""
+) -> str | None:
     """Return the words about a response with this status, content type and text; None if there are none."""
     parts = _split(url)
-    sight = Sight(f"{parts.path}\n{kind or 'no content type'}\n{text}", parts, status, key_is_quoted)
+    sight = Sight(f"{parts.path}\n{kind or 'no content type'}\n{text}", parts, status, key_is_quoted, location)
     row = explanation_of(Source.ANSWER, sight)
     return None if row is None else row.words(sight)

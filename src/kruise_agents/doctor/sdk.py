@@ -32,6 +32,7 @@ class _Pair(NamedTuple):
     fails_from: str
     fails_to: str
     symptom: str
+    fails_patched: bool = True
 
 
 _NO_TRANSPORT = "'Sandbox' object has no attribute '_transport'"
@@ -41,7 +42,7 @@ _PAIRS = (
     _Pair("2.4.1", "2.6.99", "2.28.1", "99", _NO_TRANSPORT),
     _Pair("2.7.0", "2.9.99", "2.38.0", "2.39.0", _HTTP2),
     _Pair("2.7.0", "2.10.0", "2.52.0", "99", _HTTP2),
-    _Pair("2.10.4", "2.10.4", "2.55.0", "2.55.0", "get_sandbox_url() got an unexpected keyword argument 'port'"),
+    _Pair("2.10.4", "2.10.4", "2.55.0", "2.55.0", "get_sandbox_url() got an unexpected keyword argument 'port'", False),
 )
 _UPGRADE = "pip install --upgrade e2b e2b-code-interpreter"
 
@@ -87,8 +88,8 @@ def _tested(window: Window) -> str:
     "sdk-pair",
     "e2b with e2b-code-interpreter",
     """Some pairs of `e2b` and `e2b-code-interpreter` fail by themselves, also without the patch, although their
-    declared requirements permit them: `run_code` then ends in an `AttributeError` or a `TypeError`. Upgrade both
-    together.""",
+    declared requirements permit them: `run_code` then ends in an `AttributeError` or a `TypeError`. With e2b 2.55.0 and
+    e2b-code-interpreter 2.10.4 that is so without the patch only. Upgrade both together.""",
 )
 def _sdk_pair(world: World) -> Finding:
     base, interpreter = release(E2B), release(CODE_INTERPRETER)
@@ -97,9 +98,10 @@ def _sdk_pair(world: World) -> Finding:
     for pair in _PAIRS:
         concerned = Version(pair.first) <= interpreter <= Version(pair.last)
         if concerned and Version(pair.fails_from) <= base <= Version(pair.fails_to):
-            return broken(
-                f"e2b {base} with e2b-code-interpreter {interpreter}", f"run_code fails: {pair.symptom}.", _UPGRADE
-            )
+            shown = f"e2b {base} with e2b-code-interpreter {interpreter}"
+            if pair.fails_patched:
+                return broken(shown, f"run_code fails: {pair.symptom}.", _UPGRADE)
+            return warning(shown, f"Without the patch run_code fails: {pair.symptom}.", _UPGRADE)
     return fine(f"{base} and {interpreter}")
 
 

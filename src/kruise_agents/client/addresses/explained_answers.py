@@ -47,6 +47,7 @@ def _words(request: httpx.Request, response: httpx.Response) -> str | None:
         response.headers.get("Content-Type", ""),
         "" if response.is_success else response.text[:_MOST_TEXT],
         key_is_quoted=key.startswith(_QUOTES) or key.endswith(_QUOTES),
+        location=response.headers.get("Location", ""),
     )
 
 
