@@ -30,7 +30,8 @@ def test_there_are_workflows() -> None:
 def test_every_action_is_pinned_to_a_commit_and_names_its_version(workflow: Path) -> None:
     used = re.findall(r"uses:\s*(.+)", workflow.read_text())
     assert used
-    assert [action for action in used if not PINNED.fullmatch(action)] == []
+    others = [action for action in used if not action.startswith("./")]  # such are of the same commit
+    assert [action for action in others if not PINNED.fullmatch(action)] == []
 
 
 def test_one_action_has_one_commit_everywhere() -> None:

@@ -379,6 +379,7 @@ class _Request(contextlib.ExitStack):
     def _handshake(self, connection: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
         connection.settimeout(_left(self._deadline))
         try:
+            connection.getpeername()  # if the server has gone, wrap_socket would fail and leave its socket open
             return self.enter_context(context.wrap_socket(connection, server_hostname=host.strip("[]")))
         except ssl.SSLCertVerificationError as error:
             raise _TroubleError(_trouble_of_certificate(error), error.verify_message) from None

@@ -130,7 +130,7 @@ def test_a_page_starts_a_manager_and_works_with_it(run: Run) -> None:
     run(
         "<!-- uses: printed exports -->\n"
         '<!-- run: in the background until "export E2B_API_KEY" -->\n'
-        "```console\n$ kruise-agents serve\nkruise-agents ...: sandbox-manager on http://localhost:7788\n...\n```\n"
+        "```console\n$ kruise-agents serve\n...\nkruise-agents ...: sandbox-manager on http://localhost:7788\n...\n```\n"
         "```python\nfrom kruise_agents.patch_e2b import patch_e2b\npatch_e2b(False)\n"
         "from e2b import Sandbox\nwith Sandbox.create() as sbx:\n    print(sbx.commands.run('echo hello').stdout)\n"
         "```\n"

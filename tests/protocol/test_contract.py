@@ -47,6 +47,11 @@ OF_OTHERS = {
     ("manager/settings.py", "--memory"): "an option of the manager",
     ("manager/settings.py", "--disk"): "an option of the manager",
     ("sandbox/sudo/client.py", "--user"): "an option of sudo",
+    ("cli/sandbox/options.py", "--user"): "an option of the sandbox commands",
+    (
+        "run/site",
+        "KRUISE_AGENTS_RUN_VERBOSE",
+    ): "the hook runs where this package is not; test_hook.py compares",
 }
 
 

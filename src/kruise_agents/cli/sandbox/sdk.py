@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ...protocol.names import CODE_INTERPRETER_PORT, ENVD_PORT
 from .errors import SandboxCommandError
 
 # What the SDK gives has other types in every release, so this module hands it on as Any.
 Sandbox = Any
 Info = Any
 
-PORTS_OF_SERVERS = {49983: "envd", 49999: "code interpreter"}
+PORTS_OF_SERVERS = {ENVD_PORT: "envd", CODE_INTERPRETER_PORT: "code interpreter"}
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*")
 _LEAST_TIME = 60
 """Seconds that a sandbox has left at least when a command enters it. A longer time is never shortened."""
