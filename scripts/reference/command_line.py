@@ -101,7 +101,7 @@ def page() -> str:
         ),
         "- [`python -m kruise_agents.manager.backup`](#backup): copy a state folder while a manager uses it",
     ]
-    rows = OF_EVERY_COMMAND + [(str(number), meaning) for number, meaning in _exit_codes()]
+    rows = OF_EVERY_COMMAND + [(str(number), meaning) for number, meaning in sorted(_exit_codes())]
     head = HEAD.format(contents="\n".join(contents), top=help_text(), exit_codes=table(["code", "meaning"], rows))
     (usage,) = [line for line in (inspect.getdoc(backup) or "").splitlines() if line.startswith("usage: ")]
     parts = [NOTE + head, *(_section(name, command) for name, command in commands)]

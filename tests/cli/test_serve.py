@@ -401,7 +401,7 @@ def settings_of(options: list[str], variables: dict[str, str]) -> Settings:
     ("variable", "value", "text"),
     [
         ("PORT", "70000", "environment variable KRUISE_AGENTS_PORT: 70000 is not in the range 0<=x<=65535"),
-        ("PORT", "many", "environment variable KRUISE_AGENTS_PORT: 'many' is not a valid integer"),
+        ("PORT", "many", "environment variable KRUISE_AGENTS_PORT: 'many' is not a valid whole number"),
         ("KEEP", "maybe", "environment variable KRUISE_AGENTS_KEEP: 'maybe' is not a valid boolean"),
         ("RUNTIME", "docker", "environment variable KRUISE_AGENTS_RUNTIME: 'docker' is not one of"),
         ("LOG_FORMAT", "xml", "environment variable KRUISE_AGENTS_LOG_FORMAT: 'xml' is not one of"),

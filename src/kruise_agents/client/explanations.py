@@ -427,8 +427,9 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     _of_transport(r"ConnectTimeout|connect timed? ?out|tcp connect error: deadline", _no_answer),
     _of_transport(r"\bReadTimeout: |url \(\S+\): operation timed out", _no_reply),
     _of_transport(
-        r"get_(transport|sandbox_url)\(\) got an unexpected keyword argument|'(Async)?Sandbox' object has no attribute "
-        r"'_transport'",
+        r"get_transport\(\) got an unexpected keyword argument 'http2'|"
+        r"get_sandbox_url\(\) got an unexpected keyword argument 'port'|"
+        r"'(Async)?Sandbox' object has no attribute '_transport'",
         _broken_pair,
     ),
     # Exceptions of the SDK.
